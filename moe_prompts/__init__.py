@@ -1,0 +1,64 @@
+"""moe-prompts: does the mixture-of-experts theory of prompts hold? Algebra predicts, simulation measures, a ViT shows.
+
+    model -> sample -> fit -> loss -> slope -> study -> figure
+
+models       1 MODEL   what generates data: parameters that check themselves, named truths
+estimators   2 FIT     (family, data, start, options) -> FitResult with a status and a certificate
+losses       3 LOSS    Voronoi losses, prediction risk, Hellinger distance
+slopes       4 SLOPE   exponents with intervals, verdicts, n to reach a risk
+theory                 predicted exponents
+study        5 STUDY   a grid of cells -> a tidy table: blocks, executors, resume
+plots        7 FIGURE  draw_*(ax, table)
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+__version__ = "0.1.0"
+
+#: Public name -> module; loaded on first use, so that the import is cheap and pulls nothing that is not needed.
+_PUBLIC = {
+    "InputError": "errors",
+    "GaussianGatedMoE": "models.gaussian_gated",
+    "GaussianGatedFamily": "models.gaussian_gated",
+    "Sample": "models.gaussian_gated",
+    "Truth": "models.scenarios",
+    "TRUTHS": "models.scenarios",
+    "truth": "models.scenarios",
+    "sample": "models.scenarios",
+    "em": "estimators.em",
+    "EMOptions": "estimators.em",
+    "newton": "estimators.newton",
+    "NewtonOptions": "estimators.newton",
+    "best_of": "estimators.search",
+    "SearchOptions": "estimators.search",
+    "starts": "estimators",
+    "FitResult": "estimators.result",
+    "FitStatus": "estimators.result",
+    "Certificate": "estimators.result",
+    "voronoi_loss": "losses.voronoi",
+    "voronoi_errors": "losses.voronoi",
+    "Evaluation": "losses.prediction",
+    "slope": "slopes",
+    "Verdict": "slopes",
+    "predict": "theory",
+    "Study": "study.grid",
+    "run_study": "study.runner",
+}
+
+__all__ = ["__version__", *_PUBLIC]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module = import_module(f"{__name__}.{_PUBLIC[name]}")
+    value = import_module(f"{module.__name__}.{name}") if name == "starts" else getattr(module, name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

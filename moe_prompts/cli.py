@@ -1,0 +1,87 @@
+"""What the experiments' command lines share: sizes, output folders, and errors as one clear line."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+
+import numpy as np
+
+from moe_prompts.errors import InputError
+
+#: Exit codes: bad input, and interrupted (128 + SIGINT).
+BAD_INPUT, INTERRUPTED = 2, 130
+SIZE_LIMITS = (10, 10**8)
+
+
+def sizes(text: str, points: int) -> list[int]:
+    """``1e3..1e6`` as ``points`` log-spaced whole numbers, or the list ``1e3,1e4``; ascending, no duplicates."""
+    if points < 2 and ".." in text:
+        raise InputError(f"--points {points}; expected at least 2 sizes for a range")
+    parts = text.split("..") if ".." in text else text.split(",")
+    if ".." in text and len(parts) != 2:
+        raise InputError(f"--n {text}; expected one range such as 1e3..1e6")
+    values = [_size(part, text) for part in parts]
+    if ".." in text:
+        if values[0] >= values[1]:
+            raise InputError(f"--n {text}; the range runs downwards: expected low..high, such as 1e3..1e6")
+        values = [round(float(n)) for n in np.geomspace(values[0], values[1], points)]
+    return sorted(set(values))
+
+
+def _size(part: str, text: str) -> int:
+    if not re.fullmatch(r"\s*\d+(\.\d*)?([eE]\+?\d+)?\s*", part):
+        raise InputError(f"--n {text}; {part!r} is not a size: expected a range 1e3..1e6 or a list 1e3,1e4")
+    value = float(part)
+    low, high = SIZE_LIMITS
+    if value != int(value) or not low <= value <= high:
+        raise InputError(f"--n {text}; {part} is not a whole number of pairs from {low} to {high:.0e}")
+    return int(value)
+
+
+def positive(name: str) -> Callable[[str], int]:
+    """An argparse type: a whole number of at least 1."""
+
+    def parse(text: str) -> int:
+        if not re.fullmatch(r"\d+", text) or int(text) < 1:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a number of {name}; expected a whole number of at least 1")
+        return int(text)
+
+    return parse
+
+
+def positives(name: str) -> Callable[[str], list[int]]:
+    """An argparse type: a comma-separated list of whole numbers of at least 1."""
+    return lambda text: [positive(name)(part.strip()) for part in text.split(",")]
+
+
+def names(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def default_folder(experiment: str) -> Path:
+    """A new folder under ``results/`` in the current directory, named after the experiment and the time."""
+    return Path("results") / f"{experiment}-{datetime.now():%Y%m%d-%H%M%S}"
+
+
+class OneLineParser(argparse.ArgumentParser):
+    """Usage mistakes in one line, exit code 2, without the usage block."""
+
+    def error(self, message: str):
+        self.exit(BAD_INPUT, f"{self.prog}: {message} (see --help)\n")
+
+
+def run(main: Callable[[], None], program: str) -> None:
+    """Call ``main``; bad input ends with one line and code 2, Ctrl-C with what to do next and code 130."""
+    try:
+        main()
+    except InputError as error:
+        print(f"{program}: {error}", file=sys.stderr)
+        sys.exit(BAD_INPUT)
+    except KeyboardInterrupt:
+        print(f"{program}: interrupted; finished blocks are kept: repeat the command with --out and --resume", file=sys.stderr)
+        sys.exit(INTERRUPTED)

@@ -1,0 +1,159 @@
+"""Where a fit begins, as a value: ``near_truth`` | ``data`` | ``random``.
+
+A start beside the truth measures the rate of the nearest local maximum only; starts from the data measure what a user
+gets. Studies name the one they used in every row.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from moe_prompts.errors import InputError
+from moe_prompts.models.gaussian_gated import GaussianGatedFamily, GaussianGatedMoE, Sample
+
+#: Starts look at the first pairs only, so that their cost does not depend on n.
+START_POINTS = 2_000
+LLOYD_STEPS = 10
+
+
+class Start(Protocol):
+    """``name`` goes to the table; ``count`` is how many draws a fit takes the best of."""
+
+    name: str
+    count: int
+
+    def draw(self, family: GaussianGatedFamily, sample: Sample, rng: np.random.Generator) -> GaussianGatedMoE: ...
+
+
+@dataclass(frozen=True)
+class NearTruth:
+    """The published start: true atoms, split at random, plus noise that shrinks with n.
+
+    Labels of the k atoms are uniform over the true free atoms until all appear; pi = pi_true / (atoms with that label);
+    c, A, b + N(0, (.005 n^-.083)^2) per entry; Gamma, nu + diag |N(0, (.0005 n^-.25)^2)|.
+    Source: arXiv 2305.07572, section 4, and its code.
+    """
+
+    truth: GaussianGatedMoE
+    k_true: int
+    name: str = "near_truth"
+    count: int = 1
+
+    def draw(self, family: GaussianGatedFamily, sample: Sample, rng: np.random.Generator) -> GaussianGatedMoE:
+        if family.k < self.k_true:
+            raise InputError(
+                f"near_truth: k = {family.k} atoms cannot sit at all {self.k_true} true ones; raise k or start from data"
+            )
+        while True:
+            labels = rng.integers(self.k_true, size=family.k)
+            if len(np.unique(labels)) == self.k_true:
+                break
+        split = np.bincount(labels, minlength=self.k_true)
+        mean_sd, cov_sd = 0.005 * sample.n**-0.083, 0.0005 * sample.n**-0.25
+        jitter = lambda value: value + mean_sd * rng.standard_normal(value.shape)
+        widen = lambda covs: covs + np.abs(cov_sd * rng.standard_normal(covs.shape[:2]))[:, :, None] * np.eye(covs.shape[1])
+        atoms = self.truth.atoms(labels)
+        weights = self.truth.weights[labels] / split[labels]
+        free = GaussianGatedMoE(
+            weights / weights.sum(), jitter(atoms.gate_means), widen(atoms.gate_covs), jitter(atoms.slopes),
+            jitter(atoms.intercepts), widen(atoms.noise_covs),
+        )  # fmt: skip
+        if family.frozen is None:
+            return family.project(free)
+        return family.project(free.joined(family.frozen, float(self.truth.weights[self.k_true :].sum())))
+
+
+@dataclass(frozen=True)
+class FromData:
+    """k-means++ centres in standardised (x, y), a few Lloyd steps, then each cluster's own regression.
+
+    Frozen atoms take part as centres that do not move, in proportion to how many points they explain best.
+    """
+
+    count: int = 4
+    name: str = "data"
+
+    def draw(self, family: GaussianGatedFamily, sample: Sample, rng: np.random.Generator) -> GaussianGatedMoE:
+        few = sample.head(START_POINTS)
+        z = np.concatenate([few.x, few.y], axis=1)
+        scale = z.std(axis=0)
+        z = z / scale
+        fixed = np.empty((0, z.shape[1])) if family.frozen is None else family.frozen.to_joint()[1] / scale
+        centres = fixed
+        for _ in range(family.k):
+            nearest = _squared_distances(z, centres).min(axis=1) if len(centres) else np.ones(len(z))
+            total = nearest.sum()
+            pick = rng.choice(len(z), p=nearest / total) if total > 0 else rng.integers(len(z))
+            centres = np.concatenate([centres, z[pick : pick + 1]])
+        for _ in range(LLOYD_STEPS):
+            labels = _squared_distances(z, centres).argmin(axis=1)
+            for atom in range(len(fixed), len(centres)):
+                if (labels == atom).any():
+                    centres[atom] = z[labels == atom].mean(axis=0)
+        return _from_clusters(family, few, labels - len(fixed))
+
+
+@dataclass(frozen=True)
+class Random:
+    """Atoms at random points of the data, as wide as the data over k, flat and at that point's height."""
+
+    count: int = 4
+    name: str = "random"
+
+    def draw(self, family: GaussianGatedFamily, sample: Sample, rng: np.random.Generator) -> GaussianGatedMoE:
+        few = sample.head(START_POINTS)
+        picks = rng.choice(few.n, size=family.k, replace=few.n < family.k)
+        diagonal = lambda values: np.repeat(np.diag(values.var(axis=0) / family.k)[None], family.k, axis=0)
+        free = GaussianGatedMoE(
+            rng.dirichlet(np.full(family.k, 5.0)), few.x[picks], diagonal(few.x),
+            np.zeros((family.k, family.l, family.d)), few.y[picks], diagonal(few.y),
+        )  # fmt: skip
+        return family.project(free)
+
+
+def _squared_distances(points: np.ndarray, centres: np.ndarray) -> np.ndarray:
+    return ((points[:, None] - centres[None]) ** 2).sum(axis=2)
+
+
+def _from_clusters(family: GaussianGatedFamily, sample: Sample, labels: np.ndarray) -> GaussianGatedMoE:
+    """Mean and covariance of (x, y) in clusters 0 .. k - 1; negative labels belong to the frozen atoms.
+
+    Five points' worth of the overall spread and a tenth of an equal share of mass keep small clusters regular.
+    """
+    z = np.concatenate([sample.x, sample.y], axis=1)
+    spread = np.diag(z.var(axis=0)) / family.k**2
+    sizes = np.bincount(np.maximum(labels + 1, 0), minlength=family.k + 1)  # 0 counts the frozen atoms' points
+    if family.frozen is None:
+        sizes = sizes[1:]
+    masses = (sizes + 0.1 * sample.n / len(sizes)) / (1.1 * sample.n)
+    means, covs = np.empty((family.k, z.shape[1])), np.empty((family.k, z.shape[1], z.shape[1]))
+    for atom in range(family.k):
+        cluster = z[labels == atom]
+        means[atom] = cluster.mean(axis=0) if len(cluster) else z.mean(axis=0)
+        scatter = (cluster - means[atom]).T @ (cluster - means[atom])
+        covs[atom] = (scatter + 5 * spread) / (len(cluster) + 5)
+    free = masses[-family.k :]
+    params = GaussianGatedMoE.from_joint(free / free.sum(), means, covs, family.d)
+    return family.project(params if family.frozen is None else params.joined(family.frozen, float(masses[0])))
+
+
+def near_truth(truth: GaussianGatedMoE, k_true: int | None = None) -> NearTruth:
+    """The published start; ``k_true`` counts the free atoms, listed first (all of them by default)."""
+    return NearTruth(truth, truth.k if k_true is None else k_true)
+
+
+def data(count: int = 4) -> FromData:
+    return FromData(_positive(count))
+
+
+def random(count: int = 4) -> Random:
+    return Random(_positive(count))
+
+
+def _positive(count: int) -> int:
+    if count < 1:
+        raise InputError(f"starts: count = {count}; expected at least 1")
+    return count

@@ -1,0 +1,1 @@
+"""3 LOSS: how far a fit is from the truth, in parameters, in density and in prediction."""

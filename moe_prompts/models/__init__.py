@@ -1,0 +1,1 @@
+"""1 MODEL: what generates data. Parameters are frozen dataclasses that check themselves."""

@@ -1,0 +1,355 @@
+"""The Gaussian-gated mixture of experts (GLLiM): a joint density of input and output.
+
+Each atom owns a Gaussian region of input space and a Gaussian linear expert in it,
+
+    p(x, y) = sum_k pi_k N(x; c_k, Gamma_k) N(y; A_k x + b_k, nu_k),   x in R^d, y in R^l.
+
+Read as prompts, an atom with A_k = 0 is a *fixed* prompt (its expert is a constant) and an atom with a free A_k is
+an *adaptive* one (its expert is a function of the input). Unconstrained, the model is a full-covariance Gaussian
+mixture of (x, y).
+
+Source: Nguyen, Nguyen, Chen, Ho, arXiv 2305.07572 (AISTATS 2024), equation (1).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
+
+import numpy as np
+from scipy.special import logsumexp
+
+from moe_prompts.errors import InputError
+
+LOG_2PI = float(np.log(2 * np.pi))
+
+
+@dataclass(frozen=True)
+class Sample:
+    """n pairs (x_i, y_i): ``x`` has shape (n, d) and ``y`` (n, l); both finite. Unpacks as ``x, y = sample``."""
+
+    x: np.ndarray
+    y: np.ndarray
+
+    def __post_init__(self) -> None:
+        for name in ("x", "y"):
+            value = np.asarray(getattr(self, name), dtype=float)
+            if value.ndim == 1:
+                value = value[:, None]
+            if value.ndim != 2:
+                raise InputError(f"Sample: {name} has shape {value.shape}; expected (n, columns)")
+            if not np.isfinite(value).all():
+                bad = int((~np.isfinite(value)).any(axis=1).sum())
+                raise InputError(f"Sample: {name} has {bad} rows with NaN or infinite values; drop or impute them first")
+            object.__setattr__(self, name, value)
+        if len(self.x) != len(self.y):
+            raise InputError(f"Sample: x has {len(self.x)} rows and y has {len(self.y)}; expected one y for each x")
+
+    @property
+    def n(self) -> int:
+        return len(self.x)
+
+    def head(self, n: int) -> Sample:
+        """The first n pairs: a subsample, since the pairs are exchangeable."""
+        return Sample(self.x[:n], self.y[:n])
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        return iter((self.x, self.y))
+
+
+@dataclass(frozen=True)
+class GaussianGatedMoE:
+    """Parameters of a Gaussian-gated mixture of k experts; they check themselves.
+
+    weights      (k,)       pi_k > 0, sum 1
+    gate_means   (k, d)     c_k
+    gate_covs    (k, d, d)  Gamma_k, symmetric positive definite
+    slopes       (k, l, d)  A_k
+    intercepts   (k, l)     b_k
+    noise_covs   (k, l, l)  nu_k, symmetric positive definite
+
+    Raises ``InputError`` for shapes that do not fit, weights that are not a distribution, non-finite values and
+    covariances that are not symmetric positive definite.
+    """
+
+    weights: np.ndarray
+    gate_means: np.ndarray
+    gate_covs: np.ndarray
+    slopes: np.ndarray
+    intercepts: np.ndarray
+    noise_covs: np.ndarray
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = np.array(getattr(self, field.name), dtype=float)
+            value.setflags(write=False)
+            object.__setattr__(self, field.name, value)
+        if self.weights.ndim != 1 or self.gate_means.ndim != 2 or self.intercepts.ndim != 2:
+            raise InputError(
+                f"GaussianGatedMoE: weights {self.weights.shape}, gate_means {self.gate_means.shape}, intercepts "
+                f"{self.intercepts.shape}; expected (k,), (k, d), (k, l)"
+            )
+        k, d, l = self.k, self.d, self.l
+        expected = {
+            "weights": (k,), "gate_means": (k, d), "gate_covs": (k, d, d),
+            "slopes": (k, l, d), "intercepts": (k, l), "noise_covs": (k, l, l),
+        }  # fmt: skip
+        for name, shape in expected.items():
+            value = getattr(self, name)
+            if value.shape != shape:
+                raise InputError(
+                    f"GaussianGatedMoE: {name} has shape {value.shape}; expected {shape} for k = {k} atoms, "
+                    f"d = {d} inputs, l = {l} outputs"
+                )
+            if not np.isfinite(value).all():
+                raise InputError(f"GaussianGatedMoE: {name} has NaN or infinite entries")
+        if (self.weights <= 0).any() or abs(self.weights.sum() - 1) > 1e-8:
+            raise InputError(
+                f"GaussianGatedMoE: weights {np.round(self.weights, 6).tolist()} sum to {self.weights.sum():.8g}; "
+                f"expected positive numbers with sum 1: divide by their sum, drop atoms of weight 0"
+            )
+        for name in ("gate_covs", "noise_covs"):
+            value = getattr(self, name)
+            if not np.allclose(value, value.swapaxes(1, 2), rtol=1e-8, atol=0):
+                raise InputError(f"GaussianGatedMoE: {name} has an asymmetric matrix; use (S + S') / 2")
+            smallest = np.linalg.eigvalsh(value)[:, 0]
+            if (smallest <= 0).any():
+                atom = int(np.argmin(smallest))
+                raise InputError(
+                    f"GaussianGatedMoE: {name}[{atom}] has smallest eigenvalue {smallest[atom]:.3g}; expected a "
+                    f"positive definite matrix (entries are variances, not standard deviations)"
+                )
+
+    @classmethod
+    def univariate(cls, weights, gate_means, gate_covs, slopes, intercepts, noise_covs) -> GaussianGatedMoE:
+        """The same with d = l = 1, each argument a list of k numbers."""
+        k = len(weights)
+        column = lambda v: np.reshape(np.asarray(v, dtype=float), (k, 1))
+        matrix = lambda v: np.reshape(np.asarray(v, dtype=float), (k, 1, 1))
+        return cls(
+            np.asarray(weights, dtype=float), column(gate_means), matrix(gate_covs), matrix(slopes),
+            column(intercepts), matrix(noise_covs),
+        )  # fmt: skip
+
+    @classmethod
+    def unchecked(cls, *arrays: np.ndarray) -> GaussianGatedMoE:
+        """Without the checks, for the inner loops of estimators, where arrays are valid by construction."""
+        params = object.__new__(cls)
+        for field, value in zip(fields(cls), arrays, strict=True):
+            object.__setattr__(params, field.name, value)
+        return params
+
+    @property
+    def k(self) -> int:
+        """Number of atoms."""
+        return self.weights.shape[0]
+
+    @property
+    def d(self) -> int:
+        """Number of inputs."""
+        return self.gate_means.shape[1]
+
+    @property
+    def l(self) -> int:  # noqa: E743  (the letter of the paper)
+        """Number of outputs."""
+        return self.intercepts.shape[1]
+
+    def atoms(self, index) -> GaussianGatedMoE:
+        """The chosen atoms in the given order, weights rescaled to sum 1."""
+        chosen = {f.name: getattr(self, f.name)[index] for f in fields(self)}
+        chosen["weights"] = chosen["weights"] / chosen["weights"].sum()
+        return GaussianGatedMoE(**chosen)
+
+    def joined(self, other: GaussianGatedMoE, mass_of_other: float) -> GaussianGatedMoE:
+        """Both sets of atoms, self first; ``other`` receives total weight ``mass_of_other`` in (0, 1)."""
+        both = {f.name: np.concatenate([getattr(self, f.name), getattr(other, f.name)]) for f in fields(self)}
+        both["weights"] = np.concatenate([self.weights * (1 - mass_of_other), other.weights * mass_of_other])
+        return GaussianGatedMoE(**both)
+
+    def rescaled(self, shift_x, scale_x, shift_y, scale_y) -> GaussianGatedMoE:
+        """The law of ((x - shift_x) / scale_x, (y - shift_y) / scale_y); shifts and scales are vectors."""
+        shift_x, scale_x, shift_y, scale_y = (np.asarray(v, dtype=float) for v in (shift_x, scale_x, shift_y, scale_y))
+        return replace(
+            self,
+            gate_means=(self.gate_means - shift_x) / scale_x,
+            gate_covs=self.gate_covs / np.outer(scale_x, scale_x),
+            slopes=self.slopes * scale_x / scale_y[:, None],
+            intercepts=(self.intercepts + self.slopes @ shift_x - shift_y) / scale_y,
+            noise_covs=self.noise_covs / np.outer(scale_y, scale_y),
+        )
+
+    # -- the joint Gaussian mixture ------------------------------------------------------------------------------
+
+    def to_joint(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Weights (k,), means (k, d + l) and covariances (k, d + l, d + l) of the mixture of (x, y).
+
+        mean (c, A c + b), covariance [[Gamma, Gamma A'], [A Gamma, nu + A Gamma A']].
+        """
+        cross = self.slopes @ self.gate_covs
+        mean_y = np.einsum("kld,kd->kl", self.slopes, self.gate_means) + self.intercepts
+        cov_y = self.noise_covs + cross @ self.slopes.swapaxes(1, 2)
+        means = np.concatenate([self.gate_means, mean_y], axis=1)
+        covs = np.block([[self.gate_covs, cross.swapaxes(1, 2)], [cross, (cov_y + cov_y.swapaxes(1, 2)) / 2]])
+        return self.weights, means, covs
+
+    @classmethod
+    def from_joint(cls, weights, means, covs, d: int) -> GaussianGatedMoE:
+        """The inverse of ``to_joint``: A = S_yx S_xx^-1, b = m_y - A m_x, nu = S_yy - A S_xy."""
+        means, covs = np.asarray(means, dtype=float), np.asarray(covs, dtype=float)
+        if means.ndim != 2 or covs.shape != (*means.shape, means.shape[1]) or not 0 < d < means.shape[1]:
+            raise InputError(
+                f"from_joint: means {means.shape}, covs {covs.shape}, d = {d}; expected (k, D), (k, D, D), 0 < d < D"
+            )
+        xx, yx, yy = covs[:, :d, :d], covs[:, d:, :d], covs[:, d:, d:]
+        slopes = np.linalg.solve(xx, yx.swapaxes(1, 2)).swapaxes(1, 2)
+        noise = yy - slopes @ yx.swapaxes(1, 2)
+        intercepts = means[:, d:] - np.einsum("kld,kd->kl", slopes, means[:, :d])
+        return cls(weights, means[:, :d], xx, slopes, intercepts, (noise + noise.swapaxes(1, 2)) / 2)
+
+    # -- densities -----------------------------------------------------------------------------------------------
+
+    @cached_property
+    def _whiteners(self) -> tuple[np.ndarray, np.ndarray]:
+        """Inverse Cholesky factors of Gamma (k, d, d) and nu (k, l, l)."""
+        invert = lambda covs: np.linalg.inv(np.linalg.cholesky(covs))
+        return invert(self.gate_covs), invert(self.noise_covs)
+
+    def log_gate_terms(self, x) -> np.ndarray:
+        """log pi_k + log N(x_i; c_k, Gamma_k): shape (n, k)."""
+        whiten, _ = self._whiteners
+        scaled = np.stack([(x - c) @ w.T for c, w in zip(self.gate_means, whiten, strict=True)], axis=1)
+        log_det = np.log(np.diagonal(whiten, axis1=1, axis2=2)).sum(axis=1)
+        return np.log(self.weights) + log_det - 0.5 * (self.d * LOG_2PI + (scaled**2).sum(axis=2))
+
+    def log_expert_terms(self, x, y) -> np.ndarray:
+        """log N(y_i; A_k x_i + b_k, nu_k): shape (n, k)."""
+        _, whiten = self._whiteners
+        scaled = np.stack(
+            [(y - x @ a.T - b) @ w.T for a, b, w in zip(self.slopes, self.intercepts, whiten, strict=True)], axis=1
+        )
+        log_det = np.log(np.diagonal(whiten, axis1=1, axis2=2)).sum(axis=1)
+        return log_det - 0.5 * (self.l * LOG_2PI + (scaled**2).sum(axis=2))
+
+    def log_density(self, x, y) -> np.ndarray:
+        """log p(x_i, y_i): shape (n,)."""
+        x, y = Sample(x, y)
+        return logsumexp(self.log_gate_terms(x) + self.log_expert_terms(x, y), axis=1)
+
+    def log_conditional(self, x, y) -> np.ndarray:
+        """log p(y_i | x_i): shape (n,)."""
+        x, y = Sample(x, y)
+        gate = self.log_gate_terms(x)
+        return logsumexp(gate + self.log_expert_terms(x, y), axis=1) - logsumexp(gate, axis=1)
+
+    def responsibilities(self, x, y) -> np.ndarray:
+        """P(atom k | x_i, y_i): shape (n, k), rows sum to 1."""
+        x, y = Sample(x, y)
+        terms = self.log_gate_terms(x) + self.log_expert_terms(x, y)
+        return np.exp(terms - logsumexp(terms, axis=1, keepdims=True))
+
+    def gates(self, x) -> np.ndarray:
+        """P(atom k | x_i), the weights that the prediction gives to the experts: shape (n, k)."""
+        terms = self.log_gate_terms(np.asarray(x, dtype=float))
+        return np.exp(terms - logsumexp(terms, axis=1, keepdims=True))
+
+    def regression(self, x) -> np.ndarray:
+        """m(x) = E[y | x] = sum_k gate_k(x) (A_k x + b_k): shape (n, l)."""
+        x = np.asarray(x, dtype=float)
+        experts = np.einsum("kld,nd->nkl", self.slopes, x) + self.intercepts
+        return np.einsum("nk,nkl->nl", self.gates(x), experts)
+
+    def sample(self, n: int, rng: np.random.Generator) -> Sample:
+        """n independent pairs (x, y)."""
+        if n < 1:
+            raise InputError(f"sample: n = {n}; expected a positive number of pairs")
+        labels = np.searchsorted(np.cumsum(self.weights)[:-1], rng.random(n), side="right")
+        x, y = rng.standard_normal((n, self.d)), rng.standard_normal((n, self.l))
+        gate_root, noise_root = np.linalg.cholesky(self.gate_covs), np.linalg.cholesky(self.noise_covs)
+        for atom in range(self.k):
+            rows = np.flatnonzero(labels == atom)
+            x_atom = x[rows] @ gate_root[atom].T + self.gate_means[atom]
+            y[rows] = y[rows] @ noise_root[atom].T + x_atom @ self.slopes[atom].T + self.intercepts[atom]
+            x[rows] = x_atom
+        return Sample(x, y)
+
+
+@dataclass(frozen=True)
+class GaussianGatedFamily:
+    """What an estimator may move: ``k`` free atoms beside ``frozen`` ones whose parameters are known.
+
+    experts     "affine" (adaptive prompts) or "constant" (fixed prompts, A_k = 0)
+    tied_gate   one common Gamma for the free atoms: the faithful image of attention, whose logits are linear in the
+                query
+    frozen      known atoms with known relative weights (they sum to 1); their total mass is free. Fitted parameters
+                list the free atoms first and the frozen ones last.
+    """
+
+    d: int
+    l: int
+    k: int
+    experts: str = "affine"
+    tied_gate: bool = False
+    frozen: GaussianGatedMoE | None = None
+
+    def __post_init__(self) -> None:
+        if self.k < 1:
+            raise InputError(f"GaussianGatedFamily: k = {self.k} free atoms; expected at least 1")
+        if self.d < 1 or self.l < 1:
+            raise InputError(f"GaussianGatedFamily: d = {self.d}, l = {self.l}; expected at least one input and output")
+        if self.experts not in ("affine", "constant"):
+            raise InputError(f"GaussianGatedFamily: experts = {self.experts!r}; expected 'affine' or 'constant'")
+        if self.frozen is not None and (self.frozen.d, self.frozen.l) != (self.d, self.l):
+            raise InputError(
+                f"GaussianGatedFamily: frozen atoms have d = {self.frozen.d}, l = {self.frozen.l}; "
+                f"the family has d = {self.d}, l = {self.l}"
+            )
+
+    @property
+    def n_frozen(self) -> int:
+        return 0 if self.frozen is None else self.frozen.k
+
+    @property
+    def n_parameters(self) -> int:
+        """Free real parameters, counting the masses."""
+        d, l, k = self.d, self.l, self.k
+        masses = k if self.n_frozen else k - 1
+        gates = k * d + (1 if self.tied_gate else k) * d * (d + 1) // 2
+        experts = k * (l + l * (l + 1) // 2 + (l * d if self.experts == "affine" else 0))
+        return masses + gates + experts
+
+    def check_sample(self, sample: Sample) -> None:
+        """Raise ``InputError`` unless the sample has the family's shape and at least one pair for each atom."""
+        if (sample.x.shape[1], sample.y.shape[1]) != (self.d, self.l):
+            raise InputError(
+                f"data have d = {sample.x.shape[1]} inputs and l = {sample.y.shape[1]} outputs; the family expects "
+                f"d = {self.d}, l = {self.l}"
+            )
+        if sample.n < self.k:
+            raise InputError(f"data have n = {sample.n} pairs for k = {self.k} atoms; expected n >= k: lower k")
+
+    def project(self, params: GaussianGatedMoE) -> GaussianGatedMoE:
+        """Free atoms moved into the family keeping each atom's mean and variance of y and its mass.
+
+        Constant experts absorb the slope: b <- A c + b, nu <- nu + A Gamma A'. A tied gate takes the weighted mean of
+        the Gamma_k. ``params`` holds free atoms only, or free then frozen ones.
+        """
+        if params.k not in (self.k, self.k + self.n_frozen) or (params.d, params.l) != (self.d, self.l):
+            raise InputError(
+                f"start has {params.k} atoms with d = {params.d}, l = {params.l}; the family expects {self.k} free "
+                f"(+ {self.n_frozen} frozen) atoms with d = {self.d}, l = {self.l}"
+            )
+        free = params.atoms(np.arange(self.k))
+        if self.experts == "constant" and free.slopes.any():
+            _, means, covs = free.to_joint()
+            free = replace(
+                free, slopes=np.zeros_like(free.slopes), intercepts=means[:, self.d :],
+                noise_covs=covs[:, self.d :, self.d :],
+            )  # fmt: skip
+        if self.tied_gate:
+            common = np.einsum("k,kde->de", free.weights, free.gate_covs)
+            free = replace(free, gate_covs=np.repeat(common[None], self.k, axis=0))
+        if self.frozen is None:
+            return free
+        mass = params.weights[self.k :].sum() if params.k > self.k else self.n_frozen / (self.k + self.n_frozen)
+        return free.joined(self.frozen, mass)

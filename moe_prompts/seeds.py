@@ -1,0 +1,35 @@
+"""Addressed randomness: a generator is a function of what it is for, never of who runs it or when.
+
+Data come from ``(truth, n, replicate)`` alone, so all kinds and k see the same data and comparisons are paired; starts
+come from ``(truth, n, replicate, kind, k, start)``. Refining a grid or adding replicates changes no existing row.
+"""
+
+from __future__ import annotations
+
+from hashlib import sha256
+
+import numpy as np
+
+DATA, START, EVALUATION, BOOTSTRAP = range(4)
+
+
+def address(name: str) -> int:
+    """The first 4 bytes of sha256 of the name as an integer."""
+    return int.from_bytes(sha256(name.encode()).digest()[:4], "big")
+
+
+def _rng(entropy: int, *key: int) -> np.random.Generator:
+    return np.random.default_rng(np.random.SeedSequence(entropy, spawn_key=key))
+
+
+def data_rng(entropy: int, truth: str, n: int, replicate: int) -> np.random.Generator:
+    return _rng(entropy, address(truth), n, replicate, DATA)
+
+
+def start_rng(entropy: int, truth: str, n: int, replicate: int, kind: str, k: int, start: int) -> np.random.Generator:
+    return _rng(entropy, address(truth), n, replicate, address(kind), k, start, START)
+
+
+def bootstrap_rng(entropy: int, *names: str | int) -> np.random.Generator:
+    """For intervals; ``names`` say which line of which table."""
+    return _rng(entropy, *(address(str(name)) for name in names), BOOTSTRAP)

@@ -1,0 +1,200 @@
+"""The Gaussian-gated study: fixed against adaptive prompts, and the published model for parameter rates.
+
+One row per fit: what was fitted to what, every error, the status and the certificate. The best of several starts is one
+row that says how many there were and how many of them ended there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import cache
+
+import numpy as np
+
+from moe_prompts.errors import InputError
+from moe_prompts.estimators import starts
+from moe_prompts.estimators.newton import NewtonOptions
+from moe_prompts.estimators.result import FitResult, FitStatus
+from moe_prompts.estimators.search import SearchOptions, best_of
+from moe_prompts.losses.prediction import Evaluation
+from moe_prompts.losses.voronoi import voronoi_errors
+from moe_prompts.models.gaussian_gated import GaussianGatedFamily
+from moe_prompts.models.scenarios import Truth, sample, truth
+from moe_prompts.seeds import start_rng
+from moe_prompts.study.grid import Row, Study
+
+MODEL = "gaussian-gated"
+EXPERTS = {"fixed": "constant", "adaptive": "affine"}
+START_NAMES = ("near_truth", "data", "random")
+DEFAULT_K = {"fixed": (2, 3, 4, 6, 8), "adaptive": (2, 3)}
+PUBLISHED_K = (3, 4)
+DATA_STARTS = 4
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A prompt kind as typed: ``fixed`` or ``adaptive``, with ``:tied`` for one Gamma common to the free atoms."""
+
+    name: str
+
+    def __post_init__(self) -> None:
+        base, _, option = self.name.partition(":")
+        if base not in EXPERTS or option not in ("", "tied"):
+            raise InputError(
+                f"unknown prompt kind {self.name!r}; expected fixed, adaptive, fixed:tied or adaptive:tied"
+            )
+
+    @property
+    def base(self) -> str:
+        return self.name.partition(":")[0]
+
+    def family(self, of: Truth, k: int) -> GaussianGatedFamily:
+        return of.family_with(k, EXPERTS[self.base], tied_gate=self.name.endswith(":tied"))
+
+
+@dataclass(frozen=True)
+class GaussianCell:
+    """``starts`` draws of ``start`` for each fit of ``k`` free atoms of ``kind`` to n pairs from ``truth``."""
+
+    truth: str
+    kind: str
+    k: int
+    n: int
+    start: str
+    starts: int
+
+    @property
+    def label(self) -> str:
+        return f"{self.truth}_{self.kind.replace(':', '-')}_k{self.k}_{self.start}{self.starts}_n{self.n}"
+
+    @property
+    def cost(self) -> float:
+        """In units that are about proportional to time."""
+        return (self.n + 50_000.0) * self.k
+
+
+def gaussian_study(
+    *,
+    sizes: Sequence[int],
+    replicates: int,
+    entropy: int,
+    truths: Sequence[str] = ("prompts-adaptive", "prompts-fixed", "gmoe-1"),
+    kinds: Sequence[str] = ("fixed", "adaptive"),
+    ks: Sequence[int] | None = None,
+    start: str | None = None,
+    data_starts: int = DATA_STARTS,
+) -> Study:
+    """Prompt truths take every kind, from data by default; published ones take affine experts, from near the truth.
+
+    ``ks`` replaces the default numbers of free atoms of every kind.
+    """
+    if start is not None and start not in START_NAMES:
+        raise InputError(f"unknown start {start!r}; expected one of {', '.join(START_NAMES)}")
+    if ks is not None and min(ks) < 1:
+        raise InputError(f"k = {min(ks)}; expected at least 1 free atom")
+    cells = []
+    for name in truths:
+        known = truth(name)
+        published = name.startswith("gmoe-")
+        chosen_start = start or ("near_truth" if published else "data")
+        for kind in (kind for kind in kinds if not published or Kind(kind).base == "adaptive"):
+            for k in ks or (PUBLISHED_K if published else DEFAULT_K[Kind(kind).base]):
+                if chosen_start == "near_truth" and k < known.k_true:
+                    if published:
+                        continue  # the published procedure is defined for k >= k_true only
+                    raise InputError(f"start near_truth needs k >= {known.k_true} for {name}, not k = {k}; use data")
+                count = 1 if chosen_start == "near_truth" else data_starts
+                cells += [GaussianCell(name, kind, k, n, chosen_start, count) for n in sizes]
+    for cell in cells:
+        need = Kind(cell.kind).family(truth(cell.truth), cell.k).n_parameters
+        if cell.n < need:
+            raise InputError(f"n = {cell.n} is below the {need} free parameters of {cell.kind}, k = {cell.k}; raise --n")
+    return Study(
+        name="gaussian",
+        cells=cells,
+        replicates=replicates,
+        entropy=entropy,
+        run=run_cell,
+        identity={"truths_used": {name: _plain(truth(name)) for name in truths}},
+        describe={"near_truth": asdict(NewtonOptions()), "data_and_random": asdict(SearchOptions())},
+    )
+
+
+def _plain(known: Truth) -> dict:
+    return {"k_true": known.k_true, **{name: value.tolist() for name, value in vars(known.params).items() if name[0] != "_"}}
+
+
+def run_cell(cell: GaussianCell, replicates: tuple[int, ...], entropy: int) -> list[Row]:
+    """Rows of one block. A fit that cannot be made is a row with the status FAILED and the reason."""
+    rows = []
+    for replicate in replicates:
+        known = truth(cell.truth)
+        fields = {
+            "study": "gaussian", "truth": cell.truth, "truth_kind": known.kind, "kind": cell.kind, "k": cell.k,
+            "k_true": known.k_true, "n_frozen": known.family.n_frozen, "n": cell.n, "replicate": replicate,
+            "start": cell.start, "starts": cell.starts,
+        }  # fmt: skip
+        try:
+            fit, share = fit_replicate(cell, replicate, entropy)
+        except (np.linalg.LinAlgError, ArithmeticError, InputError) as error:
+            rows.append(fields | _empty_errors() | {"status": FitStatus.FAILED.name, "message": str(error)})
+        else:
+            rows.append(fields | errors_of(fit, cell.truth) | {"start_share": share, "message": ""})
+    return rows
+
+
+def fit_replicate(cell: GaussianCell, replicate: int, entropy: int) -> tuple[FitResult, float]:
+    """The fit of one row, and the share of its starts that ended on it."""
+    known = truth(cell.truth)
+    family = Kind(cell.kind).family(known, cell.k)
+    data = sample(cell.truth, cell.n, entropy, replicate)
+    chosen = {
+        "near_truth": starts.near_truth(known.params, known.k_true),
+        "data": starts.data(cell.starts),
+        "random": starts.random(cell.starts),
+    }[cell.start]
+    rngs = [
+        start_rng(entropy, cell.truth, cell.n, replicate, cell.kind, cell.k, number) for number in range(cell.starts)
+    ]
+    options = SearchOptions(newton=NewtonOptions()) if cell.start == "near_truth" else SearchOptions()
+    found = best_of(family, data, chosen, rngs, options)
+    return found.best, found.share
+
+
+@cache
+def evaluation(name: str) -> Evaluation:
+    return Evaluation(truth(name).params)
+
+
+def errors_of(fit: FitResult, truth_name: str) -> Row:
+    """Every error of a fit as columns; NaN where an error is not defined."""
+    known, quadrature = truth(truth_name), evaluation(truth_name)
+    voronoi = voronoi_errors(fit.value, known.params)
+    return {
+        "status": fit.status.name,
+        "gap_nats": fit.certificate.gap_nats,
+        "relative_lmin": fit.certificate.relative_lmin,
+        "log_likelihood": fit.log_likelihood,
+        "iterations": fit.iterations,
+        "min_weight": float(fit.value.weights.min()),
+        "risk": quadrature.excess_risk(fit.value),
+        "relative_risk": quadrature.excess_risk(fit.value) / quadrature.signal,
+        "hellinger": quadrature.hellinger(fit.value),
+        "loss_type1": voronoi.loss("type1"),
+        "loss_type2": voronoi.loss("type2"),
+        "loss_intrinsic": voronoi.loss("intrinsic"),
+        "mass_error": voronoi.mass_error,
+        "singleton_error": voronoi.singleton_error,
+        "split_rms": voronoi.split_rms,
+        **{f"split_{group}": length for group, length in voronoi.split_lengths().items()},
+    }
+
+
+def _empty_errors() -> Row:
+    names = (
+        "gap_nats", "relative_lmin", "log_likelihood", "min_weight", "risk", "relative_risk", "hellinger", "loss_type1",
+        "loss_type2", "loss_intrinsic", "mass_error", "singleton_error", "split_rms", "split_c", "split_Gamma",
+        "split_A", "split_b", "split_nu", "start_share",
+    )  # fmt: skip
+    return {name: float("nan") for name in names} | {"iterations": 0}

@@ -1,0 +1,76 @@
+"""The grid of a study: cells, and the blocks of 8 consecutive replicates in which they are worked off.
+
+A block is the unit of work, of seeding, of writing and of resuming. Blocks do not depend on the number of workers, so
+neither do the results.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from moe_prompts.errors import InputError
+
+BLOCK_SIZE = 8
+
+
+class Cell(Protocol):
+    """One combination of everything but the replicate. ``label`` names it uniquely in file names; ``cost`` orders work."""
+
+    @property
+    def label(self) -> str: ...
+
+    @property
+    def cost(self) -> float: ...
+
+
+@dataclass(frozen=True)
+class Block:
+    cell: Any
+    replicates: tuple[int, ...]
+
+    @property
+    def name(self) -> str:
+        return f"{self.cell.label}_r{self.replicates[0]:04d}-{self.replicates[-1]:04d}"
+
+    @property
+    def cost(self) -> float:
+        return self.cell.cost * len(self.replicates)
+
+
+Row = dict[str, Any]
+RunCell = Callable[[Any, tuple[int, ...], int], list[Row]]
+
+
+@dataclass(frozen=True)
+class Study:
+    """What to run: ``run(cell, replicates, entropy)`` gives one row per fit and must be importable by workers.
+
+    ``identity`` says what a run's folder must agree on to be resumed (besides ``name`` and ``entropy``); the grid itself
+    may grow. ``describe`` goes to meta.json.
+    """
+
+    name: str
+    cells: Sequence[Cell]
+    replicates: int
+    entropy: int
+    run: RunCell
+    identity: dict[str, Any] = field(default_factory=dict)
+    describe: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.replicates < 1:
+            raise InputError(f"replicates = {self.replicates}; expected at least 1")
+        if not self.cells:
+            raise InputError("the study has no cells: its choices of kinds, k and truths leave nothing to fit")
+        labels = [cell.label for cell in self.cells]
+        if len(set(labels)) != len(labels):
+            twice = sorted({label for label in labels if labels.count(label) > 1})
+            raise InputError(f"the study has cells twice: {', '.join(twice[:3])}; name each choice once")
+
+    @property
+    def blocks(self) -> list[Block]:
+        """In the order of the final table."""
+        spans = [range(a, min(a + BLOCK_SIZE, self.replicates)) for a in range(0, self.replicates, BLOCK_SIZE)]
+        return [Block(cell, tuple(span)) for cell in self.cells for span in spans]

@@ -1,0 +1,183 @@
+"""From the rows of a study to its verdict table: one line per truth, kind, k and measure.
+
+Slopes use certified fits and say how many there are; the verdict is that of the median (means and 90 % quantiles move
+with single runaways and stand beside it in the summary).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from moe_prompts.estimators.result import FitStatus
+from moe_prompts.seeds import bootstrap_rng
+from moe_prompts.slopes import CONFIDENCE, RESAMPLES, STATISTICS, Slope, n_to_reach, runaway_share, slope
+from moe_prompts.theory import predict
+
+#: Relative risks to reach, by the name of their column.
+TARGETS = {"n_to_1e_2": 1e-2, "n_to_1e_3": 1e-3}
+
+
+@dataclass(frozen=True)
+class Measure:
+    """``column`` of the results under the name of theory's ``group``."""
+
+    group: str
+    column: str
+    shown: str
+
+
+RISK = Measure("risk", "relative_risk", "risk")
+LOSS = Measure("D", "loss_intrinsic", "loss D")
+KEY = ["truth", "truth_kind", "kind", "k", "k_true", "start"]
+
+
+def errors_by_size(rows: pd.DataFrame, column: str) -> dict[int, np.ndarray]:
+    """n -> the errors of certified fits."""
+    certified = rows[rows["status"] == FitStatus.CERTIFIED.name]
+    return {int(n): np.array(group[column]) for n, group in certified.groupby("n")}
+
+
+def measured_slope(rows: pd.DataFrame, measure: Measure, over: str, entropy: int, statistic: str = "median") -> Slope:
+    """Of the rows of one line; ``over`` is "grid" or "last decade"."""
+    samples = errors_by_size(rows, measure.column)
+    if over == "last decade" and samples:
+        lowest = max(samples) / 10 * (1 - 1e-9)
+        samples = {n: values for n, values in samples.items() if n >= lowest}
+    first = rows.iloc[0]
+    rng = bootstrap_rng(entropy, *(first[name] for name in KEY), measure.group, statistic)
+    return slope(samples, rng, statistic)
+
+
+def summarise(results: pd.DataFrame, model: str, entropy: int) -> pd.DataFrame:
+    """The verdict table as numbers; ``as_markdown`` prints it.
+
+    Risk for every line; the parameter loss D where theory predicts it.
+    """
+    lines = []
+    for measure in (RISK, LOSS):
+        for key, rows in results.groupby(KEY, sort=False):
+            line = dict(zip(KEY, key, strict=True))
+            exact = line["k"] == line["k_true"]
+            base_kind = line["kind"].partition(":")[0]
+            prediction = predict(model, line["truth_kind"], base_kind, bool(exact), measure.group)
+            if prediction is None and measure is LOSS:
+                continue
+            over = prediction.over if prediction else "grid"
+            found = measured_slope(rows, measure, over, entropy)
+            samples = errors_by_size(rows, measure.column)
+            medians = {n: float(np.median(values)) for n, values in samples.items()}
+            curve = np.array(list(medians)), np.array(list(medians.values()))
+            plateau = prediction is not None and prediction.exponent == 0
+            lines.append(
+                line
+                | {
+                    "measure": measure.shown,
+                    "predicted": float(prediction.exponent) if prediction else np.nan,
+                    "source": prediction.source if prediction else "",
+                    "over": over,
+                    "slope": found.value, "low": found.low, "high": found.high,
+                    **{
+                        f"slope_{statistic}": measured_slope(rows, measure, over, entropy, statistic).value
+                        for statistic in STATISTICS if statistic != "median"
+                    },
+                    "runaway_share": float(np.mean([runaway_share(v) for v in samples.values()])) if samples else np.nan,
+                    "floor": medians[max(medians)] if plateau and medians else np.nan,
+                    **{name: n_to_reach(*curve, target) if measure is RISK else np.nan for name, target in TARGETS.items()},
+                    "n_min": int(rows["n"].min()), "n_max": int(rows["n"].max()),
+                    "fits": len(rows), "certified": float((rows["status"] == FitStatus.CERTIFIED.name).mean()),
+                    "verdict": found.verdict(float(prediction.exponent)).value if prediction else "no prediction",
+                }
+            )  # fmt: skip
+    return pd.DataFrame(lines)
+
+
+def as_markdown(summary: pd.DataFrame) -> str:
+    """The table that a study prints."""
+    header = ["truth", "prompts", "k", "measure", "predicted", "slope [90 %]", "floor, or n to 1e-2, 1e-3", "certified", "verdict"]
+    body = [
+        [
+            line.truth, line.kind, str(line.k), line.measure, _predicted(line), _interval(line), _reach(line),
+            f"{line.certified:.0%}", line.verdict,
+        ]
+        for line in summary.itertuples()
+    ]  # fmt: skip
+    widths = [max(len(row[column]) for row in [header, *body]) for column in range(len(header))]
+    text = lambda row: "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |"
+    return "\n".join([text(header), "|" + "|".join("-" * (width + 2) for width in widths) + "|", *map(text, body)])
+
+
+def _predicted(line) -> str:
+    if np.isnan(line.predicted):
+        return "-"
+    return "floor" if line.predicted == 0 else f"n^{line.predicted:g}"
+
+
+def _interval(line) -> str:
+    if np.isnan(line.slope):
+        return "too few sizes"
+    interval = "[one replicate]" if np.isnan(line.low) else f"[{line.low:.2f}, {line.high:.2f}]"
+    return f"{line.slope:.2f} {interval}" + (" last decade" if line.over == "last decade" else "")
+
+
+def _reach(line) -> str:
+    if line.measure != RISK.shown:
+        return ""
+    if not np.isnan(line.floor):
+        return f"floor {line.floor:.2%}"
+    return ", ".join(_size(getattr(line, name), line) for name in TARGETS)
+
+
+def _size(n: float, line) -> str:
+    if np.isinf(n):
+        return f"> {short(line.n_max)}"
+    return f"<= {short(line.n_min)}" if n <= line.n_min else short(n)
+
+
+def short(n: float) -> str:
+    """1000 -> 1e3, 4217 -> 4.2e3."""
+    mantissa, exponent = f"{n:.1e}".split("e")
+    return f"{mantissa.removesuffix('.0')}e{int(exponent)}"
+
+
+def status_lines(results: pd.DataFrame) -> list[str]:
+    """How the fits ended: one line per status, with its advice for those that are not certified."""
+    counts = results["status"].value_counts()
+    return [
+        f"{counts[status.name]} of {len(results)} fits {status.name}: {status.advice}"
+        for status in FitStatus if status.name in counts.index
+    ]  # fmt: skip
+
+
+def comparison_lines(results: pd.DataFrame, entropy: int) -> list[str]:
+    """Fixed against adaptive prompts at the largest n, for each prompt truth, paired on the same data.
+
+    Each kind is represented by its k of smallest median risk; the ratio is the geometric mean over replicates where
+    both fits are certified, with a bootstrap interval.
+    """
+    lines = []
+    for name, rows in results[results["n_frozen"] > 0].groupby("truth", sort=False):
+        n = rows["n"].max()
+        last = rows[(rows["n"] == n) & (rows["status"] == FitStatus.CERTIFIED.name)]
+        risks = last.pivot_table(index="replicate", columns=["kind", "k"], values="relative_risk")
+        best = {}
+        for base in ("fixed", "adaptive"):
+            columns = [column for column in risks.columns if column[0].partition(":")[0] == base]
+            if columns:
+                best[base] = risks[columns].median().idxmin()
+        if len(best) < 2:
+            continue
+        pairs = np.log(risks[best["fixed"]] / risks[best["adaptive"]]).dropna().to_numpy()
+        if len(pairs) < 2:
+            continue
+        draws = bootstrap_rng(entropy, str(name), "ratio").choice(pairs, size=(RESAMPLES, len(pairs))).mean(axis=1)
+        low, high = np.exp(np.quantile(draws, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2]))
+        winner = "adaptive prompts win" if low > 1 else "fixed prompts win" if high < 1 else "no difference seen"
+        (kind_f, k_f), (kind_a, k_a) = best["fixed"], best["adaptive"]
+        lines.append(
+            f"{name}, n = {short(n)}: risk of {kind_f} (k = {k_f}) / {kind_a} (k = {k_a}) = {np.exp(pairs.mean()):.3g} "
+            f"[{low:.3g}, {high:.3g}] over {len(pairs)} paired fits: {winner}"
+        )
+    return lines

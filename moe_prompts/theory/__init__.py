@@ -1,0 +1,38 @@
+"""The algebra's predictions, as data: what a study compares its slopes with, without importing SymPy."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import cache
+from importlib import resources
+
+from moe_prompts.errors import InputError
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """error ~ n^exponent; ``over`` says on which sizes the exponent is read: "grid" or "last decade"."""
+
+    exponent: Fraction
+    over: str
+    source: str
+
+
+@cache
+def predictions() -> tuple[dict[str, str], ...]:
+    """All entries of predictions.json."""
+    text = resources.files(__package__).joinpath("predictions.json").read_text(encoding="utf-8")
+    return tuple(json.loads(text)["predictions"])
+
+
+def predict(model: str, truth_kind: str, kind: str, exact: bool, group: str) -> Prediction | None:
+    """The predicted exponent of ``group`` ("risk", "D", ...), or None where theory is silent."""
+    wanted = {
+        "model": model, "truth_kind": truth_kind, "kind": kind, "cell_sizes": "exact" if exact else "over", "group": group,
+    }  # fmt: skip
+    found = [entry for entry in predictions() if wanted.items() <= entry.items()]
+    if len(found) > 1:
+        raise InputError(f"predictions.json has {len(found)} entries for {wanted}; expected at most one")
+    return Prediction(Fraction(found[0]["exponent"]), found[0]["over"], found[0]["source"]) if found else None
