@@ -7,9 +7,13 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from moe_prompts import cli
 from moe_prompts.errors import InputError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 STUDIES = ("gaussian", "all")
 TRUTHS = {
@@ -49,6 +53,8 @@ def main() -> None:
         raise InputError(f"unknown study {arguments.study!r}; expected one of {', '.join(STUDIES)}")
     if arguments.resume and arguments.out is None:
         raise InputError("--resume needs --out: the folder of the run to complete")
+    if not arguments.kinds:
+        raise InputError("--kinds is empty; expected a list such as fixed,adaptive")
     if arguments.seed < 0:
         raise InputError(f"--seed {arguments.seed}; expected a whole number of at least 0")
     quick = arguments.quick
@@ -72,10 +78,10 @@ def main() -> None:
     from moe_prompts.study.runner import run_study
 
     results = run_study(study, out, executor=executor_for(arguments.workers or available_cores()), resume=arguments.resume)
-    report(results, study.entropy, out)
+    report(results, study.entropy, out, quick)
 
 
-def report(results, entropy: int, out: Path) -> None:
+def report(results: pd.DataFrame, entropy: int, out: Path, quick: bool) -> None:
     """Print the verdict table and write it with the figure."""
     from moe_prompts import plots
     from moe_prompts.study.gaussian import MODEL
@@ -84,7 +90,8 @@ def report(results, entropy: int, out: Path) -> None:
 
     summary = summarise(results, MODEL, entropy)
     table = as_markdown(summary)
-    text = "\n".join([table, "", *comparison_lines(results, entropy), "", *status_lines(results)])
+    caution = ["", "quick run: few replicates over one decade; it shows the way, do not quote its verdicts"] if quick else []
+    text = "\n".join([table, "", *comparison_lines(results, entropy), "", *status_lines(results), *caution])
     print(text)
     write_atomically(out / "summary.md", (text + "\n").encode())
     write_atomically(out / "summary.json", summary.to_json(orient="records", indent=2).encode())

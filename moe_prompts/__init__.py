@@ -34,7 +34,6 @@ _PUBLIC = {
     "NewtonOptions": "estimators.newton",
     "best_of": "estimators.search",
     "SearchOptions": "estimators.search",
-    "starts": "estimators",
     "FitResult": "estimators.result",
     "FitStatus": "estimators.result",
     "Certificate": "estimators.result",
@@ -48,14 +47,18 @@ _PUBLIC = {
     "run_study": "study.runner",
 }
 
-__all__ = ["__version__", *_PUBLIC]
+_MODULES = {"starts": "estimators.starts"}
+
+__all__ = ["__version__", *_PUBLIC, *_MODULES]
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _PUBLIC:
+    if name in _MODULES:
+        value = import_module(f"{__name__}.{_MODULES[name]}")
+    elif name in _PUBLIC:
+        value = getattr(import_module(f"{__name__}.{_PUBLIC[name]}"), name)
+    else:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module = import_module(f"{__name__}.{_PUBLIC[name]}")
-    value = import_module(f"{module.__name__}.{name}") if name == "starts" else getattr(module, name)
     globals()[name] = value
     return value
 

@@ -26,10 +26,13 @@ from moe_prompts.study.grid import Row, Study
 
 MODEL = "gaussian-gated"
 EXPERTS = {"fixed": "constant", "adaptive": "affine"}
-START_NAMES = ("near_truth", "data", "random")
 DEFAULT_K = {"fixed": (2, 3, 4, 6, 8), "adaptive": (2, 3)}
 PUBLISHED_K = (3, 4)
 DATA_STARTS = 4
+#: Near the truth atoms may become as narrow as they like, as published; from data they stay in a compact set.
+OPTIONS = {
+    "near_truth": SearchOptions(newton=NewtonOptions()), "data": SearchOptions(), "random": SearchOptions()
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -89,8 +92,8 @@ def gaussian_study(
 
     ``ks`` replaces the default numbers of free atoms of every kind.
     """
-    if start is not None and start not in START_NAMES:
-        raise InputError(f"unknown start {start!r}; expected one of {', '.join(START_NAMES)}")
+    if start is not None and start not in OPTIONS:
+        raise InputError(f"unknown start {start!r}; expected one of {', '.join(OPTIONS)}")
     if ks is not None and min(ks) < 1:
         raise InputError(f"k = {min(ks)}; expected at least 1 free atom")
     cells = []
@@ -116,8 +119,10 @@ def gaussian_study(
         replicates=replicates,
         entropy=entropy,
         run=run_cell,
-        identity={"truths_used": {name: _plain(truth(name)) for name in truths}},
-        describe={"near_truth": asdict(NewtonOptions()), "data_and_random": asdict(SearchOptions())},
+        identity={
+            "truths_used": {name: _plain(truth(name)) for name in truths},
+            "options": {name: asdict(options) for name, options in OPTIONS.items()},
+        },
     )
 
 
@@ -157,8 +162,7 @@ def fit_replicate(cell: GaussianCell, replicate: int, entropy: int) -> tuple[Fit
     rngs = [
         start_rng(entropy, cell.truth, cell.n, replicate, cell.kind, cell.k, number) for number in range(cell.starts)
     ]
-    options = SearchOptions(newton=NewtonOptions()) if cell.start == "near_truth" else SearchOptions()
-    found = best_of(family, data, chosen, rngs, options)
+    found = best_of(family, data, chosen, rngs, OPTIONS[cell.start])
     return found.best, found.share
 
 

@@ -1,0 +1,180 @@
+"""What things cost here: passes, certified fits, reliability, memory. Ratios are taken within one run.
+
+    python experiments/benchmark.py            all, about 15 minutes on 2 cores
+    python experiments/benchmark.py --only passes,memory
+"""
+
+from __future__ import annotations
+
+import os
+
+for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ[_name] = "1"  # before NumPy loads: every figure is of one thread
+
+import argparse
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from moe_prompts import EMOptions, GaussianGatedFamily, cli, em, newton, sample, starts, truth
+from moe_prompts.errors import InputError
+from moe_prompts.estimators.chart import Chart
+from moe_prompts.estimators.moments import DataPasses
+from moe_prompts.seeds import start_rng
+
+COMMAND = Path(__file__).with_name("sample_efficiency.py")
+
+
+def say(what: str, measured: str, target: str = "") -> None:
+    print(f"{what:<62} {measured:<34} {target}", flush=True)
+
+
+def fastest(function: Callable[[], object], repeats: int) -> float:
+    """Seconds of the fastest of several calls: the one least disturbed."""
+    times = []
+    for _ in range(repeats):
+        began = time.perf_counter()
+        function()
+        times.append(time.perf_counter() - began)
+    return min(times)
+
+
+def sampling() -> None:
+    """1e6 points of d = 2."""
+    seconds = fastest(lambda: sample("gmoe-3", 1_000_000, 0), 3)
+    say("sampling 1e6 pairs, d = 2", f"{seconds:.2f} s", "well under 1 s")
+
+
+def passes() -> None:
+    """One E-step pass against one step of scikit-learn's GaussianMixture on the same joint data."""
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.mixture import GaussianMixture
+
+    data = sample("gmoe-1", 1_000_000, 0)
+    family = GaussianGatedFamily(1, 1, 4)
+    params = truth("gmoe-1").params.atoms([0, 0, 1, 2])
+    layout, chart = DataPasses(family, data), Chart(family)
+    coefficients = chart.coefficients(chart.atoms(chart.theta_of(layout.scale.inward(params))))
+    first, second = fastest(lambda: layout.e1(*coefficients), 7), fastest(lambda: layout.e2(*coefficients), 7)
+    weights, means, covs = params.to_joint()
+    z = np.concatenate([data.x, data.y], axis=1)
+
+    def peer(steps: int) -> GaussianMixture:
+        mixture = GaussianMixture(
+            4, covariance_type="full", reg_covar=0, tol=0, max_iter=steps, weights_init=weights, means_init=means,
+            precisions_init=np.linalg.inv(covs),
+        )  # fmt: skip
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", category=ConvergenceWarning)  # a fixed number of steps is the point
+            return mixture.fit(z)
+
+    step = (fastest(lambda: peer(7), 3) - fastest(lambda: peer(2), 3)) / 5
+    say("pass with statistics, n = 1e6, k = 4", f"{1e3 * first:.0f} ms, {step / first:.1f} x faster", ">= 5 x scikit-learn")
+    say("  pass with exact curvature", f"{1e3 * second:.0f} ms")
+    say("  scikit-learn, one EM step", f"{1e3 * step:.0f} ms")
+
+
+def against_em() -> None:
+    """Certified fits at n = 1e5, k = 4 by Newton (with and without compression) and by EM to the same certificate."""
+    known, family, n = truth("gmoe-1"), GaussianGatedFamily(1, 1, 4), 100_000
+    rows = []
+    for replicate in range(3):
+        data = sample("gmoe-1", n, 0, replicate)
+        start = starts.near_truth(known.params).draw(family, data, start_rng(0, "gmoe-1", n, replicate, "adaptive", 4, 0))
+        from moe_prompts import NewtonOptions
+
+        fits, seconds = {}, {}
+        for name, fit in {
+            "newton": lambda: newton(family, data, start),
+            "newton, not compressed": lambda: newton(family, data, start, NewtonOptions(compress=False)),
+            "EM": lambda: em(family, data, start, EMOptions(max_iterations=40_000)),
+        }.items():
+            began = time.process_time()
+            fits[name] = fit()
+            seconds[name] = time.process_time() - began
+        rows.append(seconds)
+        gain = fits["newton"].log_likelihood - fits["EM"].log_likelihood
+        say(
+            f"certified fit, n = 1e5, k = 4, data set {replicate}",
+            f"newton {seconds['newton']:.2f} s, EM {seconds['EM']:.1f} s",
+            f"EM: {fits['EM'].status.name}, {fits['EM'].iterations} steps; newton - EM = {gain:+.2g} nats",
+        )
+    ratios = [row["EM"] / row["newton"] for row in rows]
+    plain = [row["EM"] / row["newton, not compressed"] for row in rows]
+    say("  EM / newton, CPU time", f"{min(ratios):.0f} to {max(ratios):.0f} x", ">= 40 x")
+    say("  EM / newton without compression", f"{min(plain):.0f} to {max(plain):.0f} x")
+
+
+def published_grid() -> None:
+    """Models 1 and 2, k = 3, 4, 5, n = 1e3..1e6 in 7 sizes, 20 replicates, published starts: time and reliability."""
+    from moe_prompts.study.executors import Joblib
+    from moe_prompts.study.gaussian import gaussian_study
+    from moe_prompts.study.runner import run_study
+
+    for name in ("gmoe-1", "gmoe-2"):
+        study = gaussian_study(
+            sizes=cli.sizes("1e3..1e6", 7), replicates=20, entropy=1, truths=[name], kinds=["adaptive"], ks=[3, 4, 5]
+        )
+        with tempfile.TemporaryDirectory() as folder:
+            began = time.perf_counter()
+            rows = run_study(study, Path(folder), executor=Joblib(2), progress=False)
+            seconds = time.perf_counter() - began
+        over = rows[rows["k"] > 3]
+        ended = over["status"].value_counts().to_dict()
+        say(f"{name}: 420 fits, 2 workers", f"{seconds:.0f} s", "< 300 s")
+        certified = int((over["status"] == "CERTIFIED").sum())
+        say(f"{name}: over-specified fits certified", f"{certified} of {len(over)} ({certified / len(over):.1%})", ">= 98 %")
+        say(f"{name}: how they ended", str(ended))
+
+
+def memory() -> None:
+    """Peak resident memory of one worker that fits n = 1e6, each in a process of its own."""
+    for kind, k, name in (("fixed", 8, "prompts-adaptive"), ("adaptive", 4, "gmoe-1")):
+        start = "near_truth" if name.startswith("gmoe") else "data"
+        code = (
+            "import resource; from moe_prompts.study.gaussian import GaussianCell, run_cell; "
+            f"run_cell(GaussianCell({name!r}, {kind!r}, {k}, 1_000_000, {start!r}, 2), (0,), 0); "
+            "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)"
+        )
+        peak = float(subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout)
+        say(f"peak memory, n = 1e6, {name}, {kind}, k = {k}", f"{peak:.0f} MB", "< 1000 MB")
+
+
+def commands() -> None:
+    """The default command and its quick form, as a user runs them."""
+    for arguments, target in ((["--quick"], "< 30 s"), (["--n", "1e3..1e6"], "< 360 s")):
+        with tempfile.TemporaryDirectory() as folder:
+            began = time.perf_counter()
+            subprocess.run([sys.executable, str(COMMAND), *arguments, "--out", f"{folder}/run"], check=True, capture_output=True)
+            say(f"sample_efficiency.py {' '.join(arguments)}", f"{time.perf_counter() - began:.0f} s", target)
+
+
+SECTIONS = {
+    "sampling": sampling, "passes": passes, "against_em": against_em, "published_grid": published_grid, "memory": memory,
+    "commands": commands,
+}  # fmt: skip
+
+
+def main() -> None:
+    parser = cli.OneLineParser(prog="benchmark.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", type=cli.names, default=list(SECTIONS), help=f"some of {', '.join(SECTIONS)}")
+    chosen = parser.parse_args().only
+    unknown = [name for name in chosen if name not in SECTIONS]
+    if unknown or not chosen:
+        raise InputError(f"--only {','.join(chosen)}; expected some of {', '.join(SECTIONS)}")
+    say("what", "measured", "target")
+    for name in chosen:
+        SECTIONS[name]()
+    children = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
+    say("largest child process of this benchmark", f"{children:.0f} MB")
+
+
+if __name__ == "__main__":
+    cli.run(main, "benchmark.py")

@@ -1,0 +1,138 @@
+"""What holds the house together: cheap import, one direction of imports, one list of dependencies."""
+
+import ast
+import json
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+import moe_prompts
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "moe_prompts"
+#: The way of the data; a module may import from its own layer and from those before it.
+LAYERS = ["errors", "seeds", "models", "estimators", "losses", "slopes", "theory", "study", "plots", "cli"]
+
+
+def test_import_is_cheap():
+    """Neither torch, matplotlib, sympy nor even NumPy until something is used."""
+    code = (
+        "import sys, moe_prompts; print([m for m in "
+        "('torch', 'matplotlib', 'sympy', 'pandas', 'scipy', 'numpy') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_running_a_study_imports_neither_sympy_nor_torch():
+    code = (
+        "import sys, moe_prompts.study.gaussian, moe_prompts.study.runner, moe_prompts.study.summary; "
+        "print([m for m in ('torch', 'matplotlib', 'sympy') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_every_public_name_resolves():
+    for name in moe_prompts.__all__:
+        assert getattr(moe_prompts, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
+        _ = moe_prompts.nonsense
+
+
+def imports(path: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            found |= {f"{node.module}.{alias.name}" for alias in node.names} | {node.module}
+    return found
+
+
+def layer(dotted: str) -> int | None:
+    parts = dotted.split(".")
+    return LAYERS.index(parts[1]) if parts[0] == "moe_prompts" and len(parts) > 1 and parts[1] in LAYERS else None
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_imports_point_one_way(path):
+    own = path.relative_to(PACKAGE).with_suffix("").parts[0]
+    if own == "__init__":
+        assert not [name for name in imports(path) if name.startswith("moe_prompts")]
+        return
+    assert own in LAYERS, f"{own} has no place in the way of the data: add it to LAYERS"
+    for name in imports(path):
+        target = layer(name)
+        assert target is None or target <= LAYERS.index(own), f"{path.name} imports {name}, which comes after {own}"
+
+
+def project() -> dict:
+    return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+
+
+def requirement_name(text: str) -> str:
+    return re.match(r"[A-Za-z0-9_.-]+", text)[0].lower()
+
+
+def test_core_install_does_not_pull_torch():
+    assert not {"torch", "torchvision", "timm"} & {requirement_name(r) for r in project()["dependencies"]}
+
+
+def test_environment_yml_is_in_step_with_pyproject():
+    """conda-forge names; pip installs only the project itself."""
+    conda_names = {"torch": "pytorch", "matplotlib": "matplotlib-base"}
+    text = (ROOT / "environment.yml").read_text(encoding="utf-8")
+    assert "was not solved" in text
+    listed = {requirement_name(line.strip("- ")) for line in re.findall(r"^  - (?!pip:)\S+", text, flags=re.M)}
+    extras = project()["optional-dependencies"]
+    wanted = {requirement_name(r) for r in project()["dependencies"]}
+    wanted |= {requirement_name(r) for name in ("vision", "notebooks", "dev") for r in extras[name]}
+    assert {conda_names.get(name, name) for name in wanted} <= listed
+    assert "python" in listed
+    assert "- pip:" in text
+    assert "-e ." in text
+
+
+def test_extra_all_is_the_union():
+    extras = project()["optional-dependencies"]
+    assert extras["all"] == [f"moe-prompts[{','.join(name for name in extras if name != 'all')}]"]
+
+
+def test_lock_pins_every_requirement():
+    lock = {requirement_name(line) for line in (ROOT / "requirements.lock").read_text().splitlines() if "==" in line}
+    extras = project()["optional-dependencies"]
+    wanted = project()["dependencies"] + [r for name, group in extras.items() if name != "all" for r in group]
+    assert {requirement_name(r) for r in wanted} <= lock
+
+
+def test_predictions_name_what_they_must():
+    table = json.loads((PACKAGE / "theory" / "predictions.json").read_text(encoding="utf-8"))
+    keys = ("model", "truth_kind", "kind", "cell_sizes", "group")
+    seen = set()
+    for entry in table["predictions"]:
+        assert set(entry) == {*keys, "exponent", "over", "source"}
+        assert entry["over"] in ("grid", "last decade")
+        assert entry["source"]
+        key = tuple(entry[name] for name in keys)
+        assert key not in seen
+        seen.add(key)
+
+
+def test_experiments_do_not_shadow_the_standard_library():
+    names = {path.stem for path in (ROOT / "experiments").glob("*.py")}
+    assert names
+    assert not names & set(sys.stdlib_module_names)
+
+
+def test_readme_examples_run(tmp_path):
+    """Every Python block of the README, in order, as one script in an empty folder."""
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), flags=re.S)
+    assert blocks
+    script = tmp_path / "readme.py"
+    script.write_text("\n".join(blocks), encoding="utf-8")
+    subprocess.run([sys.executable, str(script)], cwd=tmp_path, check=True)

@@ -1,0 +1,121 @@
+"""The command as a user types it: a small run, its files, and one clear line for each wrong input."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+SCRIPT = Path(__file__).parents[1] / "experiments" / "sample_efficiency.py"
+
+
+def command(*arguments, cwd):
+    return subprocess.run(
+        [sys.executable, str(SCRIPT), *arguments], cwd=cwd, capture_output=True, text=True, timeout=280
+    )
+
+
+@pytest.fixture(scope="module")
+def quick(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("quick")
+    return command("--quick", "--workers", "2", "--out", "run", cwd=folder), folder / "run"
+
+
+def test_quick_run_prints_one_table_and_says_where_things_are(quick):
+    done, out = quick
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    header = [cell.strip() for cell in lines[0].split("|")[1:-1]]
+    assert header == [
+        "truth", "prompts", "k", "measure", "predicted", "slope [90 %]", "floor, or n to 1e-2, 1e-3", "certified", "verdict"
+    ]  # fmt: skip
+    table = [line for line in lines if line.startswith("| ")]
+    assert len({len(line) for line in table}) == 1
+    assert {line.split("|")[1].strip() for line in table[1:]} == {"prompts-adaptive", "prompts-fixed", "gmoe-1"}
+    assert "results.parquet" in lines[-2]
+    assert "sample_efficiency.png" in lines[-1]
+    assert "quick run" in done.stdout
+
+
+def test_quick_run_leaves_table_figures_and_metadata(quick):
+    _, out = quick
+    for name in ("results.parquet", "timings.parquet", "meta.json", "summary.md", "summary.json"):
+        assert (out / name).stat().st_size > 0
+    assert (out / "sample_efficiency.pdf").read_bytes().startswith(b"%PDF")
+    assert (out / "sample_efficiency.png").read_bytes().startswith(b"\x89PNG")
+    meta = json.loads((out / "meta.json").read_text())
+    assert meta["identity"]["entropy"] == 0
+    assert meta["identity"]["truths_used"]["gmoe-1"]["weights"] == [0.3, 0.4, 0.3]
+    assert {"versions", "git_commit", "command", "host"} <= meta.keys()
+    timings = pd.read_parquet(out / "timings.parquet")
+    assert (timings["seconds"] > 0).all()
+    assert len(timings) == len(meta["cells"])  # 8 replicates are one block
+
+
+def test_quick_run_shows_the_floor_of_fixed_prompts(quick):
+    """At n = 1e4 the risk of two constant experts on the adaptive truth is far above that of two affine ones."""
+    rows = pd.read_parquet(quick[1] / "results.parquet")
+    last = rows[(rows["truth"] == "prompts-adaptive") & (rows["n"] == rows["n"].max()) & (rows["status"] == "CERTIFIED")]
+    medians = last.groupby(["kind", "k"])["relative_risk"].median()
+    assert medians["fixed", 2] > 30 * medians["adaptive", 2]  # measured: about 500 times
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--n", "1e6..1e3"], "the range runs downwards: expected low..high"),
+        (["--n", "abc"], "'abc' is not a size: expected a range 1e3..1e6 or a list 1e3,1e4"),
+        (["--n", "1e3..1e4..1e5"], "expected one range"),
+        (["--n", "1000.5"], "not a whole number of pairs"),
+        (["--k", "0"], "'0' is not a number of free atoms; expected a whole number of at least 1"),
+        (["--reps", "0"], "'0' is not a number of replicates"),
+        (["--reps", "two"], "'two' is not a number of replicates"),
+        (["--study", "vision"], "unknown study 'vision'; expected one of gaussian, all"),
+        (["--kinds", "shared"], "unknown prompt kind 'shared'"),
+        (["--kinds", ""], "--kinds is empty"),
+        (["--truth", "moon"], "invalid choice: 'moon'"),
+        (["--seed", "-1"], "--seed -1; expected a whole number of at least 0"),
+        (["--resume"], "--resume needs --out"),
+        (["--points", "1"], "expected at least 2 sizes for a range"),
+        (["--n", "1e3", "--truth", "adaptive", "--k", "1", "--start", "near_truth"], "near_truth needs k >= 2"),
+        (["--bogus"], "unrecognized arguments: --bogus"),
+    ],
+)
+def test_wrong_input_is_one_line_and_exit_code_2(arguments, message, tmp_path):
+    done = command(*arguments, cwd=tmp_path)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_resume_on_a_folder_of_another_study(quick):
+    done = command("--quick", "--seed", "1", "--out", "run", "--resume", cwd=quick[1].parent)
+    assert done.returncode == 2
+    assert "holds another study (entropy: 0 there, 1 here)" in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_a_second_run_does_not_overwrite_the_first(quick):
+    done = command("--quick", "--out", "run", cwd=quick[1].parent)
+    assert done.returncode == 2
+    assert "already holds a run; add --resume" in done.stderr
+
+
+def test_unwritable_folder(tmp_path):
+    (tmp_path / "file").write_text("")
+    done = command("--quick", "--out", "file/run", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "cannot write to file/run" in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_folder_without_permission(tmp_path):
+    tmp_path.chmod(0o500)
+    done = command("--quick", "--out", str(tmp_path / "run"), cwd="/")
+    assert done.returncode == 2
+    assert "cannot write to" in done.stderr
