@@ -1,7 +1,7 @@
 """What things cost here: passes, certified fits, reliability, memory. Ratios are taken within one run.
 
-    python experiments/benchmark.py            all, about 15 minutes on 2 cores
-    python experiments/benchmark.py --only passes,memory
+python experiments/benchmark.py            all, about 15 minutes on 2 cores
+python experiments/benchmark.py --only passes,memory
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from pathlib import Path
 
 import numpy as np
 
-from moe_prompts import EMOptions, GaussianGatedFamily, cli, em, newton, sample, starts, truth
+from moe_prompts import EMOptions, GaussianGatedFamily, NewtonOptions, cli, em, newton, sample, starts, truth
 from moe_prompts.errors import InputError
 from moe_prompts.estimators.chart import Chart
 from moe_prompts.estimators.moments import DataPasses
@@ -76,7 +76,11 @@ def passes() -> None:
             return mixture.fit(z)
 
     step = (fastest(lambda: peer(7), 3) - fastest(lambda: peer(2), 3)) / 5
-    say("pass with statistics, n = 1e6, k = 4", f"{1e3 * first:.0f} ms, {step / first:.1f} x faster", ">= 5 x scikit-learn")
+    say(
+        "pass with statistics, n = 1e6, k = 4",
+        f"{1e3 * first:.0f} ms, {step / first:.1f} x faster",
+        ">= 5 x scikit-learn",
+    )
     say("  pass with exact curvature", f"{1e3 * second:.0f} ms")
     say("  scikit-learn, one EM step", f"{1e3 * step:.0f} ms")
 
@@ -84,20 +88,21 @@ def passes() -> None:
 def against_em() -> None:
     """Certified fits at n = 1e5, k = 4 by Newton (with and without compression) and by EM to the same certificate."""
     known, family, n = truth("gmoe-1"), GaussianGatedFamily(1, 1, 4), 100_000
+    methods = {
+        "newton": (newton, NewtonOptions()),
+        "newton, not compressed": (newton, NewtonOptions(compress=False)),
+        "EM": (em, EMOptions(max_iterations=40_000)),
+    }
     rows = []
     for replicate in range(3):
         data = sample("gmoe-1", n, 0, replicate)
-        start = starts.near_truth(known.params).draw(family, data, start_rng(0, "gmoe-1", n, replicate, "adaptive", 4, 0))
-        from moe_prompts import NewtonOptions
-
+        start = starts.near_truth(known.params).draw(
+            family, data, start_rng(0, "gmoe-1", n, replicate, "adaptive", 4, 0)
+        )
         fits, seconds = {}, {}
-        for name, fit in {
-            "newton": lambda: newton(family, data, start),
-            "newton, not compressed": lambda: newton(family, data, start, NewtonOptions(compress=False)),
-            "EM": lambda: em(family, data, start, EMOptions(max_iterations=40_000)),
-        }.items():
+        for name, (fit, options) in methods.items():
             began = time.process_time()
-            fits[name] = fit()
+            fits[name] = fit(family, data, start, options)
             seconds[name] = time.process_time() - began
         rows.append(seconds)
         gain = fits["newton"].log_likelihood - fits["EM"].log_likelihood
@@ -120,7 +125,12 @@ def published_grid() -> None:
 
     for name in ("gmoe-1", "gmoe-2"):
         study = gaussian_study(
-            sizes=cli.sizes("1e3..1e6", 7), replicates=20, entropy=1, truths=[name], kinds=["adaptive"], ks=[3, 4, 5]
+            sizes=cli.sizes("1e3..1e6", 7),
+            replicates=20,
+            entropy=1,
+            truths=[name],
+            kinds=["adaptive"],
+            ks=[3, 4, 5],
         )
         with tempfile.TemporaryDirectory() as folder:
             began = time.perf_counter()
@@ -130,7 +140,11 @@ def published_grid() -> None:
         ended = over["status"].value_counts().to_dict()
         say(f"{name}: 420 fits, 2 workers", f"{seconds:.0f} s", "< 300 s")
         certified = int((over["status"] == "CERTIFIED").sum())
-        say(f"{name}: over-specified fits certified", f"{certified} of {len(over)} ({certified / len(over):.1%})", ">= 98 %")
+        say(
+            f"{name}: over-specified fits certified",
+            f"{certified} of {len(over)} ({certified / len(over):.1%})",
+            ">= 98 %",
+        )
         say(f"{name}: how they ended", str(ended))
 
 
@@ -152,18 +166,28 @@ def commands() -> None:
     for arguments, target in ((["--quick"], "< 30 s"), (["--n", "1e3..1e6"], "< 360 s")):
         with tempfile.TemporaryDirectory() as folder:
             began = time.perf_counter()
-            subprocess.run([sys.executable, str(COMMAND), *arguments, "--out", f"{folder}/run"], check=True, capture_output=True)
+            subprocess.run(
+                [sys.executable, str(COMMAND), *arguments, "--out", f"{folder}/run"],
+                check=True,
+                capture_output=True,
+            )
             say(f"sample_efficiency.py {' '.join(arguments)}", f"{time.perf_counter() - began:.0f} s", target)
 
 
 SECTIONS = {
-    "sampling": sampling, "passes": passes, "against_em": against_em, "published_grid": published_grid, "memory": memory,
+    "sampling": sampling,
+    "passes": passes,
+    "against_em": against_em,
+    "published_grid": published_grid,
+    "memory": memory,
     "commands": commands,
-}  # fmt: skip
+}
 
 
 def main() -> None:
-    parser = cli.OneLineParser(prog="benchmark.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = cli.OneLineParser(
+        "benchmark.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--only", type=cli.names, default=list(SECTIONS), help=f"some of {', '.join(SECTIONS)}")
     chosen = parser.parse_args().only
     unknown = [name for name in chosen if name not in SECTIONS]

@@ -1,6 +1,6 @@
 """Do fixed or adaptive prompts learn faster? Certified fits, slopes with intervals, one verdict table and one figure.
 
-    python experiments/sample_efficiency.py --n 1e3..1e6
+python experiments/sample_efficiency.py --n 1e3..1e6
 """
 
 from __future__ import annotations
@@ -30,13 +30,33 @@ def parser() -> argparse.ArgumentParser:
         prog="sample_efficiency.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("--n", default=None, metavar="SIZES", help="1e3..1e6 (log-spaced, see --points) or a list 1e3,1e4 (default 1e3..1e6)")
+    add(
+        "--n",
+        default=None,
+        metavar="SIZES",
+        help="1e3..1e6 (log-spaced, see --points) or a list 1e3,1e4 (default 1e3..1e6)",
+    )
     add("--points", type=cli.positive("sizes"), default=None, help="sizes in a range (default 5)")
     add("--reps", type=cli.positive("replicates"), default=None, help="replicates per size (default 16)")
     add("--study", default="all", help=f"one of {', '.join(STUDIES)} (default all)")
-    add("--kinds", type=cli.names, default=["fixed", "adaptive"], help="fixed, adaptive, fixed:tied, adaptive:tied")
-    add("--k", type=cli.positives("free atoms"), default=None, help="free atoms, such as 2,3,4 (default: by kind)")
-    add("--truth", choices=sorted(TRUTHS), default="both", help="what the true prompts are; random: five unselected draws")
+    add(
+        "--kinds",
+        type=cli.names,
+        default=["fixed", "adaptive"],
+        help="fixed, adaptive, fixed:tied, adaptive:tied",
+    )
+    add(
+        "--k",
+        type=cli.positives("free atoms"),
+        default=None,
+        help="free atoms, such as 2,3,4 (default: by kind)",
+    )
+    add(
+        "--truth",
+        choices=sorted(TRUTHS),
+        default="both",
+        help="what the true prompts are; random: five unselected draws",
+    )
     add("--start", choices=("near_truth", "data", "random"), default=None,
         help="where fits begin (default: data; near_truth for the published model)")  # fmt: skip
     add("--workers", type=cli.positive("workers"), default=None, help="processes (default: all cores)")
@@ -77,7 +97,9 @@ def main() -> None:
     )
     from moe_prompts.study.runner import run_study
 
-    results = run_study(study, out, executor=executor_for(arguments.workers or available_cores()), resume=arguments.resume)
+    results = run_study(
+        study, out, executor=executor_for(arguments.workers or available_cores()), resume=arguments.resume
+    )
     report(results, study.entropy, out, quick)
 
 
@@ -90,7 +112,9 @@ def report(results: pd.DataFrame, entropy: int, out: Path, quick: bool) -> None:
 
     summary = summarise(results, MODEL, entropy)
     table = as_markdown(summary)
-    caution = ["", "quick run: few replicates over one decade; it shows the way, do not quote its verdicts"] if quick else []
+    caution = (
+        ["", "quick run: few replicates over one decade; it shows the way, do not quote its verdicts"] if quick else []
+    )
     text = "\n".join([table, "", *comparison_lines(results, entropy), "", *status_lines(results), *caution])
     print(text)
     write_atomically(out / "summary.md", (text + "\n").encode())

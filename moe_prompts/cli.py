@@ -48,7 +48,9 @@ def positive(name: str) -> Callable[[str], int]:
 
     def parse(text: str) -> int:
         if not re.fullmatch(r"\d+", text) or int(text) < 1:
-            raise argparse.ArgumentTypeError(f"{text!r} is not a number of {name}; expected a whole number of at least 1")
+            raise argparse.ArgumentTypeError(
+                f"{text!r} is not a number of {name}; expected a whole number of at least 1"
+            )
         return int(text)
 
     return parse
@@ -83,5 +85,8 @@ def run(main: Callable[[], None], program: str) -> None:
         print(f"{program}: {error}", file=sys.stderr)
         sys.exit(BAD_INPUT)
     except KeyboardInterrupt:
-        print(f"{program}: interrupted; finished blocks are kept: repeat the command with --out and --resume", file=sys.stderr)
+        print(
+            f"{program}: interrupted; finished blocks are kept: repeat the command with --out and --resume",
+            file=sys.stderr,
+        )
         sys.exit(INTERRUPTED)

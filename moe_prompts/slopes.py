@@ -57,7 +57,10 @@ class Slope:
 
 
 def slope(
-    samples: dict[int, np.ndarray], rng: np.random.Generator, statistic: str = "median", resamples: int = RESAMPLES
+    samples: dict[int, np.ndarray],
+    rng: np.random.Generator,
+    statistic: str = "median",
+    resamples: int = RESAMPLES,
 ) -> Slope:
     """Log-log slope of ``statistic`` of the replicates in ``samples`` (n -> positive errors, one per replicate).
 

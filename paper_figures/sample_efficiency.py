@@ -1,6 +1,6 @@
 """Fixed against adaptive prompts: prediction risk and parameter loss against n, from a finished run.
 
-    python paper_figures/sample_efficiency.py [--run FOLDER]
+python paper_figures/sample_efficiency.py [--run FOLDER]
 """
 
 from __future__ import annotations
@@ -20,7 +20,9 @@ COMMITTED = HERE / "data" / "sample_efficiency"
 def draw(run: Path = COMMITTED, to: Path = HERE) -> list[Path]:
     """The figure of the run in ``run`` as PDF and PNG in ``to``."""
     if not (run / "results.parquet").exists():
-        raise InputError(f"{run} has no results.parquet; expected the folder of a finished experiments/sample_efficiency.py run")
+        raise InputError(
+            f"{run} has no results.parquet; expected the folder of a finished experiments/sample_efficiency.py run"
+        )
     entropy = json.loads((run / "meta.json").read_text(encoding="utf-8"))["identity"]["entropy"]
     figure = plots.sample_efficiency_figure(pd.read_parquet(run / "results.parquet"), entropy)
     return plots.save(figure, to, "sample_efficiency")

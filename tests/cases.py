@@ -21,9 +21,7 @@ def random_params(rng: np.random.Generator, k: int, d: int, l: int) -> GaussianG
     )  # fmt: skip
 
 
-_FROZEN = {
-    (d, l): random_params(np.random.default_rng([d, l]), 2, d, l) for d, l in ((1, 1), (2, 1), (1, 2))
-}
+_FROZEN = {(d, l): random_params(np.random.default_rng([d, l]), 2, d, l) for d, l in ((1, 1), (2, 1), (1, 2))}
 
 FAMILIES = {
     "affine": GaussianGatedFamily(1, 1, 3),

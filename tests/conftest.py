@@ -1,14 +1,13 @@
 """One thread per process before NumPy loads, no display, and the reference data where there are any."""
 
 import os
+from pathlib import Path
+
+import pytest
 
 for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(_name, "1")
 os.environ.setdefault("MPLBACKEND", "Agg")
-
-from pathlib import Path
-
-import pytest
 
 
 @pytest.fixture

@@ -40,7 +40,7 @@ def test_published_losses_have_slope_one_half_and_no_iterations(reference):
 
 
 def test_our_one_step_reproduces_the_level_of_the_published_losses(reference):
-    """Same model, k, n and procedure, other random numbers: means of 20 replicates agree within four standard errors."""
+    """Same model, k, n and procedure, other random numbers: means agree within four standard errors."""
     known, family = truth("gmoe-1"), GaussianGatedFamily(1, 1, 4)
     with np.load(reference / "gmoe_published_losses.npz") as published:
         column = int(np.argmin(np.abs(published["n"] - 10_500)))

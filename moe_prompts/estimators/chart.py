@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
-from scipy.special import logsumexp
 
 from moe_prompts.estimators.moments import Monomials
 from moe_prompts.models.gaussian_gated import LOG_2PI, GaussianGatedFamily, GaussianGatedMoE
@@ -119,7 +118,7 @@ class Chart:
         symmetric = lambda S: (S + S.swapaxes(1, 2)) / 2
         logs = self._log_masses(atoms)
         free = GaussianGatedMoE(
-            weights=np.exp(logs[: self.family.k] - logsumexp(logs[: self.family.k])),
+            weights=np.exp(logs[: self.family.k] - np.logaddexp.reduce(logs[: self.family.k])),
             gate_means=solve(R_xx, m[:, l:, None])[..., 0],
             gate_covs=symmetric(covariance(R_xx)),
             slopes=-solve(R_yy, R[:, :l, l:]),
@@ -131,7 +130,7 @@ class Chart:
     def _log_masses(self, atoms: Atoms) -> np.ndarray:
         """log pi of the free atoms and, where there are frozen atoms, of these together (last)."""
         alpha = np.append(atoms.alpha, 0.0) if self.family.n_frozen else atoms.alpha
-        return alpha - logsumexp(alpha)
+        return alpha - np.logaddexp.reduce(alpha)
 
     # -- what the passes need and what they return ---------------------------------------------------------------
 
@@ -153,7 +152,7 @@ class Chart:
         return self.embedding.T @ self._scores(atoms, self._chain(atoms), S, total).ravel()
 
     def _chain(self, atoms: Atoms) -> np.ndarray:
-        """J (k, P, q): monomial coefficients of the derivative of w_k . phi in each coordinate (mass normaliser apart)."""
+        """J (k, P, q): monomial coefficients of d(w_k . phi) in each coordinate, mass normaliser apart."""
         J = np.zeros((self.family.k, self.monomials.P, self.q))
         J[:, 0, 0] = 1
         J[:, :, 1:] = self._first(atoms)

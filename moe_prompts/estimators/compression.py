@@ -8,6 +8,8 @@ cost no longer depends on n. It is never the final word: fits end, and are certi
 
 from __future__ import annotations
 
+from weakref import WeakKeyDictionary
+
 import numpy as np
 from numpy.polynomial import chebyshev
 
@@ -23,15 +25,24 @@ RESOLUTION = 0.03
 #: Compression pays from here on: about as many nodes are needed whatever n is.
 WORTHWHILE = 50_000
 
+_COMPRESSED: WeakKeyDictionary[Sample, tuple[Sample, np.ndarray]] = WeakKeyDictionary()
+
+
+def compressed_once(sample: Sample) -> tuple[Sample, np.ndarray]:
+    """``compress(sample)``, kept for as long as the sample lives: several families are fitted to the same data."""
+    if sample not in _COMPRESSED:
+        _COMPRESSED[sample] = compress(sample)
+    return _COMPRESSED[sample]
+
 
 def compress(sample: Sample) -> tuple[Sample, np.ndarray]:
-    """Nodes (m, 1 + 1) and weights (m,), m <= n, that sum smooth functions over the sample; some weights are negative.
+    """Nodes (m pairs) and weights (m,), m <= n, summing smooth functions over the sample; some are negative.
 
     For d = l = 1. Cells with no more points than nodes keep their points with weight 1.
     """
     if (sample.x.shape[1], sample.y.shape[1]) != (1, 1):
         raise InputError(
-            f"compress: d = {sample.x.shape[1]}, l = {sample.y.shape[1]}; expected d = l = 1, since the number of nodes "
+            f"compress: d = {sample.x.shape[1]}, l = {sample.y.shape[1]}; expected d = l = 1: the number of nodes "
             f"grows as a power of d + l: fit the data themselves"
         )
     z = np.concatenate([sample.x.T, sample.y.T])

@@ -1,8 +1,8 @@
 """The textbook EM algorithm for Gaussian-gated experts: constant, affine, tied and frozen atoms.
 
     E: r_ik = pi_k N(z_i; k) / sum_j pi_j N(z_i; j)
-    M: pi_k = n_k / n,  c_k, Gamma_k = weighted mean and covariance of x,  (A_k, b_k) = weighted least squares of y on x,
-       nu_k = weighted residual covariance
+    M: pi_k = n_k / n,  c_k, Gamma_k = weighted mean and covariance of x,
+       (A_k, b_k) = weighted least squares of y on x,  nu_k = weighted residual covariance
 
 The likelihood never decreases. It is linear: about 4 / relative_lmin iterations, which over-specified models make
 thousands; ``newton`` reaches the same maxima in tens.
@@ -19,6 +19,7 @@ from moe_prompts.estimators.chart import Chart
 from moe_prompts.estimators.moments import MIN_POINTS, DataPasses
 from moe_prompts.estimators.result import GAP_TOLERANCE, Certificate, FitResult, FitStatus
 from moe_prompts.models.gaussian_gated import GaussianGatedFamily, GaussianGatedMoE, Sample
+
 
 @dataclass(frozen=True)
 class EMOptions:
@@ -54,7 +55,7 @@ def m_step(passes: DataPasses, S: np.ndarray) -> GaussianGatedMoE:
     cov = moments[:, 1:, 1:] - mean[:, :, None] * mean[:, None, :]
     # Constant experts and tied gates only raise an atom's spread, so the free covariance is the one to guard.
     if np.linalg.eigvalsh(cov)[:, 0].min() < passes.min_eigenvalue:
-        raise CollapseError("an atom's covariance is singular")
+        raise CollapseError(f"an atom is narrower than the guard of {passes.min_eigenvalue**0.5:.1g} sd")
     yy, yx, xx = cov[:, :l, :l], cov[:, :l, l:], cov[:, l:, l:]
     if family.experts == "constant":
         slopes = np.zeros_like(yx)
@@ -94,7 +95,7 @@ def em(
     chart = Chart(family)
     params = passes.scale.inward(family.project(start))
     history: list[float] = []
-    iteration, next_check = 0, 10
+    iteration, next_check, detail = 0, 10, ""
     while True:
         theta = chart.theta_of(params)
         W, log_frozen_mass = chart.coefficients(chart.atoms(theta))
@@ -110,7 +111,8 @@ def em(
         history.append(log_likelihood)
         try:
             params = m_step(passes, S)
-        except CollapseError:
+        except CollapseError as error:
+            detail = str(error)
             certificate = Certificate("maximum likelihood", np.inf, np.nan)
             status = FitStatus.COLLAPSED
             break
@@ -124,6 +126,7 @@ def em(
         iterations=iteration,
         passes=vars(passes.counts).copy(),
         history={"log_likelihood": [value - volume for value in history]},
+        detail=detail,
     )
 
 

@@ -34,7 +34,7 @@ class Monomials:
 
     pairs      the P pairs (i, j), i <= j, of degree <= 2: phi = h_i h_j; the first D + 1 are h itself
     pair_of    (D + 1, D + 1) -> position in ``pairs``
-    quads      for each monomial of degree <= 4, positions (p, q) with m = phi_p phi_q; the first P have q = 0 (phi_0 = 1)
+    quads      for each monomial of degree <= 4, positions (p, q) with m = phi_p phi_q; q = 0 in the first P (phi_0 = 1)
     quad_of    (P, P) -> position in ``quads``
     """
 
@@ -53,7 +53,7 @@ class Monomials:
             pair_of[i, j] = pair_of[j, i] = p
         key = lambda p, q: tuple(sorted((*pairs[p], *pairs[q])))
         position: dict[tuple[int, ...], int] = {}
-        quads = []
+        quads: list[tuple[int, int]] = []
         quad_of = np.zeros((len(pairs), len(pairs)), dtype=int)
         for q in range(len(pairs)):  # q = 0 first, so that the first P monomials are phi itself
             for p in range(len(pairs)):
@@ -241,11 +241,20 @@ class DataPasses:
         first, second = np.triu_indices(k)
         quads = [(int(p), int(q)) for p, q in self.monomials.quads]
         log_likelihood, S, packed = 0.0, np.zeros(W.shape), np.zeros((len(first), len(quads)))
-        scratch, products_, powers_ = self._scratch(k + 1), self._scratch(len(first)), self._scratch(len(quads))
+        scratch, products_, powers_ = (
+            self._scratch(k + 1),
+            self._scratch(len(first)),
+            self._scratch(len(quads)),
+        )
         with np.errstate(over="ignore"):
             for index, phi in enumerate(self.blocks):
                 b = phi.shape[1]
-                r, total, products, powers = scratch[:-1, :b], scratch[-1, :b], products_[:, :b], powers_[:, :b]
+                r, total, products, powers = (
+                    scratch[:-1, :b],
+                    scratch[-1, :b],
+                    products_[:, :b],
+                    powers_[:, :b],
+                )
                 log_likelihood += self._responsibilities(index, W, log_frozen_mass, r, total)
                 weighted = r if self.weights is None else r * self.block_weights[index]
                 S += weighted @ phi.T

@@ -17,7 +17,7 @@ from scipy.optimize import brentq
 
 from moe_prompts.errors import InputError
 from moe_prompts.estimators.chart import Chart
-from moe_prompts.estimators.compression import RESOLUTION, WORTHWHILE, compress
+from moe_prompts.estimators.compression import RESOLUTION, WORTHWHILE, compressed_once
 from moe_prompts.estimators.em import CollapseError, Spectrum, m_step
 from moe_prompts.estimators.moments import MIN_EIGENVALUE, MIN_POINTS, DataPasses
 from moe_prompts.estimators.result import GAP_TOLERANCE, Certificate, FitResult, FitStatus
@@ -75,7 +75,7 @@ class _Climb:
         R, _ = self.chart.factors(atoms)
         # the smallest eigenvalue of Sigma is one over the squared largest singular value of R
         if not np.isfinite(R).all() or np.linalg.norm(R, 2, axis=(1, 2)).max() ** 2 > 1 / self.passes.min_eigenvalue:
-            raise CollapseError("an atom's covariance is singular")
+            raise CollapseError(f"an atom is narrower than the guard of {self.passes.min_eigenvalue**0.5:.1g} sd")
         W, log_frozen_mass = self.chart.coefficients(atoms)
         log_likelihood, S, Q = self.passes.e2(W, log_frozen_mass)
         if not np.isfinite(log_likelihood) or S[:, 0].min() < MIN_POINTS:
@@ -115,7 +115,7 @@ def compressed(family: GaussianGatedFamily, sample: Sample, options: NewtonOptio
     if not options.compress or (family.d, family.l) != (1, 1) or sample.n < WORTHWHILE:
         return None
     family.check_sample(sample)
-    nodes, weights = compress(sample)
+    nodes, weights = compressed_once(sample)
     if nodes.n > sample.n / 2:
         return None
     return DataPasses(family, nodes, weights, max(options.min_eigenvalue, RESOLUTION**2))
@@ -124,6 +124,11 @@ def compressed(family: GaussianGatedFamily, sample: Sample, options: NewtonOptio
 def finish(full: DataPasses, rough: FitResult, start: GaussianGatedMoE, options: NewtonOptions) -> FitResult:
     """From where the climb of the compressed data ended, on the data; from ``start`` where the two disagree there."""
     spent = {f"compressed_{name}": count for name, count in rough.passes.items()}
+    if rough.status is FitStatus.COLLAPSED and options.min_eigenvalue >= RESOLUTION**2:
+        # the same guards hold on the data: one pass there instead of the same rejections again
+        fit = climb(full, rough.value, replace(options, em_warmup=0, max_iterations=1))
+        fit = replace(fit, status=FitStatus.COLLAPSED, detail=rough.detail)
+        return replace(fit, passes=fit.passes | spent)
     fit = climb(full, rough.value, replace(options, em_warmup=0))
     first = fit.history["log_likelihood"][:1]
     if not first or not abs(first[0] - rough.log_likelihood) <= COMPRESSION_TRUST:
@@ -139,7 +144,14 @@ def climb(passes: DataPasses, start: GaussianGatedMoE, options: NewtonOptions) -
     volume = passes.total * passes.scale.log_volume
     history: dict[str, list[float]] = {"log_likelihood": [], "gap_nats": [], "relative_lmin": []}
 
-    def finish(status: FitStatus, theta: np.ndarray, value: float, certificate: Certificate, iterations: int):
+    def ended(
+        status: FitStatus,
+        theta: np.ndarray,
+        value: float,
+        certificate: Certificate,
+        iterations: int,
+        detail: str = "",
+    ) -> FitResult:
         return FitResult(
             value=passes.scale.outward(path.chart.params_of(theta, passes.frozen)),
             status=status,
@@ -148,18 +160,19 @@ def climb(passes: DataPasses, start: GaussianGatedMoE, options: NewtonOptions) -
             iterations=iterations,
             passes={name: count - before[name] for name, count in vars(passes.counts).items()},
             history=history,
+            detail=detail,
         )
 
     theta = path.chart.theta_of(params)
     try:
         theta = path.em(theta, options.em_warmup)
         value, spectrum = path.evaluate(theta)
-    except CollapseError:
+    except CollapseError as error:
         no_certificate = Certificate("maximum likelihood", np.inf, np.nan)
-        return finish(FitStatus.COLLAPSED, theta, np.nan, no_certificate, 0)
+        return ended(FitStatus.COLLAPSED, theta, np.nan, no_certificate, 0, str(error))
 
     radius = options.radius
-    guarded = False  # the last rejection came from a guard, not from the likelihood
+    guard = ""  # which one rejected the last trial, if it was not the likelihood
     for iteration in range(options.max_iterations):
         certificate = spectrum.certificate
         if not history["log_likelihood"] or history["log_likelihood"][-1] != value - volume:
@@ -167,7 +180,7 @@ def climb(passes: DataPasses, start: GaussianGatedMoE, options: NewtonOptions) -
             history["gap_nats"].append(certificate.gap_nats)
             history["relative_lmin"].append(certificate.relative_lmin)
         if certificate.holds(options.gap_tolerance):
-            return finish(FitStatus.CERTIFIED, theta, value, certificate, iteration)
+            return ended(FitStatus.CERTIFIED, theta, value, certificate, iteration)
         coefficients, predicted, at_boundary = trust_region_step(
             spectrum.values, spectrum.gradient, radius * np.sqrt(passes.total)
         )
@@ -175,12 +188,12 @@ def climb(passes: DataPasses, start: GaussianGatedMoE, options: NewtonOptions) -
         try:
             trial = path.em(theta + spectrum.step(coefficients), correct)
             trial_value, trial_spectrum = path.evaluate(trial)
-        except (CollapseError, np.linalg.LinAlgError):
-            guarded, ratio = True, -np.inf
+        except (CollapseError, np.linalg.LinAlgError) as error:
+            guard, ratio = str(error), -np.inf
         else:
             # A sum of n terms of size 1 is known to about eps * |L|; gains below that are taken as agreement.
             noise = 8 * np.finfo(float).eps * abs(value)
-            guarded, ratio = False, (trial_value - value + noise) / (predicted + noise)
+            guard, ratio = "", (trial_value - value + noise) / (predicted + noise)
         size = np.linalg.norm(coefficients) / np.sqrt(passes.total)
         if ratio > 1e-3:
             theta, value, spectrum = trial, trial_value, trial_spectrum
@@ -188,12 +201,12 @@ def climb(passes: DataPasses, start: GaussianGatedMoE, options: NewtonOptions) -
             radius = size / 4
         elif at_boundary and ratio > 0.5:
             radius = min(options.max_radius, radius * (3 if ratio > 0.9 else 1.5))
-        if radius < (1e-5 if guarded else 1e-9):
-            status = FitStatus.COLLAPSED if guarded else FitStatus.STALLED
-            return finish(status, theta, value, spectrum.certificate, iteration + 1)
+        if radius < (1e-5 if guard else 1e-9):
+            status = FitStatus.COLLAPSED if guard else FitStatus.STALLED
+            return ended(status, theta, value, spectrum.certificate, iteration + 1, guard)
     certificate = spectrum.certificate
     status = FitStatus.CERTIFIED if certificate.holds(options.gap_tolerance) else FitStatus.NOT_CERTIFIED
-    return finish(status, theta, value, certificate, options.max_iterations)
+    return ended(status, theta, value, certificate, options.max_iterations)
 
 
 def trust_region_step(values: np.ndarray, gradient: np.ndarray, radius: float) -> tuple[np.ndarray, float, bool]:

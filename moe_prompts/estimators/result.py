@@ -51,7 +51,8 @@ class Certificate:
 class FitResult:
     """One fit. ``value`` holds the parameters, ``log_likelihood`` the total in nats at them.
 
-    ``history`` maps names to lists, one entry per iteration; ``passes`` counts passes over the data (e1, e2).
+    ``history`` maps names to lists, one entry per iteration; ``passes`` counts passes over the data (e1, e2);
+    ``detail`` says which guard ended a fit that collapsed.
     """
 
     value: Any
@@ -61,6 +62,7 @@ class FitResult:
     iterations: int
     passes: dict[str, int] = field(default_factory=dict)
     history: dict[str, list[float]] = field(default_factory=dict)
+    detail: str = ""
 
     @property
     def certified(self) -> bool:

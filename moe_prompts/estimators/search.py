@@ -7,7 +7,8 @@ returned with the share of starts whose path ended on it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -17,34 +18,40 @@ from moe_prompts.estimators.moments import DataPasses
 from moe_prompts.estimators.newton import NewtonOptions, climb, compressed, finish, newton
 from moe_prompts.estimators.result import FitResult
 from moe_prompts.estimators.starts import Start
-from moe_prompts.models.gaussian_gated import GaussianGatedFamily, Sample
+from moe_prompts.models.gaussian_gated import GaussianGatedFamily, GaussianGatedMoE, Sample
 
 #: Paths that end within this many nats of each other on the same data count as one summit.
 SAME_SUMMIT = 1e-3
+
+#: A fit and the number of starts that led to it.
+Summit = tuple[FitResult, int]
 
 
 @dataclass(frozen=True)
 class SearchOptions:
     """first_stage     pairs on which all starts climb
     finalists       distinct summits that go on to the next stage
+    rescues         further starts, one at a time, while none has been certified
     newton          here atoms stay as wide as ``RESOLUTION``: from data, narrower ones are spurious maxima on a handful
                     of points, outside the compact parameter space of the theory
     """
 
     first_stage: int = 5_000
     finalists: int = 2
-    newton: NewtonOptions = NewtonOptions(min_eigenvalue=RESOLUTION**2)
+    rescues: int = 4
+    newton: NewtonOptions = field(default_factory=lambda: NewtonOptions(min_eigenvalue=RESOLUTION**2))
 
     def __post_init__(self) -> None:
-        if self.first_stage < 1 or self.finalists < 1:
+        if self.first_stage < 1 or self.finalists < 1 or self.rescues < 0:
             raise InputError(
-                f"SearchOptions: first_stage = {self.first_stage}, finalists = {self.finalists}; expected both >= 1"
+                f"SearchOptions: first_stage = {self.first_stage}, finalists = {self.finalists}, rescues = "
+                f"{self.rescues}; expected >= 1, >= 1 and >= 0"
             )
 
 
 @dataclass(frozen=True)
 class SearchResult:
-    """``best`` fit on all the data; ``starts`` how many began; ``share`` of them whose path ended on ``best``."""
+    """``best`` fit on all the data; ``starts`` how many were tried; ``share`` of them whose path ended on ``best``."""
 
     best: FitResult
     starts: int
@@ -55,39 +62,49 @@ def best_of(
     family: GaussianGatedFamily,
     sample: Sample,
     start: Start,
-    rngs: list[np.random.Generator],
+    rng_of: Callable[[int], np.random.Generator],
     options: SearchOptions | None = None,
 ) -> SearchResult:
-    """Certified maximum likelihood from ``len(rngs)`` draws of ``start``; one draw climbs the full data at once."""
+    """Certified maximum likelihood from ``start.count`` draws, draw i with the generator ``rng_of(i)``.
+
+    A single draw climbs all the data at once and is not rescued: it asks for the maximum next to that start.
+    """
     options = options or SearchOptions()
-    if not rngs:
-        raise InputError("best_of: no random generators; expected one for each start")
-    draws = [start.draw(family, sample, rng) for rng in rngs]
-    if len(draws) == 1:
-        return SearchResult(newton(family, sample, draws[0], options.newton), 1, 1.0)
+    draw = lambda number: start.draw(family, sample, rng_of(number))
+    if start.count == 1:
+        return SearchResult(newton(family, sample, draw(0), options.newton), 1, 1.0)
     layout = lambda data: DataPasses(family, data, min_eigenvalue=options.newton.min_eigenvalue)
-    paths = [(params, 1) for params in draws]
-    if sample.n >= 2 * options.first_stage:
-        few = layout(sample.head(options.first_stage))
-        summits = _distinct([(climb(few, params, options.newton), votes) for params, votes in paths])
-        paths = [(fit.value, votes) for fit, votes in summits[: options.finalists]]
+    few = layout(sample.head(options.first_stage)) if sample.n >= 2 * options.first_stage else None
     full, short = layout(sample), compressed(family, sample, options.newton)
-    if short is None:
-        best, votes = _distinct([(climb(full, params, options.newton), votes) for params, votes in paths])[0]
-    else:
-        tries = []
+
+    def summits(starts: list[GaussianGatedMoE]) -> list[Summit]:
+        """On all the data, certified ones first; of the compressed summits only the best that holds is finished."""
+        paths = [(params, 1) for params in starts]
+        if few is not None:
+            first = _distinct([(climb(few, params, options.newton), votes) for params, votes in paths])
+            paths = [(fit.value, votes) for fit, votes in first[: options.finalists]]
+        if short is None:
+            return _distinct([(climb(full, params, options.newton), votes) for params, votes in paths])
+        finished = []
         for rough, votes in _distinct([(climb(short, params, options.newton), votes) for params, votes in paths]):
-            tries.append((finish(full, rough, rough.value, options.newton), votes))
-            if tries[-1][0].certified:
+            finished.append((finish(full, rough, rough.value, options.newton), votes))
+            if finished[-1][0].certified:
                 break
-        best, votes = _distinct(tries)[0]
-    return SearchResult(best, len(rngs), votes / len(rngs))
+        return _distinct(finished)
+
+    found = summits([draw(number) for number in range(start.count)])
+    tried = start.count
+    while not found[0][0].certified and tried < start.count + options.rescues:
+        found = _distinct(found + summits([draw(tried)]))
+        tried += 1
+    best, votes = found[0]
+    return SearchResult(best, tried, votes / tried)
 
 
-def _distinct(fits: list[tuple[FitResult, int]]) -> list[tuple[FitResult, int]]:
+def _distinct(fits: list[Summit]) -> list[Summit]:
     """Summits, certified ones first, then by likelihood; votes of paths that met are added."""
     order = sorted(fits, key=lambda pair: (not pair[0].certified, -np.nan_to_num(pair[0].log_likelihood, nan=-np.inf)))
-    summits: list[tuple[FitResult, int]] = []
+    summits: list[Summit] = []
     for fit, votes in order:
         for index, (other, have) in enumerate(summits):
             if fit.certified and other.certified and abs(fit.log_likelihood - other.log_likelihood) <= SAME_SUMMIT:

@@ -22,8 +22,11 @@ LLOYD_STEPS = 10
 class Start(Protocol):
     """``name`` goes to the table; ``count`` is how many draws a fit takes the best of."""
 
-    name: str
-    count: int
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def count(self) -> int: ...
 
     def draw(self, family: GaussianGatedFamily, sample: Sample, rng: np.random.Generator) -> GaussianGatedMoE: ...
 
@@ -45,7 +48,8 @@ class NearTruth:
     def draw(self, family: GaussianGatedFamily, sample: Sample, rng: np.random.Generator) -> GaussianGatedMoE:
         if family.k < self.k_true:
             raise InputError(
-                f"near_truth: k = {family.k} atoms cannot sit at all {self.k_true} true ones; raise k or start from data"
+                f"near_truth: k = {family.k} atoms cannot sit at all {self.k_true} true ones; "
+                f"raise k or start from data"
             )
         while True:
             labels = rng.integers(self.k_true, size=family.k)
@@ -54,7 +58,9 @@ class NearTruth:
         split = np.bincount(labels, minlength=self.k_true)
         mean_sd, cov_sd = 0.005 * sample.n**-0.083, 0.0005 * sample.n**-0.25
         jitter = lambda value: value + mean_sd * rng.standard_normal(value.shape)
-        widen = lambda covs: covs + np.abs(cov_sd * rng.standard_normal(covs.shape[:2]))[:, :, None] * np.eye(covs.shape[1])
+        widen = lambda covs: (
+            covs + np.abs(cov_sd * rng.standard_normal(covs.shape[:2]))[:, :, None] * np.eye(covs.shape[1])
+        )
         atoms = self.truth.atoms(labels)
         weights = self.truth.weights[labels] / split[labels]
         free = GaussianGatedMoE(

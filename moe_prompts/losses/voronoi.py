@@ -32,10 +32,11 @@ def rbar(m: int) -> int:
 
 
 def group_distances(fitted: GaussianGatedMoE, truth: GaussianGatedMoE) -> np.ndarray:
-    """Frobenius norms of the differences per group of parameters: shape (5, k, k_true), groups as in ``GROUPS``."""
+    """Frobenius norms of the differences per group of parameters, as in ``GROUPS``: (5, k, k_true)."""
     if (fitted.d, fitted.l) != (truth.d, truth.l):
         raise InputError(
-            f"Voronoi loss: fitted atoms have d = {fitted.d}, l = {fitted.l}; the truth has d = {truth.d}, l = {truth.l}"
+            f"Voronoi loss: fitted atoms have d = {fitted.d}, l = {fitted.l}; "
+            f"the truth has d = {truth.d}, l = {truth.l}"
         )
     distances = []
     for name in GROUPS.values():
@@ -46,7 +47,7 @@ def group_distances(fitted: GaussianGatedMoE, truth: GaussianGatedMoE) -> np.nda
 
 
 def cells(fitted: GaussianGatedMoE, truth: GaussianGatedMoE) -> np.ndarray:
-    """Index of the nearest true atom of each fitted one (k,): |dc| + |dGamma| + |dA| + |db| + |dnu|, ties to the first."""
+    """Nearest true atom of each fitted one (k,) in |dc| + |dGamma| + |dA| + |db| + |dnu|; ties to the first."""
     return group_distances(fitted, truth).sum(axis=0).argmin(axis=1)
 
 

@@ -25,9 +25,12 @@ from moe_prompts.errors import InputError
 LOG_2PI = float(np.log(2 * np.pi))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Sample:
-    """n pairs (x_i, y_i): ``x`` has shape (n, d) and ``y`` (n, l); both finite. Unpacks as ``x, y = sample``."""
+    """n pairs (x_i, y_i): ``x`` has shape (n, d) and ``y`` (n, l); both finite. Unpacks as ``x, y = sample``.
+
+    Samples compare by identity, so that what is derived from one can be kept beside it.
+    """
 
     x: np.ndarray
     y: np.ndarray
@@ -41,7 +44,9 @@ class Sample:
                 raise InputError(f"Sample: {name} has shape {value.shape}; expected (n, columns)")
             if not np.isfinite(value).all():
                 bad = int((~np.isfinite(value)).any(axis=1).sum())
-                raise InputError(f"Sample: {name} has {bad} rows with NaN or infinite values; drop or impute them first")
+                raise InputError(
+                    f"Sample: {name} has {bad} rows with NaN or infinite values; drop or impute them first"
+                )
             object.__setattr__(self, name, value)
         if len(self.x) != len(self.y):
             raise InputError(f"Sample: x has {len(self.x)} rows and y has {len(self.y)}; expected one y for each x")
@@ -151,7 +156,7 @@ class GaussianGatedMoE:
         return self.gate_means.shape[1]
 
     @property
-    def l(self) -> int:  # noqa: E743  (the letter of the paper)
+    def l(self) -> int:
         """Number of outputs."""
         return self.intercepts.shape[1]
 
@@ -226,7 +231,8 @@ class GaussianGatedMoE:
         """log N(y_i; A_k x_i + b_k, nu_k): shape (n, k)."""
         _, whiten = self._whiteners
         scaled = np.stack(
-            [(y - x @ a.T - b) @ w.T for a, b, w in zip(self.slopes, self.intercepts, whiten, strict=True)], axis=1
+            [(y - x @ a.T - b) @ w.T for a, b, w in zip(self.slopes, self.intercepts, whiten, strict=True)],
+            axis=1,
         )
         log_det = np.log(np.diagonal(whiten, axis1=1, axis2=2)).sum(axis=1)
         return log_det - 0.5 * (self.l * LOG_2PI + (scaled**2).sum(axis=2))

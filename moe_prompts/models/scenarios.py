@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 
 import numpy as np
 
@@ -54,7 +54,7 @@ def published(model: int) -> Truth:
     intercepts = [0.3 - slope[0] * first_mean, -0.4 - slope[1] * 0.1, 0.2]
     noise = [0.0081759 - slope[0] * mean_in_noise * 0.017324, 0.0175 + 0.0125**2 / 0.0175, 0.0175]
     params = GaussianGatedMoE(
-        weights=[0.3, 0.4, 0.3],
+        weights=np.array([0.3, 0.4, 0.3]),
         gate_means=gate_means,
         gate_covs=variances[:, None, None] * np.eye(d),
         slopes=np.repeat(slope[:, None, None], d, axis=2),
@@ -75,7 +75,9 @@ def _with_prompts(name: str, kind: str, prompts: GaussianGatedMoE, citation: str
 def prompts_adaptive() -> Truth:
     """The reference: two frozen experts and two adaptive prompts, whose experts are functions of x."""
     prompts = GaussianGatedMoE.univariate([0.5, 0.5], [-0.5, 0.9], [0.35, 0.35], [1.6, -1.8], [0.5, 0.2], [0.05, 0.05])
-    return _with_prompts("prompts-adaptive", "adaptive", prompts, "this project: the reference truth of docs/notation.md")
+    return _with_prompts(
+        "prompts-adaptive", "adaptive", prompts, "this project: the reference truth of docs/notation.md"
+    )
 
 
 def prompts_fixed() -> Truth:
@@ -100,10 +102,10 @@ def prompts_random(number: int) -> Truth:
 
 
 TRUTHS: dict[str, Callable[[], Truth]] = {
-    **{f"gmoe-{model}": (lambda model=model: published(model)) for model in (1, 2, 3, 4)},
+    **{f"gmoe-{model}": partial(published, model) for model in (1, 2, 3, 4)},
     "prompts-adaptive": prompts_adaptive,
     "prompts-fixed": prompts_fixed,
-    **{f"prompts-random-{number}": (lambda number=number: prompts_random(number)) for number in range(1, 6)},
+    **{f"prompts-random-{number}": partial(prompts_random, number) for number in range(1, 6)},
 }
 
 

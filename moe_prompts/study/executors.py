@@ -40,7 +40,11 @@ class Joblib:
         from joblib import Parallel, delayed
 
         parallel = Parallel(
-            n_jobs=self.workers, backend="loky", return_as="generator_unordered", batch_size=1, pre_dispatch="n_jobs"
+            n_jobs=self.workers,
+            backend="loky",
+            return_as="generator_unordered",
+            batch_size=1,
+            pre_dispatch="n_jobs",
         )
         return parallel(delayed(run_block)(block) for block in blocks)
 

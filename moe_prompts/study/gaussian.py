@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from functools import cache
+from functools import cache, lru_cache
 
 import numpy as np
 
@@ -16,13 +16,13 @@ from moe_prompts.errors import InputError
 from moe_prompts.estimators import starts
 from moe_prompts.estimators.newton import NewtonOptions
 from moe_prompts.estimators.result import FitResult, FitStatus
-from moe_prompts.estimators.search import SearchOptions, best_of
+from moe_prompts.estimators.search import SearchOptions, SearchResult, best_of
 from moe_prompts.losses.prediction import Evaluation
 from moe_prompts.losses.voronoi import voronoi_errors
-from moe_prompts.models.gaussian_gated import GaussianGatedFamily
+from moe_prompts.models.gaussian_gated import GaussianGatedFamily, Sample
 from moe_prompts.models.scenarios import Truth, sample, truth
 from moe_prompts.seeds import start_rng
-from moe_prompts.study.grid import Row, Study
+from moe_prompts.study.grid import BLOCK_SIZE, Row, Study
 
 MODEL = "gaussian-gated"
 EXPERTS = {"fixed": "constant", "adaptive": "affine"}
@@ -73,8 +73,11 @@ class GaussianCell:
 
     @property
     def cost(self) -> float:
-        """In units that are about proportional to time."""
-        return (self.n + 50_000.0) * self.k
+        return (self.n + 150_000.0) * self.k
+
+    @property
+    def data_size(self) -> int:
+        return self.n
 
 
 def gaussian_study(
@@ -112,7 +115,9 @@ def gaussian_study(
     for cell in cells:
         need = Kind(cell.kind).family(truth(cell.truth), cell.k).n_parameters
         if cell.n < need:
-            raise InputError(f"n = {cell.n} is below the {need} free parameters of {cell.kind}, k = {cell.k}; raise --n")
+            raise InputError(
+                f"n = {cell.n} is below the {need} free parameters of {cell.kind}, k = {cell.k}; raise --n"
+            )
     return Study(
         name="gaussian",
         cells=cells,
@@ -127,7 +132,10 @@ def gaussian_study(
 
 
 def _plain(known: Truth) -> dict:
-    return {"k_true": known.k_true, **{name: value.tolist() for name, value in vars(known.params).items() if name[0] != "_"}}
+    return {
+        "k_true": known.k_true,
+        **{name: value.tolist() for name, value in vars(known.params).items() if name[0] != "_"},
+    }
 
 
 def run_cell(cell: GaussianCell, replicates: tuple[int, ...], entropy: int) -> list[Row]:
@@ -141,29 +149,33 @@ def run_cell(cell: GaussianCell, replicates: tuple[int, ...], entropy: int) -> l
             "start": cell.start, "starts": cell.starts,
         }  # fmt: skip
         try:
-            fit, share = fit_replicate(cell, replicate, entropy)
+            found = fit_replicate(cell, replicate, entropy)
         except (np.linalg.LinAlgError, ArithmeticError, InputError) as error:
             rows.append(fields | _empty_errors() | {"status": FitStatus.FAILED.name, "message": str(error)})
         else:
-            rows.append(fields | errors_of(fit, cell.truth) | {"start_share": share, "message": ""})
+            ended = {"starts_tried": found.starts, "start_share": found.share, "message": found.best.detail}
+            rows.append(fields | errors_of(found.best, cell.truth) | ended)
     return rows
 
 
-def fit_replicate(cell: GaussianCell, replicate: int, entropy: int) -> tuple[FitResult, float]:
-    """The fit of one row, and the share of its starts that ended on it."""
+@lru_cache(maxsize=2 * BLOCK_SIZE)
+def _data(name: str, n: int, entropy: int, replicate: int) -> Sample:
+    """Kept while the cells on the same data follow each other."""
+    return sample(name, n, entropy, replicate)
+
+
+def fit_replicate(cell: GaussianCell, replicate: int, entropy: int) -> SearchResult:
+    """The fit of one row, with how many starts it took."""
     known = truth(cell.truth)
     family = Kind(cell.kind).family(known, cell.k)
-    data = sample(cell.truth, cell.n, entropy, replicate)
-    chosen = {
+    data = _data(cell.truth, cell.n, entropy, replicate)
+    chosen: dict[str, starts.Start] = {
         "near_truth": starts.near_truth(known.params, known.k_true),
         "data": starts.data(cell.starts),
         "random": starts.random(cell.starts),
-    }[cell.start]
-    rngs = [
-        start_rng(entropy, cell.truth, cell.n, replicate, cell.kind, cell.k, number) for number in range(cell.starts)
-    ]
-    found = best_of(family, data, chosen, rngs, OPTIONS[cell.start])
-    return found.best, found.share
+    }
+    rng_of = lambda number: start_rng(entropy, cell.truth, cell.n, replicate, cell.kind, cell.k, number)
+    return best_of(family, data, chosen[cell.start], rng_of, OPTIONS[cell.start])
 
 
 @cache
@@ -175,6 +187,7 @@ def errors_of(fit: FitResult, truth_name: str) -> Row:
     """Every error of a fit as columns; NaN where an error is not defined."""
     known, quadrature = truth(truth_name), evaluation(truth_name)
     voronoi = voronoi_errors(fit.value, known.params)
+    risk = quadrature.excess_risk(fit.value)
     return {
         "status": fit.status.name,
         "gap_nats": fit.certificate.gap_nats,
@@ -182,8 +195,8 @@ def errors_of(fit: FitResult, truth_name: str) -> Row:
         "log_likelihood": fit.log_likelihood,
         "iterations": fit.iterations,
         "min_weight": float(fit.value.weights.min()),
-        "risk": quadrature.excess_risk(fit.value),
-        "relative_risk": quadrature.excess_risk(fit.value) / quadrature.signal,
+        "risk": risk,
+        "relative_risk": risk / quadrature.signal,
         "hellinger": quadrature.hellinger(fit.value),
         "loss_type1": voronoi.loss("type1"),
         "loss_type2": voronoi.loss("type2"),
@@ -201,4 +214,4 @@ def _empty_errors() -> Row:
         "loss_type2", "loss_intrinsic", "mass_error", "singleton_error", "split_rms", "split_c", "split_Gamma",
         "split_A", "split_b", "split_nu", "start_share",
     )  # fmt: skip
-    return {name: float("nan") for name in names} | {"iterations": 0}
+    return {name: float("nan") for name in names} | {"iterations": 0, "starts_tried": 0}

@@ -16,13 +16,20 @@ BLOCK_SIZE = 8
 
 
 class Cell(Protocol):
-    """One combination of everything but the replicate. ``label`` names it uniquely in file names; ``cost`` orders work."""
+    """One combination of everything but the replicate.
+
+    ``label`` names it uniquely in file names; ``cost`` is about proportional to its time; cells run from large to small
+    ``data_size``, those of one size in the study's order, so that cells on the same data can share what they draw.
+    """
 
     @property
     def label(self) -> str: ...
 
     @property
     def cost(self) -> float: ...
+
+    @property
+    def data_size(self) -> int: ...
 
 
 @dataclass(frozen=True)
@@ -47,8 +54,8 @@ RunCell = Callable[[Any, tuple[int, ...], int], list[Row]]
 class Study:
     """What to run: ``run(cell, replicates, entropy)`` gives one row per fit and must be importable by workers.
 
-    ``identity`` says what a run's folder must agree on to be resumed (besides ``name`` and ``entropy``); the grid itself
-    may grow. ``describe`` goes to meta.json.
+    ``identity`` is what a folder must agree on to be resumed, besides ``name`` and ``entropy``; the grid itself may
+    grow. ``describe`` goes to meta.json.
     """
 
     name: str

@@ -46,7 +46,7 @@ def run_study(
     folder.open(study, resume)
     finished = folder.finished(study)
     blocks = study.blocks
-    missing = sorted((block for block in blocks if block.name not in finished), key=lambda block: -block.cost)
+    missing = sorted((block for block in blocks if block.name not in finished), key=lambda block: -block.cell.data_size)
     total = sum(block.cost for block in blocks)
     done = total - sum(block.cost for block in missing)
     bar_format = "{desc} {percentage:3.0f}%|{bar}| {elapsed} done, about {remaining} left"

@@ -68,8 +68,12 @@ class RunFolder:
         found = json.loads(meta.read_text(encoding="utf-8"))["identity"]
         if found != identity:
             differing = sorted(key for key in found.keys() | identity.keys() if found.get(key) != identity.get(key))
-            shown = "; ".join(f"{key}: {_short(found.get(key))} there, {_short(identity.get(key))} here" for key in differing)
-            raise InputError(f"{self.path} holds another study ({shown}); give the same options or choose another --out")
+            shown = "; ".join(
+                f"{key}: {_short(found.get(key))} there, {_short(identity.get(key))} here" for key in differing
+            )
+            raise InputError(
+                f"{self.path} holds another study ({shown}); give the same options or choose another --out"
+            )
 
     @staticmethod
     def identity(study: Study) -> dict[str, Any]:

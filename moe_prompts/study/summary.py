@@ -67,36 +67,45 @@ def summarise(results: pd.DataFrame, model: str, entropy: int) -> pd.DataFrame:
                 continue
             over = prediction.over if prediction else "grid"
             found = measured_slope(rows, measure, over, entropy)
+            others = [name for name in STATISTICS if name != "median"]
             samples = errors_by_size(rows, measure.column)
             medians = {n: float(np.median(values)) for n, values in samples.items()}
             curve = np.array(list(medians)), np.array(list(medians.values()))
-            plateau = prediction is not None and prediction.exponent == 0
-            lines.append(
-                line
-                | {
-                    "measure": measure.shown,
-                    "predicted": float(prediction.exponent) if prediction else np.nan,
-                    "source": prediction.source if prediction else "",
-                    "over": over,
-                    "slope": found.value, "low": found.low, "high": found.high,
-                    **{
-                        f"slope_{statistic}": measured_slope(rows, measure, over, entropy, statistic).value
-                        for statistic in STATISTICS if statistic != "median"
-                    },
-                    "runaway_share": float(np.mean([runaway_share(v) for v in samples.values()])) if samples else np.nan,
-                    "floor": medians[max(medians)] if plateau and medians else np.nan,
-                    **{name: n_to_reach(*curve, target) if measure is RISK else np.nan for name, target in TARGETS.items()},
-                    "n_min": int(rows["n"].min()), "n_max": int(rows["n"].max()),
-                    "fits": len(rows), "certified": float((rows["status"] == FitStatus.CERTIFIED.name).mean()),
-                    "verdict": found.verdict(float(prediction.exponent)).value if prediction else "no prediction",
-                }
-            )  # fmt: skip
+            line |= {
+                "measure": measure.shown,
+                "predicted": float(prediction.exponent) if prediction else np.nan,
+                "source": prediction.source if prediction else "",
+                "over": over,
+                "slope": found.value,
+                "low": found.low,
+                "high": found.high,
+                **{f"slope_{name}": measured_slope(rows, measure, over, entropy, name).value for name in others},
+                "runaway_share": float(np.mean([runaway_share(v) for v in samples.values()])) if samples else np.nan,
+                "floor": medians[max(medians)] if medians and prediction and prediction.exponent == 0 else np.nan,
+                **{name: n_to_reach(*curve, target) if measure is RISK else np.nan for name, target in TARGETS.items()},
+                "n_min": int(rows["n"].min()),
+                "n_max": int(rows["n"].max()),
+                "fits": len(rows),
+                "certified": float((rows["status"] == FitStatus.CERTIFIED.name).mean()),
+                "verdict": found.verdict(float(prediction.exponent)).value if prediction else "no prediction",
+            }
+            lines.append(line)
     return pd.DataFrame(lines)
 
 
 def as_markdown(summary: pd.DataFrame) -> str:
     """The table that a study prints."""
-    header = ["truth", "prompts", "k", "measure", "predicted", "slope [90 %]", "floor, or n to 1e-2, 1e-3", "certified", "verdict"]
+    header = [
+        "truth",
+        "prompts",
+        "k",
+        "measure",
+        "predicted",
+        "slope [90 %]",
+        "floor, or n to 1e-2, 1e-3",
+        "certified",
+        "verdict",
+    ]
     body = [
         [
             line.truth, line.kind, str(line.k), line.measure, _predicted(line), _interval(line), _reach(line),
@@ -152,32 +161,36 @@ def status_lines(results: pd.DataFrame) -> list[str]:
 
 
 def comparison_lines(results: pd.DataFrame, entropy: int) -> list[str]:
-    """Fixed against adaptive prompts at the largest n, for each prompt truth, paired on the same data.
+    """Fixed against adaptive prompts for each prompt truth, paired on the same data.
 
-    Each kind is represented by its k of smallest median risk; the ratio is the geometric mean over replicates where
-    both fits are certified, with a bootstrap interval.
+    Each kind is represented by its k of smallest median risk at the largest n. The ratio of risks is a geometric mean
+    over replicates where both fits are certified, with a bootstrap interval: at the largest n where fixed prompts have
+    a floor (there it grows with n), over all n where both families contain the truth (there it tends to a constant).
     """
     lines = []
     for name, rows in results[results["n_frozen"] > 0].groupby("truth", sort=False):
         n = rows["n"].max()
-        last = rows[(rows["n"] == n) & (rows["status"] == FitStatus.CERTIFIED.name)]
-        risks = last.pivot_table(index="replicate", columns=["kind", "k"], values="relative_risk")
+        floor = rows["truth_kind"].iloc[0] == "adaptive"
+        certified = rows[rows["status"] == FitStatus.CERTIFIED.name]
+        risks = certified.pivot_table(index=["n", "replicate"], columns=["kind", "k"], values="relative_risk")
         best = {}
         for base in ("fixed", "adaptive"):
             columns = [column for column in risks.columns if column[0].partition(":")[0] == base]
             if columns:
-                best[base] = risks[columns].median().idxmin()
+                best[base] = risks.loc[[n], columns].median().idxmin()
         if len(best) < 2:
             continue
-        pairs = np.log(risks[best["fixed"]] / risks[best["adaptive"]]).dropna().to_numpy()
+        pairs = np.log(risks[best["fixed"]] / risks[best["adaptive"]]).dropna()
+        pairs = (pairs.loc[[n]] if floor else pairs).to_numpy()
         if len(pairs) < 2:
             continue
         draws = bootstrap_rng(entropy, str(name), "ratio").choice(pairs, size=(RESAMPLES, len(pairs))).mean(axis=1)
         low, high = np.exp(np.quantile(draws, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2]))
         winner = "adaptive prompts win" if low > 1 else "fixed prompts win" if high < 1 else "no difference seen"
         (kind_f, k_f), (kind_a, k_a) = best["fixed"], best["adaptive"]
+        where = f"n = {short(n)}" if floor else "all n"
         lines.append(
-            f"{name}, n = {short(n)}: risk of {kind_f} (k = {k_f}) / {kind_a} (k = {k_a}) = {np.exp(pairs.mean()):.3g} "
+            f"{name}, {where}: risk of {kind_f} (k = {k_f}) / {kind_a} (k = {k_a}) = {np.exp(pairs.mean()):.3g} "
             f"[{low:.3g}, {high:.3g}] over {len(pairs)} paired fits: {winner}"
         )
     return lines

@@ -29,9 +29,8 @@ def predictions() -> tuple[dict[str, str], ...]:
 
 def predict(model: str, truth_kind: str, kind: str, exact: bool, group: str) -> Prediction | None:
     """The predicted exponent of ``group`` ("risk", "D", ...), or None where theory is silent."""
-    wanted = {
-        "model": model, "truth_kind": truth_kind, "kind": kind, "cell_sizes": "exact" if exact else "over", "group": group,
-    }  # fmt: skip
+    sizes = "exact" if exact else "over"
+    wanted = {"model": model, "truth_kind": truth_kind, "kind": kind, "cell_sizes": sizes, "group": group}
     found = [entry for entry in predictions() if wanted.items() <= entry.items()]
     if len(found) > 1:
         raise InputError(f"predictions.json has {len(found)} entries for {wanted}; expected at most one")

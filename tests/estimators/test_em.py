@@ -25,8 +25,11 @@ def test_m_step_maximises_the_expected_complete_likelihood(name):
     rng = np.random.default_rng(4)
     data = member(family, 0).sample(200, rng)
     passes = DataPasses(family, data)
-    x, y = (data.x - passes.scale.shift_x) / passes.scale.scale_x, (data.y - passes.scale.shift_y) / passes.scale.scale_y
-    current = passes.scale.inward(member(family, 3))
+    x, y = (
+        (data.x - passes.scale.shift_x) / passes.scale.scale_x,
+        (data.y - passes.scale.shift_y) / passes.scale.scale_y,
+    )
+    current = passes.scale.inward(member(family, 0))
     r = current.responsibilities(x, y)
     h = np.concatenate([np.ones((len(x), 1)), y, x], axis=1)
     pairs = passes.monomials.pairs

@@ -114,7 +114,11 @@ def test_points_far_from_every_atom_do_not_underflow(frozen):
 @pytest.mark.parametrize(
     ("data", "weights", "message"),
     [
-        (Sample(np.zeros((20, 1)), np.random.default_rng(0).random((20, 1))), None, "column 0 of x is constant"),
+        (
+            Sample(np.zeros((20, 1)), np.random.default_rng(0).random((20, 1))),
+            None,
+            "column 0 of x is constant",
+        ),
         (Sample(np.random.default_rng(0).random((2, 1)), np.zeros((2, 1))), None, "n = 2 pairs for k = 3"),
         (Sample(np.random.default_rng(0).random((9, 2)), np.zeros((9, 1))), None, "expects d = 1, l = 1"),
         (Sample(*np.random.default_rng(0).random((2, 9, 1))), np.ones(3), r"weights \(3,\): expected \(9,\)"),

@@ -109,9 +109,7 @@ def test_a_quadrature_of_the_truth_gives_the_population_fit():
     from moe_prompts import Evaluation
 
     nodes = Evaluation(known.params)
-    start = starts.near_truth(known.params, known.k_true).draw(
-        known.family, Sample(nodes.x, nodes.y), np.random.default_rng(0)
-    )
+    start = known.family.project(known.params.rescaled([0.1], [1.1], [-0.1], [0.9]))
     fit = newton(known.family, Sample(nodes.x, nodes.y), start, weights=1e4 * nodes.weights)
     assert fit.certified
     # 4096 Sobol points per atom: integration error about 1e-3 of each parameter's spread
@@ -134,7 +132,10 @@ def test_running_out_of_iterations_is_a_status():
     known = truth("gmoe-1")
     data = known.params.sample(1000, np.random.default_rng(0))
     fit = newton(
-        GaussianGatedFamily(1, 1, 4), data, known.params.atoms([0, 0, 1, 2]), NewtonOptions(max_iterations=1, em_warmup=0)
+        GaussianGatedFamily(1, 1, 4),
+        data,
+        known.params.atoms([0, 0, 1, 2]),
+        NewtonOptions(max_iterations=1, em_warmup=0),
     )
     assert fit.status is FitStatus.NOT_CERTIFIED
     assert not fit.certified

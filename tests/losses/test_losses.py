@@ -35,10 +35,7 @@ PUBLISHED = {
 @pytest.mark.parametrize("labels", PUBLISHED)
 def test_published_loss_values(model, labels):
     params = truth(f"gmoe-{model}").params
-    if labels == (0, 0, 0, 1, 2) and model in (1, 3):
-        variant = "type1"  # every c* != 0
-    else:
-        variant = "type2" if model in (2, 4) else "type1"
+    variant = "type2" if model in (2, 4) else "type1"  # c*_1 = 0 in models 2 and 4
     loss = voronoi_loss(published_perturbation(params, labels), params, variant)
     assert abs(loss - PUBLISHED[labels][model - 1]) < 1e-12
 
@@ -46,7 +43,9 @@ def test_published_loss_values(model, labels):
 def test_loss_by_hand():
     """Two atoms in the first cell (r = 4), one in the second, none in the third."""
     params = GaussianGatedMoE.univariate([0.3, 0.3, 0.4], [0, 5, 50], [1, 1, 1], [0, 1, 0], [0, 0, 0], [1, 1, 1])
-    fitted = GaussianGatedMoE.univariate([0.2, 0.3, 0.5], [0.5, -0.5, 5.1], [1, 1.2, 1], [0.1, 0, 1], [0, 0, 0.2], [1, 1, 1])
+    fitted = GaussianGatedMoE.univariate(
+        [0.2, 0.3, 0.5], [0.5, -0.5, 5.1], [1, 1.2, 1], [0.1, 0, 1], [0, 0, 0.2], [1, 1, 1]
+    )
     mass = 0.2 + 0.2 + 0.4
     first = 0.2 * (0.5**4 + 0.1**2) + 0.3 * (0.5**4 + 0.2**2)
     assert_allclose(voronoi_loss(fitted, params, "intrinsic"), mass + first + 0.5 * (0.1 + 0.2))
@@ -116,7 +115,9 @@ class TestPrediction:
         m, fitted = known.params.regression(x), other.regression(x)
         for value, terms in ((quadrature.excess_risk(other), (fitted - m) ** 2), (quadrature.signal, m**2)):
             # four standard errors of the Monte-Carlo mean, and the quadrature's own 1 % for d = 2
-            assert abs(value - terms.mean()) < 4 * terms.std() / np.sqrt(len(terms)) + (0.01 * value if other.d > 1 else 0)
+            assert abs(value - terms.mean()) < 4 * terms.std() / np.sqrt(len(terms)) + (
+                0.01 * value if other.d > 1 else 0
+            )
 
     def test_hellinger_agrees_with_the_closed_form_of_two_gaussians(self):
         a = GaussianGatedMoE.univariate([1.0], [0.0], [1.0], [0.5], [0.0], [0.3])

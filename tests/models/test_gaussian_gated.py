@@ -109,7 +109,10 @@ def good() -> dict:
         ({"gate_means": np.zeros((2, 1))}, r"gate_means has shape \(2, 1\); expected \(3, 1\)"),
         ({"slopes": np.zeros((3, 1, 2))}, "slopes has shape"),
         ({"weights": np.ones((3, 1)) / 3}, r"expected \(k,\), \(k, d\), \(k, l\)"),
-        ({"noise_covs": np.array([[[0.1]], [[-0.1]], [[0.2]]])}, r"noise_covs\[1\] has smallest eigenvalue -0.1"),
+        (
+            {"noise_covs": np.array([[[0.1]], [[-0.1]], [[0.2]]])},
+            r"noise_covs\[1\] has smallest eigenvalue -0.1",
+        ),
         ({"intercepts": np.array([[0.0], [np.nan], [0.0]])}, "intercepts has NaN"),
     ],
 )
@@ -137,11 +140,17 @@ def test_parameters_cannot_be_changed_in_place():
     [
         (lambda: GaussianGatedFamily(1, 1, 0), "k = 0 free atoms"),
         (lambda: GaussianGatedFamily(1, 1, 2, "linear"), "expected 'affine' or 'constant'"),
-        (lambda: GaussianGatedFamily(2, 1, 2, frozen=FAMILIES["affine beside frozen"].frozen), "frozen atoms have d = 1"),
+        (
+            lambda: GaussianGatedFamily(2, 1, 2, frozen=FAMILIES["affine beside frozen"].frozen),
+            "frozen atoms have d = 1",
+        ),
         (lambda: Sample([[0.0], [np.nan]], [[0.0], [1.0]]), "x has 1 rows with NaN"),
         (lambda: Sample([[0.0], [1.0]], [[0.0]]), "x has 2 rows and y has 1"),
         (lambda: member(FAMILIES["affine"], 0).sample(0, np.random.default_rng(0)), "n = 0"),
-        (lambda: FAMILIES["affine"].project(member(FAMILIES["affine, d = 2"], 0)), "start has 2 atoms with d = 2"),
+        (
+            lambda: FAMILIES["affine"].project(member(FAMILIES["affine, d = 2"], 0)),
+            "start has 2 atoms with d = 2",
+        ),
         (lambda: GaussianGatedMoE.from_joint([1.0], [[0.0, 0.0]], [[[1.0]]], 1), "from_joint"),
     ],
 )
