@@ -78,7 +78,10 @@ def main() -> None:
     if arguments.seed < 0:
         raise InputError(f"--seed {arguments.seed}; expected a whole number of at least 0")
     quick = arguments.quick
-    sizes = cli.sizes(arguments.n or ("1e3..1e4" if quick else "1e3..1e6"), arguments.points or (3 if quick else 5))
+    sizes = cli.sizes(
+        arguments.n if arguments.n is not None else "1e3..1e4" if quick else "1e3..1e6",
+        arguments.points or (3 if quick else 5),
+    )
     out = arguments.out or cli.default_folder("sample_efficiency")
 
     # Heavy imports come after the cheap checks, so that mistakes are answered at once.
@@ -97,9 +100,9 @@ def main() -> None:
     )
     from moe_prompts.study.runner import run_study
 
-    results = run_study(
-        study, out, executor=executor_for(arguments.workers or available_cores()), resume=arguments.resume
-    )
+    executor = executor_for(arguments.workers or available_cores())
+    with cli.resumable("sample_efficiency.py", out):
+        results = run_study(study, out, executor=executor, resume=arguments.resume)
     report(results, study.entropy, out, quick)
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 
@@ -38,7 +39,7 @@ def _size(part: str, text: str) -> int:
         raise InputError(f"--n {text}; {part!r} is not a size: expected a range 1e3..1e6 or a list 1e3,1e4")
     value = float(part)
     low, high = SIZE_LIMITS
-    if value != int(value) or not low <= value <= high:
+    if not low <= value <= high or value != int(value):
         raise InputError(f"--n {text}; {part} is not a whole number of pairs from {low} to {high:.0e}")
     return int(value)
 
@@ -78,15 +79,26 @@ class OneLineParser(argparse.ArgumentParser):
 
 
 def run(main: Callable[[], None], program: str) -> None:
-    """Call ``main``; bad input ends with one line and code 2, Ctrl-C with what to do next and code 130."""
+    """Call ``main``; bad input ends with one line and code 2, Ctrl-C with code 130."""
     try:
         main()
     except InputError as error:
         print(f"{program}: {error}", file=sys.stderr)
         sys.exit(BAD_INPUT)
     except KeyboardInterrupt:
+        print(f"{program}: interrupted", file=sys.stderr)
+        sys.exit(INTERRUPTED)
+
+
+@contextmanager
+def resumable(program: str, out: Path) -> Iterator[None]:
+    """Around a run in ``out``: Ctrl-C ends it with how to go on."""
+    try:
+        yield
+    except KeyboardInterrupt:
         print(
-            f"{program}: interrupted; finished blocks are kept: repeat the command with --out and --resume",
+            f"{program}: interrupted; finished blocks are kept: to complete them repeat the command with "
+            f"--out {out} --resume",
             file=sys.stderr,
         )
         sys.exit(INTERRUPTED)

@@ -34,11 +34,6 @@ def _line_style(kind: str, rank: int, count: int) -> dict:
     return {"color": plt.get_cmap(colours)(shade), "marker": marker, "linestyle": "--" if option else "-"}
 
 
-def _contains_truth(rows: pd.DataFrame) -> bool:
-    """Does the fitted family contain the truth?"""
-    return rows["truth_kind"].iloc[0] == "fixed" or str(rows["kind"].iloc[0]).startswith("adaptive")
-
-
 def draw_levels(ax: Axes, results: pd.DataFrame, measure: Measure, entropy: int) -> None:
     """One line per kind and k: the median error against n with its interval; a step aside keeps bars apart."""
     lines = [
@@ -51,7 +46,7 @@ def draw_levels(ax: Axes, results: pd.DataFrame, measure: Measure, entropy: int)
         if not len(found.n):
             continue
         aside = 1.025 ** (place - (len(lines) - 1) / 2)
-        label = f"{kind}, k = {k}" + (" (exact)" if k == rows["k_true"].iloc[0] and _contains_truth(rows) else "")
+        label = f"{kind}, k = {k}" + (" (exact)" if rows["cell_sizes"].iloc[0] == "exact" else "")
         bars = np.abs(found.band.T - found.level)
         style = _line_style(kind, rank, count)
         ax.errorbar(found.n * aside, found.level, yerr=bars, label=label, capsize=1.2, elinewidth=0.7, **style)
@@ -75,7 +70,7 @@ def draw_loss(ax: Axes, results: pd.DataFrame, entropy: int) -> None:
 
 
 def draw_guide(ax: Axes, exponent: float, label: str) -> None:
-    """A thin dotted line of a predicted slope, through the middle of the drawn range at its left end."""
+    """A thin dotted line of a predicted slope through the centre of the panel."""
     low, high = ax.get_xlim()
     bottom, top = ax.get_ylim()
     at_low = np.sqrt(bottom * top) * (high / low) ** (-exponent / 2)
@@ -94,8 +89,8 @@ def sample_efficiency_figure(results: pd.DataFrame, entropy: int) -> Figure:
     risk = [rows for _, rows in prompts.groupby("truth", sort=False)]
     loss = [rows for _, rows in published.groupby("truth", sort=False)]
     if not loss:
-        contained = prompts["kind"].str.startswith("adaptive") | (prompts["truth_kind"] == "fixed")
-        loss = [rows for _, rows in prompts[contained].groupby("truth", sort=False)]
+        contained = prompts[prompts["cell_sizes"] != "misspecified"]
+        loss = [rows for _, rows in contained.groupby("truth", sort=False)]
     count = len(risk) + len(loss)
     columns = min(count, COLUMNS)
     lines = ceil(count / columns)

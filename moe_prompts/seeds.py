@@ -10,7 +10,7 @@ from hashlib import sha256
 
 import numpy as np
 
-DATA, START, EVALUATION, BOOTSTRAP = range(4)
+DATA, START, BOOTSTRAP = range(3)
 
 
 def address(name: str) -> int:

@@ -2,7 +2,8 @@
 
 The exponent is the least-squares slope of log(statistic of the replicates) on log n. Intervals come from resampling
 replicates within each n. The verdict rule is fixed before data are seen: a prediction p *holds* if the 90 % interval
-lies in [p - .08, p + .08], *fails* if it is disjoint from it, and is otherwise *not decidable here*.
+lies in [p - .08, p + .08], *fails* if it is disjoint from it, and is otherwise *not decidable here*; so are slopes from
+fewer than 8 replicates at a size or from sizes less than a factor 5 apart, whose intervals mean little.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ BAND = 0.08
 CONFIDENCE = 0.90
 RESAMPLES = 1000
 RUNAWAY_FACTOR = 3.0
+MIN_REPLICATES, MIN_RANGE = 8, 5.0  # below these there is no verdict
 
 #: Each reduces the last axis.
 STATISTICS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
@@ -37,7 +39,8 @@ class Verdict(Enum):
 @dataclass(frozen=True)
 class Slope:
     """``value`` with its 90 % interval [low, high]; ``n`` the sizes used, ``level`` the statistic at each of them with
-    its own interval ``band`` (sizes, 2), ``local`` the slopes between neighbouring sizes."""
+    its own interval ``band`` (sizes, 2), ``local`` the slopes between neighbouring sizes, ``replicates`` the fewest at
+    a size that counts for the slope."""
 
     value: float
     low: float
@@ -46,10 +49,13 @@ class Slope:
     level: np.ndarray
     band: np.ndarray
     local: np.ndarray
+    replicates: int
 
     def verdict(self, predicted: float, band: float = BAND) -> Verdict:
         low, high = predicted - band, predicted + band
-        if not np.isfinite([self.low, self.high]).all():
+        if not np.isfinite([self.low, self.high]).all() or self.replicates < MIN_REPLICATES:
+            return Verdict.UNDECIDED
+        if self.n.max() < MIN_RANGE * self.n.min():
             return Verdict.UNDECIDED
         if low <= self.low and self.high <= high:
             return Verdict.HOLDS
@@ -64,8 +70,8 @@ def slope(
 ) -> Slope:
     """Log-log slope of ``statistic`` of the replicates in ``samples`` (n -> positive errors, one per replicate).
 
-    Sizes without replicates are left out. With fewer than two sizes the slope is NaN and undecided; with one replicate
-    per size the interval is NaN, since nothing can be resampled.
+    Sizes without replicates are left out. A size with one replicate has a level but no interval, and counts for the
+    slope only where fewer than two sizes have more; that slope has no interval. With one size the slope is NaN.
     """
     if statistic not in STATISTICS:
         raise InputError(f"slope: statistic = {statistic!r}; expected one of {', '.join(STATISTICS)}")
@@ -79,16 +85,21 @@ def slope(
     draws = np.array([of(rng.choice(values, size=(resamples, len(values)))) for values in kept.values()])
     draws = draws.reshape(len(sizes), resamples).T
     tails = [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2]
-    single = any(len(values) < 2 for values in kept.values())
-    band = np.full((len(sizes), 2), np.nan) if single or not kept else np.quantile(draws, tails, axis=0).T
+    several = np.array([len(values) > 1 for values in kept.values()], dtype=bool)
+    band = np.full((len(sizes), 2), np.nan)
+    if several.any():
+        band[several] = np.quantile(draws[:, several], tails, axis=0).T
     if len(sizes) < 2:
         nan = float("nan")
-        return Slope(nan, nan, nan, sizes, level, band, np.array([]))
+        return Slope(nan, nan, nan, sizes, level, band, np.array([]), 0)
+    used = several if several.sum() > 1 else np.ones(len(sizes), dtype=bool)
     log_n, log_level = np.log(sizes), np.log(level)
-    centred = (log_n - log_n.mean()) / ((log_n - log_n.mean()) ** 2).sum()
-    low, high = (np.nan, np.nan) if single else np.quantile(np.log(draws) @ centred, tails)
+    centred = log_n[used] - log_n[used].mean()
+    centred /= (centred**2).sum()
+    low, high = np.quantile(np.log(draws[:, used]) @ centred, tails) if several.sum() > 1 else (np.nan, np.nan)
     local = np.diff(log_level) / np.diff(log_n)
-    return Slope(float(log_level @ centred), float(low), float(high), sizes, level, band, local)
+    fewest = min(len(values) for values, counts in zip(kept.values(), used, strict=True) if counts)
+    return Slope(float(log_level[used] @ centred), float(low), float(high), sizes, level, band, local, fewest)
 
 
 def runaway_share(values: np.ndarray, factor: float = RUNAWAY_FACTOR) -> float:

@@ -148,9 +148,6 @@ class Chart:
         P, width = self.monomials.P, self.q - 1
         return (atoms.v @ self.tensor.reshape(P * width, width).T).reshape(-1, P, width)
 
-    def gradient(self, atoms: Atoms, S: np.ndarray, total: float) -> np.ndarray:
-        return self.embedding.T @ self._scores(atoms, self._chain(atoms), S, total).ravel()
-
     def _chain(self, atoms: Atoms) -> np.ndarray:
         """J (k, P, q): monomial coefficients of d(w_k . phi) in each coordinate, mass normaliser apart."""
         J = np.zeros((self.family.k, self.monomials.P, self.q))

@@ -16,8 +16,8 @@ import numpy as np
 
 from moe_prompts.errors import InputError
 from moe_prompts.estimators.chart import Chart
-from moe_prompts.estimators.moments import MIN_POINTS, DataPasses
-from moe_prompts.estimators.result import GAP_TOLERANCE, Certificate, FitResult, FitStatus
+from moe_prompts.estimators.moments import MIN_POINTS, DataPasses, check_multiplicities
+from moe_prompts.estimators.result import GAP_TOLERANCE, NO_CERTIFICATE, Certificate, FitResult, FitStatus
 from moe_prompts.models.gaussian_gated import GaussianGatedFamily, GaussianGatedMoE, Sample
 
 
@@ -30,7 +30,7 @@ class EMOptions:
     gap_tolerance: float = GAP_TOLERANCE
 
     def __post_init__(self) -> None:
-        if self.max_iterations < 0 or self.gap_tolerance <= 0:
+        if self.max_iterations < 0 or not self.gap_tolerance > 0:
             raise InputError(
                 f"EMOptions: max_iterations = {self.max_iterations}, gap_tolerance = {self.gap_tolerance}; expected "
                 f">= 0 and > 0"
@@ -91,12 +91,14 @@ def em(
     history: ``log_likelihood`` before each M-step and at the end, never decreasing beyond rounding.
     """
     options = options or EMOptions()
+    check_multiplicities(weights)
     passes = DataPasses(family, sample, weights)
     chart = Chart(family)
     params = passes.scale.inward(family.project(start))
     history: list[float] = []
     iteration, next_check, detail = 0, 10, ""
-    while True:
+    certificate, status, log_likelihood = NO_CERTIFICATE, FitStatus.TOO_FEW_POINTS, np.nan
+    while sample.n >= chart.p:
         theta = chart.theta_of(params)
         W, log_frozen_mass = chart.coefficients(chart.atoms(theta))
         if iteration == options.max_iterations or (options.certify and iteration == next_check):
@@ -113,8 +115,7 @@ def em(
             params = m_step(passes, S)
         except CollapseError as error:
             detail = str(error)
-            certificate = Certificate("maximum likelihood", np.inf, np.nan)
-            status = FitStatus.COLLAPSED
+            certificate, status = NO_CERTIFICATE, FitStatus.COLLAPSED
             break
         iteration += 1
     volume = passes.total * passes.scale.log_volume

@@ -125,6 +125,12 @@ SAFE_TOTALS = (1e-100, 1e260)
 LOWEST_LOG = -300.0
 
 
+def check_multiplicities(weights: np.ndarray | None) -> None:
+    """Refuse negative weights from users; those of an interpolation rule may be negative."""
+    if weights is not None and np.min(weights) < 0:
+        raise InputError(f"weights: smallest {np.min(weights):.3g}; expected numbers of times that each point counts")
+
+
 def quadratic_coefficients(params: GaussianGatedMoE, monomials: Monomials) -> np.ndarray:
     """W (k, P) with w_k . phi(z) = log pi_k N(z; mu_k, Sigma_k) at z = (y, x)."""
     weights, means, covs = params.to_joint()
@@ -163,6 +169,8 @@ class DataPasses:
 
     def __post_init__(self) -> None:
         self.family.check_sample(self.sample)
+        if self.weights is not None:
+            self.weights = np.asarray(self.weights, dtype=float)
         if self.weights is not None and (
             self.weights.shape != (self.sample.n,) or not np.isfinite(self.weights).all() or self.weights.sum() <= 0
         ):

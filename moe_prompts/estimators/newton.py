@@ -19,8 +19,8 @@ from moe_prompts.errors import InputError
 from moe_prompts.estimators.chart import Chart
 from moe_prompts.estimators.compression import RESOLUTION, WORTHWHILE, compressed_once
 from moe_prompts.estimators.em import CollapseError, Spectrum, m_step
-from moe_prompts.estimators.moments import MIN_EIGENVALUE, MIN_POINTS, DataPasses
-from moe_prompts.estimators.result import GAP_TOLERANCE, Certificate, FitResult, FitStatus
+from moe_prompts.estimators.moments import MIN_EIGENVALUE, MIN_POINTS, DataPasses, check_multiplicities
+from moe_prompts.estimators.result import GAP_TOLERANCE, NO_CERTIFICATE, Certificate, FitResult, FitStatus
 from moe_prompts.models.gaussian_gated import GaussianGatedFamily, GaussianGatedMoE, Sample
 
 
@@ -53,6 +53,13 @@ class NewtonOptions:
                 f"NewtonOptions: max_iterations = {self.max_iterations}, gap_tolerance = {self.gap_tolerance}; "
                 f"expected >= 1 and in (0, 1)"
             )
+        if min(self.em_warmup, self.corrector_steps) < 0 or not 0 < self.radius <= self.max_radius:
+            raise InputError(
+                f"NewtonOptions: em_warmup = {self.em_warmup}, corrector_steps = {self.corrector_steps}, radius = "
+                f"{self.radius}, max_radius = {self.max_radius}; expected >= 0, >= 0 and 0 < radius <= max_radius"
+            )
+        if not 0 < self.min_eigenvalue < 1:
+            raise InputError(f"NewtonOptions: min_eigenvalue = {self.min_eigenvalue}; expected in (0, 1)")
 
 
 class _Climb:
@@ -101,8 +108,9 @@ def newton(
     Source: algorithm and settings measured in docs/sharp_bits.md.
     """
     options = options or NewtonOptions()
-    short = compressed(family, sample, options) if weights is None else None
+    check_multiplicities(weights)
     full = DataPasses(family, sample, weights, options.min_eigenvalue)
+    short = compressed(family, sample, options) if weights is None else None
     return climb(full, start, options) if short is None else finish(full, climb(short, start, options), start, options)
 
 
@@ -163,22 +171,26 @@ def climb(passes: DataPasses, start: GaussianGatedMoE, options: NewtonOptions) -
             detail=detail,
         )
 
+    def record() -> None:
+        if not history["log_likelihood"] or history["log_likelihood"][-1] != value - volume:
+            history["log_likelihood"].append(value - volume)
+            history["gap_nats"].append(spectrum.certificate.gap_nats)
+            history["relative_lmin"].append(spectrum.certificate.relative_lmin)
+
     theta = path.chart.theta_of(params)
+    if passes.sample.n < path.chart.p:
+        return ended(FitStatus.TOO_FEW_POINTS, theta, np.nan, NO_CERTIFICATE, 0)
     try:
         theta = path.em(theta, options.em_warmup)
         value, spectrum = path.evaluate(theta)
     except CollapseError as error:
-        no_certificate = Certificate("maximum likelihood", np.inf, np.nan)
-        return ended(FitStatus.COLLAPSED, theta, np.nan, no_certificate, 0, str(error))
+        return ended(FitStatus.COLLAPSED, theta, np.nan, NO_CERTIFICATE, 0, str(error))
 
     radius = options.radius
     guard = ""  # which one rejected the last trial, if it was not the likelihood
     for iteration in range(options.max_iterations):
         certificate = spectrum.certificate
-        if not history["log_likelihood"] or history["log_likelihood"][-1] != value - volume:
-            history["log_likelihood"].append(value - volume)
-            history["gap_nats"].append(certificate.gap_nats)
-            history["relative_lmin"].append(certificate.relative_lmin)
+        record()
         if certificate.holds(options.gap_tolerance):
             return ended(FitStatus.CERTIFIED, theta, value, certificate, iteration)
         coefficients, predicted, at_boundary = trust_region_step(
@@ -204,6 +216,7 @@ def climb(passes: DataPasses, start: GaussianGatedMoE, options: NewtonOptions) -
         if radius < (1e-5 if guard else 1e-9):
             status = FitStatus.COLLAPSED if guard else FitStatus.STALLED
             return ended(status, theta, value, spectrum.certificate, iteration + 1, guard)
+    record()
     certificate = spectrum.certificate
     status = FitStatus.CERTIFIED if certificate.holds(options.gap_tolerance) else FitStatus.NOT_CERTIFIED
     return ended(status, theta, value, certificate, options.max_iterations)

@@ -47,6 +47,10 @@ class Certificate:
         return self.gap_nats <= tolerance and self.relative_lmin > 0
 
 
+#: Of a fit that never got to where one could be computed.
+NO_CERTIFICATE = Certificate("maximum likelihood", float("inf"), float("nan"))
+
+
 @dataclass(frozen=True)
 class FitResult:
     """One fit. ``value`` holds the parameters, ``log_likelihood`` the total in nats at them.

@@ -14,7 +14,7 @@ import numpy as np
 
 from moe_prompts.errors import InputError
 from moe_prompts.estimators.compression import RESOLUTION
-from moe_prompts.estimators.moments import DataPasses
+from moe_prompts.estimators.moments import DataPasses, Scale
 from moe_prompts.estimators.newton import NewtonOptions, climb, compressed, finish, newton
 from moe_prompts.estimators.result import FitResult
 from moe_prompts.estimators.starts import Start
@@ -70,6 +70,8 @@ def best_of(
     A single draw climbs all the data at once and is not rescued: it asks for the maximum next to that start.
     """
     options = options or SearchOptions()
+    family.check_sample(sample)
+    Scale.of(sample, None)  # a constant column is refused before a start trips over it
     draw = lambda number: start.draw(family, sample, rng_of(number))
     if start.count == 1:
         return SearchResult(newton(family, sample, draw(0), options.newton), 1, 1.0)

@@ -1,9 +1,10 @@
 """Prediction risk and density error of a fit, on a fixed quadrature of the truth.
 
     excess risk  E |m_hat(x) - m*(x)|^2, x from the truth
-    Hellinger    H = sqrt( E* (sqrt(p_hat / p*) - 1)^2 / 2 ),  (x, y) from the truth
+    Hellinger    H^2 = 1 - E* sqrt(p_hat / p*) = E* (sqrt(p_hat / p*) - 1)^2 / 2,  (x, y) from the truth
 
-The second form of the Hellinger distance keeps its relative accuracy as p_hat approaches p*.
+The last form keeps its relative accuracy as p_hat approaches p* and is used there; it misses mass of p_hat where p* has
+none, so large distances take the first.
 """
 
 from __future__ import annotations
@@ -12,10 +13,12 @@ import numpy as np
 from scipy.special import ndtri
 from scipy.stats import qmc
 
+from moe_prompts.errors import InputError
 from moe_prompts.models.gaussian_gated import GaussianGatedMoE
 
 GRID_POINTS = 4001  # for d = 1; a spacing of about 1/400 of the input's spread
 SOBOL_POINTS = 2**12  # per true atom, in (x, y); relative error of H about 1 %
+NEAR = 0.05  # squared Hellinger distance below which its relative form is used
 GRID_REACH = 8.0  # standard deviations of the widest reach; the mass beyond is below 1e-14
 
 
@@ -51,9 +54,20 @@ class Evaluation:
 
     def excess_risk(self, fitted: GaussianGatedMoE) -> float:
         """E |m_hat(x) - m*(x)|^2."""
+        self._check(fitted)
         return float(self.input_weights @ ((fitted.regression(self.inputs) - self.prediction) ** 2).sum(axis=1))
 
     def hellinger(self, fitted: GaussianGatedMoE) -> float:
         """Hellinger distance of the joint densities, in [0, 1]."""
+        self._check(fitted)
         half_log_ratio = 0.5 * (fitted.log_density(self.x, self.y) - self.log_truth)
-        return float(np.sqrt(0.5 * (self.weights @ np.expm1(half_log_ratio) ** 2)))
+        near = 0.5 * float(self.weights @ np.expm1(half_log_ratio) ** 2)
+        far = -float(self.weights @ np.expm1(half_log_ratio))
+        return float(np.sqrt(near if max(near, far) < NEAR else np.clip(far, 0, 1)))
+
+    def _check(self, fitted: GaussianGatedMoE) -> None:
+        if (fitted.d, fitted.l) != (self.truth.d, self.truth.l):
+            raise InputError(
+                f"Evaluation: the fit has d = {fitted.d}, l = {fitted.l}; "
+                f"the truth has d = {self.truth.d}, l = {self.truth.l}"
+            )

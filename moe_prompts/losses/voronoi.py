@@ -66,6 +66,7 @@ class VoronoiErrors:
     distances     (5, k)        per group (``GROUPS``), of each fitted atom to its true one
     weights       (k,)          pi of the fitted atoms
     centred       (k_true,)     c* = 0 in that cell
+    free          (k,)          False for frozen atoms: known, so no error of theirs is reported
     """
 
     labels: np.ndarray
@@ -74,6 +75,7 @@ class VoronoiErrors:
     distances: np.ndarray
     weights: np.ndarray
     centred: np.ndarray
+    free: np.ndarray
 
     def loss(self, variant: Variant) -> float:
         powers = np.array([self._powers(int(m), variant, bool(c)) for m, c in zip(self._m, self._c, strict=True)])
@@ -104,8 +106,8 @@ class VoronoiErrors:
 
     @property
     def singleton_error(self) -> float:
-        """Largest distance (all groups) of an atom that is alone in its cell; NaN where there is none."""
-        alone = self._m == 1
+        """Largest distance (all groups) of a free atom that is alone in its cell; NaN where there is none."""
+        alone = self.free & (self._m == 1)
         return float(self.distances.sum(axis=0)[alone].max()) if alone.any() else np.nan
 
     @property
@@ -117,9 +119,15 @@ class VoronoiErrors:
         weights = self.weights[shared]
         return float(np.sqrt((weights * (self.distances.sum(axis=0)[shared]) ** 2).sum() / weights.sum()))
 
+    def singleton_lengths(self) -> dict[str, float]:
+        """Per group the largest distance of a free atom that is alone in its cell; NaN where there is none."""
+        alone = self.distances[:, self.free & (self._m == 1)]
+        return {name: float(row.max()) if len(row) else np.nan for name, row in zip(GROUPS, alone, strict=True)}
+
     def split_lengths(self) -> dict[str, float]:
         """Per group (sum pi |.|^p)^(1/p) over atoms that share a cell, p the group's intrinsic power; NaN for none.
 
+        Cells of m atoms have their own p; the lengths of different m are added.
         Only such weighted lengths can be compared with theory: it bounds pi |.|^p, not |.|.
         """
         lengths = {}
@@ -133,7 +141,8 @@ class VoronoiErrors:
         return lengths
 
 
-def voronoi_errors(fitted: GaussianGatedMoE, truth: GaussianGatedMoE) -> VoronoiErrors:
+def voronoi_errors(fitted: GaussianGatedMoE, truth: GaussianGatedMoE, n_frozen: int = 0) -> VoronoiErrors:
+    """The pieces of the losses; the last ``n_frozen`` fitted atoms are frozen ones."""
     distances = group_distances(fitted, truth)
     labels = distances.sum(axis=0).argmin(axis=1)
     return VoronoiErrors(
@@ -143,4 +152,5 @@ def voronoi_errors(fitted: GaussianGatedMoE, truth: GaussianGatedMoE) -> Voronoi
         distances=distances[:, np.arange(fitted.k), labels],
         weights=np.asarray(fitted.weights),
         centred=(truth.gate_means == 0).all(axis=1),
+        free=np.arange(fitted.k) < fitted.k - n_frozen,
     )

@@ -63,7 +63,7 @@ class Sample:
         return iter((self.x, self.y))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class GaussianGatedMoE:
     """Parameters of a Gaussian-gated mixture of k experts; they check themselves.
 
@@ -116,7 +116,8 @@ class GaussianGatedMoE:
             )
         for name in ("gate_covs", "noise_covs"):
             value = getattr(self, name)
-            if not np.allclose(value, value.swapaxes(1, 2), rtol=1e-8, atol=0):
+            scale = np.sqrt(np.abs(np.einsum("kii->ki", value)))
+            if (np.abs(value - value.swapaxes(1, 2)) > 1e-8 * scale[:, :, None] * scale[:, None, :]).any():
                 raise InputError(f"GaussianGatedMoE: {name} has an asymmetric matrix; use (S + S') / 2")
             smallest = np.linalg.eigvalsh(value)[:, 0]
             if (smallest <= 0).any():
@@ -237,31 +238,48 @@ class GaussianGatedMoE:
         log_det = np.log(np.diagonal(whiten, axis1=1, axis2=2)).sum(axis=1)
         return log_det - 0.5 * (self.l * LOG_2PI + (scaled**2).sum(axis=2))
 
+    def _inputs(self, x) -> np.ndarray:
+        """x as (n, d), finite."""
+        x = np.asarray(x, dtype=float)
+        x = x[:, None] if x.ndim == 1 and self.d == 1 else x
+        if x.ndim != 2 or x.shape[1] != self.d:
+            raise InputError(f"x has shape {x.shape}; expected (n, {self.d})")
+        if not np.isfinite(x).all():
+            raise InputError("x has NaN or infinite values; drop or impute them first")
+        return x
+
+    def _pairs(self, x, y) -> tuple[np.ndarray, np.ndarray]:
+        """x as (n, d) and y as (n, l), finite and of one length."""
+        sample = Sample(self._inputs(x), y)
+        if sample.y.shape[1] != self.l:
+            raise InputError(f"y has shape {sample.y.shape}; expected (n, {self.l})")
+        return sample.x, sample.y
+
     def log_density(self, x, y) -> np.ndarray:
         """log p(x_i, y_i): shape (n,)."""
-        x, y = Sample(x, y)
+        x, y = self._pairs(x, y)
         return logsumexp(self.log_gate_terms(x) + self.log_expert_terms(x, y), axis=1)
 
     def log_conditional(self, x, y) -> np.ndarray:
         """log p(y_i | x_i): shape (n,)."""
-        x, y = Sample(x, y)
+        x, y = self._pairs(x, y)
         gate = self.log_gate_terms(x)
         return logsumexp(gate + self.log_expert_terms(x, y), axis=1) - logsumexp(gate, axis=1)
 
     def responsibilities(self, x, y) -> np.ndarray:
         """P(atom k | x_i, y_i): shape (n, k), rows sum to 1."""
-        x, y = Sample(x, y)
+        x, y = self._pairs(x, y)
         terms = self.log_gate_terms(x) + self.log_expert_terms(x, y)
         return np.exp(terms - logsumexp(terms, axis=1, keepdims=True))
 
     def gates(self, x) -> np.ndarray:
         """P(atom k | x_i), the weights that the prediction gives to the experts: shape (n, k)."""
-        terms = self.log_gate_terms(np.asarray(x, dtype=float))
+        terms = self.log_gate_terms(self._inputs(x))
         return np.exp(terms - logsumexp(terms, axis=1, keepdims=True))
 
     def regression(self, x) -> np.ndarray:
         """m(x) = E[y | x] = sum_k gate_k(x) (A_k x + b_k): shape (n, l)."""
-        x = np.asarray(x, dtype=float)
+        x = self._inputs(x)
         experts = np.einsum("kld,nd->nkl", self.slopes, x) + self.intercepts
         return np.einsum("nk,nkl->nl", self.gates(x), experts)
 

@@ -18,7 +18,7 @@ from moe_prompts.estimators.newton import NewtonOptions
 from moe_prompts.estimators.result import FitResult, FitStatus
 from moe_prompts.estimators.search import SearchOptions, SearchResult, best_of
 from moe_prompts.losses.prediction import Evaluation
-from moe_prompts.losses.voronoi import voronoi_errors
+from moe_prompts.losses.voronoi import GROUPS, voronoi_errors
 from moe_prompts.models.gaussian_gated import GaussianGatedFamily, Sample
 from moe_prompts.models.scenarios import Truth, sample, truth
 from moe_prompts.seeds import start_rng
@@ -52,8 +52,20 @@ class Kind:
     def base(self) -> str:
         return self.name.partition(":")[0]
 
+    @property
+    def tied(self) -> bool:
+        return self.name.endswith(":tied")
+
     def family(self, of: Truth, k: int) -> GaussianGatedFamily:
-        return of.family_with(k, EXPERTS[self.base], tied_gate=self.name.endswith(":tied"))
+        return of.family_with(k, EXPERTS[self.base], tied_gate=self.tied)
+
+
+def cell_sizes(of: Truth, kind: Kind, k: int) -> str:
+    """Of the fitted family at this truth: "exact", "over" or "misspecified", the words of the predictions."""
+    gates = of.params.gate_covs[: of.k_true]
+    contains = k >= of.k_true and (kind.base == "adaptive" or of.kind == "fixed")
+    contains = contains and not (kind.tied and (gates != gates[0]).any())
+    return "misspecified" if not contains else "exact" if k == of.k_true else "over"
 
 
 @dataclass(frozen=True)
@@ -143,11 +155,20 @@ def run_cell(cell: GaussianCell, replicates: tuple[int, ...], entropy: int) -> l
     rows = []
     for replicate in replicates:
         known = truth(cell.truth)
-        fields = {
-            "study": "gaussian", "truth": cell.truth, "truth_kind": known.kind, "kind": cell.kind, "k": cell.k,
-            "k_true": known.k_true, "n_frozen": known.family.n_frozen, "n": cell.n, "replicate": replicate,
-            "start": cell.start, "starts": cell.starts,
-        }  # fmt: skip
+        fields: Row = {
+            "study": "gaussian",
+            "truth": cell.truth,
+            "truth_kind": known.kind,
+            "kind": cell.kind,
+            "k": cell.k,
+            "k_true": known.k_true,
+            "n_frozen": known.family.n_frozen,
+            "cell_sizes": cell_sizes(known, Kind(cell.kind), cell.k),
+            "n": cell.n,
+            "replicate": replicate,
+            "start": cell.start,
+            "starts": cell.starts,
+        }
         try:
             found = fit_replicate(cell, replicate, entropy)
         except (np.linalg.LinAlgError, ArithmeticError, InputError) as error:
@@ -186,7 +207,7 @@ def evaluation(name: str) -> Evaluation:
 def errors_of(fit: FitResult, truth_name: str) -> Row:
     """Every error of a fit as columns; NaN where an error is not defined."""
     known, quadrature = truth(truth_name), evaluation(truth_name)
-    voronoi = voronoi_errors(fit.value, known.params)
+    voronoi = voronoi_errors(fit.value, known.params, known.family.n_frozen)
     risk = quadrature.excess_risk(fit.value)
     return {
         "status": fit.status.name,
@@ -204,14 +225,16 @@ def errors_of(fit: FitResult, truth_name: str) -> Row:
         "mass_error": voronoi.mass_error,
         "singleton_error": voronoi.singleton_error,
         "split_rms": voronoi.split_rms,
+        **{f"singleton_{group}": length for group, length in voronoi.singleton_lengths().items()},
         **{f"split_{group}": length for group, length in voronoi.split_lengths().items()},
     }
 
 
 def _empty_errors() -> Row:
+    """The columns of a fit that could not be made."""
     names = (
-        "gap_nats", "relative_lmin", "log_likelihood", "min_weight", "risk", "relative_risk", "hellinger", "loss_type1",
-        "loss_type2", "loss_intrinsic", "mass_error", "singleton_error", "split_rms", "split_c", "split_Gamma",
-        "split_A", "split_b", "split_nu", "start_share",
-    )  # fmt: skip
+        *("gap_nats", "relative_lmin", "log_likelihood", "min_weight", "risk", "relative_risk", "hellinger"),
+        *("loss_type1", "loss_type2", "loss_intrinsic", "mass_error", "singleton_error", "split_rms", "start_share"),
+        *(f"{where}_{group}" for where in ("singleton", "split") for group in GROUPS),
+    )
     return {name: float("nan") for name in names} | {"iterations": 0, "starts_tried": 0}

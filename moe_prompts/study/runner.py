@@ -1,4 +1,4 @@
-"""Run a study: biggest blocks first, each drawn, fitted and written where it runs, with a progress bar."""
+"""Run a study: blocks on the largest data first, each drawn, fitted and written where it runs, with a progress bar."""
 
 from __future__ import annotations
 

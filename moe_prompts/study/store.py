@@ -52,20 +52,34 @@ class RunFolder:
         """Create the folder, or check that it holds this study; raise ``InputError`` with what to do otherwise."""
         meta = self.path / "meta.json"
         identity = json.loads(json.dumps(self.identity(study)))
+        commands: list[list[str]] = []
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            self.shards.mkdir(exist_ok=True)
+            if meta.exists():
+                if not resume:
+                    raise InputError(
+                        f"{self.path} already holds a run; add --resume to complete it or choose another --out"
+                    )
+                commands = self._commands_of_this_study(study, identity)
+            elif resume:
+                raise InputError(f"{self.path} holds no run to resume; check --out or leave out --resume")
+            self.shards.mkdir(parents=True, exist_ok=True)
             self.timings.mkdir(exist_ok=True)
-            if not meta.exists():
-                write_atomically(meta, json.dumps(describe(study, identity), indent=2).encode())
-                return
+            content = describe(study, identity) | {"commands": [*commands, sys.argv]}
+            write_atomically(meta, json.dumps(content, indent=2).encode())
         except OSError as error:
             raise InputError(
                 f"cannot write to {self.path} ({error.strerror}); choose a folder you may write to with --out"
             ) from error
-        if not resume:
-            raise InputError(f"{self.path} already holds a run; add --resume to complete it or choose another --out")
-        found = json.loads(meta.read_text(encoding="utf-8"))["identity"]
+
+    def _commands_of_this_study(self, study: Study, identity: dict[str, Any]) -> list[list[str]]:
+        """The commands that wrote the folder so far; raises if it holds another study or cells that this grid drops."""
+        try:
+            meta = json.loads((self.path / "meta.json").read_text(encoding="utf-8"))
+            found, commands = meta["identity"], meta["commands"]
+        except (json.JSONDecodeError, KeyError, TypeError) as error:
+            raise InputError(
+                f"{self.path}/meta.json was not written by a study of this package; choose another --out"
+            ) from error
         if found != identity:
             differing = sorted(key for key in found.keys() | identity.keys() if found.get(key) != identity.get(key))
             shown = "; ".join(
@@ -74,10 +88,21 @@ class RunFolder:
             raise InputError(
                 f"{self.path} holds another study ({shown}); give the same options or choose another --out"
             )
+        labels = {cell.label for cell in study.cells}
+        for name in sorted(path.stem for path in self.shards.glob("*.parquet")):
+            label, _, span = name.rpartition("_r")
+            if label not in labels or int(span.split("-")[1]) >= study.replicates:
+                raise InputError(
+                    f"{self.path} has finished fits that this grid leaves out ({name}); a run may grow, not shrink: "
+                    f"give at least its sizes, kinds, k and replicates, or choose another --out"
+                )
+        return commands
 
     @staticmethod
     def identity(study: Study) -> dict[str, Any]:
-        return {"study": study.name, "entropy": study.entropy, **study.identity}
+        """What all rows of a folder share; versions are part of it, so that no table mixes two of them."""
+        versions = {name: metadata.version(name) for name in PACKAGES} | {"python": platform.python_version()}
+        return {"study": study.name, "entropy": study.entropy, "versions": versions, **study.identity}
 
     def write_block(self, name: str, rows: list[Row], timing: Row) -> None:
         """The timing first: a block counts as finished once its rows are there."""
@@ -122,8 +147,6 @@ def describe(study: Study, identity: dict[str, Any]) -> dict[str, Any]:
         "replicates": study.replicates,
         "cells": [cell.label for cell in study.cells],
         **study.describe,
-        "command": sys.argv,
-        "versions": {name: metadata.version(name) for name in PACKAGES} | {"python": platform.python_version()},
         "git_commit": _git_commit(),
         "host": platform.node(),
         "platform": platform.platform(),

@@ -31,7 +31,7 @@ class Measure:
 
 RISK = Measure("risk", "relative_risk", "risk")
 LOSS = Measure("D", "loss_intrinsic", "loss D")
-KEY = ["truth", "truth_kind", "kind", "k", "k_true", "start"]
+KEY = ["truth", "truth_kind", "kind", "k", "cell_sizes", "start"]
 
 
 def errors_by_size(rows: pd.DataFrame, column: str) -> dict[int, np.ndarray]:
@@ -60,34 +60,41 @@ def summarise(results: pd.DataFrame, model: str, entropy: int) -> pd.DataFrame:
     for measure in (RISK, LOSS):
         for key, rows in results.groupby(KEY, sort=False):
             line = dict(zip(KEY, key, strict=True))
-            exact = line["k"] == line["k_true"]
-            base_kind = line["kind"].partition(":")[0]
-            prediction = predict(model, line["truth_kind"], base_kind, bool(exact), measure.group)
+            base = line["kind"].partition(":")[0]
+            prediction = predict(model, line["truth_kind"], base, line["cell_sizes"], measure.group)
             if prediction is None and measure is LOSS:
                 continue
             over = prediction.over if prediction else "grid"
-            found = measured_slope(rows, measure, over, entropy)
-            others = [name for name in STATISTICS if name != "median"]
+            found = {name: measured_slope(rows, measure, over, entropy, name) for name in STATISTICS}
             samples = errors_by_size(rows, measure.column)
             medians = {n: float(np.median(values)) for n, values in samples.items()}
             curve = np.array(list(medians)), np.array(list(medians.values()))
+            plateau = bool(medians) and prediction is not None and prediction.exponent == 0
             line |= {
                 "measure": measure.shown,
                 "predicted": float(prediction.exponent) if prediction else np.nan,
                 "source": prediction.source if prediction else "",
                 "over": over,
-                "slope": found.value,
-                "low": found.low,
-                "high": found.high,
-                **{f"slope_{name}": measured_slope(rows, measure, over, entropy, name).value for name in others},
+                "slope": found["median"].value,
+                "low": found["median"].low,
+                "high": found["median"].high,
+                "local_slopes": found["median"].local.tolist(),
+                **{
+                    f"{name}_{field}": getattr(found[name], field)
+                    for name in ("mean", "q90")
+                    for field in ("value", "low", "high")
+                },
                 "runaway_share": float(np.mean([runaway_share(v) for v in samples.values()])) if samples else np.nan,
-                "floor": medians[max(medians)] if medians and prediction and prediction.exponent == 0 else np.nan,
-                **{name: n_to_reach(*curve, target) if measure is RISK else np.nan for name, target in TARGETS.items()},
-                "n_min": int(rows["n"].min()),
-                "n_max": int(rows["n"].max()),
+                "floor": medians[max(medians)] if plateau else np.nan,
+                **{
+                    name: n_to_reach(*curve, target) if medians and measure is RISK else np.nan
+                    for name, target in TARGETS.items()
+                },
+                "n_min": min(medians, default=0),
+                "n_max": max(medians, default=0),
                 "fits": len(rows),
                 "certified": float((rows["status"] == FitStatus.CERTIFIED.name).mean()),
-                "verdict": found.verdict(float(prediction.exponent)).value if prediction else "no prediction",
+                "verdict": found["median"].verdict(float(prediction.exponent)).value if prediction else "no prediction",
             }
             lines.append(line)
     return pd.DataFrame(lines)
@@ -127,7 +134,7 @@ def _predicted(line) -> str:
 def _interval(line) -> str:
     if np.isnan(line.slope):
         return "too few sizes"
-    interval = "[one replicate]" if np.isnan(line.low) else f"[{line.low:.2f}, {line.high:.2f}]"
+    interval = "[too few fits]" if np.isnan(line.low) else f"[{line.low:.2f}, {line.high:.2f}]"
     return f"{line.slope:.2f} {interval}" + (" last decade" if line.over == "last decade" else "")
 
 
@@ -140,6 +147,8 @@ def _reach(line) -> str:
 
 
 def _size(n: float, line) -> str:
+    if np.isnan(n):
+        return "-"
     if np.isinf(n):
         return f"> {short(line.n_max)}"
     return f"<= {short(line.n_min)}" if n <= line.n_min else short(n)
@@ -163,34 +172,43 @@ def status_lines(results: pd.DataFrame) -> list[str]:
 def comparison_lines(results: pd.DataFrame, entropy: int) -> list[str]:
     """Fixed against adaptive prompts for each prompt truth, paired on the same data.
 
-    Each kind is represented by its k of smallest median risk at the largest n. The ratio of risks is a geometric mean
-    over replicates where both fits are certified, with a bootstrap interval: at the largest n where fixed prompts have
-    a floor (there it grows with n), over all n where both families contain the truth (there it tends to a constant).
+    A kind that can be exact is represented by its exact family; fixed prompts on an adaptive truth by the k of smallest
+    median risk at the largest n, a choice in their favour. The ratio of risks is a geometric mean over replicates where
+    both fits are certified, with a bootstrap interval: at the largest n where fixed prompts have a floor (there it
+    grows with n), over all n where both families contain the truth (there it tends to a constant).
     """
     lines = []
-    for name, rows in results[results["n_frozen"] > 0].groupby("truth", sort=False):
+    certified = results[(results["status"] == FitStatus.CERTIFIED.name) & (results["n_frozen"] > 0)]
+    for name, rows in certified.groupby("truth", sort=False):
         n = rows["n"].max()
-        floor = rows["truth_kind"].iloc[0] == "adaptive"
-        certified = rows[rows["status"] == FitStatus.CERTIFIED.name]
-        risks = certified.pivot_table(index=["n", "replicate"], columns=["kind", "k"], values="relative_risk")
-        best = {}
-        for base in ("fixed", "adaptive"):
-            columns = [column for column in risks.columns if column[0].partition(":")[0] == base]
-            if columns:
-                best[base] = risks.loc[[n], columns].median().idxmin()
-        if len(best) < 2:
+        chosen = {base: _representative(rows[rows["kind"] == base], n) for base in ("fixed", "adaptive")}
+        if chosen["fixed"] is None or chosen["adaptive"] is None:
             continue
-        pairs = np.log(risks[best["fixed"]] / risks[best["adaptive"]]).dropna()
-        pairs = (pairs.loc[[n]] if floor else pairs).to_numpy()
+        risks = {
+            base: rows[(rows["kind"] == base) & (rows["k"] == k)].set_index(["n", "replicate"])["relative_risk"]
+            for base, k in chosen.items()
+        }
+        ratios = np.log(risks["fixed"] / risks["adaptive"]).dropna()
+        floor = rows["truth_kind"].iloc[0] == "adaptive"
+        pairs = (ratios[ratios.index.get_level_values("n") == n] if floor else ratios).to_numpy()
         if len(pairs) < 2:
             continue
         draws = bootstrap_rng(entropy, str(name), "ratio").choice(pairs, size=(RESAMPLES, len(pairs))).mean(axis=1)
         low, high = np.exp(np.quantile(draws, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2]))
         winner = "adaptive prompts win" if low > 1 else "fixed prompts win" if high < 1 else "no difference seen"
-        (kind_f, k_f), (kind_a, k_a) = best["fixed"], best["adaptive"]
         where = f"n = {short(n)}" if floor else "all n"
         lines.append(
-            f"{name}, {where}: risk of {kind_f} (k = {k_f}) / {kind_a} (k = {k_a}) = {np.exp(pairs.mean()):.3g} "
-            f"[{low:.3g}, {high:.3g}] over {len(pairs)} paired fits: {winner}"
+            f"{name}, {where}: risk of {'best ' if floor else ''}fixed (k = {chosen['fixed']}) / adaptive "
+            f"(k = {chosen['adaptive']}) = {np.exp(pairs.mean()):.3g} [{low:.3g}, {high:.3g}] over {len(pairs)} "
+            f"paired fits: {winner}"
         )
     return lines
+
+
+def _representative(rows: pd.DataFrame, n: int) -> int | None:
+    """The k that stands for a kind: the exact one, or that of smallest median risk at ``n``."""
+    exact = rows[rows["cell_sizes"] == "exact"]
+    if len(exact):
+        return int(exact["k"].iloc[0])
+    medians = rows[rows["n"] == n].groupby("k")["relative_risk"].median()
+    return int(medians.idxmin()) if len(medians) else None

@@ -27,10 +27,12 @@ def predictions() -> tuple[dict[str, str], ...]:
     return tuple(json.loads(text)["predictions"])
 
 
-def predict(model: str, truth_kind: str, kind: str, exact: bool, group: str) -> Prediction | None:
-    """The predicted exponent of ``group`` ("risk", "D", ...), or None where theory is silent."""
-    sizes = "exact" if exact else "over"
-    wanted = {"model": model, "truth_kind": truth_kind, "kind": kind, "cell_sizes": sizes, "group": group}
+def predict(model: str, truth_kind: str, kind: str, cell_sizes: str, group: str) -> Prediction | None:
+    """The predicted exponent of ``group`` ("risk", "D", ...), or None where theory is silent.
+
+    ``cell_sizes``: "exact", "over" or "misspecified", as in the file's schema.
+    """
+    wanted = {"model": model, "truth_kind": truth_kind, "kind": kind, "cell_sizes": cell_sizes, "group": group}
     found = [entry for entry in predictions() if wanted.items() <= entry.items()]
     if len(found) > 1:
         raise InputError(f"predictions.json has {len(found)} entries for {wanted}; expected at most one")

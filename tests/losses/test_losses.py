@@ -52,6 +52,7 @@ def test_loss_by_hand():
     errors = voronoi_errors(fitted, params)
     assert errors.cell_sizes.tolist() == [2, 1, 0]
     assert_allclose(errors.singleton_error, 0.3)
+    assert_allclose(list(errors.singleton_lengths().values()), [0.1, 0, 0, 0.2, 0], atol=1e-12)
     assert_allclose(errors.split_rms, np.sqrt((0.2 * 0.6**2 + 0.3 * 0.7**2) / 0.5))
     assert_allclose(errors.split_lengths()["c"], (0.5 * 0.5**4) ** 0.25)
     assert_allclose(errors.split_lengths()["A"], (0.2 * 0.1**2) ** 0.5)

@@ -212,3 +212,14 @@ def test_nothing_temporary_is_left(baseline, tmp_path):
 def test_bad_studies_get_one_clear_error(changes, message):
     with pytest.raises(InputError, match=message):
         small(**changes)
+
+
+def test_failed_and_finished_rows_have_the_same_columns(monkeypatch):
+    cell = GaussianCell("gmoe-1", "adaptive", 4, 300, "near_truth", 1)
+    finished = run_cell(cell, (0,), 0)[0]
+
+    def singular(*_):
+        raise np.linalg.LinAlgError("singular matrix")
+
+    monkeypatch.setattr(gaussian, "fit_replicate", singular)
+    assert run_cell(cell, (0,), 0)[0].keys() == finished.keys()
