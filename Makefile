@@ -21,7 +21,7 @@ lint:
 	ruff format --check .
 	mypy
 
-# The figure of the README: the same command, its picture and table copied to where the README shows them.
+# From the committed tables in paper_figures/data; `make run` makes new ones under results/.
 figures:
 	python paper_figures/make_all.py
 

@@ -18,7 +18,7 @@ from moe_prompts.errors import InputError
 
 BAND = 0.08
 CONFIDENCE = 0.90
-RESAMPLES = 1000
+RESAMPLES = 4000
 RUNAWAY_FACTOR = 3.0
 MIN_REPLICATES, MIN_RANGE = 8, 5.0  # below these there is no verdict
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import sample_efficiency
 
 from moe_prompts import cli
@@ -9,9 +11,10 @@ from moe_prompts import cli
 FIGURES = (sample_efficiency.draw,)
 
 
-def main() -> None:
+def main(to: Path = Path(__file__).parent) -> None:
+    """All figures as PDF and PNG in ``to``."""
     for draw in FIGURES:
-        print(*draw(), sep="\n")
+        print(*draw(to=to), sep="\n")
 
 
 if __name__ == "__main__":

@@ -8,9 +8,12 @@ import sys
 import tomllib
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 import moe_prompts
+from moe_prompts.study.gaussian import MODEL
+from moe_prompts.study.summary import as_markdown, summarise
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "moe_prompts"
@@ -127,6 +130,38 @@ def test_experiments_do_not_shadow_the_standard_library():
     names = {path.stem for path in (ROOT / "experiments").glob("*.py")}
     assert names
     assert not names & set(sys.stdlib_module_names)
+
+
+def test_readme_shows_the_table_of_the_committed_run():
+    """The README's table is what the default command printed, not typed."""
+    summary = (ROOT / "paper_figures" / "data" / "sample_efficiency" / "summary.md").read_text(encoding="utf-8")
+    table = summary.split("\n\n")[0]
+    assert table.count("\n") > 10
+    assert table in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_committed_table_is_what_its_rows_say():
+    """Summary recomputed from the committed rows, so that neither can drift."""
+    run = ROOT / "paper_figures" / "data" / "sample_efficiency"
+    entropy = json.loads((run / "meta.json").read_text(encoding="utf-8"))["identity"]["entropy"]
+    rows = pd.read_parquet(run / "results.parquet")
+    assert as_markdown(summarise(rows, MODEL, entropy)) in (run / "summary.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("script", sorted((ROOT / "notebooks").glob("*.py")), ids=lambda path: path.stem)
+def test_notebooks_run(script, tmp_path):
+    subprocess.run([sys.executable, str(script)], cwd=tmp_path, check=True)
+
+
+def test_paper_figures_are_drawn_from_committed_tables(tmp_path):
+    code = (
+        "import pathlib, sys; sys.path.insert(0, sys.argv[1]); "
+        "import make_all; make_all.main(pathlib.Path(sys.argv[2]))"
+    )
+    command = [sys.executable, "-c", code, str(ROOT / "paper_figures"), str(tmp_path)]
+    subprocess.run(command, check=True, capture_output=True)
+    assert (tmp_path / "sample_efficiency.png").read_bytes().startswith(b"\x89PNG")
+    assert (tmp_path / "sample_efficiency.pdf").read_bytes().startswith(b"%PDF")
 
 
 def test_readme_examples_run(tmp_path):

@@ -52,7 +52,8 @@ def test_quick_run_leaves_table_figures_and_metadata(quick):
     meta = json.loads((out / "meta.json").read_text())
     assert meta["identity"]["entropy"] == 0
     assert meta["identity"]["truths_used"]["gmoe-1"]["weights"] == [0.3, 0.4, 0.3]
-    assert {"versions", "git_commit", "command", "host"} <= meta.keys()
+    assert {"git_commit", "commands", "host", "platform", "cells"} <= meta.keys()
+    assert meta["identity"]["versions"]["moe-prompts"]
     timings = pd.read_parquet(out / "timings.parquet")
     assert (timings["seconds"] > 0).all()
     assert len(timings) == len(meta["cells"])  # 8 replicates are one block
@@ -75,6 +76,8 @@ def test_quick_run_shows_the_floor_of_fixed_prompts(quick):
         (["--n", "abc"], "'abc' is not a size: expected a range 1e3..1e6 or a list 1e3,1e4"),
         (["--n", "1e3..1e4..1e5"], "expected one range"),
         (["--n", "1000.5"], "not a whole number of pairs"),
+        (["--n", "1e400"], "not a whole number of pairs from 10 to 1e+08"),
+        (["--n", ""], "'' is not a size"),
         (["--k", "0"], "'0' is not a number of free atoms; expected a whole number of at least 1"),
         (["--reps", "0"], "'0' is not a number of replicates"),
         (["--reps", "two"], "'two' is not a number of replicates"),
@@ -84,6 +87,7 @@ def test_quick_run_shows_the_floor_of_fixed_prompts(quick):
         (["--truth", "moon"], "invalid choice: 'moon'"),
         (["--seed", "-1"], "--seed -1; expected a whole number of at least 0"),
         (["--resume"], "--resume needs --out"),
+        (["--resume", "--out", "nowhere"], "nowhere holds no run to resume"),
         (["--points", "1"], "expected at least 2 sizes for a range"),
         (
             ["--n", "1e3", "--truth", "adaptive", "--k", "1", "--start", "near_truth"],
@@ -105,6 +109,15 @@ def test_resume_on_a_folder_of_another_study(quick):
     assert done.returncode == 2
     assert "holds another study (entropy: 0 there, 1 here)" in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_resume_on_a_folder_of_something_else(tmp_path):
+    for content in ("{}", "not JSON"):
+        (tmp_path / "meta.json").write_text(content)
+        done = command("--quick", "--out", ".", "--resume", cwd=tmp_path)
+        assert done.returncode == 2
+        assert "was not written by a study of this package" in done.stderr
+        assert len(done.stderr.strip().splitlines()) == 1
 
 
 def test_a_second_run_does_not_overwrite_the_first(quick):

@@ -40,6 +40,25 @@ def test_verdict_rule():
     assert tight.verdict(-0.5 + 0.08) is Verdict.UNDECIDED  # the interval lies across the edge of the band
 
 
+def test_no_verdict_from_too_little():
+    rng = np.random.default_rng(0)
+    few = slope({n: values[:4] for n, values in power_law(-0.5, 4, rng, noise=0.01).items()}, rng)
+    assert few.verdict(-0.5) is Verdict.UNDECIDED
+    near = slope({n: n**-0.5 * np.exp(0.01 * rng.standard_normal(50)) for n in (1000, 2000)}, rng)
+    assert near.verdict(-0.25) is Verdict.UNDECIDED
+
+
+def test_a_size_with_one_replicate_keeps_the_other_intervals():
+    rng = np.random.default_rng(0)
+    samples = power_law(-0.5, 20, rng, noise=0.05)
+    samples[1_000_000] = np.array([1.0])  # far off the law
+    found = slope(samples, rng)
+    assert np.isnan(found.band[3]).all()
+    assert np.isfinite(found.band[:3]).all()
+    assert abs(found.value + 0.5) < 0.05
+    assert found.replicates == 20
+
+
 def test_missing_replicates():
     one = slope({1000: np.array([1.0]), 10_000: np.array([0.1])}, np.random.default_rng(0))
     assert_allclose(one.value, -1)

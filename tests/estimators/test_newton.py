@@ -10,6 +10,8 @@ from moe_prompts import (
     InputError,
     NewtonOptions,
     Sample,
+    best_of,
+    em,
     newton,
     starts,
     truth,
@@ -128,6 +130,30 @@ def test_a_collapsing_component_is_a_status_not_a_number():
     assert not fit.certificate.holds()
 
 
+def test_too_few_points_are_a_status():
+    known = truth("gmoe-1")
+    data = known.params.sample(12, np.random.default_rng(0))
+    for fit in (newton(known.family, data, known.params), em(known.family, data, known.params)):
+        assert fit.status is FitStatus.TOO_FEW_POINTS
+        assert np.isnan(fit.log_likelihood)
+        assert "raise n or lower k" in fit.status.advice
+
+
+def test_data_that_cannot_be_fitted_are_refused():
+    known, n = truth("gmoe-1"), 60_000
+    x, y = np.zeros(n), np.random.default_rng(0).standard_normal(n)
+    with pytest.raises(InputError, match="column 0 of x is constant"):
+        newton(known.family, Sample(x, y), known.params)
+    with pytest.raises(InputError, match="column 0 of x is constant"):
+        best_of(known.family, Sample(x, y), starts.data(1), np.random.default_rng)
+    data = known.params.sample(100, np.random.default_rng(0))
+    with pytest.raises(InputError, match="weights: smallest -1"):
+        newton(known.family, data, known.params, weights=-np.ones(100))
+    for options in ({"radius": -1.0}, {"corrector_steps": -3}, {"min_eigenvalue": -1.0}):
+        with pytest.raises(InputError, match=next(iter(options))):
+            NewtonOptions(**options)
+
+
 def test_running_out_of_iterations_is_a_status():
     known = truth("gmoe-1")
     data = known.params.sample(1000, np.random.default_rng(0))
@@ -139,6 +165,8 @@ def test_running_out_of_iterations_is_a_status():
     )
     assert fit.status is FitStatus.NOT_CERTIFIED
     assert not fit.certified
+    assert len(fit.history["log_likelihood"]) == 2
+    assert fit.history["log_likelihood"][-1] == fit.log_likelihood
 
 
 def test_bad_options_and_starts_are_refused():

@@ -1,9 +1,22 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from cases import FAMILIES, member
 from numpy.testing import assert_allclose, assert_array_equal
 
-from moe_prompts import GaussianGatedFamily, InputError, Sample, SearchOptions, best_of, sample, starts, truth
+from moe_prompts import (
+    FitStatus,
+    GaussianGatedFamily,
+    InputError,
+    Sample,
+    SearchOptions,
+    best_of,
+    sample,
+    starts,
+    truth,
+)
+from moe_prompts.estimators import search
 from moe_prompts.estimators.compression import compress
 
 
@@ -84,16 +97,22 @@ class TestSearch:
         assert found.best.certified
         assert_allclose(found.best.log_likelihood, found.best.value.log_density(*data).sum(), rtol=1e-10)
 
-    def test_more_starts_are_tried_while_none_is_certified(self):
-        """Ten copies of one point attract most starts of two atoms; a start that leaves them alone ends certified."""
-        x, y = np.random.default_rng(0).standard_normal((2, 200, 1))
-        x[:10], y[:10] = 6, 6
-        family = GaussianGatedFamily(1, 1, 2)
-        without = best_of(family, Sample(x, y), starts.data(2), generator, SearchOptions(rescues=0))
-        assert not without.best.certified
-        assert "sd" in without.best.detail
-        assert without.starts == 2
-        assert best_of(family, Sample(x, y), starts.data(2), generator, SearchOptions(rescues=3)).starts == 5
+    @pytest.mark.parametrize(("failures", "tried"), [(0, 2), (2, 3), (4, 5), (9, 6)])
+    def test_further_starts_are_tried_until_one_is_certified(self, monkeypatch, failures, tried):
+        """The first climbs are made to collapse: two starts, then up to four rescues, one at a time."""
+        calls = []
+
+        def climb(passes, start, options):
+            calls.append(start)
+            fit = search_climb(passes, start, options)
+            return replace(fit, status=FitStatus.COLLAPSED) if len(calls) <= failures else fit
+
+        search_climb = search.climb
+        monkeypatch.setattr(search, "climb", climb)
+        known = truth("prompts-fixed")
+        found = best_of(known.family, sample("prompts-fixed", 1000, 0), starts.data(2), generator)
+        assert found.starts == len(calls) == tried
+        assert found.best.certified == (failures < 6)
 
     def test_options_are_checked(self):
         with pytest.raises(InputError, match="first_stage = 0"):

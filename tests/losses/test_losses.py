@@ -58,6 +58,13 @@ def test_loss_by_hand():
     assert_allclose(errors.split_lengths()["A"], (0.2 * 0.1**2) ** 0.5)
 
 
+def test_frozen_atoms_are_not_errors():
+    known = truth("prompts-adaptive").params
+    both_in_one = known.atoms([0, 0, 2, 3])
+    assert np.isnan(voronoi_errors(both_in_one, known, n_frozen=2).singleton_error)
+    assert voronoi_errors(both_in_one, known).singleton_error == 0
+
+
 def test_variants_differ_only_in_the_slope_of_large_cells():
     params = truth("gmoe-2").params  # c*_1 = 0
     fitted = published_perturbation(params, (0, 0, 0, 1, 2))
@@ -126,6 +133,24 @@ class TestPrediction:
             b = GaussianGatedMoE.univariate([1.0], [0.0], [1.0], [0.5], [shift], [0.3])
             affinity_complement = -np.expm1(-(shift**2) / (8 * 0.3))
             assert_allclose(Evaluation(a).hellinger(b), np.sqrt(affinity_complement), rtol=0.01)  # Sobol, about 1 %
+
+    def test_hellinger_of_large_distances(self):
+        """Mass of the fit far from the truth counts; a spike of small mass on a node does not blow up."""
+        a = GaussianGatedMoE.univariate([1.0], [0.0], [1.0], [0.5], [0.0], [0.3])
+        quadrature = Evaluation(a)
+        far = GaussianGatedMoE.univariate([1.0], [1e3], [1.0], [0.5], [0.0], [0.3])
+        assert_allclose(quadrature.hellinger(far), 1)
+        shift = 2.0
+        beside = GaussianGatedMoE.univariate([1.0], [0.0], [1.0], [0.5], [shift], [0.3])
+        assert_allclose(quadrature.hellinger(beside), np.sqrt(-np.expm1(-(shift**2) / (8 * 0.3))), rtol=0.01)
+        x, y = quadrature.x[0, 0], quadrature.y[0, 0]
+        spike = GaussianGatedMoE.univariate([0.999, 0.001], [0, x], [1, 1e-8], [0.5, 0], [0, y], [0.3, 1e-8])
+        # at most sqrt(1e-3) = .032; the quadrature adds the weight of the node, 1 / 4096
+        assert quadrature.hellinger(spike) < 0.06
+
+    def test_another_shape_is_refused(self):
+        with pytest.raises(InputError, match="the fit has d = 2, l = 1; the truth has d = 1, l = 1"):
+            Evaluation(truth("gmoe-1").params).excess_risk(truth("gmoe-3").params)
 
     def test_errors_vanish_at_the_truth(self):
         known = truth("prompts-adaptive").params

@@ -151,6 +151,9 @@ def test_parameters_cannot_be_changed_in_place():
             lambda: FAMILIES["affine"].project(member(FAMILIES["affine, d = 2"], 0)),
             "start has 2 atoms with d = 2",
         ),
+        (lambda: member(FAMILIES["affine, d = 2"], 0).regression([[0.0]]), r"x has shape \(1, 1\); expected \(n, 2\)"),
+        (lambda: member(FAMILIES["affine"], 0).regression([[np.nan]]), "x has NaN"),
+        (lambda: member(FAMILIES["affine, l = 2"], 0).log_density(np.zeros(5), np.zeros(5)), r"y has shape \(5, 1\)"),
         (lambda: GaussianGatedMoE.from_joint([1.0], [[0.0, 0.0]], [[[1.0]]], 1), "from_joint"),
     ],
 )

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 
 from moe_prompts import InputError, run_study
-from moe_prompts.study import gaussian
+from moe_prompts.study import gaussian, store
 from moe_prompts.study.executors import Joblib
 from moe_prompts.study.gaussian import GaussianCell, gaussian_study, run_cell
 from moe_prompts.study.grid import Study
@@ -72,13 +72,13 @@ def test_sigkill_and_resume_complete_to_the_identical_table(tmp_path):
 def test_interrupt_says_how_to_go_on(tmp_path):
     command = [sys.executable, str(SCRIPT), "--n", "1e5", "--workers", "1", "--out", str(tmp_path / "run")]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-    while not (tmp_path / "run" / "meta.json").exists():
+    while not (tmp_path / "run" / "meta.json").exists() and process.poll() is None:
         time.sleep(0.02)
     time.sleep(0.5)
     process.send_signal(signal.SIGINT)
     _, error = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert "repeat the command with --out and --resume" in error
+    assert f"repeat the command with --out {tmp_path / 'run'} --resume" in error
     assert "Traceback" not in error
 
 
@@ -101,6 +101,17 @@ def test_a_run_may_grow_in_its_own_folder(baseline, tmp_path):
     grown = run_study(small(), tmp_path, resume=True, progress=False)
     pd.testing.assert_frame_equal(grown, baseline[0])
     assert (tmp_path / "results.parquet").read_bytes() == baseline[1]
+    with pytest.raises(InputError, match="a run may grow, not shrink"):
+        run_study(small(replicates=8), tmp_path, resume=True, progress=False)
+    with pytest.raises(InputError, match="finished fits that this grid leaves out"):
+        run_study(small(ks=[2]), tmp_path, resume=True, progress=False)
+
+
+def test_a_run_by_other_versions_is_not_mixed_in(tmp_path, monkeypatch):
+    run_study(small(replicates=1, sizes=[300]), tmp_path, progress=False)
+    monkeypatch.setattr(store.metadata, "version", lambda name: "0.0")
+    with pytest.raises(InputError, match=r"holds another study \(versions"):
+        run_study(small(replicates=1, sizes=[300]), tmp_path, resume=True, progress=False)
 
 
 def test_every_kind_and_k_sees_the_same_data(monkeypatch):
@@ -112,7 +123,7 @@ def test_every_kind_and_k_sees_the_same_data(monkeypatch):
         seen.append((float(data.x.sum()), float(data.y.sum())))
         return data
 
-    monkeypatch.setattr(gaussian, "_data", lambda name, n, entropy, replicate: spy(name, n, entropy, replicate))
+    monkeypatch.setattr(gaussian, "_data", spy)
     for kind in ("fixed", "adaptive", "adaptive:tied"):
         for k in (2, 3):
             run_cell(GaussianCell("prompts-adaptive", kind, k, 400, "data", 1), (5,), 1)
