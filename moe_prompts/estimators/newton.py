@@ -105,7 +105,8 @@ def newton(
 
     ``weights`` (n,) count each point that many times; a quadrature of the truth gives the population fit.
     history: ``log_likelihood``, ``gap_nats`` and ``relative_lmin`` at each accepted point.
-    Source: algorithm and settings measured in docs/sharp_bits.md.
+    Source: trust region of Moré and Sorensen (1983) on the exact Hessian by the missing-information identity of Louis
+    (1982); ``experiments/benchmark.py`` measures cost and reliability.
     """
     options = options or NewtonOptions()
     check_multiplicities(weights)
@@ -133,9 +134,10 @@ def finish(full: DataPasses, rough: FitResult, start: GaussianGatedMoE, options:
     """From where the climb of the compressed data ended, on the data; from ``start`` where the two disagree there."""
     spent = {f"compressed_{name}": count for name, count in rough.passes.items()}
     if rough.status is FitStatus.COLLAPSED and options.min_eigenvalue >= RESOLUTION**2:
-        # the same guards hold on the data: one pass there instead of the same rejections again
+        # the same guards hold on the data: one trial there instead of the same rejections again
         fit = climb(full, rough.value, replace(options, em_warmup=0, max_iterations=1))
-        fit = replace(fit, status=FitStatus.COLLAPSED, detail=rough.detail)
+        if not fit.certified:
+            fit = replace(fit, status=FitStatus.COLLAPSED, detail=rough.detail)
         return replace(fit, passes=fit.passes | spent)
     fit = climb(full, rough.value, replace(options, em_warmup=0))
     first = fit.history["log_likelihood"][:1]
