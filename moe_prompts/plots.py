@@ -59,14 +59,14 @@ def draw_risk(ax: Axes, results: pd.DataFrame, entropy: int) -> None:
     """Prediction risk against n for one prompt truth."""
     draw_levels(ax, results, RISK, entropy)
     ax.set_ylabel(r"risk $E|\hat m-m^*|^2\ /\ E|m^*|^2$")
-    ax.set_title(f"{results['truth'].iloc[0]}: truth made of {results['truth_kind'].iloc[0]} prompts")
+    ax.set_title(f"{results['truth'].iloc[0]} ({results['truth_kind'].iloc[0]} truth)")
 
 
 def draw_loss(ax: Axes, results: pd.DataFrame, entropy: int) -> None:
     """Parameter loss D against n for one truth."""
     draw_levels(ax, results, LOSS, entropy)
     ax.set_ylabel("parameter loss D (Voronoi)")
-    ax.set_title(f"{results['truth'].iloc[0]}: parameters, {results['start'].iloc[0].replace('_', ' ')} start")
+    ax.set_title(f"{results['truth'].iloc[0]}, start {results['start'].iloc[0].replace('_', ' ')}")
 
 
 def draw_guide(ax: Axes, exponent: float, label: str) -> None:

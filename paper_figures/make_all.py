@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import random_truths
 import sample_efficiency
 
 from moe_prompts import cli
 
-FIGURES = (sample_efficiency.draw,)
+FIGURES = (sample_efficiency.draw, random_truths.draw)
 
 
 def main(to: Path = Path(__file__).parent) -> None:

@@ -17,15 +17,15 @@ HERE = Path(__file__).parent
 COMMITTED = HERE / "data" / "sample_efficiency"
 
 
-def draw(run: Path = COMMITTED, to: Path = HERE) -> list[Path]:
-    """The figure of the run in ``run`` as PDF and PNG in ``to``."""
+def draw(run: Path = COMMITTED, to: Path = HERE, name: str = "sample_efficiency") -> list[Path]:
+    """The figure of the run in ``run`` as PDF and PNG called ``name`` in ``to``."""
     if not (run / "results.parquet").exists():
         raise InputError(
             f"{run} has no results.parquet; expected the folder of a finished experiments/sample_efficiency.py run"
         )
     entropy = json.loads((run / "meta.json").read_text(encoding="utf-8"))["identity"]["entropy"]
     figure = plots.sample_efficiency_figure(pd.read_parquet(run / "results.parquet"), entropy)
-    return plots.save(figure, to, "sample_efficiency")
+    return plots.save(figure, to, name)
 
 
 def main() -> None:
