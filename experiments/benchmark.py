@@ -1,6 +1,6 @@
 """What things cost here: passes, certified fits, reliability, memory. Ratios are taken within one run.
 
-python experiments/benchmark.py            all, about 15 minutes on 2 cores
+python experiments/benchmark.py            all, about 20 minutes on 2 cores
 python experiments/benchmark.py --only passes,memory
 """
 

@@ -38,7 +38,7 @@ class EMOptions:
 
 
 class CollapseError(ArithmeticError):
-    """An M-step met an atom beyond the guards; carried to the status of the fit."""
+    """An atom beyond the guards, or without information of its own; carried to the status of the fit."""
 
 
 def m_step(passes: DataPasses, S: np.ndarray) -> GaussianGatedMoE:
@@ -53,7 +53,7 @@ def m_step(passes: DataPasses, S: np.ndarray) -> GaussianGatedMoE:
     moments = passes.monomials.second_moments(S) / counts[:, None, None]
     mean = moments[:, 0, 1:]
     cov = moments[:, 1:, 1:] - mean[:, :, None] * mean[:, None, :]
-    # Constant experts and tied gates only raise an atom's spread, so the free covariance is the one to guard.
+    # The atom's own covariance, before a constant expert or a tied gate spreads it: it shows a collapse first.
     if np.linalg.eigvalsh(cov)[:, 0].min() < passes.min_eigenvalue:
         raise CollapseError(f"an atom is narrower than the guard of {passes.min_eigenvalue**0.5:.1g} sd")
     yy, yx, xx = cov[:, :l, :l], cov[:, :l, l:], cov[:, l:, l:]
@@ -101,17 +101,18 @@ def em(
     while sample.n >= chart.p:
         theta = chart.theta_of(params)
         W, log_frozen_mass = chart.coefficients(chart.atoms(theta))
-        if iteration == options.max_iterations or (options.certify and iteration == next_check):
-            log_likelihood, certificate = certify(passes, chart, theta)
-            next_check = max(next_check + 1, int(1.15 * next_check))
-            done = certificate.holds(options.gap_tolerance)
-            if done or iteration == options.max_iterations:
-                status = FitStatus.CERTIFIED if done else FitStatus.NOT_CERTIFIED
-                history.append(log_likelihood)
-                break
-        log_likelihood, S = passes.e1(W, log_frozen_mass)
-        history.append(log_likelihood)
         try:
+            if iteration == options.max_iterations or (options.certify and iteration == next_check):
+                log_likelihood, spectrum = evaluate(passes, chart, theta)
+                certificate = spectrum.certificate
+                next_check = max(next_check + 1, int(1.15 * next_check))
+                done = certificate.holds(options.gap_tolerance)
+                if done or iteration == options.max_iterations:
+                    status = FitStatus.CERTIFIED if done else FitStatus.NOT_CERTIFIED
+                    history.append(log_likelihood)
+                    break
+            log_likelihood, S = passes.e1(W, log_frozen_mass)
+            history.append(log_likelihood)
             params = m_step(passes, S)
         except CollapseError as error:
             detail = str(error)
@@ -131,12 +132,20 @@ def em(
     )
 
 
-def certify(passes: DataPasses, chart: Chart, theta: np.ndarray) -> tuple[float, Certificate]:
-    """Log-likelihood (standardised) and the certificate at ``theta``, by one pass with exact curvature."""
+def evaluate(passes: DataPasses, chart: Chart, theta: np.ndarray) -> tuple[float, Spectrum]:
+    """Log-likelihood (standardised) and spectrum at ``theta``, by one pass with exact curvature.
+
+    Raises ``CollapseError`` beyond the guards: near an atom that explains nothing a certificate would mean nothing.
+    """
     atoms = chart.atoms(theta)
-    W, log_frozen_mass = chart.coefficients(atoms)
-    log_likelihood, S, Q = passes.e2(W, log_frozen_mass)
-    return log_likelihood, Spectrum.of(*chart.curvature(atoms, S, Q, passes.total)).certificate
+    R, _ = chart.factors(atoms)
+    # the smallest eigenvalue of Sigma is one over the squared largest singular value of R
+    if not np.isfinite(R).all() or np.linalg.norm(R, 2, axis=(1, 2)).max() ** 2 > 1 / passes.min_eigenvalue:
+        raise CollapseError(f"an atom is narrower than the guard of {passes.min_eigenvalue**0.5:.1g} sd")
+    log_likelihood, S, Q = passes.e2(*chart.coefficients(atoms))
+    if not np.isfinite(log_likelihood) or S[:, 0].min() < MIN_POINTS:
+        raise CollapseError(f"an atom explains {S[:, 0].min():.3g} points")
+    return log_likelihood, Spectrum.of(*chart.curvature(atoms, S, Q, passes.total))
 
 
 @dataclass(frozen=True)
@@ -153,7 +162,10 @@ class Spectrum:
 
     @classmethod
     def of(cls, gradient: np.ndarray, hessian: np.ndarray, information: np.ndarray) -> Spectrum:
-        root = np.linalg.cholesky(information)
+        try:
+            root = np.linalg.cholesky(information)
+        except np.linalg.LinAlgError as error:
+            raise CollapseError("the complete-data information is singular") from error
         half = np.linalg.solve(root, hessian)
         inner = np.linalg.solve(root, half.T)
         values, vectors = np.linalg.eigh((inner + inner.T) / 2)

@@ -18,8 +18,8 @@ from scipy.optimize import brentq
 from moe_prompts.errors import InputError
 from moe_prompts.estimators.chart import Chart
 from moe_prompts.estimators.compression import RESOLUTION, WORTHWHILE, compressed_once
-from moe_prompts.estimators.em import CollapseError, Spectrum, m_step
-from moe_prompts.estimators.moments import MIN_EIGENVALUE, MIN_POINTS, DataPasses, check_multiplicities
+from moe_prompts.estimators.em import CollapseError, Spectrum, evaluate, m_step
+from moe_prompts.estimators.moments import MIN_EIGENVALUE, DataPasses, check_multiplicities
 from moe_prompts.estimators.result import GAP_TOLERANCE, NO_CERTIFICATE, Certificate, FitResult, FitStatus
 from moe_prompts.models.gaussian_gated import GaussianGatedFamily, GaussianGatedMoE, Sample
 
@@ -77,20 +77,7 @@ class _Climb:
         return theta
 
     def evaluate(self, theta: np.ndarray) -> tuple[float, Spectrum]:
-        """Log-likelihood and spectrum; raises ``CollapseError`` beyond the guards."""
-        atoms = self.chart.atoms(theta)
-        R, _ = self.chart.factors(atoms)
-        # the smallest eigenvalue of Sigma is one over the squared largest singular value of R
-        if not np.isfinite(R).all() or np.linalg.norm(R, 2, axis=(1, 2)).max() ** 2 > 1 / self.passes.min_eigenvalue:
-            raise CollapseError(f"an atom is narrower than the guard of {self.passes.min_eigenvalue**0.5:.1g} sd")
-        W, log_frozen_mass = self.chart.coefficients(atoms)
-        log_likelihood, S, Q = self.passes.e2(W, log_frozen_mass)
-        if not np.isfinite(log_likelihood) or S[:, 0].min() < MIN_POINTS:
-            raise CollapseError(f"an atom explains {S[:, 0].min():.3g} points")
-        try:
-            return log_likelihood, Spectrum.of(*self.chart.curvature(atoms, S, Q, self.passes.total))
-        except np.linalg.LinAlgError as error:
-            raise CollapseError("the complete-data information is singular") from error
+        return evaluate(self.passes, self.chart, theta)
 
 
 def newton(

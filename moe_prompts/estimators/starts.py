@@ -37,7 +37,7 @@ class NearTruth:
 
     Labels of the k atoms are uniform over the true free atoms until all appear; pi = pi_true / (atoms with that label);
     c, A, b + N(0, (.005 n^-.083)^2) per entry; Gamma, nu + diag |N(0, (.0005 n^-.25)^2)|.
-    Source: arXiv 2305.07572, section 4, and its code.
+    Source: the simulations of arXiv 2305.07572.
     """
 
     truth: GaussianGatedMoE

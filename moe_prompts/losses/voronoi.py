@@ -9,7 +9,7 @@ holds m atoms is measured with powers of rbar(m) = 2 m, since m atoms can hide m
 Published type I (all c* != 0) has a = 2; type II has a = r/2 in cells with c* = 0; the intrinsic loss has a = r/2 in
 every cell (derived in this project: the split into types is not intrinsic).
 
-Source: arXiv 2305.07572, equations (6) and (11); rbar from Ho and Nguyen, Annals of Statistics 2016.
+Source: arXiv 2305.07572 (losses of type I and II); rbar(2) and rbar(3) from Ho and Nguyen, Annals of Statistics 2016.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Variant = Literal["type1", "type2", "intrinsic"]
 
 
 def rbar(m: int) -> int:
-    """The smallest order at which m atoms stop cancelling: 2 m for m >= 2, and 1 for one atom."""
+    """The smallest order at which m atoms stop cancelling: 2 m for m >= 2 (published for m = 2, 3), 1 for one atom."""
     return 1 if m == 1 else 2 * m
 
 

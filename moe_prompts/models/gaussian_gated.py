@@ -8,7 +8,7 @@ Read as prompts, an atom with A_k = 0 is a *fixed* prompt (its expert is a const
 an *adaptive* one (its expert is a function of the input). Unconstrained, the model is a full-covariance Gaussian
 mixture of (x, y).
 
-Source: Nguyen, Nguyen, Chen, Ho, arXiv 2305.07572 (AISTATS 2024), equation (1).
+Source: Nguyen et al., arXiv 2305.07572 (AISTATS 2024).
 """
 
 from __future__ import annotations

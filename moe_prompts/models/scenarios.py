@@ -39,7 +39,7 @@ class Truth:
 
 
 def published(model: int) -> Truth:
-    """Models 1 to 4 of the published Gaussian-gated simulations (arXiv 2305.07572, section 4): three affine atoms.
+    """Models 1 to 4 of the published Gaussian-gated simulations (arXiv 2305.07572): three affine atoms.
 
     Models 1, 2 have d = 1 and models 3, 4 d = 2 with equal coordinates. Models 1, 3 have every c_k != 0 (type I),
     models 2, 4 have c_1 = 0 (type II).
@@ -61,7 +61,7 @@ def published(model: int) -> Truth:
         intercepts=np.reshape(intercepts, (3, 1)),
         noise_covs=np.reshape(noise, (3, 1, 1)),
     )
-    return Truth(f"gmoe-{model}", params, GaussianGatedFamily(d, 1, 3), "adaptive", "arXiv 2305.07572, section 4")
+    return Truth(f"gmoe-{model}", params, GaussianGatedFamily(d, 1, 3), "adaptive", "arXiv 2305.07572, simulations")
 
 
 def _with_prompts(name: str, kind: str, prompts: GaussianGatedMoE, citation: str) -> Truth:

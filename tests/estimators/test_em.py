@@ -112,6 +112,16 @@ def test_em_flags_a_collapsing_atom():
     assert not fit.certified
 
 
+def test_em_flags_an_atom_that_no_point_needs():
+    """Judged where it starts, an atom far from all data explains none: no certificate, whatever its gradient."""
+    known = truth("gmoe-1").params
+    far = known.rescaled([1e3], [1.0], [0.0], [1.0]).atoms([0]).joined(known, 0.9)
+    data = known.sample(200, np.random.default_rng(0))
+    fit = em(GaussianGatedFamily(1, 1, 4), data, far, EMOptions(max_iterations=0))
+    assert fit.status is FitStatus.COLLAPSED
+    assert fit.detail.startswith("an atom explains")
+
+
 def test_bad_options_are_refused():
     with pytest.raises(InputError, match="max_iterations = -1"):
         EMOptions(max_iterations=-1)
