@@ -15,7 +15,10 @@ from moe_prompts.errors import InputError
 if TYPE_CHECKING:
     import pandas as pd
 
-STUDIES = ("gaussian", "all")
+    from moe_prompts.study.grid import Study
+
+STUDIES = ("gaussian", "attention", "all")
+#: Of Gaussian gates; of attention see ``attention_truths``.
 TRUTHS = {
     "adaptive": ["prompts-adaptive"],
     "fixed": ["prompts-fixed"],
@@ -34,7 +37,7 @@ def parser() -> argparse.ArgumentParser:
         "--n",
         default=None,
         metavar="SIZES",
-        help="1e3..1e6 (log-spaced, see --points) or a list 1e3,1e4 (default 1e3..1e6)",
+        help="1e3..1e6 (log-spaced, see --points) or a list 1e3,1e4 (default 1e3..1e6, for attention alone 1e3..1e7)",
     )
     add("--points", type=cli.positive("sizes"), default=None, help="sizes in a range (default 5)")
     add("--reps", type=cli.positive("replicates"), default=None, help="replicates per size (default 16)")
@@ -42,8 +45,9 @@ def parser() -> argparse.ArgumentParser:
     add(
         "--kinds",
         type=cli.names,
-        default=["fixed", "adaptive"],
-        help="fixed, adaptive, fixed:tied, adaptive:tied",
+        default=None,
+        help="Gaussian gates: fixed, adaptive, fixed:tied, adaptive:tied; attention: fixed, decoupled, adaptive:gelu, "
+        "adaptive:tanh:bias, ... (default: the lines of each study)",
     )
     add(
         "--k",
@@ -55,10 +59,14 @@ def parser() -> argparse.ArgumentParser:
         "--truth",
         choices=sorted(TRUTHS),
         default="both",
-        help="what the true prompts are; random: five unselected draws",
+        help="what the true prompts are; random: draws that nobody selected",
     )
-    add("--start", choices=("near_truth", "data", "random"), default=None,
-        help="where fits begin (default: data; near_truth for the published model)")  # fmt: skip
+    add(
+        "--start",
+        choices=("near_truth", "data", "random"),
+        default=None,
+        help="where fits begin (default: data for Gaussian gates, near_truth for the published model and attention)",
+    )
     add("--workers", type=cli.positive("workers"), default=None, help="processes (default: all cores)")
     add("--seed", type=int, default=0, help="entropy of all data and starts (default 0)")
     add("--out", type=Path, default=None, help="folder of the run (default: a new one under results/)")
@@ -73,58 +81,114 @@ def main() -> None:
         raise InputError(f"unknown study {arguments.study!r}; expected one of {', '.join(STUDIES)}")
     if arguments.resume and arguments.out is None:
         raise InputError("--resume needs --out: the folder of the run to complete")
-    if not arguments.kinds:
+    if arguments.kinds is not None and not arguments.kinds:
         raise InputError("--kinds is empty; expected a list such as fixed,adaptive")
     if arguments.seed < 0:
         raise InputError(f"--seed {arguments.seed}; expected a whole number of at least 0")
     quick = arguments.quick
+    longest = "1e3..1e7" if arguments.study == "attention" else "1e3..1e6"
     sizes = cli.sizes(
-        arguments.n if arguments.n is not None else "1e3..1e4" if quick else "1e3..1e6",
+        arguments.n if arguments.n is not None else "1e3..1e4" if quick else longest,
         arguments.points or (3 if quick else 5),
     )
     out = arguments.out or cli.default_folder("sample_efficiency")
 
     # Heavy imports come after the cheap checks, so that mistakes are answered at once.
     from moe_prompts.study.executors import available_cores, executor_for
-    from moe_prompts.study.gaussian import gaussian_study
-
-    study = gaussian_study(
-        sizes=sizes,
-        replicates=arguments.reps or (8 if quick else 16),
-        entropy=arguments.seed,
-        truths=[*TRUTHS[arguments.truth], PUBLISHED],
-        kinds=arguments.kinds,
-        ks=arguments.k or ([2, 3] if quick else None),
-        start=arguments.start,
-        data_starts=2 if quick else 4,
-    )
+    from moe_prompts.study.grid import joined
     from moe_prompts.study.runner import run_study
 
+    kinds = known_kinds(arguments.kinds, arguments.study)
+    builders = {"gaussian": gaussian, "attention": attention}
+    studies = [builders[name](arguments, sizes, chosen) for name, chosen in kinds.items()]
+    study = studies[0] if len(studies) == 1 else joined("all", studies)
     executor = executor_for(arguments.workers or available_cores())
     with cli.resumable("sample_efficiency.py", out):
         results = run_study(study, out, executor=executor, resume=arguments.resume)
     report(results, study.entropy, out, quick)
 
 
-def report(results: pd.DataFrame, entropy: int, out: Path, quick: bool) -> None:
-    """Print the verdict table and write it with the figure."""
-    from moe_prompts import plots
-    from moe_prompts.study.gaussian import MODEL
-    from moe_prompts.study.store import write_atomically
-    from moe_prompts.study.summary import as_markdown, comparison_lines, status_lines, summarise
+def known_kinds(asked: list[str] | None, study: str) -> dict[str, list[str] | None]:
+    """The kinds for each study that is to run: with ``all`` each takes those that it knows."""
+    from moe_prompts.models.prompt_attention import PromptKind
+    from moe_prompts.study.gaussian import Kind
 
-    summary = summarise(results, MODEL, entropy)
-    table = as_markdown(summary)
-    caution = (
-        ["", "quick run: few replicates over one decade; it shows the way, do not quote its verdicts"] if quick else []
+    check = {"gaussian": Kind, "attention": PromptKind.parse}
+    wanted = list(check) if study == "all" else [study]
+    if asked is None:
+        return dict.fromkeys(wanted)
+    known: dict[str, list[str] | None] = {}
+    for kind in asked:
+        errors = []
+        for name in wanted:
+            try:
+                check[name](kind)
+            except InputError as error:
+                errors.append(f"{name}: {error}")
+            else:
+                known[name] = [*(known.get(name) or []), kind]
+        if len(errors) == len(wanted):
+            raise InputError("; ".join(errors))
+    return {name: known[name] for name in wanted if name in known}
+
+
+def gaussian(arguments: argparse.Namespace, sizes: list[int], kinds: list[str] | None) -> Study:
+    from moe_prompts.study.gaussian import gaussian_study
+
+    quick = arguments.quick
+    return gaussian_study(
+        sizes=sizes,
+        replicates=arguments.reps or (8 if quick else 16),
+        entropy=arguments.seed,
+        truths=[*TRUTHS[arguments.truth], PUBLISHED],
+        kinds=kinds or ["fixed", "adaptive"],
+        ks=arguments.k or ([2, 3] if quick else None),
+        start=arguments.start,
+        data_starts=2 if quick else 4,
     )
-    text = "\n".join([table, "", *comparison_lines(results, entropy), "", *status_lines(results), *caution])
+
+
+def attention(arguments: argparse.Namespace, sizes: list[int], kinds: list[str] | None) -> Study:
+    from moe_prompts.study.attention import LINES, QUICK_LINES, RANDOM_TRUTHS, attention_study
+
+    lines = QUICK_LINES if arguments.quick else LINES
+    adaptive = tuple(name for name in lines if not name.startswith(("attention-fixed", "attention-decoupled")))
+    truths = {
+        "adaptive": adaptive,
+        "fixed": tuple(name for name in lines if name.startswith("attention-fixed")),
+        "both": tuple(lines),
+        "random": RANDOM_TRUTHS,
+    }
+    # Without regions of data to start from, "data" is a choice of Gaussian gates only.
+    start = None if arguments.start == "data" and arguments.study == "all" else arguments.start
+    return attention_study(
+        sizes=sizes,
+        replicates=arguments.reps or (8 if arguments.quick else 16),
+        entropy=arguments.seed,
+        truths=truths[arguments.truth],
+        lines=lines,
+        kinds=kinds,
+        ks=arguments.k,
+        start=start,
+    )
+
+
+def report(results: pd.DataFrame, entropy: int, out: Path, quick: bool) -> None:
+    """Print the verdict tables and write them with the figures."""
+    from moe_prompts import plots
+    from moe_prompts.study.report import report_of
+    from moe_prompts.study.store import write_atomically
+
+    text, summary = report_of(results, entropy)
+    if quick:
+        text += "\n\nquick run: few replicates over one decade; it shows the way, do not quote its verdicts"
     print(text)
     write_atomically(out / "summary.md", (text + "\n").encode())
     write_atomically(out / "summary.json", summary.to_json(orient="records", indent=2).encode())
-    figures = plots.save(plots.sample_efficiency_figure(results, entropy), out, "sample_efficiency")
-    print(f"\nresults   {out / 'results.parquet'} ({len(results)} fits), summary.md, summary.json, meta.json")
-    print(f"figure    {figures[0]} and {figures[1].name}")
+    print(f"\nresults   {out / 'results.parquet'} ({len(results)} rows), summary.md, summary.json, meta.json")
+    for name, figure in plots.figures(results, entropy).items():
+        paths = plots.save(figure, out, name)
+        print(f"figure    {paths[0]} and {paths[1].name}")
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ _PUBLIC = {
     "InputError": "errors",
     "GaussianGatedMoE": "models.gaussian_gated",
     "GaussianGatedFamily": "models.gaussian_gated",
-    "Sample": "models.gaussian_gated",
+    "Sample": "models.data",
     "Truth": "models.scenarios",
     "TRUTHS": "models.scenarios",
     "truth": "models.scenarios",

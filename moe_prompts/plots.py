@@ -15,15 +15,22 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from moe_prompts.study.attention import FITS, GAPS, PROFILES
+from moe_prompts.study.attention_report import D, profile_of
+from moe_prompts.study.report import GAUSSIAN, of_study
 from moe_prompts.study.summary import LOSS, RISK, Measure, measured_slope
 
 STYLE: dict[Any, Any] = {
     "font.size": 8, "axes.labelsize": 8, "axes.titlesize": 8.5, "legend.fontsize": 7, "axes.spines.top": False,
     "axes.spines.right": False, "pdf.fonttype": 42, "savefig.dpi": 200, "lines.linewidth": 1.2, "lines.markersize": 4,
 }  # fmt: skip
-#: Fixed prompts in blues, adaptive ones in oranges; darker and with other marks for more atoms.
-SHADES = {"fixed": ("Blues", "o^vDP"), "adaptive": ("Oranges", "sX*hp")}
+#: Fixed prompts in blues, adaptive ones in oranges, decoupled ones in greens; darker and with other marks for more
+#: atoms.
+SHADES = {"fixed": ("Blues", "o^vDP"), "adaptive": ("Oranges", "sX*hp"), "decoupled": ("Greens", "<>8Hd")}
+#: One colour and mark for each truth of the attention study, where kinds are told apart rather than numbers of prompts.
+TRUTH_STYLES = ("o", "<", "s", "X", "*", "h", "P", "D")
 COLUMNS = 3  # panels in a row
+PROFILE_FLOOR = 1e-9  # where vanishing profiles are drawn
 
 
 def _line_style(kind: str, rank: int, count: int) -> dict:
@@ -69,13 +76,15 @@ def draw_loss(ax: Axes, results: pd.DataFrame, entropy: int) -> None:
     ax.set_title(f"{results['truth'].iloc[0]}, start {results['start'].iloc[0].replace('_', ' ')}")
 
 
-def draw_guide(ax: Axes, exponent: float, label: str) -> None:
-    """A thin dotted line of a predicted slope through the centre of the panel."""
+def draw_guide(ax: Axes, exponent: float, label: str, linestyle: str = ":") -> None:
+    """A thin line of a predicted slope through the centre of the panel."""
     low, high = ax.get_xlim()
     bottom, top = ax.get_ylim()
     at_low = np.sqrt(bottom * top) * (high / low) ** (-exponent / 2)
     ends = np.array([low, high])
-    ax.plot(ends, at_low * (ends / low) ** exponent, color="0.5", linewidth=0.9, linestyle=":", zorder=0, label=label)
+    ax.plot(
+        ends, at_low * (ends / low) ** exponent, color="0.5", linewidth=0.9, linestyle=linestyle, zorder=0, label=label
+    )
     ax.set_xlim(low, high)
     ax.set_ylim(bottom, top)
 
@@ -113,6 +122,122 @@ def sample_efficiency_figure(results: pd.DataFrame, entropy: int) -> Figure:
         for ax in axes[count:]:
             ax.remove()
     return figure
+
+
+def attention_figure(results: pd.DataFrame, entropy: int) -> Figure:
+    """Prediction risk of every kind of prompt on an adaptive truth, parameter loss of each truth's own kind with one
+    prompt
+    too many, and noise-free profiles: dashed exact, solid with one prompt too many."""
+    with plt.rc_context(STYLE):
+        figure, (risk, loss, profiles) = plt.subplots(1, 3, figsize=(9.9, 4.4), layout="constrained")
+        draw_attention_risk(risk, results, entropy)
+        draw_attention_loss(loss, results, entropy)
+        draw_profiles(profiles, results)
+        for ax in (risk, loss, profiles):
+            ax.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2, handlelength=2.2)
+    return figure
+
+
+def draw_attention_risk(ax: Axes, results: pd.DataFrame, entropy: int) -> None:
+    """Of the first truth that other kinds than its own are fitted to, an adaptive one if there is."""
+    fits = results[results["study"] == FITS]
+    several = [name for name, rows in fits.groupby("truth", sort=False) if rows["kind"].nunique() > 1] or [
+        fits["truth"].iloc[0]
+    ]
+    chosen = next(
+        (name for name in several if fits.loc[fits["truth"] == name, "truth_kind"].iloc[0].startswith("adaptive")),
+        several[0],
+    )
+    rows = fits[fits["truth"] == chosen]
+    draw_levels(ax, rows, RISK, entropy)
+    draw_guide(ax, -1.0, r"slope $n^{-1}$")
+    ax.set_ylabel(r"risk $E|\hat f-f^*|^2\ /\ E|f^*|^2$")
+    ax.set_title(f"{chosen}: prediction risk")
+
+
+def draw_attention_loss(ax: Axes, results: pd.DataFrame, entropy: int) -> None:
+    """D of the fits with one prompt too many: mean over data sets, which runaways move, with the 90 % interval."""
+    fits = results[(results["study"] == FITS) & (results["cell_sizes"] == "over")]
+    fits = fits[fits["k"] == fits["k_true"] + 1]
+    for place, (truth, rows) in enumerate(fits.groupby("truth", sort=False)):
+        found = measured_slope(rows, D, "grid", entropy, "mean")
+        if len(found.n):
+            bars = np.abs(found.band.T - found.level)
+            ax.errorbar(
+                found.n * 1.03**place,
+                found.level,
+                yerr=bars,
+                label=str(truth).removeprefix("attention-"),
+                capsize=1.2,
+                elinewidth=0.7,
+                **_truth_style(place),
+            )
+    ax.set_xscale("log")
+    ax.set_yscale("log")
+    draw_guide(ax, -0.5, r"slope $n^{-1/2}$")
+    draw_guide(ax, -0.25, r"slope $n^{-1/4}$", "-.")
+    ax.set_xlabel("number of pairs n")
+    ax.set_ylabel("parameter loss D (Voronoi), mean")
+    ax.set_title("one prompt too many: parameters")
+
+
+def draw_profiles(ax: Axes, results: pd.DataFrame) -> None:
+    """Least error without noise against the spread held; profiles that vanish stand on the floor of the panel."""
+    profiles = results[results["study"] == PROFILES]
+    for place, truth in enumerate(profiles["truth"].unique()):
+        style, name = _truth_style(place), truth.removeprefix("attention-")
+        exact, over = profile_of(results, truth, 0), profile_of(results, truth, 1)
+        ax.plot(exact.eps, exact.value, linestyle="--", linewidth=0.7, color=style["color"])
+        ax.plot(
+            over.eps, np.maximum(over.value, PROFILE_FLOOR), label=f"{name} (0)" if over.vanishes else name, **style
+        )
+    ax.set_xscale("log")
+    ax.set_yscale("log")
+    draw_guide(ax, 1.0, "exponent 1")
+    draw_guide(ax, 2.0, "exponent 2", "-.")
+    ax.set_ylim(PROFILE_FLOOR / 2, None)
+    ax.set_xlabel("distance or spread held, eps")
+    ax.set_ylabel(r"least $\|f-f^*\|$ without noise")
+    ax.set_title("noise-free profiles (dashed: exact)")
+
+
+def _truth_style(place: int) -> dict:
+    return {"color": plt.get_cmap("tab10")(place % 10), "marker": TRUTH_STYLES[place % len(TRUTH_STYLES)]}
+
+
+def draw_gaps(ax: Axes, results: pd.DataFrame) -> None:
+    """Mean nats lost by holding a split, against n, with the range over data sets."""
+    gaps = results[results["study"] == GAPS]
+    for place, (truth, rows) in enumerate(gaps.groupby("truth", sort=False)):
+        by_n = rows.groupby("n")["gap"]
+        mean, low, high = by_n.mean(), by_n.min(), by_n.max()
+        bars = np.abs(np.array([low, high]) - mean.to_numpy())
+        style = _truth_style(place)
+        ax.errorbar(
+            mean.index * 1.03**place,
+            mean,
+            yerr=bars,
+            label=str(truth).removeprefix("attention-"),
+            capsize=1.2,
+            elinewidth=0.7,
+            **style,
+        )
+    ax.set_xscale("log")
+    ax.set_yscale("symlog", linthresh=1)
+    ax.set_xlabel("number of pairs n")
+    ax.set_ylabel("nats lost by holding the split")
+    ax.set_title("likelihood gap of a split")
+
+
+def figures(results: pd.DataFrame, entropy: int) -> dict[str, Figure]:
+    """Of each study in the results, by the name of its file."""
+    drawn = {}
+    gated, attention = of_study(results, GAUSSIAN), of_study(results, FITS)
+    if len(attention):
+        drawn["attention"] = attention_figure(attention, entropy)
+    if len(gated):
+        drawn["sample_efficiency"] = sample_efficiency_figure(gated, entropy)
+    return drawn
 
 
 def save(figure: Figure, folder: Path, name: str) -> list[Path]:

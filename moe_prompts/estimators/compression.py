@@ -14,7 +14,7 @@ import numpy as np
 from numpy.polynomial import chebyshev
 
 from moe_prompts.errors import InputError
-from moe_prompts.models.gaussian_gated import Sample
+from moe_prompts.models.data import Sample
 
 #: Cell width in standard deviations of the data, and nodes per coordinate of a cell.
 CELL, NODES = 0.15, 8

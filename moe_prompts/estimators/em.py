@@ -18,7 +18,8 @@ from moe_prompts.errors import InputError
 from moe_prompts.estimators.chart import Chart
 from moe_prompts.estimators.moments import MIN_POINTS, DataPasses, check_multiplicities
 from moe_prompts.estimators.result import GAP_TOLERANCE, NO_CERTIFICATE, Certificate, FitResult, FitStatus
-from moe_prompts.models.gaussian_gated import GaussianGatedFamily, GaussianGatedMoE, Sample
+from moe_prompts.models.data import Sample
+from moe_prompts.models.gaussian_gated import GaussianGatedFamily, GaussianGatedMoE
 
 
 @dataclass(frozen=True)

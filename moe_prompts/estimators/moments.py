@@ -20,7 +20,8 @@ from itertools import combinations_with_replacement
 import numpy as np
 
 from moe_prompts.errors import InputError
-from moe_prompts.models.gaussian_gated import LOG_2PI, GaussianGatedFamily, GaussianGatedMoE, Sample
+from moe_prompts.models.data import Sample
+from moe_prompts.models.gaussian_gated import LOG_2PI, GaussianGatedFamily, GaussianGatedMoE
 
 #: Guards in standardised units: an atom must explain at least this many points, and its joint covariance must have at
 #: least this smallest eigenvalue. Beyond them the likelihood is unbounded and a "maximum" means nothing.

@@ -21,7 +21,8 @@ from moe_prompts.estimators.compression import RESOLUTION, WORTHWHILE, compresse
 from moe_prompts.estimators.em import CollapseError, Spectrum, evaluate, m_step
 from moe_prompts.estimators.moments import MIN_EIGENVALUE, DataPasses, check_multiplicities
 from moe_prompts.estimators.result import GAP_TOLERANCE, NO_CERTIFICATE, Certificate, FitResult, FitStatus
-from moe_prompts.models.gaussian_gated import GaussianGatedFamily, GaussianGatedMoE, Sample
+from moe_prompts.models.data import Sample
+from moe_prompts.models.gaussian_gated import GaussianGatedFamily, GaussianGatedMoE
 
 
 @dataclass(frozen=True)

@@ -71,3 +71,12 @@ class FitResult:
     @property
     def certified(self) -> bool:
         return self.status is FitStatus.CERTIFIED
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """``best`` fit on all the data; ``starts`` how many were tried; ``share`` of them whose path ended on ``best``."""
+
+    best: FitResult
+    starts: int
+    share: float

@@ -16,9 +16,10 @@ from moe_prompts.errors import InputError
 from moe_prompts.estimators.compression import RESOLUTION
 from moe_prompts.estimators.moments import DataPasses, Scale
 from moe_prompts.estimators.newton import NewtonOptions, climb, compressed, finish, newton
-from moe_prompts.estimators.result import FitResult
+from moe_prompts.estimators.result import FitResult, SearchResult
 from moe_prompts.estimators.starts import Start
-from moe_prompts.models.gaussian_gated import GaussianGatedFamily, GaussianGatedMoE, Sample
+from moe_prompts.models.data import Sample
+from moe_prompts.models.gaussian_gated import GaussianGatedFamily, GaussianGatedMoE
 
 #: Paths that end within this many nats of each other on the same data count as one summit.
 SAME_SUMMIT = 1e-3
@@ -47,15 +48,6 @@ class SearchOptions:
                 f"SearchOptions: first_stage = {self.first_stage}, finalists = {self.finalists}, rescues = "
                 f"{self.rescues}; expected >= 1, >= 1 and >= 0"
             )
-
-
-@dataclass(frozen=True)
-class SearchResult:
-    """``best`` fit on all the data; ``starts`` how many were tried; ``share`` of them whose path ended on ``best``."""
-
-    best: FitResult
-    starts: int
-    share: float
 
 
 def best_of(

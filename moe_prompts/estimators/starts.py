@@ -12,7 +12,8 @@ from typing import Protocol
 import numpy as np
 
 from moe_prompts.errors import InputError
-from moe_prompts.models.gaussian_gated import GaussianGatedFamily, GaussianGatedMoE, Sample
+from moe_prompts.models.data import Sample
+from moe_prompts.models.gaussian_gated import GaussianGatedFamily, GaussianGatedMoE
 
 #: Starts look at the first pairs only, so that their cost does not depend on n.
 START_POINTS = 2_000

@@ -13,7 +13,6 @@ Source: Nguyen et al., arXiv 2305.07572 (AISTATS 2024).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 
@@ -21,46 +20,9 @@ import numpy as np
 from scipy.special import logsumexp
 
 from moe_prompts.errors import InputError
+from moe_prompts.models.data import Sample
 
 LOG_2PI = float(np.log(2 * np.pi))
-
-
-@dataclass(frozen=True, eq=False)
-class Sample:
-    """n pairs (x_i, y_i): ``x`` has shape (n, d) and ``y`` (n, l); both finite. Unpacks as ``x, y = sample``.
-
-    Samples compare by identity, so that what is derived from one can be kept beside it.
-    """
-
-    x: np.ndarray
-    y: np.ndarray
-
-    def __post_init__(self) -> None:
-        for name in ("x", "y"):
-            value = np.asarray(getattr(self, name), dtype=float)
-            if value.ndim == 1:
-                value = value[:, None]
-            if value.ndim != 2:
-                raise InputError(f"Sample: {name} has shape {value.shape}; expected (n, columns)")
-            if not np.isfinite(value).all():
-                bad = int((~np.isfinite(value)).any(axis=1).sum())
-                raise InputError(
-                    f"Sample: {name} has {bad} rows with NaN or infinite values; drop or impute them first"
-                )
-            object.__setattr__(self, name, value)
-        if len(self.x) != len(self.y):
-            raise InputError(f"Sample: x has {len(self.x)} rows and y has {len(self.y)}; expected one y for each x")
-
-    @property
-    def n(self) -> int:
-        return len(self.x)
-
-    def head(self, n: int) -> Sample:
-        """The first n pairs: a subsample, since the pairs are exchangeable."""
-        return Sample(self.x[:n], self.y[:n])
-
-    def __iter__(self) -> Iterator[np.ndarray]:
-        return iter((self.x, self.y))
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,7 +12,8 @@ from functools import cache, partial
 import numpy as np
 
 from moe_prompts.errors import InputError
-from moe_prompts.models.gaussian_gated import GaussianGatedFamily, GaussianGatedMoE, Sample
+from moe_prompts.models.data import Sample
+from moe_prompts.models.gaussian_gated import GaussianGatedFamily, GaussianGatedMoE
 from moe_prompts.seeds import address, data_rng
 
 

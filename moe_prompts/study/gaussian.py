@@ -15,11 +15,12 @@ import numpy as np
 from moe_prompts.errors import InputError
 from moe_prompts.estimators import starts
 from moe_prompts.estimators.newton import NewtonOptions
-from moe_prompts.estimators.result import FitResult, FitStatus
-from moe_prompts.estimators.search import SearchOptions, SearchResult, best_of
+from moe_prompts.estimators.result import FitResult, FitStatus, SearchResult
+from moe_prompts.estimators.search import SearchOptions, best_of
 from moe_prompts.losses.prediction import Evaluation
 from moe_prompts.losses.voronoi import GROUPS, voronoi_errors
-from moe_prompts.models.gaussian_gated import GaussianGatedFamily, Sample
+from moe_prompts.models.data import Sample
+from moe_prompts.models.gaussian_gated import GaussianGatedFamily
 from moe_prompts.models.scenarios import Truth, sample, truth
 from moe_prompts.seeds import start_rng
 from moe_prompts.study.grid import BLOCK_SIZE, Row, Study

@@ -19,7 +19,8 @@ class Cell(Protocol):
     """One combination of everything but the replicate.
 
     ``label`` names it uniquely in file names; ``cost`` is about proportional to its time; cells run from large to small
-    ``data_size``, those of one size in the study's order, so that cells on the same data can share what they draw.
+    ``data_size``, those of one size in the study's order, so that cells on the same data can share what they draw. A
+    cell without randomness has an attribute ``replicates`` = 1, which overrules the study's.
     """
 
     @property
@@ -79,5 +80,32 @@ class Study:
     @property
     def blocks(self) -> list[Block]:
         """In the order of the final table."""
-        spans = [range(a, min(a + BLOCK_SIZE, self.replicates)) for a in range(0, self.replicates, BLOCK_SIZE)]
-        return [Block(cell, tuple(span)) for cell in self.cells for span in spans]
+        blocks = []
+        for cell in self.cells:
+            count = getattr(cell, "replicates", self.replicates)
+            spans = [range(a, min(a + BLOCK_SIZE, count)) for a in range(0, count, BLOCK_SIZE)]
+            blocks += [Block(cell, tuple(span)) for span in spans]
+        return blocks
+
+
+@dataclass(frozen=True)
+class Dispatch:
+    """Runs cells of several studies by their type."""
+
+    runs: dict[type, RunCell]
+
+    def __call__(self, cell: Any, replicates: tuple[int, ...], entropy: int) -> list[Row]:
+        return self.runs[type(cell)](cell, replicates, entropy)
+
+
+def joined(name: str, studies: Sequence[Study]) -> Study:
+    """Several studies of one entropy and number of replicates as one: one folder, one table, one progress bar."""
+    return Study(
+        name=name,
+        cells=[cell for study in studies for cell in study.cells],
+        replicates=studies[0].replicates,
+        entropy=studies[0].entropy,
+        run=Dispatch({type(cell): study.run for study in studies for cell in study.cells}),
+        identity={key: value for study in studies for key, value in study.identity.items()},
+        describe={key: value for study in studies for key, value in study.describe.items()},
+    )

@@ -6,6 +6,7 @@ with single runaways and stand beside it in the summary).
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,21 +23,23 @@ TARGETS = {"n_to_1e_2": 1e-2, "n_to_1e_3": 1e-3}
 
 @dataclass(frozen=True)
 class Measure:
-    """``column`` of the results under the name of theory's ``group``."""
+    """``column`` of the results under the name of theory's ``group``. Where theory is silent, only those with
+    ``unpredicted`` are summed up."""
 
     group: str
     column: str
     shown: str
+    unpredicted: bool = False
 
 
-RISK = Measure("risk", "relative_risk", "risk")
+RISK = Measure("risk", "relative_risk", "risk", unpredicted=True)
 LOSS = Measure("D", "loss_intrinsic", "loss D")
 KEY = ["truth", "truth_kind", "kind", "k", "cell_sizes", "start"]
 
 
 def errors_by_size(rows: pd.DataFrame, column: str) -> dict[int, np.ndarray]:
-    """n -> the errors of certified fits."""
-    certified = rows[rows["status"] == FitStatus.CERTIFIED.name]
+    """n -> the errors of certified fits, where they are defined."""
+    certified = rows[(rows["status"] == FitStatus.CERTIFIED.name) & rows[column].notna()]
     return {int(n): np.array(group[column]) for n, group in certified.groupby("n")}
 
 
@@ -51,18 +54,24 @@ def measured_slope(rows: pd.DataFrame, measure: Measure, over: str, entropy: int
     return slope(samples, rng, statistic)
 
 
-def summarise(results: pd.DataFrame, model: str, entropy: int) -> pd.DataFrame:
+def summarise(
+    results: pd.DataFrame,
+    model: str,
+    entropy: int,
+    measures: Sequence[Measure] = (RISK, LOSS),
+    predicted_kind: Callable[[str], str] = lambda kind: kind.partition(":")[0],
+) -> pd.DataFrame:
     """The verdict table as numbers; ``as_markdown`` prints it.
 
-    Risk for every line; the parameter loss D where theory predicts it.
+    ``predicted_kind`` maps a kind of the results to that of the predictions.
     """
     lines = []
-    for measure in (RISK, LOSS):
+    for measure in measures:
         for key, rows in results.groupby(KEY, sort=False):
             line = dict(zip(KEY, key, strict=True))
-            base = line["kind"].partition(":")[0]
-            prediction = predict(model, line["truth_kind"], base, line["cell_sizes"], measure.group)
-            if prediction is None and measure is LOSS:
+            kind = predicted_kind(line["kind"])
+            prediction = predict(model, line["truth_kind"], kind, line["cell_sizes"], measure.group)
+            if (prediction is None and not measure.unpredicted) or rows[measure.column].isna().all():
                 continue
             over = prediction.over if prediction else "grid"
             found = {name: measured_slope(rows, measure, over, entropy, name) for name in STATISTICS}
@@ -120,6 +129,11 @@ def as_markdown(summary: pd.DataFrame) -> str:
         ]
         for line in summary.itertuples()
     ]  # fmt: skip
+    return markdown(header, body)
+
+
+def markdown(header: list[str], body: list[list[str]]) -> str:
+    """A table with aligned columns."""
     widths = [max(len(row[column]) for row in [header, *body]) for column in range(len(header))]
     text = lambda row: "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |"
     return "\n".join([text(header), "|" + "|".join("-" * (width + 2) for width in widths) + "|", *map(text, body)])

@@ -30,10 +30,10 @@ def predictions() -> tuple[dict[str, str], ...]:
 def predict(model: str, truth_kind: str, kind: str, cell_sizes: str, group: str) -> Prediction | None:
     """The predicted exponent of ``group`` ("risk", "D", ...), or None where theory is silent.
 
-    ``cell_sizes``: "exact", "over" or "misspecified", as in the file's schema.
+    ``cell_sizes``: "exact", "over", "contained" or "misspecified", as in the file's schema.
     """
     wanted = {"model": model, "truth_kind": truth_kind, "kind": kind, "cell_sizes": cell_sizes, "group": group}
-    found = [entry for entry in predictions() if wanted.items() <= entry.items()]
+    found = [entry for entry in predictions() if all(entry[key] in (value, "*") for key, value in wanted.items())]
     if len(found) > 1:
         raise InputError(f"predictions.json has {len(found)} entries for {wanted}; expected at most one")
     return Prediction(Fraction(found[0]["exponent"]), found[0]["over"], found[0]["source"]) if found else None

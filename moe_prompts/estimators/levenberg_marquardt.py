@@ -1,0 +1,173 @@
+"""Levenberg-Marquardt on a box, for many starts and data sets at once, with a certificate for each.
+
+The objective is a negative log-likelihood in nats. Steps start with the Gauss-Newton matrix and end with the exact
+Hessian. This matters: where a fit has more prompts than the truth, the Jacobian is singular at the truth and
+Gauss-Newton crawls, and only the exact Hessian can tell a minimum from the saddle at which two prompts coincide.
+Parameters that lie on the box and are pushed outwards are held there.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Protocol
+
+import numpy as np
+
+from moe_prompts.estimators.result import Certificate, FitStatus
+
+KIND = "least squares"
+#: Predicted decrease, in nats and as a share of Q, below which steps use the exact Hessian.
+CLOSE, CLOSE_SHARE = 10.0, 0.1
+#: Damping beyond which no step is left to try, and the smallest curvature that counts as one (relative to J'WJ / s^2).
+MAX_DAMPING, FLAT = 1e10, 1e-11
+
+
+class Point(Protocol):
+    """An objective at S vectors: values (S,), and its derivatives at some of them."""
+
+    value: np.ndarray
+
+    def derivatives(self, which: np.ndarray, exact: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Of the vectors ``which`` (T,): gradients (T, P), Gauss-Newton matrices (T, P, P), and what the Hessian has
+        beyond
+        them, computed where ``exact`` (T,) and 0 elsewhere."""
+        ...
+
+
+class Objective(Protocol):
+    """What ``minimise`` needs. ``at`` takes vectors (S, P) and which data set each belongs to (S,); ``retract`` brings
+    exact symmetries back to their normal form; ``gauges`` (S, P, G) are the directions of those symmetries."""
+
+    def at(self, vectors: np.ndarray, sets: np.ndarray) -> Point: ...
+    def retract(self, vectors: np.ndarray) -> np.ndarray: ...
+    def gauges(self, vectors: np.ndarray) -> np.ndarray: ...
+
+
+@dataclass(frozen=True, eq=False)
+class Minima:
+    """Of S starts: vectors (S, P), values Q (S,), ``gap`` and ``relative_lmin`` of the certificate, statuses."""
+
+    vectors: np.ndarray
+    values: np.ndarray
+    gap: np.ndarray
+    relative_lmin: np.ndarray
+    iterations: np.ndarray
+    status: np.ndarray
+
+    @property
+    def certified(self) -> np.ndarray:
+        return np.array([status is FitStatus.CERTIFIED for status in self.status])
+
+    def chosen(self, which: np.ndarray) -> Minima:
+        """Those of some of the starts."""
+        return Minima(*(getattr(self, field.name)[which] for field in fields(self)))
+
+    def sorted(self) -> Minima:
+        """Lowest first."""
+        return self.chosen(np.argsort(self.values, kind="stable"))
+
+    def replace(self, rows: np.ndarray, later: Minima, vectors: np.ndarray) -> None:
+        """Put in place what became of ``rows``, at ``vectors`` of these coordinates; iterations add up."""
+        self.iterations[rows] += later.iterations
+        self.vectors[rows] = vectors
+        for name in ("values", "gap", "relative_lmin", "status"):
+            getattr(self, name)[rows] = getattr(later, name)
+
+    def certificate(self, start: int) -> Certificate:
+        return Certificate(KIND, float(self.gap[start]), float(self.relative_lmin[start]))
+
+
+def minimise(
+    objective: Objective,
+    starts: np.ndarray,
+    sets: np.ndarray,
+    lower: np.ndarray,
+    upper: np.ndarray,
+    max_iterations: int,
+    tolerance: float,
+) -> Minima:
+    """Projected Levenberg-Marquardt from each start (S, P) on its data set (S,), within [lower, upper].
+
+    A minimum is CERTIFIED if, on the parameters that are not held at the box, the exact Hessian H has no negative
+    eigenvalue beyond rounding and the predicted decrease g'H^-1 g / 2 is at most ``tolerance`` nats (directions without
+    curvature must have no gradient either). ``relative_lmin`` is the smallest eigenvalue of D^-1/2 H D^-1/2, D the
+    diagonal of the Gauss-Newton matrix; it is 0 up to rounding where surplus prompts coincide and share their mass in
+    any way. STALLED where no step decreases Q any more, NOT_CERTIFIED where the iterations ran out.
+    """
+    S, P = starts.shape
+    x = objective.retract(np.clip(starts, lower, upper))
+    value, gap, lmin = np.full(S, np.inf), np.full(S, np.inf), np.full(S, np.nan)
+    gradient, gauss_newton, rest = np.zeros((S, P)), np.zeros((S, P, P)), np.zeros((S, P, P))
+    exact, damping, factor = np.zeros(S, dtype=bool), np.full(S, 1e-2), np.full(S, 2.0)
+    iterations, status = np.zeros(S, dtype=int), np.full(S, FitStatus.NOT_CERTIFIED, dtype=object)
+
+    def refresh(rows: np.ndarray, point: Point, at: np.ndarray) -> None:
+        """Derivatives of ``rows``, which stand at entries ``at`` of ``point``."""
+        value[rows] = point.value[at]
+        gradient[rows], gauss_newton[rows], rest[rows] = point.derivatives(at, exact[rows])
+
+    live = np.arange(S)
+    refresh(live, objective.at(x, sets), live)
+    for _ in range(max_iterations):
+        iterations[live] += 1
+        free = ~(((x[live] <= lower) & (gradient[live] > 0)) | ((x[live] >= upper) & (gradient[live] < 0)))
+        lam, basis, scale, pushed = _spectrum(objective, x[live], gradient[live], gauss_newton[live], rest[live], free)
+        gap[live] = 0.5 * (pushed**2 / np.maximum(lam, FLAT)).sum(axis=1)
+        lmin[live] = lam.min(axis=1)
+        switch = live[~exact[live] & (gap[live] < np.maximum(CLOSE, CLOSE_SHARE * np.abs(value[live])))]
+        if len(switch):
+            exact[switch] = True
+            refresh(switch, objective.at(x[switch], sets[switch]), np.arange(len(switch)))
+        done = exact[live] & (gap[live] <= tolerance) & (lmin[live] > -FLAT) & ~np.isin(live, switch)
+        status[live[done]] = FitStatus.CERTIFIED
+        stuck = ~done & (damping[live] > MAX_DAMPING)
+        status[live[stuck]] = FitStatus.STALLED
+        go = ~(done | stuck) & ~np.isin(live, switch)
+        rows = live[go]
+        if len(rows):
+            lam, basis, scale, pushed = (part[go] for part in (lam, basis, scale, pushed))
+            bent = np.abs(lam) + damping[rows][:, None]
+            step = -scale * (basis @ (pushed / bent)[:, :, None])[:, :, 0]
+            trial = np.clip(x[rows] + step, lower, upper)
+            step = trial - x[rows]
+            model = (gauss_newton[rows] + rest[rows]) @ step[:, :, None]
+            predicted = -(gradient[rows] * step).sum(axis=1) - 0.5 * (step * model[:, :, 0]).sum(axis=1)
+            trial = objective.retract(trial)
+            point = objective.at(trial, sets[rows])
+            gain = value[rows] - point.value
+            better = (gain > 0) & (gain > 1e-4 * predicted)
+            won = np.flatnonzero(better)
+            x[rows[won]] = trial[won]
+            if len(won):
+                refresh(rows[won], point, won)
+            ratio = np.clip(gain / np.where(predicted > 0, predicted, np.inf), 0, 1)
+            shrink = np.maximum(1 / 5, 1 - (2 * ratio - 1) ** 3)
+            damping[rows] = np.where(better, np.maximum(damping[rows] * shrink, 1e-12), damping[rows] * factor[rows])
+            factor[rows] = np.where(better, 2.0, 2 * factor[rows])
+        live = live[~(done | stuck)]
+        if not len(live):
+            break
+    return Minima(x, value, gap, lmin, iterations, status)
+
+
+def _spectrum(
+    objective: Objective,
+    x: np.ndarray,
+    gradient: np.ndarray,
+    gauss_newton: np.ndarray,
+    rest: np.ndarray,
+    free: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Eigenvalues (S, P) and vectors of the scaled Hessian on the free parameters, the scale (S, P), and the scaled
+    gradient in that basis. Held parameters and exact symmetries have eigenvalue 1 and gradient 0."""
+    diagonal = np.abs(np.einsum("spp->sp", gauss_newton))
+    scale = free / np.sqrt(np.maximum(diagonal, 1e-12 * diagonal.max(axis=1, keepdims=True)))
+    scaled = (gauss_newton + rest) * scale[:, :, None] * scale[:, None, :]
+    scaled[:, np.arange(x.shape[1]), np.arange(x.shape[1])] += ~free
+    gauges = objective.gauges(x)
+    if gauges.shape[2]:
+        turned = gauges * free[:, :, None] / np.where(scale > 0, scale, 1.0)[:, :, None]
+        turned /= np.maximum(np.linalg.norm(turned, axis=1, keepdims=True), 1e-300)
+        scaled += turned @ turned.swapaxes(1, 2)
+    lam, basis = np.linalg.eigh(scaled)
+    return lam, basis, scale, (basis.swapaxes(1, 2) @ (gradient * scale)[:, :, None])[:, :, 0]

@@ -1,0 +1,131 @@
+"""Least squares of prompt regression as an objective: minus the log-likelihood of y = f(x; theta) + N(0, s^2 I), s
+known,
+
+    Q(theta) = sum_c [ w_c |f(x_c)|^2 - 2 f(x_c)'s_c ] / (2 s^2)    in nats, up to a constant of the data,
+
+so that it costs the same for every n where the points x_c do not grow with n (a discrete design, or ``quadrature``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from copy import copy
+from dataclasses import dataclass
+
+import numpy as np
+
+from moe_prompts.errors import InputError
+from moe_prompts.models.activations import rounded_relu
+from moe_prompts.models.data import RegressionData
+from moe_prompts.models.prompt_attention import PromptFamily
+from moe_prompts.models.prompt_derivatives import PromptMap, PromptValues
+
+#: Weights below this share of the mean are too small to divide by.
+SMALL_WEIGHT = 1e-6
+
+
+@dataclass(frozen=True)
+class Box:
+    """Bounds of the logit biases b and of all other parameters. Without bounds on b there is no n^-1/4 for every atom:
+    one whose mass vanishes may be anywhere."""
+
+    b: tuple[float, float] = (-1.0, 3.0)
+    theta: tuple[float, float] = (-5.0, 5.0)
+
+    def __post_init__(self) -> None:
+        for name in ("b", "theta"):
+            low, high = getattr(self, name)
+            if not (np.isfinite([low, high]).all() and low < high):
+                raise InputError(f"Box: {name} in [{low}, {high}] is empty or not finite; expected low < high")
+
+    def bounds(self, family: PromptFamily) -> tuple[np.ndarray, np.ndarray]:
+        """Lower and upper ends for a vector of the family."""
+        of_b = np.arange(family.size) < family.k
+        return np.where(of_b, self.b[0], self.theta[0]), np.where(of_b, self.b[1], self.theta[1])
+
+
+#: The wide box in which floors of the theory are quoted beside the default one.
+WIDE = Box((-8.0, 4.0), (-8.0, 8.0))
+
+
+class PromptObjective:
+    """Q of a family on data sets that share their points x."""
+
+    def __init__(self, family: PromptFamily, data: Sequence[RegressionData], noise: float) -> None:
+        if not data:
+            raise InputError("PromptObjective: no data sets")
+        if not noise > 0 or not np.isfinite(noise):
+            raise InputError(f"PromptObjective: noise = {noise}; expected a positive standard deviation")
+        for one in data:
+            if one.x.shape[1] != family.head.d or one.sums.shape[1] != family.head.l:
+                raise InputError(
+                    f"PromptObjective: data with d = {one.x.shape[1]}, l = {one.sums.shape[1]}; the head has d = "
+                    f"{family.head.d}, l = {family.head.l}"
+                )
+            if one.x is not data[0].x and not np.array_equal(one.x, data[0].x):
+                raise InputError("PromptObjective: data sets at different points; fit them one by one")
+        self.family, self.noise = family, noise
+        self.x = data[0].x
+        self.map = PromptMap(family, self.x)
+        self.weights = np.array([one.weights for one in data])[:, None]  # (R, 1, m)
+        sums = np.array([one.sums.T for one in data])  # (R, l, m)
+        # Around the cell means Q is a sum of small squares: Q itself would lose digits at large n.
+        enough = self.weights > SMALL_WEIGHT * np.abs(self.weights).mean()
+        self.centre = np.where(enough, sums / np.where(enough, self.weights, 1.0), 0.0)
+        self.remainder = sums - self.weights * self.centre
+
+    def rounded(self, width: float) -> PromptObjective:
+        """The same with relu's kink rounded over |t| < ``width``."""
+        other = copy(self)
+        other.map = PromptMap(self.family, self.x, rounded_relu(width))
+        return other
+
+    def bounds(self, box: Box) -> tuple[np.ndarray, np.ndarray]:
+        return box.bounds(self.family)
+
+    def vectors(self, phi: np.ndarray, sets: np.ndarray) -> np.ndarray:
+        """The coordinates are the family's own."""
+        return phi
+
+    def at(self, vectors: np.ndarray, sets: np.ndarray) -> PromptPoint:
+        return PromptPoint(self, self.map.at(vectors), sets)
+
+    def retract(self, vectors: np.ndarray) -> np.ndarray:
+        family = self.family
+        if family.n_parameters == family.size:
+            return vectors
+        _, _, w2 = family.split(vectors)
+        return np.concatenate([vectors[:, : -family.shared_size], w2.reshape(len(vectors), -1)], axis=1)
+
+    def gauges(self, vectors: np.ndarray) -> np.ndarray:
+        family = self.family
+        units = family.size - family.n_parameters
+        out = np.zeros((len(vectors), family.size, units))
+        if units:
+            _, _, w2 = family.split(vectors)
+            for u in range(units):
+                out[:, family.size - family.shared_size + u :: family.hidden, u] = w2[:, :, u]
+        return out
+
+
+class PromptPoint:
+    """``PromptObjective`` at S vectors."""
+
+    def __init__(self, objective: PromptObjective, values: PromptValues, sets: np.ndarray) -> None:
+        self.objective, self.values, self.sets = objective, values, sets
+        off = values.f - objective.centre[sets]
+        weighted = objective.weights[sets] * off
+        self.value = ((weighted - 2 * objective.remainder[sets]) * off).sum(axis=(1, 2)) / (2 * objective.noise**2)
+        self.residual = (weighted - objective.remainder[sets]) / objective.noise**2
+
+    def derivatives(self, which: np.ndarray, exact: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        values, residual = self.values.chosen(which), self.residual[which]
+        jacobian = values.jacobian()
+        flat = jacobian.reshape(*jacobian.shape[:2], -1)
+        gradient = (flat @ residual.reshape(len(which), -1, 1))[:, :, 0]
+        jacobian = jacobian * (self.objective.weights[self.sets[which]][:, None] / self.objective.noise**2)
+        gauss_newton = jacobian.reshape(flat.shape) @ flat.swapaxes(1, 2)
+        rest = np.zeros_like(gauss_newton)
+        if exact.any():
+            rest[exact] = values.chosen(exact).curvature(residual[exact])
+        return gradient, gauss_newton, rest

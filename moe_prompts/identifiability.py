@@ -1,0 +1,260 @@
+"""Identifiability of prompts without noise: what decides the rate before any data are drawn.
+
+Where a fit has one prompt more than the truth, two of its prompts share the cell of a true one. How well can the others
+hide the split? With the spread of the pair (mass-weighted root mean square about its barycentre) held at eps,
+
+    profile(eps) = min |f_G - f_G*|_{L2},   local exponent 1: regular, n^-1/2;  2: n^-1/4;  infinite: not identified.
+
+Setting profile(eps_n) = s / sqrt(n) predicts the median split error with no fitted constant. Two numbers sum it up:
+
+    kappa1  the smallest singular value of the Jacobian at the truth: 0 where the truth itself is not identified;
+    kappa2  min over prompts and unit directions u of |P D2[u, u]|, D2 half the second derivative of a prompt's part of
+            f (denominator held) and P the projection off the span of the Jacobian: 0 where splits are invisible to
+            second order, so that the exponent is above 2. Asymptotically eps_n^4 = s^2 / (kappa2^2 n).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.optimize import minimize
+
+from moe_prompts.errors import InputError
+from moe_prompts.estimators.coordinates import OnSphere, PairCoordinates, Reparametrised
+from moe_prompts.estimators.least_squares import LeastSquaresOptions, least_squares, near_truth
+from moe_prompts.estimators.levenberg_marquardt import minimise
+from moe_prompts.estimators.prompt_objective import Box, PromptObjective
+from moe_prompts.estimators.result import GAP_TOLERANCE
+from moe_prompts.models.attention_scenarios import PromptTruth
+from moe_prompts.models.data import RegressionData
+from moe_prompts.models.prompt_attention import PromptFamily
+from moe_prompts.models.prompt_derivatives import PromptMap, PromptValues
+
+#: Spreads at which profiles are computed, beside the two between which the local exponent is read.
+EPS = (0.0125, 0.025, 0.05, 0.1, 0.2, 0.4)
+#: kappa2 below this is zero up to the rounding of second derivatives, and a profile below this is zero.
+ZERO_KAPPA2, ZERO_PROFILE = 1e-5, 1e-12
+#: Random directions of a split that are tried without noise, beside the least visible one; how many of the minima found
+#: there serve as starts for each data set.
+DIRECTIONS, NOISY_STARTS = 8, 2
+#: Size of a profile in the log-likelihood of the pairs that stand for the population.
+NATS = 100.0
+MAX_ITERATIONS = 400
+
+
+@dataclass(frozen=True)
+class Kappas:
+    """``kappa2`` is the smallest of ``per_prompt``; ``directions`` (k, q) attain them."""
+
+    kappa1: float
+    kappa2: float
+    per_prompt: np.ndarray
+    directions: np.ndarray
+
+
+def kappas(truth: PromptTruth, rng: np.random.Generator) -> Kappas:
+    """kappa1 and kappa2 of the truth on its design; the minimum over directions u is the best of several descents."""
+    family = truth.params.family
+    values = PromptMap(family, truth.x).at(truth.params.vector[None])
+    root = 1 / np.sqrt(len(truth.x))
+    jacobian = values.jacobian()[0].reshape(family.size, -1) * root
+    left, sizes, _ = np.linalg.svd(jacobian.T, full_matrices=False)
+    span = left[:, : family.n_parameters]  # exact symmetries (relu's scales) have singular value 0
+    per_prompt, directions = [], []
+    for l in range(family.k):
+        second = second_order_part(values, l).reshape(family.atom_size, family.atom_size, -1) * root
+        off = second - (second @ span) @ span.T
+        gram = np.einsum("abm,cdm->abcd", off, off)
+        size, direction = _smallest_quartic(gram, rng)
+        per_prompt.append(size)
+        directions.append(direction)
+    return Kappas(float(sizes[family.n_parameters - 1]), min(per_prompt), np.array(per_prompt), np.array(directions))
+
+
+def second_order_part(values: PromptValues, l: int) -> np.ndarray:
+    """(e^{b_l} / 2) d2/dtheta_l2 { e^{s_l} (v_l - f) / den } at fixed den and f: (q, q, outputs, m)."""
+    map = values.map
+    family, head = map.family, map.family.head
+    q, m = family.atom_size, map.queries.shape[1]
+    shape = (1, family.k, head.p)
+    ds = values.chain(np.broadcast_to(map.queries, (*shape, m)), np.zeros((*shape, m)))[0, l, :q]
+    by_value = np.broadcast_to(head.C.T[:, :, None], (*shape, head.l, m))
+    dv = values.chain(np.zeros_like(by_value), by_value)[0, l, :q]
+    gap = np.broadcast_to(values.experts[0, l] - values.f[0], (head.l, m))
+    mixed = ds[:, None, None] * dv[None]
+    total = ds[:, None, None] * ds[None, :, None] * gap + mixed + mixed.swapaxes(0, 1)
+    if family.kind.base == "adaptive":
+        assert values.hidden is not None
+        bend = family.kind.activation.second(values.hidden[0, l])  # (r, m)
+        by_unit = (map.queries.T @ values.w2[0]).T[:, None] * gap + (head.C @ values.w2[0]).T[:, :, None]  # (r, l, m)
+        outer = map.inputs[:, None] * map.inputs[None]  # (D, D, m)
+        D = len(map.inputs)
+        for u in range(family.hidden):
+            own = slice(u * D, (u + 1) * D)
+            total[own, own] += bend[u] * by_unit[u] * outer[:, :, None]
+    return 0.5 * values.gates[0, l] * total
+
+
+def _smallest_quartic(gram: np.ndarray, rng: np.random.Generator, starts: int = 24) -> tuple[float, np.ndarray]:
+    """min over unit u of sqrt(gram[u, u, u, u]) and where it is."""
+
+    def value(u: np.ndarray) -> tuple[float, np.ndarray]:
+        length = np.linalg.norm(u)
+        unit = u / length
+        form = np.einsum("abcd,b,c,d->a", gram, unit, unit, unit)
+        size = float(unit @ form)
+        return size, 4 * (form - size * unit) / length
+
+    found = [minimize(value, rng.standard_normal(len(gram)), jac=True, method="BFGS") for _ in range(starts)]
+    best = min(found, key=lambda one: one.fun)
+    return float(np.sqrt(max(best.fun, 0.0))), best.x / np.linalg.norm(best.x)
+
+
+@dataclass(frozen=True)
+class Profile:
+    """``value`` (E,) at the spreads ``eps`` (E,), ascending; NaN where no split of that spread stays in a cell.
+
+    ``exponents`` (E - 1,) are local, between neighbouring spreads; ``cell`` (E,) says whose split hides best.
+    """
+
+    eps: np.ndarray
+    value: np.ndarray
+    cell: np.ndarray
+
+    @property
+    def exponents(self) -> np.ndarray:
+        if self.vanishes:
+            return np.full(len(self.eps) - 1, np.inf)
+        return np.diff(np.log(self.value)) / np.diff(np.log(self.eps))
+
+    @property
+    def vanishes(self) -> bool:
+        """Splits are invisible at the smallest spread."""
+        return bool(self.value[0] < ZERO_PROFILE)
+
+    def predicted_split(self, n: np.ndarray, noise: float) -> np.ndarray:
+        """eps_n with profile(eps_n) = noise / sqrt(n), by log-log interpolation, extended below with the last exponent.
+
+        Infinite where no spread in the profile is visible at that n.
+        """
+        if self.vanishes:
+            return np.full(np.shape(n), np.inf)
+        known = np.isfinite(self.value)
+        level, spread = np.log(self.value[known]), np.log(self.eps[known])
+        wanted = np.log(noise / np.sqrt(np.asarray(n, dtype=float)))
+        inside = np.interp(wanted, level, spread)
+        below = spread[0] + (wanted - level[0]) * (spread[1] - spread[0]) / (level[1] - level[0])
+        return np.where(wanted > level[-1], np.inf, np.exp(np.where(wanted < level[0], below, inside)))
+
+
+def profile(
+    truth: PromptTruth, rng: np.random.Generator, surplus: int = 1, eps: Sequence[float] = EPS, box: Box | None = None
+) -> Profile:
+    """The noise-free profile of fits with ``surplus`` = 1 prompt more than the truth has, or 0.
+
+    With 1, eps is the spread of two prompts in the cell of a true one, with 0 the distance of a prompt from a true one;
+    the smallest over the true prompts counts. Fits whose prompts do not stay in that cell are left out: beyond about
+    half the distance between true prompts there are none, and a spread means something else.
+    """
+    spreads = np.array(sorted(eps), dtype=float)
+    if len(spreads) < 2 or not spreads[0] > 0:
+        raise InputError(f"profile: eps = {list(eps)}; expected at least two positive spreads")
+    if surplus not in (0, 1):
+        raise InputError(f"profile: surplus = {surplus}; expected 0 (exact) or 1 (one prompt too many)")
+    box = box or Box()
+    found = kappas(truth, rng)
+    # So many pairs that the smallest visible profile is hundreds of nats, and the tolerance far below it.
+    if surplus:
+        pairs = NATS * (truth.noise / (max(found.kappa2, ZERO_KAPPA2) * spreads**2)) ** 2
+    else:
+        pairs = NATS * (truth.noise / (found.kappa1 * spreads)) ** 2
+    family = truth.params.family.with_k(truth.k_true + surplus)
+    objective = PromptObjective(family, [truth.population(n) for n in pairs], truth.noise)
+    values = np.full((truth.k_true, len(spreads)), np.nan)
+    for l in range(truth.k_true):
+        if surplus:
+            held = held_split(objective, l, spreads)
+        else:
+            unmoved = Reparametrised(objective)
+            held = OnSphere(objective, unmoved.slot(l), truth.params.atoms[l], spreads)
+        lines = np.array([found.directions[l], *rng.standard_normal((DIRECTIONS, family.atom_size))])
+        for index, (phi, levels) in enumerate(_held_minima(held, _along(held, truth, l, lines), box)):
+            vectors = held.vectors(phi, np.full(len(phi), index))
+            inside = [q for vector, q in zip(vectors, levels, strict=True) if _in_cell(truth, family, vector, l)]
+            if inside:
+                values[l, index] = np.sqrt(max(min(inside), 0.0) * 2 * truth.noise**2 / pairs[index])
+    cell = np.where(np.isnan(values), np.inf, values).argmin(axis=0)
+    return Profile(spreads, values[cell, np.arange(len(spreads))], cell)
+
+
+def held_split(objective: PromptObjective, l: int, eps: np.ndarray) -> OnSphere:
+    """Q with the spread of prompt l and the last one held at eps (R,), one for each data set."""
+    pair = PairCoordinates(objective, (l, objective.family.k - 1))
+    return OnSphere(pair, pair.split, np.zeros(objective.family.atom_size), eps)
+
+
+def _along(held: OnSphere, truth: PromptTruth, l: int, lines: np.ndarray) -> np.ndarray:
+    """Coordinates (S, size) of the truth, its surplus prompt at prompt l, moved along ``lines`` (S, q)."""
+    base = truth.params.chosen([*range(truth.k_true), *[l] * (held.family.k - truth.k_true)]).vector[None]
+    if isinstance(held.base, PairCoordinates):
+        base = held.base.phi(base)
+    starts = np.tile(base, (len(lines), 1))
+    starts[:, held.held] = lines
+    return starts
+
+
+def _held_minima(
+    held: OnSphere, starts: np.ndarray, box: Box, tolerance: float = GAP_TOLERANCE
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """For each data set the minima that ``starts`` (S, size) lead to, lowest first: coordinates and Q (S,)."""
+    sets = np.repeat(np.arange(len(held.eps)), len(starts))
+    phi = np.tile(starts, (len(held.eps), 1))
+    minima = minimise(held, phi, sets, *held.bounds(box), MAX_ITERATIONS, tolerance)
+    parts = (minima.chosen(sets == r).sorted() for r in range(len(held.eps)))
+    return [(part.vectors, part.values) for part in parts]
+
+
+def _in_cell(truth: PromptTruth, family: PromptFamily, vector: np.ndarray, l: int) -> bool:
+    """Prompt l, and the surplus one if there is one, are nearer to true prompt l than to any other."""
+    _, atoms, _ = family.split(vector)
+    distance = np.linalg.norm(atoms[[l, *range(truth.k_true, family.k)]][:, None] - truth.params.atoms, axis=2)
+    return bool((distance.argmin(axis=1) == l).all())
+
+
+def likelihood_gaps(
+    truth: PromptTruth,
+    data: Sequence[RegressionData],
+    spread: float,
+    rng: np.random.Generator,
+    options: LeastSquaresOptions | None = None,
+) -> np.ndarray:
+    """For each data set, nats lost by holding the split of prompt 0 at ``spread``, everything else free: (R,).
+
+    Bounded as n grows where splits are invisible, proportional to n where they are not. The free fit starts from near
+    the truth and from the ends of the split fits, so that the gap is not negative.
+    """
+    if not spread > 0:
+        raise InputError(f"likelihood_gaps: spread = {spread}; expected a positive number")
+    options = options or LeastSquaresOptions()
+    family = truth.params.family.with_k(truth.k_true + 1)
+    lines = np.array([kappas(truth, rng).directions[0], *rng.standard_normal((DIRECTIONS, family.atom_size))])
+    # The least visible splits without noise, then from there with each data set.
+    without_noise = held_split(
+        PromptObjective(family, [truth.population(data[0].n)], truth.noise), 0, np.array([spread])
+    )
+    ((ends, _),) = _held_minima(without_noise, _along(without_noise, truth, 0, lines), options.box)
+    objective = PromptObjective(family, data, truth.noise)
+    held = held_split(objective, 0, np.full(len(data), spread))
+    starts = np.concatenate([ends[:NOISY_STARTS], _along(held, truth, 0, lines[:1])])
+    split = _held_minima(held, starts, options.box, options.tolerance)
+    near = [near_truth(truth.params, family.k, number, rng) for number in range(2 * truth.k_true)]
+    free = least_squares(
+        family,
+        data,
+        [np.array([*near, held.vectors(phi[:1], np.array([r]))[0]]) for r, (phi, _) in enumerate(split)],
+        truth.noise,
+        options,
+    )
+    return np.array([levels[0] + fit.best.log_likelihood for (_, levels), fit in zip(split, free, strict=True)])

@@ -1,0 +1,183 @@
+"""Named truths of prompt regression: the reference configuration with each kind of prompt, and random ones beside it.
+
+All have d = p = l = 2, N = 2 frozen experts, L = 2 prompts, noise .1, and x uniform on the midpoints of a grid over
+[-1, 1]^2. On such a design the counts and the means of the cells are exactly sufficient, so that data of any n cost the
+same to draw and to fit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache, partial
+
+import numpy as np
+
+from moe_prompts.errors import InputError
+from moe_prompts.models.activations import ACTIVATIONS
+from moe_prompts.models.data import RegressionData
+from moe_prompts.models.prompt_attention import Head, PromptAttention, PromptFamily, PromptKind
+from moe_prompts.seeds import address
+
+NOISE = 0.1
+CELLS_PER_AXIS = 16
+KINDS = ("fixed", "decoupled", *(f"adaptive:{sigma}" for sigma in ACTIVATIONS))
+
+
+def midpoint_grid(per_axis: int = CELLS_PER_AXIS, d: int = 2) -> np.ndarray:
+    """Midpoints of ``per_axis``^d equal cells of [-1, 1]^d: (m, d)."""
+    if per_axis < 1:
+        raise InputError(f"midpoint_grid: {per_axis} cells per axis; expected at least 1")
+    return tensor_grid((np.arange(per_axis) + 0.5) * 2 / per_axis - 1, d)
+
+
+def tensor_grid(axis: np.ndarray, d: int) -> np.ndarray:
+    """All points whose coordinates are in ``axis``, the last one running fastest: (len(axis)^d, d)."""
+    return np.stack(np.meshgrid(*[axis] * d, indexing="ij"), axis=-1).reshape(-1, d)
+
+
+@dataclass(frozen=True, eq=False)
+class PromptTruth:
+    """``params``, the ``noise`` of each output (a standard deviation), the points x of the design, and the source."""
+
+    name: str
+    params: PromptAttention
+    noise: float
+    x: np.ndarray
+    citation: str
+
+    @property
+    def kind(self) -> str:
+        """What its prompts are; ``singular`` where the projection B loses directions of a prompt."""
+        singular = np.linalg.matrix_rank(self.params.head.B) < self.params.head.p
+        return str(self.params.kind) + (", singular B" if singular else "")
+
+    @property
+    def k_true(self) -> int:
+        return self.params.k
+
+    def family(self, kind: PromptKind, k: int) -> PromptFamily:
+        """k prompts of any kind beside the same head, with as many hidden units as the truth has (2 if it has none)."""
+        return PromptFamily(self.params.head, kind, k, self.params.W2.shape[1] or 2)
+
+    def data(self, n: int, rng: np.random.Generator) -> RegressionData:
+        """n pairs, exactly: multinomial counts of the cells and Gaussian sums of their outputs."""
+        m = len(self.x)
+        counts = rng.multinomial(n, np.full(m, 1 / m))
+        noise = self.noise * np.sqrt(counts)[:, None] * rng.standard_normal((m, self.params.head.l))
+        return RegressionData(self.x, counts, counts[:, None] * self.params.regression(self.x) + noise, n)
+
+    def population(self, n: int = 1) -> RegressionData:
+        """The expectation of ``data(n)``: no noise, every cell as often as any other."""
+        share = n / len(self.x)
+        return RegressionData(self.x, np.full(len(self.x), share), share * self.params.regression(self.x), n)
+
+
+def reference_head() -> Head:
+    """Chosen for large kappas among 223 random draws, so not a typical one: see ``random_configuration``."""
+    return Head(
+        A=np.array([[[-0.28, -0.72], [-0.72, -0.93]], [[0.50, -0.35], [-0.35, -0.02]]]),
+        a=np.array([-0.37, -0.42]),
+        eta=np.array([[[2.00, -0.49, -0.40], [-1.79, 0.72, 0.70]], [[0.71, -0.37, -0.57], [-0.05, -0.33, 0.35]]]),
+        B=np.array([[-2.45, -1.73], [-1.73, 2.45]]),
+        C=np.array([[-1.97, 0.35], [0.35, 1.97]]),
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The learned numbers of a configuration, from which prompts of every kind are made."""
+
+    b: np.ndarray
+    prompts: np.ndarray
+    keys: np.ndarray
+    values: np.ndarray
+    W1: np.ndarray
+    W2: np.ndarray
+
+    def params(self, head: Head, kind: str) -> PromptAttention:
+        if kind == "fixed":
+            return PromptAttention.fixed(head, self.b, self.prompts)
+        if kind == "decoupled":
+            return PromptAttention.decoupled(head, self.b, self.keys, self.values)
+        return PromptAttention.adaptive(head, self.b, self.W1, self.W2, PromptKind.parse(kind).sigma)
+
+
+REFERENCE = Parts(
+    b=np.array([0.81, 0.88]),
+    prompts=np.array([[-0.40, 0.80], [-0.68, -1.84]]),
+    keys=np.array([[1.29, -0.02], [1.70, 1.55]]),
+    values=np.array([[2.04, 0.87], [0.45, -1.36]]),
+    W1=np.array([[[-0.40, -0.23], [0.61, 0.71]], [[-0.57, -1.17], [0.54, -1.46]]]),
+    W2=np.array([[0.62, -0.89], [-0.53, -0.79]]),
+)
+
+
+def reference(kind: str) -> PromptTruth:
+    """The reference configuration with prompts of ``kind``."""
+    return PromptTruth(
+        f"attention-{_short(kind)}", REFERENCE.params(reference_head(), kind), NOISE, midpoint_grid(),
+        "this project: the reference configuration of docs/notation.md, chosen for large kappas among 223 random draws",
+    )  # fmt: skip
+
+
+def rank_one(kind: str) -> PromptTruth:
+    """The same with the first singular value of B alone, as in a head with d_h = 1 < d."""
+    head = reference_head()
+    left, values, right = np.linalg.svd(head.B)
+    singular = Head(head.A, head.a, head.eta, values[0] * np.outer(left[:, 0], right[0]), head.C)
+    params = REFERENCE.params(singular, kind)
+    return PromptTruth(
+        f"attention-{_short(kind)}-rank1",
+        params,
+        NOISE,
+        midpoint_grid(),
+        "this project: the reference with B of rank 1",
+    )
+
+
+def random_configuration(number: int, kind: str) -> PromptTruth:
+    """Drawn once from seed ``number``, not selected: A, a ~ N(0, .5^2), eta, prompts, W1, W2 ~ N(0, 1), b ~ U[0, 1], B
+    and C
+    3 and 2 times a random orthogonal matrix (the scales of the reference)."""
+    rng = np.random.default_rng([address("attention-random"), number])
+    symmetric = 0.5 * rng.standard_normal((2, 2, 2))
+    orthogonal = lambda: np.linalg.qr(rng.standard_normal((2, 2)))[0]
+    head = Head(
+        A=(symmetric + symmetric.swapaxes(1, 2)) / 2, a=0.5 * rng.standard_normal(2), eta=rng.standard_normal((2, 2,
+        3)), B=3 * orthogonal(), C=2 * orthogonal(),
+    )  # fmt: skip
+    b, (prompts, keys, values) = rng.uniform(0, 1, 2), rng.standard_normal((3, 2, 2))
+    parts = Parts(b, prompts, keys, values, rng.standard_normal((2, 2, 2)), rng.standard_normal((2, 2)))
+    return PromptTruth(
+        f"attention-random-{number}-{_short(kind)}", parts.params(head, kind), NOISE, midpoint_grid(),
+        "this project, drawn at random",
+    )  # fmt: skip
+
+
+def _short(kind: str) -> str:
+    return kind.removeprefix("adaptive:")
+
+
+RANDOM_NUMBERS = range(1, 6)
+
+PROMPT_TRUTHS: dict[str, Callable[[], PromptTruth]] = {
+    **{f"attention-{_short(kind)}": partial(reference, kind) for kind in KINDS},
+    **{f"attention-{_short(kind)}-rank1": partial(rank_one, kind) for kind in ("fixed", "adaptive:gelu")},
+    **{
+        f"attention-random-{number}-{_short(kind)}": partial(random_configuration, number, kind)
+        for number in RANDOM_NUMBERS
+        for kind in KINDS
+    },
+}
+
+
+@cache
+def prompt_truth(name: str) -> PromptTruth:
+    """The named truth of prompt regression; ``PROMPT_TRUTHS`` lists the names."""
+    if name not in PROMPT_TRUTHS:
+        raise InputError(
+            f"unknown truth {name!r}; expected one of {', '.join(n for n in PROMPT_TRUTHS if 'random' not in n)} or "
+            "attention-random-NUMBER-KIND"
+        )
+    return PROMPT_TRUTHS[name]()

@@ -1,0 +1,418 @@
+"""Prompt regression: one attention head read as a mixture of frozen experts and prompts, each prompt a new expert.
+
+    Y = f(x) + noise,    f(x) = [ sum_j e^{x'A_j x + a_j} h_j(x) + sum_l e^{(B key_l(x))'x + b_l} C val_l(x) ] / [ sum
+    of e ]
+
+Everything of the head (A, a, h, B, C) is pre-trained and known; the prompts and their logit biases b are learned. A
+prompt is ``decoupled`` (key and value are two free constants: prefix tuning without reparameterisation), ``fixed`` (one
+constant p for both: VPT) or ``adaptive`` (key_l = val_l = W2 sigma(W1_l x), W2 shared: VAPT). With ``bias``, W1_l acts
+on (x, 1).
+
+Sources: arXiv 2501.18936 (VAPT), arXiv 2410.02200 (prefixes), arXiv 2203.12119 (VPT).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+
+import numpy as np
+from scipy.special import softmax
+
+from moe_prompts.errors import InputError
+from moe_prompts.models.activations import ACTIVATIONS, Activation, activation
+from moe_prompts.models.data import Sample
+
+
+def _left_out() -> np.ndarray:
+    return np.zeros(0)
+
+
+@dataclass(frozen=True, eq=False)
+class Head:
+    """The frozen part: N experts and the projections that make experts of prompts.
+
+    A    (N, d, d)      gate of frozen expert j: logit x'A_j x + a_j
+    a    (N,)
+    eta  (N, l, d + 1)  frozen expert: h_j(x) = eta_j (x, 1)
+    B    (d, p)         of a prompt's key: logit (B key)'x + b
+    C    (l, p)         of a prompt's value: expert C val
+
+    Real heads with biases of queries and values also have (zero by default)
+
+    alpha (N, d)        adds alpha_j'x to the logit of frozen expert j
+    beta  (p,)          adds beta'key to the logit of a prompt
+    c     (l,)          adds to every prompt's expert
+
+    d inputs, l outputs, p the dimension of a prompt. Raises ``InputError`` for shapes that do not fit and for values
+    that are not finite.
+    """
+
+    A: np.ndarray
+    a: np.ndarray
+    eta: np.ndarray
+    B: np.ndarray
+    C: np.ndarray
+    alpha: np.ndarray = field(default_factory=_left_out)
+    beta: np.ndarray = field(default_factory=_left_out)
+    c: np.ndarray = field(default_factory=_left_out)
+
+    def __post_init__(self) -> None:
+        _freeze(self)
+        if self.A.ndim != 3 or self.B.ndim != 2 or self.C.ndim != 2:
+            raise InputError(
+                f"Head: A {self.A.shape}, B {self.B.shape}, C {self.C.shape}; expected (N, d, d), (d, p), (l, p)"
+            )
+        n_frozen, d, l, p = len(self.A), self.A.shape[2], len(self.C), self.B.shape[1]
+        if n_frozen < 1:
+            raise InputError("Head: no frozen experts; expected N >= 1, which pin the gate")
+        for name, shape in (("alpha", (n_frozen, d)), ("beta", (p,)), ("c", (l,))):
+            if not getattr(self, name).size:
+                object.__setattr__(self, name, np.zeros(shape))
+        expected = {
+            "A": (n_frozen, d, d), "a": (n_frozen,), "eta": (n_frozen, l, d + 1), "B": (d, p), "C": (l, p),
+            "alpha": (n_frozen, d), "beta": (p,), "c": (l,),
+        }  # fmt: skip
+        _check_shapes(self, expected, f"N = {n_frozen}, d = {d}, l = {l}, p = {p}")
+
+    @property
+    def n_frozen(self) -> int:
+        return len(self.A)
+
+    @property
+    def d(self) -> int:
+        return self.A.shape[2]
+
+    @property
+    def l(self) -> int:
+        return len(self.C)
+
+    @property
+    def p(self) -> int:
+        return self.B.shape[1]
+
+    def gates_and_experts(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Logits (m, N) and values (m, N, l) of the frozen experts at x (m, d)."""
+        logits = np.einsum("mi,nij,mj->mn", x, self.A, x, optimize=True) + x @ self.alpha.T + self.a
+        return logits, np.einsum("nlj,mj->mnl", self.eta, with_one(x))
+
+    def queries(self, x: np.ndarray) -> np.ndarray:
+        """What keys are multiplied with, B'x + beta: (m, p)."""
+        return x @ self.B + self.beta
+
+
+@dataclass(frozen=True)
+class PromptKind:
+    """A prompt kind: ``fixed``, ``decoupled``, or ``adaptive`` with its activation ``sigma`` and option ``bias``."""
+
+    base: str
+    sigma: str = ""
+    bias: bool = False
+
+    def __post_init__(self) -> None:
+        if self.base not in ("fixed", "decoupled", "adaptive"):
+            raise InputError(f"unknown prompt kind {self.base!r}; expected fixed, decoupled or adaptive")
+        if self.base == "adaptive":
+            activation(self.sigma)
+        elif self.sigma or self.bias:
+            raise InputError(f"{self.base} prompts have no activation and no bias; expected plain {self.base!r}")
+
+    @classmethod
+    def parse(cls, text: str) -> PromptKind:
+        """``fixed``, ``decoupled``, ``adaptive`` (gelu), ``adaptive:SIGMA`` or ``adaptive:SIGMA:bias``."""
+        base, *options = text.split(":")
+        bias = options[-1:] == ["bias"]
+        options = options[:-1] if bias else options
+        sigma = options[0] if options else "gelu" if base == "adaptive" else ""
+        valid = base == "adaptive" and sigma in ACTIVATIONS and len(options) < 2
+        if not (valid or text in ("fixed", "decoupled")):
+            raise InputError(
+                f"unknown prompt kind {text!r}; expected fixed, decoupled, adaptive, adaptive:SIGMA or "
+                f"adaptive:SIGMA:bias with SIGMA one of {', '.join(ACTIVATIONS)}"
+            )
+        return cls(base, sigma, bias)
+
+    def __str__(self) -> str:
+        return ":".join([self.base, *([self.sigma] if self.sigma else []), *(["bias"] if self.bias else [])])
+
+    @property
+    def activation(self) -> Activation:
+        return activation(self.sigma)
+
+    @property
+    def shares_w2(self) -> bool:
+        """W2 is a free parameter. With the identity only the products M_l = W2 W1_l matter, and W2 = I."""
+        return self.base == "adaptive" and self.sigma != "identity"
+
+
+@dataclass(frozen=True)
+class PromptFamily:
+    """``k`` prompts of one kind beside a head, with ``hidden`` units r if adaptive (the identity has r = p).
+
+    A point of the family is a vector: b (k), then the prompts (k, atom_size), then W2 (p, r) row by row.
+    """
+
+    head: Head
+    kind: PromptKind
+    k: int
+    hidden: int = 2
+
+    def __post_init__(self) -> None:
+        if int(self.k) != self.k or self.k < 1:
+            raise InputError(f"PromptFamily: k = {self.k}; expected at least 1 prompt")
+        if int(self.hidden) != self.hidden or self.hidden < 1:
+            raise InputError(f"PromptFamily: hidden = {self.hidden}; expected at least 1 hidden unit")
+        if self.kind.sigma == "identity":
+            object.__setattr__(self, "hidden", self.head.p)
+
+    @property
+    def w1_columns(self) -> int:
+        return self.head.d + self.kind.bias
+
+    @property
+    def atom_size(self) -> int:
+        """Parameters of one prompt besides b."""
+        p = self.head.p
+        return {"fixed": p, "decoupled": 2 * p, "adaptive": self.hidden * self.w1_columns}[self.kind.base]
+
+    @property
+    def shared_size(self) -> int:
+        return self.head.p * self.hidden if self.kind.shares_w2 else 0
+
+    @property
+    def size(self) -> int:
+        """Length of the parameter vector."""
+        return self.k * (1 + self.atom_size) + self.shared_size
+
+    @property
+    def n_parameters(self) -> int:
+        """Free parameters: without the scale of each hidden unit where sigma is homogeneous."""
+        scales = self.hidden if self.kind.shares_w2 and self.kind.activation.homogeneous else 0
+        return self.size - scales
+
+    def with_k(self, k: int) -> PromptFamily:
+        return PromptFamily(self.head, self.kind, k, self.hidden)
+
+    def split(self, vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """b (..., k), prompts (..., k, atom_size) and W2 (..., p, r) of parameter vectors (..., size).
+
+        W2 has unit columns where sigma is homogeneous (the scale of a unit is W1's), and is I for the identity.
+        """
+        k, q, p, r = self.k, self.atom_size, self.head.p, self.hidden
+        lead = vectors.shape[:-1]
+        b, atoms = vectors[..., :k], vectors[..., k : k + k * q].reshape(*lead, k, q)
+        if self.kind.base == "adaptive" and not self.kind.shares_w2:
+            return b, atoms, np.broadcast_to(np.eye(p), (*lead, p, p))
+        w2 = vectors[..., k + k * q :].reshape(*lead, p, r) if self.shared_size else np.zeros((*lead, p, 0))
+        if self.shared_size and self.kind.activation.homogeneous:
+            w2 = w2 / np.linalg.norm(w2, axis=-2, keepdims=True)
+        return b, atoms, w2
+
+    def unpack(self, vector: np.ndarray) -> PromptAttention:
+        """The parameters of one vector (size,)."""
+        vector = np.asarray(vector, dtype=float)
+        if vector.shape != (self.size,):
+            raise InputError(
+                f"PromptFamily: a vector of shape {vector.shape}; expected ({self.size},) for {self.k} "
+                f"{self.kind} prompts"
+            )
+        b, atoms, w2 = self.split(vector)
+        return PromptAttention(self.head, self.kind, b, atoms, w2)
+
+
+@dataclass(frozen=True, eq=False)
+class PromptAttention:
+    """Parameters of a head with k prompts; they check themselves. Build them with ``fixed``, ``decoupled``,
+    ``adaptive``.
+
+    b      (k,)            logit biases; e^b is the mass of a prompt
+    atoms  (k, atom_size)  p_l (fixed), (key_l, val_l) (decoupled) or W1_l row by row (adaptive)
+    W2     (p, r)          shared by adaptive prompts, else (p, 0)
+    """
+
+    head: Head
+    kind: PromptKind
+    b: np.ndarray
+    atoms: np.ndarray
+    W2: np.ndarray
+
+    def __post_init__(self) -> None:
+        _freeze(self)
+        if self.b.ndim != 1 or len(self.b) < 1 or self.W2.ndim != 2:
+            raise InputError(
+                f"PromptAttention: b {self.b.shape}, W2 {self.W2.shape}; expected (k,) with k >= 1 and (p, r)"
+            )
+        r = self.W2.shape[1]
+        family = PromptFamily(self.head, self.kind, self.k, max(r, 1))
+        expected = {
+            "b": (self.k,),
+            "atoms": (self.k, family.atom_size),
+            "W2": (self.head.p, family.hidden if self.kind.base == "adaptive" else 0),
+        }
+        _check_shapes(self, expected, f"k = {self.k} {self.kind} prompts, d = {self.head.d}, p = {self.head.p}")
+        if self.kind.base == "adaptive" and not self.kind.shares_w2 and (np.eye(self.head.p) != self.W2).any():
+            raise InputError("PromptAttention: with the identity W2 is I and W1_l stands for the product W2 W1_l")
+
+    @classmethod
+    def fixed(cls, head: Head, b: np.ndarray, prompts: np.ndarray) -> PromptAttention:
+        """Prompts p_l (k, p), keys and values at once."""
+        return cls(head, PromptKind("fixed"), b, prompts, np.zeros((head.p, 0)))
+
+    @classmethod
+    def decoupled(cls, head: Head, b: np.ndarray, keys: np.ndarray, values: np.ndarray) -> PromptAttention:
+        """Keys (k, p) and values (k, p)."""
+        return cls(head, PromptKind("decoupled"), b, np.concatenate([keys, values], axis=1), np.zeros((head.p, 0)))
+
+    @classmethod
+    def adaptive(
+        cls, head: Head, b: np.ndarray, W1: np.ndarray, W2: np.ndarray, sigma: str = "gelu", bias: bool = False
+    ) -> PromptAttention:
+        """W1 (k, r, d), or (k, r, d + 1) with ``bias``, and W2 (p, r).
+
+        Where sigma is homogeneous (relu) the scale of each column of W2 moves to W1, with the identity all of W2 does.
+        """
+        W1, W2 = np.asarray(W1, dtype=float), np.asarray(W2, dtype=float)
+        if W1.ndim != 3 or W2.ndim != 2 or W1.shape[1] != W2.shape[1]:
+            raise InputError(
+                f"PromptAttention.adaptive: W1 {W1.shape}, W2 {W2.shape}; expected (k, r, d), or (k, r, d + 1) "
+                "with bias, and (p, r)"
+            )
+        if sigma == "identity":
+            W1, W2 = W2 @ W1, np.eye(len(W2))
+        elif activation(sigma).homogeneous:
+            norms = np.linalg.norm(W2, axis=0)
+            if not (norms > 0).all():
+                raise InputError("PromptAttention.adaptive: W2 has a zero column; expected none, leave the unit out")
+            W1, W2 = W1 * norms[:, None], W2 / norms
+        return cls(head, PromptKind("adaptive", sigma, bias), b, W1.reshape(len(W1), -1), W2)
+
+    @property
+    def k(self) -> int:
+        return len(self.b)
+
+    @property
+    def family(self) -> PromptFamily:
+        return PromptFamily(self.head, self.kind, self.k, max(self.W2.shape[1], 1))
+
+    @property
+    def vector(self) -> np.ndarray:
+        """The point of ``family`` (size,)."""
+        shared = self.W2.ravel() if self.kind.shares_w2 else np.zeros(0)
+        return np.concatenate([self.b, self.atoms.ravel(), shared])
+
+    def chosen(self, atoms: list[int]) -> PromptAttention:
+        """The same head with these prompts; a repeated one splits into equal parts that leave f as it is."""
+        times = np.bincount(atoms, minlength=self.k)
+        b = self.b[atoms] - np.log(times[atoms])
+        return PromptAttention(self.head, self.kind, b, self.atoms[atoms], self.W2)
+
+    def prompts(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Keys and values at x (m, d): two arrays (m, k, p)."""
+        p, m = self.head.p, len(x)
+        if self.kind.base == "adaptive":
+            inputs = with_one(x) if self.kind.bias else x
+            W1 = self.atoms.reshape(self.k, self.W2.shape[1], -1)
+            made = self.kind.activation.value(np.einsum("kri,mi->mkr", W1, inputs)) @ self.W2.T
+            return made, made
+        keys, values = self.atoms[:, :p], self.atoms[:, -p:]
+        return np.broadcast_to(keys, (m, self.k, p)), np.broadcast_to(values, (m, self.k, p))
+
+    def gates(self, x: np.ndarray) -> np.ndarray:
+        """Softmax weights (m, N + k): frozen experts first, then prompts."""
+        x = self._inputs(x)
+        frozen, _ = self.head.gates_and_experts(x)
+        keys, _ = self.prompts(x)
+        return softmax(
+            np.concatenate([frozen, np.einsum("mp,mkp->mk", self.head.queries(x), keys) + self.b], axis=1), axis=1
+        )
+
+    def regression(self, x: np.ndarray) -> np.ndarray:
+        """f(x) (m, l) at x (m, d): the attention output."""
+        x = self._inputs(x)
+        _, experts = self.head.gates_and_experts(x)
+        _, values = self.prompts(x)
+        return np.einsum(
+            "mn,mnl->ml", self.gates(x), np.concatenate([experts, values @ self.head.C.T + self.head.c], axis=1)
+        )
+
+    def sample(self, n: int, rng: np.random.Generator, noise: float) -> Sample:
+        """n pairs, x uniform on [-1, 1]^d, y = f(x) + N(0, noise^2)."""
+        x = rng.uniform(-1, 1, (n, self.head.d))
+        return Sample(x, self.regression(x) + noise * rng.standard_normal((n, self.head.l)))
+
+    def _inputs(self, x: np.ndarray) -> np.ndarray:
+        x = np.asarray(x, dtype=float)
+        if x.ndim != 2 or x.shape[1] != self.head.d:
+            raise InputError(f"PromptAttention: x has shape {x.shape}; expected (points, {self.head.d})")
+        return x
+
+
+def with_one(x: np.ndarray) -> np.ndarray:
+    """(x, 1)."""
+    return np.concatenate([x, np.ones((len(x), 1))], axis=1)
+
+
+def from_head(
+    W_Q: np.ndarray,
+    W_K: np.ndarray,
+    W_V: np.ndarray,
+    tokens: int,
+    bias: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None,
+    query: int = 0,
+) -> Head:
+    """A real attention head as a ``Head``: row ``query`` of its output as a function of x = (x_1, .., x_N), d = N D.
+
+    W_Q, W_K (D, d_h) and W_V (D, d_v) act on ``tokens`` = N tokens of D features; ``bias`` = (c_q, c_k, c_v) if the
+    head has biases. With E_j x = x_j and q the token ``query``, softmax(Q K' / sqrt(d_h)) V with prompts appended is
+
+        A_j = E_q'W_Q W_K'E_j / sqrt(d_h),   h_j = W_V'E_j x + c_v,   B = E_q'W_Q W_K' / sqrt(d_h),   C = W_V',
+        alpha_j = E_j'W_K c_q / sqrt(d_h),   beta = W_K c_q / sqrt(d_h),   c = c_v,   a = 0, and b = 0 for each prompt;
+
+    c_k adds the same to all logits and drops out. Prompts live in token space, p = D; ``token_wise`` makes the W1_l of
+    adaptive ones. Where d_h < D, B has rank d_h < p.
+    """
+    W_Q, W_K, W_V = (np.asarray(W, dtype=float) for W in (W_Q, W_K, W_V))
+    if W_Q.ndim != 2 or W_K.shape != W_Q.shape or W_V.ndim != 2 or len(W_V) != len(W_Q):
+        raise InputError(
+            f"from_head: W_Q {W_Q.shape}, W_K {W_K.shape}, W_V {W_V.shape}; expected (D, d_h), (D, d_h), (D, d_v)"
+        )
+    if int(tokens) != tokens or tokens < 1 or not 0 <= query < tokens:
+        raise InputError(f"from_head: tokens = {tokens}, query = {query}; expected tokens >= 1 and 0 <= query < tokens")
+    D, d_h = W_Q.shape
+    c_q, c_k, c_v = (np.asarray(c, dtype=float) for c in bias or (np.zeros(d_h), np.zeros(d_h), np.zeros(W_V.shape[1])))
+    if c_q.shape != (d_h,) or c_k.shape != (d_h,) or c_v.shape != (W_V.shape[1],):
+        raise InputError(
+            f"from_head: bias of shapes {c_q.shape}, {c_k.shape}, {c_v.shape}; expected ({d_h},), ({d_h},), "
+            f"({W_V.shape[1]},) for queries, keys and values"
+        )
+    E = np.eye(tokens * D).reshape(tokens, D, tokens * D)
+    scale = 1 / np.sqrt(d_h)
+    B = E[query].T @ W_Q @ W_K.T * scale
+    experts = np.concatenate([W_V.T @ E, np.broadcast_to(c_v[:, None], (tokens, len(c_v), 1))], axis=2)
+    beta = W_K @ c_q * scale
+    return Head(A=B @ E, a=np.zeros(tokens), eta=experts, B=B, C=W_V.T, alpha=beta @ E, beta=beta, c=c_v)
+
+
+def token_wise(W1: np.ndarray, projectors: np.ndarray) -> np.ndarray:
+    """W1_l = W1 (g_l' (x) I_D) (k, r, N D): prompt l sees sum_j g_lj x_j, from W1 (r, D) and projectors g (k, N).
+
+    Source: arXiv 2501.18936, token-wise projectors with a shared feature projector.
+    """
+    return np.einsum("ri,kn->krni", W1, projectors).reshape(len(projectors), len(W1), -1)
+
+
+def _freeze(params: Head | PromptAttention) -> None:
+    for one in fields(params):
+        if one.name not in ("head", "kind"):
+            value = np.array(getattr(params, one.name), dtype=float)
+            value.setflags(write=False)
+            object.__setattr__(params, one.name, value)
+
+
+def _check_shapes(params: Head | PromptAttention, expected: dict[str, tuple[int, ...]], where: str) -> None:
+    name = type(params).__name__
+    for one, shape in expected.items():
+        value = getattr(params, one)
+        if value.shape != shape:
+            raise InputError(f"{name}: {one} has shape {value.shape}; expected {shape} for {where}")
+        if not np.isfinite(value).all():
+            raise InputError(f"{name}: {one} has NaN or infinite entries; expected finite numbers")

@@ -1,0 +1,337 @@
+"""The attention study: fixed, decoupled and adaptive prompts beside the frozen experts of a head.
+
+Three sorts of rows, told apart by the column ``study``: ``attention`` (one per fit), ``attention-gap`` (nats lost by
+holding a split of given size, one per data set) and ``attention-profile`` (noise-free profiles, one per spread). All
+fits of a block are climbed together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+
+import numpy as np
+
+from moe_prompts.errors import InputError
+from moe_prompts.estimators.least_squares import (
+    LeastSquaresOptions,
+    least_squares,
+    near_truth,
+    population_minima,
+    random_start,
+)
+from moe_prompts.estimators.prompt_objective import PromptObjective
+from moe_prompts.estimators.result import FitStatus, SearchResult
+from moe_prompts.identifiability import kappas, likelihood_gaps, profile
+from moe_prompts.losses.prompt_voronoi import prompt_errors
+from moe_prompts.models.attention_scenarios import PromptTruth, prompt_truth
+from moe_prompts.models.data import RegressionData
+from moe_prompts.models.prompt_attention import PromptFamily, PromptKind
+from moe_prompts.seeds import data_rng, start_rng
+from moe_prompts.study.grid import Row, Study
+
+MODEL = "prompt-attention"
+FITS, GAPS, PROFILES = "attention", "attention-gap", "attention-profile"
+OPTIONS = LeastSquaresOptions()
+#: Starts of a fit: near ones for each true prompt, or the best minima of the noise-free problem, and random ones as an
+#: audit; random starts of the noise-free problem.
+NEAR_STARTS, PROJECTIONS, AUDITS, POPULATION_STARTS = 2, 2, 2, 20
+#: Split at which likelihood gaps are measured, and the sizes at which they decide.
+SPREAD = 0.4
+GAP_SIZES = (10_000, 1_000_000)
+
+#: What is fitted to each truth by default: (kind, numbers of prompts).
+Lines = tuple[tuple[str, tuple[int, ...]], ...]
+LINES: dict[str, Lines] = {
+    "attention-fixed": (
+        ("fixed", (2, 3)),
+        ("decoupled", (2,)),
+        ("adaptive:gelu", (2,)),
+        ("adaptive:tanh", (2,)),
+        ("adaptive:gelu:bias", (2,)),
+    ),
+    "attention-decoupled": (("decoupled", (2, 3)), ("fixed", (2,)), ("adaptive:gelu", (2,))),
+    "attention-gelu": (("adaptive:gelu", (2, 3)), ("fixed", (2, 3, 4, 6, 8)), ("decoupled", (2, 4))),
+    "attention-tanh": (("adaptive:tanh", (2, 3)),),
+    "attention-relu": (("adaptive:relu", (2, 3)),),
+    "attention-identity": (("adaptive:identity", (2, 3)),),
+    "attention-fixed-rank1": (("fixed", (2, 3)),),
+    "attention-gelu-rank1": (("adaptive:gelu", (2, 3)),),
+}
+QUICK_LINES: dict[str, Lines] = {
+    "attention-fixed": (("fixed", (2, 3)),),
+    "attention-decoupled": (("decoupled", (2, 3)),),
+    "attention-gelu": (("adaptive:gelu", (2, 3)), ("fixed", (2,))),
+}
+RANDOM_TRUTHS = tuple(f"attention-random-{n}-{kind}" for n in (1, 2, 3) for kind in ("fixed", "gelu", "tanh"))
+
+
+def cell_sizes(of: PromptTruth, kind: PromptKind, k: int) -> str:
+    """Of the fitted family at this truth, the words of the predictions: "exact", "over" (the same kind, with more
+    prompts),
+    "contained" (a larger kind that contains the truth) or "misspecified"."""
+    true = of.params.kind
+    if k < of.k_true:
+        return "misspecified"
+    if kind == true:
+        return "exact" if k == of.k_true else "over"
+    hidden = of.family(kind, k).hidden
+    constants = true.base == "fixed" and (kind.base == "decoupled" or (kind.bias and of.k_true <= hidden))
+    without_bias = kind.bias and kind.sigma == true.sigma
+    return "contained" if constants or without_bias else "misspecified"
+
+
+@dataclass(frozen=True)
+class AttentionCell:
+    """Fits of ``k`` prompts of ``kind`` to n pairs from ``truth``."""
+
+    truth: str
+    kind: str
+    k: int
+    n: int
+    start: str
+
+    @property
+    def label(self) -> str:
+        return f"{self.truth}_{self.kind.replace(':', '-')}_k{self.k}_{self.start}_n{self.n}"
+
+    @property
+    def cost(self) -> float:
+        family = prompt_truth(self.truth).family(PromptKind.parse(self.kind), self.k)
+        easy = cell_sizes(prompt_truth(self.truth), family.kind, self.k) == "exact" or self.kind == "fixed"
+        return family.size * (3e3 if easy else 15e3)
+
+    @property
+    def data_size(self) -> int:
+        return self.n
+
+    def run(self, replicates: tuple[int, ...], entropy: int) -> list[Row]:
+        return fit_rows(self, replicates, entropy)
+
+
+@dataclass(frozen=True)
+class GapCell:
+    """Likelihood gaps at spread ``SPREAD`` for one prompt more than ``truth`` has."""
+
+    truth: str
+    n: int
+
+    @property
+    def label(self) -> str:
+        return f"{self.truth}_gap_n{self.n}"
+
+    @property
+    def cost(self) -> float:
+        return 10e3 * prompt_truth(self.truth).params.family.size
+
+    @property
+    def data_size(self) -> int:
+        return self.n
+
+    def run(self, replicates: tuple[int, ...], entropy: int) -> list[Row]:
+        known = prompt_truth(self.truth)
+        # All data sets of a truth are split along the same directions: they are addressed by it alone.
+        rng = start_rng(entropy, self.truth, self.n, replicates[0], "gap", known.k_true + 1, 0)
+        gaps = likelihood_gaps(known, _data(self.truth, self.n, replicates, entropy), SPREAD, rng, OPTIONS)
+        common = _common(GAPS, known, known.params.kind, known.k_true + 1) | {"n": self.n, "spread": SPREAD}
+        return [common | {"replicate": r, "gap": float(gap)} for r, gap in zip(replicates, gaps, strict=True)]
+
+
+@dataclass(frozen=True)
+class ProfileCell:
+    """Noise-free profiles of ``truth``, exact and with one prompt too many, and its kappas: no data, one replicate."""
+
+    truth: str
+    replicates: int = 1
+    data_size: int = 0
+
+    @property
+    def label(self) -> str:
+        return f"{self.truth}_profile"
+
+    @property
+    def cost(self) -> float:
+        return 100e3 * prompt_truth(self.truth).params.family.size
+
+    def run(self, replicates: tuple[int, ...], entropy: int) -> list[Row]:
+        known, rows = prompt_truth(self.truth), []
+        for surplus in (0, 1):
+            k = known.k_true + surplus
+            rng = start_rng(entropy, self.truth, 0, 0, "profile", k, 0)
+            size, found = kappas(known, rng), profile(known, rng, surplus)
+            common = _common(PROFILES, known, known.params.kind, k) | {"n": 0, "replicate": 0}
+            common |= {"kappa1": size.kappa1, "kappa2": size.kappa2, "noise": known.noise}
+            rows += [
+                common | {"eps": float(eps), "profile": float(value)}
+                for eps, value in zip(found.eps, found.value, strict=True)
+            ]
+        return rows
+
+
+def attention_study(
+    *,
+    sizes: Sequence[int],
+    replicates: int,
+    entropy: int,
+    truths: Sequence[str] | None = None,
+    lines: Mapping[str, Lines] = LINES,
+    kinds: Sequence[str] | None = None,
+    ks: Sequence[int] | None = None,
+    start: str | None = None,
+) -> Study:
+    """Fits of ``lines``, with gaps and profiles of each truth.
+
+    ``truths`` may name others: those without lines get their own kind, exact and with one prompt too many. ``kinds``
+    and ``ks`` replace the lines of every truth. Fits start near the truth where their kind is the truth's, else at the
+    best minima of the noise-free problem ("projection"), and all at random with ``start`` = "random".
+    """
+    if start not in (None, "near_truth", "random"):
+        raise InputError(f"unknown start {start!r} of prompts in attention; expected near_truth or random")
+    if ks is not None and min(ks) < 1:
+        raise InputError(f"k = {min(ks)}; expected at least 1 prompt")
+    asked = None if kinds is None else [PromptKind.parse(kind) for kind in kinds]
+    fits: list[AttentionCell] = []
+    names = tuple(lines) if truths is None else tuple(truths)
+    for name in names:
+        known = prompt_truth(name)
+        own: Lines = lines.get(name, ((str(known.params.kind), (known.k_true, known.k_true + 1)),))
+        default = {PromptKind.parse(kind): counts for kind, counts in own}
+        for kind in asked or default:
+            for k in ks or default.get(kind, (known.k_true,)):
+                same = kind == known.params.kind and k >= known.k_true
+                chosen = "random" if start == "random" else "near_truth" if same else "projection"
+                fits += [AttentionCell(name, str(kind), k, n, chosen) for n in sizes]
+    for cell in fits:
+        need = prompt_truth(cell.truth).family(PromptKind.parse(cell.kind), cell.k).n_parameters
+        if cell.n < need:
+            raise InputError(f"n = {cell.n} is below the {need} parameters of {cell.k} {cell.kind} prompts; raise --n")
+    low, high = GAP_SIZES
+    deciding = [n for n in sizes if low <= n <= high] or list(sizes)
+    gaps = [GapCell(name, n) for name in names for n in deciding]
+    return Study(
+        name=FITS,
+        cells=[*fits, *gaps, *(ProfileCell(name) for name in names)],
+        replicates=replicates,
+        entropy=entropy,
+        run=run_cell,
+        identity={
+            "prompt_truths_used": {name: _plain(prompt_truth(name)) for name in names},
+            "prompt_options": asdict(OPTIONS) | {"spread": SPREAD},
+        },
+    )
+
+
+def run_cell(cell: AttentionCell | GapCell | ProfileCell, replicates: tuple[int, ...], entropy: int) -> list[Row]:
+    """Rows of one block."""
+    return cell.run(replicates, entropy)
+
+
+def _plain(known: PromptTruth) -> dict:
+    params = known.params
+    return {
+        "kind": str(params.kind),
+        "noise": known.noise,
+        "cells": len(known.x),
+        "head": {name: value.tolist() for name, value in vars(params.head).items()},
+        "b": params.b.tolist(),
+        "atoms": params.atoms.tolist(),
+        "W2": params.W2.tolist(),
+    }
+
+
+@lru_cache(maxsize=4)
+def _data(truth: str, n: int, replicates: tuple[int, ...], entropy: int) -> list[RegressionData]:
+    """Kept while the cells on the same data follow each other."""
+    return [prompt_truth(truth).data(n, data_rng(entropy, truth, n, replicate)) for replicate in replicates]
+
+
+@lru_cache(maxsize=64)
+def projections(truth: str, kind: str, k: int, entropy: int) -> tuple[np.ndarray, float]:
+    """Vectors of the best minima of the noise-free problem (``PROJECTIONS``, size), and the risk E |f - f*|^2 of the
+    best.
+
+    Starts are random, and the best of one prompt less with each of its prompts split, so that risks do not grow with k.
+    """
+    known = prompt_truth(truth)
+    family = known.family(PromptKind.parse(kind), k)
+    population = known.population(10_000)
+    also: list[np.ndarray] = []
+    if k > 1:
+        fewer = family.with_k(k - 1).unpack(projections(truth, kind, k - 1, entropy)[0][0])
+        also = [fewer.chosen([*range(k - 1), prompt]).vector for prompt in range(k - 1)]
+    rng = start_rng(entropy, truth, 0, 0, kind, k, 0)
+    found = population_minima(family, population, known.noise, rng, POPULATION_STARTS, OPTIONS, also)
+    return found.vectors[:PROJECTIONS], max(2 * known.noise**2 * float(found.values[0]) / population.n, 0.0)
+
+
+def fit_rows(cell: AttentionCell, replicates: tuple[int, ...], entropy: int) -> list[Row]:
+    """One row per replicate; where the fits of a block cannot be made, rows with the status FAILED and the reason."""
+    known, kind = prompt_truth(cell.truth), PromptKind.parse(cell.kind)
+    family = known.family(kind, cell.k)
+    sizes = cell_sizes(known, kind, cell.k)
+    fields = _common(FITS, known, kind, cell.k) | {
+        "cell_sizes": sizes, "n": cell.n, "start": cell.start, "n_parameters": family.n_parameters,
+    }  # fmt: skip
+    try:
+        data = _data(cell.truth, cell.n, replicates, entropy)
+        starts = [_starts(cell, family, known, replicate, entropy) for replicate in replicates]
+        found = least_squares(family, data, starts, known.noise, OPTIONS)
+    except (np.linalg.LinAlgError, ArithmeticError, InputError) as error:
+        failed = {"status": FitStatus.FAILED.name, "message": str(error)}
+        return [fields | {"replicate": r, "starts": 0} | failed for r in replicates]
+    at_truth = PromptObjective(known.params.family, data, known.noise).at(
+        np.tile(known.params.vector, (len(data), 1)), np.arange(len(data))
+    )
+    floor = projections(cell.truth, cell.kind, cell.k, entropy)[1] if sizes == "misspecified" else 0.0
+    signal = float((known.params.regression(known.x) ** 2).sum(axis=1).mean())
+    return [
+        fields
+        | {"replicate": replicate, "starts": one.starts, "start_share": one.share, "message": ""}
+        | errors_of(one, known)
+        | {"gain": one.best.log_likelihood + float(level), "population_relative_risk": floor / signal}
+        for replicate, one, level in zip(replicates, found, at_truth.value, strict=True)
+    ]
+
+
+def _starts(cell: AttentionCell, family: PromptFamily, known: PromptTruth, replicate: int, entropy: int) -> np.ndarray:
+    rng_of = lambda number: start_rng(entropy, cell.truth, cell.n, replicate, cell.kind, cell.k, number)
+    if cell.start == "near_truth":
+        over = cell.k > known.k_true
+        count = NEAR_STARTS * known.k_true if over else NEAR_STARTS
+        first = [near_truth(known.params, cell.k, number, rng_of(number)) for number in range(count)]
+    elif cell.start == "projection":
+        first = list(projections(cell.truth, cell.kind, cell.k, entropy)[0])
+    else:
+        first = [random_start(family, rng_of(number), OPTIONS.box) for number in range(2 * AUDITS)]
+    audits = [random_start(family, rng_of(len(first) + number), OPTIONS.box) for number in range(AUDITS)]
+    return np.array([*first, *audits])
+
+
+def _common(study: str, known: PromptTruth, kind: PromptKind, k: int) -> Row:
+    return {
+        "study": study, "truth": known.name, "truth_kind": known.kind, "kind": str(kind), "k": k, "k_true":
+        known.k_true, "n_frozen": known.params.head.n_frozen,
+    }  # fmt: skip
+
+
+def errors_of(found: SearchResult, known: PromptTruth) -> Row:
+    """Every error of a fit as columns; NaN where an error is not defined."""
+    fit, nan = found.best, float("nan")
+    truth = known.params.regression(known.x)
+    risk = float(((fit.value.regression(known.x) - truth) ** 2).sum(axis=1).mean())
+    row: Row = {
+        "status": fit.status.name,
+        "gap_nats": fit.certificate.gap_nats,
+        "relative_lmin": fit.certificate.relative_lmin,
+        "log_likelihood": fit.log_likelihood,
+        "iterations": fit.iterations,
+        "risk": risk,
+        "relative_risk": risk / float((truth**2).sum(axis=1).mean()),
+        "l2": float(np.sqrt(risk)),
+    }
+    names = ("loss", "mass_error", "singleton_error", "split_rms", "barycentre_error", "w2_error")
+    if fit.value.kind != known.params.kind:
+        return row | dict.fromkeys(names, nan)
+    errors = prompt_errors(fit.value, known.params)
+    return row | {name: float(getattr(errors, name)) for name in names}

@@ -1,0 +1,160 @@
+"""From the rows of the attention study to its three tables: rates, who contains whom, and identifiability.
+
+Claims that a rate does not exist cannot be read off a slope: medians hide runaways, and along a flat valley the fit
+stands where its start led it. They are judged by two numbers instead, with thresholds fixed in advance: the noise-free
+profile at a spread of .0125 (below 1e-12: splits are invisible) and the mean over data sets of the nats lost by holding
+a split of .4 (below 5 at every n from 1e4 to 1e6: the data do not see it either).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from moe_prompts.estimators.result import FitStatus
+from moe_prompts.identifiability import ZERO_PROFILE, Profile
+from moe_prompts.slopes import Verdict
+from moe_prompts.study.attention import FITS, GAPS, MODEL, PROFILES, SPREAD
+from moe_prompts.study.summary import Measure, markdown, short, summarise
+
+L2 = Measure("L2", "l2", "L2", unpredicted=True)
+D = Measure("D", "loss", "D", unpredicted=True)
+SINGLETON = Measure("singleton", "singleton_error", "singleton", unpredicted=True)
+SPLIT = Measure("split", "split_rms", "split", unpredicted=True)
+MEASURES = (L2, D, SINGLETON, SPLIT)
+#: Mean gap in nats below which data do not see a split; local exponents within these bands are 1 and 2.
+BOUNDED_GAP, EXPONENT_BANDS = 5.0, {1: 0.05, 2: 0.12}
+
+
+def summarise_attention(results: pd.DataFrame, entropy: int) -> pd.DataFrame:
+    """One line per truth, kind, k and measure, as ``summary.summarise``."""
+    fits = results[results["study"] == FITS]
+    return summarise(fits, MODEL, entropy, MEASURES, lambda kind: kind)
+
+
+def rates_table(results: pd.DataFrame, summary: pd.DataFrame) -> str:
+    """Slopes of the fits of the truth's own kind, exact and with prompts too many, with their 90 % intervals."""
+    fits = results[(results["study"] == FITS) & results["cell_sizes"].isin(["exact", "over"])]
+    header = [
+        "truth", "prompts", "k", "L2", "D (median)", "D (mean)", "singleton", "split", "2 x gain (parameters)",
+        "certified", "predicted slopes",
+    ]  # fmt: skip
+    body = []
+    for (truth, kind, k), rows in fits.groupby(["truth", "kind", "k"], sort=False):
+        lines = summary[(summary["truth"] == truth) & (summary["kind"] == kind) & (summary["k"] == k)]
+        by_measure = {line.measure: line for line in lines.itertuples()}
+        cell = lambda measure, of=by_measure: _interval(of[measure.shown]) if measure.shown in of else ""
+        body.append([
+            str(truth), str(kind), str(k), cell(L2), cell(D),
+            _interval(by_measure[D.shown], "mean_") if D.shown in by_measure else "", cell(SINGLETON), cell(SPLIT),
+            f"{2 * rows['gain'].mean():.1f} ({rows['n_parameters'].iloc[0]:.0f})",
+            f"{(rows['status'] == FitStatus.CERTIFIED.name).mean():.0%}", _verdicts(list(by_measure.values())),
+        ])  # fmt: skip
+    return markdown(header, body)
+
+
+def _interval(line, prefix: str = "") -> str:
+    value = line.slope if not prefix else getattr(line, f"{prefix}value")
+    low, high = getattr(line, f"{prefix}low"), getattr(line, f"{prefix}high")
+    if np.isnan(value):
+        return "too few fits"
+    return f"{value:.2f}" if np.isnan(low) else f"{value:.2f} [{low:.2f}, {high:.2f}]"
+
+
+def _verdicts(lines: list) -> str:
+    """Which predicted slopes hold, which fail, which are open; what theory gives no rate is judged elsewhere."""
+    said = []
+    for verdict in Verdict:
+        groups = [line.measure for line in lines if line.verdict == verdict.value]
+        if groups:
+            said.append(f"{verdict.value}: {', '.join(groups)}")
+    return "; ".join(said)
+
+
+def cross_table(results: pd.DataFrame) -> str:
+    """Every kind of prompt on every kind of truth: a floor where the class does not contain the truth, else
+    n risk / s^2 beside the number of parameters, which it tends to."""
+    fits = results[results["study"] == FITS]
+    noise = _noise(results)
+    header = [
+        "truth", "prompts", "k", "contains the truth", "risk at the largest n", "without noise",
+        "n risk / s^2 (parameters)", "certified",
+    ]  # fmt: skip
+    body = []
+    for (truth, kind, k), rows in fits.groupby(["truth", "kind", "k"], sort=False):
+        last = rows[rows["n"] == rows["n"].max()]
+        misses = rows["cell_sizes"].iloc[0] == "misspecified"
+        scaled = float((last["risk"] * last["n"]).median()) / noise[truth] ** 2
+        body.append([
+            str(truth), str(kind), str(k), "no" if misses else "yes",
+            f"{last['relative_risk'].median():.3g}" if not misses else f"{last['relative_risk'].median():.2%}",
+            f"floor {last['population_relative_risk'].median():.2%}" if misses else "0",
+            "" if misses else f"{scaled:.1f} ({rows['n_parameters'].iloc[0]:.0f})",
+            f"{(rows['status'] == FitStatus.CERTIFIED.name).mean():.0%}",
+        ])  # fmt: skip
+    return markdown(header, body)
+
+
+def _noise(results: pd.DataFrame) -> dict[str, float]:
+    profiles = results[results["study"] == PROFILES]
+    return {str(truth): float(rows["noise"].iloc[0]) for truth, rows in profiles.groupby("truth")}
+
+
+def profile_of(results: pd.DataFrame, truth: str, surplus: int) -> Profile:
+    """The committed profile rows of a truth as a ``Profile``."""
+    rows = results[(results["study"] == PROFILES) & (results["truth"] == truth)]
+    rows = rows[rows["k"] == rows["k_true"] + surplus].sort_values("eps")
+    return Profile(rows["eps"].to_numpy(), rows["profile"].to_numpy(), np.zeros(len(rows), dtype=int))
+
+
+def identifiability(results: pd.DataFrame) -> pd.DataFrame:
+    """One line per truth: kappas, exponents at the smallest spreads, mean gaps, split errors over predicted ones."""
+    lines = []
+    profiles, fits = results[results["study"] == PROFILES], results[results["study"] == FITS]
+    for truth, rows in profiles.groupby("truth", sort=False):
+        exact, over = profile_of(results, str(truth), 0), profile_of(results, str(truth), 1)
+        gaps = results[(results["study"] == GAPS) & (results["truth"] == truth)].groupby("n")["gap"]
+        mean_gap, worst = gaps.mean(), gaps.max()
+        split = fits[
+            (fits["truth"] == truth) & (fits["cell_sizes"] == "over") & (fits["status"] == FitStatus.CERTIFIED.name)
+        ]
+        observed = split[split["k"] == split["k_true"] + 1].groupby("n")["split_rms"].median().dropna()
+        predicted = over.predicted_split(observed.index.to_numpy(dtype=float), float(rows["noise"].iloc[0]))
+        ratio = (observed / predicted)[np.isfinite(predicted)]
+        lines.append({
+            "truth": truth, "truth_kind": rows["truth_kind"].iloc[0], "kind": rows["kind"].iloc[0],
+            "kappa1": rows["kappa1"].iloc[0], "kappa2": rows["kappa2"].iloc[0],
+            "exact_exponent": exact.exponents[0], "over_exponent": over.exponents[0], "profile": over.value[0],
+            "gap_n": [int(n) for n in mean_gap.index], "mean_gap": mean_gap.tolist(), "largest_gap": worst.tolist(),
+            "split_observed_over_predicted": ratio.tolist(),
+            "verdict": _split_rate(over, mean_gap.to_numpy()),
+        })  # fmt: skip
+    return pd.DataFrame(lines)
+
+
+def _split_rate(over: Profile, mean_gap: np.ndarray) -> str:
+    """The rate of split prompts that profile and gap agree on."""
+    invisible, bounded = over.value[0] < ZERO_PROFILE, len(mean_gap) > 0 and bool((mean_gap < BOUNDED_GAP).all())
+    if invisible and bounded:
+        return "no rate"
+    if not invisible and abs(over.exponents[0] - 2) <= EXPONENT_BANDS[2]:
+        return "n^-1/4"
+    return Verdict.UNDECIDED.value
+
+
+def identifiability_table(lines: pd.DataFrame) -> str:
+    header = [
+        "truth", "prompts", "kappa1", "kappa2", "exponent, exact", "exponent, one too many",
+        f"mean nats to see a split of {SPREAD}", "split observed / predicted", "split prompts",
+    ]  # fmt: skip
+    body = []
+    for line in lines.itertuples():
+        gaps = ", ".join(f"{gap:.3g} (n = {short(n)})" for n, gap in zip(line.gap_n, line.mean_gap, strict=True))
+        ratios = line.split_observed_over_predicted
+        body.append([
+            line.truth, line.kind, f"{line.kappa1:.4f}", f"{line.kappa2:.4f}" if line.kappa2 > 1e-5 else "0",
+            f"{line.exact_exponent:.2f}",
+            f"{line.over_exponent:.2f}" if np.isfinite(line.over_exponent) else f"none: profile {line.profile:.0e}",
+            gaps, f"{min(ratios):.2f} to {max(ratios):.2f}" if ratios else "", line.verdict,
+        ])  # fmt: skip
+    return markdown(header, body)

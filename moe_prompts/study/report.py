@@ -1,0 +1,52 @@
+"""What a run says: the tables of its studies as one text, and their lines as one table of numbers."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from moe_prompts.study import gaussian
+from moe_prompts.study.attention import FITS
+from moe_prompts.study.attention_report import (
+    cross_table,
+    identifiability,
+    identifiability_table,
+    rates_table,
+    summarise_attention,
+)
+from moe_prompts.study.summary import as_markdown, comparison_lines, status_lines, summarise
+
+GAUSSIAN = "gaussian"
+
+
+def of_study(results: pd.DataFrame, name: str) -> pd.DataFrame:
+    """The rows of one study, or of all whose names begin with it, without the columns of others."""
+    return results[results["study"].str.startswith(name)].dropna(axis=1, how="all")
+
+
+def report_of(results: pd.DataFrame, entropy: int) -> tuple[str, pd.DataFrame]:
+    """The text of summary.md and the lines of summary.json."""
+    texts, summaries = [], []
+    gated, attention = of_study(results, GAUSSIAN), of_study(results, FITS)
+    if len(attention):
+        summary = summarise_attention(attention, entropy)
+        fits = attention[attention["study"] == FITS]
+        texts += [
+            "## Attention: are split prompts identified?",
+            identifiability_table(identifiability(attention)),
+            "## Attention: rates of the truth's own kind",
+            rates_table(attention, summary),
+            "## Attention: every kind of prompt on every kind of truth",
+            cross_table(attention),
+            "\n".join(status_lines(fits)),
+        ]
+        summaries.append(summary.assign(study=FITS))
+    if len(gated):
+        summary = summarise(gated, gaussian.MODEL, entropy)
+        texts += [
+            "## Gaussian gates: fixed against adaptive prompts",
+            as_markdown(summary),
+            "\n".join(comparison_lines(gated, entropy)),
+            "\n".join(status_lines(gated)),
+        ]
+        summaries.append(summary.assign(study=GAUSSIAN))
+    return "\n\n".join(text for text in texts if text), pd.concat(summaries, ignore_index=True)
