@@ -15,8 +15,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from moe_prompts.slopes import Slope
 from moe_prompts.study.attention import FITS, GAPS, PROFILES
-from moe_prompts.study.attention_report import D, profile_of
+from moe_prompts.study.attention_report import SPLIT, D, profile_of
 from moe_prompts.study.report import GAUSSIAN, of_study
 from moe_prompts.study.summary import LOSS, RISK, Measure, measured_slope
 
@@ -30,15 +31,21 @@ SHADES = {"fixed": ("Blues", "o^vDP"), "adaptive": ("Oranges", "sX*hp"), "decoup
 #: One colour and mark for each truth of the attention study, where kinds are told apart rather than numbers of prompts.
 TRUTH_STYLES = ("o", "<", "s", "X", "*", "h", "P", "D")
 COLUMNS = 3  # panels in a row
+#: Truths in the panel of parameter errors: more would hide each other.
+TRUTHS_SHOWN = 4
 PROFILE_FLOOR = 1e-9  # where vanishing profiles are drawn
 
 
 def _line_style(kind: str, rank: int, count: int) -> dict:
-    base, _, option = kind.partition(":")
+    base, *options = kind.split(":")
     colours, markers = SHADES[base]
     shade = 0.45 + 0.5 * (rank / max(count - 1, 1))
     marker = markers[rank % len(markers)]
-    return {"color": plt.get_cmap(colours)(shade), "marker": marker, "linestyle": "--" if option else "-"}
+    return {
+        "color": plt.get_cmap(colours)(shade),
+        "marker": marker,
+        "linestyle": "--" if {"tied", "bias"} & set(options) else "-",
+    }
 
 
 def draw_levels(ax: Axes, results: pd.DataFrame, measure: Measure, entropy: int) -> None:
@@ -156,29 +163,30 @@ def draw_attention_risk(ax: Axes, results: pd.DataFrame, entropy: int) -> None:
 
 
 def draw_attention_loss(ax: Axes, results: pd.DataFrame, entropy: int) -> None:
-    """D of the fits with one prompt too many: mean over data sets, which runaways move, with the 90 % interval."""
+    """Fits of the first truths with one prompt too many, with 90 % intervals: D (mean over data sets, which runaways
+    move) and, dashed, the error of split prompts (median) where they have a rate."""
     fits = results[(results["study"] == FITS) & (results["cell_sizes"] == "over")]
     fits = fits[fits["k"] == fits["k_true"] + 1]
-    for place, (truth, rows) in enumerate(fits.groupby("truth", sort=False)):
-        found = measured_slope(rows, D, "grid", entropy, "mean")
-        if len(found.n):
-            bars = np.abs(found.band.T - found.level)
-            ax.errorbar(
-                found.n * 1.03**place,
-                found.level,
-                yerr=bars,
-                label=str(truth).removeprefix("attention-"),
-                capsize=1.2,
-                elinewidth=0.7,
-                **_truth_style(place),
-            )
+    chosen = fits["truth"].unique()[:TRUTHS_SHOWN]
+    for place, truth in enumerate(chosen):
+        rows, name = fits[fits["truth"] == truth], truth.removeprefix("attention-")
+        _draw_error(ax, measured_slope(rows, D, "grid", entropy, "mean"), place, f"{name}: D")
+        if not profile_of(results, truth, 1).vanishes:
+            _draw_error(ax, measured_slope(rows, SPLIT, "grid", entropy), place, f"{name}: split", linestyle="--")
     ax.set_xscale("log")
     ax.set_yscale("log")
     draw_guide(ax, -0.5, r"slope $n^{-1/2}$")
     draw_guide(ax, -0.25, r"slope $n^{-1/4}$", "-.")
     ax.set_xlabel("number of pairs n")
-    ax.set_ylabel("parameter loss D (Voronoi), mean")
+    ax.set_ylabel("error of parameters")
     ax.set_title("one prompt too many: parameters")
+
+
+def _draw_error(ax: Axes, found: Slope, place: int, label: str, linestyle: str = "-") -> None:
+    if len(found.n):
+        bars = np.abs(found.band.T - found.level)
+        style = _truth_style(place) | {"linestyle": linestyle}
+        ax.errorbar(found.n * 1.03**place, found.level, yerr=bars, label=label, capsize=1.2, elinewidth=0.7, **style)
 
 
 def draw_profiles(ax: Axes, results: pd.DataFrame) -> None:
@@ -189,10 +197,16 @@ def draw_profiles(ax: Axes, results: pd.DataFrame) -> None:
         exact, over = profile_of(results, truth, 0), profile_of(results, truth, 1)
         ax.plot(exact.eps, exact.value, linestyle="--", linewidth=0.7, color=style["color"])
         ax.plot(
-            over.eps, np.maximum(over.value, PROFILE_FLOOR), label=f"{name} (0)" if over.vanishes else name, **style
+            over.eps,
+            np.maximum(over.value, PROFILE_FLOOR),
+            label=f"{name} (vanishes)" if over.vanishes else name,
+            **style,
         )
     ax.set_xscale("log")
     ax.set_yscale("log")
+    ticks = sorted(profiles["eps"].unique())
+    ax.set_xticks(ticks, [f"{eps:g}" for eps in ticks])
+    ax.minorticks_off()
     draw_guide(ax, 1.0, "exponent 1")
     draw_guide(ax, 2.0, "exponent 2", "-.")
     ax.set_ylim(PROFILE_FLOOR / 2, None)
@@ -224,9 +238,21 @@ def draw_gaps(ax: Axes, results: pd.DataFrame) -> None:
         )
     ax.set_xscale("log")
     ax.set_yscale("symlog", linthresh=1)
+    ax.set_ylim(0, 3 * gaps["gap"].max())
     ax.set_xlabel("number of pairs n")
     ax.set_ylabel("nats lost by holding the split")
     ax.set_title("likelihood gap of a split")
+
+
+def identifiability_figure(results: pd.DataFrame) -> Figure:
+    """Noise-free profiles, and the likelihood gaps of a held split."""
+    with plt.rc_context(STYLE):
+        figure, (profiles, gaps) = plt.subplots(1, 2, figsize=(8.2, 4.6), layout="constrained")
+        draw_profiles(profiles, results)
+        draw_gaps(gaps, results)
+        for ax in (profiles, gaps):
+            ax.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=3, handlelength=2.2)
+    return figure
 
 
 def figures(results: pd.DataFrame, entropy: int) -> dict[str, Figure]:

@@ -18,7 +18,19 @@ from moe_prompts.study.summary import as_markdown, summarise
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "moe_prompts"
 #: The way of the data; a module may import from its own layer and from those before it.
-LAYERS = ["errors", "seeds", "models", "estimators", "losses", "slopes", "theory", "study", "plots", "cli"]
+LAYERS = [
+    "errors",
+    "seeds",
+    "models",
+    "estimators",
+    "losses",
+    "slopes",
+    "identifiability",
+    "theory",
+    "study",
+    "plots",
+    "cli",
+]
 
 
 def test_import_is_cheap():

@@ -7,9 +7,9 @@ same to draw and to fit.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cache, partial
+import re
+from dataclasses import dataclass, replace
+from functools import cache
 
 import numpy as np
 
@@ -121,18 +121,16 @@ def reference(kind: str) -> PromptTruth:
     )  # fmt: skip
 
 
-def rank_one(kind: str) -> PromptTruth:
+def rank_one(of: PromptTruth) -> PromptTruth:
     """The same with the first singular value of B alone, as in a head with d_h = 1 < d."""
-    head = reference_head()
+    head = of.params.head
     left, values, right = np.linalg.svd(head.B)
-    singular = Head(head.A, head.a, head.eta, values[0] * np.outer(left[:, 0], right[0]), head.C)
-    params = REFERENCE.params(singular, kind)
-    return PromptTruth(
-        f"attention-{_short(kind)}-rank1",
-        params,
-        NOISE,
-        midpoint_grid(),
-        "this project: the reference with B of rank 1",
+    singular = replace(head, B=values[0] * np.outer(left[:, 0], right[0]))
+    return replace(
+        of,
+        name=f"{of.name}-rank1",
+        params=replace(of.params, head=singular),
+        citation=f"{of.citation}, with B of rank 1",
     )
 
 
@@ -159,25 +157,22 @@ def _short(kind: str) -> str:
     return kind.removeprefix("adaptive:")
 
 
-RANDOM_NUMBERS = range(1, 6)
-
-PROMPT_TRUTHS: dict[str, Callable[[], PromptTruth]] = {
-    **{f"attention-{_short(kind)}": partial(reference, kind) for kind in KINDS},
-    **{f"attention-{_short(kind)}-rank1": partial(rank_one, kind) for kind in ("fixed", "adaptive:gelu")},
-    **{
-        f"attention-random-{number}-{_short(kind)}": partial(random_configuration, number, kind)
-        for number in RANDOM_NUMBERS
-        for kind in KINDS
-    },
-}
+_KINDS = {_short(kind): kind for kind in KINDS}
+_NAME = re.compile(rf"attention-(?:random-(?P<number>\d+)-)?(?P<kind>{'|'.join(_KINDS)})(?P<rank1>-rank1)?")
 
 
 @cache
 def prompt_truth(name: str) -> PromptTruth:
-    """The named truth of prompt regression; ``PROMPT_TRUTHS`` lists the names."""
-    if name not in PROMPT_TRUTHS:
+    """``attention-KIND`` (the reference), ``attention-random-NUMBER-KIND``, each also with ``-rank1``.
+
+    KIND is fixed, decoupled, or the activation of adaptive prompts.
+    """
+    found = _NAME.fullmatch(name)
+    if not found:
         raise InputError(
-            f"unknown truth {name!r}; expected one of {', '.join(n for n in PROMPT_TRUTHS if 'random' not in n)} or "
-            "attention-random-NUMBER-KIND"
+            f"unknown truth {name!r}; expected attention-KIND or attention-random-NUMBER-KIND, with -rank1 after "
+            f"it for a singular B, and KIND one of {', '.join(_KINDS)}"
         )
-    return PROMPT_TRUTHS[name]()
+    kind = _KINDS[found["kind"]]
+    made = reference(kind) if found["number"] is None else random_configuration(int(found["number"]), kind)
+    return rank_one(made) if found["rank1"] else made

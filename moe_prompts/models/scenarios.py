@@ -12,7 +12,8 @@ from functools import cache, partial
 import numpy as np
 
 from moe_prompts.errors import InputError
-from moe_prompts.models.data import Sample
+from moe_prompts.models.attention_scenarios import prompt_truth
+from moe_prompts.models.data import RegressionData, Sample
 from moe_prompts.models.gaussian_gated import GaussianGatedFamily, GaussianGatedMoE
 from moe_prompts.seeds import address, data_rng
 
@@ -120,6 +121,15 @@ def truth(name: str) -> Truth:
 
 def sample(name: str, n: int, seed: int, replicate: int = 0) -> Sample:
     """n pairs (x, y) from the named truth: the data that a study of entropy ``seed`` fits as ``replicate``."""
+    return truth(name).params.sample(_whole(n), data_rng(seed, name, int(n), replicate))
+
+
+def prompt_data(name: str, n: int, seed: int, replicate: int = 0) -> RegressionData:
+    """The same for a truth of prompt regression: n pairs as the sufficient statistics of its discrete design."""
+    return prompt_truth(name).data(_whole(n), data_rng(seed, name, int(n), replicate))
+
+
+def _whole(n: int) -> int:
     if int(n) != n or n < 1:
         raise InputError(f"sample: n = {n}; expected a positive whole number")
-    return truth(name).params.sample(int(n), data_rng(seed, name, int(n), replicate))
+    return int(n)

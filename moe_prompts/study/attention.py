@@ -28,7 +28,8 @@ from moe_prompts.losses.prompt_voronoi import prompt_errors
 from moe_prompts.models.attention_scenarios import PromptTruth, prompt_truth
 from moe_prompts.models.data import RegressionData
 from moe_prompts.models.prompt_attention import PromptFamily, PromptKind
-from moe_prompts.seeds import data_rng, start_rng
+from moe_prompts.models.scenarios import prompt_data
+from moe_prompts.seeds import start_rng
 from moe_prompts.study.grid import Row, Study
 
 MODEL = "prompt-attention"
@@ -40,6 +41,13 @@ NEAR_STARTS, PROJECTIONS, AUDITS, POPULATION_STARTS = 2, 2, 2, 20
 #: Split at which likelihood gaps are measured, and the sizes at which they decide.
 SPREAD = 0.4
 GAP_SIZES = (10_000, 1_000_000)
+
+#: Defined where fit and truth are of one kind; and all columns that a fit has and a failed one has not.
+PARAMETER_ERRORS = ("loss", "mass_error", "singleton_error", "split_rms", "barycentre_error", "w2_error")
+ERRORS = (
+    *("gap_nats", "relative_lmin", "log_likelihood", "risk", "relative_risk", "l2", "gain", "start_share"),
+    *("population_relative_risk", *PARAMETER_ERRORS),
+)
 
 #: What is fitted to each truth by default: (kind, numbers of prompts).
 Lines = tuple[tuple[str, tuple[int, ...]], ...]
@@ -206,12 +214,30 @@ def attention_study(
         need = prompt_truth(cell.truth).family(PromptKind.parse(cell.kind), cell.k).n_parameters
         if cell.n < need:
             raise InputError(f"n = {cell.n} is below the {need} parameters of {cell.k} {cell.kind} prompts; raise --n")
+    return _study(FITS, [*fits, *identifiability_cells(names, sizes)], names, replicates, entropy)
+
+
+def identifiability_study(*, truths: Sequence[str], sizes: Sequence[int], replicates: int, entropy: int) -> Study:
+    """Gaps and profiles alone."""
+    return _study("identifiability", identifiability_cells(truths, sizes), truths, replicates, entropy)
+
+
+def identifiability_cells(truths: Sequence[str], sizes: Sequence[int]) -> list[GapCell | ProfileCell]:
     low, high = GAP_SIZES
     deciding = [n for n in sizes if low <= n <= high] or list(sizes)
-    gaps = [GapCell(name, n) for name in names for n in deciding]
+    return [*(GapCell(name, n) for name in truths for n in deciding), *(ProfileCell(name) for name in truths)]
+
+
+def _study(
+    name: str,
+    cells: Sequence[AttentionCell | GapCell | ProfileCell],
+    names: Sequence[str],
+    replicates: int,
+    entropy: int,
+) -> Study:
     return Study(
-        name=FITS,
-        cells=[*fits, *gaps, *(ProfileCell(name) for name in names)],
+        name=name,
+        cells=cells,
         replicates=replicates,
         entropy=entropy,
         run=run_cell,
@@ -243,7 +269,7 @@ def _plain(known: PromptTruth) -> dict:
 @lru_cache(maxsize=4)
 def _data(truth: str, n: int, replicates: tuple[int, ...], entropy: int) -> list[RegressionData]:
     """Kept while the cells on the same data follow each other."""
-    return [prompt_truth(truth).data(n, data_rng(entropy, truth, n, replicate)) for replicate in replicates]
+    return [prompt_data(truth, n, entropy, replicate) for replicate in replicates]
 
 
 @lru_cache(maxsize=64)
@@ -278,8 +304,9 @@ def fit_rows(cell: AttentionCell, replicates: tuple[int, ...], entropy: int) -> 
         starts = [_starts(cell, family, known, replicate, entropy) for replicate in replicates]
         found = least_squares(family, data, starts, known.noise, OPTIONS)
     except (np.linalg.LinAlgError, ArithmeticError, InputError) as error:
+        empty = dict.fromkeys(ERRORS, float("nan")) | {"iterations": 0, "starts": 0}
         failed = {"status": FitStatus.FAILED.name, "message": str(error)}
-        return [fields | {"replicate": r, "starts": 0} | failed for r in replicates]
+        return [fields | {"replicate": replicate} | empty | failed for replicate in replicates]
     at_truth = PromptObjective(known.params.family, data, known.noise).at(
         np.tile(known.params.vector, (len(data), 1)), np.arange(len(data))
     )
@@ -317,7 +344,7 @@ def _common(study: str, known: PromptTruth, kind: PromptKind, k: int) -> Row:
 
 def errors_of(found: SearchResult, known: PromptTruth) -> Row:
     """Every error of a fit as columns; NaN where an error is not defined."""
-    fit, nan = found.best, float("nan")
+    fit = found.best
     truth = known.params.regression(known.x)
     risk = float(((fit.value.regression(known.x) - truth) ** 2).sum(axis=1).mean())
     row: Row = {
@@ -330,8 +357,7 @@ def errors_of(found: SearchResult, known: PromptTruth) -> Row:
         "relative_risk": risk / float((truth**2).sum(axis=1).mean()),
         "l2": float(np.sqrt(risk)),
     }
-    names = ("loss", "mass_error", "singleton_error", "split_rms", "barycentre_error", "w2_error")
     if fit.value.kind != known.params.kind:
-        return row | dict.fromkeys(names, nan)
+        return row | dict.fromkeys(PARAMETER_ERRORS, float("nan"))
     errors = prompt_errors(fit.value, known.params)
-    return row | {name: float(getattr(errors, name)) for name in names}
+    return row | {name: float(getattr(errors, name)) for name in PARAMETER_ERRORS}

@@ -110,26 +110,32 @@ def profile_of(results: pd.DataFrame, truth: str, surplus: int) -> Profile:
 def identifiability(results: pd.DataFrame) -> pd.DataFrame:
     """One line per truth: kappas, exponents at the smallest spreads, mean gaps, split errors over predicted ones."""
     lines = []
-    profiles, fits = results[results["study"] == PROFILES], results[results["study"] == FITS]
+    profiles, gap_rows = results[results["study"] == PROFILES], results[results["study"] == GAPS]
     for truth, rows in profiles.groupby("truth", sort=False):
         exact, over = profile_of(results, str(truth), 0), profile_of(results, str(truth), 1)
-        gaps = results[(results["study"] == GAPS) & (results["truth"] == truth)].groupby("n")["gap"]
-        mean_gap, worst = gaps.mean(), gaps.max()
-        split = fits[
-            (fits["truth"] == truth) & (fits["cell_sizes"] == "over") & (fits["status"] == FitStatus.CERTIFIED.name)
-        ]
-        observed = split[split["k"] == split["k_true"] + 1].groupby("n")["split_rms"].median().dropna()
-        predicted = over.predicted_split(observed.index.to_numpy(dtype=float), float(rows["noise"].iloc[0]))
-        ratio = (observed / predicted)[np.isfinite(predicted)]
+        gaps = gap_rows[gap_rows["truth"] == truth].groupby("n")["gap"]
+        sizes, noise = [int(n) for n in gaps.groups], float(rows["noise"].iloc[0])
+        observed = _median_splits(results, str(truth))
+        ratio = observed / over.predicted_split(observed.index.to_numpy(dtype=float), noise)
         lines.append({
             "truth": truth, "truth_kind": rows["truth_kind"].iloc[0], "kind": rows["kind"].iloc[0],
             "kappa1": rows["kappa1"].iloc[0], "kappa2": rows["kappa2"].iloc[0],
             "exact_exponent": exact.exponents[0], "over_exponent": over.exponents[0], "profile": over.value[0],
-            "gap_n": [int(n) for n in mean_gap.index], "mean_gap": mean_gap.tolist(), "largest_gap": worst.tolist(),
-            "split_observed_over_predicted": ratio.tolist(),
-            "verdict": _split_rate(over, mean_gap.to_numpy()),
+            "gap_n": sizes, "mean_gap": gaps.mean().tolist(), "largest_gap": gaps.max().tolist(),
+            "predicted_split": over.predicted_split(np.array(sizes), noise).tolist(),
+            "split_observed_over_predicted": ratio[ratio > 0].tolist(),
+            "verdict": _split_rate(over, gaps.mean().to_numpy()),
         })  # fmt: skip
     return pd.DataFrame(lines)
+
+
+def _median_splits(results: pd.DataFrame, truth: str) -> pd.Series:
+    """n -> median split error of certified fits with one prompt too many; empty without fits."""
+    fits = results[(results["study"] == FITS) & (results["truth"] == truth) & (results["k"] == results["k_true"] + 1)]
+    if fits.empty:
+        return pd.Series(dtype=float)
+    own = fits[(fits["cell_sizes"] == "over") & (fits["status"] == FitStatus.CERTIFIED.name)]
+    return own.groupby("n")["split_rms"].median().dropna()
 
 
 def _split_rate(over: Profile, mean_gap: np.ndarray) -> str:
@@ -157,4 +163,22 @@ def identifiability_table(lines: pd.DataFrame) -> str:
             f"{line.over_exponent:.2f}" if np.isfinite(line.over_exponent) else f"none: profile {line.profile:.0e}",
             gaps, f"{min(ratios):.2f} to {max(ratios):.2f}" if ratios else "", line.verdict,
         ])  # fmt: skip
+    return markdown(header, body)
+
+
+def profile_table(results: pd.DataFrame) -> str:
+    """Every profile with its local exponents, and the split error that it predicts at the sizes of the gaps."""
+    header = ["truth", "fit", "least error at each spread held (local exponent)", "predicted split error"]
+    body = []
+    for line in identifiability(results).itertuples():
+        for surplus, fit in ((0, "exact"), (1, "one too many")):
+            found = profile_of(results, line.truth, surplus)
+            values = [f"{eps:g}: {value:.1e}" for eps, value in zip(found.eps, found.value, strict=True)]
+            exponents = ["", *(f" ({e:.2f})" if np.isfinite(e) else "" for e in found.exponents)]
+            predicted = ", ".join(
+                f"{split:.3f} (n = {short(n)})" if np.isfinite(split) else f"not bounded (n = {short(n)})"
+                for n, split in zip(line.gap_n, line.predicted_split, strict=True)
+            )
+            shown = "; ".join(v + e for v, e in zip(values, exponents, strict=True))
+            body.append([line.truth, fit, shown, predicted if surplus else ""])
     return markdown(header, body)

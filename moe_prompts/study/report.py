@@ -19,8 +19,8 @@ GAUSSIAN = "gaussian"
 
 
 def of_study(results: pd.DataFrame, name: str) -> pd.DataFrame:
-    """The rows of one study, or of all whose names begin with it, without the columns of others."""
-    return results[results["study"].str.startswith(name)].dropna(axis=1, how="all")
+    """The rows of one study: of all whose names begin with it."""
+    return results[results["study"].str.startswith(name)]
 
 
 def report_of(results: pd.DataFrame, entropy: int) -> tuple[str, pd.DataFrame]:

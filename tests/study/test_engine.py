@@ -52,7 +52,7 @@ def test_resume_completes_to_the_identical_table(baseline, tmp_path):
 
 def test_sigkill_and_resume_complete_to_the_identical_table(tmp_path):
     def command(out, *more):
-        options = f"--n 1e3,2e3 --reps 9 --k 2,3 --workers 1 --truth fixed --out {out}"
+        options = f"--n 1e3,2e3 --reps 9 --k 2,3 --workers 1 --truth fixed --study gaussian --out {out}"
         return [sys.executable, str(SCRIPT), *options.split(), *more]
 
     killed, whole = tmp_path / "killed", tmp_path / "whole"
@@ -70,7 +70,18 @@ def test_sigkill_and_resume_complete_to_the_identical_table(tmp_path):
 
 
 def test_interrupt_says_how_to_go_on(tmp_path):
-    command = [sys.executable, str(SCRIPT), "--n", "1e5", "--workers", "1", "--out", str(tmp_path / "run")]
+    command = [
+        sys.executable,
+        str(SCRIPT),
+        "--n",
+        "1e5",
+        "--study",
+        "gaussian",
+        "--workers",
+        "1",
+        "--out",
+        str(tmp_path / "run"),
+    ]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     while not (tmp_path / "run" / "meta.json").exists() and process.poll() is None:
         time.sleep(0.02)

@@ -1,0 +1,104 @@
+"""Which prompts can be told apart, and how fast? Kappas, noise-free profiles and likelihood gaps of any configuration.
+
+python experiments/identifiability.py --configurations reference,rank1,random-1 --kinds fixed,decoupled,adaptive:tanh
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+from pathlib import Path
+
+from moe_prompts import cli
+from moe_prompts.errors import InputError
+
+
+def parser() -> argparse.ArgumentParser:
+    parser = cli.OneLineParser(
+        prog="identifiability.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add(
+        "--configurations",
+        type=cli.names,
+        default=["reference", "rank1"],
+        help="reference, rank1, random-NUMBER, random-NUMBER-rank1 (default reference,rank1)",
+    )
+    add(
+        "--kinds",
+        type=cli.names,
+        default=None,
+        help="fixed, decoupled, adaptive:SIGMA (default: all of them)",
+    )
+    add("--n", default="1e4,1e5,1e6", metavar="SIZES", help="of the likelihood gaps, as 1e4..1e6 or 1e4,1e5")
+    add("--points", type=cli.positive("sizes"), default=3, help="sizes in a range (default 3)")
+    add("--reps", type=cli.positive("data sets"), default=16, help="data sets per size (default 16)")
+    add("--workers", type=cli.positive("workers"), default=None, help="processes (default: all cores)")
+    add("--seed", type=int, default=0, help="entropy of all data and starts (default 0)")
+    add("--out", type=Path, default=None, help="folder of the run (default: a new one under results/)")
+    add("--resume", action="store_true", help="complete the run in --out")
+    add("--quick", action="store_true", help="three kinds, one size, 8 data sets")
+    return parser
+
+
+def names_of(configurations: list[str], kinds: list[str]) -> list[str]:
+    """Names of truths: every kind in every configuration."""
+    names = []
+    for configuration in configurations:
+        found = re.fullmatch(r"(?P<draw>reference|random-\d+)?-?(?P<rank1>rank1)?", configuration)
+        if not found or not configuration:
+            raise InputError(
+                f"--configurations {configuration}; expected reference, rank1, random-NUMBER or random-NUMBER-rank1"
+            )
+        draw = found["draw"] or "reference"
+        prefix = "attention-" if draw == "reference" else f"attention-{draw}-"
+        suffix = "-rank1" if found["rank1"] else ""
+        names += [f"{prefix}{kind.removeprefix('adaptive:')}{suffix}" for kind in kinds]
+    return names
+
+
+def main() -> None:
+    arguments = parser().parse_args()
+    if arguments.resume and arguments.out is None:
+        raise InputError("--resume needs --out: the folder of the run to complete")
+    if arguments.seed < 0:
+        raise InputError(f"--seed {arguments.seed}; expected a whole number of at least 0")
+    quick = arguments.quick
+    sizes = cli.sizes("1e4" if quick else arguments.n, arguments.points)
+
+    from moe_prompts.models.attention_scenarios import KINDS, prompt_truth
+    from moe_prompts.study.attention import identifiability_study
+    from moe_prompts.study.executors import available_cores, executor_for
+    from moe_prompts.study.runner import run_study
+
+    kinds = arguments.kinds or (["fixed", "decoupled", "adaptive:gelu"] if quick else list(KINDS))
+    unknown = [kind for kind in kinds if kind not in KINDS]
+    if unknown:
+        raise InputError(f"--kinds {unknown[0]}; expected some of {', '.join(KINDS)}")
+    names = names_of(["reference"] if quick else arguments.configurations, kinds)
+    for name in names:
+        prompt_truth(name)
+    out = arguments.out or cli.default_folder("identifiability")
+    study = identifiability_study(
+        truths=names, sizes=sizes, replicates=8 if quick else arguments.reps, entropy=arguments.seed
+    )
+    executor = executor_for(arguments.workers or available_cores())
+    with cli.resumable("identifiability.py", out):
+        results = run_study(study, out, executor=executor, resume=arguments.resume)
+
+    from moe_prompts import plots
+    from moe_prompts.study.attention_report import identifiability, identifiability_table, profile_table
+    from moe_prompts.study.store import write_atomically
+
+    lines = identifiability(results)
+    text = "\n\n".join([identifiability_table(lines), profile_table(results)])
+    print(text)
+    write_atomically(out / "summary.md", (text + "\n").encode())
+    write_atomically(out / "summary.json", lines.to_json(orient="records", indent=2).encode())
+    figures = plots.save(plots.identifiability_figure(results), out, "identifiability")
+    print(f"\nresults   {out / 'results.parquet'} ({len(results)} rows), summary.md, summary.json, meta.json")
+    print(f"figure    {figures[0]} and {figures[1].name}")
+
+
+if __name__ == "__main__":
+    cli.run(main, "identifiability.py")
