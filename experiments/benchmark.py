@@ -1,6 +1,6 @@
 """What things cost here: passes, certified fits, reliability, memory. Ratios are taken within one run.
 
-python experiments/benchmark.py            all, about 20 minutes on 2 cores
+python experiments/benchmark.py            all, about 45 minutes on 2 cores
 python experiments/benchmark.py --only passes,memory
 """
 
@@ -25,7 +25,14 @@ import numpy as np
 from moe_prompts import EMOptions, GaussianGatedFamily, NewtonOptions, cli, em, newton, sample, starts, truth
 from moe_prompts.errors import InputError
 from moe_prompts.estimators.chart import Chart
+from moe_prompts.estimators.least_squares import LeastSquaresOptions, climb, least_squares, near_truth
+from moe_prompts.estimators.levenberg_marquardt import minimise
 from moe_prompts.estimators.moments import DataPasses
+from moe_prompts.estimators.prompt_objective import Box, PromptObjective
+from moe_prompts.estimators.quadrature import quadrature
+from moe_prompts.estimators.result import GAP_TOLERANCE
+from moe_prompts.models.attention_scenarios import prompt_truth
+from moe_prompts.models.scenarios import prompt_data
 from moe_prompts.seeds import start_rng
 
 COMMAND = Path(__file__).with_name("sample_efficiency.py")
@@ -161,9 +168,47 @@ def memory() -> None:
     say("peak memory of a worker through blocks of n = 1e6", f"{peak:.0f} MB", "< 1000 MB")
 
 
+def prompts() -> None:
+    """Least squares for prompts: 1e6 pairs of continuous x, and what the coordinates of a pair are worth."""
+    known = prompt_truth("attention-gelu")
+    sample = known.params.sample(1_000_000, np.random.default_rng(0), known.noise)
+    began = time.perf_counter()
+    short = quadrature(sample, known.params.kind)
+    say("quadrature of 1e6 pairs, d = 2, 32 nodes per axis", f"{time.perf_counter() - began:.2f} s")
+    rng = np.random.default_rng(1)
+    starts = [np.array([near_truth(known.params, 2, number, rng) for number in range(4)])]
+    seconds = fastest(lambda: least_squares(known.params.family, [short], starts, known.noise), 3)
+    say("  certified fit on it, best of 4 starts", f"{seconds:.2f} s", "< 1.5 s")
+
+    family = known.params.family.with_k(3)
+    lower, upper = Box().bounds(family)
+    for n in (1_000, 100_000, 10_000_000):
+        data = [prompt_data(known.name, n, 0, replicate) for replicate in range(8)]
+        objective, sets = PromptObjective(family, data, known.noise), np.repeat(np.arange(8), 4)
+        begin = np.array([near_truth(known.params, 3, number, rng) for number in [0, 1, 2, 3] * 8])
+        routes = {
+            "own coordinates": lambda: minimise(objective, begin, sets, lower, upper, 500, GAP_TOLERANCE),  # noqa: B023
+            "with those of a pair": lambda: climb(objective, begin, sets, LeastSquaresOptions()),  # noqa: B023
+        }
+        for name, route in routes.items():
+            began = time.perf_counter()
+            found = route()
+            say(
+                f"one prompt too many, n = {n:.0e}, {name}",
+                f"{(time.perf_counter() - began) / len(sets):.3f} s a start, {found.certified.mean():.0%} certified",
+                f"median iterations {np.median(found.iterations):.0f}",
+            )
+
+
 def commands() -> None:
-    """The default command and its quick form, as a user runs them."""
-    for arguments, target in ((["--quick"], "< 30 s"), (["--n", "1e3..1e6"], "< 360 s")):
+    """The default commands and their quick forms, as a user runs them."""
+    for arguments, target in (
+        (["--quick", "--study", "gaussian"], "< 30 s"),
+        (["--quick", "--study", "attention"], "< 40 s"),
+        (["--study", "attention"], "< 360 s"),
+        (["--study", "gaussian"], "< 360 s"),
+        (["--n", "1e3..1e6"], "both studies"),
+    ):
         with tempfile.TemporaryDirectory() as folder:
             began = time.perf_counter()
             subprocess.run(
@@ -180,6 +225,7 @@ SECTIONS = {
     "against_em": against_em,
     "published_grid": published_grid,
     "memory": memory,
+    "prompts": prompts,
     "commands": commands,
 }
 

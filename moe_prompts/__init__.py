@@ -2,10 +2,11 @@
 
     model -> sample -> fit -> loss -> slope -> study -> figure
 
-models       1 MODEL   what generates data: parameters that check themselves, named truths
+models       1 MODEL   what generates data: Gaussian gates, prompts in an attention head; named truths
 estimators   2 FIT     (family, data, start, options) -> FitResult with a status and a certificate
 losses       3 LOSS    Voronoi losses, prediction risk, Hellinger distance
 slopes       4 SLOPE   exponents with intervals, verdicts, n to reach a risk
+identifiability        what decides a rate without noise: kappas, profiles, likelihood gaps
 theory                 predicted exponents
 study        5 STUDY   a grid of cells -> a tidy table: blocks, executors, resume
 plots        7 FIGURE  draw_*(ax, table)
@@ -28,20 +29,41 @@ _PUBLIC = {
     "TRUTHS": "models.scenarios",
     "truth": "models.scenarios",
     "sample": "models.scenarios",
+    "Head": "models.prompt_attention",
+    "from_head": "models.prompt_attention",
+    "token_wise": "models.prompt_attention",
+    "PromptKind": "models.prompt_attention",
+    "PromptFamily": "models.prompt_attention",
+    "PromptAttention": "models.prompt_attention",
+    "PromptTruth": "models.attention_scenarios",
+    "prompt_truth": "models.attention_scenarios",
+    "prompt_data": "models.scenarios",
+    "RegressionData": "models.data",
     "em": "estimators.em",
     "EMOptions": "estimators.em",
     "newton": "estimators.newton",
     "NewtonOptions": "estimators.newton",
     "best_of": "estimators.search",
     "SearchOptions": "estimators.search",
+    "least_squares": "estimators.least_squares",
+    "LeastSquaresOptions": "estimators.least_squares",
+    "near_truth": "estimators.least_squares",
+    "random_start": "estimators.least_squares",
+    "Box": "estimators.prompt_objective",
+    "quadrature": "estimators.quadrature",
     "FitResult": "estimators.result",
     "FitStatus": "estimators.result",
     "Certificate": "estimators.result",
     "voronoi_loss": "losses.voronoi",
     "voronoi_errors": "losses.voronoi",
+    "prompt_loss": "losses.prompt_voronoi",
+    "prompt_errors": "losses.prompt_voronoi",
     "Evaluation": "losses.prediction",
     "slope": "slopes",
     "Verdict": "slopes",
+    "kappas": "identifiability",
+    "profile": "identifiability",
+    "likelihood_gaps": "identifiability",
     "predict": "theory",
     "Study": "study.grid",
     "run_study": "study.runner",

@@ -249,7 +249,7 @@ def likelihood_gaps(
     held = held_split(objective, 0, np.full(len(data), spread))
     starts = np.concatenate([ends[:NOISY_STARTS], _along(held, truth, 0, lines[:1])])
     split = _held_minima(held, starts, options.box, options.tolerance)
-    near = [near_truth(truth.params, family.k, number, rng) for number in range(2 * truth.k_true)]
+    near = [near_truth(truth.params, family.k, number, rng) for number in range(truth.k_true)]
     free = least_squares(
         family,
         data,

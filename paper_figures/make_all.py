@@ -4,17 +4,27 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import attention
+import attention_1e7
+import attention_random
 import random_truths
+import runs
 import sample_efficiency
 
 from moe_prompts import cli
 
-FIGURES = (sample_efficiency.draw, random_truths.draw)
+FIGURES = {
+    "attention": attention.draw,
+    "attention_1e7": attention_1e7.draw,
+    "attention_random": attention_random.draw,
+    "sample_efficiency": sample_efficiency.draw,
+    "random_truths": random_truths.draw,
+}
 
 
-def main(to: Path = Path(__file__).parent) -> None:
+def main(to: Path = runs.HERE) -> None:
     """All figures as PDF and PNG in ``to``."""
-    for draw in FIGURES:
+    for draw in FIGURES.values():
         print(*draw(to=to), sep="\n")
 
 

@@ -24,21 +24,21 @@ def quick(tmp_path_factory):
     return command("--quick", "--workers", "2", "--out", "run", cwd=folder), folder / "run"
 
 
-def test_quick_run_prints_one_table_and_says_where_things_are(quick):
+def test_quick_run_prints_its_tables_and_says_where_things_are(quick):
     done, _ = quick
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
-    header = [cell.strip() for cell in lines[0].split("|")[1:-1]]
-    columns = "truth, prompts, k, measure, predicted, slope [90 %], floor; or n to 1e-2; 1e-3, certified, verdict"
-    assert header == [name.replace(";", ",") for name in columns.split(", ")]
-    table = [line for line in lines if line.startswith("| ")]
-    assert len({len(line) for line in table}) == 1
-    assert {line.split("|")[1].strip() for line in table[1:]} == {
-        "prompts-adaptive",
-        "prompts-fixed",
-        "gmoe-1",
-    }
-    assert "results.parquet" in lines[-2]
+    headings = [index for index, line in enumerate(lines) if line.startswith("## ")]
+    assert len(headings) == 4
+    truths = []
+    for heading in headings:
+        table = [line for line in lines[heading + 2 :] if line][: lines[heading + 2 :].index("")]
+        assert len({len(line) for line in table}) == 1
+        truths.append({line.split("|")[1].strip() for line in table[2:]})
+    attention = {"attention-fixed", "attention-decoupled", "attention-gelu"}
+    assert truths == [attention] * 3 + [{"prompts-adaptive", "prompts-fixed", "gmoe-1"}]
+    assert "results.parquet" in lines[-3]
+    assert "attention.png" in lines[-2]
     assert "sample_efficiency.png" in lines[-1]
     assert "quick run" in done.stdout
 
@@ -47,11 +47,13 @@ def test_quick_run_leaves_table_figures_and_metadata(quick):
     _, out = quick
     for name in ("results.parquet", "timings.parquet", "meta.json", "summary.md", "summary.json"):
         assert (out / name).stat().st_size > 0
-    assert (out / "sample_efficiency.pdf").read_bytes().startswith(b"%PDF")
-    assert (out / "sample_efficiency.png").read_bytes().startswith(b"\x89PNG")
+    for name in ("attention", "sample_efficiency"):
+        assert (out / f"{name}.pdf").read_bytes().startswith(b"%PDF")
+        assert (out / f"{name}.png").read_bytes().startswith(b"\x89PNG")
     meta = json.loads((out / "meta.json").read_text())
     assert meta["identity"]["entropy"] == 0
     assert meta["identity"]["truths_used"]["gmoe-1"]["weights"] == [0.3, 0.4, 0.3]
+    assert meta["identity"]["prompt_truths_used"]["attention-fixed"]["b"] == [0.81, 0.88]
     assert {"git_commit", "commands", "host", "platform", "cells"} <= meta.keys()
     assert meta["identity"]["versions"]["moe-prompts"]
     timings = pd.read_parquet(out / "timings.parquet")
@@ -69,6 +71,17 @@ def test_quick_run_shows_the_floor_of_fixed_prompts(quick):
     assert medians["fixed", 2] > 30 * medians["adaptive", 2]  # measured: about 500 times
 
 
+def test_kinds_select_lines_of_the_study_that_knows_them(tmp_path):
+    options = "--n 1e3 --reps 2 --k 2 --truth fixed --workers 1 --kinds decoupled,adaptive:gelu:bias --out run"
+    done = command(*options.split(), cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    rows = pd.read_parquet(tmp_path / "run" / "results.parquet")
+    assert set(rows["study"]) == {"attention", "attention-gap", "attention-profile"}
+    fits = rows[rows["study"] == "attention"]
+    assert set(fits["kind"]) == {"decoupled", "adaptive:gelu:bias"}
+    assert set(fits["truth"]) == {"attention-fixed", "attention-fixed-rank1"}
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -81,8 +94,11 @@ def test_quick_run_shows_the_floor_of_fixed_prompts(quick):
         (["--k", "0"], "'0' is not a number of free atoms; expected a whole number of at least 1"),
         (["--reps", "0"], "'0' is not a number of replicates"),
         (["--reps", "two"], "'two' is not a number of replicates"),
-        (["--study", "vision"], "unknown study 'vision'; expected one of gaussian, all"),
+        (["--study", "vision"], "unknown study 'vision'; expected one of gaussian, attention, all"),
         (["--kinds", "shared"], "unknown prompt kind 'shared'"),
+        (["--kinds", "decoupled", "--study", "gaussian"], "unknown prompt kind 'decoupled'; expected fixed, adaptive,"),
+        (["--kinds", "fixed:tied", "--study", "attention"], "expected fixed, decoupled, adaptive, adaptive:SIGMA"),
+        (["--study", "attention", "--start", "data"], "unknown start 'data' of prompts in attention"),
         (["--kinds", ""], "--kinds is empty"),
         (["--truth", "moon"], "invalid choice: 'moon'"),
         (["--seed", "-1"], "--seed -1; expected a whole number of at least 0"),
@@ -90,7 +106,7 @@ def test_quick_run_shows_the_floor_of_fixed_prompts(quick):
         (["--resume", "--out", "nowhere"], "nowhere holds no run to resume"),
         (["--points", "1"], "expected at least 2 sizes for a range"),
         (
-            ["--n", "1e3", "--truth", "adaptive", "--k", "1", "--start", "near_truth"],
+            ["--n", "1e3", "--study", "gaussian", "--truth", "adaptive", "--k", "1", "--start", "near_truth"],
             "near_truth needs k >= 2",
         ),
         (["--bogus"], "unrecognized arguments: --bogus"),

@@ -81,11 +81,11 @@ class PromptErrors:
 
 def prompt_errors(fitted: PromptAttention, truth: PromptAttention) -> PromptErrors:
     """The pieces of D at the representative of ``fitted`` that makes D smallest."""
-    if fitted.kind != truth.kind or fitted.atoms.shape[1] != truth.atoms.shape[1]:
+    if (fitted.kind, fitted.atoms.shape[1], fitted.W2.shape) != (truth.kind, truth.atoms.shape[1], truth.W2.shape):
         raise InputError(
-            f"prompt loss: fitted {fitted.kind} prompts with {fitted.atoms.shape[1]} parameters each, true "
-            f"{truth.kind} ones with {truth.atoms.shape[1]}; parameters of different kinds cannot be compared, their "
-            "predictions can"
+            f"prompt loss: fitted {fitted.kind} prompts with {fitted.atoms.shape[1]} parameters each and W2 "
+            f"{fitted.W2.shape}, true {truth.kind} ones with {truth.atoms.shape[1]} and {truth.W2.shape}; parameters "
+            "of different kinds or sizes cannot be compared, their predictions can"
         )
     found = [_errors(fitted, truth, atoms, w2) for atoms, w2 in _representatives(fitted)]
     return min(found, key=lambda errors: errors.loss)

@@ -158,7 +158,7 @@ def _short(kind: str) -> str:
 
 
 _KINDS = {_short(kind): kind for kind in KINDS}
-_NAME = re.compile(rf"attention-(?:random-(?P<number>\d+)-)?(?P<kind>{'|'.join(_KINDS)})(?P<rank1>-rank1)?")
+_NAME = re.compile(rf"attention-(?:random-(?P<number>0|[1-9]\d*)-)?(?P<kind>{'|'.join(_KINDS)})(?P<rank1>-rank1)?")
 
 
 @cache

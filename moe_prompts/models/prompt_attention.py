@@ -22,6 +22,9 @@ from moe_prompts.errors import InputError
 from moe_prompts.models.activations import ACTIVATIONS, Activation, activation
 from moe_prompts.models.data import Sample
 
+#: Columns of W2 of this much more or less than unit length are off by more than rounding.
+UNIT = 1e-9
+
 
 def _left_out() -> np.ndarray:
     return np.zeros(0)
@@ -251,6 +254,13 @@ class PromptAttention:
         _check_shapes(self, expected, f"k = {self.k} {self.kind} prompts, d = {self.head.d}, p = {self.head.p}")
         if self.kind.base == "adaptive" and not self.kind.shares_w2 and (np.eye(self.head.p) != self.W2).any():
             raise InputError("PromptAttention: with the identity W2 is I and W1_l stands for the product W2 W1_l")
+        if self.kind.shares_w2 and self.kind.activation.homogeneous:
+            norms = np.linalg.norm(self.W2, axis=0)
+            if np.abs(norms - 1).max() > UNIT:
+                raise InputError(
+                    f"PromptAttention: columns of W2 of length {norms.tolist()}; expected 1 for {self.kind}, whose "
+                    "scale is W1's: build it with PromptAttention.adaptive"
+                )
 
     @classmethod
     def fixed(cls, head: Head, b: np.ndarray, prompts: np.ndarray) -> PromptAttention:
@@ -260,6 +270,12 @@ class PromptAttention:
     @classmethod
     def decoupled(cls, head: Head, b: np.ndarray, keys: np.ndarray, values: np.ndarray) -> PromptAttention:
         """Keys (k, p) and values (k, p)."""
+        shapes = np.shape(keys), np.shape(values)
+        if set(shapes) != {(np.size(b), head.p)}:
+            raise InputError(
+                f"PromptAttention.decoupled: keys {shapes[0]}, values {shapes[1]}; expected ({np.size(b)}, {head.p}) "
+                "for both"
+            )
         return cls(head, PromptKind("decoupled"), b, np.concatenate([keys, values], axis=1), np.zeros((head.p, 0)))
 
     @classmethod
@@ -271,11 +287,13 @@ class PromptAttention:
         Where sigma is homogeneous (relu) the scale of each column of W2 moves to W1, with the identity all of W2 does.
         """
         W1, W2 = np.asarray(W1, dtype=float), np.asarray(W2, dtype=float)
-        if W1.ndim != 3 or W2.ndim != 2 or W1.shape[1] != W2.shape[1]:
+        if W1.ndim != 3 or W2.ndim != 2 or W1.shape[1] != W2.shape[1] or not W1.size:
             raise InputError(
                 f"PromptAttention.adaptive: W1 {W1.shape}, W2 {W2.shape}; expected (k, r, d), or (k, r, d + 1) "
-                "with bias, and (p, r)"
+                "with bias, and (p, r), with k and r at least 1"
             )
+        if not np.isfinite(W2).all():
+            raise InputError("PromptAttention.adaptive: W2 has NaN or infinite entries; expected finite numbers")
         if sigma == "identity":
             W1, W2 = W2 @ W1, np.eye(len(W2))
         elif activation(sigma).homogeneous:
@@ -341,8 +359,8 @@ class PromptAttention:
 
     def _inputs(self, x: np.ndarray) -> np.ndarray:
         x = np.asarray(x, dtype=float)
-        if x.ndim != 2 or x.shape[1] != self.head.d:
-            raise InputError(f"PromptAttention: x has shape {x.shape}; expected (points, {self.head.d})")
+        if x.ndim != 2 or x.shape[1] != self.head.d or not np.isfinite(x).all():
+            raise InputError(f"PromptAttention: x of shape {x.shape}; expected (points, {self.head.d}), all finite")
         return x
 
 
@@ -371,13 +389,18 @@ def from_head(
     adaptive ones. Where d_h < D, B has rank d_h < p.
     """
     W_Q, W_K, W_V = (np.asarray(W, dtype=float) for W in (W_Q, W_K, W_V))
-    if W_Q.ndim != 2 or W_K.shape != W_Q.shape or W_V.ndim != 2 or len(W_V) != len(W_Q):
+    if W_Q.ndim != 2 or W_K.shape != W_Q.shape or W_V.ndim != 2 or len(W_V) != len(W_Q) or not W_Q.size:
         raise InputError(
             f"from_head: W_Q {W_Q.shape}, W_K {W_K.shape}, W_V {W_V.shape}; expected (D, d_h), (D, d_h), (D, d_v)"
         )
-    if int(tokens) != tokens or tokens < 1 or not 0 <= query < tokens:
-        raise InputError(f"from_head: tokens = {tokens}, query = {query}; expected tokens >= 1 and 0 <= query < tokens")
+    if not (isinstance(tokens, int) and isinstance(query, int) and 0 <= query < tokens):
+        raise InputError(
+            f"from_head: tokens = {tokens}, query = {query}; expected whole numbers, tokens >= 1 and "
+            "0 <= query < tokens"
+        )
     D, d_h = W_Q.shape
+    if bias is not None and len(bias) != 3:
+        raise InputError(f"from_head: {len(bias)} biases; expected three, of queries, keys and values")
     c_q, c_k, c_v = (np.asarray(c, dtype=float) for c in bias or (np.zeros(d_h), np.zeros(d_h), np.zeros(W_V.shape[1])))
     if c_q.shape != (d_h,) or c_k.shape != (d_h,) or c_v.shape != (W_V.shape[1],):
         raise InputError(

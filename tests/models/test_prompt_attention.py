@@ -10,7 +10,7 @@ from scipy.special import softmax
 
 from moe_prompts import InputError
 from moe_prompts.models.activations import ACTIVATIONS, rounded_relu
-from moe_prompts.models.attention_scenarios import midpoint_grid, prompt_truth, random_configuration
+from moe_prompts.models.attention_scenarios import midpoint_grid, prompt_truth, random_configuration, reference_head
 from moe_prompts.models.data import RegressionData, Sample
 from moe_prompts.models.prompt_attention import (
     Head,
@@ -195,7 +195,7 @@ class TestDerivatives:
         assert_allclose(values.f[0], f(theta).numpy(), rtol=1e-12, atol=1e-13)
         jacobian = torch.func.jacrev(f)(theta).numpy()  # (l, m, size)
         assert_allclose(values.jacobian()[0], np.moveaxis(jacobian, 2, 0), rtol=1e-10, atol=1e-12)
-        hessian = torch.func.hessian(lean)(theta).numpy()
+        hessian = torch.func.jacrev(torch.func.grad(lean))(theta).numpy()
         assert_allclose(values.curvature(residual[None])[0], hessian, rtol=1e-9, atol=1e-11)
 
 
@@ -327,8 +327,8 @@ def moved_apart(params, shift):
     return replace(params.chosen([0, 0, 1]), atoms=atoms)
 
 
-class TestDirectionsThatF_DoesNotSee:
-    """Second-order terms are absent: f stays as it is for shifts of any size."""
+class TestBlindDirections:
+    """Two equal halves of a prompt move apart, by any length, and f stays as it is."""
 
     @pytest.mark.parametrize("kind", KINDS)
     def test_equal_parts_of_a_prompt(self, kind):
@@ -527,7 +527,8 @@ def test_statistics_give_the_sum_of_squares_up_to_a_constant():
     squares = lambda params: ((sample.y - params.regression(sample.x)) ** 2).sum()
     for data in (RegressionData.of(sample), by_cell):
         objective = lambda params, data=data: (
-            data.weights @ (params.regression(data.x) ** 2).sum(axis=1) - 2 * (params.regression(data.x) * data.sums).sum()
+            data.weights @ (params.regression(data.x) ** 2).sum(axis=1)
+            - 2 * (params.regression(data.x) * data.sums).sum()
         )
         assert_allclose(objective(one) - objective(other), squares(one) - squares(other), rtol=1e-11)
         assert data.n == 60
@@ -551,16 +552,29 @@ BAD = {
         lambda: PromptAttention.adaptive(HEAD, [0, 0], ONES, np.eye(2), "swish"),
         "unknown activation 'swish'; expected one of tanh, gelu",
     ),
-    "unknown base": (lambda: PromptKind("linear"), "unknown prompt kind 'linear'; expected fixed, decoupled or adaptive"),
+    "unknown base": (
+        lambda: PromptKind("linear"),
+        "unknown prompt kind 'linear'; expected fixed, decoupled or adaptive",
+    ),
     "fixed with sigma": (lambda: PromptKind("fixed", "gelu"), "fixed prompts have no activation and no bias"),
     "decoupled with bias": (lambda: PromptKind("decoupled", bias=True), "decoupled prompts have no activation"),
     "k = 0": (lambda: PromptFamily(HEAD, GELU, 0), "k = 0; expected at least 1 prompt"),
     "k = 1.5": (lambda: PromptFamily(HEAD, GELU, 1.5), "k = 1.5"),
     "hidden = 0": (lambda: PromptFamily(HEAD, GELU, 1, 0), "hidden = 0; expected at least 1 hidden unit"),
+    "no hidden units": (
+        lambda: PromptAttention.adaptive(HEAD, [0], np.ones((1, 0, 2)), np.ones((2, 0))),
+        r"W1 \(1, 0, 2\), W2 \(2, 0\); expected",
+    ),
     "no prompts": (lambda: PromptAttention.fixed(HEAD, [], np.zeros((0, 2))), r"b \(0,\).*k >= 1"),
     "vector": (lambda: PromptFamily(HEAD, GELU, 1).unpack(np.zeros(8)), r"shape \(8,\); expected \(9,\)"),
-    "prompts": (lambda: PromptAttention.fixed(HEAD, [0, 0], np.ones((2, 3))), r"atoms has shape \(2, 3\); expected \(2, 2\)"),
-    "masses": (lambda: PromptAttention.fixed(HEAD, [0, 0, 0], np.ones((2, 2))), r"atoms has shape \(2, 2\); expected \(3, 2\)"),
+    "prompts": (
+        lambda: PromptAttention.fixed(HEAD, [0, 0], np.ones((2, 3))),
+        r"atoms has shape \(2, 3\); expected \(2, 2\)",
+    ),
+    "masses": (
+        lambda: PromptAttention.fixed(HEAD, [0, 0, 0], np.ones((2, 2))),
+        r"atoms has shape \(2, 2\); expected \(3, 2\)",
+    ),
     "W1 of wrong width": (
         lambda: PromptAttention.adaptive(HEAD, [0, 0], np.ones((2, 2, 3)), np.eye(2)),
         r"atoms has shape \(2, 6\); expected \(2, 4\)",
@@ -584,7 +598,10 @@ BAD = {
         lambda: PromptAttention.adaptive(HEAD, [0, 0], ONES, [[1, 0], [1, 0]], "relu"),
         "W2 has a zero column",
     ),
-    "x of wrong width": (lambda: prompt_truth("attention-gelu").params.regression(np.zeros((4, 3))), r"x has shape \(4, 3\)"),
+    "x of wrong width": (
+        lambda: prompt_truth("attention-gelu").params.regression(np.zeros((4, 3))),
+        r"x of shape \(4, 3\)",
+    ),
     "x without rows": (lambda: prompt_truth("attention-gelu").params.gates(np.zeros(2)), r"expected \(points, 2\)"),
     "no frozen experts": (
         lambda: changed_head(A=np.zeros((0, 2, 2)), a=[], eta=np.zeros((0, 2, 3))),
@@ -595,11 +612,17 @@ BAD = {
     "C of wrong width": (lambda: changed_head(C=np.zeros((2, 3))), r"C has shape \(2, 3\); expected \(2, 2\)"),
     "beta": (lambda: changed_head(beta=np.zeros(3)), r"beta has shape \(3,\); expected \(2,\)"),
     "NaN in eta": (lambda: changed_head(eta=with_nan((2, 2, 3))), "eta has NaN"),
-    "unknown truth": (lambda: prompt_truth("attention-swish"), "unknown truth 'attention-swish'; expected attention-KIND"),
+    "unknown truth": (
+        lambda: prompt_truth("attention-swish"),
+        "unknown truth 'attention-swish'; expected attention-KIND",
+    ),
     "unknown suffix": (lambda: prompt_truth("attention-gelu-rank2"), "unknown truth 'attention-gelu-rank2'"),
     "no number": (lambda: prompt_truth("attention-random-gelu"), "unknown truth"),
     "grid": (lambda: midpoint_grid(0), "0 cells per axis; expected at least 1"),
-    "no tokens": (lambda: from_head(*real_head(2, False)[0], 0), "tokens = 0, query = 0; expected tokens >= 1"),
+    "no tokens": (
+        lambda: from_head(*real_head(2, False)[0], 0),
+        "tokens = 0, query = 0; expected whole numbers, tokens >= 1",
+    ),
     "half a token": (lambda: from_head(*real_head(2, False)[0], 1.5), "tokens = 1.5"),
     "query": (lambda: from_head(*real_head(2, False)[0], 2, query=2), "query = 2; expected"),
     "negative query": (lambda: from_head(*real_head(2, False)[0], 2, query=-1), "query = -1"),
@@ -614,12 +637,15 @@ BAD = {
         lambda: RegressionData(np.zeros((2, 1)), np.ones(2), [[0.0], [np.nan]], 2),
         "sums has NaN or infinite values; drop or impute these rows first",
     ),
-    "axes of data": (lambda: RegressionData(np.zeros(2), np.ones(2), np.ones((2, 1)), 2), r"x has shape \(2,\); expected 2 axes"),
+    "axes of data": (
+        lambda: RegressionData(np.zeros(2), np.ones(2), np.ones((2, 1)), 2),
+        r"x has shape \(2,\); expected 2 axes",
+    ),
     "rows of data": (
         lambda: RegressionData(np.zeros((2, 1)), np.ones(3), np.ones((2, 1)), 2),
         "2 points, 3 weights and 2 sums",
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("case", BAD)
@@ -644,3 +670,35 @@ def test_parameters_cannot_be_changed_in_place():
     for array in (params.b, params.W2, params.head.A):
         with pytest.raises(ValueError, match="read-only"):
             array[0] = 0
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (
+            lambda head: PromptAttention(
+                head, PromptKind("adaptive", "relu"), np.zeros(1), np.ones((1, 4)), 2 * np.eye(2)
+            ),
+            r"columns of W2 of length \[2.0, 2.0\]; expected 1",
+        ),
+        (lambda head: PromptAttention.adaptive(head, [], np.zeros((0, 2, 2)), np.eye(2)), "with k and r at least 1"),
+        (
+            lambda head: PromptAttention.adaptive(head, [0], np.ones((1, 2, 2)), np.full((2, 2), np.inf), "relu"),
+            "W2 has NaN or infinite entries",
+        ),
+        (
+            lambda head: PromptAttention.decoupled(head, [0], np.ones((1, 1)), np.ones((1, 3))),
+            r"keys \(1, 1\), values \(1, 3\); expected \(1, 2\) for both",
+        ),
+        (lambda head: from_head(np.eye(2), np.eye(2), np.eye(2), 2, query=0.5), "expected whole numbers"),
+        (lambda head: from_head(np.eye(2), np.eye(2), np.eye(2), 2, (np.zeros(2),) * 2), "2 biases; expected three"),
+    ],
+)
+def test_more_wrong_input(build, message):
+    with pytest.raises(InputError, match=message):
+        build(reference_head())
+
+
+def test_regression_refuses_nan():
+    with pytest.raises(InputError, match="all finite"):
+        prompt_truth("attention-fixed").params.regression(np.array([[np.nan, 0.0]]))

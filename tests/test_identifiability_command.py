@@ -1,0 +1,52 @@
+"""experiments/identifiability.py as a user types it."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+SCRIPT = Path(__file__).parents[1] / "experiments" / "identifiability.py"
+
+
+def command(*arguments, cwd):
+    return subprocess.run(
+        [sys.executable, str(SCRIPT), *arguments], cwd=cwd, capture_output=True, text=True, timeout=280
+    )
+
+
+def test_any_configuration_and_kind(tmp_path):
+    options = "--configurations rank1,random-7 --kinds fixed,adaptive:identity --n 1e4 --reps 3 --workers 2 --out run"
+    done = command(*options.split(), cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    rows = pd.read_parquet(tmp_path / "run" / "results.parquet")
+    assert set(rows["truth"]) == {
+        "attention-fixed-rank1", "attention-identity-rank1", "attention-random-7-fixed", "attention-random-7-identity",
+    }  # fmt: skip
+    first = done.stdout.split("\n\n")[0].splitlines()[2:]
+    verdicts = {line.split("|")[1].strip(): line.split("|")[-2].strip() for line in first}
+    assert verdicts.pop("attention-random-7-fixed") == "n^-1/4"
+    assert set(verdicts.values()) == {"no rate"}
+    for name in ("summary.md", "summary.json", "meta.json", "identifiability.png", "identifiability.pdf"):
+        assert (tmp_path / "run" / name).stat().st_size > 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--configurations", "moon"], "--configurations moon; expected reference, rank1, random-NUMBER"),
+        (["--configurations", "random-"], "expected reference, rank1, random-NUMBER or random-NUMBER-rank1"),
+        (["--kinds", "adaptive:swish"], "--kinds adaptive:swish; expected some of fixed, decoupled, adaptive:tanh"),
+        (["--n", "abc"], "'abc' is not a size"),
+        (["--reps", "0"], "'0' is not a number of data sets"),
+        (["--seed", "-1"], "--seed -1; expected a whole number of at least 0"),
+        (["--resume"], "--resume needs --out"),
+    ],
+)
+def test_wrong_input_is_one_line_and_exit_code_2(arguments, message, tmp_path):
+    done = command(*arguments, cwd=tmp_path)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert not list(tmp_path.iterdir())
