@@ -15,7 +15,9 @@ class FitStatus(Enum):
     """How a fit ended; the value of each member says what to do about it."""
 
     CERTIFIED = "certified local maximum: use it"
-    NOT_CERTIFIED = "stopped before the certificate was reached: raise max_iterations, or use newton(...)"
+    NOT_CERTIFIED = (
+        "stopped before the certificate was reached: raise max_iterations, or replace em(...) by newton(...)"
+    )
     COLLAPSED = (
         "a component is collapsing on a few points, where the likelihood is unbounded: try another start, fewer atoms, "
         "tied_gate=True or more data"
