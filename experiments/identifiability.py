@@ -37,7 +37,7 @@ def parser() -> argparse.ArgumentParser:
     add("--seed", type=int, default=0, help="entropy of all data and starts (default 0)")
     add("--out", type=Path, default=None, help="folder of the run (default: a new one under results/)")
     add("--resume", action="store_true", help="complete the run in --out")
-    add("--quick", action="store_true", help="three kinds, one size, 8 data sets")
+    add("--quick", action="store_true", help="three kinds, two sizes, 8 data sets")
     return parser
 
 
@@ -45,14 +45,14 @@ def names_of(configurations: list[str], kinds: list[str]) -> list[str]:
     """Names of truths: every kind in every configuration."""
     names = []
     for configuration in configurations:
-        found = re.fullmatch(r"(?P<draw>reference|random-\d+)?-?(?P<rank1>rank1)?", configuration)
-        if not found or not configuration:
+        found = re.fullmatch(r"rank1|(?P<draw>reference|random-\d+)(-rank1)?", configuration)
+        if not found:
             raise InputError(
                 f"--configurations {configuration}; expected reference, rank1, random-NUMBER or random-NUMBER-rank1"
             )
         draw = found["draw"] or "reference"
         prefix = "attention-" if draw == "reference" else f"attention-{draw}-"
-        suffix = "-rank1" if found["rank1"] else ""
+        suffix = "-rank1" if configuration.endswith("rank1") else ""
         names += [f"{prefix}{kind.removeprefix('adaptive:')}{suffix}" for kind in kinds]
     return names
 
@@ -64,14 +64,17 @@ def main() -> None:
     if arguments.seed < 0:
         raise InputError(f"--seed {arguments.seed}; expected a whole number of at least 0")
     quick = arguments.quick
-    sizes = cli.sizes("1e4" if quick else arguments.n, arguments.points)
+    sizes = cli.sizes("1e4,1e5" if quick else arguments.n, arguments.points)
 
     from moe_prompts.models.attention_scenarios import KINDS, prompt_truth
+    from moe_prompts.models.prompt_attention import PromptKind
     from moe_prompts.study.attention import identifiability_study
     from moe_prompts.study.executors import available_cores, executor_for
     from moe_prompts.study.runner import run_study
 
-    kinds = arguments.kinds or (["fixed", "decoupled", "adaptive:gelu"] if quick else list(KINDS))
+    quick_kinds = ["fixed", "decoupled", "adaptive:gelu"]
+    asked = arguments.kinds or (quick_kinds if quick else list(KINDS))
+    kinds = [str(PromptKind.parse(kind)) for kind in asked]
     unknown = [kind for kind in kinds if kind not in KINDS]
     if unknown:
         raise InputError(f"--kinds {unknown[0]}; expected some of {', '.join(KINDS)}")

@@ -15,7 +15,7 @@ Setting profile(eps_n) = s / sqrt(n) predicts the median split error with no fit
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -39,6 +39,8 @@ ZERO_KAPPA2, ZERO_PROFILE = 1e-5, 1e-12
 #: Random directions of a split that are tried without noise, beside the least visible one; how many of the minima found
 #: there serve as starts for each data set.
 DIRECTIONS, NOISY_STARTS = 8, 2
+#: A mass at its bound is a logit at its bound up to this.
+ROUNDING = 1e-12
 #: Size of a profile in the log-likelihood of the pairs that stand for the population.
 NATS = 100.0
 MAX_ITERATIONS = 400
@@ -116,12 +118,14 @@ def _smallest_quartic(gram: np.ndarray, rng: np.random.Generator, starts: int = 
 class Profile:
     """``value`` (E,) at the spreads ``eps`` (E,), ascending; NaN where no split of that spread stays in a cell.
 
-    ``exponents`` (E - 1,) are local, between neighbouring spreads; ``cell`` (E,) says whose split hides best.
+    ``exponents`` (E - 1,) are local, between neighbouring spreads; ``cell`` (E,) says whose split hides best, and
+    ``certified`` (E,) whether that minimum has a certificate (without one it is an upper bound).
     """
 
     eps: np.ndarray
     value: np.ndarray
     cell: np.ndarray
+    certified: np.ndarray
 
     @property
     def exponents(self) -> np.ndarray:
@@ -173,26 +177,33 @@ def profile(
     family = truth.params.family.with_k(truth.k_true + surplus)
     objective = PromptObjective(family, [truth.population(n) for n in pairs], truth.noise)
     values = np.full((truth.k_true, len(spreads)), np.nan)
+    certified = np.zeros(values.shape, dtype=bool)
     for l in range(truth.k_true):
-        if surplus:
-            held = held_split(objective, l, spreads)
-        else:
-            unmoved = Reparametrised(objective)
-            held = OnSphere(objective, unmoved.slot(l), truth.params.atoms[l], spreads)
+        hold = _hold(truth, l, surplus, spreads)
         lines = np.array([found.directions[l], *rng.standard_normal((DIRECTIONS, family.atom_size))])
-        for index, (phi, levels) in enumerate(_held_minima(held, _along(held, truth, l, lines), box)):
-            vectors = held.vectors(phi, np.full(len(phi), index))
-            inside = [q for vector, q in zip(vectors, levels, strict=True) if _in_cell(truth, family, vector, l)]
-            if inside:
-                values[l, index] = np.sqrt(max(min(inside), 0.0) * 2 * truth.noise**2 / pairs[index])
+        starts = _along(hold(objective), truth, l, lines)
+        for index, ends in enumerate(_held_minima(objective, hold, starts, truth, l, box, GAP_TOLERANCE * NATS)):
+            if len(ends.values):
+                values[l, index] = np.sqrt(max(ends.values[0], 0.0) * 2 * truth.noise**2 / pairs[index])
+                certified[l, index] = ends.certified[0]
     cell = np.where(np.isnan(values), np.inf, values).argmin(axis=0)
-    return Profile(spreads, values[cell, np.arange(len(spreads))], cell)
+    best = cell, np.arange(len(spreads))
+    return Profile(spreads, values[best], cell, certified[best])
 
 
-def held_split(objective: PromptObjective, l: int, eps: np.ndarray) -> OnSphere:
-    """Q with the spread of prompt l and the last one held at eps (R,), one for each data set."""
-    pair = PairCoordinates(objective, (l, objective.family.k - 1))
-    return OnSphere(pair, pair.split, np.zeros(objective.family.atom_size), eps)
+Hold = Callable[[PromptObjective], OnSphere]
+
+
+def _hold(truth: PromptTruth, l: int, surplus: int, eps: np.ndarray) -> Hold:
+    """Makes of Q the Q with eps (R,) held: the spread of prompt l and the surplus one, or the distance of prompt l."""
+
+    def hold(objective: PromptObjective) -> OnSphere:
+        if surplus:
+            pair = PairCoordinates(objective, (l, truth.k_true))
+            return OnSphere(pair, pair.split, np.zeros(objective.family.atom_size), eps)
+        return OnSphere(objective, Reparametrised(objective).slot(l), truth.params.atoms[l], eps)
+
+    return hold
 
 
 def _along(held: OnSphere, truth: PromptTruth, l: int, lines: np.ndarray) -> np.ndarray:
@@ -205,15 +216,42 @@ def _along(held: OnSphere, truth: PromptTruth, l: int, lines: np.ndarray) -> np.
     return starts
 
 
+@dataclass(frozen=True)
+class HeldMinima:
+    """Of one data set, lowest first: coordinates phi (S, size), vectors of the family (S, size), Q and status (S,)."""
+
+    phi: np.ndarray
+    vectors: np.ndarray
+    values: np.ndarray
+    certified: np.ndarray
+
+
 def _held_minima(
-    held: OnSphere, starts: np.ndarray, box: Box, tolerance: float = GAP_TOLERANCE
-) -> list[tuple[np.ndarray, np.ndarray]]:
-    """For each data set the minima that ``starts`` (S, size) lead to, lowest first: coordinates and Q (S,)."""
-    sets = np.repeat(np.arange(len(held.eps)), len(starts))
-    phi = np.tile(starts, (len(held.eps), 1))
-    minima = minimise(held, phi, sets, *held.bounds(box), MAX_ITERATIONS, tolerance)
-    parts = (minima.chosen(sets == r).sorted() for r in range(len(held.eps)))
-    return [(part.vectors, part.values) for part in parts]
+    objective: PromptObjective,
+    hold: Hold,
+    starts: np.ndarray,
+    truth: PromptTruth,
+    l: int,
+    box: Box,
+    tolerance: float = GAP_TOLERANCE,
+) -> list[HeldMinima]:
+    """For each data set where ``starts`` (S, size) lead to, as far as it is in the box and the cell of prompt l."""
+    sets = np.repeat(np.arange(len(hold(objective).eps)), len(starts))
+    phi = np.tile(starts, (sets[-1] + 1, 1))
+    for stage in objective.stages():
+        held = hold(stage)
+        minima = minimise(held, phi, sets, *held.bounds(box), MAX_ITERATIONS, tolerance)
+        phi = minima.vectors
+    vectors = held.vectors(phi, sets)
+    lower, upper = objective.bounds(box)
+    kept = np.all((vectors >= lower - ROUNDING) & (vectors <= upper + ROUNDING), axis=1)
+    kept &= [_in_cell(truth, objective.family, vector, l) for vector in vectors]
+    found = []
+    for r in range(sets[-1] + 1):
+        rows = np.flatnonzero(kept & (sets == r))
+        rows = rows[np.argsort(minima.values[rows], kind="stable")]
+        found.append(HeldMinima(phi[rows], vectors[rows], minima.values[rows], minima.certified[rows]))
+    return found
 
 
 def _in_cell(truth: PromptTruth, family: PromptFamily, vector: np.ndarray, l: int) -> bool:
@@ -232,29 +270,29 @@ def likelihood_gaps(
 ) -> np.ndarray:
     """For each data set, nats lost by holding the split of prompt 0 at ``spread``, everything else free: (R,).
 
-    Bounded as n grows where splits are invisible, proportional to n where they are not. The free fit starts from near
-    the truth and from the ends of the split fits, so that the gap is not negative.
+    Bounded as n grows where splits are invisible, proportional to n where they are not. The held fit is in the
+    box, and its pair in the cell of prompt 0; NaN where there is none. The free fit starts from near the truth and
+    from the held one, so that the gap is not negative.
     """
     if not spread > 0:
         raise InputError(f"likelihood_gaps: spread = {spread}; expected a positive number")
+    if not data:
+        raise InputError("likelihood_gaps: no data sets")
     options = options or LeastSquaresOptions()
     family = truth.params.family.with_k(truth.k_true + 1)
     lines = np.array([kappas(truth, rng).directions[0], *rng.standard_normal((DIRECTIONS, family.atom_size))])
     # The least visible splits without noise, then from there with each data set.
-    without_noise = held_split(
-        PromptObjective(family, [truth.population(data[0].n)], truth.noise), 0, np.array([spread])
-    )
-    ((ends, _),) = _held_minima(without_noise, _along(without_noise, truth, 0, lines), options.box)
+    population = PromptObjective(family, [truth.population(data[0].n)], truth.noise)
+    hold = _hold(truth, 0, 1, np.array([spread]))
+    first = _along(hold(population), truth, 0, lines)
+    (ends,) = _held_minima(population, hold, first, truth, 0, options.box)
+    starts = np.concatenate([ends.phi[:NOISY_STARTS], first[:1]])
+    hold = _hold(truth, 0, 1, np.full(len(data), spread))
     objective = PromptObjective(family, data, truth.noise)
-    held = held_split(objective, 0, np.full(len(data), spread))
-    starts = np.concatenate([ends[:NOISY_STARTS], _along(held, truth, 0, lines[:1])])
-    split = _held_minima(held, starts, options.box, options.tolerance)
+    held = _held_minima(objective, hold, starts, truth, 0, options.box, options.tolerance)
     near = [near_truth(truth.params, family.k, number, rng) for number in range(truth.k_true)]
-    free = least_squares(
-        family,
-        data,
-        [np.array([*near, held.vectors(phi[:1], np.array([r]))[0]]) for r, (phi, _) in enumerate(split)],
-        truth.noise,
-        options,
-    )
-    return np.array([levels[0] + fit.best.log_likelihood for (_, levels), fit in zip(split, free, strict=True)])
+    free = least_squares(family, data, [np.array([*near, *one.vectors[:1]]) for one in held], truth.noise, options)
+    return np.array([
+        one.values[0] + fit.best.log_likelihood if len(one.values) else np.nan
+        for one, fit in zip(held, free, strict=True)
+    ])  # fmt: skip

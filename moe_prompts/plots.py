@@ -170,8 +170,9 @@ def draw_attention_loss(ax: Axes, results: pd.DataFrame, entropy: int) -> None:
     chosen = fits["truth"].unique()[:TRUTHS_SHOWN]
     for place, truth in enumerate(chosen):
         rows, name = fits[fits["truth"] == truth], truth.removeprefix("attention-")
-        _draw_error(ax, measured_slope(rows, D, "grid", entropy, "mean"), place, f"{name}: D")
-        if not profile_of(results, truth, 1).vanishes:
+        vanishes = profile_of(results, truth, 1).vanishes
+        _draw_error(ax, measured_slope(rows, D, "grid", entropy, "mean", all_fits=vanishes), place, f"{name}: D")
+        if not vanishes:
             _draw_error(ax, measured_slope(rows, SPLIT, "grid", entropy), place, f"{name}: split", linestyle="--")
     ax.set_xscale("log")
     ax.set_yscale("log")

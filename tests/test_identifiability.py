@@ -68,6 +68,8 @@ def test_local_exponents_are_one_and_two(name):
     assert abs(exact.exponents[0] - 1) < 0.05
     assert abs(over.exponents[0] - 2) < 0.12
     assert not over.vanishes
+    assert exact.certified.all()
+    assert over.certified[1]  # at the smallest spread of all the certificate may be lost to rounding: an upper bound
 
 
 @pytest.mark.parametrize("name", ["decoupled", "identity", "fixed-rank1"])
@@ -116,7 +118,7 @@ def test_splits_beyond_the_cell_are_left_out():
 
 def test_predicted_split_solves_profile_equals_noise_level():
     eps = np.array([0.01, 0.1, 1.0])
-    found = Profile(eps, 3 * eps**2, np.zeros(3, dtype=int))
+    found = Profile(eps, 3 * eps**2, np.zeros(3, dtype=int), np.ones(3, dtype=bool))
     n = np.array([1e2, 1e5, 1e9, 1e12])
     wanted = np.sqrt(0.1 / np.sqrt(n) / 3)
     assert_allclose(found.predicted_split(n, 0.1), wanted, rtol=1e-12)  # the last by extension

@@ -17,7 +17,9 @@ def command(*arguments, cwd):
 
 
 def test_any_configuration_and_kind(tmp_path):
-    options = "--configurations rank1,random-7 --kinds fixed,adaptive:identity --n 1e4 --reps 3 --workers 2 --out run"
+    options = (
+        "--configurations rank1,random-7 --kinds fixed,adaptive:identity --n 1e4,1e5 --reps 8 --workers 2 --out run"
+    )
     done = command(*options.split(), cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     rows = pd.read_parquet(tmp_path / "run" / "results.parquet")
@@ -37,7 +39,8 @@ def test_any_configuration_and_kind(tmp_path):
     [
         (["--configurations", "moon"], "--configurations moon; expected reference, rank1, random-NUMBER"),
         (["--configurations", "random-"], "expected reference, rank1, random-NUMBER or random-NUMBER-rank1"),
-        (["--kinds", "adaptive:swish"], "--kinds adaptive:swish; expected some of fixed, decoupled, adaptive:tanh"),
+        (["--kinds", "adaptive:swish"], "unknown prompt kind 'adaptive:swish'"),
+        (["--kinds", "adaptive:tanh:bias"], "--kinds adaptive:tanh:bias; expected some of fixed, decoupled,"),
         (["--n", "abc"], "'abc' is not a size"),
         (["--reps", "0"], "'0' is not a number of data sets"),
         (["--seed", "-1"], "--seed -1; expected a whole number of at least 0"),

@@ -25,8 +25,6 @@ from moe_prompts.models.prompt_attention import PromptAttention, PromptFamily
 ROUND, PAIR_ROUND = 12, 100
 #: Minima within this many nats of each other on the same data count as one.
 SAME_MINIMUM = 1e-2
-#: Over which relu's kinks are rounded, in turn.
-WIDTHS = (1e-2, 1e-5, 1e-8)
 #: A mass at its bound is a logit at its bound up to this.
 ROUNDING = 1e-12
 #: Standard deviation of near starts around the truth, and of random starts.
@@ -35,7 +33,8 @@ NEAR_SPREAD, RANDOM_SPREAD = 0.1, 1.5
 
 @dataclass(frozen=True)
 class LeastSquaresOptions:
-    """``max_iterations`` of each start over all rounds; certified below ``tolerance`` nats left to gain."""
+    """``max_iterations``: after so many no further round begins (one has up to 112; relu goes through all of them
+    three times). Certified below ``tolerance`` nats left to gain."""
 
     box: Box = field(default_factory=Box)
     max_iterations: int = 200
@@ -63,28 +62,24 @@ def least_squares(
     """
     options = options or LeastSquaresOptions()
     objective = PromptObjective(family, data, noise)
+    starts = [np.asarray(block, dtype=float) for block in starts]
     if len(starts) != len(data) or any(len(block) < 1 or block.shape[1:] != (family.size,) for block in starts):
         raise InputError(
             f"least_squares: starts of shapes {[np.shape(block) for block in starts]} for {len(data)} data sets; "
             f"expected (count, {family.size}) for each"
         )
+    if not all(np.isfinite(block).all() for block in starts):
+        raise InputError("least_squares: starts have NaN or infinite entries; expected finite numbers")
     sets = np.repeat(np.arange(len(data)), [len(block) for block in starts])
     minima = climb(objective, np.concatenate(starts), sets, options)
     return [_best(family, minima, np.flatnonzero(sets == r)) for r in range(len(data))]
 
 
 def climb(objective: PromptObjective, starts: np.ndarray, sets: np.ndarray, options: LeastSquaresOptions) -> Minima:
-    """A minimum from each start (S, size) on its data set (S,).
-
-    Minima of relu prompts tend to lie on kinks, where a hidden unit switches at a point of the data and Q has no
-    derivative. So their kinks are rounded over ever smaller widths, and the certificate is that of the last one.
-    """
-    kind = objective.family.kind
-    if kind.base != "adaptive" or kind.activation.analytic:
-        return _rounds(objective, starts, sets, options)
+    """A minimum from each start (S, size) on its data set (S,), with the certificate of the last of Q's stages."""
     iterations = np.zeros(len(starts), dtype=int)
-    for width in WIDTHS:
-        found = _rounds(objective.rounded(width), starts, sets, options)
+    for stage in objective.stages():
+        found = _rounds(stage, starts, sets, options)
         starts = found.vectors
         iterations += found.iterations
     return replace(found, iterations=iterations)

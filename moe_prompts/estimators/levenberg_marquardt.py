@@ -20,6 +20,8 @@ KIND = "least squares"
 CLOSE, CLOSE_SHARE = 10.0, 0.1
 #: Damping beyond which no step is left to try, and the smallest curvature that counts as one (relative to J'WJ / s^2).
 MAX_DAMPING, FLAT = 1e10, 1e-11
+#: A negative eigenvalue of this size is rounding: of H at n = 1e7, and of directions that are flat.
+ROUNDING = 1e-9
 
 
 class Point(Protocol):
@@ -110,15 +112,14 @@ def minimise(
     refresh(live, objective.at(x, sets), live)
     for _ in range(max_iterations):
         iterations[live] += 1
-        free = ~(((x[live] <= lower) & (gradient[live] > 0)) | ((x[live] >= upper) & (gradient[live] < 0)))
+        free = _free(x[live], gradient[live], lower, upper)
         lam, basis, scale, pushed = _spectrum(objective, x[live], gradient[live], gauss_newton[live], rest[live], free)
-        gap[live] = 0.5 * (pushed**2 / np.maximum(lam, FLAT)).sum(axis=1)
-        lmin[live] = lam.min(axis=1)
+        gap[live], lmin[live] = _certificate(lam, pushed)
         switch = live[~exact[live] & (gap[live] < np.maximum(CLOSE, CLOSE_SHARE * np.abs(value[live])))]
         if len(switch):
             exact[switch] = True
             refresh(switch, objective.at(x[switch], sets[switch]), np.arange(len(switch)))
-        done = exact[live] & (gap[live] <= tolerance) & (lmin[live] > -FLAT) & ~np.isin(live, switch)
+        done = exact[live] & (gap[live] <= tolerance) & (lmin[live] > -ROUNDING) & ~np.isin(live, switch)
         status[live[done]] = FitStatus.CERTIFIED
         stuck = ~done & (damping[live] > MAX_DAMPING)
         status[live[stuck]] = FitStatus.STALLED
@@ -147,7 +148,23 @@ def minimise(
         live = live[~(done | stuck)]
         if not len(live):
             break
+    if len(live):  # the last step moved them after their certificates had been computed
+        free = _free(x[live], gradient[live], lower, upper)
+        lam, _, _, pushed = _spectrum(objective, x[live], gradient[live], gauss_newton[live], rest[live], free)
+        gap[live], lmin[live] = _certificate(lam, pushed)
     return Minima(x, value, gap, lmin, iterations, status)
+
+
+def _free(x: np.ndarray, gradient: np.ndarray, lower: np.ndarray, upper: np.ndarray) -> np.ndarray:
+    """Parameters that are not on the box and pushed outwards (S, P)."""
+    return ~(((x <= lower) & (gradient > 0)) | ((x >= upper) & (gradient < 0)))
+
+
+def _certificate(lam: np.ndarray, pushed: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Predicted decrease in nats (S,), infinite where H has a negative eigenvalue, and the smallest eigenvalue (S,)."""
+    lmin = lam.min(axis=1)
+    decrease = 0.5 * (pushed**2 / np.maximum(lam, FLAT)).sum(axis=1)
+    return np.where(lmin > -ROUNDING, decrease, np.inf), lmin
 
 
 def _spectrum(

@@ -22,6 +22,8 @@ from moe_prompts.models.prompt_derivatives import PromptMap, PromptValues
 
 #: Weights below this share of the mean are too small to divide by.
 SMALL_WEIGHT = 1e-6
+#: Over which relu's kinks are rounded, in turn.
+WIDTHS = (1e-2, 1e-5, 1e-8)
 
 
 @dataclass(frozen=True)
@@ -74,8 +76,18 @@ class PromptObjective:
         self.centre = np.where(enough, sums / np.where(enough, self.weights, 1.0), 0.0)
         self.remainder = sums - self.weights * self.centre
 
-    def rounded(self, width: float) -> PromptObjective:
-        """The same with relu's kink rounded over |t| < ``width``."""
+    def stages(self) -> list[PromptObjective]:
+        """Q itself, or for relu Q with kinks rounded over ever smaller widths, to be minimised in turn.
+
+        Minima of relu prompts tend to lie on kinks, where a hidden unit switches at a point of the data and Q has no
+        derivative. The last stage stands for Q: its f differs by at most a quarter of the last width times |W2|.
+        """
+        kind = self.family.kind
+        if kind.base != "adaptive" or kind.activation.analytic:
+            return [self]
+        return [self._rounded(width) for width in WIDTHS]
+
+    def _rounded(self, width: float) -> PromptObjective:
         other = copy(self)
         other.map = PromptMap(self.family, self.x, rounded_relu(width))
         return other

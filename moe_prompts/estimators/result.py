@@ -37,8 +37,10 @@ class Certificate:
 
     kind           "maximum likelihood" or "least squares"
     gap_nats       estimated gain left, g'(-H)^-1 g / 2 in total nats; infinite where -H is not positive definite
-    relative_lmin  smallest eigenvalue of I_c^-1 (-H), I_c the complete-data information: at a stationary point
-                   1 - (contraction rate of EM), so EM would need about 4 / relative_lmin iterations
+    relative_lmin  of maximum likelihood: smallest eigenvalue of I_c^-1 (-H), I_c the complete-data information; at a
+                   stationary point 1 - (contraction rate of EM), so EM would need about 4 / relative_lmin iterations.
+                   Of least squares: smallest eigenvalue of D^-1/2 (-H) D^-1/2, D the diagonal of the Gauss-Newton
+                   matrix, on the parameters that the box does not hold; 0 up to rounding where surplus prompts coincide
     """
 
     kind: str

@@ -35,9 +35,9 @@ from moe_prompts.study.grid import Row, Study
 MODEL = "prompt-attention"
 FITS, GAPS, PROFILES = "attention", "attention-gap", "attention-profile"
 OPTIONS = LeastSquaresOptions()
-#: Starts of a fit: near ones for each true prompt, or the best minima of the noise-free problem, and random ones as an
-#: audit; random starts of the noise-free problem.
-NEAR_STARTS, PROJECTIONS, AUDITS, POPULATION_STARTS = 2, 2, 2, 20
+#: Starts of a fit: near the truth (so many for each true prompt that may be split), or the best minima of the
+#: noise-free problem, and random ones as an audit; random starts of the noise-free problem, noise on its split ones.
+NEAR_STARTS, PROJECTIONS, AUDITS, POPULATION_STARTS, SPLIT_NOISE = 2, 2, 2, 20, 0.01
 #: Split at which likelihood gaps are measured, and the sizes at which they decide.
 SPREAD = 0.4
 GAP_SIZES = (10_000, 1_000_000)
@@ -85,7 +85,8 @@ def cell_sizes(of: PromptTruth, kind: PromptKind, k: int) -> str:
     if kind == true:
         return "exact" if k == of.k_true else "over"
     hidden = of.family(kind, k).hidden
-    constants = true.base == "fixed" and (kind.base == "decoupled" or (kind.bias and of.k_true <= hidden))
+    any_constant = kind.base == "decoupled" or (kind.bias and (kind.sigma == "identity" or of.k_true <= hidden))
+    constants = true.base == "fixed" and any_constant
     without_bias = kind.bias and kind.sigma == true.sigma
     return "contained" if constants or without_bias else "misspecified"
 
@@ -139,7 +140,6 @@ class GapCell:
 
     def run(self, replicates: tuple[int, ...], entropy: int) -> list[Row]:
         known = prompt_truth(self.truth)
-        # All data sets of a truth are split along the same directions: they are addressed by it alone.
         rng = start_rng(entropy, self.truth, self.n, replicates[0], "gap", known.k_true + 1, 0)
         gaps = likelihood_gaps(known, _data(self.truth, self.n, replicates, entropy), SPREAD, rng, OPTIONS)
         common = _common(GAPS, known, known.params.kind, known.k_true + 1) | {"n": self.n, "spread": SPREAD}
@@ -171,8 +171,8 @@ class ProfileCell:
             common = _common(PROFILES, known, known.params.kind, k) | {"n": 0, "replicate": 0}
             common |= {"kappa1": size.kappa1, "kappa2": size.kappa2, "noise": known.noise}
             rows += [
-                common | {"eps": float(eps), "profile": float(value)}
-                for eps, value in zip(found.eps, found.value, strict=True)
+                common | {"eps": float(eps), "profile": float(value), "profile_certified": bool(certified)}
+                for eps, value, certified in zip(found.eps, found.value, found.certified, strict=True)
             ]
         return rows
 
@@ -277,7 +277,7 @@ def projections(truth: str, kind: str, k: int, entropy: int) -> tuple[np.ndarray
     """Vectors of the best minima of the noise-free problem (``PROJECTIONS``, size), and the risk E |f - f*|^2 of the
     best.
 
-    Starts are random, and the best of one prompt less with each of its prompts split, so that risks do not grow with k.
+    Starts are random, and the best of one prompt less with each of its prompts split.
     """
     known = prompt_truth(truth)
     family = known.family(PromptKind.parse(kind), k)
@@ -287,6 +287,8 @@ def projections(truth: str, kind: str, k: int, entropy: int) -> tuple[np.ndarray
         fewer = family.with_k(k - 1).unpack(projections(truth, kind, k - 1, entropy)[0][0])
         also = [fewer.chosen([*range(k - 1), prompt]).vector for prompt in range(k - 1)]
     rng = start_rng(entropy, truth, 0, 0, kind, k, 0)
+    # Exactly split, a minimum is a saddle that no step leaves.
+    also = [vector + SPLIT_NOISE * rng.standard_normal(len(vector)) for vector in also]
     found = population_minima(family, population, known.noise, rng, POPULATION_STARTS, OPTIONS, also)
     return found.vectors[:PROJECTIONS], max(2 * known.noise**2 * float(found.values[0]) / population.n, 0.0)
 
@@ -310,7 +312,8 @@ def fit_rows(cell: AttentionCell, replicates: tuple[int, ...], entropy: int) -> 
     at_truth = PromptObjective(known.params.family, data, known.noise).at(
         np.tile(known.params.vector, (len(data), 1)), np.arange(len(data))
     )
-    floor = projections(cell.truth, cell.kind, cell.k, entropy)[1] if sizes == "misspecified" else 0.0
+    own = sizes in ("exact", "over")
+    floor = 0.0 if own else projections(cell.truth, cell.kind, cell.k, entropy)[1]
     signal = float((known.params.regression(known.x) ** 2).sum(axis=1).mean())
     return [
         fields

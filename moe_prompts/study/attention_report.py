@@ -3,17 +3,18 @@
 Claims that a rate does not exist cannot be read off a slope: medians hide runaways, and along a flat valley the fit
 stands where its start led it. They are judged by two numbers instead, with thresholds fixed in advance: the noise-free
 profile at a spread of .0125 (below 1e-12: splits are invisible) and the mean over data sets of the nats lost by holding
-a split of .4 (below 5 at every n from 1e4 to 1e6: the data do not see it either).
+a split of .4 (below 5 at every n of the run from 1e4 to 1e6, a decade at least: the data do not see it either).
 """
 
 from __future__ import annotations
 
 import numpy as np
 import pandas as pd
+from pandas.api.typing import SeriesGroupBy
 
 from moe_prompts.estimators.result import FitStatus
-from moe_prompts.identifiability import ZERO_PROFILE, Profile
-from moe_prompts.slopes import Verdict
+from moe_prompts.identifiability import ZERO_KAPPA2, Profile
+from moe_prompts.slopes import MIN_REPLICATES, Verdict
 from moe_prompts.study.attention import FITS, GAPS, MODEL, PROFILES, SPREAD
 from moe_prompts.study.summary import Measure, markdown, short, summarise
 
@@ -22,8 +23,10 @@ D = Measure("D", "loss", "D", unpredicted=True)
 SINGLETON = Measure("singleton", "singleton_error", "singleton", unpredicted=True)
 SPLIT = Measure("split", "split_rms", "split", unpredicted=True)
 MEASURES = (L2, D, SINGLETON, SPLIT)
-#: Mean gap in nats below which data do not see a split; local exponents within these bands are 1 and 2.
-BOUNDED_GAP, EXPONENT_BANDS = 5.0, {1: 0.05, 2: 0.12}
+#: Mean gap in nats below which data do not see a split; local exponents this near to 2 are 2.
+BOUNDED_GAP, EXPONENT_BAND = 5.0, 0.12
+#: Gaps decide from sizes this far apart; with fewer than ``MIN_REPLICATES`` data sets at a size they do not.
+MIN_GAP_RANGE = 10.0
 
 
 def summarise_attention(results: pd.DataFrame, entropy: int) -> pd.DataFrame:
@@ -33,32 +36,38 @@ def summarise_attention(results: pd.DataFrame, entropy: int) -> pd.DataFrame:
 
 
 def rates_table(results: pd.DataFrame, summary: pd.DataFrame) -> str:
-    """Slopes of the fits of the truth's own kind, exact and with prompts too many, with their 90 % intervals."""
+    """Slopes of the fits of the truth's own kind, exact and with prompts too many, with their 90 % intervals.
+
+    Of certified fits; where theory denies a rate, of all fits, marked with a star.
+    """
     fits = results[(results["study"] == FITS) & results["cell_sizes"].isin(["exact", "over"])]
     header = [
-        "truth", "prompts", "k", "L2", "D (median)", "D (mean)", "singleton", "split", "2 x gain (parameters)",
-        "certified", "predicted slopes",
+        "truth", "prompts", "k", "L2", "D (median)", "D (mean)", "D (90 % quantile)", "singleton", "split",
+        "2 x gain (parameters)", "certified", "predicted slopes",
     ]  # fmt: skip
     body = []
     for (truth, kind, k), rows in fits.groupby(["truth", "kind", "k"], sort=False):
         lines = summary[(summary["truth"] == truth) & (summary["kind"] == kind) & (summary["k"] == k)]
         by_measure = {line.measure: line for line in lines.itertuples()}
-        cell = lambda measure, of=by_measure: _interval(of[measure.shown]) if measure.shown in of else ""
+
+        def cell(measure: Measure, statistic: str = "", of: dict = by_measure) -> str:
+            return _interval(of[measure.shown], statistic) if measure.shown in of else ""
+
+        certified = rows["status"] == FitStatus.CERTIFIED.name
         body.append([
-            str(truth), str(kind), str(k), cell(L2), cell(D),
-            _interval(by_measure[D.shown], "mean_") if D.shown in by_measure else "", cell(SINGLETON), cell(SPLIT),
-            f"{2 * rows['gain'].mean():.1f} ({rows['n_parameters'].iloc[0]:.0f})",
-            f"{(rows['status'] == FitStatus.CERTIFIED.name).mean():.0%}", _verdicts(list(by_measure.values())),
+            str(truth), str(kind), str(k), cell(L2), cell(D), cell(D, "mean_"), cell(D, "q90_"), cell(SINGLETON),
+            cell(SPLIT), f"{2 * rows.loc[certified, 'gain'].mean():.1f} ({rows['n_parameters'].iloc[0]:.0f})",
+            f"{certified.mean():.0%}", _verdicts(list(by_measure.values())),
         ])  # fmt: skip
     return markdown(header, body)
 
 
-def _interval(line, prefix: str = "") -> str:
-    value = line.slope if not prefix else getattr(line, f"{prefix}value")
-    low, high = getattr(line, f"{prefix}low"), getattr(line, f"{prefix}high")
+def _interval(line, statistic: str = "") -> str:
+    value = getattr(line, f"{statistic}value") if statistic else line.slope
+    low, high = getattr(line, f"{statistic}low"), getattr(line, f"{statistic}high")
     if np.isnan(value):
         return "too few fits"
-    return f"{value:.2f}" if np.isnan(low) else f"{value:.2f} [{low:.2f}, {high:.2f}]"
+    return f"{value:.2f}" + ("" if np.isnan(low) else f" [{low:.2f}, {high:.2f}]") + ("*" if line.all_fits else "")
 
 
 def _verdicts(lines: list) -> str:
@@ -72,8 +81,9 @@ def _verdicts(lines: list) -> str:
 
 
 def cross_table(results: pd.DataFrame) -> str:
-    """Every kind of prompt on every kind of truth: a floor where the class does not contain the truth, else
-    n risk / s^2 beside the number of parameters, which it tends to."""
+    """Every kind of prompt on every kind of truth, over all fits of the largest n: a floor where the class does not
+    contain the truth; where it does, the mean of n risk / s^2 with its standard error, which tends to the number of
+    parameters in regular cases (exact fits, and fixed prompts among decoupled ones)."""
     fits = results[results["study"] == FITS]
     noise = _noise(results)
     header = [
@@ -84,12 +94,14 @@ def cross_table(results: pd.DataFrame) -> str:
     for (truth, kind, k), rows in fits.groupby(["truth", "kind", "k"], sort=False):
         last = rows[rows["n"] == rows["n"].max()]
         misses = rows["cell_sizes"].iloc[0] == "misspecified"
-        scaled = float((last["risk"] * last["n"]).median()) / noise[truth] ** 2
+        scaled = (last["risk"] * last["n"]).to_numpy() / noise[truth] ** 2
+        error = f" +- {scaled.std(ddof=1) / np.sqrt(len(scaled)):.1f}" if len(scaled) > 1 else ""
+        floor = last["population_relative_risk"].median()
         body.append([
             str(truth), str(kind), str(k), "no" if misses else "yes",
-            f"{last['relative_risk'].median():.3g}" if not misses else f"{last['relative_risk'].median():.2%}",
-            f"floor {last['population_relative_risk'].median():.2%}" if misses else "0",
-            "" if misses else f"{scaled:.1f} ({rows['n_parameters'].iloc[0]:.0f})",
+            f"{last['relative_risk'].median():.2%}" if misses else f"{last['relative_risk'].median():.1e}",
+            f"floor {floor:.2%}" if misses else f"{floor:.0e}" if floor > 0 else "0",
+            "" if misses else f"{scaled.mean():.1f}{error} ({rows['n_parameters'].iloc[0]:.0f})",
             f"{(rows['status'] == FitStatus.CERTIFIED.name).mean():.0%}",
         ])  # fmt: skip
     return markdown(header, body)
@@ -104,7 +116,12 @@ def profile_of(results: pd.DataFrame, truth: str, surplus: int) -> Profile:
     """The committed profile rows of a truth as a ``Profile``."""
     rows = results[(results["study"] == PROFILES) & (results["truth"] == truth)]
     rows = rows[rows["k"] == rows["k_true"] + surplus].sort_values("eps")
-    return Profile(rows["eps"].to_numpy(), rows["profile"].to_numpy(), np.zeros(len(rows), dtype=int))
+    return Profile(
+        rows["eps"].to_numpy(),
+        rows["profile"].to_numpy(),
+        np.zeros(len(rows), dtype=int),
+        rows["profile_certified"].to_numpy(dtype=bool),
+    )
 
 
 def identifiability(results: pd.DataFrame) -> pd.DataFrame:
@@ -123,8 +140,8 @@ def identifiability(results: pd.DataFrame) -> pd.DataFrame:
             "exact_exponent": exact.exponents[0], "over_exponent": over.exponents[0], "profile": over.value[0],
             "gap_n": sizes, "mean_gap": gaps.mean().tolist(), "largest_gap": gaps.max().tolist(),
             "predicted_split": over.predicted_split(np.array(sizes), noise).tolist(),
-            "split_observed_over_predicted": ratio[ratio > 0].tolist(),
-            "verdict": _split_rate(over, gaps.mean().to_numpy()),
+            "split_observed_over_predicted": ratio[ratio > 0].tolist(), "split_sizes": len(ratio),
+            "verdict": _split_rate(over, gaps),
         })  # fmt: skip
     return pd.DataFrame(lines)
 
@@ -138,12 +155,16 @@ def _median_splits(results: pd.DataFrame, truth: str) -> pd.Series:
     return own.groupby("n")["split_rms"].median().dropna()
 
 
-def _split_rate(over: Profile, mean_gap: np.ndarray) -> str:
-    """The rate of split prompts that profile and gap agree on."""
-    invisible, bounded = over.value[0] < ZERO_PROFILE, len(mean_gap) > 0 and bool((mean_gap < BOUNDED_GAP).all())
-    if invisible and bounded:
+def _split_rate(over: Profile, gaps: SeriesGroupBy) -> str:
+    """The rate of split prompts that profile and gaps agree on, from gaps at sizes a decade apart and more."""
+    mean, fewest = gaps.mean(), gaps.count().min()
+    sizes = mean.index.to_numpy(dtype=float)
+    if len(sizes) < 2 or sizes.max() < MIN_GAP_RANGE * sizes.min() or fewest < MIN_REPLICATES:
+        return Verdict.UNDECIDED.value
+    bounded = bool((mean < BOUNDED_GAP).all())
+    if over.vanishes and bounded:
         return "no rate"
-    if not invisible and abs(over.exponents[0] - 2) <= EXPONENT_BANDS[2]:
+    if not over.vanishes and not bounded and abs(over.exponents[0] - 2) <= EXPONENT_BAND:
         return "n^-1/4"
     return Verdict.UNDECIDED.value
 
@@ -158,10 +179,11 @@ def identifiability_table(lines: pd.DataFrame) -> str:
         gaps = ", ".join(f"{gap:.3g} (n = {short(n)})" for n, gap in zip(line.gap_n, line.mean_gap, strict=True))
         ratios = line.split_observed_over_predicted
         body.append([
-            line.truth, line.kind, f"{line.kappa1:.4f}", f"{line.kappa2:.4f}" if line.kappa2 > 1e-5 else "0",
+            line.truth, line.kind, f"{line.kappa1:.4f}", f"{line.kappa2:.4f}" if line.kappa2 > ZERO_KAPPA2 else "0",
             f"{line.exact_exponent:.2f}",
             f"{line.over_exponent:.2f}" if np.isfinite(line.over_exponent) else f"none: profile {line.profile:.0e}",
-            gaps, f"{min(ratios):.2f} to {max(ratios):.2f}" if ratios else "", line.verdict,
+            gaps, f"{min(ratios):.2f} to {max(ratios):.2f} ({len(ratios)} of {line.split_sizes} n)" if ratios else "",
+            line.verdict,
         ])  # fmt: skip
     return markdown(header, body)
 

@@ -37,15 +37,17 @@ LOSS = Measure("D", "loss_intrinsic", "loss D")
 KEY = ["truth", "truth_kind", "kind", "k", "cell_sizes", "start"]
 
 
-def errors_by_size(rows: pd.DataFrame, column: str) -> dict[int, np.ndarray]:
-    """n -> the errors of certified fits, where they are defined."""
-    certified = rows[(rows["status"] == FitStatus.CERTIFIED.name) & rows[column].notna()]
-    return {int(n): np.array(group[column]) for n, group in certified.groupby("n")}
+def errors_by_size(rows: pd.DataFrame, column: str, all_fits: bool = False) -> dict[int, np.ndarray]:
+    """n -> the errors of certified fits, or of all, where they are defined."""
+    used = rows[((rows["status"] == FitStatus.CERTIFIED.name) | all_fits) & rows[column].notna()]
+    return {int(n): np.array(group[column]) for n, group in used.groupby("n")}
 
 
-def measured_slope(rows: pd.DataFrame, measure: Measure, over: str, entropy: int, statistic: str = "median") -> Slope:
+def measured_slope(
+    rows: pd.DataFrame, measure: Measure, over: str, entropy: int, statistic: str = "median", all_fits: bool = False
+) -> Slope:
     """Of the rows of one line; ``over`` is "grid" or "last decade"."""
-    samples = errors_by_size(rows, measure.column)
+    samples = errors_by_size(rows, measure.column, all_fits)
     if over == "last decade" and samples:
         lowest = max(samples) / 10 * (1 - 1e-9)
         samples = {n: values for n, values in samples.items() if n >= lowest}
@@ -74,8 +76,11 @@ def summarise(
             if (prediction is None and not measure.unpredicted) or rows[measure.column].isna().all():
                 continue
             over = prediction.over if prediction else "grid"
-            found = {name: measured_slope(rows, measure, over, entropy, name) for name in STATISTICS}
-            samples = errors_by_size(rows, measure.column)
+            # Where theory denies a rate, a fit without a certificate is one that still travels along a flat valley:
+            # leaving it out would hide what is claimed.
+            all_fits = prediction is None and line["cell_sizes"] == "over"
+            found = {name: measured_slope(rows, measure, over, entropy, name, all_fits) for name in STATISTICS}
+            samples = errors_by_size(rows, measure.column, all_fits)
             medians = {n: float(np.median(values)) for n, values in samples.items()}
             curve = np.array(list(medians)), np.array(list(medians.values()))
             plateau = bool(medians) and prediction is not None and prediction.exponent == 0
@@ -102,6 +107,7 @@ def summarise(
                 "n_min": min(medians, default=0),
                 "n_max": max(medians, default=0),
                 "fits": len(rows),
+                "all_fits": all_fits,
                 "certified": float((rows["status"] == FitStatus.CERTIFIED.name).mean()),
                 "verdict": found["median"].verdict(float(prediction.exponent)).value if prediction else "no prediction",
             }

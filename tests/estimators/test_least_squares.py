@@ -10,14 +10,13 @@ from oracles import numeric_gradient
 from moe_prompts import FitStatus, InputError
 from moe_prompts.estimators.coordinates import OnSphere, PairCoordinates
 from moe_prompts.estimators.least_squares import (
-    WIDTHS,
     LeastSquaresOptions,
     least_squares,
     near_truth,
     population_minima,
     random_start,
 )
-from moe_prompts.estimators.prompt_objective import WIDE, Box, PromptObjective
+from moe_prompts.estimators.prompt_objective import WIDE, WIDTHS, Box, PromptObjective
 from moe_prompts.estimators.quadrature import quadrature
 from moe_prompts.models.attention_scenarios import prompt_truth
 from moe_prompts.models.data import RegressionData, Sample

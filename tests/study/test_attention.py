@@ -69,7 +69,8 @@ def test_rows_are_tidy(run):
     assert other["loss"].isna().all()
     assert (other["start"] == "projection").all()
     assert (fits.loc[fits["cell_sizes"] == "misspecified", "population_relative_risk"] > 0.2).all()
-    assert (fits.loc[fits["cell_sizes"] != "misspecified", "population_relative_risk"] == 0).all()
+    # Where the class contains the truth the risk without noise is 0 up to the certificate: 1e-6 nats of 1e4 pairs.
+    assert (fits.loc[fits["cell_sizes"] != "misspecified", "population_relative_risk"] < 1e-11).all()
 
 
 def test_prediction_risk_is_what_the_number_of_parameters_says(run):
@@ -180,9 +181,11 @@ def test_the_report_of_two_studies_in_one_table(run, tmp_path):
 
 
 def test_identifiability_alone(tmp_path):
-    study = identifiability_study(truths=["attention-decoupled"], sizes=[10_000], replicates=3, entropy=0)
-    lines = identifiability(run_study(study, tmp_path, progress=False))
+    study = identifiability_study(truths=["attention-decoupled"], sizes=[10_000, 100_000], replicates=8, entropy=0)
+    rows = run_study(study, tmp_path, progress=False)
+    lines = identifiability(rows)
     assert lines["verdict"].tolist() == ["no rate"]
+    assert identifiability(rows[rows["n"] < 100_000])["verdict"].tolist() == ["not decidable here"]  # one size is none
     assert lines["split_observed_over_predicted"].tolist() == [[]]
 
 
