@@ -143,10 +143,11 @@ class Profile:
 
         Infinite where no spread in the profile is visible at that n.
         """
-        if self.vanishes:
-            return np.full(np.shape(n), np.inf)
         known = np.isfinite(self.value)
-        level, spread = np.log(self.value[known]), np.log(self.eps[known])
+        if self.vanishes or known.sum() < 2:
+            return np.full(np.shape(n), np.inf)
+        # A larger spread that is seen less (relu on a grid) cannot be told from a smaller one: the profile from below.
+        level, spread = np.log(np.maximum.accumulate(self.value[known])), np.log(self.eps[known])
         wanted = np.log(noise / np.sqrt(np.asarray(n, dtype=float)))
         inside = np.interp(wanted, level, spread)
         below = spread[0] + (wanted - level[0]) * (spread[1] - spread[0]) / (level[1] - level[0])
