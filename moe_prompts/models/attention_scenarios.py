@@ -62,6 +62,8 @@ class PromptTruth:
 
     def data(self, n: int, rng: np.random.Generator) -> RegressionData:
         """n pairs, exactly: multinomial counts of the cells and Gaussian sums of their outputs."""
+        if int(n) != n or n < 1:
+            raise InputError(f"data: n = {n}; expected a whole number of at least 1")
         m = len(self.x)
         counts = rng.multinomial(n, np.full(m, 1 / m))
         noise = self.noise * np.sqrt(counts)[:, None] * rng.standard_normal((m, self.params.head.l))

@@ -354,6 +354,8 @@ class PromptAttention:
 
     def sample(self, n: int, rng: np.random.Generator, noise: float) -> Sample:
         """n pairs, x uniform on [-1, 1]^d, y = f(x) + N(0, noise^2)."""
+        if int(n) != n or n < 1 or not noise >= 0:
+            raise InputError(f"sample: n = {n}, noise = {noise}; expected a whole number of at least 1 and noise >= 0")
         x = rng.uniform(-1, 1, (n, self.head.d))
         return Sample(x, self.regression(x) + noise * rng.standard_normal((n, self.head.l)))
 

@@ -273,6 +273,8 @@ class TestWrongInput:
             least_squares(self.family, [self.data], [start[0][:, :5]], 0.1)
         with pytest.raises(InputError, match=r"starts of shapes.*for 2 data sets"):
             least_squares(self.family, [self.data, self.data], start, 0.1)
+        with pytest.raises(InputError, match="starts have NaN or infinite entries"):
+            least_squares(self.family, [self.data], [np.full((1, 6), np.nan)], 0.1)
         with pytest.raises(InputError, match="noise = 0; expected a positive standard deviation"):
             least_squares(self.family, [self.data], start, 0)
         with pytest.raises(InputError, match="no data sets"):

@@ -702,3 +702,12 @@ def test_more_wrong_input(build, message):
 def test_regression_refuses_nan():
     with pytest.raises(InputError, match="all finite"):
         prompt_truth("attention-fixed").params.regression(np.array([[np.nan, 0.0]]))
+
+
+@pytest.mark.parametrize("n", [0, -1, 1.5])
+def test_no_sample_of_no_size(n):
+    known, rng = prompt_truth("attention-fixed"), np.random.default_rng(0)
+    with pytest.raises(InputError, match=f"n = {n}.* expected a whole number of at least 1"):
+        known.params.sample(n, rng, 0.1)
+    with pytest.raises(InputError, match=f"n = {n}; expected a whole number of at least 1"):
+        known.data(n, rng)
