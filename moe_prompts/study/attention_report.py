@@ -176,7 +176,10 @@ def identifiability_table(lines: pd.DataFrame) -> str:
     ]  # fmt: skip
     body = []
     for line in lines.itertuples():
-        gaps = ", ".join(f"{gap:.3g} (n = {short(n)})" for n, gap in zip(line.gap_n, line.mean_gap, strict=True))
+        gaps = ", ".join(
+            f"{gap:.3g} (n = {short(n)})" if np.isfinite(gap) else f"none stays in its cell (n = {short(n)})"
+            for n, gap in zip(line.gap_n, line.mean_gap, strict=True)
+        )
         ratios = line.split_observed_over_predicted
         body.append([
             line.truth, line.kind, f"{line.kappa1:.4f}", f"{line.kappa2:.4f}" if line.kappa2 > ZERO_KAPPA2 else "0",
