@@ -72,13 +72,13 @@ def test_quick_run_shows_the_floor_of_fixed_prompts(quick):
 
 
 def test_kinds_select_lines_of_the_study_that_knows_them(tmp_path):
-    options = "--n 1e3 --reps 2 --k 2 --truth fixed --workers 1 --kinds decoupled,adaptive:gelu:bias --out run"
+    options = "--n 1e3 --reps 2 --k 2 --truth fixed --workers 1 --kinds decoupled,adaptive:tanh --out run"
     done = command(*options.split(), cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     rows = pd.read_parquet(tmp_path / "run" / "results.parquet")
     assert set(rows["study"]) == {"attention", "attention-gap", "attention-profile"}
     fits = rows[rows["study"] == "attention"]
-    assert set(fits["kind"]) == {"decoupled", "adaptive:gelu:bias"}
+    assert set(fits["kind"]) == {"decoupled", "adaptive:tanh"}
     assert set(fits["truth"]) == {"attention-fixed", "attention-fixed-rank1"}
 
 
