@@ -141,6 +141,7 @@ def test_gaps_are_bounded_where_splits_are_invisible_and_grow_with_n_elsewhere()
     assert max(gap.mean() for gap in gaps["attention-decoupled"]) < 5
 
 
+@pytest.mark.slow
 def test_random_configurations_are_not_selected():
     """Their kappas spread over a decade, and the reference is above most of them: it was chosen."""
     drawn = [kappas(random_configuration(number, "adaptive:tanh"), rng()).kappa2 for number in range(1, 13)]

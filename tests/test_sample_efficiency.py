@@ -71,6 +71,7 @@ def test_quick_run_shows_the_floor_of_fixed_prompts(quick):
     assert medians["fixed", 2] > 30 * medians["adaptive", 2]  # measured: about 500 times
 
 
+@pytest.mark.slow
 def test_kinds_select_lines_of_the_study_that_knows_them(tmp_path):
     options = "--n 1e3 --reps 2 --k 2 --truth fixed --workers 1 --kinds decoupled,adaptive:tanh --out run"
     done = command(*options.split(), cwd=tmp_path)
