@@ -22,7 +22,7 @@ import numpy as np
 from scipy.optimize import minimize
 
 from moe_prompts.errors import InputError
-from moe_prompts.estimators.coordinates import OnSphere, PairCoordinates, Reparametrised
+from moe_prompts.estimators.coordinates import OnSphere, PairCoordinates
 from moe_prompts.estimators.least_squares import LeastSquaresOptions, least_squares, near_truth
 from moe_prompts.estimators.levenberg_marquardt import minimise
 from moe_prompts.estimators.prompt_objective import Box, PromptObjective
@@ -202,7 +202,7 @@ def _hold(truth: PromptTruth, l: int, surplus: int, eps: np.ndarray) -> Hold:
         if surplus:
             pair = PairCoordinates(objective, (l, truth.k_true))
             return OnSphere(pair, pair.split, np.zeros(objective.family.atom_size), eps)
-        return OnSphere(objective, Reparametrised(objective).slot(l), truth.params.atoms[l], eps)
+        return OnSphere(objective, objective.family.slot(l), truth.params.atoms[l], eps)
 
     return hold
 

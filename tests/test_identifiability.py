@@ -7,7 +7,7 @@ from numpy.testing import assert_allclose
 from moe_prompts import InputError
 from moe_prompts.identifiability import Profile, kappas, likelihood_gaps, profile, second_order_part
 from moe_prompts.models.attention_scenarios import prompt_truth, random_configuration
-from moe_prompts.models.prompt_attention import PromptAttention, PromptKind
+from moe_prompts.models.prompt_attention import PromptAttention
 from moe_prompts.models.prompt_derivatives import PromptMap
 from moe_prompts.models.scenarios import prompt_data
 
@@ -160,4 +160,3 @@ def test_wrong_input():
         profile(known, rng(), 2)
     with pytest.raises(InputError, match="spread = 0; expected a positive number"):
         likelihood_gaps(known, [prompt_data(known.name, 100, 0)], 0, rng())
-    assert known.params.kind == PromptKind("fixed")

@@ -1,9 +1,8 @@
 """The same objective in other coordinates, by the chain rule.
 
 ``PairCoordinates`` straighten the valley in which over-specified fits live. Where two prompts share a cell, f feels
-their total mass and barycentre strongly and everything else weakly, so that Q is a narrow valley, curved in (b, theta):
-at n = 1e7 steps along it shrink to a thousandth, and a small predicted decrease only says that the next step is short.
-In
+their total mass and barycentre strongly and everything else weakly, so that Q is a narrow valley, curved in (b, theta),
+and a small predicted decrease only says that the next step is short. In
 
     m_i, m_j,  c = (m_i theta_i + m_j theta_j) / (m_i + m_j),  h = (theta_i - theta_j) (m_i m_j)^{1/2} / (m_i + m_j)
 
@@ -13,6 +12,7 @@ the valley is straight up to third order (|h| is the mass-weighted spread of the
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Protocol
 
 import numpy as np
@@ -32,7 +32,7 @@ class PromptCoordinates(Objective, Protocol):
     def vectors(self, phi: np.ndarray, sets: np.ndarray) -> np.ndarray: ...
 
 
-class Reparametrised:
+class Reparametrised(ABC):
     """``base`` in coordinates phi. Subclasses give ``inner``, base's coordinates at phi, with its derivatives."""
 
     def __init__(self, base: PromptCoordinates) -> None:
@@ -42,22 +42,17 @@ class Reparametrised:
     def family(self) -> PromptFamily:
         return self.base.family
 
-    def slot(self, prompt: int) -> np.ndarray:
-        """Where the prompt's own parameters stand."""
-        family = self.family
-        return np.arange(family.k + prompt * family.atom_size, family.k + (prompt + 1) * family.atom_size)
-
+    @abstractmethod
     def inner(self, phi: np.ndarray, sets: np.ndarray) -> np.ndarray:
         """Base's coordinates (S, P)."""
-        raise NotImplementedError
 
+    @abstractmethod
     def chain(self, phi: np.ndarray, sets: np.ndarray) -> np.ndarray:
         """d inner / d phi: (S, P, P)."""
-        raise NotImplementedError
 
+    @abstractmethod
     def bend(self, phi: np.ndarray, sets: np.ndarray, gradient: np.ndarray) -> np.ndarray:
         """Sum of gradient (S, P) times the second derivatives of inner: (S, P, P)."""
-        raise NotImplementedError
 
     def vectors(self, phi: np.ndarray, sets: np.ndarray) -> np.ndarray:
         return self.base.vectors(self.inner(phi, sets), sets)
@@ -97,7 +92,7 @@ class PairCoordinates(Reparametrised):
 
     def __init__(self, base: PromptCoordinates, pair: tuple[int, int]) -> None:
         super().__init__(base)
-        self.pair, (self.centre, self.split) = list(pair), (self.slot(prompt) for prompt in pair)
+        self.pair, (self.centre, self.split) = list(pair), (base.family.slot(prompt) for prompt in pair)
 
     def phi(self, vectors: np.ndarray) -> np.ndarray:
         """Coordinates of the family's vectors."""

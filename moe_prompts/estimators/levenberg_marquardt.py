@@ -31,8 +31,7 @@ class Point(Protocol):
 
     def derivatives(self, which: np.ndarray, exact: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Of the vectors ``which`` (T,): gradients (T, P), Gauss-Newton matrices (T, P, P), and what the Hessian has
-        beyond
-        them, computed where ``exact`` (T,) and 0 elsewhere."""
+        beyond them, computed where ``exact`` (T,) and 0 elsewhere."""
         ...
 
 

@@ -1,9 +1,9 @@
-"""Least squares of prompt regression as an objective: minus the log-likelihood of y = f(x; theta) + N(0, s^2 I), s
-known,
+"""Least squares of prompt regression as an objective: minus the log-likelihood of y = f(x; theta) + N(0, s^2 I),
 
     Q(theta) = sum_c [ w_c |f(x_c)|^2 - 2 f(x_c)'s_c ] / (2 s^2)    in nats, up to a constant of the data,
 
-so that it costs the same for every n where the points x_c do not grow with n (a discrete design, or ``quadrature``).
+s known, so that it costs the same for every n where the points x_c do not grow with n (a discrete design, or
+``quadrature``).
 """
 
 from __future__ import annotations

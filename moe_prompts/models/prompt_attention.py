@@ -192,6 +192,10 @@ class PromptFamily:
         scales = self.hidden if self.kind.shares_w2 and self.kind.activation.homogeneous else 0
         return self.size - scales
 
+    def slot(self, prompt: int) -> np.ndarray:
+        """Where the own parameters of a prompt stand in the vector (atom_size,)."""
+        return np.arange(self.k + prompt * self.atom_size, self.k + (prompt + 1) * self.atom_size)
+
     def with_k(self, k: int) -> PromptFamily:
         return PromptFamily(self.head, self.kind, k, self.hidden)
 

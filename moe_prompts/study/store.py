@@ -64,7 +64,8 @@ class RunFolder:
                 raise InputError(f"{self.path} holds no run to resume; check --out or leave out --resume")
             self.shards.mkdir(parents=True, exist_ok=True)
             self.timings.mkdir(exist_ok=True)
-            content = describe(study, identity) | {"commands": [*commands, sys.argv]}
+            command = [Path(sys.argv[0]).name, *sys.argv[1:]]  # where the script stands is the machine's business
+            content = describe(study, identity) | {"commands": [*commands, command]}
             write_atomically(meta, json.dumps(content, indent=2).encode())
         except OSError as error:
             raise InputError(

@@ -206,7 +206,7 @@ class TestCoordinates:
 
     def test_on_sphere_about_a_centre(self):
         objective, vector, rng = self.objective()
-        held = OnSphere(objective, PairCoordinates(objective, (0, 1)).slot(0), vector[0, 3:7], np.array([0.2]))
+        held = OnSphere(objective, objective.family.slot(0), vector[0, 3:7], np.array([0.2]))
         phi = vector.copy()
         phi[:, held.held] = rng.standard_normal(4)
         self.check(held, phi)
