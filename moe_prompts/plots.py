@@ -132,9 +132,8 @@ def sample_efficiency_figure(results: pd.DataFrame, entropy: int) -> Figure:
 
 
 def attention_figure(results: pd.DataFrame, entropy: int) -> Figure:
-    """Prediction risk of every kind of prompt on an adaptive truth, parameter loss of each truth's own kind with one
-    prompt
-    too many, and noise-free profiles: dashed exact, solid with one prompt too many."""
+    """Prediction risk of every kind of prompt on an adaptive truth, parameter errors of each truth's own kind with one
+    prompt too many, and noise-free profiles: dashed exact, solid with one prompt too many."""
     with plt.rc_context(STYLE):
         figure, (risk, loss, profiles) = plt.subplots(1, 3, figsize=(9.9, 4.4), layout="constrained")
         draw_attention_risk(risk, results, entropy)

@@ -171,8 +171,7 @@ def population_minima(
     also: Sequence[np.ndarray] = (),
 ) -> Minima:
     """Minima of the expected Q from ``count`` random starts and those in ``also``, best first: what a family that does
-    not
-    contain the truth tends to, as n grows. Upper bounds of the floor: more starts may find lower ones."""
+    not contain the truth tends to, as n grows. Upper bounds of the floor: more starts may find lower ones."""
     options = options or LeastSquaresOptions()
     starts = np.array([*also, *(random_start(family, rng, options.box) for _ in range(count))])
     objective = PromptObjective(family, [population], noise)

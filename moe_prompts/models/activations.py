@@ -19,9 +19,8 @@ Elementwise = Callable[[np.ndarray], np.ndarray]
 
 @dataclass(frozen=True)
 class Activation:
-    """``value`` and its first two derivatives. ``odd``: sigma(-t) = -sigma(t); ``homogeneous``: sigma(ct) = c sigma(t)
-    for
-    c > 0; ``analytic``: a power series everywhere, so that polynomial interpolation converges."""
+    """``value`` and its first two derivatives. ``odd``: sigma(-t) = -sigma(t); ``homogeneous``: for c > 0,
+    sigma(ct) = c sigma(t); ``analytic``: a power series everywhere, so that polynomial interpolation converges."""
 
     name: str
     value: Elementwise

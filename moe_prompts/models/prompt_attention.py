@@ -1,7 +1,7 @@
 """Prompt regression: one attention head read as a mixture of frozen experts and prompts, each prompt a new expert.
 
-    Y = f(x) + noise,    f(x) = [ sum_j e^{x'A_j x + a_j} h_j(x) + sum_l e^{(B key_l(x))'x + b_l} C val_l(x) ] / [ sum
-    of e ]
+    Y = f(x) + noise,
+    f(x) = [ sum_j e^{x'A_j x + a_j} h_j(x) + sum_l e^{(B key_l(x))'x + b_l} C val_l(x) ] / [ sum of the same e ]
 
 Everything of the head (A, a, h, B, C) is pre-trained and known; the prompts and their logit biases b are learned. A
 prompt is ``decoupled`` (key and value are two free constants: prefix tuning without reparameterisation), ``fixed`` (one
@@ -228,8 +228,7 @@ class PromptFamily:
 
 @dataclass(frozen=True, eq=False)
 class PromptAttention:
-    """Parameters of a head with k prompts; they check themselves. Build them with ``fixed``, ``decoupled``,
-    ``adaptive``.
+    """Parameters of a head with k prompts; they check themselves. Build with ``fixed``, ``decoupled``, ``adaptive``.
 
     b      (k,)            logit biases; e^b is the mass of a prompt
     atoms  (k, atom_size)  p_l (fixed), (key_l, val_l) (decoupled) or W1_l row by row (adaptive)
