@@ -137,8 +137,8 @@ def rank_one(of: PromptTruth) -> PromptTruth:
 
 
 def random_configuration(number: int, kind: str) -> PromptTruth:
-    """Drawn once from seed ``number``, not selected: A the symmetric part of N(0, .5^2) entries, a ~ N(0, .5^2); eta,
-    prompts, W1, W2 ~ N(0, 1); b ~ U[0, 1]; B and C 3 and 2 times a random orthogonal matrix (the reference's scales)."""
+    """Drawn from seed ``number``, not selected: A the symmetric part of N(0, .5^2) entries, a ~ N(0, .5^2); eta,
+    prompts, W1, W2 ~ N(0, 1); b ~ U[0, 1]; B and C 3 and 2 times a random orthogonal matrix (as the reference)."""
     rng = np.random.default_rng([address("attention-random"), number])
     symmetric = 0.5 * rng.standard_normal((2, 2, 2))
     orthogonal = lambda: np.linalg.qr(rng.standard_normal((2, 2)))[0]

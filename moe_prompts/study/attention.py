@@ -274,7 +274,7 @@ def _data(truth: str, n: int, replicates: tuple[int, ...], entropy: int) -> list
 
 @lru_cache(maxsize=64)
 def projections(truth: str, kind: str, k: int, entropy: int) -> tuple[np.ndarray, float]:
-    """Vectors of the best minima of the noise-free problem (``PROJECTIONS``, size), and the best one's risk E |f - f*|^2.
+    """Vectors of the best minima of the noise-free problem (``PROJECTIONS``, size), and the best E |f - f*|^2.
 
     Starts are random, and the best of one prompt less with each of its prompts split.
     """
