@@ -129,7 +129,8 @@ def test_predictions_name_what_they_must():
     keys = ("model", "truth_kind", "kind", "cell_sizes", "group")
     seen = set()
     for entry in table["predictions"]:
-        assert set(entry) == {*keys, "exponent", "over", "source"}
+        assert set(entry) == {*keys, "exponent", "over", "status", "source"}
+        assert entry["status"] in ("proved", "numeric", "theorem")
         assert entry["over"] in ("grid", "last decade")
         assert entry["source"]
         key = tuple(entry[name] for name in keys)

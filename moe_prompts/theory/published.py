@@ -1,0 +1,77 @@
+"""Published exponents, for the column of comparison only: no rate is derived from anything here.
+
+theta as in ``exponents``, n^{-1/(2 theta)}. In terms of r(m) = 4, 6 for m = 2, 3 and "at least 7" beyond:
+
+    location-scale     b: r, s: r/2                                    Ho and Nguyen, Annals of Statistics 2016
+    softmax-gaussian   beta, b: r, a, s: r/2                           arXiv 2305.03288
+    gaussian-gated     c, b: r, Gamma, nu: r/2, a: 2 (type I), r/2 (type II, where c* = 0)      arXiv 2305.07572
+    fixed              2                                               arXiv 2410.02200
+    decoupled          slower than any power of 1/n, key and value together                     arXiv 2410.02200
+    adaptive           2 for tanh, gelu, relu                          arXiv 2501.18936
+
+Cells of one atom: n^{-1/2} throughout. The powers are those of the papers' loss functions.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+from moe_prompts.theory.exponents import Exponent, Theta
+
+CITATIONS = {
+    "location-scale": "Ho and Nguyen, Annals of Statistics 2016", "softmax-gaussian": "arXiv 2305.03288",
+    "gaussian-gated": "arXiv 2305.07572", "fixed": "arXiv 2410.02200", "decoupled": "arXiv 2410.02200",
+    "adaptive:tanh": "arXiv 2501.18936", "adaptive:gelu": "arXiv 2501.18936", "adaptive:relu": "arXiv 2501.18936",
+}  # fmt: skip
+#: Powers r(m) / divisor of the losses; "a" of the Gaussian-gated model depends on c*.
+DIVISORS = {
+    "location-scale": {"b": 1, "s": 2}, "softmax-gaussian": {"beta": 1, "b": 1, "a": 2, "s": 2},
+    "gaussian-gated": {"c": 1, "b": 1, "Gamma": 2, "nu": 2},
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Published:
+    """``bound``: the published theta is a lower bound on what is needed (m >= 4)."""
+
+    theta: Theta
+    bound: bool
+    citation: str
+
+
+def published(
+    kind: str, options: Mapping[str, Any], group: str, m: int, stratum: Mapping[str, Any]
+) -> Published | None:
+    """What is published for a group of parameters in a cell of m atoms, or None."""
+    citation = CITATIONS.get(kind)
+    if citation is None or options.get("rank"):
+        return None
+    if m == 1:
+        return Published(Fraction(1), False, citation)
+    r = {2: 4, 3: 6}.get(m, 7)
+    if kind in DIVISORS:
+        if group in DIVISORS[kind]:
+            return Published(Fraction(r, DIVISORS[kind][group]), m >= 4, citation)
+        return (
+            Published(Fraction(r, 2), m >= 4, citation)
+            if stratum.get("c") == 0
+            else Published(Fraction(2), False, citation)
+        )
+    return Published(math.inf if kind == "decoupled" else Fraction(2), False, citation)
+
+
+def agreement(found: Exponent, known: Published | None) -> str:
+    """How the derived exponent compares; a faster published rate is contradicted, a slower one is valid but loose."""
+    if known is None or found.theta is None:
+        return ""
+    if found.theta == known.theta:
+        return "yes"
+    if found.theta > known.theta:
+        if known.bound and found.theta != math.inf:
+            return "yes (published: a bound)"
+        return "no: published is too fast"
+    return "consistent" if found.status == "one-sided" else "sharper here"

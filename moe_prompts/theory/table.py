@@ -1,0 +1,270 @@
+"""The rate of every group of parameters in a configuration of cells, with its proof and what is published.
+
+>>> print(rate_table("softmax-gaussian", cells=[1, 2]).markdown())  # doctest: +SKIP
+
+A configuration is the vector of cell sizes: cells=[1, 2, 3] are three true atoms, fitted by one, two and three atoms.
+The rates of a cell depend on the others: a gate is pinned by a cell of one atom or by a frozen expert.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+from moe_prompts.errors import InputError
+from moe_prompts.theory.atoms import PROMPTS, Atom, atom
+from moe_prompts.theory.dependences import Identity, dependences
+from moe_prompts.theory.exponents import Analysis, Bound, Certificate, Exponent, whole
+from moe_prompts.theory.mixture import Column
+from moe_prompts.theory.published import Published, agreement, published
+
+MOST_CELLS, LARGEST_CELL = 6, 8
+
+
+@dataclass(frozen=True)
+class Rate:
+    """One row: ``group`` of parameters in ``cell`` (None: shared by all atoms), which holds ``m`` fitted atoms."""
+
+    group: str
+    cell: int | None
+    m: int | None
+    exponent: Exponent
+    identities: tuple[str, ...]
+    published: Published | None
+    agrees: str
+
+    @property
+    def slope(self) -> Fraction | None:
+        """Exponent p of error ~ n^p: -1 / (2 theta); 0 where there is no rate, None where nothing is known."""
+        theta = self.exponent.theta
+        return None if theta is None else Fraction(0) if theta == math.inf else -1 / (2 * Fraction(theta))
+
+    @property
+    def rate(self) -> str:
+        if self.exponent.theta is None:
+            lower = self.exponent.lower
+            return "not known" if lower is None else f"no faster than {_rate(lower.theta)}"
+        text = _rate(self.exponent.theta)
+        return f"no faster than {text}" if self.exponent.status == "one-sided" else text
+
+
+def _rate(theta: Fraction | float) -> str:
+    return "none" if theta == math.inf else f"n^(-1/{2 * Fraction(theta)})"
+
+
+def _theta(theta: Fraction | float | None) -> str:
+    return "" if theta is None else "infinite" if theta == math.inf else str(theta)
+
+
+@dataclass(frozen=True)
+class RateTable:
+    """``rates`` of a configuration; ``certificates`` by name, as the rates name them; ``notes`` on what was assumed."""
+
+    model: str
+    cells: tuple[int, ...]
+    frozen: int
+    rates: tuple[Rate, ...]
+    certificates: dict[str, Certificate]
+    names: dict[int, str]
+    notes: tuple[str, ...]
+
+    @property
+    def title(self) -> str:
+        known = f", {self.frozen} frozen" if self.frozen else ""
+        return f"{self.model}, cells {','.join(map(str, self.cells))}{known}"
+
+    def certificates_of(self, rate: Rate) -> list[str]:
+        bounds = (rate.exponent.upper, rate.exponent.lower)
+        return [self.names[id(bound)] for bound in bounds if bound is not None]
+
+    def records(self) -> list[dict[str, Any]]:
+        """Rows as JSON-able records."""
+        return [
+            {
+                "model": self.model, "cells": list(self.cells), "frozen": self.frozen, "group": rate.group,
+                "cell": None if rate.cell is None else rate.cell + 1, "m": rate.m, "theta": _theta(rate.exponent.theta),
+                "rate": rate.rate, "slope": None if rate.slope is None else str(rate.slope),
+                "status": rate.exponent.status,
+                "upper": rate.exponent.upper.method if rate.exponent.upper else None,
+                "lower": rate.exponent.lower.method if rate.exponent.lower else None,
+                "certificates": self.certificates_of(rate), "identities": list(rate.identities),
+                "published": None if rate.published is None else _published(rate.published),
+                "citation": None if rate.published is None else rate.published.citation, "agrees": rate.agrees,
+            }
+            for rate in self.rates
+        ]  # fmt: skip
+
+    def to_json(self) -> str:
+        """Rows, certificates and notes; ``verification.verify`` checks each certificate."""
+        return json.dumps({"rates": self.records(), "certificates": self.certificates, "notes": self.notes}, indent=1)
+
+    def markdown(self) -> str:
+        header = [
+            "group", "cell", "size", "theta", "rate", "status", "not slower because", "not faster because",
+            "published", "agrees?",
+        ]  # fmt: skip
+        body = []
+        for rate in self.rates:
+            bounds = [b.method if b else "" for b in (rate.exponent.upper, rate.exponent.lower)]
+            body.append([
+                rate.group, "all" if rate.cell is None else str(rate.cell + 1), str(rate.m or ""),
+                _theta(rate.exponent.theta), rate.rate, rate.exponent.status, *bounds,
+                "" if rate.published is None else _published(rate.published), rate.agrees,
+            ])  # fmt: skip
+        widths = [max(len(line[i]) for line in (header, *body)) for i in range(len(header))]
+        lines = [
+            "| " + " | ".join(text.ljust(w) for text, w in zip(line, widths, strict=True)) + " |"
+            for line in (header, *body)
+        ]
+        lines.insert(1, "|" + "|".join("-" * (w + 2) for w in widths) + "|")
+        used = list(dict.fromkeys(text for rate in self.rates for text in rate.identities))
+        known = list(dict.fromkeys(rate.published.citation for rate in self.rates if rate.published))
+        lines += ["", f"Identities used: {'; '.join(used) if used else 'none'}."]
+        lines += [f"Published: {', '.join(known)}."] if known else []
+        return "\n".join([*lines, *self.notes])
+
+
+def _published(known: Published) -> str:
+    return ("no faster than " if known.bound else "") + _rate(known.theta)
+
+
+def rate_table(
+    model: str,
+    cells: Sequence[int],
+    frozen: int | None = None,
+    d: int | None = None,
+    hidden: int | None = None,
+    rank: int | None = None,
+    stratum: Mapping[str, Any] | None = None,
+) -> RateTable:
+    """Rates of all groups of parameters.
+
+    model: one of ``atoms.KINDS``. cells: fitted atoms per true atom, 1 to 8 each, at most 6 cells. frozen: known
+    experts beside them (default 1 for prompts, 0 otherwise). d, hidden, rank: as in ``atoms.atom``. stratum: parameters
+    of the truth held at given values, such as {"c": 0}; the others are generic.
+    """
+    made = atom(model, d=d, hidden=hidden, rank=rank)
+    sizes = list(cells)
+    if not sizes:
+        raise InputError("cells is empty; expected the number of fitted atoms of each true atom, such as 1,2")
+    wrong = [m for m in sizes if isinstance(m, bool) or not isinstance(m, int) or not 1 <= m <= LARGEST_CELL]
+    if wrong or len(sizes) > MOST_CELLS:
+        raise InputError(
+            f"cells {','.join(map(str, sizes))}; expected at most {MOST_CELLS} whole numbers from 1 to {LARGEST_CELL}"
+        )
+    known = (1 if model in PROMPTS else 0) if frozen is None else frozen
+    if known < 0:
+        raise InputError(f"frozen {known}; expected 0 or more known experts")
+    analysis = Analysis(made, sizes, known, stratum)
+    within, across = _identities(analysis)
+    rates = []
+    for j, m in enumerate(sizes):
+        for group, params in made.groups.items():
+            free = [p for p in params if p not in analysis.mixture.held]
+            if not free:
+                continue
+            found = whole([analysis.exponent(j, p) for p in free])
+            rates.append(_row(made, group, j, m, found, (within if m > 1 else ()) + across, stratum or {}))
+    for group, params in made.groups.items():
+        free = [p for p in params if p in made.shared and p not in made.pinned]
+        if free:
+            found = whole([analysis.shared(p) for p in free])
+            rates.append(_row(made, group, None, None, found, across, stratum or {}))
+    rates += _orbits(made, analysis)
+    certificates, names = _named(rates)
+    return RateTable(made.name, tuple(sizes), known, tuple(rates), certificates, names, _notes(analysis))
+
+
+def _row(
+    made: Atom, group: str, cell: int | None, m: int | None, found: Exponent, used: tuple[str, ...],
+    stratum: Mapping[str, Any],
+) -> Rate:  # fmt: skip
+    known = published(made.spec["kind"], made.spec, group, m or 1, stratum)
+    if found.lower is not None and found.lower.method == "one expert":
+        # A single expert has no gate to publish about.
+        known = None
+    return Rate(group, cell, m, found, used, known, agreement(found, known))
+
+
+def _identities(analysis: Analysis) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Texts of the dependences within a cell of several atoms, and of those that tie cells together."""
+    report, made = analysis.report, analysis.atom
+
+    def places(identity: Identity) -> set[int | None]:
+        return {identity.column.cell} | {column.cell for column, value in identity.coefficients.items() if value}
+
+    across = [identity for identity in report.identities if len(places(identity)) > 1]
+    over = [j for j, m in enumerate(analysis.sizes) if m > 1]
+    if not over:
+        within: tuple[str, ...] = ()
+    elif made.units:
+        within = tuple(report.text(identity) for identity in report.identities if places(identity) == {over[0]})
+    else:
+        # The atom by itself, where coefficients have closed forms; its gate sees what a conditional model sees.
+        alone = dependences(atom(**made.spec | ({"normaliser": True} if made.gate else {})))
+        within = tuple(alone.text(identity) for identity in alone.primitive)
+    return within, tuple(_tie(analysis, identity) for identity in across)
+
+
+def _tie(analysis: Analysis, identity: Identity) -> str:
+    """sum_j w_j u_j = 0 and its derivatives by gates, w_j the true masses; anything else as it stands."""
+    params, weights = analysis.atom.params, [cell.weight for cell in analysis.mixture.cells]
+    column, own = identity.column, identity.column.cell
+    if own is not None and all(other.alpha == column.alpha for other in identity.coefficients):
+        expected = {Column(j, column.alpha): -w / weights[own] for j, w in enumerate(weights) if j != own}
+        if identity.coefficients == expected:
+            return f"sum_j w_j {Column(None, column.alpha).label(params, 1).replace('u', 'u_j', 1)} = 0"
+    return analysis.report.text(identity)
+
+
+def _orbits(made: Atom, analysis: Analysis) -> list[Rate]:
+    """What a continuous symmetry moves: no rate as parametrised, whatever the cells."""
+    if not made.pinned:
+        return []
+    kernel = made.units[0].kernel
+    certificate = {
+        "kind": "invisible", "how": "orbit", "mixture": analysis.mixture.to_json(), "sizes": analysis.sizes,
+        "cell": 0, "param": "W1, W2", "degree": kernel.homogeneity,
+    }  # fmt: skip
+    exponent = Exponent(math.inf, "proved", None, Bound(math.inf, "orbit", certificate))
+    return [Rate("W1, W2 along their orbit", None, None, exponent, (), None, "")]
+
+
+def _named(rates: Sequence[Rate]) -> tuple[dict[str, Certificate], dict[int, str]]:
+    """Names for certificates: method, and a number where one method has several."""
+    certificates: dict[str, Certificate] = {}
+    names: dict[int, str] = {}
+    texts: dict[str, str] = {}
+    for rate in rates:
+        for bound in (rate.exponent.upper, rate.exponent.lower):
+            if bound is None:
+                continue
+            text = json.dumps(bound.certificate, sort_keys=True)
+            if text not in texts:
+                count = sum(name.startswith(bound.method + " ") for name in certificates) + 1
+                texts[text] = f"{bound.method} {count}"
+                certificates[texts[text]] = bound.certificate
+            names[id(bound)] = texts[text]
+    return certificates, names
+
+
+def _notes(analysis: Analysis) -> tuple[str, ...]:
+    made, notes = analysis.atom, []
+    if not analysis.report.agree:
+        notes.append(
+            f"FORMAL RANK {analysis.report.formal_rank} DIFFERS FROM NUMERIC RANK {analysis.report.numeric_rank}: "
+            "kernels are dependent at these parameters, nothing is derived."
+        )
+    if made.gate_shift and not analysis.frozen:
+        names = ", ".join(map(str, made.gate_shift))
+        notes.append(f"{names}: up to one translation common to all cells.")
+    if made.pinned:
+        fixed = ", ".join(f"{p} = {v}" for p, v in made.pinned.items())
+        notes.append(f"W1, W2 otherwise: in the coordinates with {fixed}.")
+    if any(not unit.kernel.smooth for unit in made.units):
+        notes.append("The activation has a kink: derivatives exist almost everywhere, which proves no bound on splits.")
+    return tuple(notes)
