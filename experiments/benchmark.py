@@ -203,6 +203,54 @@ def prompts() -> None:
             )
 
 
+def algebra() -> None:
+    """Dependences to second order, index sets, witnesses; each is computed once per call, nothing is cached."""
+    from moe_prompts.theory.atoms import PLAIN, atom
+    from moe_prompts.theory.dependences import dependences
+    from moe_prompts.theory.kernels import KERNELS
+    from moe_prompts.theory.rows import taylor_rows
+    from moe_prompts.theory.solvability import gauss_hermite_witness
+
+    smooth = [name for name, kernel in KERNELS.items() if kernel.smooth]
+    one = [*(atom(kind) for kind in PLAIN), atom("fixed"), atom("decoupled")]
+    one += [atom(f"adaptive:{name}", d=1) for name in KERNELS]
+    say("dependences, width 1, d = 1 and the plain atoms, together", f"{_seconds(one):.2f} s", "< 5 s")
+    two = {name: _seconds([atom(f"adaptive:{name}", d=2)]) for name in smooth}
+    say(
+        "dependences, width 1, d = 2, slowest",
+        "{1:.2f} s ({0})".format(*max(two.items(), key=lambda t: t[1])),
+        "< 15 s",
+    )
+    wide = {name: _seconds([atom(f"adaptive:{name}", d=2, hidden=2)]) for name in KERNELS}
+    say(
+        "dependences, width 2, d = 2, slowest",
+        "{1:.2f} s ({0})".format(*max(wide.items(), key=lambda t: t[1])),
+        "< 60 s",
+    )
+    quartic = atom("adaptive:gelu", d=1)
+    say("dependences to order 4, gelu, width 1, d = 1", f"{fastest(lambda: dependences(quartic, 4), 1):.2f} s")
+    for kind, order in (("softmax-gaussian", 6), ("gaussian-gated", 4)):
+        made = atom(kind)
+        say(f"rows of {kind} to order {order}", f"{fastest(lambda: taylor_rows(made, order), 1):.2f} s")  # noqa: B023
+    witnesses = fastest(lambda: [gauss_hermite_witness(m) for m in range(2, 9)], 1)
+    say("witnesses of rbar(m) >= 2m, m = 2..8, exact", f"{witnesses:.2f} s", "< 1 s")
+    rates = [sys.executable, str(COMMAND.with_name("predicted_rates.py"))]
+    for arguments in (["--model", "softmax-gaussian", "--cells", "1,2,3"], [], ["--verify"]):
+        seconds = fastest(lambda: subprocess.run([*rates, *arguments], check=True, capture_output=True), 1)  # noqa: B023
+        say(f"predicted_rates.py {' '.join(arguments)}", f"{seconds:.1f} s")
+
+
+def _slowest(seconds: dict[str, float]) -> str:
+    name = max(seconds, key=lambda key: seconds[key])
+    return f"{seconds[name]:.2f} s ({name})"
+
+
+def _seconds(atoms: list) -> float:
+    from moe_prompts.theory.dependences import dependences
+
+    return fastest(lambda: [dependences(made) for made in atoms], 1)
+
+
 def commands() -> None:
     """The default commands and their quick forms, as a user runs them."""
     for arguments, target in (
@@ -229,6 +277,7 @@ SECTIONS = {
     "published_grid": published_grid,
     "memory": memory,
     "prompts": prompts,
+    "algebra": algebra,
     "commands": commands,
 }
 

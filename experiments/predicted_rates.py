@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,8 @@ def parser() -> argparse.ArgumentParser:
         help="print instead all linear dependences among the derivatives of one atom up to ORDER")  # fmt: skip
     add("--json", action="store_true", help="print rows and certificates as JSON")
     add("--verify", action="store_true", help="check every certificate again, by other means")
-    add("--write", action="store_true", help="write what studies read, moe_prompts/theory/predictions.json, and stop")
+    add("--write", action="store_true",
+        help="write what studies read (theory/predictions.json) and docs/predicted_rates.md, and stop")  # fmt: skip
     return parser
 
 
@@ -54,14 +56,14 @@ def main() -> None:
 
         print("\n".join(KINDS))
     elif arguments.write:
-        write()
+        write(arguments)
     elif arguments.model is None:
         for model, cells, options in OVERVIEW:
-            report(model, cells, options, arguments)
+            print(report(model, cells, options, arguments))
     else:
         options = {name: getattr(arguments, name) for name in ("frozen", "d", "hidden", "rank")}
         options["stratum"] = stratum_of(arguments.stratum) or None
-        report(arguments.model, arguments.cells, options, arguments)
+        print(report(arguments.model, arguments.cells, options, arguments))
 
 
 #: Each model with a cell of one atom and cells of several, and the cases in which a neighbour decides.
@@ -76,18 +78,14 @@ OVERVIEW: list[tuple[str, list[int], dict[str, Any]]] = [
 ]  # fmt: skip
 
 
-def report(model: str, cells: list[int], options: dict[str, Any], arguments: argparse.Namespace) -> None:
-    """Print one configuration as asked."""
+def report(model: str, cells: list[int], options: dict[str, Any], arguments: argparse.Namespace) -> str:
+    """One configuration as asked."""
     if arguments.dependences is not None:
-        dependences_of(model, options, arguments)
-        return
+        return dependences_of(model, options, arguments)
     from moe_prompts.theory.table import rate_table
 
     table = rate_table(model, cells, **options)
-    if arguments.json:
-        print(table.to_json())
-    else:
-        print(f"## {table.title}\n\n{table.markdown()}\n")
+    text = table.to_json() if arguments.json else f"## {table.title}\n\n{table.markdown()}\n"
     if arguments.verify:
         from moe_prompts.theory.verification import verify
 
@@ -95,27 +93,38 @@ def report(model: str, cells: list[int], options: dict[str, Any], arguments: arg
         for name, verdict in found.items():
             if not verdict:
                 raise InputError(f"certificate {name} of {table.title} does not hold: {verdict.reason}")
-        print(f"{len(found)} certificates verified.\n")
+        print(f"{table.title}: {len(found)} certificates verified", file=sys.stderr)
+    return text
 
 
-def dependences_of(model: str, options: dict[str, Any], arguments: argparse.Namespace) -> None:
+def dependences_of(model: str, options: dict[str, Any], arguments: argparse.Namespace) -> str:
     from moe_prompts.theory.atoms import atom
     from moe_prompts.theory.dependences import dependences
 
     made = atom(model, **{name: options.get(name) for name in ("d", "hidden", "rank")})
     found = dependences(made, arguments.dependences, options.get("stratum"))
-    print(json.dumps(found.certificates(), indent=1) if arguments.json else f"{found}\n")
+    return json.dumps(found.certificates(), indent=1) if arguments.json else f"{found}\n"
 
 
-def write() -> None:
+INTRODUCTION = """# Predicted rates
+
+Written by `python experiments/predicted_rates.py --write`; how the numbers are derived: [algebra.md](algebra.md).
+
+"""
+
+
+def write(arguments: argparse.Namespace) -> None:
     from moe_prompts import theory
     from moe_prompts.study.store import write_atomically
     from moe_prompts.theory.study_predictions import study_predictions, to_text
 
-    target = Path(theory.__file__).with_name("predictions.json")
     table = study_predictions()
+    target = Path(theory.__file__).with_name("predictions.json")
     write_atomically(target, to_text(table).encode())
-    print(f"{len(table['predictions'])} predictions in {target.name}")
+    page = Path(__file__).parents[1] / "docs" / "predicted_rates.md"
+    parts = [report(model, cells, options, arguments) for model, cells, options in OVERVIEW]
+    write_atomically(page, (INTRODUCTION + "\n".join(parts)).encode())
+    print(f"{len(table['predictions'])} predictions in {target.name}, {len(parts)} configurations in {page.name}")
 
 
 if __name__ == "__main__":

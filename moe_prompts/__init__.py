@@ -7,7 +7,7 @@ estimators   2 FIT     (family, data, start, options) -> FitResult with a status
 losses       3 LOSS    Voronoi losses, prediction risk, Hellinger distance
 slopes       4 SLOPE   exponents with intervals, verdicts, n to reach a risk
 identifiability        what decides a rate without noise: kappas, profiles, likelihood gaps
-theory                 predicted exponents
+theory                 predicted exponents: rates derived by computer algebra, each with a certificate
 study        5 STUDY   a grid of cells -> a tidy table: blocks, executors, resume
 plots        7 FIGURE  draw_*(ax, table)
 """
@@ -65,6 +65,9 @@ _PUBLIC = {
     "profile": "identifiability",
     "likelihood_gaps": "identifiability",
     "predict": "theory",
+    "rate_table": "theory.table",
+    "dependences": "theory.dependences",
+    "verify": "theory.verification",
     "Study": "study.grid",
     "run_study": "study.runner",
 }

@@ -147,9 +147,13 @@ def test_experiments_do_not_shadow_the_standard_library():
 def test_readme_shows_lines_of_the_committed_run():
     """The README's tables are lines that the default command printed, not typed."""
     printed = (ROOT / "paper_figures" / "data" / "sample_efficiency" / "summary.md").read_text(encoding="utf-8")
+    derived = (ROOT / "docs" / "predicted_rates.md").read_text(encoding="utf-8")
     shown = re.findall(r"^\| (?:attention|prompts|gmoe)-.*$", (ROOT / "README.md").read_text(encoding="utf-8"), re.M)
     assert len(shown) > 15
     assert set(shown) <= set(printed.splitlines())
+    rates = re.findall(r"^\|.*\| proved.*$", (ROOT / "README.md").read_text(encoding="utf-8"), re.M)
+    assert rates
+    assert set(rates) <= set(derived.splitlines())
 
 
 @pytest.mark.parametrize("run", sorted((ROOT / "paper_figures" / "data").iterdir()), ids=lambda path: path.name)
@@ -179,9 +183,10 @@ def test_paper_figures_are_drawn_from_committed_tables(tmp_path):
         assert (tmp_path / f"{name}.pdf").read_bytes().startswith(b"%PDF")
 
 
-def test_readme_examples_run(tmp_path):
-    """Every Python block of the README, in order, as one script in an empty folder."""
-    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), flags=re.S)
+@pytest.mark.parametrize("page", ["README.md", "docs/algebra.md"])
+def test_examples_run(page, tmp_path):
+    """Every Python block of the page, in order, as one script in an empty folder."""
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(encoding="utf-8"), flags=re.S)
     assert blocks
     script = tmp_path / "readme.py"
     script.write_text("\n".join(blocks), encoding="utf-8")

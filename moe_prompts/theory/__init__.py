@@ -1,4 +1,16 @@
-"""The algebra's predictions, as data: what a study compares its slopes with, without importing SymPy."""
+"""Rates predicted by algebra; what a study compares its slopes with is read from a file, without importing SymPy.
+
+kernels, atoms         what one expert contributes, as elements of a differential ring
+arithmetic, jets       all partial derivatives at one place: residues, exact, 60 digits, intervals
+mixture, dependences   linear dependences among the derivatives of an atom, or of all cells of a truth together
+rows, systems          Taylor rows of an over-fitted cell; the polynomial systems S1 and S2 of the literature
+solvability            rbar(m) = 2m: the proof and exact witnesses
+definite, exponents    from dependences, rows and witnesses to exponents
+table                  rate_table(model, cells=[..])
+published              published exponents, for comparison only
+verification           is a certificate true? (and verification_of_bounds)
+study_predictions      predictions.json
+"""
 
 from __future__ import annotations
 
