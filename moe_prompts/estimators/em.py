@@ -17,7 +17,8 @@ import numpy as np
 from moe_prompts.errors import InputError
 from moe_prompts.estimators.chart import Chart
 from moe_prompts.estimators.moments import MIN_POINTS, DataPasses, check_multiplicities
-from moe_prompts.estimators.result import GAP_TOLERANCE, NO_CERTIFICATE, Certificate, FitResult, FitStatus
+from moe_prompts.estimators.result import GAP_TOLERANCE, NO_CERTIFICATE, FitResult, FitStatus
+from moe_prompts.estimators.trust_region import CollapseError, Spectrum
 from moe_prompts.models.data import Sample
 from moe_prompts.models.gaussian_gated import GaussianGatedFamily, GaussianGatedMoE
 
@@ -36,10 +37,6 @@ class EMOptions:
                 f"EMOptions: max_iterations = {self.max_iterations}, gap_tolerance = {self.gap_tolerance}; expected "
                 f">= 0 and > 0"
             )
-
-
-class CollapseError(ArithmeticError):
-    """An atom beyond the guards, or without information of its own; carried to the status of the fit."""
 
 
 def m_step(passes: DataPasses, S: np.ndarray) -> GaussianGatedMoE:
@@ -147,37 +144,3 @@ def evaluate(passes: DataPasses, chart: Chart, theta: np.ndarray) -> tuple[float
     if not np.isfinite(log_likelihood) or S[:, 0].min() < MIN_POINTS:
         raise CollapseError(f"an atom explains {S[:, 0].min():.3g} points")
     return log_likelihood, Spectrum.of(*chart.curvature(atoms, S, Q, passes.total))
-
-
-@dataclass(frozen=True)
-class Spectrum:
-    """Gradient and Hessian in the metric of the complete-data information I_c = C C'.
-
-    values (p,), vectors (p, p): eigen-decomposition of C^-1 H C^-T; gradient (p,): in that basis.
-    """
-
-    values: np.ndarray
-    vectors: np.ndarray
-    gradient: np.ndarray
-    root: np.ndarray
-
-    @classmethod
-    def of(cls, gradient: np.ndarray, hessian: np.ndarray, information: np.ndarray) -> Spectrum:
-        try:
-            root = np.linalg.cholesky(information)
-        except np.linalg.LinAlgError as error:
-            raise CollapseError("the complete-data information is singular") from error
-        half = np.linalg.solve(root, hessian)
-        inner = np.linalg.solve(root, half.T)
-        values, vectors = np.linalg.eigh((inner + inner.T) / 2)
-        return cls(values, vectors, vectors.T @ np.linalg.solve(root, gradient), root)
-
-    @property
-    def certificate(self) -> Certificate:
-        lmin = -float(self.values[-1])
-        gap = 0.5 * float((self.gradient**2 / -self.values).sum()) if lmin > 0 else np.inf
-        return Certificate("maximum likelihood", gap, lmin)
-
-    def step(self, coefficients: np.ndarray) -> np.ndarray:
-        """Back to the chart's coordinates."""
-        return np.linalg.solve(self.root.T, self.vectors @ coefficients)

@@ -16,7 +16,7 @@ from moe_prompts import (
     starts,
     truth,
 )
-from moe_prompts.estimators.newton import trust_region_step
+from moe_prompts.estimators.trust_region import trust_region_step
 
 SAME = 2e-6  # nats: two certified fits of one maximum, each within 1e-6
 
