@@ -23,6 +23,11 @@ class FitStatus(Enum):
         "tied_gate=True or more data"
     )
     STALLED = "no step improves the likelihood although the certificate is not reached: try another start"
+    SEPARATED = (
+        "the gate separates the data: it runs off to a step between two points, and no finite maximum exists; try "
+        "another start, fewer atoms or more data"
+    )
+    FLAT = "the likelihood is flat to rounding along some direction: the parameters are not identified by these data"
     TOO_FEW_POINTS = "fewer data points than free parameters: raise n or lower k"
     FAILED = "the fit raised an error, kept in the column `message`: report it with the row's truth, n and replicate"
 

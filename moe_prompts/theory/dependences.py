@@ -23,13 +23,14 @@ from sympy.polys.matrices import DomainMatrix
 
 from moe_prompts.errors import InputError
 from moe_prompts.seeds import address
-from moe_prompts.theory.arithmetic import PRIME, Real
+from moe_prompts.theory.arithmetic import DIGITS, PRIME, Real
 from moe_prompts.theory.atoms import Atom, Component
 from moe_prompts.theory.jets import Alpha
 from moe_prompts.theory.mixture import Column, Mixture, exact_place, mixture, modular_place, real_place
 
-#: Pivots below this are rounding at 60 digits; the rank is read where the pivots fall by many orders of magnitude.
-ZERO_PIVOT = mpmath.mpf(10) ** -30
+#: Working precisions, tried in turn: at d digits pivots above 10^-d/2 count and those left must be rounding, below
+#: 10^(12 - d). Pivots of many nearly dependent columns fall gradually, and then more digits are needed.
+PRECISIONS = (DIGITS, 2 * DIGITS, 4 * DIGITS, 8 * DIGITS)
 #: Identities with more terms get rational coefficients at one place instead of closed forms.
 MOST_TERMS = 9
 
@@ -146,12 +147,19 @@ def dependences(of: Atom | Mixture, order: int = 2, stratum: Mapping[str, Any] |
     """
     if order < 1:
         raise InputError(f"order {order}; expected at least 1: derivatives up to that order are compared")
+    if isinstance(of, Mixture) and stratum is not None:
+        raise InputError(f"stratum {dict(stratum)} with a mixture, which has its parameters; expected an atom")
     joint = of if isinstance(of, Mixture) else mixture(of, [order], stratum=stratum, alone=True)
     order = max(cell.order for cell in joint.cells)
     rng = np.random.default_rng([address(joint.atom.key()), order, len(joint.cells)])
     reduced, pivots = _reduced(joint, rng, random_theta=False)
     again, pivots_again = _reduced(joint, rng, random_theta=True)
-    generic = stratum is None and joint.alone and pivots_again == pivots and not ((again != 0) ^ (reduced != 0)).any()
+    generic = (
+        isinstance(of, Atom)
+        and stratum is None
+        and pivots_again == pivots
+        and not ((again != 0) ^ (reduced != 0)).any()
+    )
     free = [j for j in range(len(joint.columns)) if j not in pivots]
     supports = [[p for row, p in enumerate(pivots) if reduced[row, j]] for j in free]
     derived = _derived(joint, free, supports, reduced, pivots) if generic else [False] * len(free)
@@ -161,7 +169,7 @@ def dependences(of: Atom | Mixture, order: int = 2, stratum: Mapping[str, Any] |
         rational = exact.solve(j, support)
         columns = [joint.columns[p] for p in support]
         null.append({joint.columns[j]: sp.Integer(-1), **dict(zip(columns, rational, strict=True))})
-        closed = joint.alone and not follows and len(support) <= MOST_TERMS
+        closed = isinstance(of, Atom) and not follows and len(support) <= MOST_TERMS
         values = _closed_form(joint, joint.columns[j], columns, stratum) if closed else rational
         identities.append(Identity(joint.columns[j], dict(zip(columns, values, strict=True)), closed, follows))
     numeric, minor, gap = _numeric(joint, rng)
@@ -286,7 +294,7 @@ def _closed_form(
 ) -> list[sp.Expr]:
     """Coefficients over Q(theta), solved on the support and checked on every monomial."""
     made = joint.atom
-    fixed = {p: sp.Rational(v) for p in made.params for name, v in (stratum or {}).items() if str(p) == name}
+    fixed = {p: joint.cells[0].theta[p] for p in made.params if str(p) in (stratum or {})}
     free = [p for p in made.params if p not in fixed]
     domain = sp.QQ.frac_field(*free) if free else sp.QQ
     symbols = [s for unit in made.units for s in unit.symbols]
@@ -385,49 +393,72 @@ def _enough(joint: Mixture) -> int:
 
 
 def _points(joint: Mixture, rng: np.random.Generator) -> list[tuple[sp.Rational, ...]]:
+    """Distinct rational points, none of them on a kink."""
     count = _enough(joint)
-    # Odd numerators keep points off the kinks w'x = 0 of generic weights and off the symmetry points of the inputs;
-    # a permutation keeps them distinct.
-    half = max(64, count)
-    draws = np.stack([rng.permutation(np.arange(-half, half))[:count] for _ in joint.atom.inputs], axis=1)
-    return [tuple(sp.Rational(2 * int(v) + 1, 64) for v in row) for row in draws]
+    half = max(64, 2 * count)
+    # Odd numerators avoid the symmetry points of the inputs; a permutation keeps points distinct.
+    draws = np.stack([rng.permutation(np.arange(-half, half)) for _ in joint.atom.inputs], axis=1)
+    points = [tuple(sp.Rational(2 * int(v) + 1, 64) for v in row) for row in draws]
+    kinked = [
+        unit.argument.xreplace(cell.theta)
+        for unit in joint.atom.units if not unit.kernel.smooth for cell in joint.cells
+    ]  # fmt: skip
+    if any(argument == 0 for argument in kinked):
+        raise InputError(
+            f"{joint.atom.name}: all inputs lie on the kink of the activation at these parameters, where it has no "
+            "derivatives; take others"
+        )
+    inputs = joint.atom.inputs
+    off = lambda point: all(a.xreplace(dict(zip(inputs, point, strict=True))) != 0 for a in kinked)
+    return [point for point in points if off(point)][:count]
 
 
 def _numeric(joint: Mixture, rng: np.random.Generator) -> tuple[int, dict[str, Any], tuple[str, str]]:
-    """Rank of the real functions by full pivoting at 60 digits; the accepted minor, proved in interval arithmetic."""
-    numbers = Real(intervals=False)
+    """Rank of the real functions by full pivoting; the accepted minor, proved in interval arithmetic."""
     points = _points(joint, rng)
-    values = []
-    for point in points:
-        for row in joint.evaluated(numbers, real_place(joint, point, numbers)):
-            values.append([numbers.context.mpf(0) if value is None else value for value in row])
-    scale = [max(abs(v) for v in row) or numbers.context.mpf(1) for row in values]
-    values = [[v / s for v in row] for row, s in zip(values, scale, strict=True)]
-    order, pivots = _full_pivots(values, len(joint.columns))
-    rank = sum(1 for p in pivots if p > ZERO_PIVOT)
+    for digits in PRECISIONS:
+        order, pivots = _pivots_at(joint, points, digits)
+        rank = sum(1 for p in pivots if p > mpmath.mpf(10) ** (-digits // 2))
+        rejected = pivots[rank] if rank < len(pivots) else None
+        if rejected is None or rejected < mpmath.mpf(10) ** (12 - digits):
+            break
+    else:
+        raise ArithmeticError(
+            f"{joint.atom.name}: pivots fall to {mpmath.nstr(rejected, 3)} without a gap at {digits} digits; the rank "
+            "is not decided"
+        )
     chosen = order[:rank]
     minor = {
-        "kind": "minor", "mixture": joint.to_json(), "digits": numbers.context.dps,
+        "kind": "minor", "mixture": joint.to_json(), "digits": digits,
         "rows": [
             [[str(v) for v in points[row // joint.components]], row % joint.components] for row, _ in chosen
         ],
         "columns": [_address(joint.columns[column]) for _, column in chosen],
+        "smallest_pivot": f"{_interval_minor(joint, points, chosen, digits):.4e}",
     }  # fmt: skip
-    minor["smallest_pivot"] = mpmath.nstr(_interval_minor(joint, points, chosen), 5)
-    rejected = pivots[rank] if rank < len(pivots) else None
-    gap = (mpmath.nstr(pivots[rank - 1], 3), "none" if rejected is None else mpmath.nstr(rejected, 3))
-    return rank, minor, gap
+    return rank, minor, (mpmath.nstr(pivots[rank - 1], 3), "none" if rejected is None else mpmath.nstr(rejected, 3))
 
 
-def _full_pivots(values: list[list[Any]], columns: int) -> tuple[list[tuple[int, int]], list[Any]]:
-    """Gaussian elimination with full pivoting: (row, column) of each pivot and its size, until nothing is left."""
+def _pivots_at(joint: Mixture, points: list, digits: int) -> tuple[list[tuple[int, int]], list[Any]]:
+    """Full pivoting of the values at ``points``, rows scaled to size 1."""
+    numbers, values = Real(intervals=False, digits=digits), []
+    for point in points:
+        for row in joint.evaluated(numbers, real_place(joint, point, numbers)):
+            values.append([numbers.context.mpf(0) if value is None else value for value in row])
+    scale = [max(abs(v) for v in row) or numbers.context.mpf(1) for row in values]
+    scaled = [[v / s for v in row] for row, s in zip(values, scale, strict=True)]
+    return _full_pivots(scaled, len(joint.columns), numbers.context.mpf(10) ** (-digits // 2))
+
+
+def _full_pivots(values: list[list[Any]], columns: int, zero: Any) -> tuple[list[tuple[int, int]], list[Any]]:
+    """Gaussian elimination with full pivoting: (row, column) of each pivot and its size, until one is < ``zero``."""
     left, rows = {i: row[:] for i, row in enumerate(values)}, list(range(columns))
     order, sizes = [], []
     while left and rows:
         size, i, j = max((abs(row[j]), i, j) for i, row in left.items() for j in rows)
         order.append((i, j))
         sizes.append(size)
-        if not size > ZERO_PIVOT:
+        if not size > zero:
             break
         pivot = left.pop(i)
         rows.remove(j)
@@ -439,9 +470,9 @@ def _full_pivots(values: list[list[Any]], columns: int) -> tuple[list[tuple[int,
     return order, sizes
 
 
-def _interval_minor(joint: Mixture, points: list, chosen: Sequence[tuple[int, int]]) -> Any:
+def _interval_minor(joint: Mixture, points: list, chosen: Sequence[tuple[int, int]], digits: int) -> float:
     """The least absolute value of a pivot, from below, when the accepted minor is eliminated in intervals."""
-    numbers = Real(intervals=True)
+    numbers = Real(intervals=True, digits=digits)
     rows: dict[int, list[list[Any]]] = {}
     matrix = []
     for row, _ in chosen:
@@ -453,15 +484,14 @@ def _interval_minor(joint: Mixture, points: list, chosen: Sequence[tuple[int, in
     return interval_pivots(matrix)
 
 
-def interval_pivots(matrix: list[list[Any]]) -> Any:
+def interval_pivots(matrix: list[list[Any]]) -> float:
     """The smallest lower bound of |pivot| in the given order; raises where an interval pivot contains zero."""
-    matrix, smallest = [row[:] for row in matrix], None
+    matrix, smallest = [row[:] for row in matrix], float("inf")
     for k in range(len(matrix)):
         pivot = matrix[k][k]
         if 0 in pivot:
             raise ArithmeticError("an interval pivot contains zero: the minor is not proved; use more digits")
-        size = abs(pivot).a
-        smallest = size if smallest is None or size < smallest else smallest
+        smallest = min(smallest, float(abs(pivot).a))
         for row in matrix[k + 1 :]:
             factor = row[k] / pivot
             for j in range(k + 1, len(matrix)):

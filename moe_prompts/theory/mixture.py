@@ -299,7 +299,8 @@ def generic_theta(made: Atom, cell: int, stratum: Mapping[str, Any] | None = Non
         size = sp.Rational(2 * int(rng.integers(64, 192)) + 1, 256)
         theta[p] = size if p in made.positive or rng.random() < 0.5 else -size
     for name, value in (stratum or {}).items():
-        theta[names[name]] = sp.Rational(value)
+        # A float means the decimal number that it prints as.
+        theta[names[name]] = sp.Rational(str(value))
         if names[name] in made.positive and theta[names[name]] <= 0:
             raise InputError(f"stratum {name} = {value}; expected a positive number, it is a variance")
     return theta

@@ -11,10 +11,11 @@ whose derivative is a second derivative by p and q weighs wt(p) + wt(q), all oth
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import cached_property
+from functools import cached_property, lru_cache
 from math import factorial, prod
 from typing import Any
 
@@ -22,7 +23,7 @@ import sympy as sp
 from sympy.polys.matrices import DomainMatrix
 
 from moe_prompts.errors import InputError
-from moe_prompts.theory.atoms import Atom
+from moe_prompts.theory.atoms import Atom, atom
 from moe_prompts.theory.dependences import DependenceReport, ExactColumns, dependences
 from moe_prompts.theory.jets import Alpha, multi_indices
 from moe_prompts.theory.mixture import Mixture, mixture
@@ -112,15 +113,20 @@ class Rows:
         }  # fmt: skip
 
 
+@lru_cache
+def _weights(spec: str) -> dict[sp.Symbol, int]:
+    return grading(dependences(atom(**json.loads(spec))))
+
+
 def taylor_rows(made: Atom, order: int, stratum: Mapping[str, Any] | None = None) -> Rows:
     """Rows of an atom without hidden units, to ``order``, at generic parameters (those of ``stratum`` as given)."""
     if order < 1:
         raise InputError(f"order {order}; expected at least 1")
     if made.units:
         raise InputError(f"rows of {made.name}: expected an atom without hidden units; use second-order tests")
-    weights = grading(dependences(made, 2))
-    generators = {i for i, p in enumerate(made.params) if weights[p] == 1}
     joint = mixture(made, [order], stratum=stratum, alone=True)
+    weights = _weights(made.key())
+    generators = {i for i, p in enumerate(made.params) if weights[p] == 1}
     basis = [
         alpha
         for alpha in multi_indices(len(made.params), order)

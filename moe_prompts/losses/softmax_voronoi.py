@@ -1,0 +1,147 @@
+"""Voronoi loss of softmax-gated experts, smallest over the translations of the gate that change nothing.
+
+    D = min_t sum_cells |sum_i e^{beta0_i + t0} - e^{beta0*}|
+        + sum_i e^{beta0_i + t0} (|dbeta|^p + |db|^q + |da|^r + |ds|^s),     dbeta = beta_i + t1 - beta*.
+
+A cell of one atom is measured linearly. In a cell of m atoms the published powers are rbar(m) for beta and b, rbar(m)/2
+for a and s; the intrinsic ones are 2 for beta and a, since these are n^{-1/4} in every cell as long as some cell holds
+one atom (``experiments/predicted_rates.py --model softmax-gaussian``). Where every cell holds several atoms beta is not
+identified at all.
+
+Source: arXiv 2305.03288, whose last gate is zero and which takes no minimum (``translate=False``).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from scipy.optimize import minimize
+
+from moe_prompts.errors import InputError
+from moe_prompts.losses.voronoi import rbar
+from moe_prompts.models.softmax_gated import SoftmaxGatedMoE
+
+SOFTMAX_GROUPS = {"beta": "gate_slopes", "a": "slopes", "b": "intercepts", "s": "noise_vars"}
+SoftmaxVariant = Literal["published", "intrinsic"]
+#: Translations from which the minimum is sought: the best of those that put some atom on some true one.
+REFINED = 3
+
+
+@dataclass(frozen=True)
+class SoftmaxErrors:
+    """The pieces of the loss at one translation.
+
+    labels     (k,)       cell of each fitted atom        cell_sizes  (k_true,)
+    mass       (k_true,)  fitted mass - true mass         masses      (k,)   e^{beta0 + t0}
+    distances  (4, k)     per group of ``SOFTMAX_GROUPS`` translation (t0, t1)
+    """
+
+    labels: np.ndarray
+    cell_sizes: np.ndarray
+    mass: np.ndarray
+    masses: np.ndarray
+    distances: np.ndarray
+    translation: tuple[float, np.ndarray]
+
+    @property
+    def gate_identified(self) -> bool:
+        """Whether some cell holds one atom; if every cell holds several, splits of the gates are invisible."""
+        return bool(self.cell_sizes.min() < 2)
+
+    def loss(self, variant: SoftmaxVariant = "intrinsic") -> float:
+        return float(np.abs(self.mass).sum() + self.masses @ _weighed(self.distances, self._m, variant))
+
+    @property
+    def _m(self) -> np.ndarray:
+        return self.cell_sizes[self.labels]
+
+    @property
+    def singleton_error(self) -> float:
+        """Largest distance (all groups) of an atom that is alone in its cell; NaN where there is none."""
+        alone = self._m == 1
+        return float(self.distances.sum(axis=0)[alone].max()) if alone.any() else np.nan
+
+    @property
+    def split_rms(self) -> float:
+        """Mass-weighted root mean square distance of the atoms that share a cell; NaN where none do."""
+        shared = self._m > 1
+        if not shared.any():
+            return np.nan
+        weights = self.masses[shared]
+        return float(np.sqrt((weights * self.distances.sum(axis=0)[shared] ** 2).sum() / weights.sum()))
+
+
+def _weighed(distances: np.ndarray, m: np.ndarray, variant: SoftmaxVariant) -> np.ndarray:
+    """sum over groups of |.|^power (k,)."""
+    if variant not in ("published", "intrinsic"):
+        raise InputError(f"softmax Voronoi loss: variant = {variant!r}; expected 'published' or 'intrinsic'")
+    powers = np.ones((4, len(m)))
+    for i, size in enumerate(m):
+        if size > 1:
+            r = float(rbar(int(size)))
+            powers[:, i] = (r, r / 2, r, r / 2) if variant == "published" else (2.0, 2.0, r, r / 2)
+    return (distances**powers).sum(axis=0)
+
+
+def _errors_at(
+    fitted: SoftmaxGatedMoE, truth: SoftmaxGatedMoE, slope: np.ndarray, intercept: float | None, variant: SoftmaxVariant
+) -> SoftmaxErrors:
+    """At the translation (intercept, slope); intercept None: the best one for that slope."""
+    table = np.stack([
+        np.linalg.norm((fitted.gate_slopes + slope)[:, None] - truth.gate_slopes[None], axis=2),
+        np.linalg.norm(fitted.slopes[:, None] - truth.slopes[None], axis=2),
+        np.abs(fitted.intercepts[:, None] - truth.intercepts[None]),
+        np.abs(fitted.noise_vars[:, None] - truth.noise_vars[None]),
+    ])  # fmt: skip
+    labels = table.sum(axis=0).argmin(axis=1)
+    sizes = np.bincount(labels, minlength=truth.k)
+    distances = table[:, np.arange(fitted.k), labels]
+    # The largest mass is taken out, so that fitted gates far from the true ones do not overflow.
+    shift = fitted.gate_intercepts.max()
+    relative = np.exp(fitted.gate_intercepts - shift)
+    in_cells = np.bincount(labels, weights=relative, minlength=truth.k)
+    if intercept is None:
+        # D is convex and piecewise linear in e^{t0}: its minimum is at a kink (or at mass 0, which is no mixture).
+        cost = relative @ _weighed(distances, sizes[labels], variant)
+        kinks = truth.masses[in_cells > 0] / in_cells[in_cells > 0]
+        values = [np.abs(scale * in_cells - truth.masses).sum() + scale * cost for scale in kinks]
+        scale = float(kinks[int(np.argmin(values))])
+        intercept = float(np.log(scale) - shift)
+    else:
+        scale = float(np.exp(intercept + shift))
+    return SoftmaxErrors(
+        labels, sizes, scale * in_cells - truth.masses, scale * relative, distances, (intercept, slope)
+    )  # fmt: skip
+
+
+def softmax_errors(
+    fitted: SoftmaxGatedMoE, truth: SoftmaxGatedMoE, translate: bool = True, variant: SoftmaxVariant = "intrinsic"
+) -> SoftmaxErrors:
+    """The pieces of the loss at the best translation of the fitted gate, or as both stand (``translate=False``)."""
+    if fitted.d != truth.d:
+        raise InputError(f"softmax Voronoi loss: fitted atoms have d = {fitted.d}, the truth has d = {truth.d}")
+    if not translate:
+        return _errors_at(fitted, truth, np.zeros(fitted.d), 0.0, variant)
+    value = lambda slope: _errors_at(fitted, truth, slope, None, variant).loss(variant)
+    starts = (truth.gate_slopes[None] - fitted.gate_slopes[:, None]).reshape(-1, fitted.d)
+    starts = starts[np.argsort([value(slope) for slope in starts], kind="stable")][:REFINED]
+    best = starts[0]
+    for start in starts:
+        # A first simplex of the size of what is left to gain.
+        spread = 0.5 * min(value(start), 1.0) + 1e-9
+        simplex = np.concatenate([start[None], start + spread * np.eye(fitted.d)])
+        found = minimize(
+            value, start, method="Nelder-Mead",
+            options={"initial_simplex": simplex, "xatol": 1e-10, "fatol": 1e-12, "maxiter": 400},
+        )  # fmt: skip
+        best = min((best, found.x), key=value)
+    return _errors_at(fitted, truth, best, None, variant)
+
+
+def softmax_loss(
+    fitted: SoftmaxGatedMoE, truth: SoftmaxGatedMoE, variant: SoftmaxVariant = "intrinsic", translate: bool = True
+) -> float:
+    """D of the fitted parameters; 0 exactly where they are the truth up to translation and the order of atoms."""
+    return softmax_errors(fitted, truth, translate, variant).loss(variant)

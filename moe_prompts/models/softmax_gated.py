@@ -1,0 +1,168 @@
+"""The softmax-gated Gaussian mixture of experts: a conditional density of the output given the input.
+
+    p(y | x) = sum_k softmax_k(beta_k' x + beta0_k) N(y; a_k' x + b_k, s_k),   x in R^d, y in R
+
+The gate is a function of x alone and says nothing about where x comes from. It is known up to a translation common to
+all atoms: (beta0_k + t0, beta_k + t1) is the same gate for every t0, t1. A family pins the last atom's gate to zero.
+
+Source: Nguyen et al., arXiv 2305.03288 (NeurIPS 2023).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+
+import numpy as np
+from scipy.special import logsumexp
+
+from moe_prompts.errors import InputError
+from moe_prompts.models.data import Sample
+
+LOG_2PI = float(np.log(2 * np.pi))
+
+
+@dataclass(frozen=True, eq=False)
+class SoftmaxGatedMoE:
+    """Parameters of k experts; they check themselves.
+
+    gate_intercepts  (k,)    beta0_k; exp(beta0_k) is the mass of atom k
+    gate_slopes      (k, d)  beta_k
+    slopes           (k, d)  a_k
+    intercepts       (k,)    b_k
+    noise_vars       (k,)    s_k > 0, variances
+    """
+
+    gate_intercepts: np.ndarray
+    gate_slopes: np.ndarray
+    slopes: np.ndarray
+    intercepts: np.ndarray
+    noise_vars: np.ndarray
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = np.array(getattr(self, field.name), dtype=float)
+            value.setflags(write=False)
+            object.__setattr__(self, field.name, value)
+        if self.gate_intercepts.ndim != 1 or self.gate_slopes.ndim != 2:
+            raise InputError(
+                f"SoftmaxGatedMoE: gate_intercepts {self.gate_intercepts.shape}, gate_slopes {self.gate_slopes.shape}; "
+                "expected (k,) and (k, d)"
+            )
+        k, d = self.gate_slopes.shape
+        expected = {"gate_intercepts": (k,), "slopes": (k, d), "intercepts": (k,), "noise_vars": (k,)}
+        for name, shape in expected.items():
+            value = getattr(self, name)
+            if value.shape != shape:
+                raise InputError(
+                    f"SoftmaxGatedMoE: {name} has shape {value.shape}; expected {shape} for k = {k} atoms, "
+                    f"d = {d} inputs"
+                )
+        for field in fields(self):
+            if not np.isfinite(getattr(self, field.name)).all():
+                raise InputError(f"SoftmaxGatedMoE: {field.name} has NaN or infinite entries")
+        if (self.noise_vars <= 0).any():
+            raise InputError(
+                f"SoftmaxGatedMoE: noise_vars {self.noise_vars.tolist()}; expected positive variances (not standard "
+                "deviations)"
+            )
+
+    @property
+    def k(self) -> int:
+        return self.gate_slopes.shape[0]
+
+    @property
+    def d(self) -> int:
+        return self.gate_slopes.shape[1]
+
+    @property
+    def masses(self) -> np.ndarray:
+        """exp(beta0_k) (k,)."""
+        return np.exp(self.gate_intercepts)
+
+    def atoms(self, index) -> SoftmaxGatedMoE:
+        """The chosen atoms in the given order, gates as they stand."""
+        return SoftmaxGatedMoE(**{f.name: getattr(self, f.name)[index] for f in fields(self)})
+
+    def translated(self, intercept: float, slope) -> SoftmaxGatedMoE:
+        """The same conditional density: ``intercept`` and ``slope`` (d,) added to every gate."""
+        return replace(
+            self,
+            gate_intercepts=self.gate_intercepts + float(intercept),
+            gate_slopes=self.gate_slopes + np.asarray(slope, dtype=float),
+        )
+
+    def pinned(self) -> SoftmaxGatedMoE:
+        """The same with the last gate zero."""
+        return self.translated(-self.gate_intercepts[-1], -self.gate_slopes[-1])
+
+    def gate_logits(self, x: np.ndarray) -> np.ndarray:
+        """beta_k' x + beta0_k (n, k), for x (n, d)."""
+        return np.atleast_2d(x) @ self.gate_slopes.T + self.gate_intercepts
+
+    def gates(self, x: np.ndarray) -> np.ndarray:
+        """Softmax of the logits (n, k)."""
+        logits = self.gate_logits(x)
+        return np.exp(logits - logsumexp(logits, axis=1, keepdims=True))
+
+    def expert_means(self, x: np.ndarray) -> np.ndarray:
+        """a_k' x + b_k (n, k)."""
+        return np.atleast_2d(x) @ self.slopes.T + self.intercepts
+
+    def regression(self, x: np.ndarray) -> np.ndarray:
+        """m(x) = E[y | x] (n, 1)."""
+        return (self.gates(x) * self.expert_means(x)).sum(axis=1, keepdims=True)
+
+    def log_density(self, sample: Sample) -> np.ndarray:
+        """log p(y_i | x_i) (n,)."""
+        x, y = sample
+        logits = self.gate_logits(x)
+        log_normal = -0.5 * (LOG_2PI + np.log(self.noise_vars) + (y - self.expert_means(x)) ** 2 / self.noise_vars)
+        return logsumexp(logits + log_normal, axis=1) - logsumexp(logits, axis=1)
+
+    def respond(self, x: np.ndarray, rng: np.random.Generator) -> Sample:
+        """One y for each row of x (n, d)."""
+        x = np.asarray(x, dtype=float).reshape(-1, self.d)
+        # Gumbel: the largest of logit + noise is a draw from the softmax.
+        atom = (self.gate_logits(x) + rng.gumbel(size=(len(x), self.k))).argmax(axis=1)
+        mean = self.expert_means(x)[np.arange(len(x)), atom]
+        return Sample(x, mean + np.sqrt(self.noise_vars[atom]) * rng.standard_normal(len(x)))
+
+    def rescaled(self, shift_x, scale_x, shift_y: float, scale_y: float) -> SoftmaxGatedMoE:
+        """The conditional law of (y - shift_y) / scale_y given (x - shift_x) / scale_x; x shifts are vectors."""
+        shift_x, scale_x = np.asarray(shift_x, dtype=float), np.asarray(scale_x, dtype=float)
+        return SoftmaxGatedMoE(
+            self.gate_intercepts + self.gate_slopes @ shift_x,
+            self.gate_slopes * scale_x,
+            self.slopes * scale_x / scale_y,
+            (self.intercepts + self.slopes @ shift_x - shift_y) / scale_y,
+            self.noise_vars / scale_y**2,
+        )
+
+
+@dataclass(frozen=True)
+class SoftmaxGatedFamily:
+    """All softmax-gated mixtures of ``k`` experts with ``d`` inputs, the last gate pinned to zero."""
+
+    d: int
+    k: int
+
+    def __post_init__(self) -> None:
+        if self.d < 1 or self.k < 1:
+            raise InputError(f"SoftmaxGatedFamily: d = {self.d}, k = {self.k}; expected at least 1 each")
+
+    @property
+    def n_parameters(self) -> int:
+        """(k - 1)(d + 1) of the gate, k (d + 2) of the experts."""
+        return (self.k - 1) * (self.d + 1) + self.k * (self.d + 2)
+
+    def check_sample(self, sample: Sample) -> None:
+        if sample.x.shape[1] != self.d or sample.y.shape[1] != 1:
+            raise InputError(
+                f"sample has {sample.x.shape[1]} inputs and {sample.y.shape[1]} outputs; expected d = {self.d} and 1"
+            )
+
+    def check(self, params: SoftmaxGatedMoE) -> SoftmaxGatedMoE:
+        """``params`` with the last gate pinned."""
+        if (params.k, params.d) != (self.k, self.d):
+            raise InputError(f"start has k = {params.k}, d = {params.d}; expected k = {self.k}, d = {self.d}")
+        return params.pinned()

@@ -1,0 +1,81 @@
+"""Named softmax-gated truths: parameters, how inputs are drawn, and where they come from.
+
+``softmax_sample(name, n, seed)`` draws what a study with that seed fits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+
+from moe_prompts.errors import InputError
+from moe_prompts.models.data import Sample
+from moe_prompts.models.softmax_gated import SoftmaxGatedFamily, SoftmaxGatedMoE
+from moe_prompts.seeds import data_rng
+
+Inputs = Callable[[int, np.random.Generator], np.ndarray]
+
+
+@dataclass(frozen=True)
+class SoftmaxTruth:
+    """``inputs(n, rng)`` makes x (n, d)."""
+
+    name: str
+    params: SoftmaxGatedMoE
+    inputs: Inputs
+    citation: str
+
+    @property
+    def k_true(self) -> int:
+        return self.params.k
+
+    def family(self, k: int) -> SoftmaxGatedFamily:
+        return SoftmaxGatedFamily(self.params.d, k)
+
+    def sample(self, n: int, rng: np.random.Generator) -> Sample:
+        return self.params.respond(self.inputs(n, rng), rng)
+
+
+def grid(n: int, rng: np.random.Generator) -> np.ndarray:
+    """n equally spaced points of [0, 1], ends included, as published."""
+    return np.linspace(0, 1, n)[:, None]
+
+
+def uniform(n: int, rng: np.random.Generator) -> np.ndarray:
+    return rng.uniform(size=(n, 1))
+
+
+def _published() -> SoftmaxGatedMoE:
+    return SoftmaxGatedMoE(
+        gate_intercepts=np.array([-8.0, 0.0]),
+        gate_slopes=np.array([[25.0], [0.0]]),
+        slopes=np.array([[-20.0], [20.0]]),
+        intercepts=np.array([15.0, -5.0]),
+        noise_vars=np.array([0.3, 0.4]) ** 2,
+    )
+
+
+SOFTMAX_TRUTHS: dict[str, Callable[[], SoftmaxTruth]] = {
+    "sgame": lambda: SoftmaxTruth("sgame", _published(), grid, "arXiv 2305.03288, simulations"),
+    "sgame-uniform": lambda: SoftmaxTruth(
+        "sgame-uniform", _published(), uniform, "arXiv 2305.03288, simulations, with x uniform on [0, 1]"
+    ),
+}
+
+
+@cache
+def softmax_truth(name: str) -> SoftmaxTruth:
+    """The named truth; ``SOFTMAX_TRUTHS`` lists the names."""
+    if name not in SOFTMAX_TRUTHS:
+        raise InputError(f"unknown softmax-gated truth {name!r}; expected one of {', '.join(SOFTMAX_TRUTHS)}")
+    return SOFTMAX_TRUTHS[name]()
+
+
+def softmax_sample(name: str, n: int, seed: int, replicate: int = 0) -> Sample:
+    """n pairs (x, y): the data that a study of entropy ``seed`` fits as ``replicate``."""
+    if int(n) != n or n < 1:
+        raise InputError(f"softmax_sample: n = {n}; expected a positive whole number")
+    return softmax_truth(name).sample(int(n), data_rng(seed, name, int(n), replicate))
