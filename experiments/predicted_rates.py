@@ -87,13 +87,12 @@ def report(model: str, cells: list[int], options: dict[str, Any], arguments: arg
     table = rate_table(model, cells, **options)
     text = table.to_json() if arguments.json else f"## {table.title}\n\n{table.markdown()}\n"
     if arguments.verify:
-        from moe_prompts.theory.verification import verify
+        from moe_prompts.theory.verification import verify_table
 
-        found = {name: verify(certificate) for name, certificate in json.loads(table.to_json())["certificates"].items()}
-        for name, verdict in found.items():
-            if not verdict:
-                raise InputError(f"certificate {name} of {table.title} does not hold: {verdict.reason}")
-        print(f"{table.title}: {len(found)} certificates verified", file=sys.stderr)
+        verdict = verify_table(json.loads(table.to_json()))
+        if not verdict:
+            raise InputError(f"the table of {table.title} does not hold: {verdict.reason}")
+        print(f"{table.title}: {len(table.certificates)} certificates and every row verified", file=sys.stderr)
     return text
 
 

@@ -68,6 +68,7 @@ _PUBLIC = {
     "rate_table": "theory.table",
     "dependences": "theory.dependences",
     "verify": "theory.verification",
+    "verify_table": "theory.verification",
     "Study": "study.grid",
     "run_study": "study.runner",
 }

@@ -24,7 +24,7 @@ GRID = 1 << 20
 
 @dataclass(frozen=True)
 class Definiteness:
-    """``separator`` Y > 0 orthogonal to K, or ``hidden`` M >= 0 in K of largest support, or neither (undetermined)."""
+    """``separator`` Y > 0 orthogonal to K, or ``hidden`` M >= 0 in K, M != 0, or neither (undetermined)."""
 
     separator: sp.Matrix | None
     hidden: sp.Matrix | None

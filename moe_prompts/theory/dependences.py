@@ -36,7 +36,7 @@ MOST_TERMS = 9
 
 
 class RankWarning(UserWarning):
-    """Formal and numeric rank differ: the kernels are not independent functions here."""
+    """Formal and numeric rank differ: functions taken as independent unknowns are dependent here."""
 
 
 @dataclass(frozen=True)
@@ -175,9 +175,9 @@ def dependences(of: Atom | Mixture, order: int = 2, stratum: Mapping[str, Any] |
     numeric, minor, gap = _numeric(joint, rng)
     if numeric != len(pivots):
         warnings.warn(
-            f"{joint.atom.name}: formal rank {len(pivots)} but numeric rank {numeric}: at these parameters the kernels "
-            "are not independent functions; only the numeric rank counts, and dependences beyond the formal ones are "
-            "seen to 60 digits, not proved",
+            f"{joint.atom.name}: formal rank {len(pivots)} but numeric rank {numeric}: at these parameters functions "
+            "that are independent in general (activations, or the gates of different cells) coincide; only the numeric "
+            "rank counts, and dependences beyond the formal ones are seen to many digits, not proved",
             RankWarning,
             stacklevel=2,
         )

@@ -13,7 +13,10 @@ Lower bounds on theta (curves along which f hardly moves)
     split         2: two atoms at theta* +- eps cancel to first order
     Gauss-Hermite 2m / weight: m atoms at the nodes of a quadrature cancel below order 2m
     invisible     infinite: a curve of parameters along which f does not move at all
-An exponent is proved where both meet. What needs derivatives that exist almost everywhere only is numeric.
+Exponents are local: fitted atoms are near the true one of their cell, except along directions that have no rate. Upper
+bounds from rows assume that the derivatives of different cells, gates included, are independent at every order, which
+holds wherever something pins the gates (docs/algebra.md has the argument); at first and second order it is certified.
+An exponent is proved where both bounds meet. What needs derivatives that exist almost everywhere only is numeric.
 """
 
 from __future__ import annotations
@@ -47,6 +50,8 @@ ROW_ORDER = 4
 
 @dataclass(frozen=True)
 class Bound:
+    """``certificate`` proves that theta is at most (upper) or at least (lower) ``theta``."""
+
     theta: Theta
     method: str
     certificate: Certificate
@@ -127,33 +132,15 @@ class Analysis:
         return [{Column(j, alpha): c.weight for j, c in enumerate(self.mixture.cells)} for alpha in (zero, *units)]
 
     @cached_property
-    def lost(self) -> frozenset[str]:
-        """Groups in first-order dependences other than gauges; every group where kernels hide dependences."""
-        if not self.report.agree:
-            return frozenset(self.atom.groups)
+    def lost(self) -> bool:
+        """Whether directions other than gauges are invisible to first order, or kernels hide dependences."""
         vectors = [vector for vector in self.report.null if all(column.order <= 1 for column in vector)]
-        if _rank(vectors + self.gauge) == len(self.gauge):
-            return frozenset()
-        params = self.atom.params
-        return frozenset(
-            self.atom.group_of(params[i])
-            for vector in vectors if _rank([*self.gauge, vector]) > len(self.gauge)
-            for column in vector for i, count in enumerate(column.alpha) if count
-        ) or frozenset(self.atom.groups)  # fmt: skip
+        return not self.report.agree or _rank(vectors + self.gauge) > len(self.gauge)
 
     @cached_property
     def definiteness(self) -> Definiteness:
         second = second_order_parts(self.report)
         return separate(second.matrices, len(second.places))
-
-    @cached_property
-    def hiding(self) -> frozenset[tuple[int, sp.Symbol]]:
-        """(cell, parameter) pairs on the diagonal of the invisible M >= 0."""
-        hidden = self.definiteness.hidden
-        if hidden is None:
-            return frozenset()
-        places = second_order_parts(self.report).places
-        return frozenset((j, self.atom.params[i]) for row, (j, i) in enumerate(places) if hidden[row, row])
 
     @cached_property
     def second_order_certificate(self) -> Certificate:
@@ -190,11 +177,17 @@ class Analysis:
                     return Bound(math.inf, "affine", certificate)
         return None
 
+    @property
+    def anchored(self) -> bool:
+        """Whether something pins the gates to higher than first order: an exact cell, a frozen expert, or no gates."""
+        return self.atom.gate is None or self.frozen > 0 or min(self.sizes) == 1
+
+    @cached_property
+    def configuration(self) -> dict[str, Any]:
+        return {"mixture": self.mixture.to_json(), "sizes": self.sizes}
+
     def _invisible(self, how: str, cell: int, p: sp.Symbol) -> Certificate:
-        return {
-            "kind": "invisible", "how": how, "mixture": self.mixture.to_json(), "sizes": self.sizes, "cell": cell,
-            "param": str(p),
-        }  # fmt: skip
+        return {"kind": "invisible", "how": how, **self.configuration, "cell": cell, "param": str(p)}
 
     def _directions(self, cell: int) -> list[dict[sp.Symbol, sp.Rational]]:
         """Columns of the part of the invisible M that lies in ``cell``: M = sum of their squares."""
@@ -237,8 +230,8 @@ class Analysis:
                 uppers = [Bound(Fraction(1), "first order", self.first_order_certificate)]
             elif self.definiteness.separator is not None:
                 uppers = [Bound(Fraction(2), "definite", self.second_order_certificate)]
-            elif self.rows is not None and not self.tilted:
-                uppers = self._row_bounds(m).get(p, [])
+            elif self.rows is not None and self.anchored:
+                uppers = self._row_bounds(cell).get(p, [])
         return settle(uppers, self._lowers(cell, p), self._numeric)
 
     def shared(self, p: sp.Symbol) -> Exponent:
@@ -253,7 +246,7 @@ class Analysis:
         return any(not unit.kernel.smooth for unit in self.atom.units) and max(self.sizes) > 1
 
     def _smooth(self, cell: int | None, p: sp.Symbol) -> Bound:
-        certificate = {"kind": "one atom", "mixture": self.mixture.to_json(), "cell": cell, "param": str(p)}
+        certificate = {"kind": "one atom", **self.configuration, "cell": cell, "param": str(p)}
         return Bound(Fraction(1), "one atom", certificate)
 
     def _lowers(self, cell: int, p: sp.Symbol) -> list[Bound]:
@@ -261,7 +254,7 @@ class Analysis:
         if m == 1:
             return [self._smooth(cell, p)]
         split = {
-            "kind": "split", "mixture": self.mixture.to_json(), "sizes": self.sizes, "cell": cell, "param": str(p),
+            "kind": "split", **self.configuration, "cell": cell, "param": str(p),
             # Along w itself the kink of a homogeneous activation stays where it is.
             "along": "itself" if all(unit.kernel.smooth for unit in self.atom.units) else "scale of its unit",
         }  # fmt: skip
@@ -272,22 +265,23 @@ class Analysis:
             atoms = m if str(p) in single else min(self.sizes)
             weight = single.get(str(p)) or every[str(p)]
             certificate = {
-                "kind": "gauss-hermite", "family": family, "all cells": str(p) not in single, "cell": cell, "m": atoms,
-                "param": str(p), "sizes": self.sizes, "weight": weight, "witness": gauss_hermite_witness(atoms),
+                "kind": "gauss-hermite", **self.configuration, "all cells": str(p) not in single, "cell": cell,
+                "m": atoms, "param": str(p), "weight": weight, "witness": gauss_hermite_witness(atoms),
             }  # fmt: skip
             found.append(Bound(Fraction(2 * atoms, weight), "Gauss-Hermite", certificate))
         return found
 
-    def _row_bounds(self, m: int) -> dict[sp.Symbol, list[Bound]]:
-        rows = self.rows
+    def _row_bounds(self, cell: int) -> dict[sp.Symbol, list[Bound]]:
+        rows, m = self.rows, self.sizes[cell]
         if rows is None:
             return {}
+        place = {**self.configuration, "cell": cell}
         found: dict[sp.Symbol, list[Bound]] = {p: [] for p in self.atom.params}
-        for p, bound in (*_s1_blocks(rows, m), *_homogeneous(rows, m)):
+        for p, bound in (*_s1_blocks(rows, m, place), *_homogeneous(rows, m, place)):
             found[p].append(bound)
         while True:
             known = {p: min(bounds, key=lambda bound: bound.theta) for p, bounds in found.items() if bounds}
-            fresh = _peeled(rows, known)
+            fresh = _peeled(rows, known, place)
             if fresh is None:
                 return found
             found[fresh[0]].append(fresh[1])
@@ -328,7 +322,7 @@ LIFTS = {
 ALL_CELLS = {"softmax-gaussian": {"a": 2}}
 
 
-def _s1_blocks(rows: Rows, m: int) -> list[tuple[sp.Symbol, Bound]]:
+def _s1_blocks(rows: Rows, m: int, place: Mapping[str, Any]) -> list[tuple[sp.Symbol, Bound]]:
     """Pairs (q, s) whose rows in the powers of D_q are [t^n] exp(q t + kappa s t^2), n = 1..order."""
     found = []
     params = rows.params
@@ -337,11 +331,11 @@ def _s1_blocks(rows: Rows, m: int) -> list[tuple[sp.Symbol, Bound]]:
             kappas = rows.reductions.get(_power(len(params), i, 2), {}).get(_power(len(params), k, 1))
             if i == k or not kappas:
                 continue
-            places = [_power(len(params), i, n) for n in range(1, rows.order + 1)]
-            if all(rows.row(place) == s1_row(len(params), i, k, kappas, n) for n, place in enumerate(places, 1)):
+            powers = [_power(len(params), i, n) for n in range(1, rows.order + 1)]
+            if all(rows.row(power) == s1_row(len(params), i, k, kappas, n) for n, power in enumerate(powers, 1)):
                 certificate = {
-                    "kind": "s1-block", "q": str(q), "s": str(s), "kappa": str(kappas), "m": m,
-                    "rows": [rows.functional(place) for place in places], "theorem": f"rbar({m}) = {rbar(m)}",
+                    "kind": "s1-block", **place, "q": str(q), "s": str(s), "kappa": str(kappas),
+                    "rows": [rows.functional(power) for power in powers], "theorem": f"rbar({m}) = {rbar(m)}",
                 }  # fmt: skip
                 found.append((q, Bound(Fraction(rbar(m)), "S1 block", certificate)))
                 found.append((s, Bound(Fraction(rbar(m), 2), "S1 block", certificate)))
@@ -361,7 +355,7 @@ def s1_row(size: int, q: int, s: int, kappa: Fraction, n: int) -> Polynomial:
     return row
 
 
-def _homogeneous(rows: Rows, m: int) -> list[tuple[sp.Symbol, Bound]]:
+def _homogeneous(rows: Rows, m: int, place: Mapping[str, Any]) -> list[tuple[sp.Symbol, Bound]]:
     """theta = 2m / weight for all parameters, where the leading rows are those of S2."""
     kind = rows.mixture.atom.spec["kind"]
     if kind not in ("softmax-gaussian", "gaussian-gated"):
@@ -371,8 +365,9 @@ def _homogeneous(rows: Rows, m: int) -> list[tuple[sp.Symbol, Bound]]:
         if rows.leading(kappa) != s2_row(kind, kappa, theta):
             return []
     certificate = {
-        "kind": "homogeneous", "family": kind, "m": m, "weights": {str(p): w for p, w in rows.weights.items()},
-        "rows": [rows.functional(kappa) for kappa in rows.reductions], "theorem": f"r~({m}) = {rbar(m)}",
+        "kind": "homogeneous", **place, "weights": {str(p): w for p, w in rows.weights.items()},
+        "rows": [rows.functional(kappa) for kappa in rows.reductions],
+        "theorem": f"S2 with all parameters 0 only, at order {rbar(m)}",
     }  # fmt: skip
     return [(p, Bound(Fraction(rbar(m), rows.weights[p]), "homogeneous", certificate)) for p in rows.params]
 
@@ -388,7 +383,7 @@ def s2_row(kind: str, kappa: tuple[int, ...], theta: Mapping[str, Fraction]) -> 
     return {alpha: value / math.prod(map(math.factorial, alpha)) for alpha, value in constants.items()}
 
 
-def _peeled(rows: Rows, known: Mapping[sp.Symbol, Bound]) -> tuple[sp.Symbol, Bound] | None:
+def _peeled(rows: Rows, known: Mapping[sp.Symbol, Bound], where: Mapping[str, Any]) -> tuple[sp.Symbol, Bound] | None:
     """A better theta = 2j for a parameter whose 2j-th power stands in a row of otherwise absorbed monomials."""
     inverse = [1 / Fraction(known[p].theta) if p in known else Fraction(0) for p in rows.params]
     for power in range(2, rows.order + 1, 2):
@@ -407,6 +402,7 @@ def _peeled(rows: Rows, known: Mapping[sp.Symbol, Bound]) -> tuple[sp.Symbol, Bo
                 ]
                 certificate = {
                     "kind": "peeled",
+                    **where,
                     "param": str(p),
                     "power": power,
                     "row": rows.functional(kappa),

@@ -120,7 +120,26 @@ class Mixture:
             )
             for cell in data["cells"]
         )  # fmt: skip
-        return cls(made, cells, frozen_experts(made, int(data["frozen"])), bool(data["alone"]))
+        found = cls(made, cells, frozen_experts(made, int(data["frozen"])), bool(data["alone"]))
+        found.check()
+        return found
+
+    def check(self) -> None:
+        """Positive masses and variances, orders of at least 1, shared and pinned parameters as they must be."""
+        made = self.atom
+        if not self.cells or (self.alone and len(self.cells) != 1):
+            raise InputError(f"{len(self.cells)} cells; expected one of an atom alone, at least one of a mixture")
+        for cell in self.cells:
+            if cell.order < 1 or cell.weight <= 0 or set(cell.theta) != set(made.params):
+                raise InputError("a cell needs an order of at least 1, a positive mass and all parameters")
+            if any(cell.theta[p] <= 0 for p in made.positive):
+                raise InputError("a variance is not positive")
+            if self.alone:
+                continue
+            if any(cell.theta[p] != self.cells[0].theta[p] for p in made.shared):
+                raise InputError("a parameter shared by all atoms differs between cells")
+            if any(cell.theta[p] != value for p, value in made.pinned.items()):
+                raise InputError("a pinned parameter is not at its value")
 
     def evaluated(self, numbers: Any, place: Place) -> list[list[Any]]:
         """[component][column] at one place; None stands for zero."""
@@ -337,6 +356,12 @@ def mixture(
     """Cells seen to ``orders`` at generic parameters (those of ``stratum`` as given there) and unequal masses."""
     # A pinned parameter is a choice of coordinates: 1, or a column of the identity where a whole block is pinned.
     choice = {} if alone else {p: sp.Rational(value) for p, value in made.pinned.items()}
+    fixed = [str(p) for p in choice if str(p) in (stratum or {})]
+    if fixed:
+        raise InputError(
+            f"stratum {', '.join(fixed)}: a symmetry of {made.name} makes this parameter a choice of coordinates "
+            f"({', '.join(f'{p} = {v}' for p, v in choice.items())}); expected others"
+        )
     cells = tuple(
         Cell(generic_theta(made, j, stratum) | choice, order, sp.Rational(2 + j, 3)) for j, order in enumerate(orders)
     )

@@ -36,11 +36,19 @@ DIVISORS = {
 
 @dataclass(frozen=True)
 class Published:
-    """``bound``: the published theta is a lower bound on what is needed (m >= 4)."""
+    """``bound``: theta is only known to be at least this, since r(m) >= 7 is all that is published for m >= 4."""
 
     theta: Theta
     bound: bool
     citation: str
+
+    @property
+    def text(self) -> str:
+        if self.theta == math.inf:
+            return "none"
+        if self.bound:
+            return f"n^(-1/{'(2r)' if self.theta == 7 else 'r'}), r >= 7"
+        return f"n^(-1/{2 * Fraction(self.theta)})"
 
 
 def published(
@@ -61,17 +69,20 @@ def published(
             if stratum.get("c") == 0
             else Published(Fraction(2), False, citation)
         )
-    return Published(math.inf if kind == "decoupled" else Fraction(2), False, citation)
+    if kind == "decoupled":
+        # Stated of key and value together; it is the value that has no rate, and of the key alone nothing is stated.
+        return Published(math.inf, False, citation) if group == "v" else None
+    return Published(Fraction(2), False, citation)
 
 
 def agreement(found: Exponent, known: Published | None) -> str:
     """How the derived exponent compares; a faster published rate is contradicted, a slower one is valid but loose."""
     if known is None or found.theta is None:
         return ""
+    if found.status == "one-sided":
+        return "consistent" if found.theta <= known.theta or known.bound else "no: published is too fast"
     if found.theta == known.theta:
         return "yes"
     if found.theta > known.theta:
-        if known.bound and found.theta != math.inf:
-            return "yes (published: a bound)"
-        return "no: published is too fast"
-    return "consistent" if found.status == "one-sided" else "sharper here"
+        return "yes" if known.bound and found.theta != math.inf else "no: published is too fast"
+    return "sharper here"

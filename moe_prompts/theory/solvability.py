@@ -57,6 +57,11 @@ r~ = rbar, for both gates
     (c, Gamma / 2). A non-trivial solution of S2 to order r therefore contains one of S1(m, r).
     r~ >= rbar by extension: a solution of S1 solves S2 with b = q1, s or nu = 2 q2, and everything else 0. ``lift``
     also gives one with a != 0.
+    At order 2m every other parameter is 0 as well, not only b and c. Softmax gate with b = 0: row (2, 0) is
+    sum w beta^2 / 2, so beta = 0; then row (0, 4) is sum w s^2 / 8 and row (2, 2) is sum w a^2 / 2. Gaussian gate with
+    b = c = 0: rows (4, 0), (0, 4) and (2, 2) are sum w Gamma^2 / 8, sum w nu^2 / 8 and, with these 0, a positive
+    multiple of sum w a^2. All have order at most 4 <= 2m. By weighted homogeneity and compactness every parameter of
+    weight t then has |Delta|^(2m/t) bounded by the rows.
     Published rows may lack the factors 2^{-a4} and Gamma*^a3 2^{-(a2+a5)}; rescaling s, Gamma, nu and a absorbs them
     and leaves b and c as they are.
 

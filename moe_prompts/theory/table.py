@@ -11,9 +11,12 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
+from functools import cached_property
 from typing import Any
+
+import sympy as sp
 
 from moe_prompts.errors import InputError
 from moe_prompts.theory.atoms import PROMPTS, Atom, atom
@@ -27,15 +30,22 @@ MOST_CELLS, LARGEST_CELL = 6, 8
 
 @dataclass(frozen=True)
 class Rate:
-    """One row: ``group`` of parameters in ``cell`` (None: shared by all atoms), which holds ``m`` fitted atoms."""
+    """One row: ``group`` of parameters in ``cell`` (None: shared by all atoms), which holds ``m`` fitted atoms.
+
+    ``parts``: the exponent of every parameter of the group; ``exponent``: the slowest of them.
+    """
 
     group: str
     cell: int | None
     m: int | None
-    exponent: Exponent
+    parts: dict[str, Exponent]
     identities: tuple[str, ...]
     published: Published | None
     agrees: str
+
+    @cached_property
+    def exponent(self) -> Exponent:
+        return whole(list(self.parts.values()))
 
     @property
     def slope(self) -> Fraction | None:
@@ -68,6 +78,7 @@ class RateTable:
     cells: tuple[int, ...]
     frozen: int
     rates: tuple[Rate, ...]
+    configuration: dict[str, Any]
     certificates: dict[str, Certificate]
     names: dict[int, str]
     notes: tuple[str, ...]
@@ -77,9 +88,15 @@ class RateTable:
         known = f", {self.frozen} frozen" if self.frozen else ""
         return f"{self.model}, cells {','.join(map(str, self.cells))}{known}"
 
-    def certificates_of(self, rate: Rate) -> list[str]:
-        bounds = (rate.exponent.upper, rate.exponent.lower)
-        return [self.names[id(bound)] for bound in bounds if bound is not None]
+    def certificates_of(self, rate: Rate) -> dict[str, dict[str, str | None]]:
+        """Parameter -> names of the certificates of its upper and lower bound."""
+        return {
+            name: {
+                side: None if bound is None else self.names[id(bound)]
+                for side, bound in (("upper", part.upper), ("lower", part.lower))
+            }
+            for name, part in rate.parts.items()
+        }
 
     def records(self) -> list[dict[str, Any]]:
         """Rows as JSON-able records."""
@@ -92,15 +109,16 @@ class RateTable:
                 "upper": rate.exponent.upper.method if rate.exponent.upper else None,
                 "lower": rate.exponent.lower.method if rate.exponent.lower else None,
                 "certificates": self.certificates_of(rate), "identities": list(rate.identities),
-                "published": None if rate.published is None else _published(rate.published),
+                "published": None if rate.published is None else rate.published.text,
                 "citation": None if rate.published is None else rate.published.citation, "agrees": rate.agrees,
             }
             for rate in self.rates
         ]  # fmt: skip
 
     def to_json(self) -> str:
-        """Rows, certificates and notes; ``verification.verify`` checks each certificate."""
-        return json.dumps({"rates": self.records(), "certificates": self.certificates, "notes": self.notes}, indent=1)
+        """Rows, certificates and notes: what ``verification.verify_table`` checks."""
+        table = {"configuration": self.configuration, "rates": self.records(), "certificates": self.certificates}
+        return json.dumps(table | {"notes": self.notes}, indent=1)
 
     def markdown(self) -> str:
         header = [
@@ -113,7 +131,7 @@ class RateTable:
             body.append([
                 rate.group, "all" if rate.cell is None else str(rate.cell + 1), str(rate.m or ""),
                 _theta(rate.exponent.theta), rate.rate, rate.exponent.status, *bounds,
-                "" if rate.published is None else _published(rate.published), rate.agrees,
+                "" if rate.published is None else rate.published.text, rate.agrees,
             ])  # fmt: skip
         widths = [max(len(line[i]) for line in (header, *body)) for i in range(len(header))]
         lines = [
@@ -126,10 +144,6 @@ class RateTable:
         lines += ["", f"Identities used: {'; '.join(used) if used else 'none'}."]
         lines += [f"Published: {', '.join(known)}."] if known else []
         return "\n".join([*lines, *self.notes])
-
-
-def _published(known: Published) -> str:
-    return ("no faster than " if known.bound else "") + _rate(known.theta)
 
 
 def rate_table(
@@ -156,10 +170,17 @@ def rate_table(
         raise InputError(
             f"cells {','.join(map(str, sizes))}; expected at most {MOST_CELLS} whole numbers from 1 to {LARGEST_CELL}"
         )
+    if made.units and not made.units[0].kernel.smooth and made.spec["d"] == 1 and made.spec["hidden"] > 1:
+        raise InputError(
+            f"{made.name}: with one input the signs of the weights decide which hidden units are told apart, and no "
+            "answer is generic; expected d >= 2 or hidden = 1"
+        )
     known = (1 if model in PROMPTS else 0) if frozen is None else frozen
     if known < 0:
         raise InputError(f"frozen {known}; expected 0 or more known experts")
-    analysis = Analysis(made, sizes, known, stratum)
+    # Numbers as the decimals or fractions that they are written as.
+    special = {name: sp.Rational(str(value)) for name, value in (stratum or {}).items()}
+    analysis = Analysis(made, sizes, known, special or None)
     within, across = _identities(analysis)
     rates = []
     for j, m in enumerate(sizes):
@@ -167,27 +188,30 @@ def rate_table(
             free = [p for p in params if p not in analysis.mixture.held]
             if not free:
                 continue
-            found = whole([analysis.exponent(j, p) for p in free])
-            rates.append(_row(made, group, j, m, found, (within if m > 1 else ()) + across, stratum or {}))
+            parts = {str(p): analysis.exponent(j, p) for p in free}
+            rates.append(_row(made, group, j, m, parts, (within if m > 1 else ()) + across, special))
     for group, params in made.groups.items():
         free = [p for p in params if p in made.shared and p not in made.pinned]
         if free:
-            found = whole([analysis.shared(p) for p in free])
-            rates.append(_row(made, group, None, None, found, across, stratum or {}))
+            parts = {str(p): analysis.shared(p) for p in free}
+            rates.append(_row(made, group, None, None, parts, across, special))
     rates += _orbits(made, analysis)
     certificates, names = _named(rates)
-    return RateTable(made.name, tuple(sizes), known, tuple(rates), certificates, names, _notes(analysis))
+    return RateTable(
+        made.name, tuple(sizes), known, tuple(rates), analysis.configuration, certificates, names, _notes(analysis)
+    )
 
 
 def _row(
-    made: Atom, group: str, cell: int | None, m: int | None, found: Exponent, used: tuple[str, ...],
+    made: Atom, group: str, cell: int | None, m: int | None, parts: dict[str, Exponent], used: tuple[str, ...],
     stratum: Mapping[str, Any],
 ) -> Rate:  # fmt: skip
-    known = published(made.spec["kind"], made.spec, group, m or 1, stratum)
-    if found.lower is not None and found.lower.method == "one expert":
+    rate = Rate(group, cell, m, parts, used, None, "")
+    if rate.exponent.lower is not None and rate.exponent.lower.method == "one expert":
         # A single expert has no gate to publish about.
-        known = None
-    return Rate(group, cell, m, found, used, known, agreement(found, known))
+        return rate
+    known = published(made.spec["kind"], made.spec, group, m or 1, stratum)
+    return replace(rate, published=known, agrees=agreement(rate.exponent, known))
 
 
 def _identities(analysis: Analysis) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -227,11 +251,11 @@ def _orbits(made: Atom, analysis: Analysis) -> list[Rate]:
         return []
     kernel = made.units[0].kernel
     certificate = {
-        "kind": "invisible", "how": "orbit", "mixture": analysis.mixture.to_json(), "sizes": analysis.sizes,
-        "cell": 0, "param": "W1, W2", "degree": kernel.homogeneity,
+        "kind": "invisible", "how": "orbit", **analysis.configuration, "cell": None,
+        "param": str(made.groups["W1"][0]), "degree": kernel.homogeneity,
     }  # fmt: skip
     exponent = Exponent(math.inf, "proved", None, Bound(math.inf, "orbit", certificate))
-    return [Rate("W1, W2 along their orbit", None, None, exponent, (), None, "")]
+    return [Rate("W1, W2 along their orbit", None, None, {str(made.groups["W1"][0]): exponent}, (), None, "")]
 
 
 def _named(rates: Sequence[Rate]) -> tuple[dict[str, Certificate], dict[int, str]]:
@@ -239,8 +263,8 @@ def _named(rates: Sequence[Rate]) -> tuple[dict[str, Certificate], dict[int, str
     certificates: dict[str, Certificate] = {}
     names: dict[int, str] = {}
     texts: dict[str, str] = {}
-    for rate in rates:
-        for bound in (rate.exponent.upper, rate.exponent.lower):
+    for part in (part for rate in rates for part in rate.parts.values()):
+        for bound in (part.upper, part.lower):
             if bound is None:
                 continue
             text = json.dumps(bound.certificate, sort_keys=True)
@@ -253,15 +277,26 @@ def _named(rates: Sequence[Rate]) -> tuple[dict[str, Certificate], dict[int, str
 
 
 def _notes(analysis: Analysis) -> tuple[str, ...]:
-    made, notes = analysis.atom, []
-    if not analysis.report.agree:
+    made, report, notes = analysis.atom, analysis.report, []
+    if not report.agree:
         notes.append(
-            f"FORMAL RANK {analysis.report.formal_rank} DIFFERS FROM NUMERIC RANK {analysis.report.numeric_rank}: "
-            "kernels are dependent at these parameters, nothing is derived."
+            f"FORMAL RANK {report.formal_rank} DIFFERS FROM NUMERIC RANK {report.numeric_rank}: functions that are "
+            "independent in general coincide at these parameters; no upper bound is derived."
+        )
+    elif analysis.lost:
+        notes.append(
+            "A first-order direction that is no gauge is invisible at these parameters: no upper bound is derived."
         )
     if made.gate_shift and not analysis.frozen:
         names = ", ".join(map(str, made.gate_shift))
         notes.append(f"{names}: up to one translation common to all cells.")
+    affine = not made.positive and not analysis.frozen and min(analysis.sizes) == 1
+    own_kind = analysis.frozen > 0 and made.spec["kind"] not in PROMPTS
+    if made.gate_shift and max(analysis.sizes) > 1 and (affine or own_kind):
+        notes.append(
+            "Local in the gates: numerator and denominator times 1 + c e^(delta x), delta the difference of two true "
+            "gates, is the same f with an atom more, whose gate is far from every true one."
+        )
     if made.pinned:
         fixed = ", ".join(f"{p} = {v}" for p, v in made.pinned.items())
         notes.append(f"W1, W2 otherwise: in the coordinates with {fixed}.")

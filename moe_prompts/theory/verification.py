@@ -7,8 +7,10 @@ Of the code that makes certificates only the definitions of atoms and mixtures a
 
 from __future__ import annotations
 
+import ast
 import json
 import math
+import operator
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
@@ -26,7 +28,10 @@ from moe_prompts.theory.mixture import Mixture
 
 Alpha = tuple[int, ...]
 Address = tuple[int | None, Alpha]
-Claims = dict[str, Fraction | float]
+#: (cell, or None for all; parameter) -> theta, an upper or a lower bound by the kind of certificate.
+Claims = dict[tuple[int | None, str], Fraction | float]
+UPPER = ("first-order", "definite", "s1-block", "homogeneous", "peeled")
+LOWER = ("one atom", "split", "gauss-hermite", "invisible")
 
 
 class Refuted(Exception):
@@ -50,17 +55,96 @@ def verify(certificate: Mapping[str, Any]) -> Verification:
     if not isinstance(certificate, Mapping) or certificate.get("kind") not in kinds:
         given = certificate.get("kind") if isinstance(certificate, Mapping) else type(certificate).__name__
         raise InputError(f"certificate of kind {given!r}; expected a dict with kind one of {', '.join(sorted(kinds))}")
+    return _checked(lambda: claims(certificate))
+
+
+def _checked(check: Callable[[], Any]) -> Verification:
     try:
-        claims(certificate)
+        check()
     except Refuted as fault:
         return Verification(False, str(fault))
-    except (KeyError, IndexError, TypeError, ValueError, InputError, ZeroDivisionError) as fault:
+    except Exception as fault:  # a certificate is untrusted input: whatever breaks on it is a fault of it
         return Verification(False, f"not a well-formed certificate: {type(fault).__name__}: {fault}")
     return Verification(True, "every statement holds")
 
 
+def verify_table(table: Mapping[str, Any]) -> Verification:
+    """Check a rate table as ``RateTable.to_json`` writes it, read back: every certificate, and that theta and status of
+    every row follow from the certificates that it names."""
+    return _checked(lambda: _check_table(table))
+
+
+def _check_table(table: Mapping[str, Any]) -> None:
+    configuration = table["configuration"]
+    mixture = Mixture.from_json(configuration["mixture"])
+    made = mixture.atom
+    found = {}
+    for name, certificate in table["certificates"].items():
+        require(certificate["kind"] in UPPER + LOWER, f"{name} bounds nothing")
+        require(configuration_of(certificate) == configuration["mixture"], f"{name} is about another configuration")
+        found[name] = (certificate["kind"] in UPPER, claims(certificate))
+    numeric = any(not unit.kernel.smooth for unit in made.units) and max(configuration["sizes"]) > 1
+    for row in table["rates"]:
+        cell = None if row["cell"] is None else int(row["cell"]) - 1
+        orbit = row["group"].endswith("along their orbit")
+        held = set() if cell is None else {*made.shared, *made.pinned}
+        group = {str(p) for p in made.groups.get(row["group"], ()) if p not in held and p not in made.pinned}
+        require(
+            orbit or (bool(group) and set(row["certificates"]) == group), f"row {row['group']} does not cover its group"
+        )
+        thetas = [_settled(cell, p, sides, found, numeric) for p, sides in row["certificates"].items()]
+        theta, status = _slowest(thetas)
+        require(
+            row["theta"] == theta and row["status"] == status,
+            f"row {row['group']}, cell {row['cell']}: {theta}, {status}",
+        )
+
+
+def configuration_of(certificate: Mapping[str, Any]) -> Any:
+    """The mixture that a bound is about."""
+    for name in ("rank", "minor"):
+        certificate = certificate.get(name, certificate)
+    return certificate["mixture"]
+
+
+def _settled(
+    cell: int | None,
+    param: str,
+    sides: Mapping[str, str | None],
+    found: Mapping[str, tuple[bool, Claims]],
+    numeric: bool,
+) -> tuple[float, str, bool]:
+    """(theta, status, whether a bound is known) of one parameter."""
+    bounds: dict[str, Fraction | float | None] = {}
+    for side, name in sides.items():
+        if name is None:
+            bounds[side] = None
+            continue
+        upper, claimed = found[name]
+        require(upper == (side == "upper") and (cell, param) in claimed, f"{name} is no {side} bound of {param}")
+        bounds[side] = claimed[cell, param]
+    low, high = bounds["lower"], bounds["upper"]
+    if low == math.inf:
+        return math.inf, "proved", True
+    if low is not None and low == high:
+        return float(low), "numeric" if numeric else "proved", True
+    trivial = sides["lower"] is None or sides["lower"].startswith(("split", "one atom"))
+    return float(low or 0), "undetermined" if trivial else "one-sided", not trivial
+
+
+def _slowest(parts: list[tuple[float, str, bool]]) -> tuple[str, str]:
+    """theta as text and status of a group, from its parameters."""
+    if any(theta == math.inf for theta, _, _ in parts):
+        return "infinite", "proved"
+    order = ["proved", "numeric", "one-sided", "undetermined"]
+    status = max((status for _, status, _ in parts), key=order.index)
+    if status == "undetermined":
+        return "", status
+    return str(Fraction(max(theta for theta, _, _ in parts))), status
+
+
 def claims(certificate: Mapping[str, Any]) -> Claims:
-    """Bounds on theta that the certificate proves, by parameter; raises ``Refuted``."""
+    """Bounds on theta that the certificate proves; raises ``Refuted``."""
     return checks()[certificate["kind"]](certificate)
 
 
@@ -217,12 +301,36 @@ def dependent(functions: Functions, terms: list[tuple[Address, sp.Rational]]) ->
     )
 
 
+def rational_function(text: str, names: Mapping[str, sp.Symbol]) -> sp.Expr:
+    """An expression of parameters and whole numbers with + - * / **; nothing in a certificate is ever evaluated."""
+
+    def build(node: ast.AST) -> sp.Expr:
+        if isinstance(node, ast.Constant) and isinstance(node.value, int):
+            return sp.Integer(node.value)
+        if isinstance(node, ast.Name) and node.id in names:
+            return names[node.id]
+        if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
+            return -build(node.operand)
+        if isinstance(node, ast.BinOp) and type(node.op) in OPERATIONS:
+            return OPERATIONS[type(node.op)](build(node.left), build(node.right))
+        raise Refuted(f"{text} is no rational function of the parameters")
+
+    return build(ast.parse(text, mode="eval").body)
+
+
+OPERATIONS: dict[type, Callable[[Any, Any], Any]] = {
+    ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv,
+    ast.Pow: operator.pow,
+}  # fmt: skip
+
+
 def _identity(certificate: Mapping[str, Any]) -> Claims:
     mixture = Mixture.from_json(certificate["mixture"])
     made, names = mixture.atom, named(mixture.atom)
-    terms = [(address(where), sp.sympify(text, locals=names)) for where, text in certificate["terms"]]
+    terms = [(address(where), rational_function(text, names)) for where, text in certificate["terms"]]
     require(any(value != 0 for _, value in terms), "the identity has no terms")
     require(len({where for where, _ in terms}) == len(terms), "a derivative is listed twice")
+    require({where for where, _ in terms} <= all_addresses(mixture), "a derivative is not of this mixture")
     if certificate["at"] is not None:
         theta = {names[name]: sp.Rational(value) for name, value in certificate["at"].items()}
         fixed = [(where, sp.Rational(value.xreplace(theta))) for where, value in terms]
@@ -249,6 +357,7 @@ def _minor(certificate: Mapping[str, Any]) -> tuple[Mixture, set[Address]]:
         len(set(columns)) == len(columns) and set(columns) <= all_addresses(mixture), "columns repeat or do not exist"
     )
     functions, numbers = Functions(mixture), Real(intervals=True, digits=int(certificate["digits"]))
+    require(all(0 <= component < functions.components for _, component in rows), "a component does not exist")
     wanted = sorted({component for _, component in rows})
     expressions = [functions.column(component, where) for component in wanted for where in columns]
     shared, reduced = sp.cse([*functions.factors.values(), *expressions], order="none")
@@ -301,6 +410,7 @@ def _rank(certificate: Mapping[str, Any]) -> tuple[Mixture, Null]:
     mixture, columns = _minor(certificate["minor"])
     null = [[(address(where), sp.Rational(value)) for where, value in vector] for vector in certificate["null"]]
     functions = Functions(mixture)
+    require({where for vector in null for where, _ in vector} <= all_addresses(mixture), "a column does not exist")
     for vector in null:
         require(dependent(functions, vector), f"not a dependence: {vector}")
     everything = sorted(all_addresses(mixture), key=repr)
@@ -342,7 +452,7 @@ def _seen_to_second(mixture: Mixture) -> list[tuple[int, int]]:
 
 
 def _shared(made: Atom) -> Claims:
-    return {str(p): Fraction(1) for p in made.shared if p not in made.pinned}
+    return {(None, str(p)): Fraction(1) for p in made.shared if p not in made.pinned}
 
 
 def _first_order(certificate: Mapping[str, Any]) -> Claims:
@@ -351,7 +461,11 @@ def _first_order(certificate: Mapping[str, Any]) -> Claims:
     mixture, null = _rank(certificate["rank"])
     _only_gauges(mixture, null, second_order(mixture, null, _seen_to_second(mixture)))
     made = mixture.atom
-    single = {str(p): Fraction(1) for p in made.params if p not in {*made.pinned, *made.shared}}
+    single: Claims = {
+        (j, str(p)): Fraction(1)
+        for j, cell in enumerate(mixture.cells) if cell.order == 1
+        for p in made.params if p not in {*made.pinned, *made.shared}
+    }  # fmt: skip
     return single | (_shared(made) if all(cell.order == 1 for cell in mixture.cells) else {})
 
 
@@ -385,7 +499,8 @@ def _definite(certificate: Mapping[str, Any]) -> Claims:
     minors = [matrix[:k, :k].det(method="bareiss") for k in range(1, size + 1)]
     require(all(minor > 0 for minor in minors), "Y is not positive definite")
     _only_gauges(mixture, null, parts)
-    return {str(mixture.atom.params[i]): Fraction(2) for _, i in places} | _shared(mixture.atom)
+    second: Claims = {(j, str(mixture.atom.params[i])): Fraction(2) for j, i in places}
+    return second | _shared(mixture.atom)
 
 
 def _hidden(certificate: Mapping[str, Any]) -> Claims:
@@ -398,8 +513,15 @@ def _hidden(certificate: Mapping[str, Any]) -> Claims:
     return {}
 
 
-def theta_of(given: Mapping[str, Any]) -> Fraction | float:
-    """The bound that a nested certificate proves for its parameter."""
-    found = claims(given["certificate"]).get(given["param"], math.inf)
-    require(str(found) == given["theta"], f"theta of {given['param']} is {found}, not {given['theta']}")
-    return found
+def theta_of(given: Mapping[str, Any], place: Mapping[str, Any]) -> Fraction:
+    """The upper bound that a nested certificate proves for its parameter, at the same place."""
+    nested, param = given["certificate"], given["param"]
+    require(nested["kind"] in UPPER, f"a certificate of kind {nested['kind']} is no upper bound")
+    require(
+        all(nested.get(name) == place[name] for name in ("mixture", "sizes", "cell")),
+        "a bound used is of another place",
+    )
+    found = claims(nested).get((place["cell"], param))
+    if found is None or str(found) != given["theta"]:
+        raise Refuted(f"theta of {param} is {found}, not {given['theta']}")
+    return Fraction(found)

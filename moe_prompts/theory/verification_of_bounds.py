@@ -12,7 +12,7 @@ import sympy as sp
 
 from moe_prompts.theory.atoms import Atom
 from moe_prompts.theory.mixture import Mixture
-from moe_prompts.theory.verification import Claims, _derivative, _parts, named, require, theta_of, vanishes
+from moe_prompts.theory.verification import Claims, Refuted, _derivative, _parts, named, require, theta_of, vanishes
 
 Polynomial = dict[tuple[int, ...], Fraction]
 
@@ -54,33 +54,59 @@ def _row(certificate: Mapping[str, Any]) -> Claims:
     return {}
 
 
-def _place(made: Atom, name: str) -> int:
+def _index(made: Atom, name: str) -> int:
     names = [str(p) for p in made.params]
     require(name in names, f"{name} is no parameter of {made.name}")
     return names.index(name)
 
 
+def _place(certificate: Mapping[str, Any], of: Mixture) -> int:
+    """m of the over-fitted cell that rows of ``of`` are applied to: the same atom, gates pinned by an exact cell or a
+    frozen expert, the same parameters zero."""
+    mixture, sizes, cell = _configuration(certificate)
+    made = mixture.atom
+    if mixture.alone or cell is None or sizes[cell] < 2:
+        raise Refuted("rows are applied to a cell of several atoms")
+    same = {key: value for key, value in of.atom.spec.items() if key != "normaliser"}
+    require(same == made.spec and of.atom.normaliser == (made.gate is not None and not made.positive), "another atom")
+    require(made.gate is None or bool(mixture.frozen) or min(sizes) == 1, "nothing pins the gates")
+    for p in made.params:
+        require((mixture.cells[cell].theta[p] == 0) == (of.cells[0].theta[p] == 0), f"{p} is zero in one place only")
+    return sizes[cell]
+
+
+def _configuration(certificate: Mapping[str, Any]) -> tuple[Mixture, list[int], int | None]:
+    """Mixture, atoms per cell and the cell in question; a cell of one atom is seen to first order, others to second."""
+    mixture, sizes, cell = Mixture.from_json(certificate["mixture"]), certificate["sizes"], certificate["cell"]
+    require(len(sizes) == len(mixture.cells), "sizes and cells differ in number")
+    require(all(isinstance(m, int) and m >= 1 for m in sizes), "sizes are no whole numbers of at least 1")
+    require([cell.order for cell in mixture.cells] == [1 if m == 1 else 2 for m in sizes], "sizes and orders differ")
+    require(cell is None or (isinstance(cell, int) and 0 <= cell < len(sizes)), "there is no such cell")
+    return mixture, sizes, cell
+
+
 def _s1_block(certificate: Mapping[str, Any]) -> Claims:
     """Rows n = 1, 2, .. in the powers of D_q are [t^n] exp(q t + kappa s t^2)."""
-    m, kappa = int(certificate["m"]), sp.Rational(certificate["kappa"])
-    require(m >= 2 and kappa != 0, "expected m >= 2 and kappa not 0")
+    kappa = sp.Rational(certificate["kappa"])
+    require(kappa != 0, "kappa is 0")
     t = sp.Symbol("t")
     for n, part in enumerate(certificate["rows"], start=1):
         mixture, polynomial = row(part)
         made = mixture.atom
-        q, s = (_place(made, certificate[name]) for name in ("q", "s"))
+        q, s = (_index(made, certificate[name]) for name in ("q", "s"))
         require(tuple(part["row"]) == tuple(n * (i == q) for i in range(len(made.params))), f"row {n} is another one")
         a, b = made.params[q], made.params[s]
         series = sp.expand(sp.Add(*((a * t + kappa * b * t**2) ** k / sp.factorial(k) for k in range(1, n + 1))))
         expected = sp.Poly(series.coeff(t, n), *made.params).terms()
         require(polynomial == {e: _fraction(c) for e, c in expected}, f"row {n} is not [t^{n}] exp(q t + kappa s t^2)")
     require(len(certificate["rows"]) >= 4, "expected the rows 1 to 4 at least")
-    return {certificate["q"]: Fraction(2 * m), certificate["s"]: Fraction(m)}
+    m, cell = _place(certificate, mixture), certificate["cell"]
+    return {(cell, certificate["q"]): Fraction(2 * m), (cell, certificate["s"]): Fraction(m)}
 
 
 def _homogeneous(certificate: Mapping[str, Any]) -> Claims:
     """The parts of least weight of all rows are the coefficients of D1^i D2^j in the generating function of S2."""
-    m, weights = int(certificate["m"]), {name: int(w) for name, w in certificate["weights"].items()}
+    weights = {name: int(w) for name, w in certificate["weights"].items()}
     order = int(certificate["rows"][0]["order"])
     seen = set()
     for part in certificate["rows"]:
@@ -90,17 +116,19 @@ def _homogeneous(certificate: Mapping[str, Any]) -> Claims:
         weight = {alpha: sum(e * g for e, g in zip(alpha, grades, strict=True)) for alpha in polynomial}
         leading = {alpha: c for alpha, c in polynomial.items() if weight[alpha] == min(weight.values())}
         generators = [i for i, g in enumerate(grades) if g == 1]
-        require(
-            len(generators) == 2 and made.spec["kind"] == certificate["family"], "expected a family with two generators"
-        )
+        require(len(generators) == 2 and made.spec["kind"] in FAMILIES, "expected a family with two generators")
         place = tuple(part["row"][i] for i in generators)
         require(leading == _s2_row(mixture, place), f"the leading part of row {place} is not that of S2")
         seen.add(place)
     require(
         seen == {(i, j) for i in range(order + 1) for j in range(order + 1) if 1 <= i + j <= order}, "rows are missing"
     )
-    require(m >= 2, "expected m >= 2")
-    return {name: Fraction(2 * m, w) for name, w in weights.items()}
+    m, cell = _place(certificate, mixture), certificate["cell"]
+    return {(cell, name): Fraction(2 * m, w) for name, w in weights.items()}
+
+
+#: Families whose S2 has only the solution 0 at order 2m (``solvability``).
+FAMILIES = ("softmax-gaussian", "gaussian-gated")
 
 
 def _s2_row(mixture: Mixture, place: tuple[int, ...]) -> Polynomial:
@@ -122,42 +150,49 @@ def _peeled(certificate: Mapping[str, Any]) -> Claims:
     """An even pure power, and every other monomial absorbed by Hoelder's inequality with the bounds given."""
     mixture, polynomial = row(certificate["row"])
     made, power = mixture.atom, int(certificate["power"])
-    place = _place(made, certificate["param"])
-    inverse = {_place(made, given["param"]): 1 / Fraction(theta_of(given)) for given in certificate["given"]}
+    place = _index(made, certificate["param"])
+    inverse = {_index(made, given["param"]): 1 / theta_of(given, certificate) for given in certificate["given"]}
     pure = tuple(power * (i == place) for i in range(len(made.params)))
     require(power >= 2 and power % 2 == 0 and pure in polynomial, "the row has no such pure even power")
     for alpha in polynomial:
         total = sum(Fraction(e, power) if i == place else e * inverse.get(i, Fraction(0)) for i, e in enumerate(alpha))
         require(alpha == pure or total >= 1, f"the monomial {alpha} is not absorbed")
-    return {certificate["param"]: Fraction(power)}
+    _place(certificate, mixture)
+    return {(certificate["cell"], certificate["param"]): Fraction(power)}
 
 
 # Curves ---------------------------------------------------------------------------------------------------------------
 
 
 def _one_atom(certificate: Mapping[str, Any]) -> Claims:
-    """f is smooth in its parameters: there is such a parameter."""
-    _place(Mixture.from_json(certificate["mixture"]).atom, certificate["param"])
-    return {}
+    """f is smooth in its parameters, of which this is one: of a cell of one atom, or shared by all."""
+    mixture, sizes, cell = _configuration(certificate)
+    made, name = mixture.atom, certificate["param"]
+    p = made.params[_index(made, name)]
+    require(p not in made.pinned, f"{name} is pinned")
+    require((p in made.shared) == (cell is None), f"{name} does not belong there")
+    require(cell is None or sizes[cell] == 1, "the cell has several atoms")
+    return {(cell, name): Fraction(1)}
 
 
 def _split(certificate: Mapping[str, Any]) -> Claims:
     """Two atoms in the cell, and a direction through the parameter along which the atom is smooth."""
-    made = Mixture.from_json(certificate["mixture"]).atom
-    name = certificate["param"]
-    place = _place(made, name)
-    require(certificate["sizes"][certificate["cell"]] >= 2, "a split needs two atoms in its cell")
-    smooth = all(unit.kernel.smooth for unit in made.units)
+    mixture, sizes, cell = _configuration(certificate)
+    made, name = mixture.atom, certificate["param"]
+    p = made.params[_index(made, name)]
+    if cell is None or sizes[cell] < 2:
+        raise Refuted("a split needs two atoms in its cell")
+    require(p not in {*made.shared, *made.pinned}, f"{name} is a parameter of all atoms")
     if certificate["along"] == "itself":
-        require(smooth, "the activation has a kink that the split moves")
-        return {}
-    unit = next(unit for unit in made.units if made.params[place] in unit.argument.free_symbols)
+        require(all(unit.kernel.smooth for unit in made.units), "the activation has a kink that the split moves")
+        return {(cell, name): Fraction(2)}
+    unit = next(unit for unit in made.units if p in unit.argument.free_symbols)
     scale = sp.Symbol("r", positive=True)
-    weights = [p for p in made.params if p in unit.argument.free_symbols]
-    scaled = unit.argument.xreplace({p: scale * p for p in weights})
+    scaled = unit.argument.xreplace({q: scale * q for q in made.params if q in unit.argument.free_symbols})
     require(sp.expand(scaled - scale * unit.argument) == 0, "scaling the unit does not scale its argument")
     require(unit.kernel.homogeneity is not None, "the activation is not homogeneous: scaling moves its kink")
-    return {}
+    require(mixture.cells[cell].theta[p] != 0, f"{name} is 0 and does not move with the scale")
+    return {(cell, name): Fraction(2)}
 
 
 def _witness(certificate: Mapping[str, Any]) -> Claims:
@@ -215,20 +250,23 @@ def _power_sums(polynomial: sp.Poly, m: int) -> list[sp.Rational]:
 def _gauss_hermite(certificate: Mapping[str, Any]) -> Claims:
     """Atoms moved along eps q1, eps^2 q2 multiply the transform of the true atom by exp(q1 tau + q2 tau^2)."""
     _witness(certificate["witness"])
-    m, family, name = int(certificate["m"]), certificate["family"], certificate["param"]
-    sizes = certificate["sizes"]
-    require(int(certificate["witness"]["m"]) == m, "the witness is for another number of atoms")
-    require(m == (min(sizes) if certificate["all cells"] else sizes[certificate["cell"]]), "the cell has not m atoms")
-    eps, q1, lam = sp.symbols("eps q1 lam")
-    q2 = sp.Rational(-1, 2)
+    mixture, sizes, cell = _configuration(certificate)
+    made, m, name, weight = mixture.atom, int(certificate["m"]), certificate["param"], int(certificate["weight"])
+    if cell is None or int(certificate["witness"]["m"]) != m:
+        raise Refuted("the witness is for another number of atoms, or for no cell")
     require(certificate["witness"]["q2"] == ["-1/2"], "expected q2 = -1/2 at all nodes")
-    moved = _tilted_curve(eps, q1, lam) if certificate["all cells"] else _curve(family, eps, q1, q2)
+    eps, q1, lam = sp.symbols("eps q1 lam")
+    if certificate["all cells"]:
+        require(made.spec["kind"] == "softmax-gaussian" and not mixture.frozen, "no curve that moves all cells alike")
+        require(2 <= m <= min(sizes), "a cell has fewer atoms")
+        moved = _tilted_curve(eps, q1, lam)
+    else:
+        require(2 <= m <= sizes[cell], "the cell has fewer atoms")
+        moved = _curve(made.spec["kind"], eps, q1, sp.Rational(-1, 2))
     require(name in moved, f"{name} does not move along the curve")
-    low = sp.series(moved[name], eps, 0, int(certificate["weight"]) + 1).removeO()
-    weight = int(certificate["weight"])
-    require(all(sp.expand(low).coeff(eps, k) == 0 for k in range(weight)), f"{name} moves faster")
-    require(sp.expand(low).coeff(eps, weight) != 0, f"{name} moves slower than eps^{weight}")
-    return {}
+    low = sp.expand(sp.series(moved[name], eps, 0, weight + 1).removeO())
+    require(all(low.coeff(eps, k) == 0 for k in range(weight)) and low.coeff(eps, weight) != 0, "another order in eps")
+    return {(cell, name): Fraction(2 * m, weight)}
 
 
 def _curve(family: str, eps: sp.Symbol, q1: sp.Symbol, q2: sp.Rational) -> dict[str, sp.Expr]:
@@ -279,13 +317,13 @@ def _tilted_curve(eps: sp.Symbol, q1: sp.Symbol, lam: sp.Symbol) -> dict[str, sp
 
 def _invisible(certificate: Mapping[str, Any]) -> Claims:
     """A curve of parameters with the same f."""
-    mixture = Mixture.from_json(certificate["mixture"])
-    made, how = mixture.atom, certificate["how"]
+    mixture, _, cell = _configuration(certificate)
+    made, how, name = mixture.atom, certificate["how"], certificate["param"]
     ways = {"affine": _affine, "cosh": _cosh, "alone": _alone, "orbit": _orbit}
     require(how in ways, f"no such way to be invisible: {how}")
-    require(len(certificate["sizes"]) == len(mixture.cells), "sizes and cells differ in number")
+    require((cell is None) == (how == "orbit"), "an orbit moves all cells, everything else one")
     ways[how](made, mixture, certificate)
-    return {}
+    return {(cell, name): math.inf}
 
 
 def _explicit(made: Atom, place: Mapping[sp.Symbol, sp.Expr]) -> list[tuple[sp.Expr, sp.Expr]]:
@@ -342,6 +380,7 @@ def _orbit(made: Atom, mixture: Mixture, certificate: Mapping[str, Any]) -> None
     r, degree = sp.Symbol("r", positive=True), int(certificate["degree"])
     unit = made.units[0]
     w = [p for p in made.params if p in unit.argument.free_symbols]
+    require(certificate["param"] in map(str, w), "the parameter is no weight of the first unit")
     sigma = unit.kernel.value.xreplace(dict(zip(unit.kernel.symbols, unit.kernel.functions, strict=True)))
     t = sp.Symbol("t")
     scaled = sigma.xreplace({t: r * t}).replace(
