@@ -275,7 +275,7 @@ class Analysis:
         rows, m = self.rows, self.sizes[cell]
         if rows is None:
             return {}
-        place = {**self.configuration, "cell": cell}
+        place = {**self.configuration, "cell": cell, "first order": self.first_order_certificate}
         found: dict[sp.Symbol, list[Bound]] = {p: [] for p in self.atom.params}
         for p, bound in (*_s1_blocks(rows, m, place), *_homogeneous(rows, m, place)):
             found[p].append(bound)
@@ -367,7 +367,7 @@ def _homogeneous(rows: Rows, m: int, place: Mapping[str, Any]) -> list[tuple[sp.
     certificate = {
         "kind": "homogeneous", **place, "weights": {str(p): w for p, w in rows.weights.items()},
         "rows": [rows.functional(kappa) for kappa in rows.reductions],
-        "theorem": f"S2 with all parameters 0 only, at order {rbar(m)}",
+        "theorem": f"rbar({m}) = {rbar(m)}",
     }  # fmt: skip
     return [(p, Bound(Fraction(rbar(m), rows.weights[p]), "homogeneous", certificate)) for p in rows.params]
 

@@ -18,6 +18,7 @@ from typing import Any
 
 from moe_prompts.losses.voronoi import rbar
 from moe_prompts.theory.table import RateTable, rate_table
+from moe_prompts.theory.verification import ORBIT
 
 SCHEMA = {
     "model, truth_kind, kind": "prompt kind of the truth and of the estimator: 'fixed', 'adaptive', for attention also "
@@ -77,7 +78,7 @@ def _slowest(table: RateTable, power_of: Any) -> Fraction | None:
     slowest = Fraction(0)
     for rate in table.rates:
         theta = rate.exponent.theta
-        if rate.group.endswith("along their orbit"):
+        if rate.group == ORBIT:
             continue
         if theta is None or theta == math.inf or rate.exponent.status not in ("proved", "numeric"):
             return None

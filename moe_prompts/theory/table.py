@@ -24,6 +24,7 @@ from moe_prompts.theory.dependences import Identity, dependences
 from moe_prompts.theory.exponents import Analysis, Bound, Certificate, Exponent, whole
 from moe_prompts.theory.mixture import Column
 from moe_prompts.theory.published import Published, agreement, published
+from moe_prompts.theory.verification import ORBIT
 
 MOST_CELLS, LARGEST_CELL = 6, 8
 
@@ -255,7 +256,7 @@ def _orbits(made: Atom, analysis: Analysis) -> list[Rate]:
         "param": str(made.groups["W1"][0]), "degree": kernel.homogeneity,
     }  # fmt: skip
     exponent = Exponent(math.inf, "proved", None, Bound(math.inf, "orbit", certificate))
-    return [Rate("W1, W2 along their orbit", None, None, {str(made.groups["W1"][0]): exponent}, (), None, "")]
+    return [Rate(ORBIT, None, None, {str(made.groups["W1"][0]): exponent}, (), None, "")]
 
 
 def _named(rates: Sequence[Rate]) -> tuple[dict[str, Certificate], dict[int, str]]:

@@ -75,18 +75,26 @@ def verify_table(table: Mapping[str, Any]) -> Verification:
 
 
 def _check_table(table: Mapping[str, Any]) -> None:
-    configuration = table["configuration"]
+    configuration, sizes = table["configuration"], table["configuration"]["sizes"]
     mixture = Mixture.from_json(configuration["mixture"])
     made = mixture.atom
+    check_sizes(mixture, sizes)
     found = {}
     for name, certificate in table["certificates"].items():
         require(certificate["kind"] in UPPER + LOWER, f"{name} bounds nothing")
         require(configuration_of(certificate) == configuration["mixture"], f"{name} is about another configuration")
+        require(certificate.get("sizes", sizes) == sizes, f"{name} is about other sizes")
         found[name] = (certificate["kind"] in UPPER, claims(certificate))
     numeric = any(not unit.kernel.smooth for unit in made.units) and max(configuration["sizes"]) > 1
     for row in table["rates"]:
         cell = None if row["cell"] is None else int(row["cell"]) - 1
-        orbit = row["group"].endswith("along their orbit")
+        orbit = row["group"] == ORBIT
+        require(row["m"] == (None if cell is None else sizes[cell]), f"row {row['group']}: the cell has another size")
+        if orbit:
+            names = [name for sides in row["certificates"].values() for name in sides.values() if name is not None]
+            require(
+                bool(names) and all(table["certificates"][name].get("how") == "orbit" for name in names), "no orbit"
+            )
         held = set() if cell is None else {*made.shared, *made.pinned}
         group = {str(p) for p in made.groups.get(row["group"], ()) if p not in held and p not in made.pinned}
         require(
@@ -94,17 +102,35 @@ def _check_table(table: Mapping[str, Any]) -> None:
         )
         thetas = [_settled(cell, p, sides, found, numeric) for p, sides in row["certificates"].items()]
         theta, status = _slowest(thetas)
+        require(row["slope"] == slope_of(theta), f"row {row['group']}, cell {row['cell']}: slope {slope_of(theta)}")
         require(
             row["theta"] == theta and row["status"] == status,
             f"row {row['group']}, cell {row['cell']}: {theta}, {status}",
         )
 
 
+#: The group of what a continuous symmetry moves.
+ORBIT = "W1, W2 along their orbit"
+
+
+def slope_of(theta: str) -> str | None:
+    """-1 / (2 theta) as text, 0 where there is no rate."""
+    return None if theta == "" else "0" if theta == "infinite" else str(-1 / (2 * Fraction(theta)))
+
+
 def configuration_of(certificate: Mapping[str, Any]) -> Any:
     """The mixture that a bound is about."""
-    for name in ("rank", "minor"):
-        certificate = certificate.get(name, certificate)
+    if certificate["kind"] in ("first-order", "definite"):
+        return certificate["rank"]["minor"]["mixture"]
     return certificate["mixture"]
+
+
+def check_sizes(mixture: Mixture, sizes: Any) -> None:
+    """Fitted atoms per cell: a cell of one atom is seen to first order, others to second."""
+    require(not mixture.alone, "an atom by itself is no configuration")
+    require(len(sizes) == len(mixture.cells), "sizes and cells differ in number")
+    require(all(isinstance(m, int) and m >= 1 for m in sizes), "sizes are no whole numbers of at least 1")
+    require([cell.order for cell in mixture.cells] == [1 if m == 1 else 2 for m in sizes], "sizes and orders differ")
 
 
 def _settled(
@@ -333,6 +359,7 @@ def _identity(certificate: Mapping[str, Any]) -> Claims:
     require({where for where, _ in terms} <= all_addresses(mixture), "a derivative is not of this mixture")
     if certificate["at"] is not None:
         theta = {names[name]: sp.Rational(value) for name, value in certificate["at"].items()}
+        require(theta == dict(mixture.cells[0].theta), "the parameters are not those of the mixture")
         fixed = [(where, sp.Rational(value.xreplace(theta))) for where, value in terms]
         require(dependent(Functions(mixture), fixed), "the sum of derivatives is not zero at the given parameters")
         return {}
@@ -369,11 +396,14 @@ def _minor(certificate: Mapping[str, Any]) -> tuple[Mixture, set[Address]]:
             cache[point] = _values(mixture, point, functions, shared, exponents, values, numbers)
         start = wanted.index(component) * len(columns)
         matrix.append(cache[point][start : start + len(columns)])
+    smallest = math.inf
     for k, pivot in enumerate(matrix):
         require(0 not in pivot[k], f"interval pivot {k + 1} of {len(matrix)} contains zero")
+        smallest = min(smallest, float(abs(pivot[k]).a))
         for below in matrix[k + 1 :]:
             ratio = below[k] / pivot[k]
             below[k + 1 :] = [b - ratio * a for a, b in zip(pivot[k + 1 :], below[k + 1 :], strict=True)]
+    require(math.isclose(float(certificate["smallest_pivot"]), smallest, rel_tol=1e-3), "the smallest pivot is another")
     return mixture, set(columns)
 
 
@@ -407,6 +437,13 @@ Null = list[list[tuple[Address, sp.Rational]]]
 
 def _rank(certificate: Mapping[str, Any]) -> tuple[Mixture, Null]:
     """The minor and the dependences account for every column."""
+    return _rank_of(json.dumps(certificate))
+
+
+@lru_cache(maxsize=64)
+def _rank_of(text: str) -> tuple[Mixture, Null]:
+    """One rank serves many bounds."""
+    certificate = json.loads(text)
     mixture, columns = _minor(certificate["minor"])
     null = [[(address(where), sp.Rational(value)) for where, value in vector] for vector in certificate["null"]]
     functions = Functions(mixture)
@@ -459,6 +496,7 @@ def _first_order(certificate: Mapping[str, Any]) -> Claims:
     """Nothing but gauges is invisible to first order: theta = 1 in cells of one atom, and of shared parameters if all
     cells are such."""
     mixture, null = _rank(certificate["rank"])
+    require(not mixture.alone, "an atom by itself is no configuration")
     _only_gauges(mixture, null, second_order(mixture, null, _seen_to_second(mixture)))
     made = mixture.atom
     single: Claims = {
@@ -516,7 +554,9 @@ def _hidden(certificate: Mapping[str, Any]) -> Claims:
 def theta_of(given: Mapping[str, Any], place: Mapping[str, Any]) -> Fraction:
     """The upper bound that a nested certificate proves for its parameter, at the same place."""
     nested, param = given["certificate"], given["param"]
-    require(nested["kind"] in UPPER, f"a certificate of kind {nested['kind']} is no upper bound")
+    require(
+        nested["kind"] in ("s1-block", "homogeneous", "peeled"), f"a bound of kind {nested['kind']} is no row bound"
+    )
     require(
         all(nested.get(name) == place[name] for name in ("mixture", "sizes", "cell")),
         "a bound used is of another place",

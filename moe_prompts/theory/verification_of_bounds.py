@@ -12,7 +12,19 @@ import sympy as sp
 
 from moe_prompts.theory.atoms import Atom
 from moe_prompts.theory.mixture import Mixture
-from moe_prompts.theory.verification import Claims, Refuted, _derivative, _parts, named, require, theta_of, vanishes
+from moe_prompts.theory.verification import (
+    Claims,
+    Refuted,
+    _derivative,
+    _parts,
+    check_sizes,
+    claims,
+    configuration_of,
+    named,
+    require,
+    theta_of,
+    vanishes,
+)  # fmt: skip
 
 Polynomial = dict[tuple[int, ...], Fraction]
 
@@ -61,8 +73,8 @@ def _index(made: Atom, name: str) -> int:
 
 
 def _place(certificate: Mapping[str, Any], of: Mixture) -> int:
-    """m of the over-fitted cell that rows of ``of`` are applied to: the same atom, gates pinned by an exact cell or a
-    frozen expert, the same parameters zero."""
+    """m of the over-fitted cell that rows of ``of`` are applied to: the same atom, only gauges invisible to first order,
+    gates pinned by an exact cell or a frozen expert, the same parameters zero, rows to order 4 at least."""
     mixture, sizes, cell = _configuration(certificate)
     made = mixture.atom
     if mixture.alone or cell is None or sizes[cell] < 2:
@@ -70,6 +82,16 @@ def _place(certificate: Mapping[str, Any], of: Mixture) -> int:
     same = {key: value for key, value in of.atom.spec.items() if key != "normaliser"}
     require(same == made.spec and of.atom.normaliser == (made.gate is not None and not made.positive), "another atom")
     require(made.gate is None or bool(mixture.frozen) or min(sizes) == 1, "nothing pins the gates")
+    require(of.cells[0].order >= 4, "rows to order 4 are needed")
+    require(
+        configuration_of(certificate["first order"]) == certificate["mixture"], "first order of another configuration"
+    )
+    claims(certificate["first order"])
+    require(
+        certificate.get("theorem", f"rbar({sizes[cell]}) = {2 * sizes[cell]}")
+        == f"rbar({sizes[cell]}) = {2 * sizes[cell]}",
+        "another theorem",
+    )
     for p in made.params:
         require((mixture.cells[cell].theta[p] == 0) == (of.cells[0].theta[p] == 0), f"{p} is zero in one place only")
     return sizes[cell]
@@ -78,9 +100,7 @@ def _place(certificate: Mapping[str, Any], of: Mixture) -> int:
 def _configuration(certificate: Mapping[str, Any]) -> tuple[Mixture, list[int], int | None]:
     """Mixture, atoms per cell and the cell in question; a cell of one atom is seen to first order, others to second."""
     mixture, sizes, cell = Mixture.from_json(certificate["mixture"]), certificate["sizes"], certificate["cell"]
-    require(len(sizes) == len(mixture.cells), "sizes and cells differ in number")
-    require(all(isinstance(m, int) and m >= 1 for m in sizes), "sizes are no whole numbers of at least 1")
-    require([cell.order for cell in mixture.cells] == [1 if m == 1 else 2 for m in sizes], "sizes and orders differ")
+    check_sizes(mixture, sizes)
     require(cell is None or (isinstance(cell, int) and 0 <= cell < len(sizes)), "there is no such cell")
     return mixture, sizes, cell
 
@@ -186,6 +206,9 @@ def _split(certificate: Mapping[str, Any]) -> Claims:
     if certificate["along"] == "itself":
         require(all(unit.kernel.smooth for unit in made.units), "the activation has a kink that the split moves")
         return {(cell, name): Fraction(2)}
+    require(
+        certificate["along"] == "scale of its unit", "a split is along the parameter itself or the scale of its unit"
+    )
     unit = next(unit for unit in made.units if p in unit.argument.free_symbols)
     scale = sp.Symbol("r", positive=True)
     scaled = unit.argument.xreplace({q: scale * q for q in made.params if q in unit.argument.free_symbols})
