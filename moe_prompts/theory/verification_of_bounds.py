@@ -73,8 +73,8 @@ def _index(made: Atom, name: str) -> int:
 
 
 def _place(certificate: Mapping[str, Any], of: Mixture) -> int:
-    """m of the over-fitted cell that rows of ``of`` are applied to: the same atom, only gauges invisible to first order,
-    gates pinned by an exact cell or a frozen expert, the same parameters zero, rows to order 4 at least."""
+    """m of the over-fitted cell that rows of ``of``, to order 4 at least, are applied to: the same atom, only gauges
+    invisible to first order, gates pinned by an exact cell or a frozen expert, the same parameters zero."""
     mixture, sizes, cell = _configuration(certificate)
     made = mixture.atom
     if mixture.alone or cell is None or sizes[cell] < 2:
@@ -83,15 +83,10 @@ def _place(certificate: Mapping[str, Any], of: Mixture) -> int:
     require(same == made.spec and of.atom.normaliser == (made.gate is not None and not made.positive), "another atom")
     require(made.gate is None or bool(mixture.frozen) or min(sizes) == 1, "nothing pins the gates")
     require(of.cells[0].order >= 4, "rows to order 4 are needed")
-    require(
-        configuration_of(certificate["first order"]) == certificate["mixture"], "first order of another configuration"
-    )
-    claims(certificate["first order"])
-    require(
-        certificate.get("theorem", f"rbar({sizes[cell]}) = {2 * sizes[cell]}")
-        == f"rbar({sizes[cell]}) = {2 * sizes[cell]}",
-        "another theorem",
-    )
+    first, theorem = certificate["first order"], f"rbar({sizes[cell]}) = {2 * sizes[cell]}"
+    require(configuration_of(first) == certificate["mixture"], "the first order is of another configuration")
+    claims(first)
+    require(certificate.get("theorem", theorem) == theorem, "the theorem is another one")
     for p in made.params:
         require((mixture.cells[cell].theta[p] == 0) == (of.cells[0].theta[p] == 0), f"{p} is zero in one place only")
     return sizes[cell]
