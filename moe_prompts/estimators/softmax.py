@@ -67,7 +67,8 @@ class SoftmaxLikelihood:
         x, y = self.sample
         self.shift_x, self.scale_x = x.mean(axis=0), x.std(axis=0)
         self.shift_y, self.scale_y = float(y.mean()), float(y.std())
-        flat = np.append(self.scale_x, self.scale_y) == 0
+        size = np.append(np.abs(x).max(axis=0), np.abs(y).max())
+        flat = np.append(self.scale_x, self.scale_y) <= 1e-12 * size
         if flat.any():
             raise InputError(f"column {int(flat.argmax())} of (x, y) is constant; drop it or draw other data")
         z = (x - self.shift_x) / self.scale_x
@@ -243,11 +244,18 @@ class SoftmaxLikelihood:
     # The gate's own certificate ---------------------------------------------------------------------------------------
 
     def logit_step(self, theta: np.ndarray) -> float:
-        """Largest change of a logit difference per point: its range over the data, divided by n - 1."""
+        """Largest change of the difference of two logits between neighbouring points: on average over the data, or from
+        the last point below 0 to the first one above, where one atom takes over from the other."""
         gate, _, _ = self.parts(theta)
-        logits = gate @ self.X
-        steps = [np.ptp(logits[i] - logits[j]) for i in range(self.family.k) for j in range(i)]
-        return float(max(steps, default=0.0)) / max(self.total - 1, 1)
+        logits, steps = gate @ self.X, [0.0]
+        for i in range(self.family.k):
+            for j in range(i):
+                difference = logits[i] - logits[j]
+                steps.append(float(np.ptp(difference)) / max(self.total - 1, 1))
+                below, above = difference[difference < 0], difference[difference >= 0]
+                if len(below) and len(above):
+                    steps.append(float(above.min() - below.max()))
+        return max(steps)
 
 
 def _softmax(logits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

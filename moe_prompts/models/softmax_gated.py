@@ -115,13 +115,17 @@ class SoftmaxGatedMoE:
     def log_density(self, sample: Sample) -> np.ndarray:
         """log p(y_i | x_i) (n,)."""
         x, y = sample
+        if x.shape[1] != self.d or y.shape[1] != 1:
+            raise InputError(f"sample has {x.shape[1]} inputs and {y.shape[1]} outputs; expected {self.d} and 1")
         logits = self.gate_logits(x)
         log_normal = -0.5 * (LOG_2PI + np.log(self.noise_vars) + (y - self.expert_means(x)) ** 2 / self.noise_vars)
         return logsumexp(logits + log_normal, axis=1) - logsumexp(logits, axis=1)
 
     def respond(self, x: np.ndarray, rng: np.random.Generator) -> Sample:
         """One y for each row of x (n, d)."""
-        x = np.asarray(x, dtype=float).reshape(-1, self.d)
+        x = np.asarray(x, dtype=float)
+        if x.ndim != 2 or x.shape[1] != self.d:
+            raise InputError(f"respond: x has shape {x.shape}; expected (n, {self.d})")
         # Gumbel: the largest of logit + noise is a draw from the softmax.
         atom = (self.gate_logits(x) + rng.gumbel(size=(len(x), self.k))).argmax(axis=1)
         mean = self.expert_means(x)[np.arange(len(x)), atom]
