@@ -103,7 +103,8 @@ def _errors_at(
     relative = np.exp(fitted.gate_intercepts - shift)
     in_cells = np.bincount(labels, weights=relative, minlength=truth.k)
     if intercept is None:
-        # D is convex and piecewise linear in e^{t0}: its minimum is at a kink (or at mass 0, which is no mixture).
+        # D is convex and piecewise linear in e^{t0}, a kink where a cell has its true mass; the best kink is taken:
+        # were the scale free to vanish, the loss of a runaway fit would be bounded by the true masses.
         cost = relative @ _weighed(distances, sizes[labels], variant)
         kinks = truth.masses[in_cells > 0] / in_cells[in_cells > 0]
         values = [np.abs(scale * in_cells - truth.masses).sum() + scale * cost for scale in kinks]

@@ -125,7 +125,7 @@ class SoftmaxGatedMoE:
         """One y for each row of x (n, d)."""
         x = np.asarray(x, dtype=float)
         if x.ndim != 2 or x.shape[1] != self.d:
-            raise InputError(f"respond: x has shape {x.shape}; expected (n, {self.d})")
+            raise InputError(f"respond: x has shape {x.shape}; expected (n, {self.d}) inputs")
         # Gumbel: the largest of logit + noise is a draw from the softmax.
         atom = (self.gate_logits(x) + rng.gumbel(size=(len(x), self.k))).argmax(axis=1)
         mean = self.expert_means(x)[np.arange(len(x)), atom]

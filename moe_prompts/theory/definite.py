@@ -20,6 +20,8 @@ from scipy.optimize import minimize
 
 #: Candidates for Y are rounded to multiples of this; definiteness is open, so that rounding keeps it.
 GRID = 1 << 20
+#: Coefficients of Y where its numerical search ends.
+BOX = 1e3
 
 
 @dataclass(frozen=True)
@@ -99,13 +101,15 @@ def _separator(space: tuple[sp.Matrix, ...], size: int) -> sp.Matrix | None:
         return None
 
     def soft_maximum(coefficients: np.ndarray) -> tuple[float, np.ndarray]:
-        """log tr exp(-Y) and its gradient, for Y / tr Y, at a sharpness that grows with |coefficients|."""
+        """log tr exp(-Y), about minus the least eigenvalue of Y, and its gradient."""
         values, vectors = np.linalg.eigh(np.tensordot(coefficients, directions, axes=1))
         shifted = np.exp(values.min() - values)
         density = (vectors * (shifted / shifted.sum())) @ vectors.T
         return np.log(shifted.sum()) - values.min(), -np.tensordot(directions, density, axes=2)
 
-    found = minimize(soft_maximum, np.zeros(len(directions)), jac=True, method="BFGS", options={"maxiter": 200})
+    # In a box, since every multiple of a separator separates.
+    box = [(-BOX, BOX)] * len(directions)
+    found = minimize(soft_maximum, np.zeros(len(directions)), jac=True, method="L-BFGS-B", bounds=box)
     numeric = np.tensordot(found.x, directions, axes=1)
     top = np.abs(numeric).max() or 1.0
     rounded = sp.Matrix(size, size, lambda i, j: sp.Rational(round(float(numeric[i, j] / top) * GRID), GRID))

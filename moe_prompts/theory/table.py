@@ -163,6 +163,8 @@ def rate_table(
     of the truth held at given values, such as {"c": 0}; the others are generic.
     """
     made = atom(model, d=d, hidden=hidden, rank=rank)
+    if isinstance(cells, (str, int)):
+        raise InputError(f"cells {cells!r}; expected a list of fitted atoms per true atom, such as [1, 2]")
     sizes = list(cells)
     if not sizes:
         raise InputError("cells is empty; expected the number of fitted atoms of each true atom, such as 1,2")
@@ -177,7 +179,7 @@ def rate_table(
             "answer is generic; expected d >= 2 or hidden = 1"
         )
     known = (1 if model in PROMPTS else 0) if frozen is None else frozen
-    if known < 0:
+    if isinstance(known, bool) or not isinstance(known, int) or known < 0:
         raise InputError(f"frozen {known}; expected 0 or more known experts")
     # Numbers as the decimals or fractions that they are written as.
     special = {name: sp.Rational(str(value)) for name, value in (stratum or {}).items()}

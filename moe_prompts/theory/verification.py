@@ -69,8 +69,8 @@ def _checked(check: Callable[[], Any]) -> Verification:
 
 
 def verify_table(table: Mapping[str, Any]) -> Verification:
-    """Check a rate table as ``RateTable.to_json`` writes it, read back: every certificate, and that theta and status of
-    every row follow from the certificates that it names."""
+    """Check a rate table as ``RateTable.to_json`` writes it, read back: every certificate, that no row is missing, and
+    that theta, slope and status of every row follow from the certificates that it names. Other entries are text."""
     return _checked(lambda: _check_table(table))
 
 
@@ -107,6 +107,11 @@ def _check_table(table: Mapping[str, Any]) -> None:
             row["theta"] == theta and row["status"] == status,
             f"row {row['group']}, cell {row['cell']}: {theta}, {status}",
         )
+    listed, common = {(row["group"], row["cell"]) for row in table["rates"]}, {*made.shared, *made.pinned}
+    for name, params in made.groups.items():
+        cells = [j + 1 for j in range(len(sizes))] if set(params) - common else []
+        every = [None] if set(params) & set(made.shared) - set(made.pinned) else []
+        require(all((name, cell) in listed for cell in (*cells, *every)), f"rows of {name} are missing")
 
 
 #: The group of what a continuous symmetry moves.
@@ -338,6 +343,9 @@ def rational_function(text: str, names: Mapping[str, sp.Symbol]) -> sp.Expr:
         if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
             return -build(node.operand)
         if isinstance(node, ast.BinOp) and type(node.op) in OPERATIONS:
+            power = isinstance(node.op, ast.Pow)
+            if power and not (isinstance(node.right, ast.Constant) and node.right.value in range(17)):
+                raise Refuted(f"{text} has a power that is no whole number up to 16")
             return OPERATIONS[type(node.op)](build(node.left), build(node.right))
         raise Refuted(f"{text} is no rational function of the parameters")
 
@@ -448,6 +456,7 @@ def _rank_of(text: str) -> tuple[Mixture, Null]:
     null = [[(address(where), sp.Rational(value)) for where, value in vector] for vector in certificate["null"]]
     functions = Functions(mixture)
     require({where for vector in null for where, _ in vector} <= all_addresses(mixture), "a column does not exist")
+    require(all(len({where for where, _ in vector}) == len(vector) for vector in null), "a column is listed twice")
     for vector in null:
         require(dependent(functions, vector), f"not a dependence: {vector}")
     everything = sorted(all_addresses(mixture), key=repr)

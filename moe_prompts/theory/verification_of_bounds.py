@@ -40,7 +40,8 @@ def _fraction(value: Any) -> Fraction:
 def row(certificate: Mapping[str, Any]) -> tuple[Mixture, Polynomial]:
     """The functional, applied to every derivative up to the order, gives the polynomial."""
     mixture = Mixture.from_json(certificate["mixture"])
-    made, order = mixture.atom, int(certificate["order"])
+    made, order = mixture.atom, mixture.cells[0].order
+    require(certificate["order"] == order, "the order of the row is not that of its mixture")
     require(mixture.alone and not made.units, "rows are for an atom by itself without hidden units")
     functional = {(int(c), tuple(map(int, e))): _fraction(v) for c, e, v in certificate["functional"]}
     polynomial = {tuple(map(int, alpha)): _fraction(v) for alpha, v in certificate["polynomial"]}
@@ -84,6 +85,7 @@ def _place(certificate: Mapping[str, Any], of: Mixture) -> int:
     require(made.gate is None or bool(mixture.frozen) or min(sizes) == 1, "nothing pins the gates")
     require(of.cells[0].order >= 4, "rows to order 4 are needed")
     first, theorem = certificate["first order"], f"rbar({sizes[cell]}) = {2 * sizes[cell]}"
+    require(first["kind"] in ("first-order", "definite"), "the first order is no certificate of first order")
     require(configuration_of(first) == certificate["mixture"], "the first order is of another configuration")
     claims(first)
     require(certificate.get("theorem", theorem) == theorem, "the theorem is another one")
@@ -127,6 +129,7 @@ def _homogeneous(certificate: Mapping[str, Any]) -> Claims:
     for part in certificate["rows"]:
         mixture, polynomial = row(part)
         made = mixture.atom
+        require(set(weights) == {str(p) for p in made.params}, "the weights are not those of the parameters")
         grades = [weights[str(p)] for p in made.params]
         weight = {alpha: sum(e * g for e, g in zip(alpha, grades, strict=True)) for alpha in polynomial}
         leading = {alpha: c for alpha, c in polynomial.items() if weight[alpha] == min(weight.values())}

@@ -1,0 +1,155 @@
+"""experiments/predicted_rates.py as a user types it."""
+
+import json
+import re
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from moe_prompts.theory.atoms import KINDS
+
+SCRIPT = Path(__file__).parents[1] / "experiments" / "predicted_rates.py"
+
+
+def command(*arguments, cwd):
+    return subprocess.run(
+        [sys.executable, str(SCRIPT), *arguments], cwd=cwd, capture_output=True, text=True, timeout=280
+    )
+
+
+@pytest.fixture
+def called(monkeypatch, capsys):
+    """The command in this process: (exit code, standard output, standard error)."""
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", [str(SCRIPT), *arguments])
+        code = 0
+        try:
+            runpy.run_path(str(SCRIPT), run_name="__main__")
+        except SystemExit as end:
+            code = end.code
+        return code, *capsys.readouterr()
+
+    return call
+
+
+def cells_of(line):
+    return [text.strip() for text in line.split("|")[1:-1]]
+
+
+def test_a_table_and_its_certificates(tmp_path):
+    done = command("--model", "fixed", "--cells", "1,2", "--verify", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert lines[0] == "## fixed d=2, cells 1,2, 1 frozen"
+    header, rule, *rows = [line for line in lines if line.startswith("|")]
+    assert cells_of(header)[:6] == ["group", "cell", "size", "theta", "rate", "status"]
+    assert set(rule) == {"|", "-"}
+    assert [cells_of(row)[:6] for row in rows] == [
+        ["p", "1", "1", "1", "n^(-1/2)", "proved"],
+        ["p", "2", "2", "2", "n^(-1/4)", "proved"],
+    ]
+    (told,) = done.stderr.splitlines()
+    assert re.fullmatch(r"fixed d=2, cells 1,2, 1 frozen: [1-9]\d* certificates and every row verified", told)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_neighbour_is_part_of_the_question(called):
+    """The second cell of two, beside a cell of one and beside a cell of two: its keys have a rate and none."""
+    thetas = {}
+    for sizes in ("1,2", "2,2"):
+        code, out, err = called("--model", "decoupled", "--cells", sizes, "--frozen", "0")
+        assert (code, err) == (0, "")
+        rows = [cells_of(line) for line in out.splitlines() if line.startswith("|")]
+        thetas[sizes] = {row[0]: row[3] for row in rows if row[1] == "2"}
+    assert thetas == {"1,2": {"k": "2", "v": "infinite"}, "2,2": {"k": "infinite", "v": "infinite"}}
+
+
+def test_one_cell_after_another(called):
+    """Groups of a softmax-gated Gaussian in cells of one and of two, with what is published beside them."""
+    code, out, err = called("--model", "softmax-gaussian", "--cells", "1,2")
+    assert (code, err) == (0, "")
+    rows = [cells_of(line) for line in out.splitlines() if line.startswith("|")][2:]
+    assert [row[:4] for row in rows[4:]] == [
+        ["beta", "2", "2", "2"], ["a", "2", "2", "2"], ["b", "2", "2", "4"], ["s", "2", "2", "2"],
+    ]  # fmt: skip
+    assert rows[4][-1] == "sharper here"
+    assert "beta: up to one translation common to all cells." in out
+
+
+def test_json_is_the_table(called):
+    code, out, err = called("--model", "location-scale", "--cells", "1,3", "--json")
+    assert (code, err) == (0, "")
+    read = json.loads(out)
+    assert {"rates", "certificates", "notes"} <= set(read)
+    assert [(row["group"], row["cell"], row["theta"], row["slope"]) for row in read["rates"]] == [
+        ("b", 1, "1", "-1/2"), ("s", 1, "1", "-1/2"), ("b", 2, "6", "-1/12"), ("s", 2, "3", "-1/6"),
+    ]  # fmt: skip
+
+
+def test_options_reach_the_model(called):
+    """rank and d of a prompt; a stratum as a fraction; frozen experts."""
+    code, out, _ = called("--model", "fixed", "--d", "3", "--rank", "2", "--cells", "2", "--frozen", "2")
+    assert code == 0
+    assert out.startswith("## fixed d=3 rank=2, cells 2, 2 frozen")
+    assert "p unseen by keys" in out
+    code, out, _ = called("--model", "covariate-free", "--cells", "2", "--stratum", "a=0, b=-1/3", "--json")
+    assert code == 0
+    text = json.dumps(json.loads(out)["certificates"])
+    assert '"a": "0"' in text
+    assert '"b": "-1/3"' in text
+
+
+def test_dependences(called):
+    code, out, err = called("--model", "softmax-gaussian", "--dependences", "2")
+    assert (code, err) == (0, "")
+    assert out.splitlines()[0] == "softmax-gaussian, order 2: rank 12 of 15 columns"
+    assert {line.strip() for line in out.splitlines()[1:] if line.strip()} == {
+        "u_(beta b) = u_a", "u_ab = 2 u_(beta s)", "u_bb = 2 u_s",
+    }  # fmt: skip
+    code, out, err = called("--model", "location-scale", "--dependences", "1", "--json")
+    assert (code, err) == (0, "")
+    (minor,) = json.loads(out)
+    assert minor["kind"] == "minor"
+    assert len(minor["columns"]) == 3
+
+
+def test_models_are_named(called):
+    assert called("--models") == (0, "\n".join(KINDS) + "\n", "")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("--model moon", "unknown model 'moon'; expected one of location-scale"),
+        ("--model fixed --cells 0", "'0' is not a number of fitted atoms"),
+        ("--model fixed --cells 1,x", "'x' is not a number of fitted atoms"),
+        ("--model fixed --cells 1,9", "cells 1,9; expected at most 6 whole numbers from 1 to 8"),
+        ("--model gaussian-gated --stratum c", "--stratum c; expected name=number"),
+        ("--model gaussian-gated --stratum c=1/0", "--stratum c=1/0; expected name=number"),
+        ("--model gaussian-gated --stratum z=0", "stratum 'z': gaussian-gated has the parameters c, Gamma"),
+        ("--model gaussian-gated --stratum nu=-1", "expected a positive number, it is a variance"),
+        ("--model fixed --hidden 2", "hidden = 2 for fixed; only adaptive prompts have it"),
+        ("--model fixed --frozen -1", "frozen -1; expected 0 or more known experts"),
+        ("--model fixed --frozen one", "invalid int value: 'one'"),
+        ("--model location-scale --frozen 1", "1 frozen experts in location-scale, a joint density"),
+        ("--model fixed --dependences 0", "'0' is not a number of orders"),
+        ("--moon", "unrecognized arguments: --moon"),
+    ],
+)
+def test_wrong_input_is_one_line_and_exit_code_2(arguments, message, called):
+    code, out, err = called(*arguments.split())
+    assert (code, out) == (2, "")
+    assert message in err
+    assert len(err.splitlines()) == 1
+    assert err.startswith("predicted_rates.py: ")
+
+
+def test_wrong_input_from_the_shell(tmp_path):
+    done = command("--model", "moon", cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert len(done.stderr.splitlines()) == 1
