@@ -27,6 +27,8 @@ SOFTMAX_GROUPS = {"beta": "gate_slopes", "a": "slopes", "b": "intercepts", "s": 
 SoftmaxVariant = Literal["published", "intrinsic"]
 #: Translations from which the minimum is sought: the best of those that put some atom on some true one.
 REFINED = 3
+#: Largest logarithm of a mass that is a number.
+MOST = 700.0
 
 
 @dataclass(frozen=True)
@@ -47,10 +49,12 @@ class SoftmaxErrors:
 
     @property
     def gate_identified(self) -> bool:
-        """Whether some cell holds one atom; if every cell holds several, splits of the gates are invisible."""
+        """Whether some cell holds at most one atom; if every cell holds several, splits of the gates are invisible."""
         return bool(self.cell_sizes.min() < 2)
 
     def loss(self, variant: SoftmaxVariant = "intrinsic") -> float:
+        if not np.isfinite(self.mass).all():
+            return np.inf
         return float(np.abs(self.mass).sum() + self.masses @ _weighed(self.distances, self._m, variant))
 
     @property
@@ -110,6 +114,9 @@ def _errors_at(
         values = [np.abs(scale * in_cells - truth.masses).sum() + scale * cost for scale in kinks]
         scale = float(kinks[int(np.argmin(values))])
         intercept = float(np.log(scale) - shift)
+    elif intercept + shift > MOST:
+        endless = np.full(fitted.k, np.inf)
+        return SoftmaxErrors(labels, sizes, np.full(truth.k, np.inf), endless, distances, (intercept, slope))
     else:
         scale = float(np.exp(intercept + shift))
     return SoftmaxErrors(
