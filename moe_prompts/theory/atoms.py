@@ -81,7 +81,6 @@ class Atom:
     gate_shift: Symbols = ()
     shared: Symbols = ()
     pinned: dict[sp.Symbol, int] = field(default_factory=dict)
-    bias: sp.Symbol | None = None
 
     @property
     def params(self) -> Symbols:
@@ -97,9 +96,6 @@ class Atom:
         options = [f"{key}={value}" for key, value in self.spec.items() if key in ("d", "hidden", "rank")]
         flags = [key for key in ("normaliser", "bias") if self.spec.get(key)]
         return " ".join([self.spec["kind"], *options, *(f"with {flag}" for flag in flags)])
-
-    def group_of(self, param: sp.Symbol) -> str:
-        return next(name for name, params in self.groups.items() if param in params)
 
     def function(self, component: Component) -> sp.Expr:
         """The component as an explicit function of inputs and parameters."""
@@ -173,7 +169,6 @@ def _with_bias(made: Atom) -> Atom:
         groups={"weight": (log_weight,), **made.groups},
         values=tuple(weighted(part) for part in made.values),
         gate=weighted(made.gate) if made.gate else None,
-        bias=log_weight,
     )
 
 

@@ -91,10 +91,6 @@ class Mixture:
         return tuple(sorted(found, key=lambda column: column.order))
 
     @property
-    def labels(self) -> list[str]:
-        return [column.label(self.atom.params, len(self.cells)) for column in self.columns]
-
-    @property
     def components(self) -> int:
         """Rows per point."""
         return len(self.atom.components) if self.alone else len(self.atom.values)

@@ -194,7 +194,7 @@ class TestTable:
         plain, biased = dependences(atom(kind, **options)), dependences(atom(kind, bias=True, **options))
         assert biased.numeric_rank == plain.numeric_rank
         made = biased.mixture.atom
-        assert made.params[0] == made.bias
+        assert str(made.params[0]) == "logw"
         weight = alpha_of(made, "logw")
         found = {i.column.alpha: i for i in biased.identities}
         assert {column.alpha: v for column, v in found[weight].coefficients.items()} == {alpha_of(made, ""): 1}
