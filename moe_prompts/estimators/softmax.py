@@ -7,8 +7,8 @@ derivatives of one atom's log contribution by its gate, its expert and log s_k,
     Hessian   sum_i [cov_r(u) - cov_pi((X, 0, 0)) + sum_k r_ik d^2 log N_k],
 
 block products that one matrix multiplication each provides. Beside the certificate of every maximum a gate has one of
-its own: where its logits change by more than 5 between neighbouring points, the gate separates the data, no finite
-maximum exists, and -H looks positive definite only because the data end.
+its own: where logits change by more than 5 between neighbouring points and two gates share less than one point, the
+gate separates the data, no finite maximum exists, and -H looks positive definite only because the data end.
 """
 
 from __future__ import annotations
@@ -245,11 +245,15 @@ class SoftmaxLikelihood:
 
     def logit_step(self, theta: np.ndarray) -> float:
         """Largest change of the difference of two logits between neighbouring points: on average over the data, or from
-        the last point below 0 to the first one above, where one atom takes over from the other."""
+        the last point below 0 to the first one above, where one atom takes over from the other. Of pairs of atoms whose
+        gates share less than one point, sum_i pi_ik pi_ij < 1; others are held by the points that they share."""
         gate, _, _ = self.parts(theta)
         logits, steps = gate @ self.X, [0.0]
+        gates, _ = _softmax(logits)
         for i in range(self.family.k):
             for j in range(i):
+                if gates[i] @ gates[j] >= 1:
+                    continue
                 difference = logits[i] - logits[j]
                 steps.append(float(np.ptp(difference)) / max(self.total - 1, 1))
                 below, above = difference[difference < 0], difference[difference >= 0]
@@ -335,7 +339,8 @@ def _result(likelihood: SoftmaxLikelihood, found: Ascent, max_logit_step: float)
     volume = likelihood.total * np.log(likelihood.scale_y)
     status, detail = found.status, found.detail
     step = likelihood.logit_step(found.theta)
-    if status is not FitStatus.TOO_FEW_POINTS and step > max_logit_step:
+    ended = (FitStatus.CERTIFIED, FitStatus.NOT_CERTIFIED, FitStatus.STALLED)
+    if status in ended and step > max_logit_step:
         status, detail = FitStatus.SEPARATED, f"gate logits change by {step:.3g} from point to point"
     elif status is FitStatus.CERTIFIED and found.certificate.relative_lmin < MIN_RELATIVE_LMIN:
         status = FitStatus.FLAT
