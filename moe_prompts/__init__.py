@@ -2,7 +2,7 @@
 
     model -> sample -> fit -> loss -> slope -> study -> figure
 
-models       1 MODEL   what generates data: Gaussian gates, prompts in an attention head; named truths
+models       1 MODEL   what generates data: Gaussian gates, softmax gates, prompts in an attention head; named truths
 estimators   2 FIT     (family, data, start, options) -> FitResult with a status and a certificate
 losses       3 LOSS    Voronoi losses, prediction risk, Hellinger distance
 slopes       4 SLOPE   exponents with intervals, verdicts, n to reach a risk
@@ -29,6 +29,10 @@ _PUBLIC = {
     "TRUTHS": "models.scenarios",
     "truth": "models.scenarios",
     "sample": "models.scenarios",
+    "SoftmaxGatedMoE": "models.softmax_gated",
+    "SoftmaxGatedFamily": "models.softmax_gated",
+    "softmax_truth": "models.softmax_scenarios",
+    "softmax_sample": "models.softmax_scenarios",
     "Head": "models.prompt_attention",
     "from_head": "models.prompt_attention",
     "token_wise": "models.prompt_attention",
@@ -47,6 +51,9 @@ _PUBLIC = {
     "SearchOptions": "estimators.search",
     "least_squares": "estimators.least_squares",
     "LeastSquaresOptions": "estimators.least_squares",
+    "softmax_newton": "estimators.softmax",
+    "softmax_em": "estimators.softmax",
+    "SoftmaxOptions": "estimators.softmax",
     "near_truth": "estimators.least_squares",
     "random_start": "estimators.least_squares",
     "Box": "estimators.prompt_objective",
@@ -56,6 +63,8 @@ _PUBLIC = {
     "Certificate": "estimators.result",
     "voronoi_loss": "losses.voronoi",
     "voronoi_errors": "losses.voronoi",
+    "softmax_loss": "losses.softmax_voronoi",
+    "softmax_errors": "losses.softmax_voronoi",
     "prompt_loss": "losses.prompt_voronoi",
     "prompt_errors": "losses.prompt_voronoi",
     "Evaluation": "losses.prediction",
