@@ -69,9 +69,18 @@ def test_sigkill_and_resume_complete_to_the_identical_table(tmp_path):
     assert (killed / "results.parquet").read_bytes() == (whole / "results.parquet").read_bytes()
 
 
+#: Runs its arguments with interrupts as a terminal gives them: what runs in the background inherits deaf ears.
+LISTENING = (
+    "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL); "
+    "os.execv(sys.executable, [sys.executable, *sys.argv[1:]])"
+)
+
+
 def test_interrupt_says_how_to_go_on(tmp_path):
     command = [
         sys.executable,
+        "-c",
+        LISTENING,
         str(SCRIPT),
         "--n",
         "1e5",
