@@ -153,3 +153,12 @@ def test_wrong_input_from_the_shell(tmp_path):
     assert done.returncode == 2
     assert done.stdout == ""
     assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.slow
+def test_the_committed_page_is_what_the_command_prints(called):
+    """docs/predicted_rates.md is all configurations in turn, below its introduction."""
+    code, printed, _ = called()
+    assert code == 0
+    page = (SCRIPT.parents[1] / "docs" / "predicted_rates.md").read_text(encoding="utf-8")
+    assert page.endswith("\n" + printed.rstrip("\n") + "\n")
