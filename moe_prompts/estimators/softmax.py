@@ -20,7 +20,7 @@ import numpy as np
 
 from moe_prompts.errors import InputError
 from moe_prompts.estimators.em import EMOptions
-from moe_prompts.estimators.result import NO_CERTIFICATE, Certificate, FitResult, FitStatus
+from moe_prompts.estimators.result import NO_CERTIFICATE, FitResult, FitStatus
 from moe_prompts.estimators.trust_region import (
     Ascent,
     CollapseError,
@@ -348,7 +348,7 @@ def _result(likelihood: SoftmaxLikelihood, found: Ascent, max_logit_step: float)
     return FitResult(
         value=likelihood.params_of(found.theta),
         status=status,
-        certificate=Certificate(found.certificate.kind, found.certificate.gap_nats, found.certificate.relative_lmin),
+        certificate=found.certificate,
         log_likelihood=found.value - volume,
         iterations=found.iterations,
         passes=dict(likelihood.passes),

@@ -23,7 +23,7 @@ from sympy.polys.matrices import DomainMatrix
 
 from moe_prompts.errors import InputError
 from moe_prompts.seeds import address
-from moe_prompts.theory.arithmetic import DIGITS, PRIME, Real
+from moe_prompts.theory.arithmetic import DIGITS, PRIME, Real, residue
 from moe_prompts.theory.atoms import Atom, Component
 from moe_prompts.theory.jets import Alpha
 from moe_prompts.theory.mixture import Column, Mixture, exact_place, mixture, modular_place, real_place
@@ -226,7 +226,7 @@ class ExactColumns:
     def columns(self) -> list[dict[tuple, Any]]:
         """Monomial (with its component) -> coefficient, for every column."""
         numbers, place, symbols = exact_place(self.joint)
-        binary = [bool(self.joint.atom.units) and self.joint.atom.units[0].kernel.binary]
+        binary = bool(self.joint.atom.units) and self.joint.atom.units[0].kernel.binary
         inputs = len(self.joint.atom.inputs)
         kernels = sum(len(unit.symbols) for unit in self.joint.atom.units) * len(self.joint.cells)
         found: list[dict[tuple, Any]] = [{} for _ in self.joint.columns]
@@ -235,7 +235,7 @@ class ExactColumns:
                 if value is None:
                     continue
                 for exponents, coefficient in _terms(value, len(symbols)):
-                    if binary[0]:
+                    if binary:
                         # H^2 = H
                         middle = tuple(min(e, 1) for e in exponents[inputs : inputs + kernels])
                         exponents = (*exponents[:inputs], *middle, *exponents[inputs + kernels :])
@@ -351,7 +351,7 @@ def _derived(
             rows = np.zeros((len(prolonged), len(joint.columns)), dtype=np.int64)
             for row, vector in zip(rows, prolonged, strict=True):
                 for alpha, value in vector.items():
-                    row[place[alpha]] = _residue(value.xreplace(theta))
+                    row[place[alpha]] = residue(value.xreplace(theta))
             span = echelon(np.concatenate([span, rows]))[0]
         primitive = []
         for j, support in zip(free, supports, strict=True):
@@ -379,11 +379,6 @@ def _derived(
                     **{column.alpha: value for column, value in zip(columns, values, strict=True)},
                 })  # fmt: skip
     return [verdicts[j] for j in free]
-
-
-def _residue(value: sp.Expr) -> int:
-    value = sp.Rational(value)
-    return int(value.p) * pow(int(value.q), -1, PRIME) % PRIME
 
 
 def _enough(joint: Mixture) -> int:

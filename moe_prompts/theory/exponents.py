@@ -32,9 +32,9 @@ import sympy as sp
 from sympy.polys.matrices import DomainMatrix
 
 from moe_prompts.losses.voronoi import rbar
-from moe_prompts.theory.atoms import Atom
+from moe_prompts.theory.atoms import Atom, atom
 from moe_prompts.theory.definite import Definiteness, separate
-from moe_prompts.theory.dependences import DependenceReport, dependences, second_order_parts
+from moe_prompts.theory.dependences import DependenceReport, SecondOrder, dependences, second_order_parts
 from moe_prompts.theory.mixture import Column, mixture
 from moe_prompts.theory.rows import Polynomial, Rows, taylor_rows
 from moe_prompts.theory.solvability import gauss_hermite_witness
@@ -102,6 +102,7 @@ class Analysis:
     def __init__(self, made: Atom, sizes: list[int], frozen: int, stratum: Mapping[str, Any] | None) -> None:
         self.atom, self.sizes, self.frozen, self.stratum = made, sizes, frozen, stratum
         self.mixture = mixture(made, [1 if m == 1 else 2 for m in sizes], frozen, stratum)
+        self._by_cell: dict[int, dict[sp.Symbol, list[Bound]]] = {}
 
     @cached_property
     def report(self) -> DependenceReport:
@@ -138,17 +139,20 @@ class Analysis:
         return not self.report.agree or _rank(vectors + self.gauge) > len(self.gauge)
 
     @cached_property
+    def second(self) -> SecondOrder:
+        return second_order_parts(self.report)
+
+    @cached_property
     def definiteness(self) -> Definiteness:
-        second = second_order_parts(self.report)
-        return separate(second.matrices, len(second.places))
+        return separate(self.second.matrices, len(self.second.places))
 
     @cached_property
     def second_order_certificate(self) -> Certificate:
-        second, found = second_order_parts(self.report), self.definiteness
+        found = self.definiteness
         matrix = found.separator if found.separator is not None else found.hidden
         return {
             "kind": "definite" if found.separator is not None else "hidden", "rank": self.rank_certificate,
-            "places": [list(place) for place in second.places],
+            "places": [list(place) for place in self.second.places],
             "matrix": None if matrix is None else [[str(v) for v in matrix.row(i)] for i in range(matrix.rows)],
         }  # fmt: skip
 
@@ -194,7 +198,7 @@ class Analysis:
         hidden = self.definiteness.hidden
         if hidden is None:
             return []
-        places = second_order_parts(self.report).places
+        places = self.second.places
         rows = [row for row, (j, _) in enumerate(places) if j == cell]
         left, found = hidden.extract(rows, rows), []
         for k in range(len(rows)):
@@ -213,8 +217,6 @@ class Analysis:
         """Rows of one cell; the gate is a component of its own, which is what independent cells make of it."""
         if self.atom.units:
             return None
-        from moe_prompts.theory.atoms import atom
-
         gaussian = bool(self.atom.positive)
         alone = self.atom if gaussian else atom(**{**self.atom.spec, "normaliser": True})
         return taylor_rows(alone, ROW_ORDER, self.stratum)
@@ -231,7 +233,9 @@ class Analysis:
             elif self.definiteness.separator is not None:
                 uppers = [Bound(Fraction(2), "definite", self.second_order_certificate)]
             elif self.rows is not None and self.anchored:
-                uppers = self._row_bounds(cell).get(p, [])
+                if cell not in self._by_cell:
+                    self._by_cell[cell] = self._row_bounds(cell)
+                uppers = self._by_cell[cell].get(p, [])
         return settle(uppers, self._lowers(cell, p), self._numeric)
 
     def shared(self, p: sp.Symbol) -> Exponent:
