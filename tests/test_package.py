@@ -28,6 +28,7 @@ LAYERS = [
     "theory",
     "study",
     "plots",
+    "plots_replication",
     "cli",
 ]
 

@@ -18,6 +18,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 
@@ -144,13 +145,13 @@ def replication_study(
     )
 
 
-def _options(paper: str) -> dict:
-    used = (
-        {"published": ONE_STEP, "certified": GAUSSIAN_OPTIONS["near_truth"], "certified-data": GAUSSIAN_OPTIONS["data"]}
-        if paper == "gmoe"
-        else {"published": TO_SMALL_CHANGE, "certified": NEAR_TRUTH, "certified-data": FROM_DATA}
-    )
-    return {name: asdict(options) for name, options in used.items()} | {"data_starts": DATA_STARTS}
+def _options(paper: str) -> dict[str, Any]:
+    if paper == "gmoe":
+        near, data = (asdict(GAUSSIAN_OPTIONS[name]) for name in ("near_truth", "data"))
+        published = asdict(ONE_STEP)
+    else:
+        near, data, published = asdict(NEAR_TRUTH), asdict(FROM_DATA), asdict(TO_SMALL_CHANGE)
+    return {"published": published, "certified": near, "certified-data": data, "data_starts": DATA_STARTS}
 
 
 def tries(paper: str, k: int) -> int:
