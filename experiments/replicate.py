@@ -41,7 +41,7 @@ def parser() -> argparse.ArgumentParser:
     add(
         "--sizes",
         default=THINNED,
-        help="thinned: 10 of the published sizes, even in log n (default); all: every one; or a list 1e3,1e4",
+        help="thinned: some of the published sizes, even in log n (default); all: every one; or a list 1e3,1e4",
     )
     add("--workers", type=cli.positive("workers"), default=None, help="processes (default: all cores)")
     add("--seed", type=int, default=0, help="entropy of all data and starts (default 0)")
@@ -75,7 +75,7 @@ def main() -> None:
         models=arguments.models or ([1] if quick and paper == "gmoe" else None),
         ks=arguments.k or ([4] if paper == "gmoe" else [2, 3]) if quick else arguments.k,
         sizes=sizes,
-        points=None if arguments.sizes == "all" else replication.THINNED,
+        every_size=arguments.sizes == "all",
         replicates=arguments.reps or (QUICK_REPLICATES if quick else None),
         entropy=arguments.seed,
     )

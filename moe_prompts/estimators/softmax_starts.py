@@ -15,8 +15,8 @@ from moe_prompts.models.data import Sample
 from moe_prompts.models.gaussian_gated import GaussianGatedFamily
 from moe_prompts.models.softmax_gated import SoftmaxGatedMoE
 
-#: Atoms are split by about this share of their noise.
-SPLIT = 0.5
+#: The experts of a split atom are moved apart by about this share of its noise.
+SPLIT = 0.1
 
 
 def published_start(
@@ -61,21 +61,23 @@ def data_start(sample: Sample, k: int, rng: np.random.Generator) -> SoftmaxGated
 
 
 def split_start(fitted: SoftmaxGatedMoE, sample: Sample, rng: np.random.Generator) -> SoftmaxGatedMoE:
-    """One atom more than ``fitted``: a random one becomes two of half its mass, their experts moved apart at random.
+    """One atom more than ``fitted``: a random one becomes two of half its mass, moved apart at random.
 
-    (b, a) +- (u, v) with u ~ N(0, s) and v ~ N(0, s / var x) at the mean of x: half a noise or so, as far as atoms that
-    share a regression can be told apart.
+    In units of the spread of x and about its mean or, for the gate, a random point: intercept and slope of the expert by
+    N(0, (``SPLIT`` sd)^2), sd the atom's noise, and the slope of the gate by N(0, 1).
     """
     atom = int(rng.integers(fitted.k))
-    index = np.append(np.arange(fitted.k), atom)
-    sd = np.sqrt(fitted.noise_vars[atom])
-    tilt = SPLIT * sd * rng.standard_normal(fitted.d) / sample.x.std(axis=0)
-    height = SPLIT * sd * rng.standard_normal() - tilt @ sample.x.mean(axis=0)
+    both = fitted.atoms(np.append(np.arange(fitted.k), atom))
     side = np.zeros(fitted.k + 1)
     side[[atom, -1]] = 1, -1
-    halved = np.log(2) * (side != 0)
-    both = fitted.atoms(index)
+    centre, spread = sample.x.mean(axis=0), sample.x.std(axis=0)
+    size = SPLIT * np.sqrt(fitted.noise_vars[atom])
+    tilt, height = size * rng.standard_normal(fitted.d) / spread, size * rng.standard_normal()
+    turn, pivot = rng.standard_normal(fitted.d) / spread, sample.x[rng.integers(sample.n)]
     return replace(
-        both, gate_intercepts=both.gate_intercepts - halved, slopes=both.slopes + np.outer(side, tilt),
-        intercepts=both.intercepts + side * height,
-    )  # fmt: skip
+        both,
+        gate_intercepts=both.gate_intercepts - np.log(2) * np.abs(side) - side * (turn @ pivot),
+        gate_slopes=both.gate_slopes + np.outer(side, turn),
+        slopes=both.slopes + np.outer(side, tilt),
+        intercepts=both.intercepts + side * (height - tilt @ centre),
+    )

@@ -46,8 +46,9 @@ PROCEDURES = ("start", "published", "certified", "certified-data")
 PUBLISHED_K = {"gmoe": (4, 5), "sgame": (2, 3, 4)}
 PUBLISHED_REPLICATES = {"gmoe": 20, "sgame": 40}
 MODELS = (1, 2, 3, 4)
-#: Sizes of the default run, spread evenly in log n over the published ones.
-THINNED = 10
+#: Sizes of the default run, even in log n over the published ones: two and a half to three in a decade, but five where
+#: the paper has one decade only.
+THINNED, THINNED_DECADE = 8, 5
 ONE_STEP = EMOptions(max_iterations=1, certify=False)
 NO_STEP = EMOptions(max_iterations=0, certify=False)
 TO_SMALL_CHANGE = EMOptions(certify=False, relative_change=1e-6)
@@ -70,10 +71,10 @@ def published_sizes(paper: str, k: int) -> list[int]:
     return sorted({int(n) for n in sizes})
 
 
-def thinned_sizes(paper: str, k: int, count: int = THINNED) -> list[int]:
-    """Of the published sizes those next to ``count`` ones spread evenly in log n, ends included."""
+def thinned_sizes(paper: str, k: int) -> list[int]:
+    """Of the published sizes those next to a few ones spread evenly in log n, ends included."""
     sizes = np.array(published_sizes(paper, k))
-    wanted = np.geomspace(sizes[0], sizes[-1], count)
+    wanted = np.geomspace(sizes[0], sizes[-1], THINNED if sizes[-1] > 10 * sizes[0] else THINNED_DECADE)
     return sorted({int(sizes[np.abs(np.log(sizes / n)).argmin()]) for n in wanted})
 
 
@@ -105,7 +106,7 @@ def replication_study(
     models: Sequence[int] | None = None,
     ks: Sequence[int] | None = None,
     sizes: Sequence[int] | None = None,
-    points: int | None = THINNED,
+    every_size: bool = False,
     replicates: int | None = None,
     entropy: int = 0,
 ) -> Study:
@@ -113,7 +114,7 @@ def replication_study(
 
     models      of "gmoe": truths ``gmoe-1`` to ``gmoe-4`` (default all); "sgame" has one truth and takes none
     ks          atoms (default as published)
-    sizes       numbers of pairs; default ``points`` of the published ones, all of them with ``points=None``
+    sizes       numbers of pairs; default some of the published ones (``thinned_sizes``), all with ``every_size``
     replicates  default as published: 20 and 40
     """
     if paper not in PUBLISHED_K:
@@ -129,7 +130,7 @@ def replication_study(
     def sizes_for(k: int) -> Sequence[int]:
         if sizes is not None:
             return sizes
-        return published_sizes(paper, k) if points is None else thinned_sizes(paper, k, points)
+        return published_sizes(paper, k) if every_size else thinned_sizes(paper, k)
 
     cells = [ReplicationCell(paper, name, k, n) for name in truths for k in ks for n in sizes_for(k)]
     if cells and min(cell.n for cell in cells) < 100:
