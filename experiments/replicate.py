@@ -35,7 +35,7 @@ def parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help=f"the losses that the paper published, .npz (default: PAPER_published_losses.npz in ${REFERENCE})",
     )
-    add("--models", type=cli.positives("a model"), default=None, help="of gmoe: some of 1,2,3,4 (default all)")
+    add("--models", type=cli.positives("models"), default=None, help="of gmoe: some of 1,2,3,4 (default all)")
     add("--k", type=cli.positives("atoms"), default=None, help="atoms (default: gmoe 4,5; sgame 2,3,4)")
     add(
         "--reps",

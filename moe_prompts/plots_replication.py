@@ -6,67 +6,65 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from moe_prompts.plots import STYLE, draw_guide
 from moe_prompts.study.replication_summary import FILE
 
-#: Colour, mark and words of each source, in the order of the legend.
+#: How each source is drawn and called, in the order of the legend; fits from data are open, on top of the others.
 SOURCES = {
-    FILE: ("0.6", "", "published losses"),
-    "start": ("tab:green", "v", "start of the published procedure"),
-    "published": ("tab:blue", "o", "published procedure, here"),
-    "certified": ("tab:red", "s", "certified maximum, same starts"),
-    "certified-data": ("tab:purple", "D", "certified maximum, starts from data"),
+    FILE: ({"color": "0.7", "linewidth": 2.0}, "published losses"),
+    "start": ({"color": "tab:green", "marker": "v"}, "start of the published procedure"),
+    "published": ({"color": "tab:blue", "marker": "o"}, "published procedure, run again"),
+    "certified": ({"color": "tab:red", "marker": "s"}, "certified maximum, same starts"),
+    "certified-data": (
+        {"color": "tab:purple", "marker": "D", "markerfacecolor": "none", "linestyle": "--"},
+        "certified maximum, starts from data",
+    ),
 }
-TITLES = {"published": "loss as published", "translated": "smallest over translations of the gate"}
+LOSS_NAMES = {"published": "loss as published", "translated": "loss, smallest over translations"}
 
 
 def draw_replication(ax: Axes, lines: pd.DataFrame) -> None:
-    """Median loss (solid) and mean (dotted) against n, one colour per source; the lines of one truth, k and loss."""
-    for source, (colour, marker, label) in SOURCES.items():
+    """Median loss against n, and its mean dotted, one colour per source; the lines of one truth, k and loss."""
+    for source, (style, label) in SOURCES.items():
         for line in lines[lines["source"] == source].itertuples():
-            width = 2.4 if source == FILE else 1.2
-            ax.plot(line.sizes, line.medians, color=colour, marker=marker, label=label, linewidth=width, markersize=3)
-            ax.plot(line.sizes, line.means, color=colour, linestyle=":", linewidth=1.0)
+            ax.plot(line.sizes, line.medians, label=label, **style)
+            ax.plot(line.sizes, line.means, color=style["color"], linestyle=":", linewidth=1.0)
     ax.set_xscale("log")
     ax.set_yscale("log")
-    ax.set_xlabel("number of pairs n")
+
+
+def panels(summary: pd.DataFrame) -> list[list[tuple[str, int, str]]]:
+    """(truth, k, loss) by row and column: k by truth for Gaussian gates, loss by k for softmax gates."""
+    ours = summary[summary["source"] != FILE]
+    truths, ks = ours["truth"].unique(), sorted(ours["k"].unique())
+    if (ours["loss"] == "translated").any():
+        return [[(truths[0], k, loss) for k in ks] for loss in LOSS_NAMES]
+    return [[(truth, k, "published") for truth in truths] for k in ks]
 
 
 def replication_figure(summary: pd.DataFrame) -> Figure:
-    """Gaussian gates: a panel per model and k. Softmax gates: a panel per k and loss."""
-    losses = [loss for loss in TITLES if (summary["loss"] == loss).any()]
-    columns = list(dict.fromkeys(zip(summary["truth"], summary["k"], strict=True)))
-    ours = summary[summary["source"] != FILE]
-    columns = [column for column in columns if ((ours["truth"] == column[0]) & (ours["k"] == column[1])).any()]
-    rows = losses if len(losses) > 1 else sorted({k for _, k in columns})
+    """A panel for each of ``panels``; the losses of a row on one scale."""
+    grid = panels(summary)
+    down, across = len(grid), len(grid[0])
+    handles: dict[str, Line2D] = {}
     with plt.rc_context(STYLE):
-        across = len(columns) if len(losses) > 1 else len({name for name, _ in columns})
-        figure, grid = plt.subplots(
-            len(rows), across, figsize=(2.6 * across + 0.6, 2.3 * len(rows) + 0.8), layout="constrained", squeeze=False,
+        figure, axes = plt.subplots(
+            down, across, figsize=(max(2.6 * across + 0.6, 5.5), 2.3 * down + 0.8), layout="constrained", squeeze=False,
             sharex="col", sharey="row",
         )  # fmt: skip
-        places = (
-            {(name, k, loss): (rows.index(loss), place) for place, (name, k) in enumerate(columns) for loss in losses}
-            if len(losses) > 1
-            else {
-                (name, k, losses[0]): (rows.index(k), list(dict.fromkeys(n for n, _ in columns)).index(name))
-                for name, k in columns
-            }
-        )
-        for (name, k, loss), (row, column) in places.items():
-            ax = grid[row, column]
-            lines = summary[(summary["truth"] == name) & (summary["k"] == k) & (summary["loss"] == loss)]
-            draw_replication(ax, lines)
-            ax.set_title(f"{name}, k = {k}")
-        handles = {}
-        for ax in grid.ravel():
-            handles |= dict(zip(*reversed(ax.get_legend_handles_labels()), strict=True))
-            draw_guide(ax, -0.5, r"slope $n^{-1/2}$", "--")
-        for row, name in enumerate(rows):
-            grid[row, 0].set_ylabel(TITLES.get(str(name), TITLES["published"]))
-        for ax in grid[:-1].ravel():
-            ax.set_xlabel("")
-        handles |= dict(zip(*reversed(grid[0, 0].get_legend_handles_labels()), strict=True))
+        for row, places in zip(axes, grid, strict=True):
+            for ax, (truth, k, loss) in zip(row, places, strict=True):
+                chosen = (summary["truth"] == truth) & (summary["k"] == k) & (summary["loss"] == loss)
+                draw_replication(ax, summary[chosen])
+                ax.set_title(f"{truth}, k = {k}")
+            row[0].set_ylabel(LOSS_NAMES[places[0][2]])
+            for ax in row:
+                draw_guide(ax, -0.5, r"slope $n^{-1/2}$", "--")
+                handles |= {str(line.get_label()): line for line in ax.get_lines() if line.get_label()[0] != "_"}
+        for ax in axes[-1]:
+            ax.set_xlabel("number of pairs n")
+        handles["dotted: means, else medians"] = Line2D([], [], color="0.3", linestyle=":", linewidth=1.0)
         figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=3, frameon=False)
     return figure

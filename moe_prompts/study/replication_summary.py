@@ -15,7 +15,7 @@ import pandas as pd
 from moe_prompts.errors import InputError
 from moe_prompts.estimators.result import FitStatus
 from moe_prompts.seeds import bootstrap_rng
-from moe_prompts.slopes import slope
+from moe_prompts.slopes import RESAMPLES, slope
 from moe_prompts.study.replication import MODELS, PROCEDURES, PUBLISHED_K, PUBLISHED_REPLICATES, UNIDENTIFIED
 from moe_prompts.study.summary import markdown, short
 
@@ -26,6 +26,8 @@ LOSSES = {"published": "loss_published", "translated": "loss_translated", "intri
 FROM_N, RUNAWAY = 1_000, 10.0
 #: Infinite losses (a mass beyond the largest number) stand here, so that medians and quantiles keep their place.
 ENDLESS = 1e100
+#: Its many sizes and replicates make few resamples enough.
+RESAMPLES_OF_FILE = 1_000
 SIZES_IN_FILE = {"gmoe": 100, "sgame": 200}
 
 
@@ -68,7 +70,7 @@ def summarise_replication(results: pd.DataFrame, entropy: int) -> pd.DataFrame:
     return pd.DataFrame(lines)
 
 
-def line_of(losses: dict[int, np.ndarray], entropy: int, *names: str | int) -> dict:
+def line_of(losses: dict[int, np.ndarray], entropy: int, *names: str | int, resamples: int = RESAMPLES) -> dict:
     """Of losses by size: ``slope`` of the median and ``mean_slope`` of the mean with 90 % intervals, over n >= 1e3;
     ``median``, ``mean``, ``q90`` at the largest n; ``runaway``, the share of losses above ten times the median of their
     size; ``sizes``, ``medians`` and ``means``, the curve."""
@@ -76,7 +78,7 @@ def line_of(losses: dict[int, np.ndarray], entropy: int, *names: str | int) -> d
     counted = {n: values for n, values in finite.items() if n >= FROM_N}
     line: dict = {"n_max": max(finite, default=0)}
     for prefix, statistic in (("", "median"), ("mean_", "mean")):
-        found = slope(counted, bootstrap_rng(entropy, *names, statistic), statistic)
+        found = slope(counted, bootstrap_rng(entropy, *names, statistic), statistic, resamples)
         line |= {f"{prefix}slope": found.value, f"{prefix}low": found.low, f"{prefix}high": found.high}
     last = finite[line["n_max"]] if finite else np.array([np.nan])
     line |= {"median": float(np.median(last)), "mean": float(last.mean()), "q90": float(np.quantile(last, 0.9))}
@@ -112,7 +114,7 @@ def published_lines(paper: str, path: Path, entropy: int = 0) -> pd.DataFrame:
                 losses[int(size)] = np.concatenate([losses.get(int(size), np.empty(0)), values])
             lines.append(
                 {"paper": paper, "truth": name, "k": k, "loss": "published", "source": FILE}
-                | line_of(losses, entropy, name, k, "published", FILE)
+                | line_of(losses, entropy, name, k, "published", FILE, resamples=RESAMPLES_OF_FILE)
                 | {
                     "fits": table.size,
                     "iterations": np.nan if iterations is None else float(np.median(iterations)),
@@ -129,9 +131,9 @@ def published_lines(paper: str, path: Path, entropy: int = 0) -> pd.DataFrame:
 def read_published(paper: str, path: Path) -> dict[str, np.ndarray]:
     """The arrays of a file of published losses, checked."""
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with open(path, "rb") as stream, np.lib.npyio.NpzFile(stream, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
-    except (OSError, ValueError, zipfile.BadZipFile, AttributeError) as error:
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
         raise InputError(
             f"cannot read {path} as published losses ({error}); expected an .npz file of arrays"
         ) from error

