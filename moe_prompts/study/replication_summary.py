@@ -24,6 +24,8 @@ FILE = "published file"
 LOSSES = {"published": "loss_published", "translated": "loss_translated", "intrinsic": "loss_intrinsic"}
 #: Slopes are of the sizes from here on; a loss above this many times the median of its size has run away.
 FROM_N, RUNAWAY = 1_000, 10.0
+#: A median falls at a rate where the whole interval of its slope lies below this.
+FALLING = -0.4
 #: Infinite losses (a mass beyond the largest number) stand here, so that medians and quantiles keep their place.
 ENDLESS = 1e100
 #: Its many sizes and replicates make few resamples enough.
@@ -241,11 +243,11 @@ def _gmoe_iterations(summary: pd.DataFrame) -> str:
     most = _wide(summary, "most_iterations")
     if FILE not in most:
         return ""
-    least, top = most[FILE].min(), most[FILE].max()
+    top = most[FILE].max()
     slopes = _span(_wide(summary, "slope")[FILE], ".2f")
     if top == 0:
         return f"Published losses have slopes {slopes}, and every published run counts 0 iterations: one EM step."
-    return f"Published losses have slopes {slopes}; published runs count up to {least:.0f} to {top:.0f} iterations."
+    return f"Published losses have slopes {slopes}; the published runs count up to {top:.0f} iterations."
 
 
 def _gmoe_reproduced(summary: pd.DataFrame) -> str:
@@ -308,8 +310,12 @@ def _sgame_file(summary: pd.DataFrame) -> str:
         f"k = {line.k}: median {_interval(line.slope, line.low, line.high)}, mean {line.mean_slope:.2f}"
         for line in lines.itertuples()
     ]
-    holding = lines[(lines["low"] < -0.4) & (lines["high"] < -0.4)]["k"].tolist()
-    falling = f"medians fall at a rate for k = {', '.join(map(str, holding))} only" if holding else "no median falls"
+    holding = lines[lines["high"] < FALLING]["k"].tolist()
+    falling = (
+        f"the median falls at a rate for k = {', '.join(map(str, holding))} only"
+        if holding
+        else "no median falls at a rate"
+    )
     if len(holding) == len(lines):
         falling = "all medians fall at a rate"
     return f"Slopes of the published losses, {'; '.join(each)}: {falling}."
@@ -317,7 +323,7 @@ def _sgame_file(summary: pd.DataFrame) -> str:
 
 def _sgame_stop(summary: pd.DataFrame) -> str:
     iterations, below = _wide(summary, "iterations"), _wide(summary, "nats_below")
-    if "published" not in iterations:
+    if not {"published", "certified"} <= set(iterations.columns):
         return ""
     return (
         f"The published stopping rule ends EM after {_span(iterations['published'], '.0f')} steps (medians), "
@@ -342,7 +348,7 @@ def _sgame_translation(summary: pd.DataFrame) -> str:
 
 def _sgame_certified(summary: pd.DataFrame) -> str:
     slopes, medians, means = (_wide(summary, name, "translated") for name in ("slope", "median", "mean"))
-    if "certified" not in slopes:
+    if not {"published", "certified"} <= set(slopes.columns):
         return ""
     each = [
         f"k = {k}: slope {slopes['certified'][name, k]:.2f}, median {medians['certified'][name, k]:.2g}, mean "

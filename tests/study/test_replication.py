@@ -227,6 +227,7 @@ def test_sizes_are_those_of_the_published_file(reference):
         ("gmoe", {"ks": [2]}, "k = 2; the published start of gmoe needs at least 3 atoms"),
         ("sgame", {"ks": [1]}, "needs at least 2 atoms"),
         ("gmoe", {"sizes": [50]}, "n = 50; expected at least 100 pairs"),
+        ("gmoe", {"procedures": ["em"]}, "procedures = em; expected some of start, published, certified"),
     ],
 )
 def test_bad_studies_get_one_clear_error(paper, changes, message):
@@ -350,7 +351,7 @@ def test_findings_follow_the_published_lines(tmp_path):
     assert "One EM step on our data reproduces the published level" in text
     changed = lines.assign(most_iterations=7, median=1.0)
     text = " ".join(findings(pd.concat([ours, changed], ignore_index=True)))
-    assert "published runs count up to 7 to 7 iterations" in text
+    assert "the published runs count up to 7 iterations" in text
     assert "does not reproduce" in text
     assert "Published losses" not in say(made("gmoe", LEVELS))
 
@@ -387,6 +388,21 @@ def test_runaways_and_missing_certificates_show():
     assert "certified-data: 18 " in text
     assert FitStatus.COLLAPSED.advice in text
     assert "Without --published" in text
+
+
+@pytest.mark.parametrize("paper", ["gmoe", "sgame"])
+def test_some_procedures_are_a_table_too(paper):
+    rows = made(paper, {"published": 0.01})
+    text, summary = replication_report(rows, None, 0)
+    assert set(summary["source"]) == {"published"}
+    assert summary["nats_below"].isna().all()
+    assert "nan" not in text
+
+
+def test_some_procedures_are_the_rows_that_all_would_give():
+    every = run_cell(ReplicationCell("gmoe", "gmoe-1", 4, 200), (0,), 0)
+    one = run_cell(ReplicationCell("gmoe", "gmoe-1", 4, 200, ("published",)), (0,), 0)
+    assert one == [every[1]]
 
 
 def test_no_certified_fit_at_all_is_a_line_without_a_slope():
