@@ -24,6 +24,8 @@ FILE = "published file"
 LOSSES = {"published": "loss_published", "translated": "loss_translated", "intrinsic": "loss_intrinsic"}
 #: Slopes are of the sizes from here on; a loss above this many times the median of its size has run away.
 FROM_N, RUNAWAY = 1_000, 10.0
+#: Levels that differ by more than this factor are told apart.
+SAME_LEVEL = 1.2
 #: A median falls at a rate where the whole interval of its slope lies below this.
 FALLING = -0.4
 #: Infinite losses (a mass beyond the largest number) stand here, so that medians and quantiles keep their place.
@@ -133,12 +135,13 @@ def published_lines(paper: str, path: Path, entropy: int = 0) -> pd.DataFrame:
 def read_published(paper: str, path: Path) -> dict[str, np.ndarray]:
     """The arrays of a file of published losses, checked."""
     try:
-        with open(path, "rb") as stream, np.lib.npyio.NpzFile(stream, allow_pickle=False) as file:
+        file = np.load(path, allow_pickle=False)
+        if not isinstance(file, np.lib.npyio.NpzFile):
+            raise ValueError("it holds one array without a name")
+        with file:
             arrays = {name: file[name] for name in file.files}
     except (OSError, ValueError, zipfile.BadZipFile) as error:
-        raise InputError(
-            f"cannot read {path} as published losses ({error}); expected an .npz file of arrays"
-        ) from error
+        raise InputError(f"cannot read {path} as published losses ({error}); expected an .npz of arrays") from error
     count, replicates = SIZES_IN_FILE[paper], PUBLISHED_REPLICATES[paper]
     if paper == "gmoe":
         names = [f"model{model}_k{k}" for model in MODELS for k in PUBLISHED_K[paper]]
@@ -212,12 +215,17 @@ def _wide(summary: pd.DataFrame, value: str, loss: str = "published") -> pd.Data
     return summary[summary["loss"] == loss].pivot(index=["truth", "k"], columns="source", values=value)
 
 
-def _ratio(summary: pd.DataFrame, above: str, below: str, value: str = "mean", loss: str = "published") -> pd.Series:
-    """Of two sources at the same truth, k and largest n."""
-    table, at = _wide(summary, value, loss), _wide(summary, "n_max", loss)
-    if not {above, below} <= set(table.columns):
-        return pd.Series(dtype=float)
-    return (table[above] / table[below])[at[above] == at[below]].dropna()
+def _ratio(summary: pd.DataFrame, above: str, below: str, curve: str = "means", loss: str = "published") -> pd.Series:
+    """Of the curves of two sources by (truth, k): geometric mean over the sizes of both from ``FROM_N`` on."""
+    values, sizes = _wide(summary, curve, loss), _wide(summary, "sizes", loss)
+    ratios = {}
+    if {above, below} <= set(values.columns):
+        for index in values.index[values[[above, below]].notna().all(axis=1)]:
+            curves = [dict(zip(sizes[name][index], values[name][index], strict=True)) for name in (above, below)]
+            shared = [n for n in curves[0].keys() & curves[1].keys() if n >= FROM_N]
+            if shared:
+                ratios[index] = np.exp(np.mean([np.log(curves[0][n] / curves[1][n]) for n in shared]))
+    return pd.Series(ratios, dtype=float)
 
 
 def _span(values: pd.Series, form: str = ".2g") -> str:
@@ -251,11 +259,14 @@ def _gmoe_iterations(summary: pd.DataFrame) -> str:
 
 
 def _gmoe_reproduced(summary: pd.DataFrame) -> str:
-    ratio = _ratio(summary, "published", FILE, "median")
+    ratio = _ratio(summary, "published", FILE, "medians")
     if ratio.empty:
         return ""
     agree = "reproduces" if ratio.between(0.5, 2).all() else "does not reproduce"
-    return f"One EM step on our data {agree} the published level: its median is {_span(ratio)} times the published one."
+    return (
+        f"One EM step on our data {agree} the published level: its medians are {_span(ratio)} times the published ones "
+        "at the same n."
+    )
 
 
 def _gmoe_slopes(summary: pd.DataFrame) -> str:
@@ -272,18 +283,19 @@ def _gmoe_levels(summary: pd.DataFrame) -> str:
     ratio, start = _ratio(summary, "certified", "published"), _ratio(summary, "published", "start")
     if ratio.empty or start.empty:
         return ""
-    above = "above" if (ratio > 1).all() else "below" if (ratio < 1).all() else "on either side of"
+    apart = (ratio > SAME_LEVEL) | (ratio < 1 / SAME_LEVEL)
+    tells = "tells them apart" if apart.all() else "tells some of them apart" if apart.any() else "does not either"
     closer = "closer to" if (start > 1).all() else "no closer to" if (start <= 1).all() else "closer or farther from"
     return (
-        f"The level tells them apart: the mean loss of the certified maximum is {_span(ratio)} times that of one step "
-        f"({above} it), and the start is {closer} the truth than one step, whose mean loss is {_span(start)} times the "
-        "start's."
+        f"The level {tells}: the mean loss of the certified maximum is {_span(ratio)} times that of one step, and the "
+        f"start is {closer} the truth than one step, whose mean loss is {_span(start)} times the start's (geometric "
+        f"means over n >= {short(FROM_N)})."
     )
 
 
 def _from_data(summary: pd.DataFrame) -> str:
     loss = "translated" if "translated" in set(summary["loss"]) else "published"
-    ratio = _ratio(summary, "certified-data", "certified", "median", loss)
+    ratio = _ratio(summary, "certified-data", "certified", "medians", loss)
     certified = _wide(summary, "certified", loss)
     if ratio.empty:
         return ""
