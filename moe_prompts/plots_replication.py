@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.axes import Axes
@@ -12,7 +14,7 @@ from moe_prompts.plots import STYLE, draw_guide
 from moe_prompts.study.replication_summary import FILE
 
 #: How each source is drawn and called, in the order of the legend; fits from data are open, on top of the others.
-SOURCES = {
+SOURCES: dict[str, tuple[dict[str, Any], str]] = {
     FILE: ({"color": "0.7", "linewidth": 2.0}, "published losses"),
     "start": ({"color": "tab:green", "marker": "v"}, "start of the published procedure"),
     "published": ({"color": "tab:blue", "marker": "o"}, "published procedure, run again"),
