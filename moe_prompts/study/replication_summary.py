@@ -280,16 +280,17 @@ def _gmoe_slopes(summary: pd.DataFrame) -> str:
 
 
 def _gmoe_levels(summary: pd.DataFrame) -> str:
-    ratio, start = _ratio(summary, "certified", "published"), _ratio(summary, "published", "start")
+    ratio, means = (_ratio(summary, "certified", "published", curve) for curve in ("medians", "means"))
+    start = _ratio(summary, "published", "start", "medians")
     if ratio.empty or start.empty:
         return ""
     apart = (ratio > SAME_LEVEL) | (ratio < 1 / SAME_LEVEL)
     tells = "tells them apart" if apart.all() else "tells some of them apart" if apart.any() else "does not either"
     closer = "closer to" if (start > 1).all() else "no closer to" if (start <= 1).all() else "closer or farther from"
     return (
-        f"The level {tells}: the mean loss of the certified maximum is {_span(ratio)} times that of one step, and the "
-        f"start is {closer} the truth than one step, whose mean loss is {_span(start)} times the start's (geometric "
-        f"means over n >= {short(FROM_N)})."
+        f"The level {tells}: the median loss of the certified maximum is {_span(ratio)} times that of one step (the "
+        f"mean, which single runaways move, {_span(means)} times), and the start is {closer} the truth than one step, whose "
+        f"median loss is {_span(start)} times the start's (geometric means over n >= {short(FROM_N)})."
     )
 
 

@@ -332,8 +332,8 @@ def say(rows):
 
 def test_findings_follow_the_levels():
     text = say(made("gmoe", LEVELS))
-    assert "The level tells them apart: the mean loss of the certified maximum is 2 times that of one step" in text
-    assert "the start is closer to the truth than one step, whose mean loss is 5" in text
+    assert "The level tells them apart: the median loss of the certified maximum is 2 times that of one step" in text
+    assert "the start is closer to the truth than one step, whose median loss is 5" in text
     assert "overlap in 1 of 1 lines: the slope cannot tell them apart" in text
     swapped = say(made("gmoe", LEVELS | {"certified": 0.005, "start": 0.1}))
     assert "is 0.5 times that of one step" in swapped
