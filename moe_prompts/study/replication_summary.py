@@ -289,8 +289,8 @@ def _gmoe_levels(summary: pd.DataFrame) -> str:
     closer = "closer to" if (start > 1).all() else "no closer to" if (start <= 1).all() else "closer or farther from"
     return (
         f"The level {tells}: the median loss of the certified maximum is {_span(ratio)} times that of one step (the "
-        f"mean, which single runaways move, {_span(means)} times), and the start is {closer} the truth than one step, whose "
-        f"median loss is {_span(start)} times the start's (geometric means over n >= {short(FROM_N)})."
+        f"mean, which single runaways move, {_span(means)} times), and the start is {closer} the truth than one step, "
+        f"whose median loss is {_span(start)} times the start's (geometric means over n >= {short(FROM_N)})."
     )
 
 
