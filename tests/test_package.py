@@ -27,6 +27,7 @@ LAYERS = [
     "identifiability",
     "theory",
     "study",
+    "claims",
     "plots",
     "cli",
 ]

@@ -1,0 +1,3 @@
+from moe_prompts.claims.claim import Claim
+
+CLAIMS: list[Claim] = []
