@@ -29,6 +29,7 @@ LAYERS = [
     "study",
     "claims",
     "plots",
+    "plots_replication",
     "cli",
 ]
 
