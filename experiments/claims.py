@@ -73,16 +73,16 @@ def main() -> None:
     print(f"claims    {out / 'claims.md'} with all evidence, claims.json")
     if arguments.only is None and arguments.seed is None and not arguments.quick:
         docs = Path(__file__).parents[1] / "docs"
-        texts["claims.md"] = book.page(judgements, studies, COMMITTED, command, seed)
+        texts["claims.md"] = book.page(judgements, studies, "claims", command, seed)
         for name, text in texts.items():
             write_atomically(docs / name, text.encode())
-        print(f"page      {docs / 'claims.md'}")
+        for run in studies:
+            (docs / "claims" / run).mkdir(parents=True, exist_ok=True)
+            for name in ("results.parquet", "meta.json"):
+                write_atomically(docs / "claims" / run / name, (out / run / name).read_bytes())
+        print(f"page      {docs / 'claims.md'}, with its runs in {docs / 'claims'}")
     else:
         print("page      docs/claims.md stays as it is: it shows all claims at full scale and the registered seed")
-
-
-#: Where the runs behind docs/claims.md lie, seen from there.
-COMMITTED = "../paper_figures/data/claims"
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import numpy as np
 from moe_prompts.study.attention import AttentionCell, Lines, attention_study
 from moe_prompts.study.gaussian import gaussian_study
 from moe_prompts.study.grid import Study
+from moe_prompts.study.replication import replication_study
 from moe_prompts.study.softmax import softmax_study
 
 
@@ -71,6 +72,29 @@ def softmax(truths: Sequence[str], scale: Scale, seed: int) -> Study:
     return softmax_study(sizes=scale.sizes(1e3, 3.2e5, 5, 1e4), replicates=scale.of(32, 8), entropy=seed, truths=truths)
 
 
+def replicate_gmoe(truths: Sequence[str], scale: Scale, seed: int) -> Study:
+    return replication_study(
+        "gmoe",
+        models=[int(name.removeprefix("gmoe-")) for name in truths],
+        ks=[4] if scale.quick else None,
+        sizes=scale.sizes(1e3, 1e5, 5, 1e4),
+        replicates=scale.of(20, 8),
+        entropy=seed,
+    )
+
+
+def replicate_sgame(truths: Sequence[str], scale: Scale, seed: int) -> Study:
+    """Over the published decade."""
+    return replication_study(
+        "sgame",
+        ks=[2, 3] if scale.quick else None,
+        sizes=[1_000, 3_200, 10_000] if scale.quick else [10_000, 18_000, 32_000, 56_000, 100_000],
+        replicates=scale.of(16, 8),
+        entropy=seed,
+    )
+
+
 RUNS: dict[str, Callable[[Sequence[str], Scale, int], Study]] = {
     "attention-rates": rates, "attention-cross": cross, "gaussian-gated": gaussian, "softmax-gated": softmax,
+    "replicate-gmoe": replicate_gmoe, "replicate-sgame": replicate_sgame,
 }  # fmt: skip
