@@ -35,9 +35,7 @@ def gaussian_over(tables: Tables, seed: int) -> list[Line]:
 
 def softmax_lines(tables: Tables, seed: int, cell_sizes: str) -> list[Line]:
     rows = tables[SOFTMAX]
-    summary = summarise(
-        rows[rows["cell_sizes"] == cell_sizes], softmax.MODEL, seed, softmax.MEASURES, lambda _: softmax.KIND
-    )
+    summary = softmax.summarise_softmax(rows[rows["cell_sizes"] == cell_sizes], seed)
     return slope_lines(summary, [softmax.D.shown])
 
 

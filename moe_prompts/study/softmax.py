@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from functools import lru_cache
 
 import numpy as np
+import pandas as pd
 
 from moe_prompts.errors import InputError
 from moe_prompts.estimators.result import FitResult, FitStatus
@@ -20,11 +21,12 @@ from moe_prompts.models.data import Sample
 from moe_prompts.models.softmax_scenarios import SoftmaxTruth, softmax_sample, softmax_truth
 from moe_prompts.seeds import start_rng
 from moe_prompts.study.grid import BLOCK_SIZE, Row, Study
-from moe_prompts.study.summary import Measure
+from moe_prompts.study.summary import Measure, summarise
 
 MODEL = FITS = "softmax-gated"
 KIND, START = "softmax", "near_truth"
 OPTIONS = SoftmaxOptions()
+UNIDENTIFIED = "every cell holds several atoms: the gate slopes are not identified"
 D = Measure("D", "loss_intrinsic", "loss D")
 SINGLETON = Measure("singleton", "singleton_error", "singleton")
 SPLIT = Measure("split", "split_rms", "split", unpredicted=True)
@@ -112,10 +114,7 @@ def run_cell(cell: SoftmaxCell, replicates: tuple[int, ...], entropy: int) -> li
 
 
 def errors_of(fit: FitResult, known: SoftmaxTruth) -> Row:
-    """Every error of a fit as columns; NaN where an error is not defined.
-
-    ``gate_identified`` is False where every cell holds several atoms, so that gate slopes mean nothing.
-    """
+    """Every error of a fit as columns; NaN where an error is not defined."""
     errors = softmax_errors(fit.value, known.params)
     return {
         "status": fit.status.name,
@@ -125,7 +124,7 @@ def errors_of(fit: FitResult, known: SoftmaxTruth) -> Row:
         "iterations": fit.iterations,
         "loss_intrinsic": errors.loss("intrinsic"),
         "loss_published": errors.loss("published"),
-        "gate_identified": errors.gate_identified,
+        "notice": "" if errors.gate_identified else UNIDENTIFIED,
         "mass_error": float(np.abs(errors.mass).sum()),
         "singleton_error": errors.singleton_error,
         "split_rms": errors.split_rms,
@@ -138,4 +137,15 @@ def _empty_errors() -> Row:
         *("gap_nats", "relative_lmin", "log_likelihood", "loss_intrinsic", "loss_published", "mass_error"),
         *("singleton_error", "split_rms"),
     )
-    return {name: float("nan") for name in names} | {"iterations": 0, "gate_identified": True}
+    return {name: float("nan") for name in names} | {"iterations": 0, "notice": ""}
+
+
+def summarise_softmax(results: pd.DataFrame, entropy: int) -> pd.DataFrame:
+    """One line per truth, k and measure, as ``summary.summarise``; fits without identified gates are left out."""
+    return summarise(results[results["notice"] == ""], MODEL, entropy, MEASURES, lambda _: KIND)
+
+
+def notice_lines(results: pd.DataFrame) -> list[str]:
+    """How many fits were left out of the slopes."""
+    count = int((results["notice"] == UNIDENTIFIED).sum())
+    return [f"{count} of {len(results)} fits left out of the slopes: {UNIDENTIFIED}"] if count else []
