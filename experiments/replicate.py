@@ -37,7 +37,12 @@ def parser() -> argparse.ArgumentParser:
     )
     add("--models", type=cli.positives("a model"), default=None, help="of gmoe: some of 1,2,3,4 (default all)")
     add("--k", type=cli.positives("atoms"), default=None, help="atoms (default: gmoe 4,5; sgame 2,3,4)")
-    add("--reps", type=cli.positive("replicates"), default=None, help="replicates (default: gmoe 20, sgame 40)")
+    add(
+        "--reps",
+        type=cli.positive("replicates"),
+        default=None,
+        help="replicates (default: gmoe 20, sgame 16; published: 20, 40)",
+    )
     add(
         "--sizes",
         default=THINNED,

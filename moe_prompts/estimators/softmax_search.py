@@ -1,7 +1,8 @@
-"""The best of several starts of softmax gates, in the stages of ``search``: a thinned sample first, then all the data.
+"""The best of several starts of softmax gates, in the stages of ``search``: thinned samples first, then all the data.
 
-From data most summits are spurious: an atom on a handful of points, or a gate that separates. Wider guards than those
-beside the truth keep climbs in the compact parameter space of the theory, and certified fits go first.
+From data most summits are spurious: an atom on a needle of points, or a gate that separates. A wider guard than beside
+the truth keeps climbs in the compact parameter space of the theory, surplus atoms begin as halves of others, and
+certified fits go first.
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from moe_prompts.errors import InputError
-from moe_prompts.estimators.compression import RESOLUTION
 from moe_prompts.estimators.result import SearchResult
 from moe_prompts.estimators.search import Stages, Summit, distinct, searched
 from moe_prompts.estimators.softmax import SoftmaxLikelihood, SoftmaxOptions, softmax_climb
@@ -20,17 +20,26 @@ from moe_prompts.estimators.softmax_starts import data_start, split_start
 from moe_prompts.models.data import Sample
 from moe_prompts.models.softmax_gated import SoftmaxGatedFamily, SoftmaxGatedMoE
 
-#: From data an atom must explain at least this many points.
-POINTS_FROM_DATA = 20.0
+#: From data, an atom's smallest noise in standardised units. With .03, the guard of Gaussian gates, a third of the
+#: searches with surplus atoms ended in collapse; the 3e-4 from beside the truth lets needles through.
+NOISE_FROM_DATA = 0.01
+#: Each stage has this many times the pairs of the one before.
+GROWTH = 4
 
 
 @dataclass(frozen=True)
 class SoftmaxSearchOptions(Stages):
-    """As ``Stages``; ``newton``: here with the guards that starts from data need."""
+    """As ``Stages``; ``newton``: here with the guard that starts from data need."""
 
-    newton: SoftmaxOptions = field(
-        default_factory=lambda: SoftmaxOptions(min_points=POINTS_FROM_DATA, min_noise_sd=RESOLUTION)
-    )
+    newton: SoftmaxOptions = field(default_factory=lambda: SoftmaxOptions(min_noise_sd=NOISE_FROM_DATA))
+
+    def stages(self, n: int) -> list[int]:
+        """Pairs in each stage: ``first_stage`` and four times more each time, as long as that is at most n / 2; n."""
+        sizes, size = [], self.first_stage
+        while 2 * size <= n:
+            sizes.append(size)
+            size *= GROWTH
+        return [*sizes, n]
 
 
 def softmax_best_of(
@@ -48,20 +57,20 @@ def softmax_best_of(
     if count < 1:
         raise InputError(f"softmax_best_of: count = {count}; expected at least 1 start")
     options = options or SoftmaxSearchOptions()
-    layout = lambda data: SoftmaxLikelihood(family, data, options.newton.min_points, options.newton.min_noise_sd)
-    full = layout(sample)
-    few = layout(sample.thinned(options.first_stage)) if sample.n >= 2 * options.first_stage else None
-    if count == 1:
-        return SearchResult(softmax_climb(full, draw(rng_of(0)), options.newton), 1, 1.0)
+    sizes = options.stages(sample.n) if count > 1 else [sample.n]
+    guards = options.newton.min_points, options.newton.min_noise_sd
+    layouts = [SoftmaxLikelihood(family, sample.thinned(size), *guards) for size in sizes]
 
     def summits(starts: list[SoftmaxGatedMoE]) -> list[Summit]:
-        """On all the data, certified ones first."""
+        """On all the data, certified ones first; the best of each stage go on to the next."""
         paths = [(params, 1) for params in starts]
-        if few is not None:
-            first = distinct([(softmax_climb(few, params, options.newton), votes) for params, votes in paths])
-            paths = [(fit.value, votes) for fit, votes in first[: options.finalists]]
-        return distinct([(softmax_climb(full, params, options.newton), votes) for params, votes in paths])
+        for layout in layouts:
+            found = distinct([(softmax_climb(layout, params, options.newton), votes) for params, votes in paths])
+            paths = [(fit.value, votes) for fit, votes in found[: options.finalists]]
+        return found
 
+    if count == 1:
+        return SearchResult(summits([draw(rng_of(0))])[0][0], 1, 1.0)
     return searched(summits, lambda number: draw(rng_of(number)), count, options.rescues)
 
 
@@ -69,18 +78,16 @@ def softmax_from_data(
     sample: Sample,
     k: int,
     count: int,
-    rng_of: Callable[[int, int], np.random.Generator],
+    rng_of: Callable[[int], np.random.Generator],
     options: SoftmaxSearchOptions | None = None,
+    smaller: SoftmaxGatedMoE | None = None,
 ) -> SearchResult:
-    """Certified maximum likelihood with ``k`` atoms, knowing the data only; draw i of j atoms has ``rng_of(j, i)``.
+    """As ``softmax_best_of``, knowing the data only: from clusters, or from a random atom of ``smaller`` split in two.
 
-    Up to two atoms start from clusters. More start from the best fit with one atom less, a random atom split in two:
-    from clusters, surplus atoms cut a line in pieces, and gates between pieces of one line separate.
+    ``smaller`` is a fit with k - 1 atoms, to be given where atoms are surplus: from clusters these cut a line in
+    pieces, and gates between pieces of one line separate.
     """
-    family = SoftmaxGatedFamily(sample.x.shape[1], k)
-    if k <= 2:
-        draw = lambda rng: data_start(sample, k, rng)
-    else:
-        smaller = softmax_from_data(sample, k - 1, count, rng_of, options).best.value
-        draw = lambda rng: split_start(smaller, sample, rng)
-    return softmax_best_of(family, sample, draw, count, lambda number: rng_of(k, number), options)
+    if smaller is not None and smaller.k != k - 1:
+        raise InputError(f"softmax_from_data: smaller has {smaller.k} atoms; expected k - 1 = {k - 1}")
+    draw = lambda rng: data_start(sample, k, rng) if smaller is None else split_start(smaller, sample, rng)
+    return softmax_best_of(SoftmaxGatedFamily(sample.x.shape[1], k), sample, draw, count, rng_of, options)

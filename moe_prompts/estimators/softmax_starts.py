@@ -63,8 +63,8 @@ def data_start(sample: Sample, k: int, rng: np.random.Generator) -> SoftmaxGated
 def split_start(fitted: SoftmaxGatedMoE, sample: Sample, rng: np.random.Generator) -> SoftmaxGatedMoE:
     """One atom more than ``fitted``: a random one becomes two of half its mass, moved apart at random.
 
-    In units of the spread of x and about its mean or, for the gate, a random point: intercept and slope of the expert by
-    N(0, (``SPLIT`` sd)^2), sd the atom's noise, and the slope of the gate by N(0, 1).
+    In units of the spread of x: the expert's height at the mean of x and its slope by N(0, (``SPLIT`` sd)^2), sd the
+    atom's noise, and the slope of the gate by N(0, 1), the two gates equal at a random point.
     """
     atom = int(rng.integers(fitted.k))
     both = fitted.atoms(np.append(np.arange(fitted.k), atom))
