@@ -80,6 +80,7 @@ def replicate_gmoe(truths: Sequence[str], scale: Scale, seed: int) -> Study:
         sizes=scale.sizes(1e3, 1e5, 5, 1e4),
         replicates=scale.of(20, 8),
         entropy=seed,
+        procedures=["published", "certified"],
     )
 
 
@@ -91,6 +92,7 @@ def replicate_sgame(truths: Sequence[str], scale: Scale, seed: int) -> Study:
         sizes=[1_000, 3_200, 10_000] if scale.quick else [10_000, 18_000, 32_000, 56_000, 100_000],
         replicates=scale.of(16, 8),
         entropy=seed,
+        procedures=["published"],
     )
 
 

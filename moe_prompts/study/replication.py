@@ -80,16 +80,18 @@ def thinned_sizes(paper: str, k: int) -> list[int]:
 
 @dataclass(frozen=True)
 class ReplicationCell:
-    """All procedures with ``k`` atoms on n pairs from ``truth``."""
+    """``procedures`` with ``k`` atoms on n pairs from ``truth``."""
 
     paper: str
     truth: str
     k: int
     n: int
+    procedures: tuple[str, ...] = PROCEDURES
 
     @property
     def label(self) -> str:
-        return f"{self.truth}_k{self.k}_n{self.n}"
+        some = "" if self.procedures == PROCEDURES else "_" + "+".join(self.procedures)
+        return f"{self.truth}_k{self.k}_n{self.n}{some}"
 
     @property
     def cost(self) -> float:
@@ -109,6 +111,7 @@ def replication_study(
     every_size: bool = False,
     replicates: int | None = None,
     entropy: int = 0,
+    procedures: Sequence[str] = PROCEDURES,
 ) -> Study:
     """The study of ``paper``, "gmoe" or "sgame"; its table goes to ``replication_summary.summarise_replication``.
 
@@ -116,6 +119,7 @@ def replication_study(
     ks          atoms (default as published)
     sizes       numbers of pairs; default some of the published ones (``thinned_sizes``), all with ``every_size``
     replicates  default 20, as published, and 16 (published: 40)
+    procedures  some of ``PROCEDURES``
     """
     if paper not in PUBLISHED_K:
         raise InputError(f"unknown paper {paper!r}; expected one of {', '.join(PUBLISHED_K)}")
@@ -124,6 +128,9 @@ def replication_study(
     truths = [truth(f"gmoe-{model}").name for model in models or MODELS] if paper == "gmoe" else ["sgame"]
     k_true = {"gmoe": 3, "sgame": 2}[paper]
     ks = PUBLISHED_K[paper] if ks is None else ks
+    unknown = [name for name in procedures if name not in PROCEDURES]
+    if unknown or not procedures:
+        raise InputError(f"procedures = {', '.join(procedures)}; expected some of {', '.join(PROCEDURES)}")
     if min(ks) < k_true:
         raise InputError(f"k = {min(ks)}; the published start of {paper} needs at least {k_true} atoms")
 
@@ -132,7 +139,7 @@ def replication_study(
             return sizes
         return published_sizes(paper, k) if every_size else thinned_sizes(paper, k)
 
-    cells = [ReplicationCell(paper, name, k, n) for name in truths for k in ks for n in sizes_for(k)]
+    cells = [ReplicationCell(paper, name, k, n, tuple(procedures)) for name in truths for k in ks for n in sizes_for(k)]
     if cells and min(cell.n for cell in cells) < 100:
         raise InputError(f"n = {min(cell.n for cell in cells)}; expected at least 100 pairs, as published")
     return Study(
@@ -168,7 +175,8 @@ def run_cell(cell: ReplicationCell, replicates: tuple[int, ...], entropy: int) -
     fits, errors_of = (gmoe_fits, gmoe_errors) if cell.paper == "gmoe" else (sgame_fits, sgame_errors)
     rows = []
     for replicate in replicates:
-        for procedure, fit in fits(cell, replicate, entropy).items():
+        ready = fits(cell, replicate, entropy)
+        for procedure in cell.procedures:
             fields: Row = {
                 "study": f"replicate-{cell.paper}",
                 "paper": cell.paper,
@@ -179,7 +187,7 @@ def run_cell(cell: ReplicationCell, replicates: tuple[int, ...], entropy: int) -
                 "procedure": procedure,
             }
             try:
-                found = fit()
+                found = ready[procedure]()
                 rows.append(fields | columns(found) | errors_of(cell, procedure, found.best))
             except (np.linalg.LinAlgError, ArithmeticError, InputError) as error:
                 rows.append(fields | _empty() | {"status": FitStatus.FAILED.name, "message": str(error)})
