@@ -28,6 +28,7 @@ LAYERS = [
     "identifiability",
     "theory",
     "study",
+    "claims",
     "plots",
     "plots_replication",
     "cli",
