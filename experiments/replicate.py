@@ -41,7 +41,7 @@ def parser() -> argparse.ArgumentParser:
         "--reps",
         type=cli.positive("replicates"),
         default=None,
-        help="replicates (default: gmoe 20, sgame 16; published: 20, 40)",
+        help="replicates (default: gmoe 20, sgame 8; published: 20, 40)",
     )
     add(
         "--sizes",

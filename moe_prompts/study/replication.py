@@ -44,7 +44,7 @@ PROCEDURES = ("start", "published", "certified", "certified-data")
 #: Atoms fitted and replicates, as published.
 PUBLISHED_K = {"gmoe": (4, 5), "sgame": (2, 3, 4)}
 PUBLISHED_REPLICATES = {"gmoe": 20, "sgame": 40}
-REPLICATES = {"gmoe": 20, "sgame": 16}
+REPLICATES = {"gmoe": 20, "sgame": 8}
 MODELS = (1, 2, 3, 4)
 #: Sizes of the default run, even in log n over the published ones: two and a half in a decade, three where the
 #: paper has one decade only.
@@ -118,7 +118,7 @@ def replication_study(
     models      of "gmoe": truths ``gmoe-1`` to ``gmoe-4`` (default all); "sgame" has one truth and takes none
     ks          atoms (default as published)
     sizes       numbers of pairs; default some of the published ones (``thinned_sizes``), all with ``every_size``
-    replicates  default 20, as published, and 16 (published: 40)
+    replicates  default 20, as published, and 8 (published: 40)
     procedures  some of ``PROCEDURES``
     """
     if paper not in PUBLISHED_K:
