@@ -56,7 +56,6 @@ TO_SMALL_CHANGE = EMOptions(certify=False, relative_change=1e-6)
 NEAR_TRUTH = SoftmaxSearchOptions(rescues=0, newton=SoftmaxOptions())
 FROM_DATA = SoftmaxSearchOptions()
 DATA_STARTS = 4
-UNIDENTIFIED = "every cell holds several atoms: the gate slopes are not identified"
 ERRORS = ("loss_published", "loss_translated", "loss_intrinsic", "log_likelihood", "gap_nats", "relative_lmin")
 
 
@@ -301,5 +300,5 @@ def sgame_errors(cell: ReplicationCell, procedure: str, fit: FitResult) -> Row:
         "loss_translated": softmax_errors(fit.value, known, variant="published").loss("published"),
         "loss_intrinsic": free.loss("intrinsic"),
         "gate_identified": free.gate_identified,
-        "notice": "" if free.gate_identified else UNIDENTIFIED,
+        "notice": free.notice,
     }

@@ -16,7 +16,7 @@ from moe_prompts.errors import InputError
 from moe_prompts.estimators.result import FitResult, FitStatus
 from moe_prompts.estimators.softmax import SoftmaxOptions, softmax_newton
 from moe_prompts.estimators.softmax_starts import published_start
-from moe_prompts.losses.softmax_voronoi import SOFTMAX_GROUPS, softmax_errors
+from moe_prompts.losses.softmax_voronoi import SOFTMAX_GROUPS, UNIDENTIFIED, softmax_errors
 from moe_prompts.models.data import Sample
 from moe_prompts.models.softmax_scenarios import SoftmaxTruth, softmax_sample, softmax_truth
 from moe_prompts.seeds import start_rng
@@ -26,7 +26,6 @@ from moe_prompts.study.summary import Measure, summarise
 MODEL = FITS = "softmax-gated"
 KIND, START = "softmax", "near_truth"
 OPTIONS = SoftmaxOptions()
-UNIDENTIFIED = "every cell holds several atoms: the gate slopes are not identified"
 D = Measure("D", "loss_intrinsic", "loss D")
 SINGLETON = Measure("singleton", "singleton_error", "singleton")
 SPLIT = Measure("split", "split_rms", "split", unpredicted=True)
@@ -124,7 +123,7 @@ def errors_of(fit: FitResult, known: SoftmaxTruth) -> Row:
         "iterations": fit.iterations,
         "loss_intrinsic": errors.loss("intrinsic"),
         "loss_published": errors.loss("published"),
-        "notice": "" if errors.gate_identified else UNIDENTIFIED,
+        "notice": errors.notice,
         "mass_error": float(np.abs(errors.mass).sum()),
         "singleton_error": errors.singleton_error,
         "split_rms": errors.split_rms,

@@ -82,7 +82,8 @@ def gated_rows(study, truth, kind, k, cell_sizes, exponent, noise=0.1, certified
         {
             "study": study, "truth": truth, "truth_kind": kind, "kind": kind, "k": k, "k_true": 3,
             "cell_sizes": cell_sizes, "start": "near_truth", "n": n, "replicate": replicate,
-            "status": "CERTIFIED" if replicate < 16 * certified else "COLLAPSED", "notice": "", "singleton_error": np.nan,
+            "status": "CERTIFIED" if replicate < 16 * certified else "COLLAPSED", "notice": "",
+            "singleton_error": np.nan,
             "split_rms": np.nan,
         } | dict.fromkeys(columns, n**exponent * np.exp(noise * rng.standard_normal()))
         for n in SIZES for replicate in range(16)

@@ -10,7 +10,7 @@ from oracles import component_densities
 from moe_prompts import EMOptions, FitStatus, InputError, em, run_study, sample, starts, truth, voronoi_loss
 from moe_prompts.estimators.softmax import softmax_em
 from moe_prompts.estimators.softmax_starts import published_start
-from moe_prompts.losses.softmax_voronoi import softmax_loss
+from moe_prompts.losses.softmax_voronoi import UNIDENTIFIED, softmax_loss
 from moe_prompts.models.softmax_scenarios import softmax_sample, softmax_truth
 from moe_prompts.plots_replication import panels, replication_figure
 from moe_prompts.seeds import start_rng
@@ -18,7 +18,6 @@ from moe_prompts.study import replication
 from moe_prompts.study.gaussian import gaussian_study
 from moe_prompts.study.replication import (
     PROCEDURES,
-    UNIDENTIFIED,
     ReplicationCell,
     published_sizes,
     replication_study,
