@@ -37,7 +37,7 @@ def main() -> None:
     out = arguments.out or cli.default_folder("claims")
 
     from moe_prompts.claims import book
-    from moe_prompts.claims.claim import REGISTERED_SEED, judged
+    from moe_prompts.claims.claim import QUICK_SEED, REGISTERED_SEED, judged
     from moe_prompts.claims.runs import RUNS, Scale
     from moe_prompts.study.executors import available_cores, executor_for
     from moe_prompts.study.runner import run_study
@@ -47,11 +47,22 @@ def main() -> None:
     if arguments.list:
         print("\n\n".join(f"{claim.id} ({claim.source})\n  {claim.statement}\n  {claim.rule}" for claim in claims))
         return
-    seed = REGISTERED_SEED if arguments.seed is None else arguments.seed
+    registered = arguments.seed is None and not arguments.quick
+    seed = arguments.seed
+    if seed is None:
+        # Quick runs see other data, so that nobody tunes a rule on those that decide.
+        seed = QUICK_SEED if arguments.quick else REGISTERED_SEED
     scale = Scale(arguments.quick)
     studies = {run: RUNS[run](truths, scale, seed) for run, truths in book.needed(claims).items()}
-    if not arguments.resume and any((out / run).exists() for run in studies):
+    begun = any((out / run / "meta.json").exists() for run in studies)
+    if begun and not arguments.resume:
         raise InputError(f"{out} already holds runs; add --resume to complete them or choose another --out")
+    if arguments.resume and studies and not begun:
+        raise InputError(f"{out} holds no run to resume; check --out or leave out --resume")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"cannot write to {out} ({error.strerror}); choose a folder with --out") from error
     executor = executor_for(arguments.workers or available_cores())
     tables = {}
     with cli.resumable("claims.py", out):
@@ -62,24 +73,23 @@ def main() -> None:
             tables[run] = run_study(study, out / run, executor=executor, resume=resume)
     judgements = [judged(claim, tables, seed) for claim in claims]
     print(f"\n{book.summary(judgements)}\n")
-    command = "python experiments/claims.py" + (" --quick" if arguments.quick else "")
+    options = (" --quick" if arguments.quick else "") + (f" --seed {seed}" if arguments.seed is not None else "")
     texts = {
-        "claims.md": book.page(judgements, studies, ".", command, seed),
+        "claims.md": book.page(judgements, studies, ".", options, seed),
         "claims.json": json.dumps(book.records(judgements), indent=1) + "\n",
     }
-    out.mkdir(parents=True, exist_ok=True)
     for name, text in texts.items():
         write_atomically(out / name, text.encode())
     print(f"claims    {out / 'claims.md'} with all evidence, claims.json")
-    if arguments.only is None and arguments.seed is None and not arguments.quick:
+    if arguments.only is None and registered:
         docs = Path(__file__).parents[1] / "docs"
-        texts["claims.md"] = book.page(judgements, studies, "claims", command, seed)
-        for name, text in texts.items():
-            write_atomically(docs / name, text.encode())
         for run in studies:
             (docs / "claims" / run).mkdir(parents=True, exist_ok=True)
             for name in ("results.parquet", "meta.json"):
                 write_atomically(docs / "claims" / run / name, (out / run / name).read_bytes())
+        texts["claims.md"] = book.page(judgements, studies, "claims", options, seed)
+        for name, text in texts.items():
+            write_atomically(docs / name, text.encode())
         print(f"page      {docs / 'claims.md'}, with its runs in {docs / 'claims'}")
     else:
         print("page      docs/claims.md stays as it is: it shows all claims at full scale and the registered seed")

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from moe_prompts.theory.table import RateTable
 
 #: Largest cell whose witness is checked, shifts of the cosh construction, and their largest relative difference.
-LARGEST_WITNESS, COSH_SHIFTS, SAME_DENSITY = 8, (0.1, 1.0, 4.0), 1e-12
+LARGEST_WITNESS, COSH_SHIFTS, SAME_DENSITY = 8, (0.1, 1.0, 4.0), 1e-14
 
 
 @cache
@@ -120,7 +120,7 @@ CLAIMS = [
     Claim(
         id="A-rbar",
         statement="m atoms in one cell stop hiding each other at order rbar(m) = 2m (published: 4, 6 and at least 7 "
-        "for m = 2, 3 and more).",
+        "for m = 2, 3 and more; the upper bound for m >= 3 is a proof by pen).",
         source=f"{DERIVED}; Ho and Nguyen, Annals of Statistics 2016",
         prediction=lambda: "rbar(m) = 2m for all m >= 2, proved by pen (moe_prompts/theory/solvability.py)",
         needs={},

@@ -22,6 +22,8 @@ CLAIMS: dict[str, Claim] = {
 
 def chosen(ids: Sequence[str] | None) -> list[Claim]:
     """The named claims in the order of the book, or all."""
+    if ids is not None and not ids:
+        raise InputError(f"no claim is named; expected some of {', '.join(CLAIMS)}")
     unknown = [name for name in ids or [] if name not in CLAIMS]
     if unknown:
         raise InputError(f"unknown claim {unknown[0]!r}; expected some of {', '.join(CLAIMS)}")
@@ -45,8 +47,8 @@ def summary(judgements: Sequence[Judgement]) -> str:
     return markdown(header, rows)
 
 
-def section(judgement: Judgement, studies: dict[str, Study], folder: str) -> str:
-    """Everything about one claim; runs lie in ``folder``."""
+def section(judgement: Judgement, studies: dict[str, Study], folder: str, options: str) -> str:
+    """Everything about one claim; runs lie in ``folder``; ``options`` of the command beside ``--only``."""
     claim = judgement.claim
     lines = [[line.name, line.claimed, line.found, line.verdict.value] for line in judgement.lines]
     runs = [f"[{run}]({folder}/{run}): {described(studies[run], truths)}" for run, truths in claim.needs.items()]
@@ -58,7 +60,7 @@ def section(judgement: Judgement, studies: dict[str, Study], folder: str) -> str
             f"- prediction: {judgement.prediction}",
             f"- study: {'; '.join(runs) or 'none, formulas decide'}",
             f"- rule: {claim.rule}",
-            f"- again: `python experiments/claims.py --only {claim.id}`",
+            f"- again: `python experiments/claims.py --only {claim.id}{options}`",
         ]),
         markdown(["looked at", "claimed", "found", "verdict"], lines),
     ])  # fmt: skip
@@ -72,17 +74,19 @@ def described(study: Study, truths: Sequence[str]) -> str:
     return f"{', '.join(truths)}; n = {listed}; {study.replicates} replicates"
 
 
-def page(judgements: Sequence[Judgement], studies: dict[str, Study], folder: str, command: str, seed: int) -> str:
+def page(judgements: Sequence[Judgement], studies: dict[str, Study], folder: str, options: str, seed: int) -> str:
+    """The whole page; ``options`` of the command that asks for all of it."""
     counts = {verdict: sum(j.verdict is verdict for j in judgements) for verdict in Verdict}
     said = ", ".join(f"{count} {verdict.value}" for verdict, count in counts.items() if count)
     head = f"""# Claims
 
-{len(judgements)} claims: {said}. Written by `{command}`; all data are drawn from seed {seed}, rules were fixed before.
+{len(judgements)} claims: {said}. Written by `python experiments/claims.py{options}`, all data from seed {seed}.
+The rules were fixed before these data were drawn (a first edition, of seed 1618033, was retired after a review).
 
 A claim holds if every line of evidence holds, fails if one fails, and is not decidable here otherwise. A slope holds if
 its 90 % interval lies within {BAND:g} of the prediction and fails if it is disjoint from that band
-([what slopes cannot show](sharp_bits.md))."""
-    return "\n\n".join([head, summary(judgements), *(section(j, studies, folder) for j in judgements)]) + "\n"
+(docs/sharp_bits.md says what slopes cannot show)."""
+    return "\n\n".join([head, summary(judgements), *(section(j, studies, folder, options) for j in judgements)]) + "\n"
 
 
 def records(judgements: Sequence[Judgement]) -> list[dict[str, Any]]:

@@ -10,6 +10,7 @@ import pandas as pd
 
 from moe_prompts.claims.algebra import rate_of
 from moe_prompts.claims.claim import DERIVED, Claim, Line, Tables, combined, mean_interval, slope_lines, within
+from moe_prompts.estimators.result import FitStatus
 from moe_prompts.models.attention_scenarios import prompt_truth
 from moe_prompts.slopes import Verdict
 from moe_prompts.study.attention import FITS, MODEL, SPREAD
@@ -27,14 +28,18 @@ PREFIX, VAPT = "arXiv 2410.02200", "arXiv 2501.18936"
 PARAMETER_BAND, FLOOR_BAND = (0.75, 1.25), (0.95, 1.05)
 RISK = Measure("L2", "relative_risk", "risk")
 
-SLOPE_RULE = "each slope of the median on log n by the rule of slopes, from certified fits if these are 90 % of all"
+SLOPE_RULE = (
+    "each slope of the median on log n by the rule of slopes, from certified fits that start beside the truth, if "
+    "these are 90 % of all at every n"
+)
 NO_RATE_RULE = (
     f"holds if the noise-free profile vanishes (< 1e-12) and the mean log-likelihood gap at a split of {SPREAD} stays "
-    f"below {BOUNDED_GAP:g} nats at every n from 1e4 to 1e6; fails if the profile has exponent 2 and the gap grows"
+    f"below {BOUNDED_GAP:g} nats at every n from 1e4 to 1e6; fails if the profile has exponent 2 and the gap is larger "
+    "at some n"
 )
 FLOOR_RULE = (
-    "a floor: risk with slope 0 over the last decade and a median within 5 % of the least risk found without noise; "
-    "s^2 P / n: 90 % interval of the mean of n risk / (s^2 P) within [.75, 1.25]"
+    "of all fits, certified or not; a floor: risk with slope 0 over the last decade and a median within 5 % of the "
+    "least risk found without noise; s^2 P / n: 90 % interval of the mean of n risk / (s^2 P) within [.75, 1.25]"
 )
 
 
@@ -52,8 +57,9 @@ def predicted(cell_sizes: Sequence[str], groups: Sequence[str], truths: Sequence
 
 
 def _rates(tables: Tables, seed: int, cell_sizes: str, measures: Sequence[str]) -> list[Line]:
-    summary = summarise_attention(tables[RATES], seed)
-    return slope_lines(summary[summary["cell_sizes"] == cell_sizes], measures)
+    rows = tables[RATES]
+    summary, fits = summarise_attention(rows, seed), rows[rows["study"] == FITS]
+    return slope_lines(summary[summary["cell_sizes"] == cell_sizes], fits, measures)
 
 
 def _of(tables: Tables, truths: Sequence[str]) -> Tables:
@@ -123,17 +129,20 @@ def floor_line(rows: pd.DataFrame, seed: int) -> Line:
     verdict = combined([found.verdict(0.0), within(ratio, ratio, FLOOR_BAND)])
     slope, low, high = (round(value, 3) + 0.0 for value in (found.value, found.low, found.high))  # no -0.000
     shown = f"risk {risk:.2%}, without noise {least:.2%}; slope {slope:.3f} [{low:.3f}, {high:.3f}]"
-    return Line(_name(rows), "floor", shown, verdict)
+    return Line(_name(rows), "floor", f"{shown}; {_certified(rows)}", verdict)
 
 
 def parameters_line(rows: pd.DataFrame) -> Line:
     """Of a class that contains the truth: n risk / s^2 against the number of parameters."""
     parameters, noise = int(rows["n_parameters"].iloc[0]), prompt_truth(rows["truth"].iloc[0]).noise
     mean, low, high = mean_interval((rows["n"] * rows["relative_risk"] * signal(rows)).to_numpy() / noise**2)
+    shown = f"n risk / s^2 = {mean:.1f} [{low:.1f}, {high:.1f}]; {_certified(rows)}"
     verdict = within(low / parameters, high / parameters, PARAMETER_BAND)
-    return Line(
-        _name(rows), f"s^2 P / n, P = {parameters}", f"n risk / s^2 = {mean:.1f} [{low:.1f}, {high:.1f}]", verdict
-    )
+    return Line(_name(rows), f"s^2 P / n, P = {parameters}", shown, verdict)
+
+
+def _certified(rows: pd.DataFrame) -> str:
+    return f"{(rows['status'] == FitStatus.CERTIFIED.name).mean():.0%} certified"
 
 
 def signal(rows: pd.DataFrame) -> float:
@@ -161,7 +170,7 @@ CLAIMS = [
     Claim(
         id="P-density",
         statement="Prompts of every kind, as many as there are or one more, learn the function at n^-1/2.",
-        source=PREFIX,
+        source=f"{PREFIX}, {VAPT}",
         prediction=lambda: predicted(("exact", "over"), ["L2"], ALL),
         needs={RATES: ALL},
         rule="each slope of the median on log n by the rule of slopes, from all fits: those without a certificate "
@@ -184,7 +193,7 @@ CLAIMS = [
         source=f"{PREFIX}, {VAPT}",
         prediction=lambda: predicted(("over",), ["D", "split"], IDENTIFIED),
         needs={RATES: IDENTIFIED},
-        rule=f"{SLOPE_RULE}; and a profile exponent within .12 of 2 with a gap that grows",
+        rule=f"{SLOPE_RULE}; and a profile exponent within .12 of 2 with a gap above 5 nats at some n",
         judge=over,
     ),
     Claim(
@@ -221,7 +230,7 @@ CLAIMS = [
         id="P-floor",
         statement="On an adaptive truth the risk of fixed prompts, however many up to 8, stops at a floor; that of "
         "adaptive prompts is s^2 P / n.",
-        source=VAPT,
+        source=f"{VAPT}; s^2 P / n: {DERIVED}",
         prediction=lambda: FLOOR,
         needs={CROSS: ["attention-gelu"]},
         rule=FLOOR_RULE,

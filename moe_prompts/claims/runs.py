@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
@@ -68,8 +69,14 @@ def gaussian(truths: Sequence[str], scale: Scale, seed: int) -> Study:
     )  # fmt: skip
 
 
-def softmax(truths: Sequence[str], scale: Scale, seed: int) -> Study:
-    return softmax_study(sizes=scale.sizes(1e3, 3.2e5, 5, 1e4), replicates=scale.of(32, 8), entropy=seed, truths=truths)
+def softmax(k: int, replicates: int, truths: Sequence[str], scale: Scale, seed: int) -> Study:
+    return softmax_study(
+        sizes=scale.sizes(1e3, 3.2e5, 5, 1e4),
+        replicates=scale.of(replicates, 8),
+        entropy=seed,
+        truths=truths,
+        ks=[k],
+    )
 
 
 def replicate_gmoe(truths: Sequence[str], scale: Scale, seed: int) -> Study:
@@ -78,7 +85,7 @@ def replicate_gmoe(truths: Sequence[str], scale: Scale, seed: int) -> Study:
         models=[int(name.removeprefix("gmoe-")) for name in truths],
         ks=[4] if scale.quick else None,
         sizes=scale.sizes(1e3, 1e5, 5, 1e4),
-        replicates=scale.of(20, 8),
+        replicates=scale.of(32, 8),
         entropy=seed,
         procedures=["published", "certified"],
     )
@@ -92,11 +99,12 @@ def replicate_sgame(truths: Sequence[str], scale: Scale, seed: int) -> Study:
         sizes=[1_000, 3_200, 10_000] if scale.quick else [10_000, 18_000, 32_000, 56_000, 100_000],
         replicates=scale.of(16, 8),
         entropy=seed,
-        procedures=["published"],
+        procedures=["published", "certified"],
     )
 
 
 RUNS: dict[str, Callable[[Sequence[str], Scale, int], Study]] = {
-    "attention-rates": rates, "attention-cross": cross, "gaussian-gated": gaussian, "softmax-gated": softmax,
+    "attention-rates": rates, "attention-cross": cross, "gaussian-gated": gaussian,
+    "softmax-exact": partial(softmax, 2, 64), "softmax-over": partial(softmax, 3, 32),
     "replicate-gmoe": replicate_gmoe, "replicate-sgame": replicate_sgame,
 }  # fmt: skip
