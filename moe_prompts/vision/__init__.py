@@ -34,8 +34,9 @@ _PUBLIC = {
     "from_official": "convert",
     "load_moco_v3": "convert",
     "read_head": "head_as_moe",
-    "input_dependence": "head_as_moe",
+    "prompt_table": "head_as_moe",
     "projections": "head_as_moe",
+    "gate_rank": "head_as_moe",
     "supported_models": "supported",
 }
 

@@ -121,7 +121,7 @@ class PromptedVisionTransformer(VisionTransformer):
         found = super().forward_intermediates(
             x, **options, return_prefix_tokens=True, output_fmt="NLC", output_dict=True
         )
-        grid = self._grid(x)
+        grid = self.grid_of(x)
         maps = [self._own_patches(tokens, grid) for tokens in found["image_intermediates"]]
         if output_fmt == "NCHW":
             maps = [tokens.transpose(1, 2).reshape(len(x), -1, *grid).contiguous() for tokens in maps]
@@ -146,7 +146,8 @@ class PromptedVisionTransformer(VisionTransformer):
         """The patches among tokens (B, P0 or N + P0, d): prompts stand first where they have not been taken out."""
         return tokens[:, -grid[0] * grid[1] :]
 
-    def _grid(self, images: Tensor) -> Grid:
+    def grid_of(self, images: Tensor) -> Grid:
+        """Height and width in patches."""
         height, width = self.patch_embed.dynamic_feat_size((images.shape[-2], images.shape[-1]))
         return height, width
 
@@ -154,7 +155,7 @@ class PromptedVisionTransformer(VisionTransformer):
         """Hand the grid of these images to the prompts that need it."""
         if attn_mask is not None or is_causal:
             raise InputError("a prompted model takes no attention mask: it would not cover the prompts")
-        grid = self._grid(images)
+        grid = self.grid_of(images)
         for module in prompt_modules(self):
             if isinstance(module, AdaptivePrompts) and module.grid != grid:
                 module.grid = grid
