@@ -10,6 +10,7 @@ identifiability        what decides a rate without noise: kappas, profiles, like
 theory                 predicted exponents: rates derived by computer algebra, each with a certificate
 study        5 STUDY   a grid of cells -> a tidy table: blocks, executors, resume
 plots        7 FIGURE  draw_*(ax, table)
+vision                 the same theory inside a ViT: VPT and VAPT on timm models (extra ``vision``)
 """
 
 from __future__ import annotations
@@ -82,7 +83,7 @@ _PUBLIC = {
     "run_study": "study.runner",
 }
 
-_MODULES = {"starts": "estimators.starts"}
+_MODULES = {"starts": "estimators.starts", "vision": "vision"}
 
 __all__ = ["__version__", *_PUBLIC, *_MODULES]
 

@@ -28,6 +28,7 @@ LAYERS = [
     "theory",
     "study",
     "plots",
+    "vision",
     "cli",
 ]
 

@@ -40,12 +40,12 @@ def backbone_hash(model: VisionTransformer) -> str:
     for name, value in sorted(_backbone_state(model).items()):
         digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
         # Bytes, since NumPy has no bfloat16; flat first, since a number cannot be viewed as several.
-        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
 
 
 def save_prompts(model: PromptedVisionTransformer, path: str | Path) -> None:
-    """Write prompts and head with their config and the hash of the backbone: a safetensors file, whole or not at all."""
+    """Write prompts and head, their config and the backbone's hash: one safetensors file, whole or not at all."""
     check_prompted(model, "save_prompts")
     metadata = {
         "format": FORMAT,

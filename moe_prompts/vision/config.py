@@ -4,7 +4,7 @@ With width d, L blocks, N prompts, D static blocks, A = L - D adaptive ones and 
 
     VPT-shallow N d,    VPT-deep L N d,    VAPT D N d + A [2 d + kappa + N (Q + 1)] + m (2 d r + scale)
 
-kappa is k^2, or d k^2 with one kernel per channel, or 0 without a convolution; m is 1, or A with one projector per block.
+kappa is k^2, d k^2 with one kernel per channel, 0 without a convolution; m is 1, or A with one projector per block.
 
 Sources: arXiv 2203.12119 (VPT), arXiv 2501.18936 (VAPT).
 """
@@ -139,4 +139,6 @@ def _check_shares(config: VPT | VAPT, *names: str) -> None:
     for name in names:
         value = getattr(config, name)
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 1:
-            raise InputError(f"{type(config).__name__}: {name} = {value!r}; expected a share of at least 0, less than 1")
+            raise InputError(
+                f"{type(config).__name__}: {name} = {value!r}; expected a share of at least 0, less than 1"
+            )

@@ -33,6 +33,7 @@ _OUTSIDE = {
 _INSIDE = {
     "attention_norm": "norm1", "ffn_norm": "norm2", "ffn.fc1": "mlp.fc1", "ffn.fc2": "mlp.fc2", "attn.out": "attn.proj",
 }  # fmt: skip
+_INSIDE_NAME = re.compile(re.escape(_LAYER) + r"(\d+)\.(.+)\.(\w+)")
 #: Official prompt parameters of one adaptive block, and those of a projector.
 _ADAPTIVE = re.compile(r"transformer\.deep_prompt_(norm|downsample)\.(\d+)\.(.+)")
 _PROJECTOR = re.compile(r"transformer\.deep_prompt_embeddings_mlp\.(?:(\d+)\.)?(.+)")
@@ -50,18 +51,18 @@ _PROJECTOR_PARTS = {"block.0.weight": "down", "block.2.weight": "up", "scale": "
 
 
 def from_official(params: Mapping[str, Any], options: Mapping[str, Any]) -> VisionTransformer:
-    """The timm model with the weights of an official VPT or VAPT state_dict, prompted, in evaluation mode.
+    """The timm model with the weights of an official VPT or VAPT state_dict, in their number type, in evaluation mode.
 
     params   official name -> tensor or array; the prefix ``enc.`` and the head ``head.last_layer`` are accepted
-    options  ``heads``: attention heads, which no weight tells; ``prompt``: the official MODEL.PROMPT settings (NUM_TOKENS,
-             DEEP, and for VAPT ADAPTIVE, HIDDEN_DIM, KERNEL, ..) or None for a plain model; ``grid``: (height, width) if
-             the patches do not make a square
+    options  ``heads``: attention heads, which no weight tells; ``prompt``: the official MODEL.PROMPT settings
+             (NUM_TOKENS, DEEP, and for VAPT ADAPTIVE, HIDDEN_DIM, KERNEL, ..) or None for a plain model; ``grid``:
+             (height, width) if the patches do not make a square
 
     Raises ``InputError`` for settings that are not supported and for names that are missing or left over.
     """
     weights = {_without_prefix(name): _tensor(value) for name, value in params.items()}
     own = {name: value for name, value in weights.items() if "prompt" not in name}
-    model = VisionTransformer(**_sizes(own, options))
+    model = VisionTransformer(**_sizes(own, options)).to(next(iter(own.values())).dtype)
     missing = model.load_state_dict(_backbone(own), strict=False)
     if missing.missing_keys or missing.unexpected_keys:
         raise InputError(
@@ -158,10 +159,11 @@ def _backbone(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     """timm's state_dict; names that are not known stay as they are and are reported when it is loaded."""
     state, rows = {}, {}
     for name, value in weights.items():
-        if not name.startswith(_LAYER):
+        match = _INSIDE_NAME.fullmatch(name)
+        if not match:
             state[_OUTSIDE.get(name, name)] = value
             continue
-        index, part, kind = re.fullmatch(r"(\d+)\.(.+)\.(\w+)", name.removeprefix(_LAYER)).groups()
+        index, part, kind = match.groups()
         if part in ("attn.query", "attn.key", "attn.value"):
             rows[index, part.removeprefix("attn."), kind] = value
         else:
@@ -176,7 +178,7 @@ def _backbone(weights: dict[str, Tensor]) -> dict[str, Tensor]:
 def _config(settings: Mapping[str, Any], weights: dict[str, Tensor]) -> VPT | VAPT:
     """Our config for the official settings; shapes of weights decide where a setting's meaning is not documented."""
     if settings.get("PROJECT", -1) != -1:
-        raise InputError(f"from_official: PROJECT = {settings['PROJECT']}; projected VPT prompts are not supported (-1)")
+        raise InputError(f"from_official: PROJECT = {settings['PROJECT']}; expected -1, prompts without projection")
     tokens, dropout = settings["NUM_TOKENS"], settings.get("DROPOUT", 0.0)
     if not settings.get("ADAPTIVE", False):
         return VPT(tokens, deep=bool(settings.get("DEEP", False)), prompt_dropout=dropout)
@@ -224,5 +226,6 @@ def _prompts(weights: dict[str, Tensor], config: VPT | VAPT, blocks: int) -> dic
 def _reshaped(name: str, value: Tensor, parameters: Mapping[str, Tensor]) -> Tensor:
     """Kernels (1 or d, 1, k, k) and position weights (N, Q) in our shapes, where they hold as many numbers."""
     like = parameters.get(name)
-    known = like is not None and name.split(".", 1)[1] in ("kernel", "weight") and value.numel() == like.numel()
-    return value.reshape(like.shape) if known else value
+    if like is None or name.split(".", 1)[1] not in ("kernel", "weight") or value.numel() != like.numel():
+        return value
+    return value.reshape(like.shape)

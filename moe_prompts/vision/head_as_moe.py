@@ -2,8 +2,8 @@
 
     output_i = sum_j gates_ij f_j,   gates_i = softmax_j(q_i' k_j / sqrt(d_h)),   f_j = W_V' x_j + c_v
 
-over prefix tokens, prompts and patches j; x are the tokens as the attention sees them, after the block's norm. Patches are
-the frozen experts (functions of the image), prompts the new ones: constants for VPT, functions of the image for VAPT.
+over prefix tokens, prompts and patches j; x are the tokens as the attention sees them, after the block's norm. Patches
+are the frozen experts (functions of the image), prompts the new ones: constants for VPT, functions of it for VAPT.
 The attention output is the sum over heads of output W_O, plus its bias.
 
 Sources: arXiv 2501.18936, 2410.02200.
@@ -85,8 +85,8 @@ class GateRank:
     """Ranks of B = W_Q W_K' / sqrt(d_h), which makes a logit of a prompt: of one head, and of all heads stacked.
 
     A head with d_h < d is blind to d - d_h directions of a prompt, so with fixed prompts and one too many of them there
-    is no rate of estimation for that head alone; adaptive prompts (gelu) keep n^-1/4 (P-rank, derived in this project for
-    one head). All heads of a block share the prompts and together may see every direction.
+    is no rate of estimation for that head alone; adaptive prompts (gelu) keep n^-1/4 (derived in this project, for one
+    head). All heads of a block share the prompts and together may see every direction.
     """
 
     head_width: int

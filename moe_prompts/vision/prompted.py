@@ -118,7 +118,7 @@ class PromptedVisionTransformer(VisionTransformer):
             )  # fmt: skip
         if output_fmt not in ("NCHW", "NLC"):
             raise InputError(f"forward_intermediates: output_fmt {output_fmt!r}; expected 'NCHW' or 'NLC'")
-        found = super().forward_intermediates(
+        found: Any = super().forward_intermediates(
             x, **options, return_prefix_tokens=True, output_fmt="NLC", output_dict=True
         )
         grid = self.grid_of(x)
@@ -203,12 +203,13 @@ def prompt(
                 model.blocks[index], prompts, model.num_prefix_tokens, config.num_tokens, not shallow or last
             )
             model.blocks[index] = block
-    setattr(model, PLAIN_HEAD, model.head)
-    model.head = head.requires_grad_(True)
-    model.num_classes = model.num_classes if num_classes is None else num_classes
-    model.__class__ = PromptedVisionTransformer
-    model.config, model.plain_state = config, state
-    return model.train(model.training)
+    changed: Any = model  # whose class is about to be another
+    changed.add_module(PLAIN_HEAD, model.head)
+    changed.head = head.requires_grad_(True)
+    changed.num_classes = model.num_classes if num_classes is None else num_classes
+    changed.__class__ = PromptedVisionTransformer
+    changed.config, changed.plain_state = config, state
+    return changed.train(model.training)
 
 
 def unprompt(model: PromptedVisionTransformer) -> VisionTransformer:
@@ -218,22 +219,23 @@ def unprompt(model: PromptedVisionTransformer) -> VisionTransformer:
     for index, block in enumerate(model.blocks):
         if isinstance(block, PromptedBlock):
             model.blocks[index] = block.block
-    model.head = model.plain_head
-    delattr(model, PLAIN_HEAD)
-    del model.config, model.plain_state
-    model.__class__ = VisionTransformer
-    model.num_classes = state.num_classes
-    for name, parameter in model.named_parameters():
+    plain: Any = model  # whose class is about to be another
+    plain.head = model.plain_head
+    delattr(plain, PLAIN_HEAD)
+    del plain.config, plain.plain_state
+    plain.__class__ = VisionTransformer
+    plain.num_classes = state.num_classes
+    for name, parameter in plain.named_parameters():
         parameter.requires_grad_(state.requires_grad[name])
-    for name, module in model.named_modules():
+    for name, module in plain.named_modules():
         module.training = state.training[name]
-    return model
+    return plain
 
 
 def prompt_modules(model: PromptedVisionTransformer) -> Iterator[StaticPrompts | AdaptivePrompts]:
     """The prompts in the order of their blocks."""
     for block in model.blocks:
-        if isinstance(block, PromptedBlock) and block.prompts is not None:
+        if isinstance(block, PromptedBlock) and isinstance(block.prompts, (StaticPrompts, AdaptivePrompts)):
             yield block.prompts
 
 
@@ -360,4 +362,3 @@ def _new_head(model: VisionTransformer, num_classes: int | None, rng: torch.Gene
     nn.init.kaiming_normal_(head.weight, mode="fan_out", generator=rng)
     nn.init.constant_(head.bias, HEAD_BIAS)
     return head.to(next(model.blocks.parameters()))
-

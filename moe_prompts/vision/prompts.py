@@ -123,9 +123,7 @@ class AdaptivePrompts(nn.Module):
     With the published init (kernel normal, position weights and biases zero) every prompt starts at exactly zero.
     """
 
-    def __init__(
-        self, config: VAPT, width: int, grid: Grid, projector: Projector, rng: torch.Generator | None
-    ) -> None:
+    def __init__(self, config: VAPT, width: int, grid: Grid, projector: Projector, rng: torch.Generator | None) -> None:
         super().__init__()
         self.config, self.own_grid, self.grid = config, grid, grid
         self.norm = nn.LayerNorm(width, eps=NORM_EPS)

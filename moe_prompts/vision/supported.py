@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable
+from typing import Any
 
 import pandas as pd
 import timm
@@ -36,7 +37,7 @@ def vision_transformers() -> list[str]:
 
 
 def supported_models(names: Iterable[str] | None = None) -> pd.DataFrame:
-    """One row for each model: its sizes, and for each kind of prompts ``yes`` or why not.
+    """One row for each model: its sizes, and for each kind of prompts ``yes`` or ``no``, then why not.
 
     ``yes`` means: it was prompted, classified an image of its size into 7 classes, and had as many trainable numbers as
     the formula says.
@@ -44,8 +45,11 @@ def supported_models(names: Iterable[str] | None = None) -> pd.DataFrame:
     rows = []
     for name in vision_transformers() if names is None else names:
         with torch.device("meta"):
-            model = timm.create_model(name)
-        rows.append({"model": name, **_sizes(model), **{kind: _verdict(model, kind) for kind in CONFIGS}})
+            model: Any = timm.create_model(name, weight_init="skip")
+        against = {kind: _against(model, kind) for kind in CONFIGS}
+        verdicts = {kind: "no" if reason else "yes" for kind, reason in against.items()}
+        reasons = dict.fromkeys(reason for reason in against.values() if reason)
+        rows.append({"model": name} | _sizes(model) | verdicts | {"why not": "; ".join(reasons)})
     return pd.DataFrame(rows)
 
 
@@ -65,7 +69,7 @@ def page(table: pd.DataFrame) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _sizes(model: torch.nn.Module) -> dict[str, object]:
+def _sizes(model: torch.nn.Module) -> dict[str, Any]:
     if not isinstance(model, VisionTransformer):
         return dict.fromkeys(("grid", "blocks", "width", "prefix", "pooling"), "")
     grid = "{} x {}".format(*model.patch_embed.grid_size)
@@ -78,15 +82,16 @@ def _sizes(model: torch.nn.Module) -> dict[str, object]:
     }
 
 
-def _verdict(model: torch.nn.Module, kind: str) -> str:
+def _against(model: Any, kind: str) -> str:
+    """Why this model does not take prompts of this kind; empty if it does."""
     reason = refusal(model)
     if reason:
-        return f"no: {reason}"
+        return reason
     config, blocks, grid = CONFIGS[kind], len(model.blocks), tuple(model.patch_embed.grid_size)
     try:
         prompted = prompt(model, config, num_classes=7)
     except InputError as error:
-        return f"no: {error}"
+        return str(error)
     try:
         images = torch.empty(1, model.in_chans, *model.patch_embed.img_size, device="meta")
         logits = prompted(images)
@@ -96,8 +101,8 @@ def _verdict(model: torch.nn.Module, kind: str) -> str:
     expected = config.n_parameters(model.embed_dim, blocks, grid)
     pooled = (1, 7) if model.global_pool else (1, logits.shape[1], 7)
     if logits.shape != pooled or counted != expected:
-        return f"no: gives {tuple(logits.shape)}, trains {counted} numbers; expected {pooled} and {expected}"
-    return "yes"
+        return f"gives {tuple(logits.shape)}, trains {counted} numbers; expected {pooled} and {expected}"
+    return ""
 
 
 if __name__ == "__main__":

@@ -12,7 +12,20 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
-from vision_models import CLASSES, CONFIGS, DEPTH, KINDS, PATCH, WIDTH, images, oracle_of, plain, prompted, rng, train_step
+from vision_models import (
+    CLASSES,
+    CONFIGS,
+    DEPTH,
+    KINDS,
+    PATCH,
+    WIDTH,
+    images,
+    oracle_of,
+    plain,
+    prompted,
+    rng,
+    train_step,
+)
 
 from moe_prompts.errors import InputError
 from moe_prompts.vision import VAPT, VPT, AdaptivePrompts, parameter_groups, prompt, trainable_summary, unprompt
@@ -42,9 +55,7 @@ def test_logits_counts_and_maps(config, kind, grid):
     assert len(maps) == DEPTH
     for index, found in enumerate(maps):
         assert found.shape == (2, WIDTH, *grid)
-        np.testing.assert_allclose(
-            found, states[:, index].transpose(0, 2, 1).reshape(found.shape), rtol=0, atol=2e-12
-        )
+        np.testing.assert_allclose(found, states[:, index].transpose(0, 2, 1).reshape(found.shape), rtol=0, atol=2e-12)
 
 
 @methods
@@ -338,7 +349,8 @@ def shared_gradients(rank: int, store: str) -> None:
             model(batch).square().mean().backward()
             whole = {name: one.grad.clone() for name, one in prompt_parameters(model).items()}
             model.zero_grad()
-            DistributedDataParallel(model)(batch[2 * rank : 2 * rank + 2]).square().mean().backward()
+            shared = DistributedDataParallel(model)
+            shared(batch[2 * rank : 2 * rank + 2]).square().mean().backward()
             for name, one in prompt_parameters(model).items():
                 torch.testing.assert_close(one.grad, whole[name], rtol=1e-9, atol=1e-9)
     finally:

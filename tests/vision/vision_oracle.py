@@ -1,4 +1,4 @@
-"""The published computation once more in float64 NumPy, an image and a channel at a time; shares nothing with the package."""
+"""The published computation once more, in float64 NumPy, an image and a channel at a time; nothing is shared."""
 
 from __future__ import annotations
 
