@@ -1,7 +1,8 @@
 """What prompts do inside a head: how their experts vary with the image by block, and where on it they take the gate.
 
-A small Vision Transformer with random frozen weights (no published ones are needed) learns to say in which quarter of a noisy
-image a bright spot is, once with VPT-deep and once with VAPT.
+A small Vision Transformer with random frozen weights (no published ones are needed) learns to say in which quarter of
+a noisy image a bright spot is, once with VPT-deep and once with VAPT. Place favours VAPT, whose position map reads it
+off by construction: the figure shows what prompts do, not which method is better.
 
 python experiments/head_as_moe.py --steps 200
 """
@@ -103,7 +104,8 @@ def main() -> None:
 
     # The head whose gate on prompts differs most between patches.
     model = models["VAPT"]
-    readings = {(block, head): read_head(model, shown[:3], block, head) for block in range(DEPTH) for head in range(HEADS)}
+    heads = [(block, head) for block in range(DEPTH) for head in range(HEADS)]
+    readings = {(block, head): read_head(model, shown[:3], block, head) for block, head in heads}
     block, head = max(readings, key=lambda key: readings[key].mass_map.flatten(1).std(dim=1).mean().item())
     maps = readings[block, head].mass_map.numpy()
     with plt.rc_context(plots.STYLE):
@@ -111,8 +113,9 @@ def main() -> None:
         draw_input_dependence(axes[0], table)
         axes[0].legend(frameon=False)
         for ax, mass, image in zip(axes[1:], maps, shown, strict=False):
-            draw_mass(ax, mass, image.mean(dim=0).numpy(), top=float(maps.max()))
+            drawn = draw_mass(ax, mass, image.mean(dim=0).numpy(), top=float(maps.max()))
             ax.set_title(f"VAPT, block {block}, head {head}")
+        figure.colorbar(drawn, ax=axes[1:], shrink=0.8, label="share of the gate on prompts")
     print(f"figure    {plots.save(figure, out, 'head_as_moe')[1]}")
 
 
