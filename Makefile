@@ -1,5 +1,5 @@
-# make setup | run | test | test-all | lint | figures | bench | lock        (in an activated virtual environment)
-.PHONY: setup run test test-all lint figures bench lock
+# make setup | run | test | test-all | lint | figures | bench | bench-vision | lock   (in an activated virtual environment)
+.PHONY: setup run test test-all lint figures bench bench-vision lock
 
 export OMP_NUM_THREADS = 1
 export OPENBLAS_NUM_THREADS = 1
@@ -27,6 +27,12 @@ figures:
 
 bench:
 	python experiments/benchmark.py
+
+# On the CPU, and on a GPU where torch sees one; docs/vision_benchmark.md keeps the rows of other devices.
+bench-vision:
+	python experiments/benchmark_vision.py
+	python -c "import sys, torch; sys.exit(not torch.cuda.is_available())" && python experiments/benchmark_vision.py \
+	--device cuda --models vit_base_patch16_224,vit_large_patch16_224 --batch 64 --rounds 30 || true
 
 # pip freeze cannot serve as constraints (it lists the project itself), so the lock is resolved from pyproject.toml.
 lock:

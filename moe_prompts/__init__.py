@@ -11,6 +11,7 @@ theory                 predicted exponents: rates derived by computer algebra, e
 study        5 STUDY   a grid of cells -> a tidy table: blocks, executors, resume
 claims       6 CLAIM   statement, prediction and rule -> a verdict with its evidence
 plots        7 FIGURE  draw_*(ax, table)
+vision                 the same theory inside a ViT: VPT and VAPT on timm models (extra ``vision``)
 """
 
 from __future__ import annotations
@@ -83,7 +84,7 @@ _PUBLIC = {
     "run_study": "study.runner",
 }
 
-_MODULES = {"starts": "estimators.starts"}
+_MODULES = {"starts": "estimators.starts", "vision": "vision"}
 
 __all__ = ["__version__", *_PUBLIC, *_MODULES]
 

@@ -31,6 +31,7 @@ LAYERS = [
     "claims",
     "plots",
     "plots_replication",
+    "vision",
     "cli",
 ]
 

@@ -1,0 +1,194 @@
+"""What prompts cost in a Vision Transformer: a training step of full fine-tuning, VPT-deep and VAPT, fused and literal.
+
+Steps of all methods are interleaved and ratios are medians of ratios within a round, so that a busy machine disturbs
+all alike; VPT-deep stands in twice, and how far its twin is from 1 is the noise of the ratios.
+
+python experiments/benchmark_vision.py --device cpu --models vit_small_patch16_224 --batch 16
+python experiments/benchmark_vision.py --device cuda --models vit_base_patch16_224,vit_large_patch16_224 --batch 64
+"""
+
+from __future__ import annotations
+
+import os
+
+for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ[_name] = "1"  # before torch loads: every figure is of one thread
+
+import argparse
+import platform
+import re
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from moe_prompts import cli
+from moe_prompts.errors import InputError
+
+PAGE = Path(__file__).parents[1] / "docs" / "vision_benchmark.md"
+TOKENS, CLASSES = 10, 100
+METHODS = ("plain", "VPT-deep", "VPT-deep again", "VAPT fused", "VAPT literal")
+COLUMNS = ("run on", "model", "batch", "numbers", "mode", "method", "step, s", "over VPT-deep", "peak memory, MB")
+
+
+def training_step(method: str, name: str, batch: int, numbers: str, mode: str, device: str) -> Callable[[], object]:
+    """A function that makes one step of SGD on fixed random images."""
+    import timm
+    import torch
+
+    from moe_prompts.vision import VAPT, VPT, prompt
+
+    torch.manual_seed(0)
+    model = timm.create_model(name, num_classes=CLASSES)
+    if method == "plain":
+        model.train()
+    else:
+        config = VPT(TOKENS) if "VPT-deep" in method else VAPT(TOKENS, fused=method == "VAPT fused")
+        model = prompt(model, config, CLASSES).train()
+    model.to(device)
+    images = torch.randn(batch, 3, *model.patch_embed.img_size, device=device)
+    labels = torch.arange(batch, device=device) % CLASSES
+    optimiser = torch.optim.SGD([one for one in model.parameters() if one.requires_grad], lr=1e-3, momentum=0.9)
+    called = torch.compile(model) if mode == "compiled" else model
+
+    def step() -> None:
+        optimiser.zero_grad()
+        with torch.autocast(device, dtype=torch.bfloat16, enabled=numbers == "bfloat16"):
+            loss = torch.nn.functional.cross_entropy(called(images), labels)
+        loss.backward()
+        optimiser.step()
+        if device == "cuda":
+            torch.cuda.synchronize()
+
+    return step
+
+
+def seconds(steps: dict[str, Callable[[], object]], rounds: int, clock: Callable[[], float]) -> dict[str, np.ndarray]:
+    """Seconds of each method in each round, in an order that turns; a first step of each is not timed."""
+    found: dict[str, list[float]] = {name: [] for name in steps}
+    for step in steps.values():
+        step()
+    for number in range(rounds):
+        for name in list(steps)[:: 1 if number % 2 else -1]:
+            began = clock()
+            steps[name]()
+            found[name].append(clock() - began)
+    return {name: np.array(times) for name, times in found.items()}
+
+
+def peak_memory(arguments: list[str], device: str) -> float:
+    """MB of a process that does this alone: resident on a CPU, allocated on a GPU."""
+    command = [sys.executable, __file__, "--peak-of", *arguments, "--device", device]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    return float(done.stdout.split()[-1])
+
+
+def print_peak(arguments: list[str], device: str) -> None:
+    """Peak of two steps; what the libraries themselves take is in it on a CPU."""
+    import torch
+
+    torch.set_num_threads(1)
+    method, name, batch, numbers, mode = arguments
+    step = training_step(method, name, int(batch), numbers, mode, device)
+    step()
+    step()
+    on_cpu = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(torch.cuda.max_memory_allocated() / 2**20 if device == "cuda" else on_cpu)
+
+
+def measure(name: str, batch: int, numbers: str, mode: str, device: str, rounds: int) -> list[str]:
+    """Rows of the table for one setting."""
+    steps = {method: training_step(method, name, batch, numbers, mode, device) for method in METHODS}
+    # CPU time on a CPU, whose cores others may be using; wall time on a GPU.
+    times = seconds(steps, rounds, time.perf_counter if device == "cuda" else time.process_time)
+    rows = []
+    for method in METHODS:
+        ratio = np.median(times[method] / times["VPT-deep"])
+        peak = ""
+        if "again" not in method and mode == "eager":
+            peak = f"{peak_memory([method, name, str(batch), numbers, mode], device):.0f}"
+        cells = (
+            where(device), name, batch, numbers, mode, method, f"{np.median(times[method]):.3f}", f"{ratio:.3f}", peak,
+        )  # fmt: skip
+        rows.append("| " + " | ".join(map(str, cells)) + " |")
+        print(rows[-1], flush=True)
+    return rows
+
+
+def where(device: str) -> str:
+    """The device, in words."""
+    if device == "cuda":
+        import torch
+
+        return torch.cuda.get_device_name()
+    found = re.search(r"model name\s*: (.+)", Path("/proc/cpuinfo").read_text(encoding="utf-8"))
+    return f"{found[1] if found else platform.machine()}, 1 thread"
+
+
+def page(rows: list[str], kept: list[str]) -> str:
+    """The table: rows of this run, after those of earlier runs on other settings."""
+    settings = {tuple(row.split(" | ")[:5]) for row in rows}
+    kept = [row for row in kept if tuple(row.split(" | ")[:5]) not in settings]
+    head = [
+        "# What prompts cost in a training step",
+        "",
+        f"Written by `make bench-vision`, {TOKENS} prompts: forward, backward and SGD step on random images and weights.",
+        "Seconds are medians (CPU time on a CPU, wall time on a GPU). *over VPT-deep* is the median of ratios within",
+        "a round; *VPT-deep again* is its twin, so its distance from 1 is the noise. Memory is the peak of a process",
+        "that does this alone. *plain* is full fine-tuning. Devices and models without a row were not measured.",
+        "",
+        "| " + " | ".join(COLUMNS) + " |",
+        "|" + " --- |" * len(COLUMNS),
+    ]
+    return "\n".join([*head, *kept, *rows]) + "\n"
+
+
+def earlier_rows() -> list[str]:
+    lines = PAGE.read_text(encoding="utf-8").splitlines() if PAGE.exists() else []
+    return [line for line in lines if line.startswith("| ") and not line.startswith(f"| {COLUMNS[0]} |")]
+
+
+def parser() -> argparse.ArgumentParser:
+    parser = cli.OneLineParser(
+        "benchmark_vision.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--device", default="cpu", choices=("cpu", "cuda"), help="default cpu")
+    add("--models", type=cli.names, default=["vit_small_patch16_224"], help="of timm (default vit_small_patch16_224)")
+    add("--batch", type=cli.positive("images"), default=16, help="images in a step (default 16)")
+    add("--numbers", type=cli.names, default=["float32", "bfloat16"], help="default float32,bfloat16 (autocast)")
+    add("--modes", type=cli.names, default=["eager", "compiled"], help="default eager,compiled")
+    add("--rounds", type=cli.positive("rounds"), default=9, help="timed steps of each method (default 9)")
+    add("--peak-of", nargs=5, help=argparse.SUPPRESS)
+    return parser
+
+
+def main() -> None:
+    arguments = parser().parse_args()
+    if arguments.peak_of:
+        print_peak(arguments.peak_of, arguments.device)
+        return
+    for name, allowed in (("numbers", ("float32", "bfloat16")), ("modes", ("eager", "compiled"))):
+        unknown = [one for one in getattr(arguments, name) if one not in allowed]
+        if unknown:
+            raise InputError(f"--{name} {unknown[0]}; expected some of {', '.join(allowed)}")
+    import torch
+
+    if arguments.device == "cuda" and not torch.cuda.is_available():
+        raise InputError("--device cuda; torch sees no GPU here: use --device cpu")
+    torch.set_num_threads(1)
+    rows = []
+    for name in arguments.models:
+        for numbers in arguments.numbers:
+            for mode in arguments.modes:
+                rows += measure(name, arguments.batch, numbers, mode, arguments.device, arguments.rounds)
+    PAGE.write_text(page(rows, earlier_rows()), encoding="utf-8")
+    print(f"table     {PAGE}")
+
+
+if __name__ == "__main__":
+    cli.run(main, "benchmark_vision.py")

@@ -1,0 +1,62 @@
+"""The same theory inside a Vision Transformer: VPT and VAPT on timm models, and a head of one read as a mixture.
+
+    model = prompt(timm.create_model("vit_base_patch16_224", pretrained=True), VAPT(num_tokens=10), num_classes=100)
+
+config       VPT, VAPT  what to learn: frozen, checked, with their number of parameters
+prompts      modules    StaticPrompts, AdaptivePrompts and the pure functions under them
+prompted     prompt, unprompt, trainable_summary, parameter_groups
+checkpoint   save_prompts, load_prompts, backbone_hash
+convert      from_official, load_moco_v3
+head_as_moe  one head of one block: gates, experts, what prompts carry
+figures      draw_*(ax, table)
+supported    which timm models
+
+Needs the extra ``vision`` (torch, timm, safetensors), loaded on first use.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+_PUBLIC = {
+    "VPT": "config",
+    "VAPT": "config",
+    "StaticPrompts": "prompts",
+    "AdaptivePrompts": "prompts",
+    "prompt": "prompted",
+    "unprompt": "prompted",
+    "trainable_summary": "prompted",
+    "parameter_groups": "prompted",
+    "save_prompts": "checkpoint",
+    "load_prompts": "checkpoint",
+    "backbone_hash": "checkpoint",
+    "from_official": "convert",
+    "load_moco_v3": "convert",
+    "read_head": "head_as_moe",
+    "prompt_table": "head_as_moe",
+    "projections": "head_as_moe",
+    "gate_rank": "head_as_moe",
+    "supported_models": "supported",
+}
+
+__all__ = list(_PUBLIC)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    try:
+        module = import_module(f"{__name__}.{_PUBLIC[name]}")
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            f"moe_prompts.vision.{name} needs {error.name}, which is not installed; try: pip install -e '.[vision]'",
+            name=error.name,
+        ) from error
+    value = getattr(module, name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,144 @@
+"""What to learn: prompts that are free constants (VPT) or functions of the image (VAPT), and how many numbers that is.
+
+With width d, L blocks, N prompts, D static blocks, A = L - D adaptive ones and Q positions,
+
+    VPT-shallow N d,    VPT-deep L N d,    VAPT D N d + A [2 d + kappa + N (Q + 1)] + m (2 d r + scale)
+
+kappa is k^2, d k^2 with one kernel per channel, 0 without a convolution; m is 1, or A with one projector per block.
+
+Sources: arXiv 2203.12119 (VPT), arXiv 2501.18936 (VAPT).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+
+from moe_prompts.errors import InputError
+
+ACTIVATIONS = ("relu", "gelu", "sigmoid", "softmax", "identity")
+
+
+@dataclass(frozen=True)
+class VPT:
+    """Fixed prompts: ``num_tokens`` = N free vectors, in every block (``deep``) or before the first one only.
+
+    prompt_dropout  on the prompts, while they train
+    """
+
+    num_tokens: int = 10
+    deep: bool = True
+    prompt_dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        _check_whole(self, num_tokens=1)
+        _check_shares(self, "prompt_dropout")
+
+    def check(self, blocks: int, grid: tuple[int, int]) -> None:
+        """Fixed prompts fit every model."""
+
+    def n_parameters(self, width: int, blocks: int, grid: tuple[int, int]) -> int:
+        """Trainable numbers beside the head."""
+        return (blocks if self.deep else 1) * self.num_tokens * width
+
+
+@dataclass(frozen=True)
+class VAPT:
+    """Adaptive prompts: from block ``static_depth`` on, N prompts computed from the patch states of each image.
+
+    hidden            r, hidden units of the projector
+    kernel            k of the convolution over positions; None: no convolution
+    padding           zeros around the grid
+    static_depth      D, first blocks with fixed prompts
+    activation        of the projector: relu, gelu, sigmoid, softmax (over r) or identity
+    per_channel       one kernel per channel instead of one for all
+    shared_projector  one projector for all blocks instead of one per block
+    learnable_scale   a factor s of the projector that is learned, from 1
+    resize            "bilinear": the position map follows another image size; None: another size is refused
+    fused             convolution and position weights as one map; False: step by step (slower, the same numbers)
+    prompt_dropout    on fixed prompts; ``channel_dropout`` on channels after the convolution; ``hidden_dropout`` on
+                      hidden units; all while they train
+    """
+
+    num_tokens: int = 10
+    hidden: int = 8
+    kernel: int | None = 2
+    padding: int = 0
+    static_depth: int = 1
+    activation: str = "relu"
+    per_channel: bool = False
+    shared_projector: bool = True
+    learnable_scale: bool = False
+    resize: str | None = None
+    fused: bool = True
+    prompt_dropout: float = 0.0
+    channel_dropout: float = 0.1
+    hidden_dropout: float = 0.1
+
+    def __post_init__(self) -> None:
+        _check_whole(self, num_tokens=1, hidden=1, padding=0, static_depth=1)
+        _check_shares(self, "prompt_dropout", "channel_dropout", "hidden_dropout")
+        if self.kernel is not None:
+            _check_whole(self, kernel=1)
+        elif self.padding or self.per_channel:
+            raise InputError("VAPT: padding or per_channel without a convolution; expected a kernel, as kernel=2")
+        if self.kernel is not None and self.padding >= self.kernel:
+            raise InputError(
+                f"VAPT: padding = {self.padding} with kernel = {self.kernel}; expected less padding than the kernel, "
+                "else some positions see zeros only"
+            )
+        if self.activation not in ACTIVATIONS:
+            raise InputError(f"VAPT: activation {self.activation!r}; expected one of {', '.join(ACTIVATIONS)}")
+        if self.resize not in (None, "bilinear"):
+            raise InputError(f"VAPT: resize {self.resize!r}; expected None or 'bilinear'")
+        if self.resize and self.per_channel:
+            raise InputError(
+                "VAPT: resize with per_channel; a map over positions exists only where all channels share a kernel"
+            )
+
+    def check(self, blocks: int, grid: tuple[int, int]) -> None:
+        """Raise ``InputError`` if these prompts do not fit a model of ``blocks`` blocks and this grid of patches."""
+        if self.static_depth >= blocks:
+            raise InputError(
+                f"VAPT: static_depth = {self.static_depth} leaves no adaptive prompts in a model of {blocks} blocks; "
+                f"expected less than {blocks}, or VPT(num_tokens={self.num_tokens}, deep=True)"
+            )
+        if min(self.positions(grid)) < 1:
+            raise InputError(
+                f"VAPT: kernel = {self.kernel} with padding = {self.padding} on a grid of {grid[0]} x {grid[1]} "
+                "patches; expected a kernel that fits: a smaller one, or kernel=None"
+            )
+
+    def positions(self, grid: tuple[int, int]) -> tuple[int, int]:
+        """Height and width of the convolution's output; the grid itself without a convolution."""
+        if self.kernel is None:
+            return grid
+        lost = self.kernel - 1 - 2 * self.padding
+        return grid[0] - lost, grid[1] - lost
+
+    def n_parameters(self, width: int, blocks: int, grid: tuple[int, int]) -> int:
+        """Trainable numbers beside the head."""
+        adaptive = blocks - self.static_depth
+        kernel = (self.kernel or 0) ** 2 * (width if self.per_channel else 1)
+        projectors = 1 if self.shared_projector else adaptive
+        return (
+            self.static_depth * self.num_tokens * width
+            + adaptive * (2 * width + kernel + self.num_tokens * (prod(self.positions(grid)) + 1))
+            + projectors * (2 * width * self.hidden + self.learnable_scale)
+        )
+
+
+def _check_whole(config: VPT | VAPT, **least: int) -> None:
+    for name, low in least.items():
+        value = getattr(config, name)
+        if not isinstance(value, int) or isinstance(value, bool) or value < low:
+            raise InputError(f"{type(config).__name__}: {name} = {value!r}; expected a whole number of at least {low}")
+
+
+def _check_shares(config: VPT | VAPT, *names: str) -> None:
+    for name in names:
+        value = getattr(config, name)
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 1:
+            raise InputError(
+                f"{type(config).__name__}: {name} = {value!r}; expected a share of at least 0, less than 1"
+            )

@@ -1,0 +1,231 @@
+"""Checkpoints of the published code under timm's names: VPT and VAPT with their backbone, and MoCo-v3 backbones."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor
+
+from moe_prompts.errors import InputError
+from moe_prompts.vision.checkpoint import fill
+from moe_prompts.vision.config import VAPT, VPT
+from moe_prompts.vision.prompted import PromptedVisionTransformer, prompt, prompt_parameters
+
+_LAYER = "transformer.encoder.layer."
+#: Official name -> timm's, outside the blocks; then inside a block, beside query, key and value.
+_OUTSIDE = {
+    "transformer.embeddings.position_embeddings": "pos_embed",
+    "transformer.embeddings.cls_token": "cls_token",
+    "transformer.embeddings.patch_embeddings.weight": "patch_embed.proj.weight",
+    "transformer.embeddings.patch_embeddings.bias": "patch_embed.proj.bias",
+    "transformer.encoder.encoder_norm.weight": "norm.weight",
+    "transformer.encoder.encoder_norm.bias": "norm.bias",
+    "head.weight": "head.weight",
+    "head.bias": "head.bias",
+}
+_INSIDE = {
+    "attention_norm": "norm1", "ffn_norm": "norm2", "ffn.fc1": "mlp.fc1", "ffn.fc2": "mlp.fc2", "attn.out": "attn.proj",
+}  # fmt: skip
+_INSIDE_NAME = re.compile(re.escape(_LAYER) + r"(\d+)\.(.+)\.(\w+)")
+#: Official prompt parameters of one adaptive block, and those of a projector.
+_ADAPTIVE = re.compile(r"transformer\.deep_prompt_(norm|downsample)\.(\d+)\.(.+)")
+_PROJECTOR = re.compile(r"transformer\.deep_prompt_embeddings_mlp\.(?:(\d+)\.)?(.+)")
+_PARTS = {
+    ("norm", "weight"): "norm.weight",
+    ("norm", "bias"): "norm.bias",
+    ("downsample", "conv.kernel"): "kernel",
+    ("downsample", "conv.weight"): "kernel",
+    ("downsample", "linear.weight"): "weight",
+    ("downsample", "linear.bias"): "bias",
+    ("downsample", "weight"): "weight",
+    ("downsample", "bias"): "bias",
+}
+_PROJECTOR_PARTS = {"block.0.weight": "down", "block.2.weight": "up", "scale": "scale"}
+
+
+def from_official(params: Mapping[str, Any], options: Mapping[str, Any]) -> VisionTransformer:
+    """The timm model with the weights of an official VPT or VAPT state_dict, in their number type, in evaluation mode.
+
+    params   official name -> tensor or array; the prefix ``enc.`` and the head ``head.last_layer`` are accepted
+    options  ``heads``: attention heads, which no weight tells; ``prompt``: the official MODEL.PROMPT settings
+             (NUM_TOKENS, DEEP, and for VAPT ADAPTIVE, HIDDEN_DIM, KERNEL, ..) or None for a plain model; ``grid``:
+             (height, width) if the patches do not make a square
+
+    Raises ``InputError`` for settings that are not supported and for names that are missing or left over.
+    """
+    weights = {_without_prefix(name): _tensor(value) for name, value in params.items()}
+    own = {name: value for name, value in weights.items() if "prompt" not in name}
+    model = VisionTransformer(**_sizes(own, options)).to(next(iter(own.values())).dtype)
+    missing = model.load_state_dict(_backbone(own), strict=False)
+    if missing.missing_keys or missing.unexpected_keys:
+        raise InputError(
+            f"from_official: missing {missing.missing_keys[:5]}, left over {missing.unexpected_keys[:5]}; expected "
+            "a whole state_dict of an official model"
+        )
+    settings = options.get("prompt")
+    if settings is None:
+        return model.eval()
+    config = _config(settings, weights)
+    prompted = prompt(model, config)
+    parameters = prompt_parameters(prompted)
+    values = {
+        name: _reshaped(name, value, parameters) for name, value in _prompts(weights, config, len(model.blocks)).items()
+    }
+    fill(parameters, values, "from_official")
+    return prompted.eval()
+
+
+def load_moco_v3(model: VisionTransformer, path: str | Path) -> VisionTransformer:
+    """Load a MoCo-v3 checkpoint (``.pth.tar`` of a linear probe or of pre-training) into a plain ``model``.
+
+    Only tensors are read (``weights_only=True``). The file's head is left out, so the model's own stays as it is.
+    """
+    if type(model) is not VisionTransformer or isinstance(model, PromptedVisionTransformer):
+        raise InputError(f"load_moco_v3: a {type(model).__name__}; expected a plain timm VisionTransformer")
+    content = torch.load(path, map_location="cpu", weights_only=True)
+    if not isinstance(content, dict) or "state_dict" not in content:
+        raise InputError(f"load_moco_v3: {path} has no state_dict; expected a MoCo-v3 checkpoint")
+    weights = moco_v3_names(content["state_dict"])
+    own = model.state_dict()
+    expected = {name for name in own if not name.startswith("head.")}
+    wrong = sorted(expected ^ set(weights)) or [name for name in weights if weights[name].shape != own[name].shape]
+    if wrong:
+        raise InputError(
+            f"load_moco_v3: {', '.join(wrong[:5])} missing, left over or of another shape; expected the weights of a "
+            f"model like this one ({len(model.blocks)} blocks of width {model.embed_dim})"
+        )
+    model.load_state_dict(weights, strict=False)
+    return model
+
+
+def moco_v3_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """timm's names for a MoCo-v3 state_dict, without heads and without the momentum encoder."""
+    found = {}
+    for name, value in state.items():
+        inner = name.removeprefix("module.")
+        if inner.startswith(("momentum_encoder.", "predictor.")):
+            continue
+        inner = inner.removeprefix("base_encoder.")
+        if not inner.startswith("head."):
+            found[inner] = value
+    return found
+
+
+def _without_prefix(name: str) -> str:
+    return name.removeprefix("enc.").replace("head.last_layer.", "head.")
+
+
+def _tensor(value: Any) -> Tensor:
+    return value.detach() if isinstance(value, Tensor) else torch.from_numpy(np.array(value))
+
+
+def _sizes(weights: dict[str, Tensor], options: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments of timm's model."""
+    try:
+        patches = weights["transformer.embeddings.patch_embeddings.weight"]
+        positions = weights["transformer.embeddings.position_embeddings"].shape[1] - 1
+        mlp = weights[f"{_LAYER}0.ffn.fc1.weight"]
+        heads, classes = int(options["heads"]), len(weights["head.weight"])
+    except KeyError as error:
+        raise InputError(
+            f"from_official: no {error.args[0]!r}; expected the state_dict of an official model and options with heads"
+        ) from error
+    side = math.isqrt(positions)
+    grid = tuple(options.get("grid", (side, side)))
+    if math.prod(grid) != positions:
+        raise InputError(f"from_official: {positions} positions, grid {grid}; give options['grid'] as (height, width)")
+    width, channels, *patch = patches.shape
+    depth = 1 + max(int(name.removeprefix(_LAYER).split(".")[0]) for name in weights if name.startswith(_LAYER))
+    return {
+        "img_size": (grid[0] * patch[0], grid[1] * patch[1]),
+        "patch_size": tuple(patch),
+        "in_chans": channels,
+        "num_classes": classes,
+        "embed_dim": width,
+        "depth": depth,
+        "num_heads": heads,
+        "mlp_ratio": len(mlp) / width,
+    }
+
+
+def _backbone(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """timm's state_dict; names that are not known stay as they are and are reported when it is loaded."""
+    state, rows = {}, {}
+    for name, value in weights.items():
+        match = _INSIDE_NAME.fullmatch(name)
+        if not match:
+            state[_OUTSIDE.get(name, name)] = value
+            continue
+        index, part, kind = match.groups()
+        if part in ("attn.query", "attn.key", "attn.value"):
+            rows[index, part.removeprefix("attn."), kind] = value
+        else:
+            state[f"blocks.{index}.{_INSIDE.get(part, part)}.{kind}"] = value
+    for index, part, kind in rows:
+        if part == "query":
+            parts = [rows[index, one, kind] for one in ("query", "key", "value") if (index, one, kind) in rows]
+            state[f"blocks.{index}.attn.qkv.{kind}"] = torch.cat(parts)
+    return state
+
+
+def _config(settings: Mapping[str, Any], weights: dict[str, Tensor]) -> VPT | VAPT:
+    """Our config for the official settings; shapes of weights decide where a setting's meaning is not documented."""
+    if settings.get("PROJECT", -1) != -1:
+        raise InputError(f"from_official: PROJECT = {settings['PROJECT']}; expected -1, prompts without projection")
+    tokens, dropout = settings["NUM_TOKENS"], settings.get("DROPOUT", 0.0)
+    if not settings.get("ADAPTIVE", False):
+        return VPT(tokens, deep=bool(settings.get("DEEP", False)), prompt_dropout=dropout)
+    if not settings.get("FEAT_PROJECTOR", True) or not settings.get("DEEP", True):
+        raise InputError("from_official: adaptive prompts without DEEP or without FEAT_PROJECTOR are not supported")
+    kernels = [value for name, value in weights.items() if re.search(r"downsample\.\d+\.conv\.(kernel|weight)$", name)]
+    return VAPT(
+        tokens,
+        hidden=settings["HIDDEN_DIM"],
+        kernel=settings.get("KERNEL", 2) if settings.get("CONV", True) else None,
+        padding=settings.get("PADDING", 0) if settings.get("CONV", True) else 0,
+        static_depth=settings.get("VPT_DEPTH", 1),
+        activation=settings.get("ACTIVATION", "relu"),
+        per_channel=any(len(kernel) > 1 for kernel in kernels),
+        shared_projector=settings.get("SHARE_PROJECTOR", True),
+        learnable_scale=settings.get("LEARNABLE_SCALE", False),
+        prompt_dropout=dropout,
+        hidden_dropout=settings.get("DROPOUT_MLP", 0.1),
+    )
+
+
+def _prompts(weights: dict[str, Tensor], config: VPT | VAPT, blocks: int) -> dict[str, Tensor]:
+    """The weights of ``prompt_parameters`` by its names; names that are not known stay as they are."""
+    found = {name: value for name, value in weights.items() if name in ("head.weight", "head.bias")}
+    first = config.static_depth if isinstance(config, VAPT) else blocks
+    for name, value in weights.items():
+        if "prompt" not in name:
+            continue
+        if name == "transformer.prompt_embeddings":
+            found["0.tokens"] = value[0]
+        elif name == "transformer.deep_prompt_embeddings":
+            found |= {f"{index}.tokens": tokens for index, tokens in enumerate(value, start=1)}
+        elif match := _ADAPTIVE.fullmatch(name):
+            kind, index, part = match.groups()
+            known = _PARTS.get((kind, part), part)
+            found[f"{first + int(index)}.{known}"] = value
+        elif match := _PROJECTOR.fullmatch(name):
+            index, part = match.groups()
+            found[f"{first + int(index or 0)}.projector.{_PROJECTOR_PARTS.get(part, part)}"] = value
+        else:
+            found[name] = value
+    return found
+
+
+def _reshaped(name: str, value: Tensor, parameters: Mapping[str, Tensor]) -> Tensor:
+    """Kernels (1 or d, 1, k, k) and position weights (N, Q) in our shapes, where they hold as many numbers."""
+    like = parameters.get(name)
+    if like is None or name.split(".", 1)[1] not in ("kernel", "weight") or value.numel() != like.numel():
+        return value
+    return value.reshape(like.shape)

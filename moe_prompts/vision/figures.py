@@ -1,0 +1,48 @@
+"""Figures of prompted models: ``draw_*(ax, ...)`` take arrays or tables and draw on given axes, as in ``plots``."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.image import AxesImage
+
+#: As in ``plots``: fixed prompts in blue, adaptive ones in orange.
+COLOURS = {"VPT": "#2b7bba", "VAPT": "#e6550d"}
+
+
+def draw_mass(ax: Axes, mass: np.ndarray, image: np.ndarray | None = None, top: float | None = None) -> AxesImage:
+    """Share of the gate on prompts over the grid of patches, mass (Gh, Gw) in [0, 1], coloured from 0 to ``top``.
+
+    image  (H, W) or (H, W, 3), drawn as the line halfway between its darkest and brightest places
+
+    Returns what a colour bar wants.
+    """
+    shown = ax.imshow(mass, cmap="Oranges", vmin=0, vmax=mass.max() if top is None else top, interpolation="nearest")
+    if image is not None:
+        grey = image if image.ndim == 2 else image.mean(axis=2)
+        rows = np.linspace(-0.5, mass.shape[0] - 0.5, grey.shape[0])
+        columns = np.linspace(-0.5, mass.shape[1] - 0.5, grey.shape[1])
+        ax.contour(columns, rows, grey, levels=[(grey.min() + grey.max()) / 2], colors="#2b7bba", linewidths=1.2)
+    ax.set_xticks([])
+    ax.set_yticks([])
+    return shown
+
+
+def draw_input_dependence(ax: Axes, table: pd.DataFrame) -> None:
+    """How much prompt experts vary with the image, by block: a dot for each prompt, a line through their mean.
+
+    table  rows of ``prompt_table`` with a column ``method``; heads are averaged
+    """
+    methods = list(table["method"].unique())
+    for place, (method, rows) in enumerate(table.groupby("method", sort=False)):
+        each = rows.groupby(["block", "prompt"])["variation"].mean().reset_index()
+        colour = COLOURS.get(str(method).split("-")[0], "0.4")
+        aside = 0.12 * (place - (len(methods) - 1) / 2)
+        ax.plot(each["block"] + aside, each["variation"], "o", color=colour, alpha=0.35, markersize=3, linestyle="none")
+        mean = each.groupby("block")["variation"].mean()
+        ax.plot(mean.index + aside, mean, color=colour, label=str(method))
+    ax.set_xlabel("block")
+    ax.set_ylabel("variation of prompt experts")
+    ax.set_xticks(sorted(table["block"].unique()))
+    ax.set_ylim(bottom=-0.02)

@@ -1,0 +1,364 @@
+"""Prompts in a timm Vision Transformer: put in after the prefix tokens before a block, taken out again after it.
+
+    [prefix; patches] -> [prefix; prompts; patches] -> block -> [prefix; patches]
+
+Between blocks the sequence is the plain model's, so pooling, intermediate features, gradient checkpointing and copies
+work as they are. Only the prompts of VPT-shallow live on from block to block, and leave after the last one.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+
+from moe_prompts.errors import InputError
+from moe_prompts.vision.config import VAPT, VPT
+from moe_prompts.vision.prompts import AdaptivePrompts, Grid, Projector, StaticPrompts, prompt_bound
+
+#: Bias of a new head in the published protocol.
+HEAD_BIAS = -math.log(99)
+#: Name of the plain model's head while the model is prompted.
+PLAIN_HEAD = "plain_head"
+#: Other families of timm, and why their sequences cannot take prompts this way.
+REFUSED = {
+    "Eva": "its rotary position embeddings are tied to the places of tokens",
+    "SwinTransformer": "its windows have no room for tokens that belong to no place",
+    "SwinTransformerV2": "its windows have no room for tokens that belong to no place",
+    "NaFlexVit": "its sequences have padding and a grid for each image",
+    "VisionTransformerDistilled": "it has two heads",
+    "FeatureGetterNet": "it returns features; prompt the model it was made from",
+}
+
+
+class PromptedBlock(nn.Module):
+    """A block with prompts in its sequence: ``prompts`` put in before it (unless None), taken out after it.
+
+    num_prefix  tokens before the prompts (class and registers), num_tokens  prompts
+    """
+
+    def __init__(
+        self, block: nn.Module, prompts: nn.Module | None, num_prefix: int, num_tokens: int, strips: bool
+    ) -> None:
+        super().__init__()
+        self.block, self.prompts = block, prompts
+        self.num_prefix, self.num_tokens, self.strips = num_prefix, num_tokens, strips
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.block(self.insert(x))
+        return self.strip(x) if self.strips else x
+
+    def insert(self, x: Tensor) -> Tensor:
+        """The sequence that enters the block."""
+        if self.prompts is None:
+            return x
+        prefix, patches = x[:, : self.num_prefix], x[:, self.num_prefix :]
+        return torch.cat([prefix, self.prompts(patches).to(x.dtype), patches], dim=1)
+
+    def strip(self, x: Tensor) -> Tensor:
+        return torch.cat([x[:, : self.num_prefix], x[:, self.num_prefix + self.num_tokens :]], dim=1)
+
+
+@dataclass(frozen=True)
+class PlainState:
+    """What ``unprompt`` restores beside the head: flags of the plain model by name."""
+
+    requires_grad: dict[str, bool]
+    training: dict[str, bool]
+    num_classes: int
+
+
+class PromptedVisionTransformer(VisionTransformer):
+    """A timm ``VisionTransformer`` while it is prompted; made by ``prompt``, never built.
+
+    Its modules but the prompts, the head and the head's dropout stay in evaluation mode.
+    """
+
+    config: VPT | VAPT
+    plain_state: PlainState
+    plain_head: nn.Module
+
+    def train(self, mode: bool = True) -> PromptedVisionTransformer:
+        super().train(False)
+        self.training = mode
+        for module in (*prompt_modules(self), self.head, self.head_drop):
+            module.train(mode)
+        return self
+
+    def forward_features(self, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False) -> Tensor:
+        self._begin(x, attn_mask, is_causal)
+        return super().forward_features(x)
+
+    def forward_intermediates(
+        self,
+        x: Tensor,
+        indices: int | list[int] | None = None,
+        return_prefix_tokens: bool = False,
+        norm: bool = False,
+        stop_early: bool = False,
+        output_fmt: str = "NCHW",
+        intermediates_only: bool = False,
+        output_dict: bool = False,
+        attn_mask: Tensor | None = None,
+        is_causal: bool = False,
+    ) -> Any:
+        """As timm's, on the plain model's tokens: prompts are in neither the maps, the prefix nor the features."""
+        self._begin(x, attn_mask, is_causal)
+        options: dict[str, Any] = {"indices": indices, "norm": norm, "stop_early": stop_early}
+        if not self._prompts_live_on:
+            return super().forward_intermediates(
+                x, **options, return_prefix_tokens=return_prefix_tokens, output_fmt=output_fmt,
+                intermediates_only=intermediates_only, output_dict=output_dict,
+            )  # fmt: skip
+        if output_fmt not in ("NCHW", "NLC"):
+            raise InputError(f"forward_intermediates: output_fmt {output_fmt!r}; expected 'NCHW' or 'NLC'")
+        found: Any = super().forward_intermediates(
+            x, **options, return_prefix_tokens=True, output_fmt="NLC", output_dict=True
+        )
+        grid = self.grid_of(x)
+        maps = [self._own_patches(tokens, grid) for tokens in found["image_intermediates"]]
+        if output_fmt == "NCHW":
+            maps = [tokens.transpose(1, 2).reshape(len(x), -1, *grid).contiguous() for tokens in maps]
+        prefix = found.get("image_intermediates_prefix")
+        features = found["image_features"]
+        start = self.num_prefix_tokens
+        features = torch.cat([features[:, :start], self._own_patches(features[:, start:], grid)], dim=1)
+        if output_dict:
+            return (
+                {"image_intermediates": maps}
+                | ({"image_intermediates_prefix": prefix} if prefix is not None and return_prefix_tokens else {})
+                | ({} if intermediates_only else {"image_features": features})
+            )
+        intermediates = list(zip(maps, prefix, strict=True)) if prefix is not None and return_prefix_tokens else maps
+        return intermediates if intermediates_only else (features, intermediates)
+
+    @property
+    def _prompts_live_on(self) -> bool:
+        return isinstance(self.config, VPT) and not self.config.deep
+
+    def _own_patches(self, tokens: Tensor, grid: Grid) -> Tensor:
+        """The patches among tokens (B, P0 or N + P0, d): prompts stand first where they have not been taken out."""
+        return tokens[:, -grid[0] * grid[1] :]
+
+    def grid_of(self, images: Tensor) -> Grid:
+        """Height and width in patches."""
+        height, width = self.patch_embed.dynamic_feat_size((images.shape[-2], images.shape[-1]))
+        return height, width
+
+    def _begin(self, images: Tensor, attn_mask: Tensor | None, is_causal: bool) -> None:
+        """Hand the grid of these images to the prompts that need it."""
+        if attn_mask is not None or is_causal:
+            raise InputError("a prompted model takes no attention mask: it would not cover the prompts")
+        grid = self.grid_of(images)
+        for module in prompt_modules(self):
+            if isinstance(module, AdaptivePrompts) and module.grid != grid:
+                module.grid = grid
+
+
+def prompt(
+    model: VisionTransformer,
+    config: VPT | VAPT,
+    num_classes: int | None = None,
+    *,
+    rng: torch.Generator | None = None,
+) -> PromptedVisionTransformer:
+    """Put prompts into ``model``, freeze it and give it a new head.
+
+    The model itself changes and is returned; ``copy.deepcopy`` it before to keep a plain one. What trains: the prompts
+    and the head, nothing else (``norm``, ``fc_norm`` and ``attn_pool`` stay frozen). ``unprompt`` undoes it.
+
+    num_classes  of the new head (weights Kaiming normal, fan_out, bias -log 99); 0: no head, the pooled features; None:
+                 the head the model has goes on training, as a copy
+    rng          draws the initial prompts and head; torch's global generator without it
+
+    Raises ``InputError`` for models other than timm's ``VisionTransformer`` and for prompts that do not fit.
+    """
+    _check_model(model)
+    if not isinstance(config, (VPT, VAPT)):
+        raise InputError(f"prompt: config {config!r}; expected VPT(...) or VAPT(...)")
+    if num_classes is not None and (not isinstance(num_classes, int) or num_classes < 0):
+        raise InputError(f"prompt: num_classes = {num_classes!r}; expected a whole number of at least 0, or None")
+    grid = tuple(model.patch_embed.grid_size)
+    config.check(len(model.blocks), grid)
+
+    state = PlainState(
+        {name: parameter.requires_grad for name, parameter in model.named_parameters()},
+        {name: module.training for name, module in model.named_modules()},
+        model.num_classes,
+    )
+    made = _prompts_by_block(model, config, grid, rng)
+    head = _new_head(model, num_classes, rng)
+    model.requires_grad_(False)
+    for index, prompts in enumerate(made):
+        last = index == len(made) - 1
+        shallow = isinstance(config, VPT) and not config.deep
+        if prompts is not None or (shallow and last):
+            block = PromptedBlock(
+                model.blocks[index], prompts, model.num_prefix_tokens, config.num_tokens, not shallow or last
+            )
+            model.blocks[index] = block
+    changed: Any = model  # whose class is about to be another
+    changed.add_module(PLAIN_HEAD, model.head)
+    changed.head = head.requires_grad_(True)
+    changed.num_classes = model.num_classes if num_classes is None else num_classes
+    changed.__class__ = PromptedVisionTransformer
+    changed.config, changed.plain_state = config, state
+    return changed.train(model.training)
+
+
+def unprompt(model: PromptedVisionTransformer) -> VisionTransformer:
+    """The plain model as it was: weights, head, ``requires_grad`` and training flags. The same object, changed back."""
+    check_prompted(model, "unprompt")
+    state = model.plain_state
+    for index, block in enumerate(model.blocks):
+        if isinstance(block, PromptedBlock):
+            model.blocks[index] = block.block
+    plain: Any = model  # whose class is about to be another
+    plain.head = model.plain_head
+    delattr(plain, PLAIN_HEAD)
+    del plain.config, plain.plain_state
+    plain.__class__ = VisionTransformer
+    plain.num_classes = state.num_classes
+    for name, parameter in plain.named_parameters():
+        parameter.requires_grad_(state.requires_grad[name])
+    for name, module in plain.named_modules():
+        module.training = state.training[name]
+    return plain
+
+
+def prompt_modules(model: PromptedVisionTransformer) -> Iterator[StaticPrompts | AdaptivePrompts]:
+    """The prompts in the order of their blocks."""
+    for block in model.blocks:
+        if isinstance(block, PromptedBlock) and isinstance(block.prompts, (StaticPrompts, AdaptivePrompts)):
+            yield block.prompts
+
+
+def prompt_parameters(model: PromptedVisionTransformer) -> dict[str, nn.Parameter]:
+    """Trainable parameters by short names that do not depend on where they hang: ``3.norm.weight``, ``head.weight``.
+
+    A projector that blocks share is listed once, at its first block.
+    """
+    check_prompted(model, "prompt_parameters")
+    found: dict[str, nn.Parameter] = {}
+    seen: set[int] = set()
+    for index, block in enumerate(model.blocks):
+        if isinstance(block, PromptedBlock) and block.prompts is not None:
+            for name, parameter in block.prompts.named_parameters():
+                if id(parameter) not in seen:
+                    seen.add(id(parameter))
+                    found[f"{index}.{name}"] = parameter
+    return found | {f"head.{name}": parameter for name, parameter in model.head.named_parameters()}
+
+
+@dataclass(frozen=True)
+class TrainableSummary:
+    """Numbers of parameters; ``prompts`` and ``head`` train."""
+
+    prompts: int
+    head: int
+    frozen: int
+
+    def __str__(self) -> str:
+        share = (self.prompts + self.head) / (self.prompts + self.head + self.frozen)
+        return f"{self.prompts} in prompts + {self.head} in the head train ({share:.2%}), {self.frozen} are frozen"
+
+
+def trainable_summary(model: PromptedVisionTransformer) -> TrainableSummary:
+    """How many numbers train and how many do not (the plain model's own head is not counted)."""
+    trained = prompt_parameters(model)
+    head = sum(parameter.numel() for parameter in model.head.parameters())
+    frozen = sum(
+        parameter.numel()
+        for name, parameter in model.named_parameters()
+        if not parameter.requires_grad and not name.startswith(PLAIN_HEAD)
+    )
+    return TrainableSummary(sum(parameter.numel() for parameter in trained.values()) - head, head, frozen)
+
+
+def parameter_groups(
+    model: PromptedVisionTransformer, weight_decay: float, rule: str = "no_decay"
+) -> list[dict[str, Any]]:
+    """Two groups for a torch optimiser, with decay and without.
+
+    rule  ``no_decay``: norms, biases and scales do not decay; ``official``: only the head's bias does not
+    """
+    if rule not in ("no_decay", "official"):
+        raise InputError(f"parameter_groups: rule {rule!r}; expected 'no_decay' or 'official'")
+    groups: dict[bool, list[nn.Parameter]] = {True: [], False: []}
+    for name, parameter in prompt_parameters(model).items():
+        decays = name != "head.bias" if rule == "official" else parameter.ndim > 1
+        groups[decays].append(parameter)
+    return [
+        {"params": groups[True], "weight_decay": weight_decay},
+        {"params": groups[False], "weight_decay": 0.0},
+    ]
+
+
+def check_prompted(model: nn.Module, where: str) -> None:
+    if not isinstance(model, PromptedVisionTransformer):
+        raise InputError(
+            f"{where}: a {type(model).__name__}; expected a model that prompt(...) returned, as it is (not compiled "
+            "or wrapped: pass its _orig_mod or module)"
+        )
+
+
+def refusal(model: nn.Module) -> str | None:
+    """Why ``prompt`` does not take this model, in a few words; None if it does."""
+    if isinstance(model, PromptedVisionTransformer):
+        return "it has prompts already; unprompt it first"
+    if type(model) is not VisionTransformer:
+        reason = REFUSED.get(type(model).__name__, "only this class has the sequence of tokens that prompts join")
+        return f"its class is {type(model).__name__}, not timm's VisionTransformer: {reason}"
+    if not isinstance(model.patch_drop, nn.Identity):
+        return "patch_drop_rate > 0 drops patches at random; create it with patch_drop_rate=0"
+    if not hasattr(model.patch_embed, "dynamic_feat_size"):
+        return "its patch embedding does not tell the grid of an image"
+    return None
+
+
+def _check_model(model: nn.Module) -> None:
+    reason = refusal(model)
+    if reason:
+        raise InputError(f"prompt: this model cannot take prompts: {reason}")
+
+
+def _prompts_by_block(
+    model: VisionTransformer, config: VPT | VAPT, grid: Grid, rng: torch.Generator | None
+) -> list[StaticPrompts | AdaptivePrompts | None]:
+    """New prompts for each block, on the device and in the type of the patch embedding."""
+    width, blocks = model.embed_dim, len(model.blocks)
+    patch = model.in_chans * math.prod(model.patch_embed.patch_size)
+    bound = prompt_bound(width, patch)
+
+    def static() -> StaticPrompts:
+        return StaticPrompts(config.num_tokens, width, bound, config.prompt_dropout, rng)
+
+    made: list[StaticPrompts | AdaptivePrompts | None]
+    if isinstance(config, VPT):
+        made = [static() if config.deep or index == 0 else None for index in range(blocks)]
+    else:
+        made = [static() for _ in range(config.static_depth)]
+        projector = Projector(config, width, rng)
+        for index in range(config.static_depth, blocks):
+            if index > config.static_depth and not config.shared_projector:
+                projector = Projector(config, width, rng)
+            made.append(AdaptivePrompts(config, width, grid, projector, rng))
+    like = next(model.blocks.parameters())
+    return [prompts if prompts is None else prompts.to(like) for prompts in made]
+
+
+def _new_head(model: VisionTransformer, num_classes: int | None, rng: torch.Generator | None) -> nn.Module:
+    if num_classes is None:
+        return deepcopy(model.head)
+    if num_classes == 0:
+        return nn.Identity()
+    head = nn.Linear(model.embed_dim, num_classes)
+    nn.init.kaiming_normal_(head.weight, mode="fan_out", generator=rng)
+    nn.init.constant_(head.bias, HEAD_BIAS)
+    return head.to(next(model.blocks.parameters()))

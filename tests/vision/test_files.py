@@ -1,0 +1,248 @@
+"""Prompts on disk, official and MoCo-v3 checkpoints, and the table of models."""
+
+import json
+
+import numpy as np
+import pytest
+import timm
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from vision_models import CLASSES, CONFIGS, DEPTH, HEADS, KINDS, images, plain, prompted, train_step
+
+from moe_prompts.errors import InputError
+from moe_prompts.vision import (
+    VAPT,
+    VPT,
+    backbone_hash,
+    from_official,
+    load_moco_v3,
+    load_prompts,
+    prompt,
+    save_prompts,
+    supported_models,
+    unprompt,
+)
+from moe_prompts.vision.prompted import prompt_parameters
+from moe_prompts.vision.supported import page, vision_transformers
+
+
+@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
+@pytest.mark.parametrize("kind", ["cls", "registers"])
+def test_prompts_come_back(config, kind, tmp_path):
+    """Bit for bit, on a backbone whose own head is another; the file holds prompts and head and nothing else."""
+    model = prompted(config, **KINDS[kind])
+    path = tmp_path / "prompts.safetensors"
+    save_prompts(model, path)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["prompts.safetensors"]
+    with safe_open(path, framework="pt") as file:
+        assert set(file.keys()) == set(prompt_parameters(model))
+    other = plain(**KINDS[kind])
+    other.reset_classifier(11)
+    other.double()
+    back = load_prompts(other, path)
+    assert back is other
+    assert back.config == config
+    assert torch.equal(back.eval()(images()), model(images()))
+
+
+def test_another_backbone_is_refused(tmp_path):
+    """Named by hash; the model given is left as it was."""
+    path = tmp_path / "prompts.safetensors"
+    save_prompts(prompted(VPT(3)), path)
+    other = plain(seed=1)
+    with pytest.raises(InputError, match=r"was made on the backbone .*expected the same weights"):
+        load_prompts(other, path)
+    assert type(other) is type(plain())
+    with pytest.raises(InputError, match="was made on the backbone"):
+        load_prompts(plain().float(), path)
+
+
+def test_the_hash_knows_the_backbone_and_nothing_else():
+    model = plain()
+    plain_hash = backbone_hash(model)
+    model.reset_classifier(3)
+    assert backbone_hash(model) == plain_hash
+    changed = prompted(VAPT(3))
+    assert backbone_hash(changed) == plain_hash
+    train_step(changed, images())
+    assert backbone_hash(changed) == plain_hash
+    with torch.no_grad():
+        model.blocks[1].attn.qkv.weight[0, 0] += 1e-12
+    assert backbone_hash(model) != plain_hash
+    assert len(backbone_hash(plain().bfloat16())) == 64
+
+
+@pytest.mark.parametrize(
+    ("spoil", "match"),
+    [
+        (lambda path: path.unlink(), "No such file"),
+        (lambda path: path.write_bytes(b"nonsense"), "expected a file that save_prompts wrote"),
+        (lambda path: save_file({"x": torch.ones(1)}, path), "format None; expected 'moe-prompts 1'"),
+    ],
+)
+def test_other_files_are_refused(spoil, match, tmp_path):
+    path = tmp_path / "prompts.safetensors"
+    save_prompts(prompted(VPT(3)), path)
+    spoil(path)
+    with pytest.raises(InputError, match=match):
+        load_prompts(plain(), path)
+
+
+def test_a_file_with_other_tensors_leaves_the_model_plain(tmp_path):
+    path = tmp_path / "prompts.safetensors"
+    save_prompts(prompted(VPT(3)), path)
+    with safe_open(path, framework="pt") as file:
+        metadata = file.metadata() | {"config": json.dumps({"num_tokens": 4})}
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+    save_file(tensors, path, metadata)
+    model = plain()
+    with pytest.raises(InputError, match=r"0\.tokens.* of another shape"):
+        load_prompts(model, path)
+    assert type(model) is type(plain())
+    with pytest.raises(InputError, match="has prompts already"):
+        load_prompts(prompted(VPT(3)), path)
+
+
+def official(model) -> dict[str, np.ndarray]:
+    """A prompted model's weights under the names of the published code."""
+    config = model.config
+    first = config.static_depth if isinstance(config, VAPT) else DEPTH
+    ours = {name: value.detach().numpy() for name, value in prompt_parameters(model).items()}
+    state = {name.replace(".block.", "."): value.numpy() for name, value in model.state_dict().items()}
+    names = {
+        "transformer.embeddings.position_embeddings": state["pos_embed"],
+        "transformer.embeddings.cls_token": state["cls_token"],
+        "transformer.embeddings.patch_embeddings.weight": state["patch_embed.proj.weight"],
+        "transformer.embeddings.patch_embeddings.bias": state["patch_embed.proj.bias"],
+        "transformer.encoder.encoder_norm.weight": state["norm.weight"],
+        "transformer.encoder.encoder_norm.bias": state["norm.bias"],
+        "head.weight": ours["head.weight"],
+        "head.bias": ours["head.bias"],
+        "transformer.prompt_embeddings": ours["0.tokens"][None],
+    }
+    deep = [ours[f"{index}.tokens"] for index in range(1, DEPTH) if f"{index}.tokens" in ours]
+    if deep:
+        names["transformer.deep_prompt_embeddings"] = np.array(deep)
+    for index in range(DEPTH):
+        theirs, mine = f"transformer.encoder.layer.{index}", f"blocks.{index}"
+        pairs = {"attention_norm": "norm1", "ffn_norm": "norm2", "ffn.fc1": "mlp.fc1", "ffn.fc2": "mlp.fc2"}
+        for part in ("weight", "bias"):
+            for their, my in (pairs | {"attn.out": "attn.proj"}).items():
+                names[f"{theirs}.{their}.{part}"] = state[f"{mine}.{my}.{part}"]
+            rows = np.split(state[f"{mine}.attn.qkv.{part}"], 3)
+            for which, row in zip(("query", "key", "value"), rows, strict=True):
+                names[f"{theirs}.attn.{which}.{part}"] = row
+    prefix = "transformer.deep_prompt_"
+    for name, value in ours.items():
+        number, _, part = name.partition(".")
+        place = number if number == "head" else int(number) - first
+        if part.startswith("norm."):
+            names[f"{prefix}norm.{place}.{part.removeprefix('norm.')}"] = value
+        elif part == "kernel":
+            names[f"{prefix}downsample.{place}.conv.kernel"] = value.reshape(-1, 1, *value.shape[-2:])
+        elif part in ("weight", "bias") and number != "head":
+            names[f"{prefix}downsample.{place}.linear.{part}"] = value.reshape(3, -1) if part == "weight" else value
+        elif part.startswith("projector."):
+            own = "" if config.shared_projector else f"{place}."
+            known = {"down": "block.0.weight", "up": "block.2.weight", "scale": "scale"}
+            names[f"{prefix}embeddings_mlp.{own}{known[part.removeprefix('projector.')]}"] = value
+    return names
+
+
+SETTINGS = {
+    "VPT-shallow": (VPT(3, deep=False), {"DEEP": False}),
+    "VPT-deep": (VPT(3), {"DEEP": True}),
+    "VAPT": (VAPT(3, hidden=4), {"KERNEL": 2}),
+    "static": (VAPT(3, hidden=4, static_depth=2), {"VPT_DEPTH": 2}),
+    "no convolution": (VAPT(3, hidden=4, kernel=None), {"CONV": False}),
+    "per channel": (VAPT(3, hidden=4, per_channel=True), {}),
+    "padding": (VAPT(3, hidden=4, kernel=3, padding=1), {"KERNEL": 3, "PADDING": 1}),
+    "projectors": (VAPT(3, hidden=4, shared_projector=False), {"SHARE_PROJECTOR": False}),
+    "scale": (VAPT(3, hidden=4, learnable_scale=True), {"LEARNABLE_SCALE": True}),
+    "gelu": (VAPT(3, hidden=4, activation="gelu"), {"ACTIVATION": "gelu"}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("config", "settings"), SETTINGS.values(), ids=SETTINGS)
+def test_official_names_and_settings(config, settings):
+    model = prompted(config, (4, 6))
+    options = {"NUM_TOKENS": 3, "DROPOUT": 0.0, "PROJECT": -1} | settings
+    if isinstance(config, VAPT):
+        options |= {"DEEP": True, "ADAPTIVE": True, "HIDDEN_DIM": 4}
+    found = from_official(official(model), {"heads": HEADS, "grid": [4, 6], "prompt": options})
+    assert found.config == config
+    assert torch.equal(found(images((4, 6))), model(images((4, 6))))
+
+
+@pytest.mark.parametrize(
+    ("change", "options", "match"),
+    [
+        ({}, {"PROJECT": 5}, "PROJECT = 5"),
+        ({}, {"ADAPTIVE": True, "FEAT_PROJECTOR": False, "DEEP": True}, "without FEAT_PROJECTOR"),
+        ({"transformer.prompt_proj.weight": np.ones(1)}, {}, r"transformer\.prompt_proj\.weight.*left over"),
+        ({"transformer.encoder.layer.0.attn.query.weight": None}, {}, r"missing \['blocks.0.attn.qkv.weight'\]"),
+        ({"transformer.cls": np.ones(1)}, {}, r"left over \['transformer.cls'\]"),
+        ({"head.weight": None}, {}, "no 'head.weight'"),
+    ],
+)
+def test_other_official_files_are_refused(change, options, match):
+    params = official(prompted(VPT(3))) | change
+    params = {name: value for name, value in params.items() if value is not None}
+    with pytest.raises(InputError, match=match):
+        from_official(params, {"heads": HEADS, "prompt": {"NUM_TOKENS": 3, "DEEP": True} | options})
+
+
+def test_moco_v3(tmp_path):
+    """A linear probe's and a pre-training file under their names; the head is left out."""
+    source, path = plain(seed=4), tmp_path / "moco.pth.tar"
+    weights = {f"module.{name}": value for name, value in source.state_dict().items()}
+    model = plain()
+    own_head = model.head.weight.detach().clone()
+    for prefix in ("module.", "module.base_encoder."):
+        renamed = {name.replace("module.", prefix, 1): value for name, value in weights.items()}
+        if "base" in prefix:
+            renamed |= {"module.predictor.0.weight": torch.ones(1), "module.momentum_encoder.x": torch.ones(1)}
+        torch.save({"epoch": 90, "arch": "vit_base", "state_dict": renamed}, path)
+        assert load_moco_v3(model, path) is model
+        assert backbone_hash(model) == backbone_hash(source)
+        assert torch.equal(model.head.weight, own_head)
+        model = plain()
+    with pytest.raises(InputError, match=r"missing, left over or of another shape; expected .* \(3 blocks of width 32"):
+        load_moco_v3(plain(embed_dim=32), path)
+    torch.save({"model": {}}, path)
+    with pytest.raises(InputError, match="no state_dict"):
+        load_moco_v3(plain(), path)
+    with pytest.raises(InputError, match="plain timm VisionTransformer"):
+        load_moco_v3(prompted(VPT(3)), path)
+
+
+def test_local_file_of_weights(tmp_path):
+    """timm reads a local file with the head it has, and unprompt gives that head back."""
+    source = timm.create_model("test_vit")
+    save_file(source.state_dict(), tmp_path / "weights.safetensors")
+    overlay = {"file": str(tmp_path / "weights.safetensors"), "custom_load": False}
+    model = timm.create_model("test_vit", pretrained=True, pretrained_cfg_overlay=overlay)
+    assert backbone_hash(model) == backbone_hash(source)
+    assert torch.equal(unprompt(prompt(model, VPT(2), CLASSES)).head.weight, source.head.weight)
+
+
+FEW = ("test_vit4", "vit_tiny_patch16_224", "vit_base_patch32_clip_224", "deit_tiny_distilled_patch16_224")
+
+
+def test_supported_models_of_each_kind():
+    table = supported_models(FEW).set_index("model")
+    assert (table.loc[list(FEW[:3]), ["VPT-shallow", "VPT-deep", "VAPT"]] == "yes").all(axis=None)
+    assert table.loc[FEW[3], "VAPT"] == "no"
+    assert "two heads" in table.loc[FEW[3], "why not"]
+    assert page(table.reset_index()).count("\n| vit_tiny_patch16_224 | 14 x 14 | 12 | 192 | 1 | token | yes |") == 1
+
+
+@pytest.mark.slow
+def test_every_vision_transformer_of_timm():
+    """All are supported but the distilled ones."""
+    table = supported_models()
+    assert list(table["model"]) == vision_transformers()
+    refused = table[(table[["VPT-shallow", "VPT-deep", "VAPT"]] != "yes").any(axis=1)]
+    assert refused["model"].str.contains("distilled").all()
+    assert len(refused) < 10

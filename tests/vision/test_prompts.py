@@ -1,0 +1,164 @@
+"""Prompts of one block: every option against the NumPy oracle, the fused path against the literal one."""
+
+import numpy as np
+import pytest
+import torch
+from vision_models import DEPTH, WIDTH, images, oracle_of, prompted, rng
+
+from moe_prompts.errors import InputError
+from moe_prompts.vision import VAPT, VPT, AdaptivePrompts
+from moe_prompts.vision.prompted import prompt_modules, prompt_parameters
+from moe_prompts.vision.prompts import Projector, StaticPrompts, position_map, prompt_bound, resized_map
+
+OPTIONS = {
+    "kernel 1": {"kernel": 1},
+    "kernel 3": {"kernel": 3},
+    "no convolution": {"kernel": None},
+    "padding": {"kernel": 3, "padding": 1},
+    "per channel": {"per_channel": True},
+    "projector per block": {"shared_projector": False},
+    "two static blocks": {"static_depth": 2},
+    "scale": {"learnable_scale": True},
+    "gelu": {"activation": "gelu"},
+    "sigmoid": {"activation": "sigmoid"},
+    "softmax": {"activation": "softmax"},
+    "identity": {"activation": "identity"},
+}
+
+
+@pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
+def test_every_option_against_numpy(options):
+    """To rounding, on a rectangular grid."""
+    grid = (4, 6)
+    model = prompted(VAPT(3, hidden=4, **options), grid)
+    assert sum(one.numel() for one in prompt_parameters(model).values()) == model.config.n_parameters(
+        WIDTH, DEPTH, grid
+    ) + 7 * (WIDTH + 1)
+    oracle = oracle_of(model, grid)
+    batch = images(grid)
+    expected = [oracle.logits(image, "token") for image in batch.numpy()]
+    np.testing.assert_allclose(model(batch).detach(), expected, rtol=0, atol=1e-12)
+
+
+def adaptive(grid, seed=0, **options):
+    config = VAPT(3, hidden=4, **options)
+    made = AdaptivePrompts(config, WIDTH, grid, Projector(config, WIDTH, rng()), rng()).double()
+    with torch.no_grad():
+        for parameter in made.parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=rng(seed), dtype=torch.float64))
+    return made
+
+
+@pytest.mark.parametrize("train", [False, True], ids=["eval", "train"])
+@pytest.mark.parametrize("options", [{}, {"kernel": 3}, {"kernel": 3, "padding": 1}, {"kernel": None}], ids=str)
+@pytest.mark.parametrize("grid", [(4, 4), (16, 16), (5, 9)], ids=str)
+def test_fused_is_literal(grid, options, train):
+    """Values and every gradient to 1e-12 of the largest, with the same dropout masks in training."""
+    fused, literal = adaptive(grid, **options), adaptive(grid, fused=False, **options)
+    literal.load_state_dict(fused.state_dict())
+    results = []
+    for made in (fused, literal):
+        patches = torch.randn(2, grid[0] * grid[1], WIDTH, generator=rng(5), dtype=torch.float64, requires_grad=True)
+        torch.manual_seed(0)
+        out = made.train(train)(patches)
+        (out * torch.randn(out.shape, generator=rng(6), dtype=torch.float64)).sum().backward()
+        results.append([out.detach(), patches.grad, *(one.grad for one in made.parameters())])
+    for one, other in zip(*results, strict=True):
+        assert (one - other).abs().max() <= 1e-12 * max(1, other.abs().max())
+
+
+def test_position_map_by_its_formula():
+    """E[n, y, x] = sum over a, b of W[n, y - a, x - b] K[a, b], term by term."""
+    weight, kernel = torch.randn(2, 3, 5, generator=rng()), torch.randn(2, 2, generator=rng(1))
+    expected = torch.zeros(2, 4, 6)
+    for n, y, x, a, b in np.ndindex(2, 3, 5, 2, 2):
+        expected[n, y + a, x + b] += weight[n, y, x] * kernel[a, b]
+    torch.testing.assert_close(position_map(weight, kernel), expected)
+
+
+def test_official_init():
+    """Fixed prompts within their bound; every adaptive prompt exactly zero, whatever the image."""
+    v = prompt_bound(768, 3 * 16 * 16)
+    assert v == pytest.approx(np.sqrt(6 / (3 * 256 + 768)))
+    tokens = StaticPrompts(100, 768, v, 0.0, rng()).tokens
+    # The largest of 76800 uniform draws is below (1 - 2e-4) v with probability e^-15.
+    assert (1 - 2e-4) * v < tokens.abs().max() < v
+    made = AdaptivePrompts(VAPT(3), WIDTH, (4, 4), Projector(VAPT(3), WIDTH, rng()), rng())
+    assert (made(torch.randn(2, 16, WIDTH, generator=rng())) == 0).all()
+    # sd of the variance of 100 standard normals is 0.14: five of them.
+    wide = AdaptivePrompts(VAPT(3, kernel=10), WIDTH, (16, 16), Projector(VAPT(3), WIDTH, rng()), rng())
+    assert abs(wide.kernel.var().item() - 1) < 0.7
+    assert (made.norm.weight == 1).all()
+    assert made.norm.eps == 1e-5
+
+
+def test_dropouts_are_those_of_the_page():
+    """Prompt dropout on fixed prompts, whole channels of an image after the convolution, hidden units."""
+    static = StaticPrompts(50, 200, 1.0, 0.25, rng()).train()
+    torch.manual_seed(0)
+    zero = (static(torch.zeros(2, 1, 1)) == 0).double().mean().item()
+    assert abs(zero - 0.25) < 5 * np.sqrt(0.25 * 0.75 / 20000)  # five standard deviations
+    made = adaptive((4, 4), hidden_dropout=0.0, activation="identity").train()
+    with torch.no_grad():
+        made.bias.zero_()
+    patches = torch.randn(400, 16, WIDTH, generator=rng(), dtype=torch.float64)
+    dropped = made.tokens(made.norm(patches)) == 0
+    assert (dropped.all(dim=1) == dropped.any(dim=1)).all()  # all prompts of a channel together
+    assert abs(dropped.double().mean().item() - 0.1) < 5 * np.sqrt(0.1 * 0.9 / (400 * WIDTH))
+
+
+def test_another_grid_is_refused_or_resampled():
+    """A map over a grid twice as fine carries the same total; constant patches give the same prompts."""
+    made = adaptive((4, 4))
+    made.grid = (8, 8)
+    with pytest.raises(InputError, match=r"8 x 8 patches.*made for 4 x 4.*resize='bilinear'"):
+        made(torch.zeros(1, 64, WIDTH, dtype=torch.float64))
+    E = position_map(made.weight, made.kernel)
+    torch.testing.assert_close(resized_map(E, (4, 4)), E)
+    fine = resized_map(torch.ones(1, 4, 4), (8, 12))
+    torch.testing.assert_close(fine, torch.full((1, 8, 12), 16 / 96))
+    free = adaptive((4, 4), resize="bilinear").eval()
+    row = torch.randn(1, 1, WIDTH, generator=rng(), dtype=torch.float64)
+    coarse = free(row.expand(1, 16, WIDTH))
+    free.grid = (8, 8)
+    # Borders of a resampled map weigh a little differently; far from the factor 4 that a forgotten rescaling gives.
+    assert (free(row.expand(1, 64, WIDTH)) - coarse).norm() < 0.5 * coarse.norm()
+
+
+@pytest.mark.parametrize(
+    ("make", "match"),
+    [
+        (lambda: VPT(0), "num_tokens = 0; expected a whole number of at least 1"),
+        (lambda: VPT(2.5), "num_tokens = 2.5"),
+        (lambda: VPT(prompt_dropout=1.0), "prompt_dropout = 1.0; expected a share"),
+        (lambda: VAPT(num_tokens=0), "num_tokens = 0"),
+        (lambda: VAPT(hidden=0), "hidden = 0"),
+        (lambda: VAPT(kernel=0), "kernel = 0"),
+        (lambda: VAPT(static_depth=0), "static_depth = 0"),
+        (lambda: VAPT(activation="tanh"), "'tanh'; expected one of relu, gelu, sigmoid, softmax, identity"),
+        (lambda: VAPT(kernel=None, padding=1), "without a convolution"),
+        (lambda: VAPT(padding=2), "less padding than the kernel"),
+        (lambda: VAPT(resize="bicubic"), "'bicubic'; expected None or 'bilinear'"),
+        (lambda: VAPT(per_channel=True, resize="bilinear"), "resize with per_channel"),
+        (lambda: VAPT(kernel=5).check(4, (4, 8)), "kernel = 5 with padding = 0 on a grid of 4 x 8"),
+        (lambda: VAPT(static_depth=3).check(3, (4, 4)), r"no adaptive prompts in a model of 3 blocks.*VPT\(num_tokens"),
+    ],
+)
+def test_wrong_configs_are_refused(make, match):
+    with pytest.raises(InputError, match=match):
+        make()
+
+
+def test_published_counts():
+    """ViT-B/16: the counts of the two papers' settings."""
+    for n, vapt, deep in ((1, 31866, 9216), (5, 42418, 46080), (10, 55608, 92160), (50, 161128, 460800)):
+        assert VAPT(n).n_parameters(768, 12, (14, 14)) == vapt
+        assert VPT(n).n_parameters(768, 12, (14, 14)) == deep
+    assert VPT(10, deep=False).n_parameters(768, 12, (14, 14)) == 7680
+
+
+def test_blocks_share_one_projector_or_none():
+    shared = [one.projector for one in prompt_modules(prompted(VAPT(3))) if isinstance(one, AdaptivePrompts)]
+    assert len({id(one) for one in shared}) == 1
+    own = prompted(VAPT(3, shared_projector=False))
+    assert len({id(one.projector) for one in prompt_modules(own) if isinstance(one, AdaptivePrompts)}) == DEPTH - 1
