@@ -48,6 +48,9 @@ def test_one_claim_from_run_to_verdict_and_again(tmp_path):
         (("--resume",), "--resume needs --out"),
         (("--seed", "-1"), "--seed -1; expected a whole number of at least 0"),
         (("--workers", "0"), "not a number of workers"),
+        (("--only", ","), "no claim is named; expected some of P-density"),
+        (("--resume", "--out", "nowhere"), "nowhere holds no run to resume"),
+        (("--only", "A-rbar", "--out", "/proc/nowhere"), "cannot write to /proc/nowhere"),
     ],
 )
 def test_mistakes_are_answered_in_one_line(arguments, message, tmp_path):

@@ -10,7 +10,16 @@ import pandas as pd
 import pytest
 
 from moe_prompts.claims import algebra, book, gated, prompts, published
-from moe_prompts.claims.claim import REGISTERED_SEED, combined, judged, mean_interval, slope_line, within
+from moe_prompts.claims.claim import (
+    QUICK_SEED,
+    REGISTERED_SEED,
+    combined,
+    judged,
+    least_certified,
+    mean_interval,
+    slope_line,
+    within,
+)
 from moe_prompts.claims.runs import RUNS, Scale
 from moe_prompts.errors import InputError
 from moe_prompts.models.data import Sample
@@ -70,10 +79,16 @@ def summary_line(certified, all_fits=False, verdict="holds"):
 
 
 def test_slopes_of_a_selection_decide_nothing():
-    assert slope_line(summary_line(0.95)).verdict is HOLDS
-    assert slope_line(summary_line(0.85)).verdict is OPEN
-    assert slope_line(summary_line(0.85, all_fits=True)).verdict is HOLDS
-    assert slope_line(summary_line(1.0, verdict="fails")).verdict is FAILS
+    assert slope_line(summary_line(0.95), 0.9).verdict is HOLDS
+    assert slope_line(summary_line(0.95), 0.75).verdict is OPEN
+    assert slope_line(summary_line(0.95, all_fits=True), 0.75).verdict is HOLDS
+    assert slope_line(summary_line(1.0, verdict="fails"), 1.0).verdict is FAILS
+
+
+def test_a_selection_at_one_size_counts():
+    """All of 1e4 and three of four of 1e3: seven of eight in all."""
+    rows = pd.DataFrame({"n": [1_000] * 4 + [10_000] * 4, "status": ["COLLAPSED"] + ["CERTIFIED"] * 7})
+    assert least_certified(rows) == 0.75
 
 
 def gated_rows(study, truth, kind, k, cell_sizes, exponent, noise=0.1, certified=1.0, columns=("loss_intrinsic",)):
@@ -113,7 +128,7 @@ def test_gated_claims_follow_the_laws_of_their_tables(exponent, noise, certified
         ],
         ignore_index=True,
     )
-    assert judged(book.CLAIMS["S-exact"], {gated.SOFTMAX: softmax}, 0).verdict is verdict
+    assert judged(book.CLAIMS["S-exact"], {gated.SOFTMAX_EXACT: softmax}, 0).verdict is verdict
 
 
 def cross_rows(risk_of, cell_sizes, floor, parameters, certified=True, noise=0.02):
@@ -184,7 +199,7 @@ def replication_rows(ratio, status="CERTIFIED"):
             for procedure, factor in (("published", 1.0), ("certified", ratio * np.exp(0.1 * rng.standard_normal()))):
                 rows.append({
                     "paper": "gmoe", "truth": "gmoe-1", "k": 4, "n": n, "replicate": replicate, "procedure": procedure,
-                    "loss_published": factor * loss, "loss_translated": np.nan, "loss_intrinsic": np.nan,
+                    "loss_published": factor * loss, "loss_translated": factor * loss, "loss_intrinsic": np.nan,
                     "status": status if procedure == "certified" else "NOT_CERTIFIED", "iterations": 1,
                     "log_likelihood": 0.0, "notice": "",
                 })  # fmt: skip
@@ -199,6 +214,32 @@ def test_published_curves_are_compared_on_the_same_data():
     assert judged(book.CLAIMS["G-published-mle"], replication_rows(1.5, "COLLAPSED"), 0).verdict is OPEN
 
 
+def test_a_mean_that_single_losses_move_decides_nothing():
+    rows = replication_rows(1.0)
+    name = lambda line: (line.name.split(":")[0], line.name.split()[-2])
+    slopes = {name(line): line for line in published.slopes(published.GMOE_RUN, "gmoe", rows, 0)}
+    assert slopes["run again, gmoe-1, k = 4", "mean"].verdict is HOLDS
+    table = rows[published.GMOE_RUN]
+    table.loc[table.index[0], "loss_published"] *= 1e6
+    moved = {name(line): line for line in published.slopes(published.GMOE_RUN, "gmoe", rows, 0)}
+    assert moved["run again, gmoe-1, k = 4", "mean"].verdict is OPEN
+    assert "run away" in moved["run again, gmoe-1, k = 4", "mean"].found
+    assert moved["run again, gmoe-1, k = 4", "median"].verdict is HOLDS
+
+
+def test_published_slopes_are_those_of_the_files(reference):
+    files = {paper: reference / f"{paper}_published_losses.npz" for paper in ("gmoe", "sgame")}
+    pd.testing.assert_frame_equal(pd.DataFrame(published.slopes_of_files(files)), published.published_slopes())
+
+
+def test_published_softmax_losses_do_not_fall_as_claimed():
+    """Whatever the run again says: the files' own medians are outside the band."""
+    run = replication_rows(1.0)[published.GMOE_RUN].assign(paper="sgame", truth="sgame", k=2)
+    found = judged(book.CLAIMS["S-published"], {published.SGAME_RUN: run}, 0)
+    assert found.verdict is FAILS
+    assert [line.verdict for line in found.lines if "again" in line.name and "median" in line.name] == [HOLDS]
+
+
 # Formulas ------------------------------------------------------------------------------------------------------------
 
 
@@ -210,6 +251,8 @@ def test_a_cosh_split_has_the_same_density(shift):
     data = Sample(rng.uniform(size=200), rng.uniform(-6, 16, size=200))
     ours, theirs = algebra.cosh_split(known, shift).log_density(data), known.log_density(data)
     np.testing.assert_allclose(ours, theirs, rtol=1e-14, atol=1e-14)
+    known_size = np.exp(theirs)
+    assert np.abs(np.exp(ours) - known_size).max() < 1e-14 * known_size.max()
     assert algebra.cosh_split(known, shift).k == 2 * known.k
 
 
@@ -264,6 +307,16 @@ def test_the_registered_seed_is_used_by_nothing_else():
         assert json.loads(meta.read_text(encoding="utf-8"))["identity"]["entropy"] != REGISTERED_SEED
 
 
+def test_quick_runs_draw_other_data():
+    """Nobody tunes a rule on rows that decide."""
+    assert QUICK_SEED != REGISTERED_SEED
+
+
+def test_a_list_without_claims_is_refused():
+    with pytest.raises(InputError, match="no claim is named"):
+        book.chosen([])
+
+
 def test_unknown_claims_are_refused():
     with pytest.raises(InputError, match=r"unknown claim 'P-nothing'; expected some of P-density"):
         book.chosen(["P-exact", "P-nothing"])
@@ -313,7 +366,7 @@ def test_the_page_is_what_the_committed_rows_say():
     claims = book.chosen(None)
     judgements = [judged(claim, committed_tables(), REGISTERED_SEED) for claim in claims]
     studies = {run: RUNS[run](truths, Scale(False), REGISTERED_SEED) for run, truths in book.needed(claims).items()}
-    page = book.page(judgements, studies, "claims", "python experiments/claims.py", REGISTERED_SEED)
+    page = book.page(judgements, studies, "claims", "", REGISTERED_SEED)
     assert page == (DOCS / "claims.md").read_text(encoding="utf-8")
 
 
