@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import matplotlib.pyplot as plt
 import pandas as pd
@@ -47,14 +47,15 @@ def panels(summary: pd.DataFrame) -> list[list[tuple[str, int, str]]]:
 
 
 def replication_figure(summary: pd.DataFrame) -> Figure:
-    """A panel for each of ``panels``; the losses of a row on one scale."""
+    """A panel for each of ``panels``; the losses of a row on one scale, but where they differ by decades."""
     grid = panels(summary)
+    shared: Literal["none", "row"] = "none" if len({loss for row in grid for *_, loss in row}) > 1 else "row"
     down, across = len(grid), len(grid[0])
     handles: dict[str, Line2D] = {}
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(
             down, across, figsize=(max(2.6 * across + 0.6, 5.5), 2.3 * down + 0.8), layout="constrained", squeeze=False,
-            sharex="col", sharey="row",
+            sharex="col", sharey=shared,
         )  # fmt: skip
         for row, places in zip(axes, grid, strict=True):
             for ax, (truth, k, loss) in zip(row, places, strict=True):

@@ -45,7 +45,8 @@ def summarise_replication(results: pd.DataFrame, entropy: int) -> pd.DataFrame:
     unidentified   share of fits in which every cell holds several atoms
     """
     lines = []
-    reference = results[results["procedure"] == "certified"].set_index(["truth", "k", "n", "replicate"])
+    maxima = results[(results["procedure"] == "certified") & (results["status"] == FitStatus.CERTIFIED.name)]
+    reference = maxima.set_index(["truth", "k", "n", "replicate"])
     for (name, k), rows in results.groupby(["truth", "k"], sort=False):
         for loss, column in LOSSES.items():
             for procedure in PROCEDURES:
@@ -216,7 +217,7 @@ def _wide(summary: pd.DataFrame, value: str, loss: str = "published") -> pd.Data
     return summary[summary["loss"] == loss].pivot(index=["truth", "k"], columns="source", values=value)
 
 
-def _ratio(summary: pd.DataFrame, above: str, below: str, curve: str = "means", loss: str = "published") -> pd.Series:
+def _ratio(summary: pd.DataFrame, above: str, below: str, curve: str, loss: str = "published") -> pd.Series:
     """Of the curves of two sources by (truth, k): geometric mean over the sizes of both from ``FROM_N`` on."""
     values, sizes = _wide(summary, curve, loss), _wide(summary, "sizes", loss)
     ratios = {}
@@ -260,14 +261,19 @@ def _gmoe_iterations(summary: pd.DataFrame) -> str:
 
 
 def _gmoe_reproduced(summary: pd.DataFrame) -> str:
+    return _reproduced(summary, "One EM step on our data")
+
+
+def _sgame_reproduced(summary: pd.DataFrame) -> str:
+    return _reproduced(summary, "The published procedure on our data")
+
+
+def _reproduced(summary: pd.DataFrame, what: str) -> str:
     ratio = _ratio(summary, "published", FILE, "medians")
     if ratio.empty:
         return ""
     agree = "reproduces" if ratio.between(0.5, 2).all() else "does not reproduce"
-    return (
-        f"One EM step on our data {agree} the published level: its medians are {_span(ratio)} times the published ones "
-        "at the same n."
-    )
+    return f"{what} {agree} the published level: its medians are {_span(ratio)} times the published ones at the same n."
 
 
 def _gmoe_slopes(summary: pd.DataFrame) -> str:
@@ -287,7 +293,7 @@ def _gmoe_levels(summary: pd.DataFrame) -> str:
         return ""
     apart = (ratio > SAME_LEVEL) | (ratio < 1 / SAME_LEVEL)
     tells = "tells them apart" if apart.all() else "tells some of them apart" if apart.any() else "does not either"
-    closer = "closer to" if (start > 1).all() else "no closer to" if (start <= 1).all() else "closer or farther from"
+    closer = "closer to" if (start > 1).all() else "no closer to" if (start <= 1).all() else "in some lines closer to"
     return (
         f"The level {tells}: the median loss of the certified maximum is {_span(ratio)} times that of one step (the "
         f"mean, which single runaways move, {_span(means)} times), and the start is {closer} the truth than one step, "
@@ -350,7 +356,9 @@ def _sgame_translation(summary: pd.DataFrame) -> str:
     if "published" not in fixed or "published" not in free:
         return ""
     ratio = fixed["published"] / free["published"]
-    most = ratio.idxmax()
+    # Where most gates are not identified, neither is a translation of them: another line is quoted if there is one.
+    identified = ratio[_wide(summary, "unidentified")["published"] < 0.1]
+    most = (identified if len(identified) else ratio).idxmax()
     if ratio.max() < 1.5:
         return "Taking the smallest loss over translations of the gate changes the medians by less than half."
     return (
@@ -361,12 +369,14 @@ def _sgame_translation(summary: pd.DataFrame) -> str:
 
 
 def _sgame_certified(summary: pd.DataFrame) -> str:
-    slopes, medians, means = (_wide(summary, name, "translated") for name in ("slope", "median", "mean"))
+    slopes, low, high, medians, means = (
+        _wide(summary, name, "translated") for name in ("slope", "low", "high", "median", "mean")
+    )
     if not {"published", "certified"} <= set(slopes.columns):
         return ""
     each = [
-        f"k = {k}: slope {slopes['certified'][name, k]:.2f}, median {medians['certified'][name, k]:.2g}, mean "
-        f"{means['certified'][name, k]:.2g}"
+        f"k = {k}: slope {_interval(*(found['certified'][name, k] for found in (slopes, low, high)))}, median "
+        f"{medians['certified'][name, k]:.2g}, mean {means['certified'][name, k]:.2g}"
         for name, k in slopes.index
     ]
     ratio = medians["certified"] / medians["published"]
@@ -391,7 +401,8 @@ def _sgame_unidentified(summary: pd.DataFrame) -> str:
 SENTENCES = {
     "gmoe": (_gmoe_iterations, _gmoe_reproduced, _gmoe_slopes, _gmoe_levels, _from_data, _runaways),
     "sgame": (
-        _sgame_file, _sgame_stop, _sgame_translation, _sgame_certified, _from_data, _sgame_unidentified, _runaways,
+        _sgame_file, _sgame_reproduced, _sgame_stop, _sgame_translation,
+        _sgame_certified, _from_data, _sgame_unidentified, _runaways,
     ),
 }  # fmt: skip
 
