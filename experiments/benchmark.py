@@ -1,6 +1,6 @@
 """What things cost here: passes, certified fits, reliability, memory. Ratios are taken within one run.
 
-python experiments/benchmark.py            all, about 45 minutes on 2 cores
+python experiments/benchmark.py            all, about 50 minutes on 2 cores
 python experiments/benchmark.py --only passes,memory
 """
 
@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 import warnings
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -31,8 +32,11 @@ from moe_prompts.estimators.moments import DataPasses
 from moe_prompts.estimators.prompt_objective import Box, PromptObjective
 from moe_prompts.estimators.quadrature import quadrature
 from moe_prompts.estimators.result import GAP_TOLERANCE
+from moe_prompts.estimators.softmax import SoftmaxOptions, softmax_em, softmax_newton
+from moe_prompts.estimators.softmax_starts import published_start
 from moe_prompts.models.attention_scenarios import prompt_truth
 from moe_prompts.models.scenarios import prompt_data
+from moe_prompts.models.softmax_scenarios import softmax_sample, softmax_truth
 from moe_prompts.seeds import start_rng
 
 COMMAND = Path(__file__).with_name("sample_efficiency.py")
@@ -102,25 +106,55 @@ def against_em() -> None:
     rows = []
     for replicate in range(3):
         data = sample("gmoe-1", n, 0, replicate)
-        start = starts.near_truth(known.params).draw(
-            family, data, start_rng(0, "gmoe-1", n, replicate, "adaptive", 4, 0)
-        )
-        fits, seconds = {}, {}
-        for name, (fit, options) in methods.items():
-            began = time.process_time()
-            fits[name] = fit(family, data, start, options)
-            seconds[name] = time.process_time() - began
-        rows.append(seconds)
-        gain = fits["newton"].log_likelihood - fits["EM"].log_likelihood
-        say(
-            f"certified fit, n = 1e5, k = 4, data set {replicate}",
-            f"newton {seconds['newton']:.2f} s, EM {seconds['EM']:.1f} s",
-            f"EM: {fits['EM'].status.name}, {fits['EM'].iterations} steps; newton - EM = {gain:+.2g} nats",
-        )
+        rng = start_rng(0, "gmoe-1", n, replicate, "adaptive", 4, 0)
+        start = starts.near_truth(known.params).draw(family, data, rng)
+        rows.append(race(f"certified fit, n = 1e5, k = 4, data set {replicate}", methods, family, data, start))
     ratios = [row["EM"] / row["newton"] for row in rows]
     plain = [row["EM"] / row["newton, not compressed"] for row in rows]
     say("  EM (cut at 40 000 steps) / newton, CPU time", f"{min(ratios):.0f} to {max(ratios):.0f} x", ">= 40 x")
     say("  EM / newton without compression", f"{min(plain):.0f} to {max(plain):.0f} x")
+
+
+def race(what: str, methods: dict, family, data, start) -> dict[str, float]:
+    """CPU seconds of "newton" and "EM", and of any others, from one start."""
+    fits, seconds = {}, {}
+    for name, (fit, options) in methods.items():
+        began = time.process_time()
+        fits[name] = fit(family, data, start, options)
+        seconds[name] = time.process_time() - began
+    gain = fits["newton"].log_likelihood - fits["EM"].log_likelihood
+    say(
+        what,
+        f"newton {seconds['newton']:.2f} s, EM {seconds['EM']:.1f} s",
+        f"newton: {fits['newton'].status.name}; EM: {fits['EM'].status.name}, {fits['EM'].iterations} steps; "
+        f"newton - EM = {gain:+.2g} nats",
+    )
+    return seconds
+
+
+def softmax() -> None:
+    """The same for softmax gates at k = 3, and how many fits are certified from the published start at n >= 1e4."""
+    known = softmax_truth("sgame")
+    methods = {"newton": (softmax_newton, SoftmaxOptions()), "EM": (softmax_em, EMOptions(max_iterations=4_000))}
+    rows = []
+    for replicate in range(3):
+        rng = start_rng(0, "sgame", 100_000, replicate, "softmax", 3, 0)
+        start = published_start(known.params, 3, 100_000, rng, as_published=False)
+        data = softmax_sample("sgame", 100_000, 0, replicate)
+        what = f"softmax gates, n = 1e5, k = 3, data set {replicate}"
+        rows.append(race(what, methods, known.family(3), data, start))
+    ratios = [row["EM"] / row["newton"] for row in rows]
+    say("  EM (cut at 4 000 steps) / newton, CPU time", f"{min(ratios):.0f} to {max(ratios):.0f} x", ">= 30 x")
+    for n in (10_000, 100_000):
+        for k in (2, 3, 4):
+            statuses: Counter[str] = Counter()
+            for replicate in range(20):
+                rng = start_rng(0, "sgame", n, replicate, "published", k, 0)
+                start = published_start(known.params, k, n, rng)
+                data = softmax_sample("sgame", n, 0, replicate)
+                statuses[softmax_newton(known.family(k), data, start).status.name] += 1
+            share = statuses["CERTIFIED"] / statuses.total()
+            say(f"softmax gates, published start, n = {n:.0e}, k = {k}", f"{share:.0%} {dict(statuses)}", ">= 95 %")
 
 
 def published_grid() -> None:
@@ -274,6 +308,7 @@ SECTIONS = {
     "sampling": sampling,
     "passes": passes,
     "against_em": against_em,
+    "softmax": softmax,
     "published_grid": published_grid,
     "memory": memory,
     "prompts": prompts,

@@ -17,7 +17,6 @@ for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
 import argparse
 import platform
 import re
-import resource
 import subprocess
 import sys
 import time
@@ -96,7 +95,9 @@ def print_peak(arguments: list[str], device: str) -> None:
     step = training_step(method, name, int(batch), numbers, mode, device)
     step()
     step()
-    on_cpu = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    # Not getrusage, whose peak a child inherits from the process that started it.
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
+    on_cpu = int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) / 1024
     print(torch.cuda.max_memory_allocated() / 2**20 if device == "cuda" else on_cpu)
 
 
@@ -136,7 +137,7 @@ def page(rows: list[str], kept: list[str]) -> str:
     head = [
         "# What prompts cost in a training step",
         "",
-        f"Written by `make bench-vision`, {TOKENS} prompts: forward, backward and SGD step on random images and weights.",
+        f"Written by `make bench-vision`, {TOKENS} prompts: forward, backward, SGD step on random images and weights.",
         "Seconds are medians (CPU time on a CPU, wall time on a GPU). *over VPT-deep* is the median of ratios within",
         "a round; *VPT-deep again* is its twin, so its distance from 1 is the noise. Memory is the peak of a process",
         "that does this alone. *plain* is full fine-tuning. Devices and models without a row were not measured.",

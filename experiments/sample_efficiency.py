@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
     from moe_prompts.study.grid import Study
 
-STUDIES = ("gaussian", "attention", "all")
+#: "all" holds the two that compare kinds of prompts.
+STUDIES = ("gaussian", "attention", "softmax", "all")
 #: Of Gaussian gates; of attention see ``attention_truths``.
 TRUTHS = {
     "adaptive": ["prompts-adaptive"],
@@ -37,7 +38,8 @@ def parser() -> argparse.ArgumentParser:
         "--n",
         default=None,
         metavar="SIZES",
-        help="1e3..1e6 (log-spaced, see --points) or a list 1e3,1e4 (default 1e3..1e6, for attention alone 1e3..1e7)",
+        help="1e3..1e6 (log-spaced, see --points) or a list 1e3,1e4 (default 1e3..1e6; attention alone 1e3..1e7, "
+        "softmax 1e3..1e5)",
     )
     add("--points", type=cli.positive("sizes"), default=None, help="sizes in a range (default 5)")
     add("--reps", type=cli.positive("replicates"), default=None, help="replicates per size (default 16)")
@@ -86,7 +88,7 @@ def main() -> None:
     if arguments.seed < 0:
         raise InputError(f"--seed {arguments.seed}; expected a whole number of at least 0")
     quick = arguments.quick
-    longest = "1e3..1e7" if arguments.study == "attention" else "1e3..1e6"
+    longest = {"attention": "1e3..1e7", "softmax": "1e3..1e5"}.get(arguments.study, "1e3..1e6")
     sizes = cli.sizes(
         arguments.n if arguments.n is not None else "1e3..1e4" if quick else longest,
         arguments.points or (3 if quick else 5),
@@ -99,7 +101,7 @@ def main() -> None:
     from moe_prompts.study.runner import run_study
 
     kinds = known_kinds(arguments.kinds, arguments.study)
-    builders = {"gaussian": gaussian, "attention": attention}
+    builders = {"gaussian": gaussian, "attention": attention, "softmax": softmax}
     studies = [builders[name](arguments, sizes, chosen) for name, chosen in kinds.items()]
     study = studies[0] if len(studies) == 1 else joined("all", studies)
     executor = executor_for(arguments.workers or available_cores())
@@ -113,6 +115,10 @@ def known_kinds(asked: list[str] | None, study: str) -> dict[str, list[str] | No
     from moe_prompts.models.prompt_attention import PromptKind
     from moe_prompts.study.gaussian import Kind
 
+    if study == "softmax":
+        if asked is not None:
+            raise InputError("--kinds: softmax-gated experts have no kinds of prompts; leave it out")
+        return {study: None}
     check = {"gaussian": Kind, "attention": PromptKind.parse}
     wanted = list(check) if study == "all" else [study]
     if asked is None:
@@ -145,6 +151,21 @@ def gaussian(arguments: argparse.Namespace, sizes: list[int], kinds: list[str] |
         ks=arguments.k or ([2, 3] if quick else None),
         start=arguments.start,
         data_starts=2 if quick else 4,
+    )
+
+
+def softmax(arguments: argparse.Namespace, sizes: list[int], kinds: None) -> Study:
+    from moe_prompts.study.softmax import softmax_study
+
+    if arguments.start not in (None, "near_truth"):
+        raise InputError(f"--start {arguments.start}; the softmax study starts near_truth only")
+    if arguments.truth != "both":
+        raise InputError(f"--truth {arguments.truth}; the softmax study has no prompts, leave it out")
+    return softmax_study(
+        sizes=sizes,
+        replicates=arguments.reps or (8 if arguments.quick else 16),
+        entropy=arguments.seed,
+        ks=arguments.k or (2, 3),
     )
 
 

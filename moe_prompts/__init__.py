@@ -1,6 +1,6 @@
 """moe-prompts: does the mixture-of-experts theory of prompts hold? Algebra predicts, simulation measures, a ViT shows.
 
-    model -> sample -> fit -> loss -> slope -> study -> figure
+    model -> sample -> fit -> loss -> slope -> study -> claim -> figure
 
 models       1 MODEL   what generates data: Gaussian gates, softmax gates, prompts in an attention head; named truths
 estimators   2 FIT     (family, data, start, options) -> FitResult with a status and a certificate
@@ -9,6 +9,7 @@ slopes       4 SLOPE   exponents with intervals, verdicts, n to reach a risk
 identifiability        what decides a rate without noise: kappas, profiles, likelihood gaps
 theory                 predicted exponents: rates derived by computer algebra, each with a certificate
 study        5 STUDY   a grid of cells -> a tidy table: blocks, executors, resume
+claims       6 CLAIM   statement, prediction and rule -> a verdict with its evidence
 plots        7 FIGURE  draw_*(ax, table)
 vision                 the same theory inside a ViT: VPT and VAPT on timm models (extra ``vision``)
 """

@@ -19,28 +19,31 @@ BAD_INPUT, INTERRUPTED = 2, 130
 SIZE_LIMITS = (10, 10**8)
 
 
-def sizes(text: str, points: int) -> list[int]:
-    """``1e3..1e6`` as ``points`` log-spaced whole numbers, or the list ``1e3,1e4``; ascending, no duplicates."""
+def sizes(text: str, points: int, option: str = "--n") -> list[int]:
+    """``1e3..1e6`` as ``points`` log-spaced whole numbers, or the list ``1e3,1e4``; ascending, no duplicates.
+
+    ``option`` is its name in errors.
+    """
     if points < 2 and ".." in text:
         raise InputError(f"--points {points}; expected at least 2 sizes for a range")
     parts = text.split("..") if ".." in text else text.split(",")
     if ".." in text and len(parts) != 2:
-        raise InputError(f"--n {text}; expected one range such as 1e3..1e6")
-    values = [_size(part, text) for part in parts]
+        raise InputError(f"{option} {text}; expected one range such as 1e3..1e6")
+    values = [_size(part, text, option) for part in parts]
     if ".." in text:
         if values[0] >= values[1]:
-            raise InputError(f"--n {text}; the range runs downwards: expected low..high, such as 1e3..1e6")
+            raise InputError(f"{option} {text}; the range runs downwards: expected low..high, such as 1e3..1e6")
         values = [round(float(n)) for n in np.geomspace(values[0], values[1], points)]
     return sorted(set(values))
 
 
-def _size(part: str, text: str) -> int:
+def _size(part: str, text: str, option: str) -> int:
     if not re.fullmatch(r"\s*\d+(\.\d*)?([eE]\+?\d+)?\s*", part):
-        raise InputError(f"--n {text}; {part!r} is not a size: expected a range 1e3..1e6 or a list 1e3,1e4")
+        raise InputError(f"{option} {text}; {part!r} is not a size: expected a range 1e3..1e6 or a list 1e3,1e4")
     value = float(part)
     low, high = SIZE_LIMITS
     if not low <= value <= high or value != int(value):
-        raise InputError(f"--n {text}; {part} is not a whole number of pairs from {low} to {high:.0e}")
+        raise InputError(f"{option} {text}; {part} is not a whole number of pairs from {low} to {high:.0e}")
     return int(value)
 
 

@@ -16,6 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from moe_prompts.slopes import Slope
+from moe_prompts.study import softmax
 from moe_prompts.study.attention import FITS, GAPS, PROFILES
 from moe_prompts.study.attention_report import SPLIT, D, profile_of
 from moe_prompts.study.report import GAUSSIAN, of_study
@@ -27,7 +28,12 @@ STYLE: dict[Any, Any] = {
 }  # fmt: skip
 #: Fixed prompts in blues, adaptive ones in oranges, decoupled ones in greens; darker and with other marks for more
 #: atoms.
-SHADES = {"fixed": ("Blues", "o^vDP"), "adaptive": ("Oranges", "sX*hp"), "decoupled": ("Greens", "<>8Hd")}
+SHADES = {
+    "softmax": ("Purples", "o^vDP"),
+    "fixed": ("Blues", "o^vDP"),
+    "adaptive": ("Oranges", "sX*hp"),
+    "decoupled": ("Greens", "<>8Hd"),
+}
 #: One colour and mark for each truth of the attention study, where kinds are told apart rather than numbers of prompts.
 TRUTH_STYLES = ("o", "<", "s", "X", "*", "h", "P", "D")
 COLUMNS = 3  # panels in a row
@@ -81,6 +87,22 @@ def draw_loss(ax: Axes, results: pd.DataFrame, entropy: int) -> None:
     draw_levels(ax, results, LOSS, entropy)
     ax.set_ylabel("parameter loss D (Voronoi)")
     ax.set_title(f"{results['truth'].iloc[0]}, start {results['start'].iloc[0].replace('_', ' ')}")
+
+
+def softmax_figure(results: pd.DataFrame, entropy: int) -> Figure:
+    """Parameter loss of softmax gates against n, one panel per truth, on one scale."""
+    groups = [rows for _, rows in results[results["notice"] == ""].groupby("truth", sort=False)]
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(
+            1, len(groups), figsize=(3.5 * len(groups), 3.9), layout="constrained", squeeze=False, sharey=True
+        )
+        for ax, rows in zip(axes[0], groups, strict=True):
+            draw_levels(ax, rows, softmax.D, entropy)
+            draw_guide(ax, -0.5, r"slope $n^{-1/2}$")
+            ax.set_title(f"{rows['truth'].iloc[0]}, certified fits from near truth")
+            ax.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2, handlelength=2.2)
+        axes[0, 0].set_ylabel("parameter loss D (Voronoi), median")
+    return figure
 
 
 def draw_guide(ax: Axes, exponent: float, label: str, linestyle: str = ":") -> None:
@@ -263,6 +285,9 @@ def figures(results: pd.DataFrame, entropy: int) -> dict[str, Figure]:
         drawn["attention"] = attention_figure(attention, entropy)
     if len(gated):
         drawn["sample_efficiency"] = sample_efficiency_figure(gated, entropy)
+    gates = of_study(results, softmax.FITS)
+    if len(gates):
+        drawn["softmax_gates"] = softmax_figure(gates, entropy)
     return drawn
 
 

@@ -8,6 +8,8 @@ import attention
 import attention_1e7
 import attention_random
 import random_truths
+import replicate_gmoe
+import replicate_sgame
 import runs
 import sample_efficiency
 
@@ -19,6 +21,8 @@ FIGURES = {
     "attention_random": attention_random.draw,
     "sample_efficiency": sample_efficiency.draw,
     "random_truths": random_truths.draw,
+    "replicate_gmoe": replicate_gmoe.draw,
+    "replicate_sgame": replicate_sgame.draw,
 }
 
 

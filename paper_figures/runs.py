@@ -14,6 +14,8 @@ from moe_prompts.study.report import of_study
 
 HERE = Path(__file__).parent
 DATA = HERE / "data"
+#: What a figure of a replication reads.
+REPLICATION_COLUMNS = ("truth", "k", "loss", "source", "sizes", "medians", "means")
 
 
 def read(run: Path, study: str) -> tuple[pd.DataFrame, int]:
@@ -28,6 +30,17 @@ def read(run: Path, study: str) -> tuple[pd.DataFrame, int]:
             f"{run} has no rows of the study {study}; choose a run that has, or make one with --study {study}"
         )
     return rows, json.loads((run / "meta.json").read_text(encoding="utf-8"))["identity"]["entropy"]
+
+
+def read_summary(run: Path) -> pd.DataFrame:
+    """The lines of summary.json of a finished ``experiments/replicate.py`` run."""
+    try:
+        return pd.read_json(run / "summary.json", orient="records", precise_float=True)[[*REPLICATION_COLUMNS]]
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(
+            f"{run} has no summary.json of a replication; expected the folder of a finished experiments/replicate.py"
+            " run"
+        ) from error
 
 
 def main(program: str, description: str, draw: Callable[[Path], list[Path]], committed: Path) -> None:

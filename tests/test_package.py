@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 
 import moe_prompts
+from moe_prompts.study.replication_summary import FILE, replication_report
 from moe_prompts.study.report import report_of
 
 ROOT = Path(__file__).parents[1]
@@ -27,7 +28,9 @@ LAYERS = [
     "identifiability",
     "theory",
     "study",
+    "claims",
     "plots",
+    "plots_replication",
     "vision",
     "cli",
 ]
@@ -157,12 +160,29 @@ def test_readme_shows_lines_of_the_committed_run():
     assert set(rates) <= set(derived.splitlines())
 
 
-@pytest.mark.parametrize("run", sorted((ROOT / "paper_figures" / "data").iterdir()), ids=lambda path: path.name)
+RUNS = sorted((ROOT / "paper_figures" / "data").iterdir())
+
+
+@pytest.mark.parametrize(
+    "run", [run for run in RUNS if not run.name.startswith("replicate")], ids=lambda path: path.name
+)
 def test_committed_tables_are_what_their_rows_say(run):
     """Summary recomputed from the committed rows, so that neither can drift."""
     entropy = json.loads((run / "meta.json").read_text(encoding="utf-8"))["identity"]["entropy"]
     text, _ = report_of(pd.read_parquet(run / "results.parquet"), entropy)
     assert (run / "summary.md").read_text(encoding="utf-8") == text + "\n"
+
+
+@pytest.mark.parametrize("run", [run for run in RUNS if run.name.startswith("replicate")], ids=lambda path: path.name)
+def test_committed_replications_are_what_their_rows_say(run):
+    """The same, beside the lines of the published losses as they stand in summary.json."""
+    entropy = json.loads((run / "meta.json").read_text(encoding="utf-8"))["identity"]["entropy"]
+    lines = pd.read_json(run / "summary.json", orient="records", precise_float=True)
+    published = lines[lines["source"] == FILE]
+    text, summary = replication_report(pd.read_parquet(run / "results.parquet"), published, entropy)
+    assert (run / "summary.md").read_text(encoding="utf-8") == text + "\n"
+    assert (run / "summary.json").read_text(encoding="utf-8") == summary.to_json(orient="records", indent=2)
+    assert (run / "results.parquet").stat().st_size < 500_000
 
 
 @pytest.mark.parametrize("script", sorted((ROOT / "notebooks").glob("*.py")), ids=lambda path: path.stem)
@@ -178,17 +198,22 @@ def test_paper_figures_are_drawn_from_committed_tables(tmp_path):
     command = [sys.executable, "-c", code, str(ROOT / "paper_figures"), str(tmp_path)]
     subprocess.run(command, check=True, capture_output=True)
     names = {path.stem for path in (ROOT / "paper_figures").glob("*.png")}
-    assert len(names) == 5
+    assert len(names) == 7
     for name in names:
         assert (tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG")
         assert (tmp_path / f"{name}.pdf").read_bytes().startswith(b"%PDF")
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/algebra.md"])
-def test_examples_run(page, tmp_path):
-    """Every Python block of the page, in order, as one script in an empty folder."""
+def run_examples(page, tmp_path, vision):
+    """The Python blocks of the page, in order, as one script in an empty folder: those on vision, or all others."""
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(encoding="utf-8"), flags=re.S)
+    blocks = [block for block in blocks if ("moe_prompts.vision" in block) == vision]
     assert blocks
     script = tmp_path / "readme.py"
     script.write_text("\n".join(blocks), encoding="utf-8")
     subprocess.run([sys.executable, str(script)], cwd=tmp_path, check=True)
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/algebra.md"])
+def test_examples_run(page, tmp_path):
+    run_examples(page, tmp_path, vision=False)

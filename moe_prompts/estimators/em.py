@@ -25,11 +25,15 @@ from moe_prompts.models.gaussian_gated import GaussianGatedFamily, GaussianGated
 
 @dataclass(frozen=True)
 class EMOptions:
-    """``certify``: test the certificate at iterations growing by 15 % and stop when it holds."""
+    """certify          test the certificate at iterations growing by 15 % and stop when it holds
+    relative_change  stop where a step gains less than this share of the log-likelihood in the units of the data, the
+                     habit of published runs and no sign of a maximum; 0: never
+    """
 
     max_iterations: int = 10_000
     certify: bool = True
     gap_tolerance: float = GAP_TOLERANCE
+    relative_change: float = 0.0
 
     def __post_init__(self) -> None:
         if self.max_iterations < 0 or not self.gap_tolerance > 0:
@@ -37,6 +41,16 @@ class EMOptions:
                 f"EMOptions: max_iterations = {self.max_iterations}, gap_tolerance = {self.gap_tolerance}; expected "
                 f">= 0 and > 0"
             )
+        if not 0 <= self.relative_change < 1:
+            raise InputError(f"EMOptions: relative_change = {self.relative_change}; expected in [0, 1)")
+
+    def small_gain(self, history: list[float], volume: float) -> bool:
+        """Of the last step; log-likelihoods in ``history`` are ``volume`` larger than in the units of the data."""
+        return (
+            self.relative_change > 0
+            and len(history) > 1
+            and abs(history[-1] - history[-2]) < self.relative_change * abs(history[-2] - volume)
+        )
 
 
 def m_step(passes: DataPasses, S: np.ndarray) -> GaussianGatedMoE:
@@ -93,31 +107,33 @@ def em(
     passes = DataPasses(family, sample, weights)
     chart = Chart(family)
     params = passes.scale.inward(family.project(start))
+    volume = passes.total * passes.scale.log_volume
     history: list[float] = []
-    iteration, next_check, detail = 0, 10, ""
+    iteration, next_check, limit, detail = 0, 10, options.max_iterations, ""
     certificate, status, log_likelihood = NO_CERTIFICATE, FitStatus.TOO_FEW_POINTS, np.nan
     while sample.n >= chart.p:
         theta = chart.theta_of(params)
         W, log_frozen_mass = chart.coefficients(chart.atoms(theta))
         try:
-            if iteration == options.max_iterations or (options.certify and iteration == next_check):
+            if iteration == limit or (options.certify and iteration == next_check):
                 log_likelihood, spectrum = evaluate(passes, chart, theta)
                 certificate = spectrum.certificate
                 next_check = max(next_check + 1, int(1.15 * next_check))
                 done = certificate.holds(options.gap_tolerance)
-                if done or iteration == options.max_iterations:
+                if done or iteration == limit:
                     status = FitStatus.CERTIFIED if done else FitStatus.NOT_CERTIFIED
                     history.append(log_likelihood)
                     break
             log_likelihood, S = passes.e1(W, log_frozen_mass)
             history.append(log_likelihood)
             params = m_step(passes, S)
+            if options.small_gain(history, volume):
+                limit = iteration + 1
         except CollapseError as error:
             detail = str(error)
             certificate, status = NO_CERTIFICATE, FitStatus.COLLAPSED
             break
         iteration += 1
-    volume = passes.total * passes.scale.log_volume
     return FitResult(
         value=passes.scale.outward(params),
         status=status,

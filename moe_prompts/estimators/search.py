@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -29,25 +30,30 @@ Summit = tuple[FitResult, int]
 
 
 @dataclass(frozen=True)
-class SearchOptions:
+class Stages:
     """first_stage     pairs on which all starts climb
     finalists       distinct summits that go on to the next stage
     rescues         further starts, one at a time, while none has been certified
-    newton          here atoms stay as wide as ``RESOLUTION``: from data, narrower ones are spurious maxima on a handful
-                    of points, outside the compact parameter space of the theory
     """
 
     first_stage: int = 5_000
     finalists: int = 2
     rescues: int = 4
-    newton: NewtonOptions = field(default_factory=lambda: NewtonOptions(min_eigenvalue=RESOLUTION**2))
 
     def __post_init__(self) -> None:
         if self.first_stage < 1 or self.finalists < 1 or self.rescues < 0:
             raise InputError(
-                f"SearchOptions: first_stage = {self.first_stage}, finalists = {self.finalists}, rescues = "
+                f"{type(self).__name__}: first_stage = {self.first_stage}, finalists = {self.finalists}, rescues = "
                 f"{self.rescues}; expected >= 1, >= 1 and >= 0"
             )
+
+
+@dataclass(frozen=True)
+class SearchOptions(Stages):
+    """As ``Stages``; ``newton``: here atoms stay as wide as ``RESOLUTION``. From data, narrower ones are spurious
+    maxima on a handful of points, outside the compact parameter space of the theory."""
+
+    newton: NewtonOptions = field(default_factory=lambda: NewtonOptions(min_eigenvalue=RESOLUTION**2))
 
 
 def best_of(
@@ -75,27 +81,34 @@ def best_of(
         """On all the data, certified ones first; of the compressed summits only the best that holds is finished."""
         paths = [(params, 1) for params in starts]
         if few is not None:
-            first = _distinct([(climb(few, params, options.newton), votes) for params, votes in paths])
+            first = distinct([(climb(few, params, options.newton), votes) for params, votes in paths])
             paths = [(fit.value, votes) for fit, votes in first[: options.finalists]]
         if short is None:
-            return _distinct([(climb(full, params, options.newton), votes) for params, votes in paths])
+            return distinct([(climb(full, params, options.newton), votes) for params, votes in paths])
         finished = []
-        for rough, votes in _distinct([(climb(short, params, options.newton), votes) for params, votes in paths]):
+        for rough, votes in distinct([(climb(short, params, options.newton), votes) for params, votes in paths]):
             finished.append((finish(full, rough, rough.value, options.newton), votes))
             if finished[-1][0].certified:
                 break
-        return _distinct(finished)
+        return distinct(finished)
 
-    found = summits([draw(number) for number in range(start.count)])
-    tried = start.count
-    while not found[0][0].certified and tried < start.count + options.rescues:
-        found = _distinct(found + summits([draw(tried)]))
+    return searched(summits, draw, start.count, options.rescues)
+
+
+def searched(
+    summits: Callable[[list[Any]], list[Summit]], draw: Callable[[int], Any], count: int, rescues: int
+) -> SearchResult:
+    """The first of the summits of ``count`` draws; of further draws too, one at a time, while none is certified."""
+    found = summits([draw(number) for number in range(count)])
+    tried = count
+    while not found[0][0].certified and tried < count + rescues:
+        found = distinct(found + summits([draw(tried)]))
         tried += 1
     best, votes = found[0]
     return SearchResult(best, tried, votes / tried)
 
 
-def _distinct(fits: list[Summit]) -> list[Summit]:
+def distinct(fits: list[Summit]) -> list[Summit]:
     """Summits, certified ones first, then by likelihood; votes of paths that met are added."""
     order = sorted(fits, key=lambda pair: (not pair[0].certified, -np.nan_to_num(pair[0].log_likelihood, nan=-np.inf)))
     summits: list[Summit] = []

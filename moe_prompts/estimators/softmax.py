@@ -14,7 +14,7 @@ gate separates the data, no finite maximum exists, and -H looks positive definit
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -32,8 +32,8 @@ from moe_prompts.estimators.trust_region import (
 from moe_prompts.models.data import Sample
 from moe_prompts.models.softmax_gated import LOG_2PI, SoftmaxGatedFamily, SoftmaxGatedMoE
 
-#: An atom that explains fewer points, or whose variance is smaller in standardised units, collapses.
-MIN_POINTS, MIN_VARIANCE = 5.0, 3e-4**2
+#: An atom that explains fewer points, or whose noise is smaller in standardised units, collapses.
+MIN_POINTS, MIN_NOISE_SD = 5.0, 3e-4
 #: A gate whose logits change by more than this between neighbouring points separates them.
 MAX_LOGIT_STEP = 5.0
 #: Below this the curvature of a certificate is rounding.
@@ -44,14 +44,26 @@ BLOCK = 8192
 
 @dataclass(frozen=True)
 class SoftmaxOptions(TrustRegionOptions):
-    """As ``TrustRegionOptions``; ``max_logit_step`` between neighbouring points is the gate's own certificate."""
+    """Beside those of ``TrustRegionOptions``:
+
+    max_logit_step  between neighbouring points: the gate's own certificate
+    min_points      guard: points that an atom must explain
+    min_noise_sd    guard: smallest noise of an atom, a standard deviation in standardised units
+    """
 
     max_logit_step: float = MAX_LOGIT_STEP
+    min_points: float = MIN_POINTS
+    min_noise_sd: float = MIN_NOISE_SD
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if not self.max_logit_step > 0:
             raise InputError(f"SoftmaxOptions: max_logit_step = {self.max_logit_step}; expected a positive number")
+        if not self.min_points > 0 or not 0 < self.min_noise_sd < 1:
+            raise InputError(
+                f"SoftmaxOptions: min_points = {self.min_points}, min_noise_sd = {self.min_noise_sd}; expected > 0 and "
+                "in (0, 1)"
+            )
 
 
 @dataclass
@@ -60,6 +72,8 @@ class SoftmaxLikelihood:
 
     family: SoftmaxGatedFamily
     sample: Sample
+    min_points: float = MIN_POINTS
+    min_noise_sd: float = MIN_NOISE_SD
     passes: dict[str, int] = field(default_factory=lambda: {"e1": 0, "e2": 0})
 
     def __post_init__(self) -> None:
@@ -115,8 +129,8 @@ class SoftmaxLikelihood:
         Atoms are rows, so that every elementwise step runs along memory.
         """
         gate, experts, variances = self.parts(theta)
-        if not np.isfinite(theta).all() or variances.min() < MIN_VARIANCE:
-            raise CollapseError(f"an atom's noise is smaller than the guard of {MIN_VARIANCE**0.5:.1g} sd")
+        if not np.isfinite(theta).all() or variances.min() < self.min_noise_sd**2:
+            raise CollapseError(f"an atom's noise is smaller than the guard of {self.min_noise_sd:.1g} sd")
         constants = -0.5 * (LOG_2PI + np.log(variances))[:, None]
         precision = 0.5 / variances[:, None]
         for begin in range(0, self.total, BLOCK):
@@ -152,15 +166,15 @@ class SoftmaxLikelihood:
             labels += r @ X.T
             score += (r - gates) @ X.T
             information += _gate_information(gates, X)
-        if counts.min() < MIN_POINTS:
+        if counts.min() < self.min_points:
             raise CollapseError(f"an atom explains {counts.min():.3g} points")
         try:
             experts = np.linalg.solve(gram, moment[:, :, None])[:, :, 0]
         except np.linalg.LinAlgError as error:
             raise CollapseError("an atom explains too few distinct inputs") from error
         variances = (square - (experts * moment).sum(axis=1)) / counts
-        if variances.min() < MIN_VARIANCE:
-            raise CollapseError(f"an atom's noise is smaller than the guard of {MIN_VARIANCE**0.5:.1g} sd")
+        if variances.min() < self.min_noise_sd**2:
+            raise CollapseError(f"an atom's noise is smaller than the guard of {self.min_noise_sd:.1g} sd")
         gate = self._gate_step(theta, score, information, labels)
         return value, np.concatenate([gate, experts.ravel(), np.log(variances)])
 
@@ -234,7 +248,7 @@ class SoftmaxLikelihood:
                 hessian[j, -1, j, -1] -= r[j] @ square[j] / 2
                 information[j, q : 2 * q, j, q : 2 * q] += curved
                 information[j, -1, j, -1] += r[j].sum() / 2
-        if not np.isfinite(value) or counts.min() < MIN_POINTS:
+        if not np.isfinite(value) or counts.min() < self.min_points:
             raise CollapseError(f"an atom explains {counts.min():.3g} points")
         order = np.arange(k * size).reshape(k, size)
         free = np.concatenate([order[:-1, :q].ravel(), order[:, q : 2 * q].ravel(), order[:, -1]])
@@ -291,13 +305,20 @@ def softmax_newton(
     history: ``log_likelihood``, ``gap_nats`` and ``relative_lmin`` at each accepted point.
     """
     options = options or SoftmaxOptions()
-    likelihood = SoftmaxLikelihood(family, sample)
+    return softmax_climb(SoftmaxLikelihood(family, sample, options.min_points, options.min_noise_sd), start, options)
+
+
+def softmax_climb(likelihood: SoftmaxLikelihood, start: SoftmaxGatedMoE, options: SoftmaxOptions) -> FitResult:
+    """As ``softmax_newton``, on data already laid out, so that several starts share the layout; its guards hold."""
+    family, sample = likelihood.family, likelihood.sample
+    before = dict(likelihood.passes)
     theta = likelihood.theta_of(family.check(start))
     if sample.n < family.n_parameters:
         found = Ascent(theta, np.nan, FitStatus.TOO_FEW_POINTS, NO_CERTIFICATE, 0, no_history())
     else:
         found = ascend(likelihood, theta, options)
-    return _result(likelihood, found, options.max_logit_step)
+    fit = _result(likelihood, found, options.max_logit_step)
+    return replace(fit, passes={name: count - before[name] for name, count in fit.passes.items()})
 
 
 def softmax_em(
@@ -312,20 +333,22 @@ def softmax_em(
     theta = likelihood.theta_of(family.check(start))
     history: list[float] = []
     certificate, status, value, detail = NO_CERTIFICATE, FitStatus.TOO_FEW_POINTS, np.nan, ""
-    iteration, next_check = 0, 10
+    iteration, next_check, limit = 0, 10, options.max_iterations
     while sample.n >= family.n_parameters:
         try:
-            if iteration == options.max_iterations or (options.certify and iteration == next_check):
+            if iteration == limit or (options.certify and iteration == next_check):
                 value, spectrum = likelihood.evaluate(theta)
                 certificate = spectrum.certificate
                 next_check = max(next_check + 1, int(1.15 * next_check))
                 done = certificate.holds(options.gap_tolerance)
-                if done or iteration == options.max_iterations:
+                if done or iteration == limit:
                     status = FitStatus.CERTIFIED if done else FitStatus.NOT_CERTIFIED
                     history.append(value)
                     break
             value, theta = likelihood.em_step(theta)
             history.append(value)
+            if options.small_gain(history, likelihood.total * np.log(likelihood.scale_y)):
+                limit = iteration + 1
         except CollapseError as error:
             status, certificate, detail = FitStatus.COLLAPSED, NO_CERTIFICATE, str(error)
             break

@@ -25,6 +25,7 @@ from moe_prompts.models.softmax_gated import SoftmaxGatedMoE
 
 SOFTMAX_GROUPS = {"beta": "gate_slopes", "a": "slopes", "b": "intercepts", "s": "noise_vars"}
 SoftmaxVariant = Literal["published", "intrinsic"]
+UNIDENTIFIED = "every cell holds several atoms: the gate slopes are not identified"
 #: Translations from which the minimum is sought: the best of those that put some atom on some true one.
 REFINED = 3
 #: Largest logarithm of a mass that is a number.
@@ -51,6 +52,11 @@ class SoftmaxErrors:
     def gate_identified(self) -> bool:
         """Whether some cell holds at most one atom; if every cell holds several, splits of the gates are invisible."""
         return bool(self.cell_sizes.min() < 2)
+
+    @property
+    def notice(self) -> str:
+        """What a table must say of the fit; empty where there is nothing to say."""
+        return "" if self.gate_identified else UNIDENTIFIED
 
     def loss(self, variant: SoftmaxVariant = "intrinsic") -> float:
         if not np.isfinite(self.mass).all():

@@ -44,6 +44,11 @@ class Sample:
         """The first n pairs: a subsample, since the pairs are exchangeable."""
         return Sample(self.x[:n], self.y[:n])
 
+    def thinned(self, n: int) -> Sample:
+        """At most n pairs, every m-th from the first: a subsample that keeps the design where inputs are sorted."""
+        step = -(-self.n // n)
+        return Sample(self.x[::step], self.y[::step])
+
     def __iter__(self) -> Iterator[np.ndarray]:
         return iter((self.x, self.y))
 

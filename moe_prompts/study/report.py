@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from moe_prompts.study import gaussian
+from moe_prompts.study import gaussian, softmax
 from moe_prompts.study.attention import FITS
 from moe_prompts.study.attention_report import (
     cross_table,
@@ -49,4 +49,13 @@ def report_of(results: pd.DataFrame, entropy: int) -> tuple[str, pd.DataFrame]:
             "\n".join(status_lines(gated)),
         ]
         summaries.append(summary.assign(study=GAUSSIAN))
+    gates = of_study(results, softmax.FITS)
+    if len(gates):
+        summary = softmax.summarise_softmax(gates, entropy)
+        texts += [
+            "## Softmax gates: rates of parameters",
+            as_markdown(summary),
+            "\n".join([*status_lines(gates), *softmax.notice_lines(gates)]),
+        ]
+        summaries.append(summary.assign(study=softmax.FITS))
     return "\n\n".join(text for text in texts if text), pd.concat(summaries, ignore_index=True)

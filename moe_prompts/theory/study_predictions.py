@@ -21,7 +21,8 @@ from moe_prompts.theory.table import RateTable, rate_table
 from moe_prompts.theory.verification import ORBIT
 
 SCHEMA = {
-    "model, truth_kind, kind": "prompt kind of the truth and of the estimator: 'fixed', 'adaptive', for attention also "
+    "model, truth_kind, kind": "prompt kind of the truth and of the estimator: 'fixed', 'adaptive', 'softmax' for "
+    "softmax-gated Gaussian experts, for attention also "
     "'decoupled' and 'adaptive:SIGMA', of a truth ', singular B' where its key projection loses directions; '*' is any",
     "cell_sizes": "'exact' (one atom in each cell), 'over' (more atoms than the truth has), 'contained' (another kind, "
     "which contains the truth) or 'misspecified' (the family does not contain the truth)",
@@ -43,7 +44,7 @@ LARGEST = 3
 
 def study_predictions() -> dict[str, Any]:
     """The content of predictions.json."""
-    return {"schema": SCHEMA, "predictions": [*_gaussian_gated(), *_attention()]}
+    return {"schema": SCHEMA, "predictions": [*_gaussian_gated(), *_softmax_gated(), *_attention()]}
 
 
 def to_text(table: dict[str, Any]) -> str:
@@ -94,6 +95,11 @@ def intrinsic_power(group: str, m: int) -> Fraction:
     return Fraction(1) if m == 1 else Fraction(rbar(m), 1 if group in ("c", "b") else 2)
 
 
+def softmax_power(group: str, m: int) -> Fraction:
+    """The same of the softmax-gated model."""
+    return Fraction(1) if m == 1 else Fraction({"beta": 2, "a": 2, "b": rbar(m), "s": rbar(m) // 2}[group])
+
+
 def prompt_power(_: str, m: int) -> int:
     """Power in the Voronoi loss of prompts."""
     return 1 if m == 1 else 2
@@ -116,6 +122,25 @@ def _gaussian_gated() -> Iterator[dict[str, str]]:
         yield _entry(model, truth, kind, "misspecified", "risk", Fraction(0), "theorem", PROJECTION)
 
 
+def _softmax_gated() -> Iterator[dict[str, str]]:
+    """Some cell holds one atom: were every cell over-fitted, gate slopes would have no rate."""
+    for cells, sizes in (("exact", [1, 1]), ("over", list(range(1, LARGEST + 1)))):
+        table = rate_table("softmax-gaussian", sizes)
+        for group, power in (("D", softmax_power), ("singleton", _of_singletons)):
+            exponent = _slowest(table, power)
+            if exponent is not None:
+                entry = ("softmax-gated", "softmax", "softmax", cells, group)
+                yield _entry(*entry, exponent, _status(table), _source(table))
+
+
+def _of_singletons(_: str, m: int) -> int | None:
+    return 1 if m == 1 else None
+
+
+def _of_splits(_: str, m: int) -> int | None:
+    return 1 if m > 1 else None
+
+
 def _attention() -> Iterator[dict[str, str]]:
     """The model of a head with d = d' = 2 and two hidden units; a singular B sees one direction of a key."""
     model = "prompt-attention"
@@ -128,10 +153,7 @@ def _attention() -> Iterator[dict[str, str]]:
                 yield _entry(model, kind + suffix, kind, cells, "L2", Fraction(-1, 2), "theorem", REGRESSION)
                 hidden = 2 if kind.startswith("adaptive:") else None
                 table = rate_table(kind, sizes, frozen=2, d=2, hidden=hidden, rank=rank)
-                for group, power in (
-                    ("D", prompt_power), ("singleton", lambda _, m: 1 if m == 1 else None),
-                    ("split", lambda _, m: 1 if m > 1 else None),
-                ):  # fmt: skip
+                for group, power in (("D", prompt_power), ("singleton", _of_singletons), ("split", _of_splits)):
                     exponent = _slowest(table, power)
                     if exponent:
                         yield _entry(model, kind + suffix, kind, cells, group, exponent, _status(table), _source(table))

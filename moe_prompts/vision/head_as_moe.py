@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -168,7 +169,7 @@ def attention_of(model: PromptedVisionTransformer, block: int) -> Attention:
     if not isinstance(block, int) or not 0 <= block < len(model.blocks):
         raise InputError(f"block {block}; expected 0 to {len(model.blocks) - 1}")
     found = model.blocks[block]
-    attn = getattr(found.block if isinstance(found, PromptedBlock) else found, "attn", None)
+    attn: Any = getattr(found.block if isinstance(found, PromptedBlock) else found, "attn", None)
     if type(attn) is not Attention:
         raise InputError(f"block {block} has {type(attn).__name__}; expected timm's Attention, softmax of one q'k")
     if not isinstance(attn.norm, nn.Identity) or getattr(attn, "gate", None) is not None:

@@ -1,0 +1,99 @@
+"""Every claim of the field: what theory predicts, what certified simulation measures, and a verdict.
+
+python experiments/claims.py --quick
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from moe_prompts import cli
+from moe_prompts.errors import InputError
+
+
+def parser() -> argparse.ArgumentParser:
+    parser = cli.OneLineParser(
+        prog="claims.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--only", type=cli.names, default=None, metavar="IDS", help="such as P-rank,G-over (default: all claims)")
+    add("--list", action="store_true", help="print the claims with their rules, and stop")
+    add("--quick", action="store_true", help="few sizes and replicates: shows the way, decides little")
+    add("--seed", type=int, default=None, help="another seed than the registered one; docs/ stay as they are")
+    add("--workers", type=cli.positive("workers"), default=None, help="processes (default: all cores)")
+    add("--out", type=Path, default=None, help="folder of the runs (default: a new one under results/)")
+    add("--resume", action="store_true", help="complete the runs in --out")
+    return parser
+
+
+def main() -> None:
+    arguments = parser().parse_args()
+    if arguments.resume and arguments.out is None:
+        raise InputError("--resume needs --out: the folder of the runs to complete")
+    if arguments.seed is not None and arguments.seed < 0:
+        raise InputError(f"--seed {arguments.seed}; expected a whole number of at least 0")
+    out = arguments.out or cli.default_folder("claims")
+
+    from moe_prompts.claims import book
+    from moe_prompts.claims.claim import QUICK_SEED, REGISTERED_SEED, judged
+    from moe_prompts.claims.runs import RUNS, Scale
+    from moe_prompts.study.executors import available_cores, executor_for
+    from moe_prompts.study.runner import run_study
+    from moe_prompts.study.store import write_atomically
+
+    claims = book.chosen(arguments.only)
+    if arguments.list:
+        print("\n\n".join(f"{claim.id} ({claim.source})\n  {claim.statement}\n  {claim.rule}" for claim in claims))
+        return
+    registered = arguments.seed is None and not arguments.quick
+    seed = arguments.seed
+    if seed is None:
+        # Quick runs see other data, so that nobody tunes a rule on those that decide.
+        seed = QUICK_SEED if arguments.quick else REGISTERED_SEED
+    scale = Scale(arguments.quick)
+    studies = {run: RUNS[run](truths, scale, seed) for run, truths in book.needed(claims).items()}
+    begun = any((out / run / "meta.json").exists() for run in studies)
+    if begun and not arguments.resume:
+        raise InputError(f"{out} already holds runs; add --resume to complete them or choose another --out")
+    if arguments.resume and studies and not begun:
+        raise InputError(f"{out} holds no run to resume; check --out or leave out --resume")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"cannot write to {out} ({error.strerror}); choose a folder with --out") from error
+    executor = executor_for(arguments.workers or available_cores())
+    tables = {}
+    with cli.resumable("claims.py", out):
+        for number, (run, study) in enumerate(studies.items(), start=1):
+            print(f"run {number} of {len(studies)}: {run}")
+            # A kill between two runs leaves later ones without a folder.
+            resume = arguments.resume and (out / run / "meta.json").exists()
+            tables[run] = run_study(study, out / run, executor=executor, resume=resume)
+    judgements = [judged(claim, tables, seed) for claim in claims]
+    print(f"\n{book.summary(judgements)}\n")
+    options = (" --quick" if arguments.quick else "") + (f" --seed {seed}" if arguments.seed is not None else "")
+    texts = {
+        "claims.md": book.page(judgements, studies, ".", options, seed),
+        "claims.json": json.dumps(book.records(judgements), indent=1) + "\n",
+    }
+    for name, text in texts.items():
+        write_atomically(out / name, text.encode())
+    print(f"claims    {out / 'claims.md'} with all evidence, claims.json")
+    if arguments.only is None and registered:
+        docs = Path(__file__).parents[1] / "docs"
+        for run in studies:
+            (docs / "claims" / run).mkdir(parents=True, exist_ok=True)
+            for name in ("results.parquet", "meta.json"):
+                write_atomically(docs / "claims" / run / name, (out / run / name).read_bytes())
+        texts["claims.md"] = book.page(judgements, studies, "claims", options, seed)
+        for name, text in texts.items():
+            write_atomically(docs / name, text.encode())
+        print(f"page      {docs / 'claims.md'}, with its runs in {docs / 'claims'}")
+    else:
+        print("page      docs/claims.md stays as it is: it shows all claims at full scale and the registered seed")
+
+
+if __name__ == "__main__":
+    cli.run(main, "claims.py")

@@ -1,0 +1,120 @@
+"""Two published simulations run again, beside certified fits of the same data: table, findings and one figure.
+
+python experiments/replicate.py --paper gmoe --published gmoe_published_losses.npz
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from moe_prompts import cli
+from moe_prompts.errors import InputError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+PAPERS = {"gmoe": "Gaussian gates, arXiv 2305.07572", "sgame": "softmax gates, arXiv 2305.03288"}
+#: Folder of the published losses where --published is not given.
+REFERENCE = "MOE_PROMPTS_REFERENCE"
+THINNED, QUICK_SIZES, QUICK_REPLICATES = "thinned", [1_000, 3_000, 10_000], 8
+
+
+def parser() -> argparse.ArgumentParser:
+    parser = cli.OneLineParser(
+        prog="replicate.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--paper", choices=PAPERS, required=True, help="; ".join(f"{name}: {what}" for name, what in PAPERS.items()))
+    add(
+        "--published",
+        type=Path,
+        default=None,
+        metavar="FILE",
+        help=f"the losses that the paper published, .npz (default: PAPER_published_losses.npz in ${REFERENCE})",
+    )
+    add("--models", type=cli.positives("models"), default=None, help="of gmoe: some of 1,2,3,4 (default all)")
+    add("--k", type=cli.positives("atoms"), default=None, help="atoms (default: gmoe 4,5; sgame 2,3,4)")
+    add(
+        "--reps",
+        type=cli.positive("replicates"),
+        default=None,
+        help="replicates (default: gmoe 20, sgame 8; published: 20, 40)",
+    )
+    add(
+        "--sizes",
+        default=THINNED,
+        help="thinned: some of the published sizes, even in log n (default); all: every one; or a list 1e3,1e4",
+    )
+    add("--workers", type=cli.positive("workers"), default=None, help="processes (default: all cores)")
+    add("--seed", type=int, default=0, help="entropy of all data and starts (default 0)")
+    add("--out", type=Path, default=None, help="folder of the run (default: a new one under results/)")
+    add("--resume", action="store_true", help="complete the run in --out")
+    add("--quick", action="store_true", help="few sizes and replicates: shows the way in seconds")
+    return parser
+
+
+def main() -> None:
+    arguments = parser().parse_args()
+    paper, quick = arguments.paper, arguments.quick
+    if arguments.resume and arguments.out is None:
+        raise InputError("--resume needs --out: the folder of the run to complete")
+    if arguments.seed < 0:
+        raise InputError(f"--seed {arguments.seed}; expected a whole number of at least 0")
+    sizes = None
+    if arguments.sizes not in (THINNED, "all"):
+        sizes = cli.sizes(arguments.sizes, 10, "--sizes")
+    elif quick:
+        sizes = QUICK_SIZES
+
+    # Heavy imports come after the cheap checks, so that mistakes are answered at once.
+    from moe_prompts.study import replication
+    from moe_prompts.study.executors import available_cores, executor_for
+    from moe_prompts.study.replication_summary import published_lines
+    from moe_prompts.study.runner import run_study
+
+    study = replication.replication_study(
+        paper,
+        models=arguments.models or ([1] if quick and paper == "gmoe" else None),
+        ks=arguments.k or ([4] if paper == "gmoe" else [2, 3]) if quick else arguments.k,
+        sizes=sizes,
+        every_size=arguments.sizes == "all",
+        replicates=arguments.reps or (QUICK_REPLICATES if quick else None),
+        entropy=arguments.seed,
+    )
+    file = published_file(paper, arguments.published)
+    published = None if file is None else published_lines(paper, file)
+    out = arguments.out or cli.default_folder(f"replicate-{paper}")
+    executor = executor_for(arguments.workers or available_cores())
+    with cli.resumable("replicate.py", out):
+        results = run_study(study, out, executor=executor, resume=arguments.resume)
+    report(results, published, study.entropy, out, quick)
+
+
+def published_file(paper: str, given: Path | None) -> Path | None:
+    """As given, else that of the reference folder if there is one."""
+    folder = os.environ.get(REFERENCE)
+    return given if given is not None or not folder else Path(folder) / f"{paper}_published_losses.npz"
+
+
+def report(results: pd.DataFrame, published: pd.DataFrame | None, entropy: int, out: Path, quick: bool) -> None:
+    """Print table and findings and write them with the figure."""
+    from moe_prompts import plots, plots_replication
+    from moe_prompts.study.replication_summary import replication_report
+    from moe_prompts.study.store import write_atomically
+
+    text, summary = replication_report(results, published, entropy)
+    if quick:
+        text += "\n\nquick run: few replicates and sizes; it shows the way, do not quote its findings"
+    print(text)
+    write_atomically(out / "summary.md", (text + "\n").encode())
+    write_atomically(out / "summary.json", summary.to_json(orient="records", indent=2).encode())
+    print(f"\nresults   {out / 'results.parquet'} ({len(results)} rows), summary.md, summary.json, meta.json")
+    paths = plots.save(plots_replication.replication_figure(summary), out, f"replicate_{results['paper'].iloc[0]}")
+    print(f"figure    {paths[0]} and {paths[1].name}")
+
+
+if __name__ == "__main__":
+    cli.run(main, "replicate.py")

@@ -1,0 +1,151 @@
+"""Claims about formulas: what computer algebra decides, with certificates that are checked again by other means."""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from moe_prompts.claims.claim import DERIVED, Claim, Line, Tables, true_or_false
+from moe_prompts.losses.voronoi import rbar
+from moe_prompts.models.data import Sample
+from moe_prompts.models.softmax_gated import SoftmaxGatedMoE
+from moe_prompts.models.softmax_scenarios import softmax_truth
+from moe_prompts.slopes import Verdict
+
+if TYPE_CHECKING:
+    from moe_prompts.theory.table import RateTable
+
+#: Largest cell whose witness is checked, shifts of the cosh construction, and their largest relative difference.
+LARGEST_WITNESS, COSH_SHIFTS, SAME_DENSITY = 8, (0.1, 1.0, 4.0), 1e-14
+
+
+@cache
+def table_of(model: str, *cells: int, **options: Any) -> RateTable:
+    """SymPy is imported where it is needed."""
+    from moe_prompts.theory.table import rate_table
+
+    return rate_table(model, cells, **options)
+
+
+def rate_of(model: str, *cells: int, **options: Any) -> str:
+    """Rates of the over-fitted cells in words."""
+    said = [
+        f"{rate.group} in a cell of {rate.m}: {rate.rate if rate.rate != 'none' else 'no rate'}, {rate.exponent.status}"
+        for rate in table_of(model, *cells, **options).rates
+        if rate.m is not None and rate.m > 1
+    ]
+    return f"{model}: " + "; ".join(dict.fromkeys(said))
+
+
+@cache
+def verified(model: str, *cells: int) -> Line:
+    """Whether every certificate of a table, and every row that follows, stands up to a check by other means."""
+    from moe_prompts.theory.verification import verify_table
+
+    table = table_of(model, *cells)
+    verdict = verify_table(json.loads(table.to_json()))
+    found = f"{len(table.certificates)} certificates verified" if verdict else verdict.reason
+    return Line(f"{table.title}: certificates", "valid", found, true_or_false(bool(verdict)))
+
+
+def typed(tables: Tables, seed: int) -> list[Line]:
+    """Slopes of Gaussian-gated experts, published against derived: a cell of three decides."""
+    lines = [verified("gaussian-gated", 1, 3)]
+    for rate in table_of("gaussian-gated", 1, 3).rates:
+        if rate.group != "a" or rate.m == 1 or rate.published is None:
+            continue
+        proved = rate.exponent.status == "proved"
+        verdict = true_or_false(not rate.agrees.startswith("no")) if proved else Verdict.UNDECIDED
+        found = f"{rate.rate}, {rate.exponent.status}"
+        lines.append(Line(f"A in a cell of {rate.m}", rate.published.text, found, verdict))
+    return lines
+
+
+def cosh(tables: Tables, seed: int) -> list[Line]:
+    """Densities of truth and split, where they are largest: at the experts' values, for 1000 inputs."""
+    known = softmax_truth("sgame").params
+    x = np.linspace(0, 1, 1000)[:, None]
+    lines = [verified("softmax-gaussian", 2, 2)]
+    for shift in COSH_SHIFTS:
+        split, worst = cosh_split(known, shift), 0.0
+        for slope, intercept in zip(known.slopes, known.intercepts, strict=True):
+            at_expert = Sample(x, x @ slope[:, None] + intercept)
+            difference = split.log_density(at_expert) - known.log_density(at_expert)
+            worst = max(worst, float(np.abs(np.expm1(difference)).max()))
+        name = f"sgame, beta +- {shift:g}: relative difference of densities"
+        lines.append(Line(name, "0", f"{worst:.0e}", true_or_false(worst < SAME_DENSITY)))
+    return lines
+
+
+def cosh_split(known: SoftmaxGatedMoE, shift: float) -> SoftmaxGatedMoE:
+    """Every atom in two of half its mass with gate slopes ``shift`` to both sides: numerator and denominator of every
+    gate gain the factor cosh(shift x), and the density stays."""
+    twice = known.atoms(np.repeat(np.arange(known.k), 2))
+    signs = np.tile([1.0, -1.0], known.k)
+    return SoftmaxGatedMoE(
+        twice.gate_intercepts,
+        twice.gate_slopes + shift * signs[:, None],
+        twice.slopes,
+        twice.intercepts,
+        twice.noise_vars,
+    )
+
+
+def solvability(tables: Tables, seed: int) -> list[Line]:
+    """Witnesses of rbar(m) >= 2m; elimination for m = 2 and symmetric m = 3. Beyond, the upper bound is a proof."""
+    from moe_prompts.theory.solvability import eliminate_m2, gauss_hermite_witness, symmetric_family_m3
+    from moe_prompts.theory.verification import verify
+
+    lines = []
+    for m in range(2, LARGEST_WITNESS + 1):
+        witness, order = gauss_hermite_witness(m), rbar(m) - 1
+        solved = [residual == "0" for residual in witness["residuals"][:order]]
+        right = all(solved) and bool(verify(witness))
+        found = f"{sum(solved)} of {order} equations solved exactly"
+        lines.append(Line(f"m = {m}: a non-trivial solution to order {order}", "exists", found, true_or_false(right)))
+    two, three = eliminate_m2(), symmetric_family_m3()
+    for name, zeros in (
+        ("m = 2: one to order 4, normal form", two["zeros"]),
+        ("m = 2: the same, Groebner basis", two["eliminant_zeros"]),
+        ("m = 3: a symmetric one to order 6", three["zeros"]),
+    ):
+        lines.append(Line(name, "none", f"{zeros} zeros left", true_or_false(zeros == 0)))
+    return lines
+
+
+CLAIMS = [
+    Claim(
+        id="A-rbar",
+        statement="m atoms in one cell stop hiding each other at order rbar(m) = 2m (published: 4, 6 and at least 7 "
+        "for m = 2, 3 and more; the upper bound for m >= 3 is a proof by pen).",
+        source=f"{DERIVED}; Ho and Nguyen, Annals of Statistics 2016",
+        prediction=lambda: "rbar(m) = 2m for all m >= 2, proved by pen (moe_prompts/theory/solvability.py)",
+        needs={},
+        rule=f"holds if witnesses of rbar(m) >= 2m are verified for m = 2..{LARGEST_WITNESS} and elimination leaves no "
+        "zero for m = 2 and for symmetric m = 3; the upper bound for other m is the proof",
+        judge=solvability,
+    ),
+    Claim(
+        id="G-type1",
+        statement="Gaussian-gated, every c* != 0 (type I): slopes A of over-fitted cells are learned at n^-1/4, "
+        "however many atoms a cell holds.",
+        source="arXiv 2305.07572",
+        prediction=lambda: rate_of("gaussian-gated", 1, 3),
+        needs={},
+        rule="holds or fails in a cell of three by a proved rate whose certificates are verified",
+        judge=typed,
+    ),
+    Claim(
+        id="S-cosh",
+        statement="Softmax-gated, every cell over-fitted: gate slopes are not identified at all.",
+        source=DERIVED,
+        prediction=lambda: rate_of("softmax-gaussian", 2, 2),
+        needs={},
+        rule=f"holds if certificates are verified and splits of the published truth have its density to "
+        f"{SAME_DENSITY:g}",
+        judge=cosh,
+    ),
+]

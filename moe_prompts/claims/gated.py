@@ -1,0 +1,102 @@
+"""Claims about Gaussian-gated (G) and softmax-gated (S) experts: what certified maximum likelihood measures."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from moe_prompts.claims.algebra import rate_of, verified
+from moe_prompts.claims.claim import DERIVED, Claim, Line, Tables, slope_lines
+from moe_prompts.claims.prompts import SLOPE_RULE
+from moe_prompts.study import gaussian, softmax
+from moe_prompts.study.summary import LOSS, Measure, summarise
+from moe_prompts.theory import predict
+
+GAUSSIAN, SOFTMAX_EXACT, SOFTMAX_OVER = "gaussian-gated", "softmax-exact", "softmax-over"
+#: Of type I and of type II, each with the loss of its type.
+MODELS = ("gmoe-1", "gmoe-2")
+SOFTMAX_TRUTHS = ("sgame", "sgame-uniform")
+GMOE, SGAME = "arXiv 2305.07572", "arXiv 2305.03288"
+PUBLISHED_LOSSES = (Measure("D", "loss_type1", "loss D, type I"), Measure("D", "loss_type2", "loss D, type II"))
+
+
+def gaussian_exact(tables: Tables, seed: int) -> list[Line]:
+    rows = tables[GAUSSIAN]
+    return _lines(rows[rows["cell_sizes"] == "exact"], seed, LOSS)
+
+
+def _lines(rows: pd.DataFrame, seed: int, measure: Measure) -> list[Line]:
+    return slope_lines(summarise(rows, gaussian.MODEL, seed, [measure]), rows, [measure.shown])
+
+
+def gaussian_over(tables: Tables, seed: int) -> list[Line]:
+    """The intrinsic loss for every k; the published one where cells hold at most two atoms, k = k_true + 1."""
+    rows = tables[GAUSSIAN]
+    over = rows[rows["cell_sizes"] == "over"]
+    lines = _lines(over, seed, LOSS)
+    one = over[over["k"] == over["k_true"] + 1]
+    for name, measure in zip(MODELS, PUBLISHED_LOSSES, strict=True):
+        lines += _lines(one[one["truth"] == name], seed, measure)
+    return lines
+
+
+def softmax_lines(rows: pd.DataFrame, seed: int) -> list[Line]:
+    return slope_lines(softmax.summarise_softmax(rows, seed), rows, [softmax.D.shown])
+
+
+def softmax_exact(tables: Tables, seed: int) -> list[Line]:
+    return softmax_lines(tables[SOFTMAX_EXACT], seed)
+
+
+def softmax_over(tables: Tables, seed: int) -> list[Line]:
+    return [verified("softmax-gaussian", 1, 2, 3), *softmax_lines(tables[SOFTMAX_OVER], seed)]
+
+
+def _predicted(model: str, kind: str, cell_sizes: str) -> str:
+    found = predict(model, kind, kind, cell_sizes, "D")
+    return f"D n^({found.exponent}): {found.source}" if found else "nothing"
+
+
+CLAIMS = [
+    Claim(
+        id="G-exact",
+        statement="Gaussian-gated, as many experts as there are: loss D n^-1/2 (models 1 and 2).",
+        source=GMOE,
+        prediction=lambda: _predicted(gaussian.MODEL, "adaptive", "exact"),
+        needs={GAUSSIAN: MODELS},
+        rule=SLOPE_RULE,
+        judge=gaussian_exact,
+    ),
+    Claim(
+        id="G-over",
+        statement="Gaussian-gated, one or two experts too many: the intrinsic loss D (A with power m in a cell of m) "
+        "has n^-1/2, and so has the published one where cells hold at most two (models 1 and 2).",
+        source=f"{GMOE}; the intrinsic loss: {DERIVED}",
+        prediction=lambda: _predicted(gaussian.MODEL, "adaptive", "over"),
+        needs={GAUSSIAN: MODELS},
+        rule=SLOPE_RULE,
+        judge=gaussian_over,
+    ),
+    Claim(
+        id="S-exact",
+        statement="Softmax-gated, as many experts as there are: loss D, smallest over translations of the gate, has "
+        "n^-1/2.",
+        source=SGAME,
+        prediction=lambda: _predicted(softmax.MODEL, softmax.KIND, "exact"),
+        needs={SOFTMAX_EXACT: SOFTMAX_TRUTHS},
+        rule=SLOPE_RULE,
+        judge=softmax_exact,
+    ),
+    Claim(
+        id="S-over",
+        statement="Softmax-gated, one expert too many and some cell of one atom: beta and a n^-1/4, b n^(-1/(4m)) and "
+        "s n^(-1/(2m)) in a cell of m, so that the loss with these powers has n^-1/2.",
+        source=DERIVED,
+        prediction=lambda: "; ".join(
+            [rate_of("softmax-gaussian", 1, 2, 3), _predicted(softmax.MODEL, softmax.KIND, "over")]
+        ),
+        needs={SOFTMAX_OVER: SOFTMAX_TRUTHS},
+        rule=f"certificates are verified; {SLOPE_RULE} (losses of surplus atoms scatter over decades, so that "
+        "intervals are wide)",
+        judge=softmax_over,
+    ),
+]

@@ -1,0 +1,249 @@
+"""Claims about prompts in attention (P): rates, no rates, floors, and what a wrong kind costs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+
+import numpy as np
+import pandas as pd
+
+from moe_prompts.claims.algebra import rate_of
+from moe_prompts.claims.claim import DERIVED, Claim, Line, Tables, combined, mean_interval, slope_lines, within
+from moe_prompts.estimators.result import FitStatus
+from moe_prompts.models.attention_scenarios import prompt_truth
+from moe_prompts.slopes import Verdict
+from moe_prompts.study.attention import FITS, MODEL, SPREAD
+from moe_prompts.study.attention_report import BOUNDED_GAP, L2, SPLIT, D, identifiability, summarise_attention
+from moe_prompts.study.summary import Measure, measured_slope, short
+from moe_prompts.theory import predictions
+
+RATES, CROSS = "attention-rates", "attention-cross"
+IDENTIFIED = ("attention-fixed", "attention-gelu", "attention-tanh", "attention-relu")
+RANK_ONE = ("attention-fixed-rank1", "attention-gelu-rank1")
+ALL = (*IDENTIFIED, "attention-decoupled", "attention-identity", *RANK_ONE)
+TRUTHS_CROSSED = ("attention-fixed", "attention-decoupled", "attention-gelu")
+PREFIX, VAPT = "arXiv 2410.02200", "arXiv 2501.18936"
+#: Ratio of n risk / s^2 to the number of parameters, and of the median risk to the noise-free floor.
+PARAMETER_BAND, FLOOR_BAND = (0.75, 1.25), (0.95, 1.05)
+RISK = Measure("L2", "relative_risk", "risk")
+
+SLOPE_RULE = (
+    "each slope of the median on log n by the rule of slopes, from certified fits that start beside the truth, if "
+    "these are 90 % of all at every n"
+)
+NO_RATE_RULE = (
+    f"holds if the noise-free profile vanishes (< 1e-12) and the mean log-likelihood gap at a split of {SPREAD} stays "
+    f"below {BOUNDED_GAP:g} nats at every n from 1e4 to 1e6; fails if the profile has exponent 2 and the gap is larger "
+    "at some n"
+)
+FLOOR_RULE = (
+    "of all fits, certified or not; a floor: risk with slope 0 over the last decade and a median within 5 % of the "
+    "least risk found without noise; s^2 P / n: 90 % interval of the mean of n risk / (s^2 P) within [.75, 1.25]"
+)
+
+
+def predicted(cell_sizes: Sequence[str], groups: Sequence[str], truths: Sequence[str]) -> str:
+    """Entries of predictions.json in words, kinds with the same prediction together."""
+    kinds = {prompt_truth(name).kind for name in truths}
+    said: dict[tuple[str, str, str], list[str]] = {}
+    for entry in predictions():
+        mine = entry["model"] == MODEL and entry["truth_kind"] in kinds and entry["cell_sizes"] in cell_sizes
+        if mine and entry["group"] in groups:
+            names = said.setdefault((entry["group"], entry["exponent"], entry["status"]), [])
+            name = entry["truth_kind"].replace(",", " with")
+            names += [name] if name not in names else []
+    return "; ".join(f"{group} n^({p}), {status}: {', '.join(names)}" for (group, p, status), names in said.items())
+
+
+def _rates(tables: Tables, seed: int, cell_sizes: str, measures: Sequence[str]) -> list[Line]:
+    rows = tables[RATES]
+    summary, fits = summarise_attention(rows, seed), rows[rows["study"] == FITS]
+    return slope_lines(summary[summary["cell_sizes"] == cell_sizes], fits, measures)
+
+
+def _of(tables: Tables, truths: Sequence[str]) -> Tables:
+    """A run may hold more truths than a claim asked for."""
+    return {name: table[table["truth"].isin(truths)] for name, table in tables.items() if name in (RATES, CROSS)}
+
+
+def density(tables: Tables, seed: int) -> list[Line]:
+    """Of all fits, with or without a certificate."""
+    fits, lines = _of(tables, ALL)[RATES], []
+    for _, rows in fits[fits["study"] == FITS].groupby(["truth", "kind", "k"], sort=False):
+        found = measured_slope(rows, L2, "grid", seed, all_fits=True)
+        shown = f"{found.value:.2f} [{found.low:.2f}, {found.high:.2f}], all fits"
+        lines.append(Line(f"{_name(rows)}: L2", "n^-0.5", shown, found.verdict(-0.5)))
+    return lines
+
+
+def exact(tables: Tables, seed: int) -> list[Line]:
+    return _rates(_of(tables, ALL), seed, "exact", [D.shown])
+
+
+def over(tables: Tables, seed: int) -> list[Line]:
+    mine = _of(tables, IDENTIFIED)
+    return [*_rates(mine, seed, "over", [D.shown, SPLIT.shown]), *split_rates(mine, "n^-1/4")]
+
+
+def split_rates(tables: Tables, expected: str) -> list[Line]:
+    """What noise-free profile and likelihood gaps say of a prompt that is split in two."""
+    lines = []
+    for line in identifiability(tables[RATES]).itertuples():
+        gaps = ", ".join(f"{gap:.3g} (n = {short(n)})" for n, gap in zip(line.gap_n, line.mean_gap, strict=True))
+        profile = f"{line.profile:.0e}" if not np.isfinite(line.over_exponent) else f"exponent {line.over_exponent:.2f}"
+        other = {"no rate": "n^-1/4", "n^-1/4": "no rate"}[expected]
+        verdict = {expected: Verdict.HOLDS, other: Verdict.FAILS}.get(line.verdict, Verdict.UNDECIDED)
+        found = f"profile {profile}; mean gaps {gaps} nats"
+        lines.append(Line(f"{line.truth}: split of one prompt in two", expected, found, verdict))
+    return lines
+
+
+def unidentified(truth: str, tables: Tables, seed: int) -> list[Line]:
+    return split_rates(_of(tables, [truth]), "no rate")
+
+
+def rank(tables: Tables, seed: int) -> list[Line]:
+    fixed, gelu = (_of(tables, [name]) for name in RANK_ONE)
+    return [*split_rates(fixed, "no rate"), *split_rates(gelu, "n^-1/4"), *_rates(gelu, seed, "over", [SPLIT.shown])]
+
+
+def _fits(tables: Tables, truths: Sequence[str]) -> Iterator[pd.DataFrame]:
+    """Fits of one kind and number of prompts to one truth, in turn."""
+    fits = _of(tables, truths)[CROSS]
+    for _, rows in fits[fits["study"] == FITS].groupby(["truth", "kind", "k"], sort=False):
+        yield rows
+
+
+def _name(rows: pd.DataFrame) -> str:
+    first = rows.iloc[0]
+    return f"{first['truth']}, {first['kind']}, k = {first['k']}"
+
+
+def floor_line(rows: pd.DataFrame, seed: int) -> Line:
+    """Of a class that does not contain the truth."""
+    found = measured_slope(rows, RISK, "last decade", seed, all_fits=True)
+    risk = float(rows.loc[rows["n"] == rows["n"].max(), "relative_risk"].median())
+    least = float(rows["population_relative_risk"].median())
+    ratio = risk / least if least > 0 else np.nan
+    verdict = combined([found.verdict(0.0), within(ratio, ratio, FLOOR_BAND)])
+    slope, low, high = (round(value, 3) + 0.0 for value in (found.value, found.low, found.high))  # no -0.000
+    shown = f"risk {risk:.2%}, without noise {least:.2%}; slope {slope:.3f} [{low:.3f}, {high:.3f}]"
+    return Line(_name(rows), "floor", f"{shown}; {_certified(rows)}", verdict)
+
+
+def parameters_line(rows: pd.DataFrame) -> Line:
+    """Of a class that contains the truth: n risk / s^2 against the number of parameters."""
+    parameters, noise = int(rows["n_parameters"].iloc[0]), prompt_truth(rows["truth"].iloc[0]).noise
+    mean, low, high = mean_interval((rows["n"] * rows["relative_risk"] * signal(rows)).to_numpy() / noise**2)
+    shown = f"n risk / s^2 = {mean:.1f} [{low:.1f}, {high:.1f}]; {_certified(rows)}"
+    verdict = within(low / parameters, high / parameters, PARAMETER_BAND)
+    return Line(_name(rows), f"s^2 P / n, P = {parameters}", shown, verdict)
+
+
+def _certified(rows: pd.DataFrame) -> str:
+    return f"{(rows['status'] == FitStatus.CERTIFIED.name).mean():.0%} certified"
+
+
+def signal(rows: pd.DataFrame) -> float:
+    """E |f*|^2."""
+    known = prompt_truth(rows["truth"].iloc[0])
+    return float((known.params.regression(known.x) ** 2).sum(axis=1).mean())
+
+
+def price(rows: pd.DataFrame, seed: int) -> Line:
+    return floor_line(rows, seed) if rows["cell_sizes"].iloc[0] == "misspecified" else parameters_line(rows)
+
+
+def floor(tables: Tables, seed: int) -> list[Line]:
+    kinds = ("fixed", "adaptive:gelu")
+    return [price(rows, seed) for rows in _fits(tables, ["attention-gelu"]) if rows["kind"].iloc[0] in kinds]
+
+
+def cross(tables: Tables, seed: int) -> list[Line]:
+    return [price(rows, seed) for rows in _fits(tables, TRUTHS_CROSSED)]
+
+
+HEAD = {"frozen": 2, "d": 2}
+FLOOR = "a floor, the least risk of the class; s^2 P / n for P parameters (regular family)"
+CLAIMS = [
+    Claim(
+        id="P-density",
+        statement="Prompts of every kind, as many as there are or one more, learn the function at n^-1/2.",
+        source=f"{PREFIX}, {VAPT}",
+        prediction=lambda: predicted(("exact", "over"), ["L2"], ALL),
+        needs={RATES: ALL},
+        rule="each slope of the median on log n by the rule of slopes, from all fits: those without a certificate "
+        "stand in a valley along which the function hardly moves",
+        judge=density,
+    ),
+    Claim(
+        id="P-exact",
+        statement="With as many prompts as there are, prompts of every kind are learned at n^-1/2.",
+        source=f"{PREFIX}, {VAPT}",
+        prediction=lambda: predicted(("exact",), ["D"], ALL),
+        needs={RATES: ALL},
+        rule=SLOPE_RULE,
+        judge=exact,
+    ),
+    Claim(
+        id="P-over",
+        statement="With one prompt too many, fixed and adaptive (tanh, gelu, relu) prompts have loss D n^-1/2 and "
+        "split prompts n^-1/4.",
+        source=f"{PREFIX}, {VAPT}",
+        prediction=lambda: predicted(("over",), ["D", "split"], IDENTIFIED),
+        needs={RATES: IDENTIFIED},
+        rule=f"{SLOPE_RULE}; and a profile exponent within .12 of 2 with a gap above 5 nats at some n",
+        judge=over,
+    ),
+    Claim(
+        id="P-decoupled",
+        statement="With one too many, decoupled prompts (prefixes without reparameterisation) have no polynomial rate.",
+        source=PREFIX,
+        prediction=lambda: rate_of("decoupled", 1, 2, **HEAD),
+        needs={RATES: ["attention-decoupled"]},
+        rule=NO_RATE_RULE,
+        judge=partial(unidentified, "attention-decoupled"),
+    ),
+    Claim(
+        id="P-identity",
+        statement="With one too many, adaptive prompts with the identity as activation have no rate either.",
+        source=DERIVED,
+        prediction=lambda: rate_of("adaptive:identity", 1, 2, hidden=2, **HEAD),
+        needs={RATES: ["attention-identity"]},
+        rule=NO_RATE_RULE,
+        judge=partial(unidentified, "attention-identity"),
+    ),
+    Claim(
+        id="P-rank",
+        statement="Where a head projects keys to fewer dimensions (d_h < d), fixed prompts have no rate with one too "
+        "many, and adaptive gelu prompts keep n^-1/4.",
+        source=DERIVED,
+        prediction=lambda: "; ".join(
+            [rate_of("fixed", 1, 2, rank=1, **HEAD), rate_of("adaptive:gelu", 1, 2, hidden=2, rank=1, **HEAD)]
+        ),
+        needs={RATES: RANK_ONE},
+        rule=f"fixed: {NO_RATE_RULE}; gelu: the reverse, and {SLOPE_RULE}",
+        judge=rank,
+    ),
+    Claim(
+        id="P-floor",
+        statement="On an adaptive truth the risk of fixed prompts, however many up to 8, stops at a floor; that of "
+        "adaptive prompts is s^2 P / n.",
+        source=f"{VAPT}; s^2 P / n: {DERIVED}",
+        prediction=lambda: FLOOR,
+        needs={CROSS: ["attention-gelu"]},
+        rule=FLOOR_RULE,
+        judge=floor,
+    ),
+    Claim(
+        id="P-cross",
+        statement="A kind of prompt meets a floor on every truth that its class does not contain, adaptive ones on a "
+        "fixed truth included, and has risk s^2 P / n on every truth that it contains.",
+        source=DERIVED,
+        prediction=lambda: FLOOR,
+        needs={CROSS: TRUTHS_CROSSED},
+        rule=FLOOR_RULE,
+        judge=cross,
+    ),
+]

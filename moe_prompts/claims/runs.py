@@ -1,0 +1,110 @@
+"""The runs that claims are judged on, at two scales; each is a study of its own, in a folder of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+import numpy as np
+
+from moe_prompts.study.attention import AttentionCell, Lines, attention_study
+from moe_prompts.study.gaussian import gaussian_study
+from moe_prompts.study.grid import Study
+from moe_prompts.study.replication import replication_study
+from moe_prompts.study.softmax import softmax_study
+
+
+@dataclass(frozen=True)
+class Scale:
+    """``quick`` runs show the way: few sizes and replicates."""
+
+    quick: bool
+
+    def of(self, full: int, quick: int) -> int:
+        return quick if self.quick else full
+
+    def sizes(self, low: float, high: float, points: int, quick_high: float) -> list[int]:
+        """Log-spaced; quick: three from ``low`` to ``quick_high``."""
+        ends = (low, quick_high, 3) if self.quick else (low, high, points)
+        return [round(float(n)) for n in np.geomspace(*ends)]
+
+
+#: Fits of every kind of prompt to every kind of truth.
+CROSS: dict[str, Lines] = {
+    "attention-fixed": (
+        ("fixed", (2,)), ("decoupled", (2,)), ("adaptive:gelu", (2,)), ("adaptive:tanh", (2,)),
+        ("adaptive:gelu:bias", (2,)),
+    ),
+    "attention-decoupled": (("decoupled", (2,)), ("fixed", (2,)), ("adaptive:gelu", (2,))),
+    "attention-gelu": (("adaptive:gelu", (2,)), ("fixed", (2, 3, 4, 6, 8)), ("decoupled", (2, 4))),
+}  # fmt: skip
+QUICK_CROSS: dict[str, Lines] = {
+    "attention-fixed": (("fixed", (2,)), ("adaptive:gelu", (2,))),
+    "attention-decoupled": (("decoupled", (2,)), ("fixed", (2,))),
+    "attention-gelu": (("adaptive:gelu", (2,)), ("fixed", (2, 3)), ("decoupled", (2,))),
+}
+
+
+def rates(truths: Sequence[str], scale: Scale, seed: int) -> Study:
+    """The truth's own kind of prompts, as many as there are and one more, with gaps and profiles."""
+    return attention_study(
+        sizes=scale.sizes(1e3, 1e7, 5, 1e5), replicates=scale.of(32, 8), entropy=seed, truths=truths, lines={}
+    )
+
+
+def cross(truths: Sequence[str], scale: Scale, seed: int) -> Study:
+    """One decade, where floors are reached and n times the risk is constant."""
+    study = attention_study(
+        sizes=[100_000, 1_000_000], replicates=scale.of(32, 8), entropy=seed, truths=truths,
+        lines=QUICK_CROSS if scale.quick else CROSS,
+    )  # fmt: skip
+    return replace(study, cells=[cell for cell in study.cells if isinstance(cell, AttentionCell)])
+
+
+def gaussian(truths: Sequence[str], scale: Scale, seed: int) -> Study:
+    return gaussian_study(
+        sizes=scale.sizes(1e3, 1e6, 5, 1e4), replicates=scale.of(32, 8), entropy=seed, truths=truths,
+        ks=[3, 4] if scale.quick else [3, 4, 5],
+    )  # fmt: skip
+
+
+def softmax(k: int, replicates: int, truths: Sequence[str], scale: Scale, seed: int) -> Study:
+    return softmax_study(
+        sizes=scale.sizes(1e3, 3.2e5, 5, 1e4),
+        replicates=scale.of(replicates, 8),
+        entropy=seed,
+        truths=truths,
+        ks=[k],
+    )
+
+
+def replicate_gmoe(truths: Sequence[str], scale: Scale, seed: int) -> Study:
+    return replication_study(
+        "gmoe",
+        models=[int(name.removeprefix("gmoe-")) for name in truths],
+        ks=[4] if scale.quick else None,
+        sizes=scale.sizes(1e3, 1e5, 5, 1e4),
+        replicates=scale.of(32, 8),
+        entropy=seed,
+        procedures=["published", "certified"],
+    )
+
+
+def replicate_sgame(truths: Sequence[str], scale: Scale, seed: int) -> Study:
+    """Over the published decade."""
+    return replication_study(
+        "sgame",
+        ks=[2, 3] if scale.quick else None,
+        sizes=[1_000, 3_200, 10_000] if scale.quick else [10_000, 18_000, 32_000, 56_000, 100_000],
+        replicates=scale.of(16, 8),
+        entropy=seed,
+        procedures=["published", "certified"],
+    )
+
+
+RUNS: dict[str, Callable[[Sequence[str], Scale, int], Study]] = {
+    "attention-rates": rates, "attention-cross": cross, "gaussian-gated": gaussian,
+    "softmax-exact": partial(softmax, 2, 64), "softmax-over": partial(softmax, 3, 32),
+    "replicate-gmoe": replicate_gmoe, "replicate-sgame": replicate_sgame,
+}  # fmt: skip
