@@ -17,7 +17,10 @@ from moe_prompts.study.replication_summary import FILE
 SOURCES: dict[str, tuple[dict[str, Any], str]] = {
     FILE: ({"color": "0.7", "linewidth": 2.0}, "published losses"),
     "start": ({"color": "tab:green", "marker": "v"}, "start of the published procedure"),
-    "published": ({"color": "tab:blue", "marker": "o"}, "published procedure, run again"),
+    "published": (
+        {"color": "tab:blue", "marker": "o", "markersize": 2.5, "zorder": 3},
+        "published procedure, run again",
+    ),
     "certified": ({"color": "tab:red", "marker": "s"}, "certified maximum, same starts"),
     "certified-data": (
         {"color": "tab:purple", "marker": "D", "markerfacecolor": "none", "linestyle": "--"},
@@ -28,13 +31,19 @@ LOSS_NAMES = {"published": "loss as published", "translated": "loss, smallest ov
 
 
 def draw_replication(ax: Axes, lines: pd.DataFrame) -> None:
-    """Median loss against n, and its mean dotted, one colour per source; the lines of one truth, k and loss."""
+    """Median loss against n, and its mean dotted, one colour per source; the lines of one truth, k and loss.
+
+    Medians set the scale: means that single losses move leave the panel.
+    """
+    levels = []
     for source, (style, label) in SOURCES.items():
         for line in lines[lines["source"] == source].itertuples():
             ax.plot(line.sizes, line.medians, label=label, **style)
             ax.plot(line.sizes, line.means, color=style["color"], linestyle=":", linewidth=1.0)
+            levels += line.medians
     ax.set_xscale("log")
     ax.set_yscale("log")
+    ax.set_ylim(min(levels) / 2, max(levels) * 3)
 
 
 def panels(summary: pd.DataFrame) -> list[list[tuple[str, int, str]]]:
@@ -58,16 +67,20 @@ def replication_figure(summary: pd.DataFrame) -> Figure:
             sharex="col", sharey=shared,
         )  # fmt: skip
         for row, places in zip(axes, grid, strict=True):
+            limits = []
             for ax, (truth, k, loss) in zip(row, places, strict=True):
                 chosen = (summary["truth"] == truth) & (summary["k"] == k) & (summary["loss"] == loss)
                 draw_replication(ax, summary[chosen])
                 ax.set_title(f"{truth}, k = {k}")
+                limits.append(ax.get_ylim())
+            if shared == "row":
+                row[0].set_ylim(min(low for low, _ in limits), max(high for _, high in limits))
             row[0].set_ylabel(LOSS_NAMES[places[0][2]])
             for ax in row:
                 draw_guide(ax, -0.5, r"slope $n^{-1/2}$", "--")
                 handles |= {str(line.get_label()): line for line in ax.get_lines() if line.get_label()[0] != "_"}
         for ax in axes[-1]:
             ax.set_xlabel("number of pairs n")
-        handles["dotted: means, else medians"] = Line2D([], [], color="0.3", linestyle=":", linewidth=1.0)
+        handles["dotted: means, may leave the panel"] = Line2D([], [], color="0.3", linestyle=":", linewidth=1.0)
         figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=3, frameon=False)
     return figure
