@@ -55,7 +55,10 @@ def save_prompts(model: PromptedVisionTransformer, path: str | Path) -> None:
         "backbone": backbone_hash(model),
     }
     tensors = {name: value.detach().cpu().contiguous() for name, value in prompt_parameters(model).items()}
-    write_atomically(Path(path), save(tensors, metadata))
+    try:
+        write_atomically(Path(path), save(tensors, metadata))
+    except OSError as error:
+        raise InputError(f"save_prompts: cannot write {path} ({error.strerror}); choose an existing folder") from error
 
 
 def load_prompts(model: VisionTransformer, path: str | Path) -> PromptedVisionTransformer:

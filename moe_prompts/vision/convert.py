@@ -47,7 +47,7 @@ _PARTS = {
     ("downsample", "weight"): "weight",
     ("downsample", "bias"): "bias",
 }
-_PROJECTOR_PARTS = {"block.0.weight": "down", "block.2.weight": "up", "scale": "scale"}
+_PROJECTOR_LAYER = re.compile(r"block\.(\d+)\.weight")
 
 
 def from_official(params: Mapping[str, Any], options: Mapping[str, Any]) -> VisionTransformer:
@@ -191,7 +191,7 @@ def _config(settings: Mapping[str, Any], weights: dict[str, Tensor]) -> VPT | VA
         kernel=settings.get("KERNEL", 2) if settings.get("CONV", True) else None,
         padding=settings.get("PADDING", 0) if settings.get("CONV", True) else 0,
         static_depth=settings.get("VPT_DEPTH", 1),
-        activation=settings.get("ACTIVATION", "relu"),
+        activation=settings.get("ACTIVATION", "relu").lower(),
         per_channel=any(len(kernel) > 1 for kernel in kernels),
         shared_projector=settings.get("SHARE_PROJECTOR", True),
         learnable_scale=settings.get("LEARNABLE_SCALE", False),
@@ -217,15 +217,23 @@ def _prompts(weights: dict[str, Tensor], config: VPT | VAPT, blocks: int) -> dic
             found[f"{first + int(index)}.{known}"] = value
         elif match := _PROJECTOR.fullmatch(name):
             index, part = match.groups()
-            found[f"{first + int(index or 0)}.projector.{_PROJECTOR_PARTS.get(part, part)}"] = value
+            found[f"{first + int(index or 0)}.projector.{_projector_part(part, value)}"] = value
         else:
             found[name] = value
     return found
 
 
+def _projector_part(part: str, value: Tensor) -> str:
+    """The first layer goes down, a later one up (their numbers count what is between); a single number is the scale."""
+    layer = _PROJECTOR_LAYER.fullmatch(part)
+    if layer:
+        return "up" if int(layer[1]) else "down"
+    return "scale" if value.numel() == 1 else part
+
+
 def _reshaped(name: str, value: Tensor, parameters: Mapping[str, Tensor]) -> Tensor:
-    """Kernels (1 or d, 1, k, k) and position weights (N, Q) in our shapes, where they hold as many numbers."""
-    like = parameters.get(name)
-    if like is None or name.split(".", 1)[1] not in ("kernel", "weight") or value.numel() != like.numel():
+    """Kernels (1 or d, 1, k, k), position weights (N, Q) and scales in our shapes, if they hold as many numbers."""
+    like, part = parameters.get(name), name.split(".", 1)[1]
+    if like is None or part not in ("kernel", "weight", "projector.scale") or value.numel() != like.numel():
         return value
     return value.reshape(like.shape)

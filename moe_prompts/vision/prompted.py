@@ -152,9 +152,15 @@ class PromptedVisionTransformer(VisionTransformer):
         return height, width
 
     def _begin(self, images: Tensor, attn_mask: Tensor | None, is_causal: bool) -> None:
-        """Hand the grid of these images to the prompts that need it."""
+        """Check the images, and hand their grid to the prompts that need it."""
         if attn_mask is not None or is_causal:
             raise InputError("a prompted model takes no attention mask: it would not cover the prompts")
+        size, own = tuple(images.shape[-2:]), self.patch_embed.img_size
+        if getattr(self.patch_embed, "strict_img_size", False) and own is not None and size != tuple(own):
+            raise InputError(
+                f"images of {size[0]} x {size[1]} pixels; this model takes {own[0]} x {own[1]}: resize them, or create "
+                "it with dynamic_img_size=True"
+            )
         grid = self.grid_of(images)
         for module in prompt_modules(self):
             if isinstance(module, AdaptivePrompts) and module.grid != grid:
@@ -333,8 +339,7 @@ def _prompts_by_block(
 ) -> list[StaticPrompts | AdaptivePrompts | None]:
     """New prompts for each block, on the device and in the type of the patch embedding."""
     width, blocks = model.embed_dim, len(model.blocks)
-    patch = model.in_chans * math.prod(model.patch_embed.patch_size)
-    bound = prompt_bound(width, patch)
+    bound = prompt_bound(width, math.prod(model.patch_embed.patch_size))
 
     def static() -> StaticPrompts:
         return StaticPrompts(config.num_tokens, width, bound, config.prompt_dropout, rng)

@@ -78,8 +78,8 @@ def literal_tokens(
 
 
 def prompt_bound(width: int, patch: int) -> float:
-    """v of the published init, uniform on (-v, v): sqrt(6 / (patch + d)), ``patch`` numbers in a patch of pixels."""
-    return sqrt(6 / (patch + width))
+    """v of the published init, uniform on (-v, v): sqrt(6 / (3 patch + d)) with ``patch`` pixels in a patch."""
+    return sqrt(6 / (3 * patch + width))
 
 
 class StaticPrompts(nn.Module):

@@ -93,7 +93,7 @@ def _against(model: Any, kind: str) -> str:
     except InputError as error:
         return str(error)
     try:
-        images = torch.empty(1, model.in_chans, *model.patch_embed.img_size, device="meta")
+        images = torch.empty(1, 3, *model.patch_embed.img_size, device="meta")
         logits = prompted(images)
         counted = trainable_summary(prompted).prompts
     finally:

@@ -89,6 +89,11 @@ def test_other_files_are_refused(spoil, match, tmp_path):
         load_prompts(plain(), path)
 
 
+def test_a_folder_that_is_not_there(tmp_path):
+    with pytest.raises(InputError, match=r"cannot write .*choose an existing folder"):
+        save_prompts(prompted(VPT(3)), tmp_path / "nowhere" / "prompts.safetensors")
+
+
 def test_a_file_with_other_tensors_leaves_the_model_plain(tmp_path):
     path = tmp_path / "prompts.safetensors"
     save_prompts(prompted(VPT(3)), path)
@@ -146,7 +151,7 @@ def official(model) -> dict[str, np.ndarray]:
         elif part.startswith("projector."):
             own = "" if config.shared_projector else f"{place}."
             known = {"down": "block.0.weight", "up": "block.2.weight", "scale": "scale"}
-            names[f"{prefix}embeddings_mlp.{own}{known[part.removeprefix('projector.')]}"] = value
+            names[f"{prefix}embeddings_mlp.{own}{known[part.removeprefix('projector.')]}"] = np.atleast_1d(value)
     return names
 
 

@@ -251,6 +251,9 @@ def test_another_image_size_is_refused_in_one_line():
     with pytest.raises(InputError, match="6 x 5 patches; these adaptive prompts were made for 4 x 4"):
         model(images((6, 5)))
     assert model(images()).shape == (2, CLASSES)
+    for config in CONFIGS.values():
+        with pytest.raises(InputError, match=r"24 x 20 pixels; this model takes 16 x 16: .*dynamic_img_size=True"):
+            prompted(config)(images((6, 5)))
 
 
 def test_map_pooling():

@@ -78,7 +78,7 @@ def test_position_map_by_its_formula():
 
 def test_official_init():
     """Fixed prompts within their bound; every adaptive prompt exactly zero, whatever the image."""
-    v = prompt_bound(768, 3 * 16 * 16)
+    v = prompt_bound(768, 16 * 16)
     assert v == pytest.approx(np.sqrt(6 / (3 * 256 + 768)))
     tokens = StaticPrompts(100, 768, v, 0.0, rng()).tokens
     # The largest of 76800 uniform draws is below (1 - 2e-4) v with probability e^-15.
