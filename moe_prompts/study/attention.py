@@ -30,7 +30,7 @@ from moe_prompts.models.data import RegressionData
 from moe_prompts.models.prompt_attention import PromptFamily, PromptKind
 from moe_prompts.models.scenarios import prompt_data
 from moe_prompts.seeds import start_rng
-from moe_prompts.study.grid import Row, Study
+from moe_prompts.study.grid import Row, Study, outcome
 
 MODEL = "prompt-attention"
 FITS, GAPS, PROFILES = "attention", "attention-gap", "attention-profile"
@@ -350,11 +350,7 @@ def errors_of(found: SearchResult, known: PromptTruth) -> Row:
     truth = known.params.regression(known.x)
     risk = float(((fit.value.regression(known.x) - truth) ** 2).sum(axis=1).mean())
     row: Row = {
-        "status": fit.status.name,
-        "gap_nats": fit.certificate.gap_nats,
-        "relative_lmin": fit.certificate.relative_lmin,
-        "log_likelihood": fit.log_likelihood,
-        "iterations": fit.iterations,
+        **outcome(fit),
         "risk": risk,
         "relative_risk": risk / float((truth**2).sum(axis=1).mean()),
         "l2": float(np.sqrt(risk)),

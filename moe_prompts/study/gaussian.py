@@ -23,7 +23,7 @@ from moe_prompts.models.data import Sample
 from moe_prompts.models.gaussian_gated import GaussianGatedFamily
 from moe_prompts.models.scenarios import Truth, sample, truth
 from moe_prompts.seeds import start_rng
-from moe_prompts.study.grid import BLOCK_SIZE, Row, Study
+from moe_prompts.study.grid import BLOCK_SIZE, Row, Study, outcome
 
 MODEL = "gaussian-gated"
 EXPERTS = {"fixed": "constant", "adaptive": "affine"}
@@ -211,11 +211,7 @@ def errors_of(fit: FitResult, truth_name: str) -> Row:
     voronoi = voronoi_errors(fit.value, known.params, known.family.n_frozen)
     risk = quadrature.excess_risk(fit.value)
     return {
-        "status": fit.status.name,
-        "gap_nats": fit.certificate.gap_nats,
-        "relative_lmin": fit.certificate.relative_lmin,
-        "log_likelihood": fit.log_likelihood,
-        "iterations": fit.iterations,
+        **outcome(fit),
         "min_weight": float(fit.value.weights.min()),
         "risk": risk,
         "relative_risk": risk / quadrature.signal,

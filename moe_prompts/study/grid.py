@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from moe_prompts.errors import InputError
+from moe_prompts.estimators.result import FitResult
 
 BLOCK_SIZE = 8
 
@@ -49,6 +50,17 @@ class Block:
 
 Row = dict[str, Any]
 RunCell = Callable[[Any, tuple[int, ...], int], list[Row]]
+
+
+def outcome(fit: FitResult) -> Row:
+    """How a fit ended, as the columns that every table of fits has."""
+    return {
+        "status": fit.status.name,
+        "gap_nats": fit.certificate.gap_nats,
+        "relative_lmin": fit.certificate.relative_lmin,
+        "log_likelihood": fit.log_likelihood,
+        "iterations": fit.iterations,
+    }
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,7 @@ from moe_prompts.models.softmax_gated import SoftmaxGatedMoE
 from moe_prompts.models.softmax_scenarios import softmax_sample, softmax_truth
 from moe_prompts.seeds import start_rng
 from moe_prompts.study.gaussian import OPTIONS as GAUSSIAN_OPTIONS
-from moe_prompts.study.grid import Row, Study
+from moe_prompts.study.grid import Row, Study, outcome
 
 PROCEDURES = ("start", "published", "certified", "certified-data")
 #: Atoms fitted and replicates, as published.
@@ -200,11 +200,7 @@ def columns(found: SearchResult) -> Row:
     """How a fit ended."""
     fit = found.best
     return {
-        "status": fit.status.name,
-        "gap_nats": fit.certificate.gap_nats,
-        "relative_lmin": fit.certificate.relative_lmin,
-        "log_likelihood": fit.log_likelihood,
-        "iterations": fit.iterations,
+        **outcome(fit),
         "starts_tried": found.starts,
         "start_share": found.share,
         "message": fit.detail,

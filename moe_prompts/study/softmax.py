@@ -20,7 +20,7 @@ from moe_prompts.losses.softmax_voronoi import SOFTMAX_GROUPS, UNIDENTIFIED, sof
 from moe_prompts.models.data import Sample
 from moe_prompts.models.softmax_scenarios import SoftmaxTruth, softmax_sample, softmax_truth
 from moe_prompts.seeds import start_rng
-from moe_prompts.study.grid import BLOCK_SIZE, Row, Study
+from moe_prompts.study.grid import BLOCK_SIZE, Row, Study, outcome
 from moe_prompts.study.summary import Measure, summarise
 
 MODEL = FITS = "softmax-gated"
@@ -116,11 +116,7 @@ def errors_of(fit: FitResult, known: SoftmaxTruth) -> Row:
     """Every error of a fit as columns; NaN where an error is not defined."""
     errors = softmax_errors(fit.value, known.params)
     return {
-        "status": fit.status.name,
-        "gap_nats": fit.certificate.gap_nats,
-        "relative_lmin": fit.certificate.relative_lmin,
-        "log_likelihood": fit.log_likelihood,
-        "iterations": fit.iterations,
+        **outcome(fit),
         "loss_intrinsic": errors.loss("intrinsic"),
         "loss_published": errors.loss("published"),
         "notice": errors.notice,
