@@ -137,7 +137,8 @@ def page(rows: list[str], kept: list[str]) -> str:
     head = [
         "# What prompts cost in a training step",
         "",
-        f"Written by `make bench-vision`, {TOKENS} prompts: forward, backward, SGD step on random images and weights.",
+        f"Written by `python experiments/benchmark_vision.py`, {TOKENS} prompts: forward, backward and",
+        "SGD step on random data.",
         "Seconds are medians (CPU time on a CPU, wall time on a GPU). *over VPT-deep* is the median of ratios within",
         "a round; *VPT-deep again* is its twin, so its distance from 1 is the noise. Memory is the peak of a process",
         "that does this alone. *plain* is full fine-tuning. Devices and models without a row were not measured.",

@@ -8,6 +8,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from moe_prompts.claims.claim import QUICK_SEED, REGISTERED_SEED
+
 SCRIPT = Path(__file__).parents[1] / "experiments" / "claims.py"
 PAGE = Path(__file__).parents[1] / "docs" / "claims.md"
 
@@ -59,6 +61,14 @@ def test_mistakes_are_answered_in_one_line(arguments, message, tmp_path):
     (line,) = done.stderr.splitlines()
     assert message in line
     assert not list(tmp_path.iterdir())
+
+
+def test_quick_runs_draw_other_data_than_those_that_decide(tmp_path):
+    done = command("--only", "A-rbar", "--quick", "--out", "run", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    page = (tmp_path / "run" / "claims.md").read_text(encoding="utf-8")
+    assert f"all data from seed {QUICK_SEED}." in page
+    assert QUICK_SEED != REGISTERED_SEED
 
 
 def test_the_list_names_every_rule(tmp_path):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from functools import cache
+from functools import cache, partial
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -82,14 +82,6 @@ def levels(tables: Tables, seed: int) -> list[Line]:
     return lines
 
 
-def gmoe_slopes(tables: Tables, seed: int) -> list[Line]:
-    return slopes(GMOE_RUN, "gmoe", tables, seed)
-
-
-def sgame_slopes(tables: Tables, seed: int) -> list[Line]:
-    return slopes(SGAME_RUN, "sgame", tables, seed)
-
-
 def sgame_certified(tables: Tables, seed: int) -> list[Line]:
     """Medians of the smallest loss over translations, at certified maxima."""
     summary = summarise_replication(tables[SGAME_RUN], seed)
@@ -109,7 +101,7 @@ CLAIMS = [
         prediction=lambda: "none from theory/: n^-1/2 after one EM step beside the truth as well as at the maximum",
         needs={GMOE_RUN: MODELS},
         rule=RULE,
-        judge=gmoe_slopes,
+        judge=partial(slopes, GMOE_RUN, "gmoe"),
     ),
     Claim(
         id="G-published-mle",
@@ -128,7 +120,7 @@ CLAIMS = [
         prediction=lambda: "none from theory/ for where the procedure stops",
         needs={SGAME_RUN: ("sgame",)},
         rule=RULE,
-        judge=sgame_slopes,
+        judge=partial(slopes, SGAME_RUN, "sgame"),
     ),
     Claim(
         id="S-published-mle",

@@ -1,6 +1,6 @@
 """The softmax-gated study: certified fits beside the truth, and the rates of their parameters.
 
-One row per fit. Fits start near the truth: from data the likelihood has better maxima, whose gates separate the points.
+One row per fit. Fits start near the truth, so rates are those of the maximum next to it.
 """
 
 from __future__ import annotations

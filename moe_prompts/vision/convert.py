@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import numpy as np
@@ -89,7 +90,13 @@ def load_moco_v3(model: VisionTransformer, path: str | Path) -> VisionTransforme
     """
     if type(model) is not VisionTransformer or isinstance(model, PromptedVisionTransformer):
         raise InputError(f"load_moco_v3: a {type(model).__name__}; expected a plain timm VisionTransformer")
-    content = torch.load(path, map_location="cpu", weights_only=True)
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, EOFError, RuntimeError, UnpicklingError) as error:
+        why = (str(error) or type(error).__name__).splitlines()[0]
+        raise InputError(
+            f"load_moco_v3: {path} cannot be read as tensors ({why}); expected a MoCo-v3 checkpoint"
+        ) from error
     if not isinstance(content, dict) or "state_dict" not in content:
         raise InputError(f"load_moco_v3: {path} has no state_dict; expected a MoCo-v3 checkpoint")
     weights = moco_v3_names(content["state_dict"])

@@ -1,6 +1,7 @@
 """Prompts on disk, official and MoCo-v3 checkpoints, and the table of models."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -220,6 +221,15 @@ def test_moco_v3(tmp_path):
         load_moco_v3(plain(), path)
     with pytest.raises(InputError, match="plain timm VisionTransformer"):
         load_moco_v3(prompted(VPT(3)), path)
+    with pytest.raises(InputError, match=r"nowhere\.pth cannot be read as tensors .*expected a MoCo-v3 checkpoint"):
+        load_moco_v3(plain(), tmp_path / "nowhere.pth")
+    # An object that is no tensor would be code to run: it is refused, not loaded.
+    torch.save({"state_dict": {}, "args": Path("x")}, path)
+    with pytest.raises(InputError, match="cannot be read as tensors"):
+        load_moco_v3(plain(), path)
+    path.write_bytes(b"")
+    with pytest.raises(InputError, match="cannot be read as tensors"):
+        load_moco_v3(plain(), path)
 
 
 def test_local_file_of_weights(tmp_path):
