@@ -6,8 +6,10 @@ The backbone is known by a hash of its weights without the head, so prompts cann
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict
 from hashlib import sha256
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ from moe_prompts.vision.config import VAPT, VPT
 from moe_prompts.vision.prompted import (
     PLAIN_HEAD,
     PromptedVisionTransformer,
+    adaptive_prompts,
     check_prompted,
     prompt,
     prompt_parameters,
@@ -54,7 +57,7 @@ def save_prompts(model: PromptedVisionTransformer, path: str | Path) -> None:
         "num_classes": str(model.head.out_features if isinstance(model.head, nn.Linear) else 0),
         "backbone": backbone_hash(model),
     }
-    tensors = {name: value.detach().cpu().contiguous() for name, value in prompt_parameters(model).items()}
+    tensors = {name: value.detach().cpu().contiguous() for name, value in _stored(model).items()}
     try:
         write_atomically(Path(path), save(tensors, metadata))
     except OSError as error:
@@ -78,14 +81,15 @@ def load_prompts(model: VisionTransformer, path: str | Path) -> PromptedVisionTr
     config = CONFIGS[metadata["kind"]](**json.loads(metadata["config"]))
     prompted = prompt(model, config, int(metadata["num_classes"]))
     try:
-        fill(prompt_parameters(prompted), tensors, str(path))
+        _make_room(prompted)
+        fill(_stored(prompted), tensors, str(path))
     except InputError:
         unprompt(prompted)
         raise
     return prompted
 
 
-def fill(parameters: dict[str, nn.Parameter], values: dict[str, torch.Tensor], source: str) -> None:
+def fill(parameters: Mapping[str, torch.Tensor], values: dict[str, torch.Tensor], source: str) -> None:
     """Copy ``values`` into ``parameters`` of the same names and shapes; raises before anything is copied."""
     wrong = sorted(set(parameters) ^ set(values)) or [
         name for name, value in values.items() if value.shape != parameters[name].shape
@@ -95,6 +99,22 @@ def fill(parameters: dict[str, nn.Parameter], values: dict[str, torch.Tensor], s
     with torch.no_grad():
         for name, value in values.items():
             parameters[name].copy_(value)
+
+
+def _stored(model: PromptedVisionTransformer) -> dict[str, torch.Tensor]:
+    """Parameters of prompts and head, and mean states where prompts are computed from them."""
+    stored: dict[str, torch.Tensor] = dict(prompt_parameters(model))
+    for index, prompts in adaptive_prompts(model).items():
+        if prompts.mean_states is not None:
+            stored[f"{index}.mean_states"] = prompts.mean_states
+    return stored
+
+
+def _make_room(model: PromptedVisionTransformer) -> None:
+    """Mean states of the right shape, to be filled."""
+    for prompts in adaptive_prompts(model).values():
+        if prompts.config.source == "mean":
+            prompts.mean_states = prompts.norm.weight.new_empty(prod(prompts.own_grid), len(prompts.norm.weight))
 
 
 def _backbone_state(model: nn.Module) -> dict[str, torch.Tensor]:

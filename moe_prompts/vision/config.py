@@ -4,7 +4,8 @@ With width d, L blocks, N prompts, D static blocks, A = L - D adaptive ones and 
 
     VPT-shallow N d,    VPT-deep L N d,    VAPT D N d + A [2 d + kappa + N (Q + 1)] + m (2 d r + scale)
 
-kappa is k^2, d k^2 with one kernel per channel, 0 without a convolution; m is 1, or A with one projector per block.
+kappa is k^2, d k^2 with one kernel per channel, 0 without a convolution; m is 1, or A with one projector per block; Q is
+1 where the weights are pooled.
 
 Sources: arXiv 2203.12119 (VPT), arXiv 2501.18936 (VAPT).
 """
@@ -17,6 +18,8 @@ from math import prod
 from moe_prompts.errors import InputError
 
 ACTIVATIONS = ("relu", "gelu", "sigmoid", "softmax", "identity")
+#: What adaptive prompts are a function of; all but the first are controls.
+SOURCES = ("image", "another", "mean")
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,10 @@ class VAPT:
     shared_projector  one projector for all blocks instead of one per block
     learnable_scale   a factor s of the projector that is learned, from 1
     resize            "bilinear": the position map follows another image size; None: another size is refused
+    source            of the states that prompts are computed from: the "image" itself; "another" image of the batch (the
+                      one before it); or the "mean" over images that ``set_mean_states`` is given. The last two are
+                      controls: the same parameters, blind to the image
+    pooled            one weight for all positions: prompts depend on the image but not on where things are
     fused             convolution and position weights as one map; False: step by step (slower, the same numbers)
     prompt_dropout    on fixed prompts; ``channel_dropout`` on channels after the convolution; ``hidden_dropout`` on
                       hidden units; all while they train
@@ -70,6 +77,8 @@ class VAPT:
     shared_projector: bool = True
     learnable_scale: bool = False
     resize: str | None = None
+    source: str = "image"
+    pooled: bool = False
     fused: bool = True
     prompt_dropout: float = 0.0
     channel_dropout: float = 0.1
@@ -91,6 +100,10 @@ class VAPT:
             raise InputError(f"VAPT: activation {self.activation!r}; expected one of {', '.join(ACTIVATIONS)}")
         if self.resize not in (None, "bilinear"):
             raise InputError(f"VAPT: resize {self.resize!r}; expected None or 'bilinear'")
+        if self.source not in SOURCES:
+            raise InputError(f"VAPT: source {self.source!r}; expected one of {', '.join(SOURCES)}")
+        if self.resize and self.source == "mean":
+            raise InputError("VAPT: resize with source='mean'; mean states belong to one grid of patches")
         if self.resize and self.per_channel:
             raise InputError(
                 "VAPT: resize with per_channel; a map over positions exists only where all channels share a kernel"
@@ -123,7 +136,7 @@ class VAPT:
         projectors = 1 if self.shared_projector else adaptive
         return (
             self.static_depth * self.num_tokens * width
-            + adaptive * (2 * width + kernel + self.num_tokens * (prod(self.positions(grid)) + 1))
+            + adaptive * (2 * width + kernel + self.num_tokens * ((1 if self.pooled else prod(self.positions(grid))) + 1))
             + projectors * (2 * width * self.hidden + self.learnable_scale)
         )
 

@@ -9,7 +9,7 @@ work as they are. Only the prompts of VPT-shallow live on from block to block, a
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
@@ -245,21 +245,64 @@ def prompt_modules(model: PromptedVisionTransformer) -> Iterator[StaticPrompts |
             yield block.prompts
 
 
+def adaptive_prompts(model: PromptedVisionTransformer) -> dict[int, AdaptivePrompts]:
+    """The adaptive prompts by the index of their block."""
+    blocks = enumerate(model.blocks)
+    found = {index: block.prompts for index, block in blocks if isinstance(block, PromptedBlock)}
+    return {index: prompts for index, prompts in found.items() if isinstance(prompts, AdaptivePrompts)}
+
+
 def prompt_parameters(model: PromptedVisionTransformer) -> dict[str, nn.Parameter]:
     """Trainable parameters by short names that do not depend on where they hang: ``3.norm.weight``, ``head.weight``.
 
     A projector that blocks share is listed once, at its first block.
     """
     check_prompted(model, "prompt_parameters")
+    return named_parts(
+        [block.prompts if isinstance(block, PromptedBlock) else None for block in model.blocks], model.head
+    )
+
+
+def named_parts(prompts: Sequence[nn.Module | None], head: nn.Module) -> dict[str, nn.Parameter]:
+    """Parameters of the prompts of each block and of the head, as ``prompt_parameters`` names them."""
     found: dict[str, nn.Parameter] = {}
     seen: set[int] = set()
-    for index, block in enumerate(model.blocks):
-        if isinstance(block, PromptedBlock) and block.prompts is not None:
-            for name, parameter in block.prompts.named_parameters():
-                if id(parameter) not in seen:
-                    seen.add(id(parameter))
-                    found[f"{index}.{name}"] = parameter
-    return found | {f"head.{name}": parameter for name, parameter in model.head.named_parameters()}
+    for index, module in enumerate(prompts):
+        for name, parameter in () if module is None else module.named_parameters():
+            if id(parameter) not in seen:
+                seen.add(id(parameter))
+                found[f"{index}.{name}"] = parameter
+    return found | {f"head.{name}": parameter for name, parameter in head.named_parameters()}
+
+
+def set_mean_states(model: PromptedVisionTransformer, images: Iterable[Tensor]) -> None:
+    """Give ``VAPT(source="mean")`` what its prompts are computed from.
+
+    images  batches (B, 3, H, W), normalised, as the training images: the mean over them of the patch states that enter
+            each block of the plain model
+    """
+    check_prompted(model, "set_mean_states")
+    if model.config.source != "mean" if isinstance(model.config, VAPT) else True:
+        raise InputError(f"set_mean_states: a model with {model.config}; expected VAPT(source='mean')")
+    means = mean_states(model, images)
+    for index, prompts in adaptive_prompts(model).items():
+        prompts.mean_states = means[index]
+
+
+@torch.no_grad()
+def mean_states(model: VisionTransformer, images: Iterable[Tensor]) -> list[Tensor]:
+    """Mean over images of the patch states (P0, d) that enter each block of the plain model."""
+    sums, count = [torch.zeros(())] * len(model.blocks), 0
+    for batch in images:
+        x = model.norm_pre(model._pos_embed(model.patch_embed(batch)))
+        for index, block in enumerate(model.blocks):
+            sums[index] = sums[index].to(x.device) + x[:, model.num_prefix_tokens :].double().sum(dim=0)
+            x = block.block(x) if isinstance(block, PromptedBlock) else block(x)
+        count += len(batch)
+    if not count:
+        raise InputError("mean_states: no images; expected at least one batch (B, 3, H, W)")
+    like = next(model.blocks.parameters())
+    return [(total / count).to(like) for total in sums]
 
 
 @dataclass(frozen=True)

@@ -29,16 +29,16 @@ Grid = tuple[int, int]
 
 
 def position_map(weight: Tensor, kernel: Tensor | None, padding: int = 0) -> Tensor:
-    """E (N, Gh, Gw) from position weights (N, Sh, Sw) and one kernel (k, k).
+    """E (..., N, Gh, Gw) from position weights (..., N, Sh, Sw) and one kernel (..., k, k); leading axes go along.
 
     A sum of k^2 shifted copies: for weights this small several times faster than a transposed convolution. Zero padding
     of the patches cuts the borders of E.
     """
     if kernel is None:
         return weight
-    k = len(kernel)
+    k = kernel.shape[-1]
     shifted = [
-        kernel[a, b] * F.pad(weight, (b - padding, k - 1 - b - padding, a - padding, k - 1 - a - padding))
+        kernel[..., a, b, None, None, None] * F.pad(weight, (b - padding, k - 1 - b - padding, a - padding, k - 1 - a - padding))
         for a in range(k)
         for b in range(k)
     ]
@@ -123,6 +123,8 @@ class AdaptivePrompts(nn.Module):
     With the published init (kernel normal, position weights and biases zero) every prompt starts at exactly zero.
     """
 
+    mean_states: Tensor | None
+
     def __init__(self, config: VAPT, width: int, grid: Grid, projector: Projector, rng: torch.Generator | None) -> None:
         super().__init__()
         self.config, self.own_grid, self.grid = config, grid, grid
@@ -131,13 +133,14 @@ class AdaptivePrompts(nn.Module):
         if config.kernel is not None:
             shape = (*([width] if config.per_channel else []), config.kernel, config.kernel)
             self.kernel = nn.Parameter(nn.init.normal_(torch.empty(shape), generator=rng))
-        self.weight = nn.Parameter(torch.zeros(config.num_tokens, *config.positions(grid)))
+        self.weight = nn.Parameter(torch.zeros(config.num_tokens, *((1, 1) if config.pooled else config.positions(grid))))
         self.bias = nn.Parameter(torch.zeros(config.num_tokens))
         self.projector = projector
+        self.register_buffer("mean_states", None)
 
     def forward(self, patches: Tensor) -> Tensor:
         """(B, N, d) for patch states (B, Gh Gw, d), row by row."""
-        return self.projector(self.tokens(self.norm(patches)))
+        return self.projector(self.tokens(self.norm(source_states(patches, self.config.source, self.mean_states))))
 
     def tokens(self, U: Tensor) -> Tensor:
         """Z (B, N, d), before the projector."""
@@ -148,9 +151,10 @@ class AdaptivePrompts(nn.Module):
                 f"images of {self.grid[0]} x {self.grid[1]} patches; these adaptive prompts were made for "
                 f"{self.own_grid[0]} x {self.own_grid[1]}: resize the images, or use VAPT(resize='bilinear')"
             )
+        weight = self.weight.expand(-1, *config.positions(self.own_grid))
         if config.per_channel or not (config.fused or moved):
-            return literal_tokens(U, self.weight, self.kernel, self.bias, self.grid, config.padding, mask)
-        E = position_map(self.weight, self.kernel, config.padding)
+            return literal_tokens(U, weight, self.kernel, self.bias, self.grid, config.padding, mask)
+        E = position_map(weight, self.kernel, config.padding)
         return fused_tokens(U, resized_map(E, self.grid) if moved else E, self.bias, mask)
 
     def _mask(self, U: Tensor) -> Tensor | None:
@@ -158,6 +162,15 @@ class AdaptivePrompts(nn.Module):
         if not self.training or self.kernel is None or not self.config.channel_dropout:
             return None
         return F.dropout(U.new_ones(U.shape[0], U.shape[2]), self.config.channel_dropout)
+
+
+def source_states(patches: Tensor, source: str, mean_states: Tensor | None) -> Tensor:
+    """What prompts are computed from, of the shape of ``patches`` (..., B, P0, d); see ``VAPT.source``."""
+    if source == "mean":
+        if mean_states is None:
+            raise InputError("prompts with source='mean' have no mean states; call set_mean_states(model, images) first")
+        return mean_states.to(patches.dtype).expand_as(patches)
+    return patches.roll(1, dims=-3) if source == "another" else patches
 
 
 def _linear_init(weight: Tensor, rng: torch.Generator | None) -> Tensor:
