@@ -33,6 +33,8 @@ _PUBLIC = {
     "backbone_hash": "checkpoint",
     "from_official": "convert",
     "load_moco_v3": "convert",
+    "set_mean_states": "prompted",
+    "PackedTrials": "packed",
     "read_head": "head_as_moe",
     "prompt_table": "head_as_moe",
     "projections": "head_as_moe",

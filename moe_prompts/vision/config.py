@@ -4,8 +4,8 @@ With width d, L blocks, N prompts, D static blocks, A = L - D adaptive ones and 
 
     VPT-shallow N d,    VPT-deep L N d,    VAPT D N d + A [2 d + kappa + N (Q + 1)] + m (2 d r + scale)
 
-kappa is k^2, d k^2 with one kernel per channel, 0 without a convolution; m is 1, or A with one projector per block; Q is
-1 where the weights are pooled.
+kappa is k^2, d k^2 with one kernel per channel, 0 without a convolution; m is 1, or A with one projector per block; Q
+is 1 where the weights are pooled.
 
 Sources: arXiv 2203.12119 (VPT), arXiv 2501.18936 (VAPT).
 """
@@ -58,8 +58,8 @@ class VAPT:
     shared_projector  one projector for all blocks instead of one per block
     learnable_scale   a factor s of the projector that is learned, from 1
     resize            "bilinear": the position map follows another image size; None: another size is refused
-    source            of the states that prompts are computed from: the "image" itself; "another" image of the batch (the
-                      one before it); or the "mean" over images that ``set_mean_states`` is given. The last two are
+    source            whose states prompts are computed from: the "image" itself; "another" image of the batch, the one
+                      before it; or the "mean" over images that ``set_mean_states`` is given. The last two are
                       controls: the same parameters, blind to the image
     pooled            one weight for all positions: prompts depend on the image but not on where things are
     fused             convolution and position weights as one map; False: step by step (slower, the same numbers)
@@ -136,7 +136,8 @@ class VAPT:
         projectors = 1 if self.shared_projector else adaptive
         return (
             self.static_depth * self.num_tokens * width
-            + adaptive * (2 * width + kernel + self.num_tokens * ((1 if self.pooled else prod(self.positions(grid))) + 1))
+            + adaptive
+            * (2 * width + kernel + self.num_tokens * ((1 if self.pooled else prod(self.positions(grid))) + 1))
             + projectors * (2 * width * self.hidden + self.learnable_scale)
         )
 

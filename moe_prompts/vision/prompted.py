@@ -198,8 +198,8 @@ def prompt(
         {name: module.training for name, module in model.named_modules()},
         model.num_classes,
     )
-    made = _prompts_by_block(model, config, grid, rng)
-    head = _new_head(model, num_classes, rng)
+    made = new_prompts(model, config, grid, rng)
+    head = new_head(model, num_classes, rng)
     model.requires_grad_(False)
     for index, prompts in enumerate(made):
         last = index == len(made) - 1
@@ -377,7 +377,7 @@ def _check_model(model: nn.Module) -> None:
         raise InputError(f"prompt: this model cannot take prompts: {reason}")
 
 
-def _prompts_by_block(
+def new_prompts(
     model: VisionTransformer, config: VPT | VAPT, grid: Grid, rng: torch.Generator | None
 ) -> list[StaticPrompts | AdaptivePrompts | None]:
     """New prompts for each block, on the device and in the type of the patch embedding."""
@@ -401,7 +401,7 @@ def _prompts_by_block(
     return [prompts if prompts is None else prompts.to(like) for prompts in made]
 
 
-def _new_head(model: VisionTransformer, num_classes: int | None, rng: torch.Generator | None) -> nn.Module:
+def new_head(model: VisionTransformer, num_classes: int | None, rng: torch.Generator | None) -> nn.Module:
     if num_classes is None:
         return deepcopy(model.head)
     if num_classes == 0:

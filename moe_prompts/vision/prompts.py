@@ -38,7 +38,8 @@ def position_map(weight: Tensor, kernel: Tensor | None, padding: int = 0) -> Ten
         return weight
     k = kernel.shape[-1]
     shifted = [
-        kernel[..., a, b, None, None, None] * F.pad(weight, (b - padding, k - 1 - b - padding, a - padding, k - 1 - a - padding))
+        kernel[..., a, b, None, None, None]
+        * F.pad(weight, (b - padding, k - 1 - b - padding, a - padding, k - 1 - a - padding))
         for a in range(k)
         for b in range(k)
     ]
@@ -107,14 +108,16 @@ class Projector(nn.Module):
         self.dropout = nn.Dropout(config.hidden_dropout)
 
     def forward(self, Z: Tensor) -> Tensor:
-        hidden = self.dropout(self._activate(F.linear(Z, self.down)))
+        hidden = self.dropout(activated(F.linear(Z, self.down), self.activation))
         added = F.linear(hidden, self.up)
         return Z + (added if self.scale is None else self.scale * added)
 
-    def _activate(self, hidden: Tensor) -> Tensor:
-        if self.activation == "softmax":
-            return hidden.softmax(dim=-1)
-        return hidden if self.activation == "identity" else getattr(F, self.activation)(hidden)
+
+def activated(hidden: Tensor, activation: str) -> Tensor:
+    """The projector's activation of (..., r)."""
+    if activation == "softmax":
+        return hidden.softmax(dim=-1)
+    return hidden if activation == "identity" else getattr(F, activation)(hidden)
 
 
 class AdaptivePrompts(nn.Module):
@@ -133,7 +136,9 @@ class AdaptivePrompts(nn.Module):
         if config.kernel is not None:
             shape = (*([width] if config.per_channel else []), config.kernel, config.kernel)
             self.kernel = nn.Parameter(nn.init.normal_(torch.empty(shape), generator=rng))
-        self.weight = nn.Parameter(torch.zeros(config.num_tokens, *((1, 1) if config.pooled else config.positions(grid))))
+        self.weight = nn.Parameter(
+            torch.zeros(config.num_tokens, *((1, 1) if config.pooled else config.positions(grid)))
+        )
         self.bias = nn.Parameter(torch.zeros(config.num_tokens))
         self.projector = projector
         self.register_buffer("mean_states", None)
@@ -168,7 +173,9 @@ def source_states(patches: Tensor, source: str, mean_states: Tensor | None) -> T
     """What prompts are computed from, of the shape of ``patches`` (..., B, P0, d); see ``VAPT.source``."""
     if source == "mean":
         if mean_states is None:
-            raise InputError("prompts with source='mean' have no mean states; call set_mean_states(model, images) first")
+            raise InputError(
+                "prompts with source='mean' have no mean states; call set_mean_states(model, images) first"
+            )
         return mean_states.to(patches.dtype).expand_as(patches)
     return patches.roll(1, dims=-3) if source == "another" else patches
 
