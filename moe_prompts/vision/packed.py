@@ -1,6 +1,6 @@
-"""Trials that share a frozen backbone as one model: prompts (R, ...), states (R, B, T, d), logits (R, B, C).
+"""Trials on one frozen backbone as one model: prompts (R, ...), states (R, B, T, d), logits (R, B, C).
 
-A deep prompt leaves after its block, so nothing of it is used but its key and value: with X the other tokens, a block is
+A deep prompt leaves after its block, so nothing of it is used but its key and value: with X the other tokens it is
 
     X + softmax(q(X) [k(P); k(X)]^T / sqrt(d_h)) [v(P); v(X)],   then   X + MLP(LN X),
 
@@ -11,7 +11,7 @@ the class token's row is enough where only that is read.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -83,6 +83,10 @@ class PackedTrials(nn.Module):
     def trial(self, index: int) -> dict[str, Tensor]:
         """Prompts and head of one trial, as ``prompt_parameters`` names them."""
         return {_name(key): value[index].detach().clone() for key, value in self.parts.items()}
+
+    def named_parts(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """Stacked parameters (R, ...), as ``prompt_parameters`` names those of one trial."""
+        return ((_name(key), value) for key, value in self.parts.items())
 
     def forward(self, images: Tensor, batch_of: Tensor | None = None, noise: Noise = SILENT) -> Tensor:
         """Logits (R, B, C).

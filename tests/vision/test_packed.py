@@ -5,10 +5,9 @@ Tolerances are rounding: float64, sums in another order.
 
 import pytest
 import torch
-from timm.models.vision_transformer import Block, ParallelScalingBlock, VisionTransformer
+from timm.models.vision_transformer import ParallelScalingBlock, VisionTransformer
 from torch.nn import functional as F
 
-from moe_prompts.errors import InputError
 from moe_prompts.vision import VAPT, VPT, PackedTrials, prompt
 from moe_prompts.vision.prompted import mean_states, prompt_parameters, set_mean_states
 
