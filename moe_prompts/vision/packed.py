@@ -255,21 +255,20 @@ def _attend(block: Block, x: Tensor, prompts: Tensor | None, shared: Tensor | No
         return values if shared is None else values[shared]
 
     query, key, value = slice(0, width), slice(width, 2 * width), slice(2 * width, 3 * width)
-    X = block.norm1(x)
-    rows = X[:, :, :1] if first_row else X
-    q = heads(rows, query, attention.q_norm) * attention.scale
-    k, v = heads(X, key, attention.k_norm), heads(X, value, nn.Identity())
-    scores = q @ k.transpose(-1, -2)
-    scores, q, v = of_trials(scores), of_trials(q), of_trials(v)
-    # Written out: with the short rows of small heads torch's fused attention takes twice the time on a CPU.
-    if prompts is None:
-        mixed = scores.softmax(dim=-1) @ v
+    X, none = block.norm1(x), nn.Identity()
+    q = of_trials(heads(X[:, :, :1] if first_row else X, query, attention.q_norm) * attention.scale)
+    k, v = of_trials(heads(X, key, attention.k_norm)), of_trials(heads(X, value, none))
+    if prompts is not None:
+        P, images = block.norm1(prompts), k.shape[1]
+        k = torch.cat([heads(P, key, attention.k_norm).expand(-1, images, -1, -1, -1), k], dim=-2)
+        v = torch.cat([heads(P, value, none).expand(-1, images, -1, -1, -1), v], dim=-2)
+    # Written out: with short rows and small heads torch's fused attention takes twice the time on a CPU, and products
+    # with a single row are slower than sums.
+    if first_row:
+        gates = (k * q).sum(dim=-1).softmax(dim=-1)
+        mixed = (gates[..., None] * v).sum(dim=-2, keepdim=True)
     else:
-        P = block.norm1(prompts)
-        kp, vp = heads(P, key, attention.k_norm), heads(P, value, nn.Identity())
-        gates = torch.cat([q @ kp.transpose(-1, -2), scores], dim=-1).softmax(dim=-1)
-        on_prompts, on_tokens = gates.split([P.shape[2], k.shape[-2]], dim=-1)
-        mixed = on_tokens @ v + on_prompts @ vp
+        mixed = (q @ k.transpose(-1, -2)).softmax(dim=-1) @ v
     x = of_trials(x[:, :, :1] if first_row else x)
     x = x + block.ls1(attention.proj(mixed.transpose(-2, -3).flatten(-2)))
     return x + block.ls2(block.mlp(block.norm2(x)))

@@ -1,0 +1,331 @@
+"""The tuning protocol: settings compete on 800/200 images, the best trains on the 1000 with five seeds, then the test.
+
+    tune    every setting on train800, last epoch, judged on val200; ties: smaller lr, then larger weight decay
+    final   the chosen setting on train800val200 with each seed, last epoch, judged once on test
+
+The test split is opened by ``final`` and by nothing before it. Both stages are studies in the sense of
+``moe_prompts.study``: a block is up to 8 settings (or the seeds) of one task and method, which train packed.
+
+Sources: arXiv 2203.12119 and 2501.18936 (protocol).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from copy import deepcopy
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from math import ceil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from timm.models.vision_transformer import VisionTransformer
+
+from moe_prompts.errors import InputError
+from moe_prompts.study.executors import Executor
+from moe_prompts.study.grid import Row, Study
+from moe_prompts.study.runner import run_study
+from moe_prompts.vision.backbones import create_backbone
+from moe_prompts.vision.config import VAPT
+from moe_prompts.vision.methods import RELATIVE_SECONDS, TRAINS_BACKBONE, Sizes, config, settings
+from moe_prompts.vision.packed import PackedTrials
+from moe_prompts.vision.prompted import mean_states, new_head
+from moe_prompts.vision.tasks.named import TaskSpec
+from moe_prompts.vision.tasks.task import ImageSet, Task
+from moe_prompts.vision.training import (
+    DIVERGED,
+    EVALUATION_BATCH,
+    TRAINED,
+    Outcome,
+    Recipe,
+    Score,
+    Setting,
+    Trial,
+    evaluate,
+    init_generator,
+    normalised,
+    train_alone,
+    train_packed,
+)
+
+SEEDS = (42, 44, 82, 100, 800)
+#: Of a task and method whose every setting diverged; nothing was trained.
+UNTUNED = "UNTUNED"
+
+
+@dataclass(frozen=True)
+class Place:
+    """Backbone by name, prompts' sizes, recipe and device: what all runs of a comparison share."""
+
+    backbone: str = "small"
+    sizes: Sizes = Sizes()
+    recipe: Recipe = Recipe()
+    device: str = "cpu"
+
+
+@dataclass(frozen=True)
+class TuneCell:
+    """All settings of one method on one task; a replicate is a setting."""
+
+    task: TaskSpec
+    method: str
+    place: Place
+    settings: tuple[Setting, ...]
+
+    @property
+    def label(self) -> str:
+        return f"{self.task.label}_{self.method}"
+
+    @property
+    def replicates(self) -> int:
+        return len(self.settings)
+
+    @property
+    def data_size(self) -> int:
+        return self.task.train_size("train800")
+
+    @property
+    def cost(self) -> float:
+        return _cost(self.method, self.place.recipe, self.data_size)
+
+
+@dataclass(frozen=True)
+class FinalCell:
+    """The chosen setting of one method on one task; a replicate is a seed."""
+
+    task: TaskSpec
+    method: str
+    place: Place
+    setting: Setting | None
+    seeds: tuple[int, ...]
+
+    @property
+    def label(self) -> str:
+        return f"{self.task.label}_{self.method}"
+
+    @property
+    def replicates(self) -> int:
+        return len(self.seeds)
+
+    @property
+    def data_size(self) -> int:
+        return self.task.train_size("train800val200")
+
+    @property
+    def cost(self) -> float:
+        return _cost(self.method, self.place.recipe, self.data_size)
+
+
+def _cost(method: str, recipe: Recipe, n: int) -> float:
+    return RELATIVE_SECONDS.get(method, 1.0) * recipe.total(n)
+
+
+def run_tune(cell: TuneCell, replicates: tuple[int, ...], entropy: int) -> list[Row]:
+    """A row for each setting: its score on val200."""
+    task = opened(cell.task)
+    trials = [Trial(cell.settings[index], entropy) for index in replicates]
+    train, val = task.split("train800"), task.split("val200")
+    results = _train_and_score(task, cell.method, cell.place, trials, train, val)
+    return _rows(cell, "tune", replicates, trials, results, train)
+
+
+def run_final(cell: FinalCell, replicates: tuple[int, ...], entropy: int) -> list[Row]:
+    """A row for each seed: its score on test."""
+    task = opened(cell.task)
+    train = task.split("train800val200")
+    if cell.setting is None:
+        none = Setting(float("inf"), 0.0)
+        trials = [Trial(none, cell.seeds[index]) for index in replicates]
+        missing = (Outcome(float("nan"), UNTUNED), Score(float("nan"), float("nan")))
+        return _rows(cell, "final", replicates, trials, [missing] * len(trials), train)
+    trials = [Trial(cell.setting, cell.seeds[index]) for index in replicates]
+    results = _train_and_score(task, cell.method, cell.place, trials, train, task.split("test"))
+    return _rows(cell, "final", replicates, trials, results, train)
+
+
+def _train_and_score(
+    task: Task, method: str, place: Place, trials: Sequence[Trial], train: ImageSet, judge: ImageSet
+) -> list[tuple[Outcome, Score]]:
+    """Train the trials and score their last states on ``judge``."""
+    torch.set_num_threads(1)
+    model, device = backbone(place.backbone, place.device), torch.device(place.device)
+    if method in TRAINS_BACKBONE:
+        return [_one(model, method, task, trial, place.recipe, train, judge) for trial in trials]
+    prompts = config(method, place.sizes, model)
+    means = None
+    if isinstance(prompts, VAPT) and prompts.source == "mean":
+        means = mean_states(model, _inputs(train, place.recipe, device))
+    rngs = [init_generator(trial.seed) for trial in trials]
+    packed = PackedTrials(model, prompts, task.classes, rngs, means)
+    outcomes = train_packed(packed, train, trials, place.recipe)
+    return list(zip(outcomes, evaluate(packed, judge, place.recipe, device), strict=True))
+
+
+def _one(
+    model: VisionTransformer, method: str, task: Task, trial: Trial, recipe: Recipe, train: ImageSet, judge: ImageSet
+) -> tuple[Outcome, Score]:
+    """One trial of a method that changes the backbone."""
+    own: Any = deepcopy(model)
+    own.head = new_head(model, task.classes, init_generator(trial.seed))
+    for name, value in own.named_parameters():
+        value.requires_grad_(method == "full" or name.endswith("bias") or name.startswith("head."))
+    outcome = train_alone(own, train, trial, recipe)
+    own.eval()
+    device = next(own.parameters()).device
+    return outcome, evaluate(lambda batch: own(batch)[None], judge, recipe, device)[0]
+
+
+def _inputs(images: ImageSet, recipe: Recipe, device: torch.device):
+    n = len(images.labels)
+    for indices in np.array_split(np.arange(n), ceil(n / EVALUATION_BATCH)):
+        yield normalised(images.batch(indices), recipe.normalisation, device)
+
+
+def _rows(
+    cell: TuneCell | FinalCell,
+    stage: str,
+    replicates: Sequence[int],
+    trials: Sequence[Trial],
+    results: Sequence[tuple[Outcome, Score]],
+    train: ImageSet,
+) -> list[Row]:
+    task = opened(cell.task)
+    model = backbone(cell.place.backbone, cell.place.device)
+    rows = []
+    for replicate, trial, (outcome, score) in zip(replicates, trials, results, strict=True):
+        setting = trial.setting
+        status = outcome.status
+        if status == TRAINED and not np.isfinite(score.cross_entropy):
+            status = DIVERGED
+        rows.append(
+            {
+                "stage": stage,
+                "task": cell.task.name,
+                "group": task.group,
+                "method": cell.method,
+                "n": len(train.labels),
+                "replicate": replicate,
+                "seed": trial.seed,
+                "lr": setting.lr,
+                "weight_decay": setting.weight_decay,
+                "parameters": trained_parameters(cell.method, cell.place.sizes, model),
+                "accuracy": score.accuracy if status == TRAINED else float("nan"),
+                "cross_entropy": score.cross_entropy,
+                "train_loss": outcome.train_loss,
+                "status": status,
+            }
+        )
+    return rows
+
+
+def trained_parameters(method: str, sizes: Sizes, model: VisionTransformer) -> int:
+    """Trained numbers beside the head."""
+    prompts = config(method, sizes, model)
+    if prompts is not None:
+        return prompts.n_parameters(model.embed_dim, len(model.blocks), model.patch_embed.grid_size)
+    kept = {"full": "", "bias": "bias"}.get(method)
+    own = [(name, value.numel()) for name, value in model.named_parameters() if not name.startswith("head.")]
+    return 0 if kept is None else sum(number for name, number in own if name.endswith(kept))
+
+
+@lru_cache(maxsize=1)
+def backbone(name: str, device: str) -> VisionTransformer:
+    """The frozen model of a process; nothing may change it."""
+    return create_backbone(name).requires_grad_(False).eval().to(device)
+
+
+@lru_cache(maxsize=4)
+def opened(spec: TaskSpec) -> Task:
+    return spec.open()
+
+
+def choose(rows: pd.DataFrame) -> dict[tuple[str, str], Setting | None]:
+    """The best setting of each (task, method) of a tuning table; None where all diverged."""
+    best: dict[tuple[str, str], Setting | None] = {}
+    for key, group in rows.groupby(["task", "method"], sort=False):
+        sound = group[group["status"] == TRAINED]
+        ranked = sound.sort_values(["accuracy", "lr", "weight_decay"], ascending=[False, True, False])
+        best[key] = (
+            None if ranked.empty else Setting(float(ranked["lr"].iloc[0]), float(ranked["weight_decay"].iloc[0]))
+        )
+    return best
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to compare: methods on tasks, each tuned over ``grid`` (published settings without it) or given settings.
+
+    given  settings by (task name, method) that are used as they are; those pairs are not tuned
+    """
+
+    tasks: tuple[TaskSpec, ...]
+    methods: tuple[str, ...]
+    place: Place
+    lrs: tuple[float, ...] | None = None
+    weight_decays: tuple[float, ...] | None = None
+    seeds: tuple[int, ...] = SEEDS
+    entropy: int = 0
+    given: dict[tuple[str, str], Setting] | None = None
+
+    @property
+    def pairs(self) -> list[tuple[TaskSpec, str]]:
+        return [(task, method) for task in self.tasks for method in self.methods]
+
+    def tune_cells(self) -> list[TuneCell]:
+        given = self.given or {}
+        return [
+            TuneCell(task, method, self.place, settings(method, self.lrs, self.weight_decays))
+            for task, method in self.pairs
+            if (task.name, method) not in given
+        ]
+
+    def final_cells(self, chosen: dict[tuple[str, str], Setting | None]) -> list[FinalCell]:
+        return [
+            FinalCell(task, method, self.place, chosen[task.name, method], self.seeds) for task, method in self.pairs
+        ]
+
+    def study(self, stage: str, cells: Sequence[TuneCell] | Sequence[FinalCell]) -> Study:
+        identity = {"place": asdict(self.place), "tasks": {task.name: opened(task).facts for task in self.tasks}}
+        if stage == "final":
+            identity["settings"] = {
+                f"{cell.task.name} {cell.method}": None if cell.setting is None else asdict(cell.setting)
+                for cell in cells
+                if isinstance(cell, FinalCell)
+            }
+            identity["seeds"] = list(self.seeds)
+        else:
+            identity["grid"] = [self.lrs, self.weight_decays]
+        run: Any = run_tune if stage == "tune" else run_final
+        return Study(f"vtab-{stage}", cells, 1, self.entropy, run, identity)
+
+    @property
+    def seconds_of_steps(self) -> float:
+        """Steps of all trials in units of one VAPT step of one trial."""
+        finals = [FinalCell(task, method, self.place, None, self.seeds) for task, method in self.pairs]
+        return sum(cell.cost * cell.replicates for cell in (*self.tune_cells(), *finals))
+
+
+def run_plan(
+    plan: Plan, out: Path, *, executor: Executor | None = None, resume: bool = False, progress: bool = True
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Tune, then train and test: tables of both stages, kept in ``out/tune`` and ``out/final``.
+
+    Killed at any point, ``resume=True`` completes both to the same tables.
+    """
+    chosen: dict[tuple[str, str], Setting | None] = dict(plan.given or {})
+    cells = plan.tune_cells()
+    tuned = pd.DataFrame()
+    if cells:
+        tuned = run_study(plan.study("tune", cells), out / "tune", executor=executor, resume=resume, progress=progress)
+        chosen |= choose(tuned)
+    began = (out / "final" / "meta.json").exists()
+    if began and not resume:
+        raise InputError(f"{out} already holds a run; add --resume to complete it or choose another --out")
+    if resume and not began and not cells:
+        raise InputError(f"{out} holds no run to resume; check --out or leave out --resume")
+    finals = plan.study("final", plan.final_cells(chosen))
+    final = run_study(finals, out / "final", executor=executor, resume=began, progress=progress)
+    return tuned, final

@@ -1,0 +1,161 @@
+"""What a comparison found: accuracy per task and method, means, and paired differences with intervals.
+
+A difference of two methods on a task is taken seed by seed; its interval is Student's over seeds. Over tasks it is that of
+the tasks' mean differences: tasks are what such a table samples.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib import resources
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from moe_prompts.vision.methods import METHODS
+
+LEVEL = 0.95
+#: Column of the published table of each method that it has: ViT-B/16, supervised ImageNet-21k.
+PUBLISHED = {"full": "full", "linear": "linear", "vpt_shallow": "vpt_shallow", "vpt_deep": "vpt_deep"}
+#: 19-task mean of VAPT: the published mean of full fine-tuning, 65.57, and the published gain over it, 7.34.
+PUBLISHED_VAPT_MEAN = 72.91
+
+
+@cache
+def published() -> pd.DataFrame:
+    """Published top-1 accuracies (percent) on VTAB-1K by task: arXiv 2203.12119, ViT-B/16 of ImageNet-21k."""
+    file = resources.files("moe_prompts.vision") / "data" / "vtab1k_published.csv"
+    with file.open(encoding="utf-8") as text:
+        return pd.read_csv(text).set_index("task")
+
+
+def scores(final: pd.DataFrame) -> pd.DataFrame:
+    """For each task and method: mean and standard deviation over seeds of the accuracy in percent, and their number."""
+    rows = []
+    for (task, method), group in final.groupby(["task", "method"], sort=False):
+        accuracy = 100 * group["accuracy"].dropna()
+        rows.append(
+            {
+                "task": task,
+                "group": group["group"].iloc[0],
+                "method": method,
+                "accuracy": accuracy.mean(),
+                "std": accuracy.std(ddof=1),
+                "seeds": len(accuracy),
+                "failed": len(group) - len(accuracy),
+                "cross_entropy": group["cross_entropy"].mean(),
+                "lr": group["lr"].iloc[0],
+                "weight_decay": group["weight_decay"].iloc[0],
+                "parameters": group["parameters"].iloc[0],
+                "published": _published(task, method),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def _published(task: str, method: str) -> float:
+    table = published()
+    return float(table.loc[task, PUBLISHED[method]]) if task in table.index and method in PUBLISHED else float("nan")
+
+
+def means(table: pd.DataFrame) -> pd.DataFrame:
+    """For each method the mean over tasks and the mean over the means of groups (VTAB's two ways)."""
+    rows = []
+    for method, own in table.groupby("method", sort=False):
+        groups = own.groupby("group")["accuracy"].mean()
+        rows.append(
+            {
+                "method": method,
+                "tasks": len(own),
+                "over tasks": own["accuracy"].mean(skipna=False),
+                "groups": len(groups),
+                "over groups": groups.mean(skipna=False),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def differences(final: pd.DataFrame, baseline: str) -> pd.DataFrame:
+    """Accuracy of each method minus that of ``baseline``, in points, per task (over seeds) and over all tasks."""
+    wide = final.pivot(index=["task", "seed"], columns="method", values="accuracy") * 100
+    rows = []
+    for method in (one for one in wide.columns if one != baseline):
+        paired = (wide[method] - wide[baseline]).dropna()
+        tasks = paired.groupby("task", sort=False)
+        for task, own in tasks:
+            rows.append({"method": method, "task": task, **_interval(own)})
+        if len(tasks) > 1:
+            rows.append({"method": method, "task": "all", **_interval(tasks.mean())})
+    return pd.DataFrame(rows, columns=["method", "task", "difference", "low", "high", "pairs"])
+
+
+def _interval(values: pd.Series) -> dict[str, float]:
+    """Mean with Student's interval; without one for a single value."""
+    number, centre = len(values), float(values.mean())
+    half = (
+        float(stats.t.ppf((1 + LEVEL) / 2, number - 1) * values.std(ddof=1) / np.sqrt(number)) if number > 1 else np.nan
+    )
+    return {"difference": centre, "low": centre - half, "high": centre + half, "pairs": number}
+
+
+def text(final: pd.DataFrame, facts: dict[str, str], baseline: str = "vpt_deep") -> str:
+    """The report as Markdown."""
+    table = scores(final)
+    methods = [name for name in METHODS if name in set(table["method"])]
+    lines = ["| task | " + " | ".join(methods) + " |", "| --- |" + " --- |" * len(methods)]
+    for task, own in table.groupby("task", sort=False):
+        cells = own.set_index("method")
+        lines.append(
+            f"| {task} | " + " | ".join(_cell(cells.loc[name]) for name in methods if name in cells.index) + " |"
+        )
+        if cells["published"].notna().any():
+            known = (cells["published"].get(name, np.nan) for name in methods)
+            lines.append("| published | " + " | ".join("" if np.isnan(one) else f"{one:.1f}" for one in known) + " |")
+    both = means(table).set_index("method")
+    for column in ("over tasks", "over groups"):
+        lines.append(f"| *mean {column}* | " + " | ".join(f"{both.loc[name, column]:.1f}" for name in methods) + " |")
+    lines += ["", "Top-1 accuracy on test in percent, last epoch, mean ± standard deviation over seeds."]
+    lines += _failures(table)
+    lines += [f"{key}: {value}." for key, value in facts.items()]
+    if baseline in methods and len(methods) > 1:
+        lines += ["", *_paired_lines(differences(final, baseline), baseline, methods)]
+    return "\n".join(lines)
+
+
+def _cell(row: pd.Series) -> str:
+    if not row["seeds"]:
+        return "none trained"
+    spread = "" if np.isnan(row["std"]) else f" ± {row['std']:.1f}"
+    return f"{row['accuracy']:.1f}{spread}" + (" *" if row["failed"] else "")
+
+
+def _failures(table: pd.DataFrame) -> list[str]:
+    bad = table[table["failed"] > 0]
+    return [
+        f"\\* {row['task']} {row['method']}: {row['failed']} of {row['failed'] + row['seeds']} seeds diverged or had no "
+        "sound setting, and are left out of its mean."
+        for _, row in bad.iterrows()
+    ]
+
+
+def _paired_lines(table: pd.DataFrame, baseline: str, methods: list[str]) -> list[str]:
+    tasks = list(dict.fromkeys(table["task"]))
+    others = [name for name in methods if name != baseline]
+    lines = [
+        f"Minus {baseline}, in points, seed by seed; in brackets {LEVEL:.0%} intervals over seeds (`all`: over tasks).",
+        "",
+        "| task | " + " | ".join(others) + " |",
+        "| --- |" + " --- |" * len(others),
+    ]
+    found = table.set_index(["task", "method"])
+    for task in tasks:
+        cells = (found.loc[(task, name)] if (task, name) in found.index else None for name in others)
+        lines.append(f"| {task} | " + " | ".join(map(_difference, cells)) + " |")
+    return lines
+
+
+def _difference(row: pd.Series | None) -> str:
+    if row is None:
+        return ""
+    return f"{row['difference']:+.1f}" + ("" if np.isnan(row["low"]) else f" [{row['low']:+.1f}, {row['high']:+.1f}]")

@@ -1,0 +1,80 @@
+"""Tasks by name, as command lines and workers know them: a small value that is opened where it is used.
+
+dtd             a VTAB-1K task under a root folder
+fgvc:dogs       one of the five FGVC tasks under a root folder
+stand-in:count  drawn here, no data needed
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from moe_prompts.errors import InputError
+from moe_prompts.vision.tasks.task import Task
+
+STAND_IN, FGVC = "stand-in:", "fgvc:"
+
+
+@dataclass(frozen=True)
+class TaskSpec:
+    """Name and where its images come from.
+
+    size      pixels of a side
+    root      folder of VTAB-1K or FGVC; stand-ins have none
+    cache     folder of decoded images; None decodes for every batch
+    resample  see ``tasks.images``
+    fraction  of the training images (FGVC)
+    n_train   training and validation images together (stand-ins)
+    entropy   of drawn images and fractions
+    """
+
+    name: str
+    size: int = 224
+    root: str | None = None
+    cache: str | None = None
+    resample: str = "bilinear"
+    fraction: float = 1.0
+    n_train: int = 1000
+    entropy: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.is_stand_in and self.root is None:
+            raise InputError(
+                f"task {self.name} needs images: give their folder with --data, or use a stand-in such as "
+                f"{STAND_IN}dsprites_loc"
+            )
+        if self.fraction != 1 and not self.name.startswith(FGVC):
+            raise InputError(f"task {self.name}: a fraction of {self.fraction}; only FGVC tasks are cut by fractions")
+
+    @property
+    def is_stand_in(self) -> bool:
+        return self.name.startswith(STAND_IN)
+
+    @property
+    def label(self) -> str:
+        """For file names."""
+        return self.name.replace(":", "-")
+
+    def train_size(self, split: str) -> int:
+        """About how many images a split has, without opening it: for the order of work only."""
+        total = self.n_train if self.is_stand_in else 1000
+        return total if split == "train800val200" else total * 4 // 5
+
+    def open(self) -> Task:
+        if self.is_stand_in:
+            from moe_prompts.vision.tasks.procedural import procedural_task
+
+            short = self.name.removeprefix(STAND_IN)
+            return procedural_task(short, size=self.size, n_train=self.n_train, entropy=self.entropy)
+        assert self.root is not None
+        cache = None if self.cache is None else Path(self.cache)
+        if self.name.startswith(FGVC):
+            from moe_prompts.vision.tasks.fgvc import fgvc_task
+
+            return fgvc_task(
+                self.root, self.name, self.size, cache, self.resample, fraction=self.fraction, seed=self.entropy
+            )
+        from moe_prompts.vision.tasks.vtab import vtab_task
+
+        return vtab_task(self.root, self.name, self.size, cache, self.resample)
