@@ -1,0 +1,164 @@
+"""Scenes of simple shapes on a ground, drawn many at once from their formulas; no data, no randomness.
+
+    a pixel = the share of its 4 x 4 sample points p with f(R(angle)^T (p - centre) / radius) true
+
+Coordinates are shares of the side, x to the right and y down, so one scene can be drawn at any size.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from moe_prompts.errors import InputError
+
+#: Sample points along each side of a pixel.
+SAMPLES = 4
+#: The heart (u^2 + v^2 - 1)^3 <= u^2 v^3 has its centroid at v = HEART_CENTRE and lies within HEART_RADIUS of it.
+HEART_CENTRE, HEART_RADIUS = 0.2935, 1.2935
+
+Inside = Callable[[np.ndarray, np.ndarray], np.ndarray]
+
+
+def _square(u: np.ndarray, v: np.ndarray) -> np.ndarray:
+    return np.maximum(np.abs(u), np.abs(v)) <= math.sqrt(0.5)
+
+
+def _ellipse(u: np.ndarray, v: np.ndarray) -> np.ndarray:
+    return u * u + 4 * v * v <= 1
+
+
+def _heart(u: np.ndarray, v: np.ndarray) -> np.ndarray:
+    u, v = HEART_RADIUS * u, HEART_CENTRE - HEART_RADIUS * v
+    uu, vv = u * u, v * v
+    curve = uu + vv - 1
+    return curve * curve * curve <= uu * vv * v
+
+
+def _disc(u: np.ndarray, v: np.ndarray) -> np.ndarray:
+    return u * u + v * v <= 1
+
+
+def _triangle(u: np.ndarray, v: np.ndarray) -> np.ndarray:
+    return np.maximum(v, math.sqrt(0.75) * np.abs(u) - 0.5 * v) <= 0.5
+
+
+#: Each lies inside the unit circle and has its centroid at 0.
+SHAPES: dict[str, Inside] = {
+    "square": _square,
+    "ellipse": _ellipse,
+    "heart": _heart,
+    "disc": _disc,
+    "triangle": _triangle,
+}
+
+
+def shape_ids(names: tuple[str, ...]) -> np.ndarray:
+    return np.array([list(SHAPES).index(name) for name in names])
+
+
+@dataclass(frozen=True)
+class Scenes:
+    """n scenes of up to k objects that do not overlap and lie inside the image.
+
+    labels  (n,)        the class of each scene
+    shape   (n, k)      index into SHAPES
+    centre  (n, k, 2)   x and y
+    radius  (n, k)      of the circle around the object; 0: no such object
+    angle   (n, k)      radians, clockwise
+    colour  (n, k, 3)   in [0, 1]
+    ground  (n, 3)      colour of the background
+    waves   (n, w, 4)   plane waves on it: cycles along x, cycles along y, phase, contrast
+    """
+
+    labels: np.ndarray
+    shape: np.ndarray
+    centre: np.ndarray
+    radius: np.ndarray
+    angle: np.ndarray
+    colour: np.ndarray
+    ground: np.ndarray
+    waves: np.ndarray
+
+    def __post_init__(self) -> None:
+        n, k = self.radius.shape
+        w = self.waves.shape[1]
+        expected = {
+            "labels": (n,), "shape": (n, k), "centre": (n, k, 2), "angle": (n, k),
+            "colour": (n, k, 3), "ground": (n, 3), "waves": (n, w, 4),
+        }  # fmt: skip
+        for name, shape in expected.items():
+            if getattr(self, name).shape != shape:
+                raise InputError(f"Scenes: {name} of shape {getattr(self, name).shape}; expected {shape}")
+
+
+def render(scenes: Scenes, size: int) -> np.ndarray:
+    """The scenes as bytes (n, size, size, 3)."""
+    images = _grounds(scenes, size)
+    which, slot = np.nonzero(scenes.radius > 0)
+    if len(which):
+        patches, corner = _patches(scenes, which, slot, size)
+        colour = scenes.colour.astype(np.float32)
+        for k in range(scenes.radius.shape[1]):
+            at = slot == k
+            _paste(images, which[at], patches[at], corner[at], colour[which[at], k])
+    return (images * 255 + 0.5).astype(np.uint8)
+
+
+def _grounds(scenes: Scenes, size: int) -> np.ndarray:
+    """ground + sum_w contrast sin(2 pi (cycles . p) + phase), the same wave in all colours."""
+    n = len(scenes.labels)
+    images = np.empty((n, size, size, 3), np.float32)
+    images[:] = scenes.ground[:, None, None, :]
+    if scenes.waves.any():
+        axis = (np.arange(size) + 0.5) / size
+        across, down, phase, contrast = scenes.waves.transpose(2, 0, 1)[..., None]
+        x, y = 2 * np.pi * across * axis + phase, 2 * np.pi * down * axis
+        # sin(x + y), with n w size sines in place of n w size^2.
+        basis_x = np.concatenate([np.sin(x), np.cos(x)], axis=1)
+        basis_y = np.concatenate([contrast * np.cos(y), contrast * np.sin(y)], axis=1)
+        images += np.matmul(basis_y.transpose(0, 2, 1), basis_x).astype(np.float32)[..., None]
+    return images
+
+
+def _patches(scenes: Scenes, which: np.ndarray, slot: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Covered shares (objects, side, side) on windows around the objects, and the windows' first (x, y) pixels."""
+    centre = scenes.centre[which, slot] * size
+    radius = scenes.radius[which, slot] * size
+    angle, shape = scenes.angle[which, slot], scenes.shape[which, slot]
+    side = min(math.ceil(2 * radius.max()) + 1, size)
+    corner = np.clip(np.floor(centre - radius[:, None]).astype(int), 0, size - side)
+    steps = (np.arange(side * SAMPLES) + 0.5) / SAMPLES
+    x, y = (((corner - centre)[:, axis, None] + steps) / radius[:, None] for axis in (0, 1))
+    cos, sin = np.cos(angle)[:, None], np.sin(angle)[:, None]
+    patches = np.empty((len(which), side, side), np.float32)
+    for index, inside in enumerate(SHAPES.values()):
+        at = np.flatnonzero(shape == index)
+        if len(at):
+            c, s, dx, dy = (values[at].astype(np.float32) for values in (cos, sin, x, y))
+            u = (c * dx)[:, None, :] + (s * dy)[:, :, None]
+            v = (c * dy)[:, :, None] - (s * dx)[:, None, :]
+            patches[at] = _shares(inside(u, v))
+    return patches, corner
+
+
+def _shares(inside: np.ndarray) -> np.ndarray:
+    """(n, side * SAMPLES, side * SAMPLES) booleans -> their means over pixels (n, side, side)."""
+    counts = inside.view(np.uint8)
+    for _ in ("rows", "columns"):
+        # Strided sums of bytes: reductions over axes of length 4 are several times slower.
+        counts = np.add.reduce([counts[:, first::SAMPLES] for first in range(SAMPLES)], dtype=np.uint8)
+        counts = counts.transpose(0, 2, 1)
+    return counts.astype(np.float32) / SAMPLES**2
+
+
+def _paste(images: np.ndarray, which: np.ndarray, patches: np.ndarray, corner: np.ndarray, colour: np.ndarray) -> None:
+    """Blend one object into each of the images ``which``, in place."""
+    steps = np.arange(patches.shape[1])
+    rows, columns = corner[:, 1, None] + steps, corner[:, 0, None] + steps
+    window = (which[:, None, None], rows[:, :, None], columns[:, None, :])
+    share = patches[..., None]
+    images[window] += share * (colour[:, None, None, :] - images[window])
