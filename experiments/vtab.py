@@ -30,7 +30,7 @@ VTAB-1K
   some link to a finished archive or to a script that writes it. The origin is TensorFlow Datasets, read as in
   google-research/task_adaptation:
 {origins}
-  diabetic_retinopathy_detection and resisc45 must be downloaded by hand before TensorFlow Datasets can read them.
+  TensorFlow Datasets wants some of them (diabetic_retinopathy_detection) downloaded by hand first.
 
   Archives differ in how their images were written. PNG keeps every pixel. JPEG does not, and on small images (cifar,
   svhn, eurosat, dsprites) that costs accuracy, up to 15 points on CIFAR-100: `check` warns of it, and results say the
@@ -43,7 +43,6 @@ FGVC
   <root>/<folder>/...                                 the images, from each data set's own site; names are relative to
                                                       the folder or to images/, Images/, jpg/ or car_ims/ in it
 {folders}
-  NABirds asks for consent to its terms on its site.
 """
 
 #: Where TensorFlow Datasets keeps what a task is made from.

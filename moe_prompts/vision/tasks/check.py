@@ -92,7 +92,7 @@ def _vtab_counts(lists: Lists, data: vtab.VtabData) -> Iterator[tuple[str, str]]
             name, label = next(iter((both - train - val) or (train + val - both)))
             yield (
                 PROBLEM,
-                f"train800val200.txt is not train800.txt and val200.txt together: they differ at '{name} {label}'",
+                f"train800val200.txt is not train800.txt and val200.txt together, as at '{name} {label}'",
             )
     if "test" in lists:
         yield from _test_count(len(lists["test"][0]), data.test_images)
@@ -139,7 +139,7 @@ def _images(
     if other:
         yield (
             WARNING,
-            f"images of {other[0]} x {other[1]} pixels; the data set's own have {side} x {side}: resized before",
+            f"images of {other[0]} x {other[1]} pixels; the data set's own have {side} x {side}",
         )
     seen = "all decoded" if thorough else f"{len(looked)} decoded, spread evenly over the lists (all: --thorough)"
     yield NOTE, f"{len(names)} images listed, {', '.join(sorted(formats)) or 'none readable'}; {seen}"
@@ -186,7 +186,7 @@ def _fgvc(root: Path, name: str, thorough: bool) -> Iterator[tuple[str, str]]:
             yield PROBLEM, f"{len(both)} images of val.json are also in train.json, as {min(both)}; expected none"
     yield from _leaks(lists)
     try:
-        images = fgvc.image_folder(folder, lists["train"][0][0])
+        images = fgvc.image_folder(folder, lists["train"][0])
     except InputError as error:
         yield PROBLEM, str(error)
         return

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -117,7 +118,7 @@ class FgvcTask:
         for file in ("train", "val"):
             names, labels = self._list(file)
             chosen[file] = tuple(names[index] for index in self._share(file, labels))
-        folder = image_folder(self.folder, chosen["train"][0])
+        folder = image_folder(self.folder, chosen["train"])
         return {
             "data": "folder",
             "resample": self.resize.resample,
@@ -133,7 +134,7 @@ class FgvcTask:
             return Joined(self.split("train800"), self.split("val200"))
         file = {"train800": "train", "val200": "val", "test": "test"}[name]
         names, labels = self._list(file)
-        files = Files(image_folder(self.folder, names[0]), names, self.resize, f"{self.name.replace(':', '-')}-{file}")
+        files = Files(image_folder(self.folder, names), names, self.resize, f"{self.name.replace(':', '-')}-{file}")
         images = Crops(files if self.cache is None else cached_ragged(files, self.cache), labels, self.size)
         # All fractions share one cache.
         return images if file == "test" or self.fraction == 1 else Subset(images, self._share(file, labels))
@@ -252,13 +253,14 @@ def read_labels(path: Path, numbers: dict[int | str, int]) -> tuple[tuple[str, .
     return tuple(content), np.array([numbers[value] for value in content.values()], dtype=np.int64)
 
 
-def image_folder(folder: Path, name: str) -> Path:
-    """The one of ``IMAGE_FOLDERS`` that holds the image ``name``."""
+def image_folder(folder: Path, names: Sequence[str]) -> Path:
+    """The one of ``IMAGE_FOLDERS`` that holds the first of these images that is anywhere."""
     places = [folder / inside for inside in IMAGE_FOLDERS]
-    for place in places:
-        if (place / name).is_file():
-            return place
+    for name in names:
+        for place in places:
+            if (place / name).is_file():
+                return place
     raise InputError(
-        f"image {name!r} not found; looked in {', '.join(str(place) for place in places)}; expected the images there, "
-        "named as in the JSON files"
+        f"no listed image found, as {names[0]}; looked in {', '.join(str(place) for place in places)}; expected the "
+        "images there, named as in the JSON files"
     )

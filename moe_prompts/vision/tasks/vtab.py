@@ -48,18 +48,10 @@ def _bins(values: int, bins: int) -> tuple[str, ...]:
     return tuple(f"steps {steps[0]} to {steps[-1]} of 0 to {values - 1}" for steps in members)
 
 
-_EUROSAT = [
-    "AnnualCrop",
-    "Forest",
-    "HerbaceousVegetation",
-    "Highway",
-    "Industrial",
-    "Pasture",
-    "PermanentCrop",
-    "Residential",
-    "River",
-    "SeaLake",
-]
+_EUROSAT = (
+    *("AnnualCrop", "Forest", "HerbaceousVegetation", "Highway", "Industrial"),
+    *("Pasture", "PermanentCrop", "Residential", "River", "SeaLake"),
+)
 _DISTANCES = ("up to 8", "8 to 8.5", "8.5 to 9", "9 to 9.5", "9.5 to 10", "above 10")
 _RETINOPATHY = ("none", "mild", "moderate", "severe", "proliferative")
 _VEHICLES = ("up to 8 m", "8 to 20 m", "above 20 m", "no vehicle")
@@ -73,7 +65,7 @@ TASKS: dict[str, VtabData] = {
     "sun397": VtabData("natural", 397, 21750),
     "svhn": VtabData("natural", 10, 26032, 32, tuple(f"digit {k}" for k in range(10))),
     "diabetic_retinopathy": VtabData("specialized", 5, 42670, None, _RETINOPATHY),
-    "eurosat": VtabData("specialized", 10, 5400, 64, tuple(_EUROSAT)),
+    "eurosat": VtabData("specialized", 10, 5400, 64, _EUROSAT),
     "patch_camelyon": VtabData("specialized", 2, 32768, 96, ("no tumour in the centre", "tumour in the centre")),
     "resisc45": VtabData("specialized", 45, 6300, 256),
     "clevr_count": VtabData("structured", 8, 15000, None, tuple(f"{k} objects" for k in range(3, 11))),
@@ -169,14 +161,13 @@ def read_list(path: Path, classes: int) -> tuple[tuple[str, ...], np.ndarray]:
     fields = {number: line.rsplit(None, 1) for number, line in enumerate(lines, 1) if line.strip()}
     if not fields:
         raise InputError(f"{path}: empty; expected lines 'relative/path label'")
-    _refuse(
-        path, lines, [n for n, field in fields.items() if len(field) < 2], "without a label", "a label after a path"
-    )
-    whole = f"a whole number from 0 to {classes - 1}"
-    _refuse(
-        path, lines, [n for n, f in fields.items() if not re.fullmatch(r"[0-9]+", f[1])], "with another label", whole
-    )
-    _refuse(path, lines, [n for n, f in fields.items() if int(f[1]) >= classes], "with a label out of range", whole)
+    wrong = [n for n, field in fields.items() if len(field) < 2]
+    _refuse(path, lines, wrong, "without a label", "a path and a label")
+    expected = f"a whole number from 0 to {classes - 1}"
+    wrong = [n for n, field in fields.items() if not re.fullmatch(r"[0-9]+", field[1])]
+    _refuse(path, lines, wrong, "whose label is no whole number", expected)
+    wrong = [n for n, field in fields.items() if int(field[1]) >= classes]
+    _refuse(path, lines, wrong, "whose label is out of range", expected)
     names, labels = zip(*fields.values(), strict=True)
     return names, np.array(labels, dtype=np.int64)
 
