@@ -84,23 +84,19 @@ def _vtab_counts(lists: Lists, data: vtab.VtabData) -> Iterator[tuple[str, str]]
         train, val, both = (Counter(zip(*lists[split], strict=True)) for split in COUNTS)
         twice = [name for name, count in Counter(map(normpath, lists["train800val200"][0])).items() if count > 1]
         if twice:
-            yield (
-                PROBLEM,
-                f"{len(twice)} images are in train800val200.txt twice, as {twice[0]}; expected 1000 different",
-            )
+            first = f"{len(twice)} in all, as {twice[0]}"
+            yield PROBLEM, f"images that train800val200.txt lists twice, {first}; expected 1000 different ones"
         elif both != train + val:
             name, label = next(iter((both - train - val) or (train + val - both)))
-            yield (
-                PROBLEM,
-                f"train800val200.txt is not train800.txt and val200.txt together, as at '{name} {label}'",
-            )
+            yield PROBLEM, f"train800val200.txt is not train800.txt and val200.txt together, as at '{name} {label}'"
     if "test" in lists:
         yield from _test_count(len(lists["test"][0]), data.test_images)
 
 
 def _test_count(found: int, published: int) -> Iterator[tuple[str, str]]:
     if found != published:
-        yield WARNING, f"{found} test images; the published test set has {published}, so accuracies will not compare"
+        images = f"{found} test image{'s' * (found != 1)}"
+        yield WARNING, f"{images}; the published test set has {published}, so accuracies will not compare"
 
 
 def _leaks(lists: Lists) -> Iterator[tuple[str, str]]:
@@ -110,7 +106,8 @@ def _leaks(lists: Lists) -> Iterator[tuple[str, str]]:
         for split in ("train800val200", "train800", "val200", "train", "val"):
             both = [name for name in lists.get(split, ((), ()))[0] if normpath(name) in tested]
             if both:
-                yield PROBLEM, f"{len(both)} test images are also in {split}, as {both[0]}; expected none"
+                seen = f"{len(both)} of {len(tested)}, as {both[0]}"
+                yield PROBLEM, f"test images that are also in {split}, {seen}; expected none"
                 return
 
 
@@ -121,19 +118,19 @@ def _images(
     missing = {name for name in names if not (folder / name).is_file()}
     if missing:
         first = next(name for name in names if name in missing)
-        yield PROBLEM, f"{len(missing)} of {len(names)} listed images do not exist, as {folder / first}"
+        yield PROBLEM, f"missing images, {len(missing)} of {len(names)} listed, as {folder / first}"
     there = [name for name in names if name not in missing]
     if not there:
         return
     looked = there if thorough else [there[i] for i in np.unique(np.linspace(0, len(there) - 1, SAMPLE).astype(int))]
     formats, sizes, unreadable = _decode(folder, looked)
     if unreadable:
-        yield PROBLEM, f"{len(unreadable)} of {len(looked)} decoded images are unreadable, as {unreadable[0]}"
+        yield PROBLEM, f"unreadable images, {len(unreadable)} of {len(looked)} decoded, as {unreadable[0]}"
     if small and formats["JPEG"]:
         yield (
             WARNING,
-            f"images of {side} pixels as JPEG; a lossy export costs up to 15 points (CIFAR-100): export PNG, unless the "
-            "data set itself comes as JPEG (EuroSAT)",
+            f"images of {side} pixels as JPEG; a lossy export costs up to 15 points (CIFAR-100): export PNG, unless "
+            "the data set itself comes as JPEG (EuroSAT)",
         )
     other = next((size for size in sizes if side is not None and size != (side, side)), None)
     if other:
@@ -183,7 +180,7 @@ def _fgvc(root: Path, name: str, thorough: bool) -> Iterator[tuple[str, str]]:
     if "val" in lists:
         both = set(map(normpath, lists["train"][0])) & set(map(normpath, lists["val"][0]))
         if both:
-            yield PROBLEM, f"{len(both)} images of val.json are also in train.json, as {min(both)}; expected none"
+            yield PROBLEM, f"images of val.json that are also in train.json, {len(both)}, as {min(both)}; expected none"
     yield from _leaks(lists)
     try:
         images = fgvc.image_folder(folder, lists["train"][0])

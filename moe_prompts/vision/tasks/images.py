@@ -264,15 +264,25 @@ def _reopen(path: Path) -> np.ndarray:
 
 def _write(path: Path, shape: Sequence[int], pieces: Iterable[np.ndarray]) -> None:
     """One .npy file of bytes from pieces that follow each other, so that memory holds one of them."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    needed = prod(shape)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        needed, free = prod(shape), shutil.disk_usage(path.parent).free
+        free = shutil.disk_usage(path.parent).free
         if needed > free:
             raise InputError(
                 f"{path.parent}: the decoded images need {needed / 1e9:.1f} GB, {free / 1e9:.1f} GB are free; choose "
                 "another cache folder, smaller images, or no cache"
             )
+        _write_whole(path, shape, pieces)
+    except OSError as error:
+        raise InputError(
+            f"{path.parent}: cannot write decoded images ({error.strerror}); choose another cache folder"
+        ) from error
+
+
+def _write_whole(path: Path, shape: Sequence[int], pieces: Iterable[np.ndarray]) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
         with open(temporary, "wb") as file:
             header = {"descr": "|u1", "fortran_order": False, "shape": tuple(shape)}
             np.lib.format.write_array_header_1_0(file, header)
@@ -281,9 +291,5 @@ def _write(path: Path, shape: Sequence[int], pieces: Iterable[np.ndarray]) -> No
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except OSError as error:
-        raise InputError(
-            f"{path.parent}: cannot write decoded images ({error.strerror}); choose another cache folder"
-        ) from error
     finally:
         temporary.unlink(missing_ok=True)
