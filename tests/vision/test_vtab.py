@@ -176,6 +176,7 @@ def test_lines_of_lists(tmp_path, content, names, labels):
     ("call", "message"),
     [
         (lambda root: vtab_task(root, "cifar10"), "unknown VTAB-1K task 'cifar10'; expected one of caltech101, cifar,"),
+        (lambda root: check_vtab(root, ["cifar10"]), "unknown VTAB-1K task 'cifar10'"),
         (lambda root: vtab_task(root, "cifar"), "no folder .*cifar; expected <root>/cifar with the lists"),
         (
             lambda root: vtab_task(root, "kitti").split("train"),
@@ -250,6 +251,25 @@ def test_a_damaged_cache_is_decoded_anew(clean, tmp_path, damage):
     else:
         np.save(file, np.zeros((3, 3), np.uint8) if damage == "foreign shape" else np.zeros((200, 8, 8, 3)))
     assert np.array_equal(task.split("val200").batch(np.arange(200)), wanted)
+
+
+def test_the_cache_notices_a_file_of_the_same_size(tmp_path):
+    """By its time of change, to the nanosecond."""
+    Image.fromarray(np.zeros((4, 4, 3), np.uint8)).save(tmp_path / "image.bmp")
+    files = Files(tmp_path, ("image.bmp",), Resize(4), "any")
+    before, status = files.fingerprint(), os.stat(tmp_path / "image.bmp")
+    assert files.fingerprint() == before
+    os.utime(tmp_path / "image.bmp", ns=(status.st_atime_ns, status.st_mtime_ns + 1))
+    assert files.fingerprint() != before
+
+
+@pytest.mark.parametrize("cache", [True, False])
+def test_a_missing_image_is_named(root, tmp_path, cache):
+    (root / "kitti" / "images/val200/image 00150.png").unlink()
+    task = vtab_task(root, "kitti", size=8, cache=tmp_path if cache else None)
+    for use in (lambda: task.split("val200").batch(np.arange(200)), lambda: task.facts):
+        with pytest.raises(InputError, match=r"image 00150\.png: no such image; expected every listed image beside"):
+            use()
 
 
 def test_no_half_cache_stays_after_an_unreadable_image(root, tmp_path):

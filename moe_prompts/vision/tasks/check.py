@@ -43,7 +43,7 @@ def check_vtab(root: str | Path, names: Sequence[str] = tuple(vtab.TASKS), thoro
     return [
         Finding(name, kind, text)
         for name in names
-        for kind, text in _vtab(Path(root) / name, vtab.TASKS[name], thorough)
+        for kind, text in _vtab(Path(root) / name, vtab.data_of(name), thorough)
     ]
 
 

@@ -247,7 +247,7 @@ def read_labels(path: Path, numbers: dict[int | str, int]) -> tuple[tuple[str, .
     unknown = [name for name, value in content.items() if value not in numbers]
     if unknown:
         raise InputError(
-            f"{path}: {len(unknown)} images of classes that train.json lacks, the first is {unknown[0]!r} of class "
+            f"{path}: images of classes that train.json lacks, {len(unknown)}, as {unknown[0]!r} of class "
             f"{content[unknown[0]]!r}; expected the splits of one data set"
         )
     return tuple(content), np.array([numbers[value] for value in content.values()], dtype=np.int64)

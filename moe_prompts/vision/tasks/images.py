@@ -46,8 +46,6 @@ def read_rgb(path: Path) -> Image.Image:
                 )
             # Pillow warns when it turns a transparent palette into RGB in one step.
             return (image.convert("RGBA") if "transparency" in image.info else image).convert("RGB")
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: no such image; expected every listed image beside its list") from error
     except InputError:
         raise
     except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
@@ -66,6 +64,8 @@ def read_header(path: Path) -> tuple[str, tuple[int, int]]:
 
 
 def _unreadable(path: Path, error: Exception) -> InputError:
+    if isinstance(error, FileNotFoundError):
+        return InputError(f"{path}: no such image; expected every listed image beside its list")
     why = str(error).replace(f" {str(path)!r}", "")
     return InputError(f"{path}: unreadable image ({why}); expected a whole image: copy or export it again")
 
@@ -143,10 +143,7 @@ class Files:
             try:
                 status = os.stat(self.folder / name)
             except OSError as error:
-                raise InputError(
-                    f"{self.folder / name}: listed but not readable ({error.strerror}); expected every listed image "
-                    "beside its list"
-                ) from error
+                raise _unreadable(self.folder / name, error) from error
             digest.update(f"\n{name}\0{status.st_size}\0{status.st_mtime_ns}".encode())
         return digest.hexdigest()
 

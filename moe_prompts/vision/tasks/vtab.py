@@ -83,9 +83,14 @@ def vtab_task(
     root: str | Path, name: str, size: int = 224, cache: str | Path | None = None, resample: str = ANTIALIASED
 ) -> VtabTask:
     """The task ``name`` under ``root``; ``cache`` is the folder of decoded images, None to decode for every batch."""
+    data_of(name)
+    return VtabTask(Path(root), name, Resize(size, resample=resample), None if cache is None else Path(cache))
+
+
+def data_of(name: str) -> VtabData:
     if name not in TASKS:
         raise InputError(f"unknown VTAB-1K task {name!r}; expected one of {', '.join(TASKS)}")
-    return VtabTask(Path(root), name, Resize(size, resample=resample), None if cache is None else Path(cache))
+    return TASKS[name]
 
 
 @dataclass(frozen=True)
