@@ -1,0 +1,190 @@
+"""Is a data folder what its protocol says? One line per fault, before hours are spent on it.
+
+A problem makes results wrong or impossible. A warning makes them worse, or hard to compare. A note says what was seen.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from posixpath import normpath
+
+import numpy as np
+
+from moe_prompts.errors import InputError
+from moe_prompts.vision.tasks import fgvc, vtab
+from moe_prompts.vision.tasks.images import read_header, read_rgb
+from moe_prompts.vision.tasks.task import SPLITS
+
+PROBLEM, WARNING, NOTE = "problem", "warning", "note"
+COUNTS = {"train800": 800, "val200": 200, "train800val200": 1000}
+#: Images decoded per task, spread evenly over its lists, unless all are.
+SAMPLE = 50
+
+Lists = dict[str, tuple[tuple[str, ...], np.ndarray]]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line on one task; ``kind`` is problem, warning or note."""
+
+    task: str
+    kind: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.task}: {'' if self.kind == NOTE else self.kind + ': '}{self.text}"
+
+
+def check_vtab(root: str | Path, names: Sequence[str] = tuple(vtab.TASKS), thorough: bool = False) -> list[Finding]:
+    """Findings on VTAB-1K tasks under ``root``; ``thorough`` decodes every image, else ``SAMPLE`` of each task."""
+    return [
+        Finding(name, kind, text)
+        for name in names
+        for kind, text in _vtab(Path(root) / name, vtab.data_of(name), thorough)
+    ]
+
+
+def check_fgvc(root: str | Path, names: Sequence[str], thorough: bool = False) -> list[Finding]:
+    """The same for FGVC tasks, "dogs" or "fgvc:dogs"."""
+    shorts = [fgvc.short_name(name) for name in names]
+    return [
+        Finding(fgvc.PREFIX + short, kind, text)
+        for short in shorts
+        for kind, text in _fgvc(Path(root), short, thorough)
+    ]
+
+
+def _vtab(folder: Path, data: vtab.VtabData, thorough: bool) -> Iterator[tuple[str, str]]:
+    if not folder.is_dir():
+        yield PROBLEM, f"no folder {folder}; expected it with the lists {', '.join(SPLITS)} (.txt) and the images"
+        return
+    lists: Lists = {}
+    for split in SPLITS:
+        try:
+            lists[split] = vtab.read_list(folder / f"{split}.txt", data.classes)
+        except InputError as error:
+            yield PROBLEM, str(error)
+    yield from _vtab_counts(lists, data)
+    if all(split in lists for split in SPLITS):
+        seen = np.unique(np.concatenate([labels for _, labels in lists.values()]))
+        if len(seen) < data.classes:
+            yield PROBLEM, f"{len(seen)} classes in all lists together; expected {data.classes}"
+    yield from _leaks(lists)
+    yield from _images(folder, lists, thorough, data.side, data.small)
+
+
+def _vtab_counts(lists: Lists, data: vtab.VtabData) -> Iterator[tuple[str, str]]:
+    wrong = [split for split, count in COUNTS.items() if split in lists and len(lists[split][0]) != count]
+    for split in wrong:
+        yield PROBLEM, f"{split}.txt lists {len(lists[split][0])} images; expected {COUNTS[split]}"
+    if not wrong and all(split in lists for split in COUNTS):
+        train, val, both = (Counter(zip(*lists[split], strict=True)) for split in COUNTS)
+        twice = [name for name, count in Counter(map(normpath, lists["train800val200"][0])).items() if count > 1]
+        if twice:
+            first = f"{len(twice)} in all, as {twice[0]}"
+            yield PROBLEM, f"images that train800val200.txt lists twice, {first}; expected 1000 different ones"
+        elif both != train + val:
+            name, label = next(iter((both - train - val) or (train + val - both)))
+            yield PROBLEM, f"train800val200.txt is not train800.txt and val200.txt together, as at '{name} {label}'"
+    if "test" in lists:
+        yield from _test_count(len(lists["test"][0]), data.test_images)
+
+
+def _test_count(found: int, published: int) -> Iterator[tuple[str, str]]:
+    if found != published:
+        images = f"{found} test image{'s' * (found != 1)}"
+        yield WARNING, f"{images}; the published test set has {published}, so accuracies will not compare"
+
+
+def _leaks(lists: Lists) -> Iterator[tuple[str, str]]:
+    """Test images among those of any other list."""
+    if "test" in lists:
+        tested = set(map(normpath, lists["test"][0]))
+        for split in ("train800val200", "train800", "val200", "train", "val"):
+            both = [name for name in lists.get(split, ((), ()))[0] if normpath(name) in tested]
+            if both:
+                seen = f"{len(both)} of {len(tested)}, as {both[0]}"
+                yield PROBLEM, f"test images that are also in {split}, {seen}; expected none"
+                return
+
+
+def _images(
+    folder: Path, lists: Lists, thorough: bool, side: int | None = None, small: bool = False
+) -> Iterator[tuple[str, str]]:
+    names = list(dict.fromkeys(name for listed, _ in lists.values() for name in listed))
+    missing = {name for name in names if not (folder / name).is_file()}
+    if missing:
+        first = next(name for name in names if name in missing)
+        yield PROBLEM, f"missing images, {len(missing)} of {len(names)} listed, as {folder / first}"
+    there = [name for name in names if name not in missing]
+    if not there:
+        return
+    looked = there if thorough else [there[i] for i in np.unique(np.linspace(0, len(there) - 1, SAMPLE).astype(int))]
+    formats, sizes, unreadable = _decode(folder, looked)
+    if unreadable:
+        yield PROBLEM, f"unreadable images, {len(unreadable)} of {len(looked)} decoded, as {unreadable[0]}"
+    if small and formats["JPEG"]:
+        yield (
+            WARNING,
+            f"images of {side} pixels as JPEG; a lossy export costs up to 15 points (CIFAR-100): export PNG, unless "
+            "the data set itself comes as JPEG (EuroSAT)",
+        )
+    other = next((size for size in sizes if side is not None and size != (side, side)), None)
+    if other:
+        yield (
+            WARNING,
+            f"images of {other[0]} x {other[1]} pixels; the data set's own have {side} x {side}",
+        )
+    seen = "all decoded" if thorough else f"{len(looked)} decoded, spread evenly over the lists (all: --thorough)"
+    yield NOTE, f"{len(names)} images listed, {', '.join(sorted(formats)) or 'none readable'}; {seen}"
+
+
+def _decode(folder: Path, names: list[str]) -> tuple[Counter[str], Counter[tuple[int, int]], list[str]]:
+    """Formats and sizes of readable images, errors of the others."""
+    from tqdm import tqdm
+
+    formats: Counter[str] = Counter()
+    sizes: Counter[tuple[int, int]] = Counter()
+    unreadable = []
+    for name in tqdm(names, desc=f"checking {folder.name}", unit="image", delay=2, disable=None):
+        try:
+            read_rgb(folder / name)
+            form, size = read_header(folder / name)
+        except InputError as error:
+            unreadable.append(str(error))
+            continue
+        formats[form] += 1
+        sizes[size] += 1
+    return formats, sizes, unreadable
+
+
+def _fgvc(root: Path, name: str, thorough: bool) -> Iterator[tuple[str, str]]:
+    data = fgvc.TASKS[name]
+    try:
+        folder = fgvc.dataset_folder(root, name)
+        numbers = fgvc.class_numbers(folder / "train.json", data.classes)
+    except InputError as error:
+        yield PROBLEM, str(error)
+        return
+    lists: Lists = {}
+    for file in fgvc.JSON_FILES:
+        try:
+            lists[file] = fgvc.read_labels(folder / f"{file}.json", numbers)
+        except InputError as error:
+            yield PROBLEM, str(error)
+    if "test" in lists:
+        yield from _test_count(len(lists["test"][0]), data.test_images)
+    if "val" in lists:
+        both = set(map(normpath, lists["train"][0])) & set(map(normpath, lists["val"][0]))
+        if both:
+            yield PROBLEM, f"images of val.json that are also in train.json, {len(both)}, as {min(both)}; expected none"
+    yield from _leaks(lists)
+    try:
+        images = fgvc.image_folder(folder, lists["train"][0])
+    except InputError as error:
+        yield PROBLEM, str(error)
+        return
+    yield from _images(images, lists, thorough)

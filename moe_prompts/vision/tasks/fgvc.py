@@ -1,0 +1,266 @@
+"""Five fine-grained tasks (FGVC) from folders: many classes that differ in details, few images of each.
+
+    <root>/<folder>/{train,val,test}.json     {image name: class id}; the splits published with VPT
+
+The folder is named as its data set, in any case and punctuation: CUB_200_2011, nabirds, OxfordFlowers, StanfordDogs,
+StanfordCars, or a shorter form (``FOLDERS``); or ``root`` itself holds the three files. Image names are relative to it
+or to its images/, Images/, jpg/ or car_ims/. Class ids, whole numbers or text, are numbered in sorted order over
+train.json. With the splits of ``Task``,
+
+    train800 = train,   val200 = val,   train800val200 = train, then val,   test = test
+
+The shorter side becomes 8/7 of ``size`` (256 for 224); training crops and flips at random, all else is cut from the
+centre. ``fraction`` keeps a stratified share of train and of val; the shares of one seed contain each other.
+
+Source: arXiv 2203.12119, appendix A (tasks and splits).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from moe_prompts.errors import InputError
+from moe_prompts.seeds import address
+from moe_prompts.vision.tasks.images import ANTIALIASED, Decoded, Files, Resize, cached_ragged
+from moe_prompts.vision.tasks.subsets import stratified_subset
+from moe_prompts.vision.tasks.task import ImageSet, Subset
+from moe_prompts.vision.tasks.vtab import check_split, image_facts
+
+PREFIX = "fgvc:"
+JSON_FILES = ("train", "val", "test")
+#: Where images are looked for, under the data set's folder.
+IMAGE_FOLDERS = ("", "images", "Images", "jpg", "car_ims")
+
+
+@dataclass(frozen=True)
+class FgvcData:
+    """What is known of a task; ``folders`` without case and punctuation, the first as its site names it."""
+
+    classes: int
+    test_images: int
+    folders: tuple[str, ...]
+
+
+TASKS: dict[str, FgvcData] = {
+    "cub": FgvcData(200, 5794, ("CUB_200_2011", "CUB_200", "CUB_2011", "CUB")),
+    "nabirds": FgvcData(555, 24633, ("nabirds",)),
+    "flowers": FgvcData(102, 6149, ("OxfordFlowers", "OxfordFlower", "OxfordFlowers102", "Flowers102", "flowers")),
+    "dogs": FgvcData(120, 8580, ("StanfordDogs", "dogs")),
+    "cars": FgvcData(196, 8041, ("StanfordCars", "cars")),
+}
+
+
+def fgvc_task(
+    root: str | Path,
+    name: str,
+    size: int = 224,
+    cache: str | Path | None = None,
+    resample: str = ANTIALIASED,
+    fraction: float = 1.0,
+    seed: int = 0,
+) -> FgvcTask:
+    """The task ``name`` ("dogs" or "fgvc:dogs") under ``root``.
+
+    cache     folder of decoded images; None decodes for every batch
+    fraction  of the training images and of the validation images, in (0, 1]; the test images stay all
+    seed      entropy of the choice; a smaller fraction of the same seed is contained in a larger one
+    """
+    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
+        raise InputError(f"seed {seed!r}; expected a whole number of at least 0")
+    if not 0 < fraction <= 1:
+        raise InputError(f"fraction {fraction!r}; expected more than 0 and at most 1, as 0.1")
+    short = short_name(name)
+    resize = Resize(round(size * 8 / 7), keep_aspect=True, resample=resample)
+    folder = dataset_folder(Path(root), short)
+    return FgvcTask(folder, PREFIX + short, size, resize, None if cache is None else Path(cache), float(fraction), seed)
+
+
+def short_name(name: str) -> str:
+    """Without the prefix, known."""
+    short = name.removeprefix(PREFIX)
+    if short not in TASKS:
+        raise InputError(f"unknown FGVC task {name!r}; expected one of {', '.join(PREFIX + known for known in TASKS)}")
+    return short
+
+
+@dataclass(frozen=True)
+class FgvcTask:
+    """A ``Task``; see ``fgvc_task``."""
+
+    folder: Path
+    name: str
+    size: int
+    resize: Resize
+    cache: Path | None
+    fraction: float
+    seed: int
+
+    @property
+    def group(self) -> str:
+        return "fgvc"
+
+    @property
+    def classes(self) -> int:
+        return TASKS[short_name(self.name)].classes
+
+    @cached_property
+    def facts(self) -> dict[str, Any]:
+        """Of the training and validation images in use; the test set is not looked at."""
+        chosen = {}
+        for file in ("train", "val"):
+            names, labels = self._list(file)
+            chosen[file] = tuple(names[index] for index in self._share(file, labels))
+        folder = image_folder(self.folder, chosen["train"])
+        return {
+            "data": "folder",
+            "resample": self.resize.resample,
+            "train_images": len(chosen["train"]) + len(chosen["val"]),
+            **image_facts(folder, chosen["train"] + chosen["val"]),
+            "fraction": self.fraction,
+            "subset_seed": self.seed,
+        }
+
+    def split(self, name: str) -> ImageSet:
+        check_split(name)
+        if name == "train800val200":
+            return Joined(self.split("train800"), self.split("val200"))
+        file = {"train800": "train", "val200": "val", "test": "test"}[name]
+        names, labels = self._list(file)
+        files = Files(image_folder(self.folder, names), names, self.resize, f"{self.name.replace(':', '-')}-{file}")
+        images = Crops(files if self.cache is None else cached_ragged(files, self.cache), labels, self.size)
+        # All fractions share one cache.
+        return images if file == "test" or self.fraction == 1 else Subset(images, self._share(file, labels))
+
+    def _share(self, file: str, labels: np.ndarray) -> np.ndarray:
+        key = (address(self.name), address(file))
+        rng = np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=key))
+        return stratified_subset(labels, self.fraction, rng)
+
+    def _list(self, file: str) -> tuple[tuple[str, ...], np.ndarray]:
+        numbers = class_numbers(self.folder / "train.json", self.classes)
+        return read_labels(self.folder / f"{file}.json", numbers)
+
+
+@dataclass(frozen=True)
+class Crops:
+    """Squares of ``size`` from larger images: at random places, flipped or not, if a batch is given an ``rng``."""
+
+    images: Decoded
+    labels: np.ndarray
+    size: int
+
+    def __post_init__(self) -> None:
+        self.labels.setflags(write=False)
+
+    def batch(self, indices: np.ndarray, rng: np.random.Generator | None = None) -> np.ndarray:
+        cut = np.empty((len(indices), self.size, self.size, 3), dtype=np.uint8)
+        for target, index in zip(cut, indices, strict=True):
+            image = self.images[index]
+            target[...] = centre_crop(image, self.size) if rng is None else random_crop(image, self.size, rng)
+        return cut
+
+
+def centre_crop(image: np.ndarray, size: int) -> np.ndarray:
+    top, left = (image.shape[0] - size) // 2, (image.shape[1] - size) // 2
+    return image[top : top + size, left : left + size]
+
+
+def random_crop(image: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
+    """Every place alike, mirrored left to right with chance 1/2."""
+    top, left = rng.integers(0, [image.shape[0] - size, image.shape[1] - size], endpoint=True)
+    cut = image[top : top + size, left : left + size]
+    return cut[:, ::-1] if rng.random() < 0.5 else cut
+
+
+@dataclass(frozen=True)
+class Joined:
+    """Two sets, one after the other."""
+
+    first: ImageSet
+    second: ImageSet
+
+    @property
+    def labels(self) -> np.ndarray:
+        return np.concatenate([self.first.labels, self.second.labels])
+
+    def batch(self, indices: np.ndarray, rng: np.random.Generator | None = None) -> np.ndarray:
+        indices = np.asarray(indices)
+        split = len(self.first.labels)
+        in_first = indices < split
+        one = self.first.batch(indices[in_first], rng)
+        two = self.second.batch(indices[~in_first] - split, rng)
+        images = np.empty((len(indices), *one.shape[1:]), dtype=one.dtype)
+        images[in_first], images[~in_first] = one, two
+        return images
+
+
+def dataset_folder(root: Path, name: str) -> Path:
+    """``root`` itself if it holds train.json, else its one folder that is named as the data set."""
+    if (root / "train.json").is_file():
+        return root
+    known = {_plain(folder) for folder in TASKS[name].folders}
+    inside = sorted(root.iterdir()) if root.is_dir() else []
+    found = [path for path in inside if path.is_dir() and _plain(path.name) in known]
+    if len(found) != 1:
+        what = f"several folders of {name} ({', '.join(path.name for path in found)})" if found else f"no {name}"
+        raise InputError(
+            f"{root}: {what}; expected train.json in it, or one folder named {' or '.join(TASKS[name].folders)}"
+        )
+    return found[0]
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", name.lower())
+
+
+def read_json(path: Path) -> dict[str, int | str]:
+    """Image name -> class id, in the file's order; ids are all whole numbers or all text."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such file; expected a map from image name to class id") from error
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: unreadable ({error}); expected JSON, a map from image name to class id") from error
+    if not isinstance(content, dict) or not content or {type(v) for v in content.values()} not in ({int}, {str}):
+        raise InputError(f"{path}: expected a map from image name to class id, all ids whole numbers or all text")
+    return content
+
+
+def class_numbers(path: Path, classes: int) -> dict[int | str, int]:
+    """Class id -> 0, 1, .. in sorted order over the training file."""
+    ids = sorted(set(read_json(path).values()))  # type: ignore[type-var]  # of one type
+    if len(ids) != classes:
+        raise InputError(f"{path}: {len(ids)} classes; expected {classes}, every one with a training image")
+    return {value: number for number, value in enumerate(ids)}
+
+
+def read_labels(path: Path, numbers: dict[int | str, int]) -> tuple[tuple[str, ...], np.ndarray]:
+    content = read_json(path)
+    unknown = [name for name, value in content.items() if value not in numbers]
+    if unknown:
+        raise InputError(
+            f"{path}: images of classes that train.json lacks, {len(unknown)}, as {unknown[0]!r} of class "
+            f"{content[unknown[0]]!r}; expected the splits of one data set"
+        )
+    return tuple(content), np.array([numbers[value] for value in content.values()], dtype=np.int64)
+
+
+def image_folder(folder: Path, names: Sequence[str]) -> Path:
+    """The one of ``IMAGE_FOLDERS`` that holds the first of these images that is anywhere."""
+    places = [folder / inside for inside in IMAGE_FOLDERS]
+    for name in names:
+        for place in places:
+            if (place / name).is_file():
+                return place
+    raise InputError(
+        f"no listed image found, as {names[0]}; looked in {', '.join(str(place) for place in places)}; expected the "
+        "images there, named as in the JSON files"
+    )

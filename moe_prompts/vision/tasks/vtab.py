@@ -1,0 +1,186 @@
+"""VTAB-1K from folders: 19 tasks of 1000 training images each, in three groups.
+
+    <root>/<task>/{train800,val200,train800val200,test}.txt     lines "relative/path label", labels from 0
+
+Paths are those of the lists, relative to the task's folder, whatever their extension; they may contain spaces. test.txt
+is read by ``split("test")`` alone.
+
+Source: arXiv 1910.04867 (tasks, labels, test sets); the lists are a later custom of papers on prompts and adapters.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from moe_prompts.errors import InputError
+from moe_prompts.vision.tasks.images import ANTIALIASED, Files, Resize, image_set, read_header
+from moe_prompts.vision.tasks.task import SPLITS, ImageSet
+
+GROUPS = ("natural", "specialized", "structured")
+#: Images of at most so many pixels a side suffer most from lossy exports.
+SMALL = 64
+
+
+@dataclass(frozen=True)
+class VtabData:
+    """What is known of a task: ``side`` of its images where all have one, ``meaning`` of its labels where certain."""
+
+    group: str
+    classes: int
+    test_images: int
+    side: int | None = None
+    meaning: tuple[str, ...] = ()
+
+    @property
+    def small(self) -> bool:
+        return self.side is not None and self.side <= SMALL
+
+
+def _bins(values: int, bins: int) -> tuple[str, ...]:
+    """Which of the ``values`` steps share a bin: step v is in bin floor(v bins / values)."""
+    members = [[v for v in range(values) if v * bins // values == b] for b in range(bins)]
+    return tuple(f"steps {steps[0]} to {steps[-1]} of 0 to {values - 1}" for steps in members)
+
+
+_EUROSAT = (
+    *("AnnualCrop", "Forest", "HerbaceousVegetation", "Highway", "Industrial"),
+    *("Pasture", "PermanentCrop", "Residential", "River", "SeaLake"),
+)
+_DISTANCES = ("up to 8", "8 to 8.5", "8.5 to 9", "9 to 9.5", "9.5 to 10", "above 10")
+_RETINOPATHY = ("none", "mild", "moderate", "severe", "proliferative")
+_VEHICLES = ("up to 8 m", "8 to 20 m", "above 20 m", "no vehicle")
+
+TASKS: dict[str, VtabData] = {
+    "caltech101": VtabData("natural", 102, 6084),
+    "cifar": VtabData("natural", 100, 10000, 32),
+    "dtd": VtabData("natural", 47, 1880),
+    "oxford_flowers102": VtabData("natural", 102, 6149),
+    "oxford_iiit_pet": VtabData("natural", 37, 3669),
+    "sun397": VtabData("natural", 397, 21750),
+    "svhn": VtabData("natural", 10, 26032, 32, tuple(f"digit {k}" for k in range(10))),
+    "diabetic_retinopathy": VtabData("specialized", 5, 42670, None, _RETINOPATHY),
+    "eurosat": VtabData("specialized", 10, 5400, 64, _EUROSAT),
+    "patch_camelyon": VtabData("specialized", 2, 32768, 96, ("no tumour in the centre", "tumour in the centre")),
+    "resisc45": VtabData("specialized", 45, 6300, 256),
+    "clevr_count": VtabData("structured", 8, 15000, None, tuple(f"{k} objects" for k in range(3, 11))),
+    "clevr_dist": VtabData("structured", 6, 15000, None, _DISTANCES),
+    "dmlab": VtabData("structured", 6, 22735),
+    "dsprites_loc": VtabData("structured", 16, 73728, 64, _bins(32, 16)),
+    "dsprites_ori": VtabData("structured", 16, 73728, 64, _bins(40, 16)),
+    "kitti": VtabData("structured", 4, 711, None, _VEHICLES),
+    "smallnorb_azi": VtabData("structured", 18, 12150, 96, tuple(f"{20 * k} degrees" for k in range(18))),
+    "smallnorb_ele": VtabData("structured", 9, 12150, 96, tuple(f"{30 + 5 * k} degrees" for k in range(9))),
+}
+
+
+def vtab_task(
+    root: str | Path, name: str, size: int = 224, cache: str | Path | None = None, resample: str = ANTIALIASED
+) -> VtabTask:
+    """The task ``name`` under ``root``; ``cache`` is the folder of decoded images, None to decode for every batch."""
+    data_of(name)
+    return VtabTask(Path(root), name, Resize(size, resample=resample), None if cache is None else Path(cache))
+
+
+def data_of(name: str) -> VtabData:
+    if name not in TASKS:
+        raise InputError(f"unknown VTAB-1K task {name!r}; expected one of {', '.join(TASKS)}")
+    return TASKS[name]
+
+
+@dataclass(frozen=True)
+class VtabTask:
+    """A ``Task``; see ``vtab_task``."""
+
+    root: Path
+    name: str
+    resize: Resize
+    cache: Path | None
+
+    def __post_init__(self) -> None:
+        if not self.folder.is_dir():
+            raise InputError(f"no folder {self.folder}; expected <root>/{self.name} with the lists of VTAB-1K")
+
+    @property
+    def folder(self) -> Path:
+        return self.root / self.name
+
+    @property
+    def group(self) -> str:
+        return TASKS[self.name].group
+
+    @property
+    def classes(self) -> int:
+        return TASKS[self.name].classes
+
+    @property
+    def size(self) -> int:
+        return self.resize.size
+
+    @cached_property
+    def facts(self) -> dict[str, Any]:
+        """Of the 1000 training images; the test set is not looked at."""
+        names, _ = read_list(self.folder / "train800val200.txt", self.classes)
+        return {
+            "data": "folder",
+            "resample": self.resize.resample,
+            "train_images": len(names),
+            **image_facts(self.folder, names),
+        }
+
+    def split(self, name: str) -> ImageSet:
+        check_split(name)
+        names, labels = read_list(self.folder / f"{name}.txt", self.classes)
+        return image_set(Files(self.folder, names, self.resize, f"{self.name}-{name}"), labels, self.cache)
+
+
+def check_split(name: str) -> None:
+    if name not in SPLITS:
+        raise InputError(f"unknown split {name!r}; expected one of {', '.join(SPLITS)}")
+
+
+def image_facts(folder: Path, names: tuple[str, ...]) -> dict[str, str]:
+    """File formats and pixels of the images as they lie on disk, from their headers."""
+    formats, sizes = zip(*(read_header(folder / name) for name in names), strict=True)
+    height, width = sizes[0]
+    return {
+        "image_format": ", ".join(sorted(set(formats))),
+        "image_pixels": f"{height} x {width}" if len(set(sizes)) == 1 else "varied",
+    }
+
+
+def read_list(path: Path, classes: int) -> tuple[tuple[str, ...], np.ndarray]:
+    """Paths and labels of a list; raises ``InputError`` on what is wrong with it."""
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such list; expected lines 'relative/path label'") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: unreadable ({error}); expected UTF-8 lines 'relative/path label'") from error
+    # Paths may contain spaces: the label is the last field.
+    fields = {number: line.rsplit(None, 1) for number, line in enumerate(lines, 1) if line.strip()}
+    if not fields:
+        raise InputError(f"{path}: empty; expected lines 'relative/path label'")
+    wrong = [n for n, field in fields.items() if len(field) < 2]
+    _refuse(path, lines, wrong, "without a label", "a path and a label")
+    expected = f"a whole number from 0 to {classes - 1}"
+    wrong = [n for n, field in fields.items() if not re.fullmatch(r"[0-9]+", field[1])]
+    _refuse(path, lines, wrong, "whose label is no whole number", expected)
+    wrong = [n for n, field in fields.items() if int(field[1]) >= classes]
+    _refuse(path, lines, wrong, "whose label is out of range", expected)
+    names, labels = zip(*fields.values(), strict=True)
+    return names, np.array(labels, dtype=np.int64)
+
+
+def _refuse(path: Path, lines: list[str], wrong: list[int], what: str, expected: str) -> None:
+    if wrong:
+        shown = lines[wrong[0] - 1].strip()
+        raise InputError(
+            f"{path}: {len(wrong)} line{'s' * (len(wrong) > 1)} {what}, the first is line {wrong[0]}, {shown!r}; "
+            f"expected {expected}"
+        )
