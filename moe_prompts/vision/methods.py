@@ -65,12 +65,14 @@ def config(name: str, sizes: Sizes, model: VisionTransformer) -> VPT | VAPT | No
 
 
 def matched_tokens(vapt: VAPT, model: VisionTransformer) -> int:
-    """The smallest N with which VPT-deep has at least as many parameters as ``vapt``: its count over L d, rounded up."""
+    """The smallest N with which VPT-deep (N L d) has at least as many parameters as ``vapt``."""
     blocks, width = len(model.blocks), model.embed_dim
     return -(-vapt.n_parameters(width, blocks, model.patch_embed.grid_size) // (blocks * width))
 
 
-def settings(name: str, lrs: tuple[float, ...] | None = None, weight_decays: tuple[float, ...] | None = None):
+def settings(
+    name: str, lrs: tuple[float, ...] | None = None, weight_decays: tuple[float, ...] | None = None
+) -> tuple[Setting, ...]:
     """The grid that a method is tuned over: the published one where nothing else is given."""
     check_method(name)
     lrs = lrs or (FULL_LRS if name == "full" else PROMPT_LRS)

@@ -11,9 +11,9 @@ Sources: arXiv 2203.12119 and 2501.18936 (protocol).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from copy import deepcopy
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from math import ceil
 from pathlib import Path
@@ -61,8 +61,8 @@ class Place:
     """Backbone by name, prompts' sizes, recipe and device: what all runs of a comparison share."""
 
     backbone: str = "small"
-    sizes: Sizes = Sizes()
-    recipe: Recipe = Recipe()
+    sizes: Sizes = field(default_factory=Sizes)
+    recipe: Recipe = field(default_factory=Recipe)
     device: str = "cpu"
 
 
@@ -151,17 +151,18 @@ def _train_and_score(
 ) -> list[tuple[Outcome, Score]]:
     """Train the trials and score their last states on ``judge``."""
     torch.set_num_threads(1)
-    model, device = backbone(place.backbone, place.device), torch.device(place.device)
+    model = backbone(place.backbone, place.device)
+    like = next(model.parameters())
     if method in TRAINS_BACKBONE:
         return [_one(model, method, task, trial, place.recipe, train, judge) for trial in trials]
     prompts = config(method, place.sizes, model)
     means = None
     if isinstance(prompts, VAPT) and prompts.source == "mean":
-        means = mean_states(model, _inputs(train, place.recipe, device))
+        means = mean_states(model, _inputs(train, place.recipe, like))
     rngs = [init_generator(trial.seed) for trial in trials]
     packed = PackedTrials(model, prompts, task.classes, rngs, means)
     outcomes = train_packed(packed, train, trials, place.recipe)
-    return list(zip(outcomes, evaluate(packed, judge, place.recipe, device), strict=True))
+    return list(zip(outcomes, evaluate(packed, judge, place.recipe, like), strict=True))
 
 
 def _one(
@@ -174,14 +175,13 @@ def _one(
         value.requires_grad_(method == "full" or name.endswith("bias") or name.startswith("head."))
     outcome = train_alone(own, train, trial, recipe)
     own.eval()
-    device = next(own.parameters()).device
-    return outcome, evaluate(lambda batch: own(batch)[None], judge, recipe, device)[0]
+    return outcome, evaluate(lambda batch: own(batch)[None], judge, recipe, next(own.parameters()))[0]
 
 
-def _inputs(images: ImageSet, recipe: Recipe, device: torch.device):
+def _inputs(images: ImageSet, recipe: Recipe, like: torch.Tensor) -> Iterator[torch.Tensor]:
     n = len(images.labels)
     for indices in np.array_split(np.arange(n), ceil(n / EVALUATION_BATCH)):
-        yield normalised(images.batch(indices), recipe.normalisation, device)
+        yield normalised(images.batch(indices), recipe.normalisation, like)
 
 
 def _rows(

@@ -1,7 +1,7 @@
 """What a comparison found: accuracy per task and method, means, and paired differences with intervals.
 
-A difference of two methods on a task is taken seed by seed; its interval is Student's over seeds. Over tasks it is that of
-the tasks' mean differences: tasks are what such a table samples.
+A difference of two methods on a task is taken seed by seed; its interval is Student's over seeds. Over tasks it is that
+of the tasks' mean differences: tasks are what such a table samples.
 """
 
 from __future__ import annotations

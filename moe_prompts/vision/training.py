@@ -161,10 +161,10 @@ def batches(n: int, recipe: Recipe, seed: int) -> Iterator[np.ndarray]:
         epoch += 1
 
 
-def normalised(pixels: np.ndarray, normalisation: str, device: torch.device) -> Tensor:
-    """Bytes (..., H, W, 3) as floats (..., 3, H, W), shifted and scaled."""
-    mean, std = (torch.tensor(values, device=device) for values in NORMALISATIONS[normalisation])
-    values = torch.from_numpy(pixels).to(device).float() / 255
+def normalised(pixels: np.ndarray, normalisation: str, like: Tensor) -> Tensor:
+    """Bytes (..., H, W, 3) as floats (..., 3, H, W), shifted and scaled; on the device and of the type of ``like``."""
+    mean, std = (torch.tensor(values).to(like) for values in NORMALISATIONS[normalisation])
+    values = torch.from_numpy(pixels).to(like) / 255
     return ((values - mean) / std).movedim(-1, -3)
 
 
@@ -178,8 +178,8 @@ def train_packed(
 ) -> list[Outcome]:
     """Train all trials at once; ``packed`` holds one for each, in the same order."""
     seeds = [trial.seed for trial in trials]
-    lrs = torch.tensor([trial.setting.lr for trial in trials]) * recipe.batch / 256
-    weight_decays = torch.tensor([trial.setting.weight_decay for trial in trials])
+    lrs = torch.tensor([trial.setting.lr for trial in trials], dtype=torch.float64) * recipe.batch / 256
+    weight_decays = torch.tensor([trial.setting.weight_decay for trial in trials], dtype=torch.float64)
     optimiser = StackedSGD(packed, lrs, weight_decays, recipe)
 
     def step(images: Tensor, labels: Tensor, batch_of: Tensor, noise_seeds: list[int], factor: float) -> Tensor:
@@ -187,15 +187,14 @@ def train_packed(
         with recipe.autocast(images.device):
             logits = packed(images, batch_of, noise)
         targets = labels[batch_of]
-        losses = F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), reduction="none")
+        losses = F.cross_entropy(_wide(logits).flatten(0, 1), targets.flatten(), reduction="none")
         losses = losses.view(targets.shape).mean(dim=1)
         packed.zero_grad()
         losses.sum().backward()
         optimiser.step(factor)
         return losses.detach()
 
-    device = next(packed.parameters()).device
-    return _run(step, images, seeds, recipe, device, progress)
+    return _run(step, images, seeds, recipe, next(packed.parameters()), progress)
 
 
 def train_alone(model: nn.Module, images: ImageSet, trial: Trial, recipe: Recipe, progress: bool = False) -> Outcome:
@@ -216,7 +215,7 @@ def train_alone(model: nn.Module, images: ImageSet, trial: Trial, recipe: Recipe
             torch.manual_seed(noise_seeds[0])
             with recipe.autocast(images.device):
                 logits = model(images[0])
-        loss = F.cross_entropy(logits.float(), labels[0])
+        loss = F.cross_entropy(_wide(logits), labels[0])
         optimiser.zero_grad()
         loss.backward()
         for group in optimiser.param_groups:
@@ -224,8 +223,7 @@ def train_alone(model: nn.Module, images: ImageSet, trial: Trial, recipe: Recipe
         optimiser.step()
         return loss.detach()[None]
 
-    device = next(model.parameters()).device
-    return _run(step, images, [trial.seed], recipe, device, progress)[0]
+    return _run(step, images, [trial.seed], recipe, next(model.parameters()), progress)[0]
 
 
 def _run(
@@ -233,11 +231,11 @@ def _run(
     images: ImageSet,
     seeds: Sequence[int],
     recipe: Recipe,
-    device: torch.device,
+    like: Tensor,
     progress: bool,
 ) -> list[Outcome]:
     """All steps of trials with these seeds; trials with equal seeds see equal batches."""
-    n, distinct = len(images.labels), list(dict.fromkeys(seeds))
+    n, distinct, device = len(images.labels), list(dict.fromkeys(seeds)), like.device
     batch_of = torch.tensor([distinct.index(seed) for seed in seeds], device=device)
     streams = zip(*(batches(n, recipe, seed) for seed in distinct), strict=True)
     losses = []
@@ -247,12 +245,17 @@ def _run(
         pixels = [images.batch(indices, rng) for indices, rng in zip(chosen, augmentation, strict=True)]
         labels = torch.from_numpy(images.labels[np.stack(chosen)]).to(device)
         noise = {seed: int(seeded(seed, "dropout", number).integers(2**63)) for seed in distinct}
-        inputs = normalised(np.stack(pixels), recipe.normalisation, device)
+        inputs = normalised(np.stack(pixels), recipe.normalisation, like)
         losses.append(step(inputs, labels, batch_of, [noise[seed] for seed in seeds], rates[number]))
     found = torch.stack(losses).cpu()
     last = found[-max(1, len(found) // 10) :].mean(dim=0)
     finite = found.isfinite().all(dim=0)
     return [Outcome(float(loss), TRAINED if ok else DIVERGED) for loss, ok in zip(last, finite, strict=True)]
+
+
+def _wide(logits: Tensor) -> Tensor:
+    """Losses are computed in float32 at least."""
+    return logits.float() if logits.dtype in (torch.bfloat16, torch.float16) else logits
 
 
 class StackedSGD:
@@ -274,10 +277,8 @@ class StackedSGD:
 
 
 @torch.no_grad()
-def evaluate(
-    forward: Callable[[Tensor], Tensor], images: ImageSet, recipe: Recipe, device: torch.device
-) -> list[Score]:
-    """Scores of R trials, whose logits (R, B, C) are ``forward`` of a batch of inputs.
+def evaluate(forward: Callable[[Tensor], Tensor], images: ImageSet, recipe: Recipe, like: Tensor) -> list[Score]:
+    """Scores of R trials, whose logits (R, B, C) are ``forward`` of a batch of inputs, made ``like`` a parameter.
 
     Images come in an order that is drawn once for their number, so that the other image of ``source="another"`` has
     nothing to do with the order of a list; no batch is of one image.
@@ -286,9 +287,9 @@ def evaluate(
     order = seeded(n, "evaluation").permutation(n)
     right, nats = 0, 0
     for indices in np.array_split(order, ceil(n / EVALUATION_BATCH)):
-        labels = torch.from_numpy(images.labels[indices]).to(device)
-        with recipe.autocast(device):
-            logits = forward(normalised(images.batch(indices), recipe.normalisation, device)).float()
+        labels = torch.from_numpy(images.labels[indices]).to(like.device)
+        with recipe.autocast(like.device):
+            logits = _wide(forward(normalised(images.batch(indices), recipe.normalisation, like)))
         right = right + (logits.argmax(dim=-1) == labels).sum(dim=1)
         losses = F.cross_entropy(logits.flatten(0, 1), labels.repeat(len(logits)), reduction="none")
         nats = nats + losses.view(len(logits), -1).double().sum(dim=1)
