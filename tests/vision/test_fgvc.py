@@ -92,7 +92,7 @@ def test_impossible_subsets(size, message):
 
 
 def test_the_table_of_tasks():
-    """Table 1 in appendix A of arXiv 2203.12119."""
+    """Typed by hand after the appendix of arXiv 2203.12119."""
     assert {name: (data.classes, data.test_images) for name, data in TASKS.items()} == {
         "cub": (200, 5794),
         "nabirds": (555, 24633),

@@ -12,7 +12,7 @@ train.json. With the splits of ``Task``,
 The shorter side becomes 8/7 of ``size`` (256 for 224); training crops and flips at random, all else is cut from the
 centre. ``fraction`` keeps a stratified share of train and of val; the shares of one seed contain each other.
 
-Source: arXiv 2203.12119, appendix A (tasks and splits).
+Source: arXiv 2203.12119 (tasks and splits).
 """
 
 from __future__ import annotations

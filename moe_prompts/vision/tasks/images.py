@@ -5,7 +5,7 @@
 The published protocols resize with TensorFlow, which does not antialias; Pillow does when it shrinks. Both are offered
 and results name the one used. A cache is one .npy file, named by a hash of the list, of every file's size and time of
 change and of the resizing; it is written image by image, appears whole or not at all, and is opened read-only. EXIF
-orientation is ignored and transparency dropped, as by the published protocols.
+orientation is ignored, transparency is dropped.
 """
 
 from __future__ import annotations
