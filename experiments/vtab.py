@@ -1,5 +1,8 @@
-"""Prompts on real images: VTAB-1K (19 tasks) and fine-grained tasks (FGVC), from folders of your own.
+"""Prompts on images: VTAB-1K (19 tasks) and fine-grained tasks (FGVC) from folders of your own, or stand-ins drawn here.
 
+python experiments/vtab.py run --preset small
+python experiments/vtab.py run --task dtd --method linear,vpt_deep,vapt --data vtab-1k --device cuda
+python experiments/vtab.py report results/vtab-DATE
 python experiments/vtab.py check --data vtab-1k --task cifar
 python experiments/vtab.py fetch-help
 """
@@ -7,6 +10,7 @@ python experiments/vtab.py fetch-help
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
@@ -14,9 +18,21 @@ from moe_prompts import cli
 from moe_prompts.errors import InputError
 
 TASK_HELP = (
-    "comma-separated: names such as cifar or fgvc:dogs; natural, specialized, structured; all (the 19 of VTAB-1K, the "
-    "default); fgvc (all five)"
+    "comma-separated: names such as cifar or fgvc:dogs; natural, specialized, structured; all (the 19 of VTAB-1K); fgvc "
+    "(all five)"
 )
+#: Backbone and pixels where nothing else is given: of real tasks the papers', of stand-ins the one that comes along.
+REAL, STAND_INS = ("vit_base_patch16_224.orig_in21k", 224), ("small", 32)
+#: What --preset small runs: minutes on two cores, and learning rates around those that won on such tasks.
+SMALL = {
+    "task": "stand-in:dsprites_loc,stand-in:count",
+    "method": "linear,full,vpt_deep,vapt,vapt_shuffled",
+    "steps": 300,
+    "lr": "0.25,1,2.5,10",
+    "weight_decay": "0.0001",
+    "seeds": "42,44",
+}
+QUICK = SMALL | {"task": "stand-in:count", "method": "linear,vapt", "steps": 10, "lr": "1,2.5"}
 
 FETCH_HELP = """\
 Nothing is downloaded here: get the data yourself, put it into these folders, then run `check`.
@@ -61,13 +77,15 @@ ORIGINS = {
 }
 
 
-def chosen(text: str) -> list[str]:
-    """The tasks that ``--task`` names, each once, in order."""
-    from moe_prompts.vision.tasks import fgvc, vtab
+def chosen(text: str, stand_ins: bool = False) -> list[str]:
+    """The tasks that ``--task`` names, each once, in order; with ``stand_ins`` also those that are drawn."""
+    from moe_prompts.vision.tasks import fgvc, procedural, vtab
+    from moe_prompts.vision.tasks.named import STAND_IN
 
+    drawn = [STAND_IN + name for name in procedural.NAMES] if stand_ins else []
     groups = {group: [name for name, data in vtab.TASKS.items() if data.group == group] for group in vtab.GROUPS}
     groups |= {"all": list(vtab.TASKS), "fgvc": [fgvc.PREFIX + name for name in fgvc.TASKS]}
-    known = groups | {name: [name] for name in [*groups["all"], *groups["fgvc"]]}
+    known = groups | {name: [name] for name in [*groups["all"], *groups["fgvc"], *drawn]}
     asked = cli.names(text)
     unknown = [name for name in asked if name not in known]
     if unknown or not asked:
@@ -103,13 +121,193 @@ def fetch_help(arguments: argparse.Namespace) -> None:
     print(FETCH_HELP.format(origins=origins, folders=folders), end="")
 
 
+def run(arguments: argparse.Namespace) -> None:
+    """Tune, train with every seed, test; print the report and keep it with the tables, the settings and a figure."""
+    out = arguments.out or cli.default_folder("vtab")
+    if arguments.resume and arguments.out is None:
+        raise InputError("--resume needs --out: the folder of the run to complete")
+    chosen_preset = QUICK if arguments.quick else SMALL if arguments.preset else {}
+    for name, value in chosen_preset.items():
+        if getattr(arguments, name) is None:
+            setattr(arguments, name, value)
+    plan = plan_of(arguments, out)
+
+    from moe_prompts.study.executors import available_cores, executor_for
+    from moe_prompts.study.store import write_atomically
+    from moe_prompts.vision.protocol import run_plan
+    from moe_prompts.vision.shipped import as_json
+
+    workers = arguments.workers or (1 if arguments.device == "cuda" else available_cores())
+    minutes = expected_minutes(plan, workers)
+    print(f"about {minutes:.1f} minutes of training with {workers} processes, beside start and images", flush=True)
+    with cli.resumable("vtab.py run", out):
+        _, final = run_plan(plan, out, executor=executor_for(workers), resume=arguments.resume)
+    settings = plan.chosen(final)
+    command = [Path(sys.argv[0]).name, *sys.argv[1:]]
+    write_atomically(out / "settings.json", as_json(settings, plan.place, command).encode())
+    tell([out], out)
+
+
+def plan_of(arguments: argparse.Namespace, out: Path):
+    """The plan that the options describe."""
+    from moe_prompts.vision.methods import METHODS, Sizes, check_method
+    from moe_prompts.vision.protocol import SEEDS, Place, Plan
+    from moe_prompts.vision.shipped import read_settings
+    from moe_prompts.vision.tasks.named import TaskSpec
+    from moe_prompts.vision.training import Recipe
+
+    if arguments.task is None:
+        raise InputError("run: no --task; expected names such as dtd or stand-in:count, or --preset small")
+    names = chosen(arguments.task, stand_ins=True)
+    methods = cli.names(arguments.method or "linear,vpt_shallow,vpt_deep,vapt")
+    for method in methods:
+        check_method(method)
+    real = [name for name in names if not name.startswith("stand-in:")]
+    default = REAL if real else STAND_INS
+    if real and arguments.data is not None and not arguments.data.is_dir():
+        raise InputError(f"--data {arguments.data}: no such folder; expected the root of the data (see fetch-help)")
+    root = None if arguments.data is None else str(arguments.data)
+    options = {"fraction": arguments.fraction} if arguments.fraction else {}
+    tasks = tuple(
+        TaskSpec(
+            name,
+            size=arguments.size or default[1],
+            root=root,
+            cache=None if arguments.cache == "none" else str(arguments.cache or out / "images"),
+            resample=arguments.resample,
+            n_train=arguments.n or 1000,
+            entropy=arguments.seed,
+            **options,
+        )
+        for name in names
+    )
+    recipe = Recipe(
+        steps=arguments.steps,
+        epochs=arguments.epochs,
+        batch=arguments.batch,
+        schedule=arguments.schedule,
+        normalisation=arguments.normalisation,
+        precision=arguments.precision,
+    )
+    sizes = Sizes(arguments.tokens, arguments.hidden, arguments.kernel)
+    place = Place(arguments.backbone or default[0], sizes, recipe, device(arguments.device))
+    return Plan(
+        tasks,
+        tuple(name for name in METHODS if name in methods),
+        place,
+        lrs=numbers(arguments.lr, "--lr"),
+        weight_decays=numbers(arguments.weight_decay, "--weight-decay"),
+        seeds=SEEDS if arguments.seeds is None else tuple(cli.positives("seeds")(arguments.seeds)),
+        entropy=arguments.seed,
+        given=read_settings(arguments.settings, place) if arguments.settings else {},
+    )
+
+
+def numbers(text: str | None, option: str) -> tuple[float, ...] | None:
+    if text is None:
+        return None
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError as error:
+        raise InputError(f"{option} {text}; expected numbers such as 0.25,1,2.5") from error
+
+
+def device(name: str) -> str:
+    import torch
+
+    if name == "cuda" and not torch.cuda.is_available():
+        raise InputError("--device cuda; torch sees no GPU here: use --device cpu")
+    return name
+
+
+def expected_minutes(plan, workers: int) -> float:
+    """From a few steps of one pack of VAPT trials on this machine."""
+    from moe_prompts.vision.protocol import seconds_per_step
+
+    return seconds_per_step(plan) * plan.vapt_steps / workers / 60
+
+
+def tell(runs: list[Path], out: Path) -> None:
+    """Print the report of runs and write it, with its figure, to ``out``."""
+    import matplotlib.pyplot as plt
+    import pandas as pd
+
+    from moe_prompts import plots
+    from moe_prompts.study.store import write_atomically
+    from moe_prompts.vision import figures, report
+
+    final = pd.concat([results(folder) for folder in runs], ignore_index=True)
+    text = report.text(final)
+    print(text)
+    write_atomically(out / "report.md", (text + "\n").encode())
+    figure, ax = plt.subplots(figsize=(7, 0.8 + 0.45 * final["task"].nunique() + 0.2 * final["method"].nunique()))
+    figures.draw_accuracies(ax, report.scores(final))
+    paths = plots.save(figure, out, "accuracies")
+    print(f"\nresults   {out}: report.md, {paths[0].name} and {paths[1].name}; tables in tune/ and final/")
+
+
+def results(folder: Path):
+    """The table of final runs of a folder."""
+    import pandas as pd
+
+    file = folder / "final" / "results.parquet"
+    if not file.exists():
+        raise InputError(f"{folder} holds no finished run; expected a folder that `vtab.py run` wrote (or --resume it)")
+    return pd.read_parquet(file)
+
+
+def report_of(arguments: argparse.Namespace) -> None:
+    """The report of one run, or of several on other tasks or methods as one table."""
+    out = arguments.out or arguments.run[0]
+    out.mkdir(parents=True, exist_ok=True)
+    tell(arguments.run, out)
+
+
 def parser() -> argparse.ArgumentParser:
     parser = cli.OneLineParser("vtab.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
+    one = commands.add_parser("run", help="tune, train with every seed, test", description=run.__doc__)
+    add = one.add_argument
+    add("--preset", choices=("small",), help="two stand-ins, five methods, two seeds: minutes, no data needed")
+    add("--quick", action="store_true", help="one stand-in, few steps: shows the way in seconds")
+    add("--task", metavar="TASKS", help=TASK_HELP + "; stand-in:NAME (drawn here)")
+    add("--method", metavar="METHODS", help="comma-separated (default linear,vpt_shallow,vpt_deep,vapt)")
+    add("--data", type=Path, metavar="ROOT", help="the folder of the tasks' folders")
+    add("--backbone", help="small, small-random or a name of timm (default: the papers'; small with stand-ins alone)")
+    add("--settings", metavar="FILE", help="settings.json of another run, or shipped: do not tune these pairs again")
+    add("--tokens", type=cli.positive("tokens"), default=10, help="prompts (default 10)")
+    add("--hidden", type=cli.positive("units"), default=8, help="of VAPT's projector (default 8)")
+    add("--kernel", type=cli.positive("pixels"), default=2, help="of VAPT's convolution (default 2)")
+    add("--lr", metavar="LIST", help="base learning rates, for 256 images a step (default: the published ones)")
+    add("--weight-decay", metavar="LIST", help="(default: the published ones)")
+    add("--epochs", type=cli.positive("epochs"), default=100, help="(default 100)")
+    add("--steps", type=cli.positive("steps"), help="a fixed number of steps instead of epochs")
+    add("--batch", type=cli.positive("images"), default=64, help="images in a step (default 64)")
+    add("--schedule", default="smooth", help="smooth (default) or official")
+    add("--normalisation", default="imagenet", help="imagenet (default), half or none")
+    add("--precision", default="float32", help="float32 (default) or bfloat16")
+    add("--resample", default="bilinear", help="bilinear (default) or bilinear-no-antialias, as the papers'")
+    add("--size", type=cli.positive("pixels"), help="of the images (default 224; 32 with stand-ins alone)")
+    add("--n", type=cli.positive("images"), help="training and validation images of stand-ins (default 1000)")
+    add("--fraction", type=float, help="of the training images of FGVC tasks (default 1)")
+    add("--cache", metavar="FOLDER", help="of decoded images (default: images/ in --out); none: decode every time")
+    add("--seeds", metavar="LIST", help="of the final runs (default 42,44,82,100,800)")
+    add("--seed", type=int, default=0, help="of tuning, drawn images and fractions (default 0)")
+    add("--device", default="cpu", choices=("cpu", "cuda"), help="(default cpu)")
+    add("--workers", type=cli.positive("workers"), help="processes (default: all cores; 1 on a GPU)")
+    add("--out", type=Path, help="folder of the run (default: a new one under results/)")
+    add("--resume", action="store_true", help="complete the run in --out")
+    one.set_defaults(call=run)
+
+    one = commands.add_parser("report", help="table and figure of finished runs", description=report_of.__doc__)
+    one.add_argument("run", type=Path, nargs="+", help="folders that `run` wrote")
+    one.add_argument("--out", type=Path, help="where the report goes (default: the first of them)")
+    one.set_defaults(call=report_of)
+
     one = commands.add_parser("check", help="what is missing or wrong in the data folders", description=check.__doc__)
     one.add_argument("--data", type=Path, required=True, metavar="ROOT", help="the folder of the tasks' folders")
-    one.add_argument("--task", default="all", metavar="TASKS", help=TASK_HELP)
+    one.add_argument("--task", default="all", metavar="TASKS", help=TASK_HELP + " (default all)")
     one.add_argument("--thorough", action="store_true", help="decode every image instead of 50 per task")
     one.set_defaults(call=check)
 
@@ -119,6 +317,8 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main() -> None:
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ.setdefault(name, "1")  # before torch loads, here and in workers
     arguments = parser().parse_args()
     arguments.call(arguments)
 

@@ -46,3 +46,41 @@ def draw_input_dependence(ax: Axes, table: pd.DataFrame) -> None:
     ax.set_ylabel("variation of prompt experts")
     ax.set_xticks(sorted(table["block"].unique()))
     ax.set_ylim(bottom=-0.02)
+
+
+#: Order, colour and marker of methods in ``draw_accuracies``; controls are hollow.
+MARKS = {
+    "linear": ("0.5", "s", True),
+    "bias": ("0.5", "D", True),
+    "full": ("0.1", "s", True),
+    "vpt_shallow": (COLOURS["VPT"], "v", True),
+    "vpt_deep": (COLOURS["VPT"], "o", True),
+    "vpt_matched": (COLOURS["VPT"], "P", True),
+    "vapt": (COLOURS["VAPT"], "o", True),
+    "vapt_constant": (COLOURS["VAPT"], "s", False),
+    "vapt_shuffled": (COLOURS["VAPT"], "X", False),
+    "vapt_pooled": (COLOURS["VAPT"], "^", False),
+}
+
+
+def draw_accuracies(ax: Axes, table: pd.DataFrame) -> None:
+    """Accuracy in percent of each method on each task, a row for each task; bars are one standard deviation over seeds.
+
+    table  as ``report.scores`` gives it
+    """
+    tasks = list(dict.fromkeys(table["task"]))
+    methods = [name for name in MARKS if name in set(table["method"])]
+    for place, method in enumerate(methods):
+        colour, marker, filled = MARKS[method]
+        own = table[table["method"] == method].set_index("task").reindex(tasks)
+        aside = 0.7 * ((place + 0.5) / len(methods) - 0.5)
+        ax.errorbar(
+            own["accuracy"], np.arange(len(tasks)) + aside, xerr=own["std"], fmt=marker, color=colour, markersize=5,
+            markerfacecolor=colour if filled else "white", linewidth=1, label=method,
+        )  # fmt: skip
+    for line in range(len(tasks) - 1):
+        ax.axhline(line + 0.5, color="0.85", linewidth=0.8)
+    ax.set_yticks(range(len(tasks)), tasks)
+    ax.set_ylim(len(tasks) - 0.5, -0.5)
+    ax.set_xlabel("accuracy on test, percent")
+    ax.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)

@@ -54,14 +54,15 @@ def config(name: str, sizes: Sizes, model: VisionTransformer) -> VPT | VAPT | No
     vapt = VAPT(sizes.tokens, sizes.hidden, sizes.kernel)
     if name == "vpt_matched":
         return VPT(matched_tokens(vapt, model))
-    return {
+    configs: dict[str, VPT | VAPT] = {
         "vpt_shallow": VPT(sizes.tokens, deep=False),
         "vpt_deep": VPT(sizes.tokens),
         "vapt": vapt,
         "vapt_constant": VAPT(sizes.tokens, sizes.hidden, sizes.kernel, source="mean"),
         "vapt_shuffled": VAPT(sizes.tokens, sizes.hidden, sizes.kernel, source="another"),
         "vapt_pooled": VAPT(sizes.tokens, sizes.hidden, sizes.kernel, pooled=True),
-    }.get(name)
+    }
+    return configs.get(name)
 
 
 def matched_tokens(vapt: VAPT, model: VisionTransformer) -> int:

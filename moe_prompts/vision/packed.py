@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -123,6 +124,7 @@ class PackedTrials(nn.Module):
     ) -> Tensor:
         """States (R, B, T, d) after a block; before it (S, B, T, d) with ``shared`` (R,) which trial has which."""
         prefix, config = self.model.num_prefix_tokens, self.config
+        assert config is not None
         shallow = isinstance(config, VPT) and not config.deep
         if shallow and index:
             x = _attend(block, x, None, None, last) if _is_known(block) else _plain(block, x)
@@ -235,7 +237,7 @@ def _is_known(block: nn.Module) -> bool:
     )
 
 
-def _attend(block: Block, x: Tensor, prompts: Tensor | None, shared: Tensor | None, first_row: bool) -> Tensor:
+def _attend(block: Any, x: Tensor, prompts: Tensor | None, shared: Tensor | None, first_row: bool) -> Tensor:
     """States (R, B, T, d) after a block whose attention also sees prompts (R, 1 or B, N, d).
 
     shared     (R,): x is (S, B, T, d), and each trial has one of the S; what belongs to images is computed once

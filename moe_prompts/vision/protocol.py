@@ -11,9 +11,10 @@ Sources: arXiv 2203.12119 and 2501.18936 (protocol).
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from copy import deepcopy
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
 from math import ceil
 from pathlib import Path
@@ -26,7 +27,7 @@ from timm.models.vision_transformer import VisionTransformer
 
 from moe_prompts.errors import InputError
 from moe_prompts.study.executors import Executor
-from moe_prompts.study.grid import Row, Study
+from moe_prompts.study.grid import BLOCK_SIZE, Row, Study
 from moe_prompts.study.runner import run_study
 from moe_prompts.vision.backbones import create_backbone
 from moe_prompts.vision.config import VAPT
@@ -34,7 +35,7 @@ from moe_prompts.vision.methods import RELATIVE_SECONDS, TRAINS_BACKBONE, Sizes,
 from moe_prompts.vision.packed import PackedTrials
 from moe_prompts.vision.prompted import mean_states, new_head
 from moe_prompts.vision.tasks.named import TaskSpec
-from moe_prompts.vision.tasks.task import ImageSet, Task
+from moe_prompts.vision.tasks.task import ImageSet, Pixels, Task
 from moe_prompts.vision.training import (
     DIVERGED,
     EVALUATION_BATCH,
@@ -288,7 +289,10 @@ class Plan:
         ]
 
     def study(self, stage: str, cells: Sequence[TuneCell] | Sequence[FinalCell]) -> Study:
-        identity = {"place": asdict(self.place), "tasks": {task.name: opened(task).facts for task in self.tasks}}
+        identity: dict[str, Any] = {
+            "place": asdict(self.place),
+            "tasks": {task.name: opened(task).facts for task in self.tasks},
+        }
         if stage == "final":
             identity["settings"] = {
                 f"{cell.task.name} {cell.method}": None if cell.setting is None else asdict(cell.setting)
@@ -302,10 +306,37 @@ class Plan:
         return Study(f"vtab-{stage}", cells, 1, self.entropy, run, identity)
 
     @property
-    def seconds_of_steps(self) -> float:
-        """Steps of all trials in units of one VAPT step of one trial."""
-        finals = [FinalCell(task, method, self.place, None, self.seeds) for task, method in self.pairs]
-        return sum(cell.cost * cell.replicates for cell in (*self.tune_cells(), *finals))
+    def vapt_steps(self) -> float:
+        """Steps of all trials, each method's in units of VAPT's by time."""
+        cells: list[Any] = self.tune_cells()
+        cells += [FinalCell(task, method, self.place, None, self.seeds) for task, method in self.pairs]
+        return sum(cell.cost * cell.replicates for cell in cells)
+
+    def chosen(self, final: pd.DataFrame) -> dict[tuple[str, str], Setting | None]:
+        """The settings of a table of final runs."""
+        rows = final.drop_duplicates(["task", "method"])
+        return {
+            (row.task, row.method): None if row.status == UNTUNED else Setting(row.lr, row.weight_decay)
+            for row in rows.itertuples()
+        }
+
+
+def seconds_per_step(plan: Plan) -> float:
+    """Of one VAPT trial in a pack, timed on random images of the plan's first task."""
+    place, size = plan.place, plan.tasks[0].size
+    torch.set_num_threads(1)
+    model = backbone(place.backbone, place.device)
+    n, steps = place.recipe.batch, 2
+    rng = np.random.default_rng(0)
+    images = Pixels(rng.integers(0, 256, (n, size, size, 3), dtype=np.uint8), rng.integers(0, 10, n))
+    trials = [Trial(Setting(0.1, 0.0), 0)] * BLOCK_SIZE
+    packed = PackedTrials(model, config("vapt", place.sizes, model), 10, [init_generator(0)] * len(trials))
+    times = []
+    for _ in range(2):  # the first warms up
+        began = time.perf_counter()
+        train_packed(packed, images, trials, replace(place.recipe, steps=steps))
+        times.append(time.perf_counter() - began)
+    return times[-1] / steps / len(trials)
 
 
 def run_plan(

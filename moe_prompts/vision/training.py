@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from math import ceil
+from typing import Any
 
 import numpy as np
 import torch
@@ -203,8 +204,12 @@ def train_alone(model: nn.Module, images: ImageSet, trial: Trial, recipe: Recipe
     for name, value in model.named_parameters():
         if value.requires_grad:
             groups[decays(name, value.ndim, recipe.schedule)].append(value)
+    both: list[dict[str, Any]] = [
+        {"params": groups[True], "weight_decay": trial.setting.weight_decay},
+        {"params": groups[False]},
+    ]
     optimiser = torch.optim.SGD(
-        [{"params": groups[True], "weight_decay": trial.setting.weight_decay}, {"params": groups[False]}],
+        both,
         lr=trial.setting.lr * recipe.batch / 256,
         momentum=recipe.momentum,
     )
@@ -272,6 +277,7 @@ class StackedSGD:
     @torch.no_grad()
     def step(self, factor: float) -> None:
         for value, velocity, lr, decay in self.parts:
+            assert value.grad is not None
             velocity.mul_(self.momentum).add_(value.grad).addcmul_(decay, value)
             value.addcmul_(lr, velocity, value=-factor)
 
@@ -285,12 +291,13 @@ def evaluate(forward: Callable[[Tensor], Tensor], images: ImageSet, recipe: Reci
     """
     n = len(images.labels)
     order = seeded(n, "evaluation").permutation(n)
-    right, nats = 0, 0
+    right, nats = [], []
     for indices in np.array_split(order, ceil(n / EVALUATION_BATCH)):
         labels = torch.from_numpy(images.labels[indices]).to(like.device)
         with recipe.autocast(like.device):
             logits = _wide(forward(normalised(images.batch(indices), recipe.normalisation, like)))
-        right = right + (logits.argmax(dim=-1) == labels).sum(dim=1)
+        right.append((logits.argmax(dim=-1) == labels).sum(dim=1))
         losses = F.cross_entropy(logits.flatten(0, 1), labels.repeat(len(logits)), reduction="none")
-        nats = nats + losses.view(len(logits), -1).double().sum(dim=1)
-    return [Score(int(hits) / n, float(total) / n) for hits, total in zip(right, nats, strict=True)]
+        nats.append(losses.view(len(logits), -1).double().sum(dim=1))
+    hits, total = torch.stack(right).sum(dim=0).tolist(), torch.stack(nats).sum(dim=0).tolist()
+    return [Score(own / n, loss / n) for own, loss in zip(hits, total, strict=True)]
