@@ -1,4 +1,4 @@
-"""Prompts on images: VTAB-1K (19 tasks) and fine-grained tasks (FGVC) from folders of your own, or stand-ins drawn here.
+"""Prompts on images: VTAB-1K and fine-grained tasks (FGVC) from folders of your own, or stand-ins that are drawn here.
 
 python experiments/vtab.py run --preset small
 python experiments/vtab.py run --task dtd --method linear,vpt_deep,vapt --data vtab-1k --device cuda
@@ -18,8 +18,8 @@ from moe_prompts import cli
 from moe_prompts.errors import InputError
 
 TASK_HELP = (
-    "comma-separated: names such as cifar or fgvc:dogs; natural, specialized, structured; all (the 19 of VTAB-1K); fgvc "
-    "(all five)"
+    "comma-separated: names such as cifar or fgvc:dogs; natural, specialized, structured; all (the 19 of VTAB-1K); "
+    "fgvc (all five)"
 )
 #: Backbone and pixels where nothing else is given: of real tasks the papers', of stand-ins the one that comes along.
 REAL, STAND_INS = ("vit_base_patch16_224.orig_in21k", 224), ("small", 32)
@@ -138,6 +138,7 @@ def run(arguments: argparse.Namespace) -> None:
     from moe_prompts.vision.shipped import as_json
 
     workers = arguments.workers or (1 if arguments.device == "cuda" else available_cores())
+    plan.check()
     minutes = expected_minutes(plan, workers)
     print(f"about {minutes:.1f} minutes of training with {workers} processes, beside start and images", flush=True)
     with cli.resumable("vtab.py run", out):

@@ -89,10 +89,10 @@ class RunFolder:
             raise InputError(
                 f"{self.path} holds another study ({shown}); give the same options or choose another --out"
             )
-        labels = {cell.label for cell in study.cells}
+        counts = {cell.label: getattr(cell, "replicates", study.replicates) for cell in study.cells}
         for name in sorted(path.stem for path in self.shards.glob("*.parquet")):
             label, _, span = name.rpartition("_r")
-            if label not in labels or int(span.split("-")[1]) >= study.replicates:
+            if label not in counts or int(span.split("-")[1]) >= counts[label]:
                 raise InputError(
                     f"{self.path} has finished fits that this grid leaves out ({name}); a run may grow, not shrink: "
                     f"give at least its sizes, kinds, k and replicates, or choose another --out"

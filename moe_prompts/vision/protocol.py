@@ -275,6 +275,17 @@ class Plan:
     def pairs(self) -> list[tuple[TaskSpec, str]]:
         return [(task, method) for task in self.tasks for method in self.methods]
 
+    def check(self) -> None:
+        """Open all tasks and the backbone; raise ``InputError`` where they do not fit."""
+        wanted = tuple(backbone(self.place.backbone, self.place.device).patch_embed.img_size)
+        for task in self.tasks:
+            opened(task)
+            if wanted != (task.size, task.size):
+                raise InputError(
+                    f"{task.name}: images of {task.size} x {task.size} pixels; {self.place.backbone} takes {wanted[0]} x "
+                    f"{wanted[1]}: give --size {wanted[0]} or another --backbone"
+                )
+
     def tune_cells(self) -> list[TuneCell]:
         given = self.given or {}
         return [
@@ -346,6 +357,7 @@ def run_plan(
 
     Killed at any point, ``resume=True`` completes both to the same tables.
     """
+    plan.check()
     chosen: dict[tuple[str, str], Setting | None] = dict(plan.given or {})
     cells = plan.tune_cells()
     tuned = pd.DataFrame()
