@@ -282,8 +282,8 @@ class Plan:
             opened(task)
             if wanted != (task.size, task.size):
                 raise InputError(
-                    f"{task.name}: images of {task.size} x {task.size} pixels; {self.place.backbone} takes {wanted[0]} x "
-                    f"{wanted[1]}: give --size {wanted[0]} or another --backbone"
+                    f"{task.name}: images of {task.size} x {task.size} pixels; {self.place.backbone} takes "
+                    f"{wanted[0]} x {wanted[1]}: give --size {wanted[0]} or another --backbone"
                 )
 
     def tune_cells(self) -> list[TuneCell]:

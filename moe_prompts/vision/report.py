@@ -141,9 +141,9 @@ def _cell(row: pd.Series) -> str:
 def _failures(table: pd.DataFrame) -> list[str]:
     bad = table[table["failed"] > 0]
     return [
-        f"\\* {row['task']} {row['method']}: {row['failed']} of {row['failed'] + row['seeds']} seeds diverged or had no "
-        "sound setting, and are left out of its mean."
-        for _, row in bad.iterrows()
+        f"\\* {row.task} {row.method}: {row.failed} of {row.failed + row.seeds} seeds diverged or had no sound "
+        "setting, and are left out of its mean."
+        for row in bad.itertuples()
     ]
 
 

@@ -148,8 +148,8 @@ def test_finished_folders_are_not_overwritten(tmp_path):
         run_plan(plan, tmp_path, progress=False)
     with pytest.raises(InputError, match="already holds a run; add --resume"):
         run_plan(replace(plan, given={(COUNT.name, "linear"): Setting(1.0, 0.0)}), tmp_path, progress=False)
+    given = replace(plan, given={(COUNT.name, "linear"): Setting(1.0, 0.0)})
     with pytest.raises(InputError, match="no run to resume"):
-        given = replace(plan, given={(COUNT.name, "linear"): Setting(1.0, 0.0)})
         run_plan(given, tmp_path / "other", resume=True, progress=False)
 
 
@@ -265,7 +265,7 @@ def test_settings_of_a_run_are_read_again(tmp_path):
     file = tmp_path / "settings.json"
     file.write_text(as_json(chosen, small_place(), ["vtab.py", "run"]))
     assert read_settings(str(file), small_place()) == {("a", "vapt"): Setting(0.5, 0.01)}
-    with pytest.raises(InputError, match="another case .*tokens"):
+    with pytest.raises(InputError, match=r"another case .*tokens"):
         read_settings(str(file), replace(small_place(), sizes=Sizes(3, 4, 2)))
     file.write_text("{}")
     with pytest.raises(InputError, match="not written by a run"):
@@ -309,7 +309,8 @@ def test_a_vtab_root_goes_through_check_run_and_report(tmp_path, monkeypatch, ca
 def test_an_fgvc_task_runs(tmp_path, monkeypatch, capsys):
     make_fgvc_root(tmp_path / "data", "flowers", per_class=(2, 1, 1), shape=(40, 48))
     call(
-        monkeypatch, "run", "--task", "fgvc:flowers", "--method", "linear", "--data", tmp_path / "data", "--fraction", 0.5,
+        monkeypatch, "run", "--task", "fgvc:flowers", "--method", "linear", "--data", tmp_path / "data",
+        "--fraction", 0.5,
         "--backbone", "small-random", "--size", 32, "--out", tmp_path / "run", *SHORT,
     )  # fmt: skip
     assert "| fgvc:flowers |" in capsys.readouterr().out
