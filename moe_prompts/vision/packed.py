@@ -47,6 +47,7 @@ class PackedTrials(nn.Module):
 
     model        in evaluation mode; its parameters get no gradient here
     config       of the prompts; None: only the head is learned
+    head         a number of classes: each trial learns a head of its own; a layer: that is the head of all, frozen
     rngs         one generator for each trial: its first prompts and head are those of ``prompt(model, config,
                  num_classes, rng=...)``
     mean_states  for ``source="mean"``: of each block, as ``prompted.mean_states`` gives them
@@ -56,15 +57,16 @@ class PackedTrials(nn.Module):
         self,
         model: VisionTransformer,
         config: VPT | VAPT | None,
-        num_classes: int,
+        head: int | nn.Linear,
         rngs: Sequence[torch.Generator],
         mean_states: Sequence[Tensor] | None = None,
     ) -> None:
         super().__init__()
-        _check(model, config, mean_states)
+        _check(model, config, head, mean_states)
         self.config, self.n_trials, self.mean_states = config, len(rngs), mean_states
-        self._frozen = [model]  # in a list, so that it is no part of this module's state
-        trials = [self._initial(model, config, num_classes, rng) for rng in rngs]
+        # In lists, so that they are no part of this module's state.
+        self._frozen, self._known_head = [model], [head] if isinstance(head, nn.Linear) else []
+        trials = [self._initial(model, config, head, rng) for rng in rngs]
         self.parts = nn.ParameterDict(
             {_key(name): torch.stack([trial[name].detach() for trial in trials]) for name in trials[0]}
         )
@@ -76,10 +78,10 @@ class PackedTrials(nn.Module):
 
     @staticmethod
     def _initial(
-        model: VisionTransformer, config: VPT | VAPT | None, num_classes: int, rng: torch.Generator
+        model: VisionTransformer, config: VPT | VAPT | None, head: int | nn.Linear, rng: torch.Generator
     ) -> dict[str, nn.Parameter]:
         made = [] if config is None else new_prompts(model, config, model.patch_embed.grid_size, rng)
-        return named_parts(made, new_head(model, num_classes, rng))
+        return named_parts(made, new_head(model, head, rng) if isinstance(head, int) else nn.Identity())
 
     def trial(self, index: int) -> dict[str, Tensor]:
         """Prompts and head of one trial, as ``prompt_parameters`` names them."""
@@ -96,6 +98,9 @@ class PackedTrials(nn.Module):
         batch_of  (R,), which of the S batches a trial sees; all see the first without it
         """
         features = self._features(images[None] if images.ndim == 4 else images, batch_of, noise)
+        if self._known_head:
+            known = self._known_head[0]
+            return F.linear(features, known.weight.detach(), None if known.bias is None else known.bias.detach())
         head = self._part("head.weight")
         return torch.baddbmm(self._part("head.bias")[:, None], features, head.transpose(1, 2))
 
@@ -199,9 +204,13 @@ class PackedTrials(nn.Module):
         return masks
 
 
-def _check(model: VisionTransformer, config: VPT | VAPT | None, mean_states: Sequence[Tensor] | None) -> None:
+def _check(
+    model: VisionTransformer, config: VPT | VAPT | None, head: int | nn.Linear, mean_states: Sequence[Tensor] | None
+) -> None:
     if isinstance(model, PromptedVisionTransformer) or refusal(model):
         raise InputError(f"PackedTrials: this model cannot be shared by trials: {refusal(model)}")
+    if config is None and isinstance(head, nn.Linear):
+        raise InputError("PackedTrials: no prompts and a known head leave nothing to learn; give a config, or classes")
     if config is not None:
         config.check(len(model.blocks), model.patch_embed.grid_size)
     if isinstance(config, VAPT) and config.per_channel:

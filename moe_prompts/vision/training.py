@@ -165,7 +165,7 @@ def batches(n: int, recipe: Recipe, seed: int) -> Iterator[np.ndarray]:
 def normalised(pixels: np.ndarray, normalisation: str, like: Tensor) -> Tensor:
     """Bytes (..., H, W, 3) as floats (..., 3, H, W), shifted and scaled; on the device and of the type of ``like``."""
     mean, std = (torch.tensor(values).to(like) for values in NORMALISATIONS[normalisation])
-    values = torch.from_numpy(pixels).to(like) / 255
+    values = torch.tensor(pixels).to(like) / 255
     return ((values - mean) / std).movedim(-1, -3)
 
 
