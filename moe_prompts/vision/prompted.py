@@ -265,13 +265,12 @@ def prompt_parameters(model: PromptedVisionTransformer) -> dict[str, nn.Paramete
 
 def named_parts(prompts: Sequence[nn.Module | None], head: nn.Module) -> dict[str, nn.Parameter]:
     """Parameters of the prompts of each block and of the head, as ``prompt_parameters`` names them."""
-    found: dict[str, nn.Parameter] = {}
-    seen: set[int] = set()
-    for index, module in enumerate(prompts):
-        for name, parameter in () if module is None else module.named_parameters():
-            if id(parameter) not in seen:
-                seen.add(id(parameter))
-                found[f"{index}.{name}"] = parameter
+    found = {
+        f"{index}.{name}": parameter
+        for index, module in enumerate(prompts)
+        if module is not None
+        for name, parameter in module.named_parameters()
+    }
     return found | {f"head.{name}": parameter for name, parameter in head.named_parameters()}
 
 
@@ -394,9 +393,11 @@ def new_prompts(
         made = [static() for _ in range(config.static_depth)]
         projector = Projector(config, width, rng)
         for index in range(config.static_depth, blocks):
-            if index > config.static_depth and not config.shared_projector:
+            later = index > config.static_depth
+            if later and not config.shared_projector:
                 projector = Projector(config, width, rng)
-            made.append(AdaptivePrompts(config, width, grid, projector, rng))
+            borrowed = later and config.shared_projector
+            made.append(AdaptivePrompts(config, width, grid, projector, rng, borrowed=borrowed))
     like = next(model.blocks.parameters())
     return [prompts if prompts is None else prompts.to(like) for prompts in made]
 
