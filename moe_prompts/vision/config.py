@@ -146,13 +146,20 @@ class VAPT:
         )
 
 
-def whole(value: Any, least: int, what: str) -> int:
-    """``value`` as an int: any whole number, also NumPy's, but no truth value; ``InputError`` for anything else."""
+def integer(value: Any) -> int | None:
+    """A whole number, also NumPy's, as an int; None for anything else, truth values too."""
+    if isinstance(value, bool):
+        return None
     try:
-        found = least - 1 if isinstance(value, bool) else index(value)
+        return index(value)
     except TypeError:
-        found = least - 1
-    if found < least:
+        return None
+
+
+def whole(value: Any, least: int, what: str) -> int:
+    """``value`` as an int of at least ``least``; ``InputError`` for anything else."""
+    found = integer(value)
+    if found is None or found < least:
         raise InputError(f"{what} = {value!r}; expected a whole number of at least {least}")
     return found
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from operator import index
 from typing import Any
 
 import numpy as np
@@ -23,6 +22,7 @@ from timm.models.vision_transformer import Attention
 from torch import Tensor, nn
 
 from moe_prompts.errors import InputError
+from moe_prompts.vision.config import integer
 from moe_prompts.vision.prompted import PromptedBlock, PromptedVisionTransformer, check_prompted
 
 
@@ -184,11 +184,8 @@ def _head_of(attn: Attention, head: int) -> int:
 
 def _place(what: str, value: int, number: int) -> int:
     """``value`` as an int below ``number``."""
-    try:
-        found = -1 if isinstance(value, bool) else index(value)
-    except TypeError:
-        found = -1
-    if not 0 <= found < number:
+    found = integer(value)
+    if found is None or not 0 <= found < number:
         raise InputError(f"{what} {value!r}; expected 0 to {number - 1}")
     return found
 
