@@ -144,7 +144,9 @@ def projections(
     shape = (3, attn.num_heads, attn.head_dim)
     weights = attn.qkv.weight.detach().double().cpu().reshape(*shape, -1)[:, head]
     bias = attn.qkv.bias
-    offsets = torch.zeros(3, attn.head_dim).double() if bias is None else bias.detach().double().cpu().reshape(shape)[:, head]
+    offsets = (
+        torch.zeros(3, attn.head_dim).double() if bias is None else bias.detach().double().cpu().reshape(shape)[:, head]
+    )
     W_Q, W_K, W_V = (weight.T.numpy() for weight in weights)
     c_q, c_k, c_v = (offset.numpy() for offset in offsets)
     return W_Q, W_K, W_V, (c_q, c_k, c_v)

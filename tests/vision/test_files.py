@@ -91,7 +91,7 @@ def test_other_files_are_refused(spoil, match, tmp_path):
 
 
 def test_a_folder_that_is_not_there(tmp_path):
-    with pytest.raises(InputError, match=r"cannot write .*choose an existing folder"):
+    with pytest.raises(InputError, match=r"cannot write .*choose a file in an existing folder"):
         save_prompts(prompted(VPT(3)), tmp_path / "nowhere" / "prompts.safetensors")
 
 
