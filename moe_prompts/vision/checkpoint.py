@@ -189,7 +189,8 @@ def _described(metadata: Mapping[str, str], path: str | Path) -> tuple[VPT | VAP
 
 def _layer(part: nn.Module) -> str:
     """Its class, and its settings where no weights tell them."""
-    return type(part).__name__ if list(part.parameters()) or list(part.children()) else repr(part)
+    bare = next(part.parameters(), None) is None and next(part.children(), None) is None
+    return repr(part) if bare else type(part).__name__
 
 
 def _is_backbone(model: VisionTransformer, name: str) -> bool:

@@ -62,7 +62,7 @@ def from_official(params: Mapping[str, Any], options: Mapping[str, Any]) -> Visi
 
     Raises ``InputError`` for settings that are not supported and for names that are missing or left over.
     """
-    weights = {_without_prefix(name): _tensor(value) for name, value in params.items()}
+    weights = {_without_prefix(str(name)): _tensor(value) for name, value in params.items()}
     own = {name: value for name, value in weights.items() if "prompt" not in name}
     prompts = sorted(weights.keys() - own.keys())
     if prompts and "prompt" not in options:
@@ -140,9 +140,12 @@ def _without_prefix(name: str) -> str:
 
 def _tensor(value: Any) -> Tensor:
     try:
-        return value.detach() if isinstance(value, Tensor) else torch.from_numpy(np.array(value))
+        found = value.detach() if isinstance(value, Tensor) else torch.from_numpy(np.array(value))
     except TypeError as error:
         raise InputError(f"from_official: a weight {value!r}; expected tensors or arrays of numbers") from error
+    if not found.is_floating_point():
+        raise InputError(f"from_official: a weight of type {found.dtype}; expected floating-point numbers")
+    return found
 
 
 def _sizes(weights: dict[str, Tensor], options: Mapping[str, Any]) -> dict[str, Any]:
@@ -156,7 +159,7 @@ def _sizes(weights: dict[str, Tensor], options: Mapping[str, Any]) -> dict[str, 
         raise InputError(f"from_official: {heads} heads share a width of {width}; expected a divisor of it")
     side = math.isqrt(positions)
     grid = tuple(np.atleast_1d(options.get("grid", (side, side))).tolist())
-    if len(grid) != 2 or grid[0] * grid[1] != positions:
+    if len(grid) != 2 or not all(isinstance(one, int) and one > 0 for one in grid) or math.prod(grid) != positions:
         raise InputError(f"from_official: {positions} positions, grid {grid}; give options['grid'] as (height, width)")
     # As many as there are numbers: one that is out of order is then left over.
     depth = len({match[1] for match in map(_BLOCK_NUMBER.match, weights) if match})
