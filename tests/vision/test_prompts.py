@@ -176,7 +176,7 @@ def test_another_grid_is_refused_or_resampled():
 
 @pytest.mark.parametrize(("old", "new"), [((4, 4), (8, 8)), ((9, 7), (4, 5)), ((5, 4), (3, 6))], ids=str)
 def test_a_resized_map_is_pillows(old, new):
-    """Bilinear with antialiasing, as Pillow has it in float32 (whose rounding is allowed), over the growth of the grid."""
+    """Bilinear with antialiasing, as Pillow has it, over the growth of the grid; to the rounding of float32."""
     E = torch.randn(2, *old, generator=rng())
     expected = [np.asarray(Image.fromarray(one.numpy()).resize(new[::-1], Image.Resampling.BILINEAR)) for one in E]
     growth = new[0] * new[1] / (old[0] * old[1])
