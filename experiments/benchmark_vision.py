@@ -19,6 +19,7 @@ import platform
 import re
 import subprocess
 import sys
+import textwrap
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -28,10 +29,18 @@ import numpy as np
 from moe_prompts import cli
 from moe_prompts.errors import InputError
 
+#: After the name of a CPU.
+ON_CPU = ", 1 thread"
 PAGE = Path(__file__).parents[1] / "docs" / "vision_benchmark.md"
 TOKENS, CLASSES = 10, 100
+#: At most this is a step of VAPT to take, as a share of one of VPT-deep.
+TARGET = 1.02
 METHODS = ("plain", "VPT-deep", "VPT-deep again", "VAPT fused", "VAPT literal")
-COLUMNS = ("run on", "model", "batch", "numbers", "mode", "method", "step, s", "over VPT-deep", "peak memory, MB")
+COLUMNS = (
+    "run on", "model", "batch", "numbers", "mode", "rounds", "method", "step, s", "over VPT-deep", "peak memory, MB",
+)  # fmt: skip
+#: Columns that make a setting; rows of a new run replace those of earlier runs on the same one.
+SETTING = 5
 
 
 def training_step(method: str, name: str, batch: int, numbers: str, mode: str, device: str) -> Callable[[], object]:
@@ -113,7 +122,8 @@ def measure(name: str, batch: int, numbers: str, mode: str, device: str, rounds:
         if "again" not in method and mode == "eager":
             peak = f"{peak_memory([method, name, str(batch), numbers, mode], device):.0f}"
         cells = (
-            where(device), name, batch, numbers, mode, method, f"{np.median(times[method]):.3f}", f"{ratio:.3f}", peak,
+            where(device), name, batch, numbers, mode, rounds, method, f"{np.median(times[method]):.3f}",
+            f"{ratio:.3f}", peak,
         )  # fmt: skip
         rows.append("| " + " | ".join(map(str, cells)) + " |")
         print(rows[-1], flush=True)
@@ -127,31 +137,63 @@ def where(device: str) -> str:
 
         return torch.cuda.get_device_name()
     found = re.search(r"model name\s*: (.+)", Path("/proc/cpuinfo").read_text(encoding="utf-8"))
-    return f"{found[1] if found else platform.machine()}, 1 thread"
+    return f"{found[1] if found else platform.machine()}{ON_CPU}"
 
 
 def page(rows: list[str], kept: list[str]) -> str:
-    """The table: rows of this run, after those of earlier runs on other settings."""
-    settings = {tuple(row.split(" | ")[:5]) for row in rows}
-    kept = [row for row in kept if tuple(row.split(" | ")[:5]) not in settings]
+    """The table: rows of this run, after those of earlier runs on other settings, and the commands that made them."""
+    settings = {tuple(cells(row)[:SETTING]) for row in rows}
+    rows = [row for row in kept if tuple(cells(row)[:SETTING]) not in settings] + rows
     head = [
         "# What prompts cost in a training step",
         "",
-        f"Written by `python experiments/benchmark_vision.py`, {TOKENS} prompts: forward, backward and",
-        "SGD step on random data.",
+        f"Forward, backward and SGD step on random data, {TOKENS} prompts.",
         "Seconds are medians (CPU time on a CPU, wall time on a GPU). *over VPT-deep* is the median of ratios within",
         "a round; *VPT-deep again* is its twin, so its distance from 1 is the noise. Memory is the peak of a process",
         "that does this alone. *plain* is full fine-tuning. Devices and models without a row were not measured.",
         "",
+        textwrap.fill(verdict(rows), 110),
+        "",
+        "Written by",
+        "",
+        *dict.fromkeys(f"    {command(row)}" for row in rows),
+        "",
         "| " + " | ".join(COLUMNS) + " |",
         "|" + " --- |" * len(COLUMNS),
     ]
-    return "\n".join([*head, *kept, *rows]) + "\n"
+    return "\n".join([*head, *rows]) + "\n"
+
+
+def verdict(rows: list[str]) -> str:
+    """How VAPT stands against the target in each setting."""
+    ratios = {(*cells(row)[:SETTING], cells(row)[6]): cells(row)[8] for row in rows}
+    fused = {key[:SETTING]: ratio for key, ratio in ratios.items() if key[SETTING] == "VAPT fused"}
+    met = sum(float(ratio) <= TARGET for ratio in fused.values())
+    shown = [f"{key[3]} {key[4]} {ratio} (twin {ratios[*key, 'VPT-deep again']})" for key, ratio in fused.items()]
+    return (
+        f"Target: a step of VAPT (fused) takes at most {TARGET - 1:.0%} more than one of VPT-deep. "
+        f"{f'Met in {met}' if met else 'Not met in any'} of {len(fused)} settings: {', '.join(shown)}."
+        + ("" if any(not key[0].endswith(ON_CPU) for key in fused) else " No GPU was measured.")
+    )
+
+
+def command(row: str) -> str:
+    """What makes a row of the table anew."""
+    device, model, batch, numbers, mode, rounds, *_ = cells(row)
+    return (
+        f"python experiments/benchmark_vision.py --device {'cpu' if device.endswith(ON_CPU) else 'cuda'} "
+        f"--models {model} --batch {batch} --numbers {numbers} --modes {mode} --rounds {rounds}"
+    )
+
+
+def cells(row: str) -> list[str]:
+    return [cell.strip() for cell in row.strip("|").split("|")]
 
 
 def earlier_rows() -> list[str]:
+    """Rows of the page as it is, without the heading of the table and the line under it."""
     lines = PAGE.read_text(encoding="utf-8").splitlines() if PAGE.exists() else []
-    return [line for line in lines if line.startswith("| ") and not line.startswith(f"| {COLUMNS[0]} |")]
+    return [line for line in lines if line.startswith("| ") and cells(line)[0] not in (COLUMNS[0], "---")]
 
 
 def parser() -> argparse.ArgumentParser:

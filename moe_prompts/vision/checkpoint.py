@@ -1,6 +1,7 @@
 """A tuned model on disk: its prompts and head, how they were configured, and which frozen backbone they belong to.
 
-The backbone is known by a hash of its weights without the head, so prompts cannot be put on another one unnoticed.
+The backbone is known by a hash of its weights without the head and by what weights do not tell (its way of pooling,
+heads, activations, ..), so prompts cannot be put on another one unnoticed.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
+from timm.layers import DropPath
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
@@ -24,9 +26,12 @@ from moe_prompts.study.store import write_atomically
 from moe_prompts.vision.config import VAPT, VPT
 from moe_prompts.vision.prompted import (
     PLAIN_HEAD,
+    PromptedBlock,
     PromptedVisionTransformer,
     adaptive_prompts,
+    check_plain,
     check_prompted,
+    plain_name,
     prompt,
     prompt_parameters,
     unprompt,
@@ -34,6 +39,10 @@ from moe_prompts.vision.prompted import (
 
 #: Kind and version of the file.
 FORMAT = "moe-prompts 1"
+#: Modules that compute nothing of their own in evaluation mode.
+PASSING = (VisionTransformer, PromptedBlock, nn.Sequential, nn.Identity, nn.Dropout, DropPath)
+#: In the place of a number of classes: the head has the form of the plain model's own.
+KEPT = "kept"
 CONFIGS: dict[str, type[VPT] | type[VAPT]] = {"VPT": VPT, "VAPT": VAPT}
 
 
@@ -47,21 +56,44 @@ def backbone_hash(model: VisionTransformer) -> str:
     return digest.hexdigest()
 
 
+def backbone_traits(model: VisionTransformer) -> dict[str, Any]:
+    """What models of equal weights can differ in, as JSON has it; the same plain or prompted."""
+    parts = [part for name, part in model.named_modules() if _is_backbone(model, name)]
+    layers = {_layer(part) for part in parts if not isinstance(part, PASSING)}
+    return {
+        "pooling": model.global_pool,
+        "pooling of prefix tokens": model.pool_include_prefix,
+        "grid": list(model.patch_embed.grid_size),
+        "attention heads": [part.num_heads for part in parts if hasattr(part, "num_heads")],
+        "norm eps": sorted({part.eps for part in parts if hasattr(part, "eps")}),
+        "layers": sorted(layers),
+    }
+
+
 def save_prompts(model: PromptedVisionTransformer, path: str | Path) -> None:
-    """Write prompts and head, their config and the backbone's hash: one safetensors file, whole or not at all."""
+    """Write prompts and head, their config and what tells the backbone: one safetensors file, whole or not at all.
+
+    Raises ``InputError`` for what ``load_prompts`` could not restore: a head that is neither of ``prompt``'s making nor
+    the plain model's own, or prompts without the mean states they are computed from.
+    """
     check_prompted(model, "save_prompts")
+    head = _head_kind(model)
+    traits = backbone_traits(model) | ({"head": repr(model.head)} if head == KEPT else {})
     metadata = {
         "format": FORMAT,
         "kind": type(model.config).__name__,
         "config": json.dumps(asdict(model.config)),
-        "num_classes": str(model.head.out_features if isinstance(model.head, nn.Linear) else 0),
+        "num_classes": head,
         "backbone": backbone_hash(model),
+        "traits": json.dumps(traits),
     }
     tensors = {name: value.detach().cpu().contiguous() for name, value in _stored(model).items()}
     try:
         write_atomically(Path(path), save(tensors, metadata))
     except OSError as error:
-        raise InputError(f"save_prompts: cannot write {path} ({error.strerror}); choose an existing folder") from error
+        raise InputError(
+            f"save_prompts: cannot write {path} ({error.strerror}); choose a file in an existing folder"
+        ) from error
 
 
 def load_prompts(model: VisionTransformer, path: str | Path) -> PromptedVisionTransformer:
@@ -69,17 +101,25 @@ def load_prompts(model: VisionTransformer, path: str | Path) -> PromptedVisionTr
 
     Raises ``InputError`` if the file holds something else or was made on another backbone.
     """
-    if isinstance(model, PromptedVisionTransformer):
-        raise InputError("load_prompts: the model has prompts already; unprompt it first")
+    check_plain(model, "load_prompts")
     metadata, tensors = _read(Path(path))
+    config, num_classes, backbone, traits = _described(metadata, path)
     found = backbone_hash(model)
-    if found != metadata["backbone"]:
+    if found != backbone:
         raise InputError(
-            f"load_prompts: {path} was made on the backbone {metadata['backbone'][:12]}, this one is {found[:12]}; "
+            f"load_prompts: {path} was made on the backbone {backbone[:12]}, this one is {found[:12]}; "
             "expected the same weights in the same number type: create the model as it was when the prompts were made"
         )
-    config = CONFIGS[metadata["kind"]](**json.loads(metadata["config"]))
-    prompted = prompt(model, config, int(metadata["num_classes"]))
+    own = backbone_traits(model) | {"head": repr(model.head)}
+    other = [
+        f"{name} {value!r}, this one {own.get(name)!r}" for name, value in traits.items() if own.get(name) != value
+    ]
+    if other:
+        raise InputError(
+            f"load_prompts: {path} was made on a backbone with {'; '.join(other)}: equal weights compute something "
+            "else; create the model as it was when the prompts were made"
+        )
+    prompted = prompt(model, config, num_classes)
     try:
         _make_room(prompted)
         fill(_stored(prompted), tensors, str(path))
@@ -105,7 +145,9 @@ def _stored(model: PromptedVisionTransformer) -> dict[str, torch.Tensor]:
     """Parameters of prompts and head, and mean states where prompts are computed from them."""
     stored: dict[str, torch.Tensor] = dict(prompt_parameters(model))
     for index, prompts in adaptive_prompts(model).items():
-        if prompts.mean_states is not None:
+        if prompts.config.source == "mean":
+            if prompts.mean_states is None:
+                raise InputError("save_prompts: no mean states; call set_mean_states(model, images) first")
             stored[f"{index}.mean_states"] = prompts.mean_states
     return stored
 
@@ -117,16 +159,48 @@ def _make_room(model: PromptedVisionTransformer) -> None:
             prompts.mean_states = prompts.norm.weight.new_empty(prod(prompts.own_grid), len(prompts.norm.weight))
 
 
-def _backbone_state(model: nn.Module) -> dict[str, torch.Tensor]:
+def _head_kind(model: PromptedVisionTransformer) -> str:
+    """The number of classes of a head that ``prompt`` makes, or that the head has the plain model's form."""
+    head = model.head
+    if isinstance(head, nn.Identity):
+        return "0"
+    if type(head) is nn.Linear and head.bias is not None:
+        return str(head.out_features)
+    if repr(head) != repr(model.plain_head) or list(head.buffers()):
+        raise InputError(
+            f"save_prompts: a head of class {type(head).__name__} that is not of the plain model's form, or has "
+            "buffers; expected a Linear with bias, or the head that prompt(model, config) kept"
+        )
+    return KEPT
+
+
+def _described(metadata: Mapping[str, str], path: str | Path) -> tuple[VPT | VAPT, int | None, str, dict[str, Any]]:
+    """Config, number of classes (None: the head is kept), hash and traits (none in older files)."""
+    try:
+        config = CONFIGS[metadata["kind"]](**json.loads(metadata["config"]))
+        classes = None if metadata["num_classes"] == KEPT else int(metadata["num_classes"])
+        return config, classes, metadata["backbone"], dict(json.loads(metadata.get("traits", "{}")))
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(
+            f"{path}: its description is damaged ({type(error).__name__}: {error}); expected a file as save_prompts "
+            "wrote it"
+        ) from error
+
+
+def _layer(part: nn.Module) -> str:
+    """Its class, and its settings where no weights tell them."""
+    bare = next(part.parameters(), None) is None and next(part.children(), None) is None
+    return repr(part) if bare else type(part).__name__
+
+
+def _is_backbone(model: VisionTransformer, name: str) -> bool:
+    return plain_name(model, name) is not None and name.split(".")[0] not in ("head", PLAIN_HEAD)
+
+
+def _backbone_state(model: VisionTransformer) -> dict[str, torch.Tensor]:
     """Weights and buffers under the plain model's names."""
-    state = {}
-    for name, value in model.state_dict().items():
-        parts = name.split(".")
-        if parts[0] in ("head", PLAIN_HEAD) or parts[2:3] == ["prompts"]:
-            continue
-        inside = parts[0] == "blocks" and parts[2:3] == ["block"]
-        state[".".join(parts[:2] + parts[3:]) if inside else name] = value
-    return state
+    state = model.state_dict()
+    return {plain_name(model, name) or name: value for name, value in state.items() if _is_backbone(model, name)}
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:

@@ -14,6 +14,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import prod
+from operator import index
+from typing import Any
 
 from moe_prompts.errors import InputError
 
@@ -35,6 +37,7 @@ class VPT:
 
     def __post_init__(self) -> None:
         _check_whole(self, num_tokens=1)
+        _check_switches(self, "deep")
         _check_shares(self, "prompt_dropout")
 
     def check(self, blocks: int, grid: tuple[int, int]) -> None:
@@ -86,6 +89,7 @@ class VAPT:
 
     def __post_init__(self) -> None:
         _check_whole(self, num_tokens=1, hidden=1, padding=0, static_depth=1)
+        _check_switches(self, "per_channel", "shared_projector", "learnable_scale", "pooled", "fused")
         _check_shares(self, "prompt_dropout", "channel_dropout", "hidden_dropout")
         if self.kernel is not None:
             _check_whole(self, kernel=1)
@@ -142,11 +146,36 @@ class VAPT:
         )
 
 
+def integer(value: Any) -> int | None:
+    """A whole number, also NumPy's, as an int; None for anything else, truth values too."""
+    if isinstance(value, bool):
+        return None
+    try:
+        return index(value)
+    except TypeError:
+        return None
+
+
+def whole(value: Any, least: int, what: str) -> int:
+    """``value`` as an int of at least ``least``; ``InputError`` for anything else."""
+    found = integer(value)
+    if found is None or found < least:
+        raise InputError(f"{what} = {value!r}; expected a whole number of at least {least}")
+    return found
+
+
 def _check_whole(config: VPT | VAPT, **least: int) -> None:
+    """And store plain ints, which files can hold."""
     for name, low in least.items():
+        found = whole(getattr(config, name), low, f"{type(config).__name__}: {name}")
+        object.__setattr__(config, name, found)
+
+
+def _check_switches(config: VPT | VAPT, *names: str) -> None:
+    for name in names:
         value = getattr(config, name)
-        if not isinstance(value, int) or isinstance(value, bool) or value < low:
-            raise InputError(f"{type(config).__name__}: {name} = {value!r}; expected a whole number of at least {low}")
+        if not isinstance(value, bool):
+            raise InputError(f"{type(config).__name__}: {name} = {value!r}; expected True or False")
 
 
 def _check_shares(config: VPT | VAPT, *names: str) -> None:

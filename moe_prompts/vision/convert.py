@@ -6,7 +6,6 @@ import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import numpy as np
@@ -16,15 +15,16 @@ from torch import Tensor
 
 from moe_prompts.errors import InputError
 from moe_prompts.vision.checkpoint import fill
-from moe_prompts.vision.config import VAPT, VPT
+from moe_prompts.vision.config import VAPT, VPT, whole
 from moe_prompts.vision.prompted import PromptedVisionTransformer, prompt, prompt_parameters
 
+_PATCHES = "transformer.embeddings.patch_embeddings.weight"
 _LAYER = "transformer.encoder.layer."
 #: Official name -> timm's, outside the blocks; then inside a block, beside query, key and value.
 _OUTSIDE = {
     "transformer.embeddings.position_embeddings": "pos_embed",
     "transformer.embeddings.cls_token": "cls_token",
-    "transformer.embeddings.patch_embeddings.weight": "patch_embed.proj.weight",
+    _PATCHES: "patch_embed.proj.weight",
     "transformer.embeddings.patch_embeddings.bias": "patch_embed.proj.bias",
     "transformer.encoder.encoder_norm.weight": "norm.weight",
     "transformer.encoder.encoder_norm.bias": "norm.bias",
@@ -34,6 +34,7 @@ _OUTSIDE = {
 _INSIDE = {
     "attention_norm": "norm1", "ffn_norm": "norm2", "ffn.fc1": "mlp.fc1", "ffn.fc2": "mlp.fc2", "attn.out": "attn.proj",
 }  # fmt: skip
+_BLOCK_NUMBER = re.compile(re.escape(_LAYER) + r"(\d+)\.")
 _INSIDE_NAME = re.compile(re.escape(_LAYER) + r"(\d+)\.(.+)\.(\w+)")
 #: Official prompt parameters of one adaptive block, and those of a projector.
 _ADAPTIVE = re.compile(r"transformer\.deep_prompt_(norm|downsample)\.(\d+)\.(.+)")
@@ -56,23 +57,28 @@ def from_official(params: Mapping[str, Any], options: Mapping[str, Any]) -> Visi
 
     params   official name -> tensor or array; the prefix ``enc.`` and the head ``head.last_layer`` are accepted
     options  ``heads``: attention heads, which no weight tells; ``prompt``: the official MODEL.PROMPT settings
-             (NUM_TOKENS, DEEP, and for VAPT ADAPTIVE, HIDDEN_DIM, KERNEL, ..) or None for a plain model; ``grid``:
-             (height, width) if the patches do not make a square
+             (NUM_TOKENS, DEEP, and for VAPT ADAPTIVE, HIDDEN_DIM, KERNEL, ..) or None for a plain model, which leaves
+             prompts of the file out; ``grid``: (height, width) if the patches do not make a square
 
     Raises ``InputError`` for settings that are not supported and for names that are missing or left over.
     """
-    weights = {_without_prefix(name): _tensor(value) for name, value in params.items()}
+    weights = {_without_prefix(str(name)): _tensor(value) for name, value in params.items()}
     own = {name: value for name, value in weights.items() if "prompt" not in name}
-    model = VisionTransformer(**_sizes(own, options)).to(next(iter(own.values())).dtype)
-    missing = model.load_state_dict(_backbone(own), strict=False)
-    if missing.missing_keys or missing.unexpected_keys:
+    prompts = sorted(weights.keys() - own.keys())
+    if prompts and "prompt" not in options:
         raise InputError(
-            f"from_official: missing {missing.missing_keys[:5]}, left over {missing.unexpected_keys[:5]}; expected "
-            "a whole state_dict of an official model"
+            f"from_official: the file has prompts ({prompts[0]}, ..), options have no 'prompt'; expected the official "
+            "MODEL.PROMPT settings there, or None for the plain model without them"
         )
+    model = VisionTransformer(**_sizes(own, options)).to(own[_PATCHES].dtype)
+    _load(model, _backbone(own))
     settings = options.get("prompt")
     if settings is None:
         return model.eval()
+    if not isinstance(settings, Mapping):
+        raise InputError(
+            f"from_official: options['prompt'] = {settings!r}; expected the MODEL.PROMPT settings, or None"
+        )
     config = _config(settings, weights)
     prompted = prompt(model, config)
     parameters = prompt_parameters(prompted)
@@ -92,14 +98,17 @@ def load_moco_v3(model: VisionTransformer, path: str | Path) -> VisionTransforme
         raise InputError(f"load_moco_v3: a {type(model).__name__}; expected a plain timm VisionTransformer")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, EOFError, RuntimeError, UnpicklingError) as error:
+    except Exception as error:  # torch raises whatever the bytes of a file that is none of its own lead it to
         why = (str(error) or type(error).__name__).splitlines()[0]
         raise InputError(
             f"load_moco_v3: {path} cannot be read as tensors ({why}); expected a MoCo-v3 checkpoint"
         ) from error
-    if not isinstance(content, dict) or "state_dict" not in content:
-        raise InputError(f"load_moco_v3: {path} has no state_dict; expected a MoCo-v3 checkpoint")
-    weights = moco_v3_names(content["state_dict"])
+    state = content.get("state_dict") if isinstance(content, dict) else None
+    if not isinstance(state, Mapping) or not all(
+        isinstance(name, str) and isinstance(value, Tensor) for name, value in state.items()
+    ):
+        raise InputError(f"load_moco_v3: {path} has no state_dict of names and tensors; expected a MoCo-v3 checkpoint")
+    weights = moco_v3_names(state)
     own = model.state_dict()
     expected = {name for name in own if not name.startswith("head.")}
     wrong = sorted(expected ^ set(weights)) or [name for name in weights if weights[name].shape != own[name].shape]
@@ -130,26 +139,30 @@ def _without_prefix(name: str) -> str:
 
 
 def _tensor(value: Any) -> Tensor:
-    return value.detach() if isinstance(value, Tensor) else torch.from_numpy(np.array(value))
+    try:
+        found = value.detach() if isinstance(value, Tensor) else torch.from_numpy(np.array(value))
+    except TypeError as error:
+        raise InputError(f"from_official: a weight {value!r}; expected tensors or arrays of numbers") from error
+    if not found.is_floating_point():
+        raise InputError(f"from_official: a weight of type {found.dtype}; expected floating-point numbers")
+    return found
 
 
 def _sizes(weights: dict[str, Tensor], options: Mapping[str, Any]) -> dict[str, Any]:
     """Arguments of timm's model."""
-    try:
-        patches = weights["transformer.embeddings.patch_embeddings.weight"]
-        positions = weights["transformer.embeddings.position_embeddings"].shape[1] - 1
-        mlp = weights[f"{_LAYER}0.ffn.fc1.weight"]
-        heads, classes = int(options["heads"]), len(weights["head.weight"])
-    except KeyError as error:
-        raise InputError(
-            f"from_official: no {error.args[0]!r}; expected the state_dict of an official model and options with heads"
-        ) from error
+    width, channels, *patch = _shape(weights, _PATCHES, 4)
+    positions = _shape(weights, "transformer.embeddings.position_embeddings", 3)[1] - 1
+    hidden, _ = _shape(weights, f"{_LAYER}0.ffn.fc1.weight", 2)
+    classes, _ = _shape(weights, "head.weight", 2)
+    heads = whole(_setting(options, "heads"), 1, "from_official: options['heads']")
+    if width % heads:
+        raise InputError(f"from_official: {heads} heads share a width of {width}; expected a divisor of it")
     side = math.isqrt(positions)
-    grid = tuple(options.get("grid", (side, side)))
-    if math.prod(grid) != positions:
+    grid = tuple(np.atleast_1d(options.get("grid", (side, side))).tolist())
+    if len(grid) != 2 or not all(isinstance(one, int) and one > 0 for one in grid) or math.prod(grid) != positions:
         raise InputError(f"from_official: {positions} positions, grid {grid}; give options['grid'] as (height, width)")
-    width, channels, *patch = patches.shape
-    depth = 1 + max(int(name.removeprefix(_LAYER).split(".")[0]) for name in weights if name.startswith(_LAYER))
+    # As many as there are numbers: one that is out of order is then left over.
+    depth = len({match[1] for match in map(_BLOCK_NUMBER.match, weights) if match})
     return {
         "img_size": (grid[0] * patch[0], grid[1] * patch[1]),
         "patch_size": tuple(patch),
@@ -158,8 +171,35 @@ def _sizes(weights: dict[str, Tensor], options: Mapping[str, Any]) -> dict[str, 
         "embed_dim": width,
         "depth": depth,
         "num_heads": heads,
-        "mlp_ratio": len(mlp) / width,
+        "mlp_ratio": (hidden + 0.5) / width,  # of which timm takes the whole part
     }
+
+
+def _shape(weights: dict[str, Tensor], name: str, axes: int) -> tuple[int, ...]:
+    if name not in weights or weights[name].ndim != axes:
+        found = f"{name!r} of shape {tuple(weights[name].shape)}" if name in weights else f"no {name!r}"
+        raise InputError(
+            f"from_official: {found}; expected the state_dict of an official model, where it has {axes} axes"
+        )
+    return tuple(weights[name].shape)
+
+
+def _setting(settings: Mapping[str, Any], name: str) -> Any:
+    if name not in settings:
+        raise InputError(f"from_official: no {name!r} among the options; expected it beside {sorted(settings)}")
+    return settings[name]
+
+
+def _load(model: VisionTransformer, state: dict[str, Tensor]) -> None:
+    own = model.state_dict()
+    missing, left = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
+    other = [name for name in own if name in state and own[name].shape != state[name].shape]
+    if missing or left or other:
+        raise InputError(
+            f"from_official: missing {missing[:5]}, left over {left[:5]}, of another shape {other[:5]}; expected a "
+            "whole state_dict of an official model"
+        )
+    model.load_state_dict(state)
 
 
 def _backbone(weights: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -178,7 +218,8 @@ def _backbone(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     for index, part, kind in rows:
         if part == "query":
             parts = [rows[index, one, kind] for one in ("query", "key", "value") if (index, one, kind) in rows]
-            state[f"blocks.{index}.attn.qkv.{kind}"] = torch.cat(parts)
+            if len({one.shape for one in parts}) == 1 and parts[0].ndim:  # else reported as missing
+                state[f"blocks.{index}.attn.qkv.{kind}"] = torch.cat(parts)
     return state
 
 
@@ -186,7 +227,7 @@ def _config(settings: Mapping[str, Any], weights: dict[str, Tensor]) -> VPT | VA
     """Our config for the official settings; shapes of weights decide where a setting's meaning is not documented."""
     if settings.get("PROJECT", -1) != -1:
         raise InputError(f"from_official: PROJECT = {settings['PROJECT']}; expected -1, prompts without projection")
-    tokens, dropout = settings["NUM_TOKENS"], settings.get("DROPOUT", 0.0)
+    tokens, dropout = _setting(settings, "NUM_TOKENS"), settings.get("DROPOUT", 0.0)
     if not settings.get("ADAPTIVE", False):
         return VPT(tokens, deep=bool(settings.get("DEEP", False)), prompt_dropout=dropout)
     if not settings.get("FEAT_PROJECTOR", True) or not settings.get("DEEP", True):
@@ -194,12 +235,12 @@ def _config(settings: Mapping[str, Any], weights: dict[str, Tensor]) -> VPT | VA
     kernels = [value for name, value in weights.items() if re.search(r"downsample\.\d+\.conv\.(kernel|weight)$", name)]
     return VAPT(
         tokens,
-        hidden=settings["HIDDEN_DIM"],
+        hidden=_setting(settings, "HIDDEN_DIM"),
         kernel=settings.get("KERNEL", 2) if settings.get("CONV", True) else None,
         padding=settings.get("PADDING", 0) if settings.get("CONV", True) else 0,
         static_depth=settings.get("VPT_DEPTH", 1),
-        activation=settings.get("ACTIVATION", "relu").lower(),
-        per_channel=any(len(kernel) > 1 for kernel in kernels),
+        activation=str(settings.get("ACTIVATION", "relu")).lower(),
+        per_channel=any(kernel.shape[:1] != (1,) for kernel in kernels),
         shared_projector=settings.get("SHARE_PROJECTOR", True),
         learnable_scale=settings.get("LEARNABLE_SCALE", False),
         prompt_dropout=dropout,
@@ -214,9 +255,9 @@ def _prompts(weights: dict[str, Tensor], config: VPT | VAPT, blocks: int) -> dic
     for name, value in weights.items():
         if "prompt" not in name:
             continue
-        if name == "transformer.prompt_embeddings":
+        if name == "transformer.prompt_embeddings" and value.ndim == 3 and len(value) == 1:
             found["0.tokens"] = value[0]
-        elif name == "transformer.deep_prompt_embeddings":
+        elif name == "transformer.deep_prompt_embeddings" and value.ndim == 3:
             found |= {f"{index}.tokens": tokens for index, tokens in enumerate(value, start=1)}
         elif match := _ADAPTIVE.fullmatch(name):
             kind, index, part = match.groups()
@@ -240,7 +281,7 @@ def _projector_part(part: str, value: Tensor) -> str:
 
 def _reshaped(name: str, value: Tensor, parameters: Mapping[str, Tensor]) -> Tensor:
     """Kernels (1 or d, 1, k, k), position weights (N, Q) and scales in our shapes, if they hold as many numbers."""
-    like, part = parameters.get(name), name.split(".", 1)[1]
+    like, part = parameters.get(name), name.partition(".")[2]
     if like is None or part not in ("kernel", "weight", "projector.scale") or value.numel() != like.numel():
         return value
     return value.reshape(like.shape)

@@ -22,6 +22,7 @@ from timm.models.vision_transformer import Attention
 from torch import Tensor, nn
 
 from moe_prompts.errors import InputError
+from moe_prompts.vision.config import integer
 from moe_prompts.vision.prompted import PromptedBlock, PromptedVisionTransformer, check_prompted
 
 
@@ -74,7 +75,9 @@ class HeadReading:
         # Seen from the first image, so that equal experts differ by exactly 0 whatever the rounding of a mean.
         apart = experts - experts[:1]
         around = (apart - apart.mean(dim=0)).square().sum(dim=2).mean(dim=0)
-        return (around / experts.square().sum(dim=2).mean(dim=0)).sqrt().nan_to_num()
+        size = experts.square().sum(dim=2).mean(dim=0)
+        # An expert that is zero on every image does not vary; any other NaN is a number that went wrong, and stays.
+        return torch.where(size == 0, size, (around / size).sqrt())
 
     @property
     def _prompts(self) -> slice:
@@ -103,7 +106,7 @@ class GateRank:
 def read_head(model: PromptedVisionTransformer, images: Tensor, block: int, head: int) -> HeadReading:
     """Gates and experts of head ``head`` in block ``block`` on ``images`` (B, C, H, W), in evaluation mode."""
     attn = attention_of(model, block)
-    _check_head(attn, head)
+    head = _head_of(attn, head)
     [tokens] = _attention_inputs(model, images, [attn])
     return _reading(model, attn, tokens, head, images)
 
@@ -133,7 +136,7 @@ def projections(
     bilinear.
     """
     attn = attention_of(model, block)
-    _check_head(attn, head)
+    head = _head_of(attn, head)
     if not (isinstance(attn.q_norm, nn.Identity) and isinstance(attn.k_norm, nn.Identity)):
         raise InputError(
             f"projections: block {block} norms its queries and keys, so its logits are no x'Ax; read_head takes it"
@@ -141,7 +144,9 @@ def projections(
     shape = (3, attn.num_heads, attn.head_dim)
     weights = attn.qkv.weight.detach().double().cpu().reshape(*shape, -1)[:, head]
     bias = attn.qkv.bias
-    offsets = torch.zeros(3, attn.head_dim) if bias is None else bias.detach().double().cpu().reshape(shape)[:, head]
+    offsets = (
+        torch.zeros(3, attn.head_dim).double() if bias is None else bias.detach().double().cpu().reshape(shape)[:, head]
+    )
     W_Q, W_K, W_V = (weight.T.numpy() for weight in weights)
     c_q, c_k, c_v = (offset.numpy() for offset in offsets)
     return W_Q, W_K, W_V, (c_q, c_k, c_v)
@@ -150,11 +155,11 @@ def projections(
 def gate_rank(model: PromptedVisionTransformer, block: int, head: int) -> GateRank:
     """What a head's logits can see of a prompt."""
     attn = attention_of(model, block)
+    head = _head_of(attn, head)
     made = []
     for number in range(attn.num_heads):
         W_Q, W_K, *_ = projections(model, block, number)
         made.append(W_Q @ W_K.T / np.sqrt(attn.head_dim))
-    _check_head(attn, head)
     return GateRank(
         attn.head_dim,
         len(made[head]),
@@ -166,9 +171,7 @@ def gate_rank(model: PromptedVisionTransformer, block: int, head: int) -> GateRa
 def attention_of(model: PromptedVisionTransformer, block: int) -> Attention:
     """The attention of a block; raises ``InputError`` where its output is not a sum over heads of gates and experts."""
     check_prompted(model, "attention_of")
-    if not isinstance(block, int) or not 0 <= block < len(model.blocks):
-        raise InputError(f"block {block}; expected 0 to {len(model.blocks) - 1}")
-    found = model.blocks[block]
+    found = model.blocks[_place("block", block, len(model.blocks))]
     attn: Any = getattr(found.block if isinstance(found, PromptedBlock) else found, "attn", None)
     if type(attn) is not Attention:
         raise InputError(f"block {block} has {type(attn).__name__}; expected timm's Attention, softmax of one q'k")
@@ -177,9 +180,16 @@ def attention_of(model: PromptedVisionTransformer, block: int) -> Attention:
     return attn
 
 
-def _check_head(attn: Attention, head: int) -> None:
-    if not isinstance(head, int) or not 0 <= head < attn.num_heads:
-        raise InputError(f"head {head}; expected 0 to {attn.num_heads - 1}")
+def _head_of(attn: Attention, head: int) -> int:
+    return _place("head", head, attn.num_heads)
+
+
+def _place(what: str, value: int, number: int) -> int:
+    """``value`` as an int below ``number``."""
+    found = integer(value)
+    if found is None or not 0 <= found < number:
+        raise InputError(f"{what} {value!r}; expected 0 to {number - 1}")
+    return found
 
 
 def _attention_inputs(

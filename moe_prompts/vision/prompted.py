@@ -19,7 +19,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from moe_prompts.errors import InputError
-from moe_prompts.vision.config import VAPT, VPT
+from moe_prompts.vision.config import VAPT, VPT, whole
 from moe_prompts.vision.prompts import AdaptivePrompts, Grid, Projector, StaticPrompts, prompt_bound
 
 #: Bias of a new head in the published protocol.
@@ -34,6 +34,9 @@ REFUSED = {
     "NaFlexVit": "its sequences have padding and a grid for each image",
     "VisionTransformerDistilled": "it has two heads",
     "FeatureGetterNet": "it returns features; prompt the model it was made from",
+    "OptimizedModule": "it is compiled; give the model that torch.compile was given (_orig_mod)",
+    "DataParallel": "it is wrapped; give the model inside (module)",
+    "DistributedDataParallel": "it is wrapped; give the model inside (module)",
 }
 
 
@@ -90,6 +93,24 @@ class PromptedVisionTransformer(VisionTransformer):
         for module in (*prompt_modules(self), self.head, self.head_drop):
             module.train(mode)
         return self
+
+    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
+        """A new head, as timm makes it, which trains; ``unprompt`` brings the plain model's own back."""
+        if global_pool not in (None, self.global_pool):
+            raise self._frozen("reset_classifier with another global_pool")
+        super().reset_classifier(num_classes)
+
+    def set_input_size(self, *_: Any, **__: Any) -> None:
+        raise self._frozen("set_input_size")
+
+    def prune_intermediate_layers(self, *_: Any, **__: Any) -> list[int]:
+        raise self._frozen("prune_intermediate_layers")
+
+    def _frozen(self, what: str) -> InputError:
+        return InputError(
+            f"{what}: this model is prompted, and its prompts belong to the backbone as it is; unprompt it, change it, "
+            "prompt it again"
+        )
 
     def forward_features(self, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False) -> Tensor:
         self._begin(x, attn_mask, is_causal)
@@ -153,8 +174,15 @@ class PromptedVisionTransformer(VisionTransformer):
 
     def _begin(self, images: Tensor, attn_mask: Tensor | None, is_causal: bool) -> None:
         """Check the images, and hand their grid to the prompts that need it."""
+        if isinstance(images, torch.fx.Proxy):
+            raise InputError(
+                "torch.fx cannot trace a prompted model, which looks at its images' size; for features of blocks use "
+                "forward_intermediates"
+            )
         if attn_mask is not None or is_causal:
             raise InputError("a prompted model takes no attention mask: it would not cover the prompts")
+        if images.ndim != 4 or images.shape[1] != getattr(self, "in_chans", images.shape[1]):
+            raise InputError(f"images of shape {tuple(images.shape)}; expected (B, {self.in_chans}, height, width)")
         size, own = tuple(images.shape[-2:]), self.patch_embed.img_size
         if getattr(self.patch_embed, "strict_img_size", False) and own is not None and size != tuple(own):
             raise InputError(
@@ -181,15 +209,17 @@ def prompt(
 
     num_classes  of the new head (weights Kaiming normal, fan_out, bias -log 99); 0: no head, the pooled features; None:
                  the head the model has goes on training, as a copy
-    rng          draws the initial prompts and head; torch's global generator without it
+    rng          torch.Generator that draws the initial prompts and head; torch's global one without it
 
     Raises ``InputError`` for models other than timm's ``VisionTransformer`` and for prompts that do not fit.
     """
-    _check_model(model)
+    check_plain(model, "prompt")
     if not isinstance(config, (VPT, VAPT)):
         raise InputError(f"prompt: config {config!r}; expected VPT(...) or VAPT(...)")
-    if num_classes is not None and (not isinstance(num_classes, int) or num_classes < 0):
-        raise InputError(f"prompt: num_classes = {num_classes!r}; expected a whole number of at least 0, or None")
+    if rng is not None and not isinstance(rng, torch.Generator):
+        raise InputError(f"prompt: rng = {rng!r}; expected a torch.Generator, as torch.Generator().manual_seed(0)")
+    if num_classes is not None:
+        num_classes = whole(num_classes, 0, "prompt: num_classes")
     grid = tuple(model.patch_embed.grid_size)
     config.check(len(model.blocks), grid)
 
@@ -219,9 +249,19 @@ def prompt(
 
 
 def unprompt(model: PromptedVisionTransformer) -> VisionTransformer:
-    """The plain model as it was: weights, head, ``requires_grad`` and training flags. The same object, changed back."""
+    """The plain model as it was: weights, head, ``requires_grad`` and training flags. The same object, changed back.
+
+    Raises ``InputError`` before anything is changed if the model has other parts than when it was prompted.
+    """
     check_prompted(model, "unprompt")
     state = model.plain_state
+    modules = {plain_name(model, name) for name, _ in model.named_modules()} - {None}
+    parameters = {plain_name(model, name) for name, _ in model.named_parameters()} - {None}
+    changed = sorted(map(str, (modules ^ set(state.training)) | (parameters ^ set(state.requires_grad))))
+    if changed:
+        raise InputError(
+            f"unprompt: {', '.join(changed[:5])} came or went since the model was prompted; make it as it was first"
+        )
     for index, block in enumerate(model.blocks):
         if isinstance(block, PromptedBlock):
             model.blocks[index] = block.block
@@ -236,6 +276,18 @@ def unprompt(model: PromptedVisionTransformer) -> VisionTransformer:
     for name, module in plain.named_modules():
         module.training = state.training[name]
     return plain
+
+
+def plain_name(model: VisionTransformer, name: str) -> str | None:
+    """The plain model's name of a part of a model, prompted or not; None for what belongs to the prompting."""
+    if not isinstance(model, PromptedVisionTransformer):
+        return name
+    first, *rest = name.split(".")
+    if first in (PLAIN_HEAD, "head"):
+        return ".".join(["head", *rest]) if first == PLAIN_HEAD else None
+    if first == "blocks" and len(rest) > 1 and isinstance(model.blocks[int(rest[0])], PromptedBlock):
+        return None if rest[1] == "prompts" else ".".join([first, rest[0], *rest[2:]])
+    return name
 
 
 def prompt_modules(model: PromptedVisionTransformer) -> Iterator[StaticPrompts | AdaptivePrompts]:
@@ -265,13 +317,12 @@ def prompt_parameters(model: PromptedVisionTransformer) -> dict[str, nn.Paramete
 
 def named_parts(prompts: Sequence[nn.Module | None], head: nn.Module) -> dict[str, nn.Parameter]:
     """Parameters of the prompts of each block and of the head, as ``prompt_parameters`` names them."""
-    found: dict[str, nn.Parameter] = {}
-    seen: set[int] = set()
-    for index, module in enumerate(prompts):
-        for name, parameter in () if module is None else module.named_parameters():
-            if id(parameter) not in seen:
-                seen.add(id(parameter))
-                found[f"{index}.{name}"] = parameter
+    found = {
+        f"{index}.{name}": parameter
+        for index, module in enumerate(prompts)
+        if module is not None
+        for name, parameter in module.named_parameters()
+    }
     return found | {f"head.{name}": parameter for name, parameter in head.named_parameters()}
 
 
@@ -337,6 +388,8 @@ def parameter_groups(
 
     rule  ``no_decay``: norms, biases and scales do not decay; ``official``: only the head's bias does not
     """
+    if isinstance(weight_decay, bool) or not isinstance(weight_decay, (int, float)) or not 0 <= weight_decay < math.inf:
+        raise InputError(f"parameter_groups: weight_decay = {weight_decay!r}; expected a number of at least 0")
     if rule not in ("no_decay", "official"):
         raise InputError(f"parameter_groups: rule {rule!r}; expected 'no_decay' or 'official'")
     groups: dict[bool, list[nn.Parameter]] = {True: [], False: []}
@@ -371,10 +424,10 @@ def refusal(model: nn.Module) -> str | None:
     return None
 
 
-def _check_model(model: nn.Module) -> None:
+def check_plain(model: nn.Module, where: str) -> None:
     reason = refusal(model)
     if reason:
-        raise InputError(f"prompt: this model cannot take prompts: {reason}")
+        raise InputError(f"{where}: this model cannot take prompts: {reason}")
 
 
 def new_prompts(
@@ -394,9 +447,11 @@ def new_prompts(
         made = [static() for _ in range(config.static_depth)]
         projector = Projector(config, width, rng)
         for index in range(config.static_depth, blocks):
-            if index > config.static_depth and not config.shared_projector:
+            later = index > config.static_depth
+            if later and not config.shared_projector:
                 projector = Projector(config, width, rng)
-            made.append(AdaptivePrompts(config, width, grid, projector, rng))
+            borrowed = later and config.shared_projector
+            made.append(AdaptivePrompts(config, width, grid, projector, rng, borrowed=borrowed))
     like = next(model.blocks.parameters())
     return [prompts if prompts is None else prompts.to(like) for prompts in made]
 

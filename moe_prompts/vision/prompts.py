@@ -49,7 +49,9 @@ def position_map(weight: Tensor, kernel: Tensor | None, padding: int = 0) -> Ten
 def resized_map(E: Tensor, grid: Grid) -> Tensor:
     """E (N, Gh, Gw) on another grid, bilinear with antialiasing; divided by the growth of the grid, as E is summed."""
     growth = grid[0] * grid[1] / (E.shape[1] * E.shape[2])
-    return F.interpolate(E[None], size=grid, mode="bilinear", antialias=True)[0] / growth
+    # torch resamples with antialiasing in no smaller type than float32 on a CPU.
+    wide = E[None].to(torch.promote_types(E.dtype, torch.float32))
+    return (F.interpolate(wide, size=grid, mode="bilinear", antialias=True)[0] / growth).to(E.dtype)
 
 
 def fused_tokens(U: Tensor, E: Tensor, bias: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -123,12 +125,25 @@ def activated(hidden: Tensor, activation: str) -> Tensor:
 class AdaptivePrompts(nn.Module):
     """N functions of the patch states. ``grid`` is that of the current images and is set by the model.
 
-    With the published init (kernel normal, position weights and biases zero) every prompt starts at exactly zero.
+    With the published init (kernel normal, position weights and biases zero) and an activation that is zero at zero
+    (relu, gelu, identity) every prompt starts at exactly zero; with sigmoid or softmax at s W2 act(0).
+
+    borrowed  the projector belongs to another block's prompts: used here, but no part of this module's own state
     """
 
     mean_states: Tensor | None
+    projector: Projector
 
-    def __init__(self, config: VAPT, width: int, grid: Grid, projector: Projector, rng: torch.Generator | None) -> None:
+    def __init__(
+        self,
+        config: VAPT,
+        width: int,
+        grid: Grid,
+        projector: Projector,
+        rng: torch.Generator | None,
+        *,
+        borrowed: bool = False,
+    ) -> None:
         super().__init__()
         self.config, self.own_grid, self.grid = config, grid, grid
         self.norm = nn.LayerNorm(width, eps=NORM_EPS)
@@ -140,12 +155,17 @@ class AdaptivePrompts(nn.Module):
             torch.zeros(config.num_tokens, *((1, 1) if config.pooled else config.positions(grid)))
         )
         self.bias = nn.Parameter(torch.zeros(config.num_tokens))
-        self.projector = projector
+        if borrowed:
+            # Past torch's registration, so that state_dict, moving averages and files see a shared projector once.
+            self.__dict__["projector"] = projector
+        else:
+            self.projector = projector
         self.register_buffer("mean_states", None)
 
     def forward(self, patches: Tensor) -> Tensor:
         """(B, N, d) for patch states (B, Gh Gw, d), row by row."""
-        return self.projector(self.tokens(self.norm(source_states(patches, self.config.source, self.mean_states))))
+        states = source_states(patches, self.config.source, self.mean_states)
+        return self.projector(self.tokens(self.norm(states.to(self.norm.weight.dtype))))
 
     def tokens(self, U: Tensor) -> Tensor:
         """Z (B, N, d), before the projector."""

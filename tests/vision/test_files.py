@@ -1,6 +1,7 @@
 """Prompts on disk, official and MoCo-v3 checkpoints, and the table of models."""
 
 import json
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,22 @@ import timm
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
-from vision_models import CLASSES, CONFIGS, DEPTH, HEADS, KINDS, images, plain, prompted, train_step
+from timm.models.vision_transformer import ParallelScalingBlock
+from torch import nn
+from vision_models import (
+    CLASSES,
+    CONFIGS,
+    DEPTH,
+    HEADS,
+    KINDS,
+    WIDTH,
+    images,
+    plain,
+    prompted,
+    randomise,
+    rng,
+    train_step,
+)
 
 from moe_prompts.errors import InputError
 from moe_prompts.vision import (
@@ -45,6 +61,142 @@ def test_prompts_come_back(config, kind, tmp_path):
     assert back is other
     assert back.config == config
     assert torch.equal(back.eval()(images()), model(images()))
+
+
+ODD = {
+    "no head": (0, {}),
+    "kept": (None, {}),
+    "kept, none": (None, {"num_classes": 0}),
+    "average": (CLASSES, {"global_pool": "avgmax"}),
+    "no pooling": (CLASSES, {"global_pool": ""}),
+    "layer scale": (CLASSES, {"init_values": 0.3}),
+    "parallel": (CLASSES, {"block_fn": ParallelScalingBlock}),
+    "map": (CLASSES, {"global_pool": "map", "class_token": False}),
+}
+
+
+@pytest.mark.parametrize(("num_classes", "options"), ODD.values(), ids=ODD)
+@pytest.mark.parametrize(
+    "config", [VPT(3, deep=False), VAPT(np.int64(3), hidden=4, pooled=True, source="another")], ids=["VPT", "VAPT"]
+)
+def test_odd_models_come_back(config, num_classes, options, tmp_path):
+    model = prompt(plain(**options), config, num_classes, rng=rng()).eval()
+    randomise(prompt_parameters(model).values(), 2, 0.5)
+    save_prompts(model, tmp_path / "prompts.safetensors")
+    back = load_prompts(plain(**options), tmp_path / "prompts.safetensors").eval()
+    assert torch.equal(back(images()), model(images()))
+    assert back.num_classes == model.num_classes
+
+
+HEADS_OF_OTHERS = {
+    "no bias": lambda: nn.Linear(WIDTH, 5, bias=False),
+    "layers": lambda: nn.Sequential(nn.Linear(WIDTH, 9), nn.ReLU(), nn.Linear(9, 5)),
+}
+
+
+@pytest.mark.parametrize("head", HEADS_OF_OTHERS.values(), ids=HEADS_OF_OTHERS)
+def test_kept_heads_of_another_form(head, tmp_path):
+    """Come back on a model whose head has that form, and are refused on others; new ones are not written."""
+    path = tmp_path / "prompts.safetensors"
+    made = plain()
+    made.head = head().double()
+    model = prompt(made, VPT(3)).eval()
+    randomise(prompt_parameters(model).values(), 2, 0.5)
+    save_prompts(model, path)
+    other = plain()
+    other.head = head().double()
+    assert torch.equal(load_prompts(other, path).eval()(images()), model(images()))
+    with pytest.raises(InputError, match=r"made on a backbone with head '.*this one 'Linear"):
+        load_prompts(plain(), path)
+    new = prompted(VPT(3))
+    new.head = head().double()
+    with pytest.raises(InputError, match=r"a head of class .* not of the plain model's form"):
+        save_prompts(new, path)
+    made = plain()
+    made.head = nn.Sequential(nn.BatchNorm1d(WIDTH), nn.Linear(WIDTH, 5)).double()
+    with pytest.raises(InputError, match="or has buffers"):
+        save_prompts(prompt(made, VPT(3)), path)
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({"fc_norm": False, "global_pool": "avg"}, "pooling 'avg', this one 'token'"),
+        ({"num_heads": 4}, r"attention heads \[4, 4, 4\], this one \[2, 2, 2\]"),
+        ({"act_layer": "quick_gelu"}, "layers .*QuickGELU.* this one .*GELU"),
+        ({"act_layer": partial(nn.GELU, approximate="tanh")}, "layers .*'tanh'"),
+        ({"norm_layer": partial(nn.LayerNorm, eps=1e-5)}, r"norm eps \[1e-05\], this one \[1e-06\]"),
+        ({"img_size": (8, 32)}, r"grid \[2, 8\], this one \[4, 4\]"),
+    ],
+)
+def test_equal_weights_that_compute_something_else(options, named, tmp_path):
+    path = tmp_path / "prompts.safetensors"
+    save_prompts(prompted(VPT(3), **options), path)
+    model = plain()
+    assert backbone_hash(model) == backbone_hash(plain(**options))
+    with pytest.raises(InputError, match=named):
+        load_prompts(model, path)
+    assert type(model) is type(plain())
+
+
+def rewritten(path, change) -> None:
+    """The file with other metadata."""
+    with safe_open(path, framework="pt") as file:
+        metadata = change(dict(file.metadata()))
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+    save_file(tensors, path, metadata)
+
+
+def test_files_without_traits_are_read(tmp_path):
+    """As the first version wrote them."""
+    path = tmp_path / "prompts.safetensors"
+    model = prompted(VAPT(3))
+    save_prompts(model, path)
+    fields = ("num_tokens", "hidden", "kernel", "activation")
+    config = json.dumps({name: getattr(model.config, name) for name in fields})
+    rewritten(path, lambda old: {name: old[name] for name in old if name != "traits"} | {"config": config})
+    assert torch.equal(load_prompts(plain(), path).eval()(images()), model(images()))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"kind": "VPT2"},
+        {"kind": None},
+        {"backbone": None},
+        {"config": "{"},
+        {"config": "[3]"},
+        {"config": '{"num_tokens": 3, "colour": "red"}'},
+        {"config": '{"num_tokens": 0}'},
+        {"num_classes": "many"},
+        {"num_classes": None},
+        {"traits": "[1]"},
+    ],
+    ids=str,
+)
+def test_damaged_descriptions(change, tmp_path):
+    path = tmp_path / "prompts.safetensors"
+    save_prompts(prompted(VPT(3)), path)
+    rewritten(path, lambda old: {name: value for name, value in (old | change).items() if value is not None})
+    model = plain()
+    with pytest.raises(InputError, match=r"its description is damaged .*expected a file as save_prompts wrote it"):
+        load_prompts(model, path)
+    assert type(model) is type(plain())
+
+
+@pytest.mark.parametrize("wrap", [torch.compile, nn.DataParallel])
+def test_wrapped_models_are_named(wrap, tmp_path):
+    path = tmp_path / "prompts.safetensors"
+    save_prompts(prompted(VPT(3)), path)
+    with pytest.raises(InputError, match=r"load_prompts: .*give the model"):
+        load_prompts(wrap(plain()), path)
+
+
+def test_nothing_stays_behind_where_a_folder_stands(tmp_path):
+    (tmp_path / "there").mkdir()
+    with pytest.raises(InputError, match=r"cannot write .*choose a file in an existing folder"):
+        save_prompts(prompted(VPT(3)), tmp_path / "there")
+    assert [entry.name for entry in tmp_path.iterdir()] == ["there"]
 
 
 def test_another_backbone_is_refused(tmp_path):
@@ -91,17 +243,14 @@ def test_other_files_are_refused(spoil, match, tmp_path):
 
 
 def test_a_folder_that_is_not_there(tmp_path):
-    with pytest.raises(InputError, match=r"cannot write .*choose an existing folder"):
+    with pytest.raises(InputError, match=r"cannot write .*choose a file in an existing folder"):
         save_prompts(prompted(VPT(3)), tmp_path / "nowhere" / "prompts.safetensors")
 
 
 def test_a_file_with_other_tensors_leaves_the_model_plain(tmp_path):
     path = tmp_path / "prompts.safetensors"
     save_prompts(prompted(VPT(3)), path)
-    with safe_open(path, framework="pt") as file:
-        metadata = file.metadata() | {"config": json.dumps({"num_tokens": 4})}
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
-    save_file(tensors, path, metadata)
+    rewritten(path, lambda old: old | {"config": json.dumps({"num_tokens": 4})})
     model = plain()
     with pytest.raises(InputError, match=r"0\.tokens.* of another shape"):
         load_prompts(model, path)
@@ -197,6 +346,80 @@ def test_other_official_files_are_refused(change, options, match):
     params = {name: value for name, value in params.items() if value is not None}
     with pytest.raises(InputError, match=match):
         from_official(params, {"heads": HEADS, "prompt": {"NUM_TOKENS": 3, "DEEP": True} | options})
+
+
+@pytest.mark.parametrize(
+    ("change", "options", "match"),
+    [
+        ({}, {"prompt": {}}, "no 'NUM_TOKENS'"),
+        ({}, {"prompt": 3}, r"options\['prompt'\] = 3"),
+        ({}, {"heads": 3}, "3 heads share a width of 16"),
+        ({}, {"heads": "x"}, r"options\['heads'\] = 'x'"),
+        ({}, {"grid": [16]}, r"grid \(16,\); give"),
+        ({}, {"grid": (4.0, 4.0)}, r"grid \(4.0, 4.0\); give"),
+        ({}, {"grid": (-4, -4)}, r"grid \(-4, -4\); give"),
+        ({"transformer.encoder.layer.x.attn.out.weight": np.ones(2)}, {}, r"left over \['transformer.*layer\.x"),
+        ({"transformer.encoder.layer.7.attn.out.weight": np.ones(2)}, {}, r"left over \['blocks\.7"),
+        ({"transformer.encoder.layer.1.attention_norm.weight": np.ones(2)}, {}, r"another shape \['blocks\.1\.norm1"),
+        ({"transformer.encoder.layer.1.attn.key.weight": np.ones((2, 2))}, {}, r"missing \['blocks\.1\.attn\.qkv"),
+        ({"transformer.embeddings.patch_embeddings.weight": np.ones(2)}, {}, r"weight' of shape \(2,\)"),
+        ({"head.bias": None}, {}, r"missing \['head\.bias"),
+        ({"head.bias": "x"}, {}, "a weight 'x'; expected tensors"),
+        ({"head.bias": np.ones(CLASSES, dtype=int)}, {}, "type torch.int64; expected floating"),
+        ({"transformer.prompt_embeddings": np.float64(1)}, {}, r"0\.tokens.* missing, left over"),
+        ({"prompt": np.ones(1)}, {}, "prompt missing, left over"),
+        ({3: np.ones(1)}, {}, r"left over \['3'\]"),
+    ],
+    ids=str,
+)
+def test_each_fault_of_an_official_file_is_named(change, options, match):
+    params = {name: value for name, value in (official(prompted(VPT(3))) | change).items() if value is not None}
+    with pytest.raises(InputError, match=match):
+        from_official(params, {"heads": HEADS, "prompt": {"NUM_TOKENS": 3, "DEEP": True}} | options)
+
+
+def test_official_prompts_are_not_dropped():
+    """Unless the plain model is asked for."""
+    params = official(prompted(VPT(3)))
+    with pytest.raises(InputError, match=r"the file has prompts .*options have no 'prompt'"):
+        from_official(params, {"heads": HEADS})
+    assert type(from_official(params, {"heads": HEADS, "prompt": None})) is type(plain())
+    settings = {"NUM_TOKENS": 3, "DEEP": True, "ADAPTIVE": True, "HIDDEN_DIM": 4}
+    params = official(prompted(VAPT(3, hidden=4)))
+    for options, match in (
+        ({name: value for name, value in settings.items() if name != "HIDDEN_DIM"}, "no 'HIDDEN_DIM'"),
+        (settings | {"ACTIVATION": None}, "activation 'none'; expected one of relu"),
+    ):
+        with pytest.raises(InputError, match=match):
+            from_official(params, {"heads": HEADS, "prompt": options})
+
+
+@pytest.mark.parametrize(("width", "hidden"), [(56, 61), (16, 33), (48, 96)])
+def test_hidden_width_of_official_files(width, hidden):
+    """Exactly, where hidden / width is no short fraction."""
+    model = prompted(VPT(3), embed_dim=width, mlp_ratio=(hidden + 0.5) / width)
+    found = from_official(official(model), {"heads": HEADS, "prompt": {"NUM_TOKENS": 3, "DEEP": True}})
+    assert found.blocks[0].block.mlp.fc1.out_features == hidden
+    assert torch.equal(found(images()), model(images()))
+
+
+@pytest.mark.parametrize(
+    ("write", "match"),
+    [
+        (lambda path: path.write_text("resnet weights are at example.org\n"), "cannot be read as tensors"),
+        (lambda path: path.write_bytes(b"\x80"), "cannot be read as tensors"),
+        (lambda path: path.write_bytes(b"."), "cannot be read as tensors"),
+        (lambda path: torch.save([1], path), "no state_dict of names and tensors"),
+        (lambda path: torch.save({"state_dict": [torch.ones(1)]}, path), "no state_dict of names and tensors"),
+        (lambda path: torch.save({"state_dict": {1: torch.ones(1)}}, path), "no state_dict of names and tensors"),
+        (lambda path: torch.save({"state_dict": {"module.x": 1}}, path), "no state_dict of names and tensors"),
+    ],
+)
+def test_other_files_than_moco_v3s(write, match, tmp_path):
+    path = tmp_path / "moco.pth.tar"
+    write(path)
+    with pytest.raises(InputError, match=match):
+        load_moco_v3(plain(), path)
 
 
 def test_moco_v3(tmp_path):

@@ -11,7 +11,7 @@ from moe_prompts.errors import InputError
 from moe_prompts.models.prompt_attention import PromptAttention
 from moe_prompts.vision import VAPT, VPT, gate_rank, projections, prompt, prompt_table, read_head
 from moe_prompts.vision.figures import draw_input_dependence, draw_mass
-from moe_prompts.vision.head_as_moe import attention_of
+from moe_prompts.vision.head_as_moe import HeadReading, attention_of
 
 
 def attention_call(model, batch, block):
@@ -90,6 +90,25 @@ def test_variation_by_hand():
     np.testing.assert_allclose(read_head(model, batch, 2, 0).variation, expected, rtol=1e-10)
 
 
+def test_variation_of_zero_and_of_no_number():
+    """0 for an expert that is zero on every image; what went wrong is not shown as 0."""
+    experts = torch.randn(4, 6, 5, generator=rng())
+    experts[:, 1] = 0
+    experts[0, 2, 0] = torch.nan
+    found = HeadReading(torch.zeros(4, 6, 6), experts, 1, 3, (1, 2)).variation
+    assert found[0] == 0
+    assert found[1].isnan()
+    assert found[2] > 0
+
+
+def test_projections_without_biases():
+    model = prompted(VPT(3), qkv_bias=False)
+    W_Q, W_K, W_V, bias = projections(model, 1, np.int64(1))
+    assert all(one.dtype == np.float64 for one in (W_Q, W_K, W_V, *bias))
+    assert not any(one.any() for one in bias)
+    assert read_head(model, images(), np.int64(1), np.int64(0)).gates.shape == (2, 20, 20)
+
+
 def test_a_head_is_blind_where_its_width_is_smaller():
     rank = gate_rank(prompted(VPT(3)), 0, 1)
     assert (rank.head_width, rank.width, rank.rank, rank.rank_of_all_heads) == (8, 16, 8, 16)
@@ -110,6 +129,8 @@ def test_reading_leaves_the_model_as_it_was():
         (lambda: read_head(plain(), images(), 0, 0), "expected a model that prompt"),
         (lambda: read_head(prompted(VPT(3)), images(), DEPTH, 0), f"block {DEPTH}; expected 0 to {DEPTH - 1}"),
         (lambda: read_head(prompted(VPT(3)), images(), 0, HEADS), f"head {HEADS}; expected 0 to {HEADS - 1}"),
+        (lambda: read_head(prompted(VPT(3)), images(), True, 0), "block True; expected 0"),
+        (lambda: read_head(prompted(VPT(3)), images(), 0, 1.0), r"head 1\.0; expected 0"),
         (lambda: prompt_table(prompted(VPT(3)), images(number=1)), "1 image; expected at least 2"),
         (lambda: projections(prompted(VPT(3), qk_norm=True), 0, 0), "norms its queries and keys"),
         (lambda: read_head(prompted(VPT(3), scale_attn_norm=True), images(), 0, 0), "no sum over heads"),

@@ -9,7 +9,10 @@ import numpy as np
 import pytest
 import timm
 import torch
-from timm.models.vision_transformer import VisionTransformer
+from safetensors.torch import save_file
+from timm.models import create_feature_extractor
+from timm.models.vision_transformer import ParallelScalingBlock, ParallelThingsBlock, VisionTransformer
+from timm.utils import ModelEmaV3
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from vision_models import (
@@ -17,8 +20,8 @@ from vision_models import (
     CONFIGS,
     DEPTH,
     KINDS,
-    PATCH,
     WIDTH,
+    by_hand,
     images,
     oracle_of,
     plain,
@@ -30,6 +33,7 @@ from vision_models import (
 from moe_prompts.errors import InputError
 from moe_prompts.vision import VAPT, VPT, AdaptivePrompts, parameter_groups, prompt, trainable_summary, unprompt
 from moe_prompts.vision.prompted import prompt_modules, prompt_parameters
+from moe_prompts.vision.prompts import StaticPrompts, position_map, resized_map
 
 GRIDS = [(4, 4), (7, 7), (16, 16), (4, 6)]
 
@@ -159,6 +163,71 @@ def test_unprompt_restores_everything(config):
     assert vars(back).keys() == vars(plain()).keys()
 
 
+def test_a_shared_projector_is_one_entry(tmp_path):
+    """Of the state, so that a moving average updates it once and a file can hold it; copies share their own."""
+    model = prompted(VAPT(3))
+    names = [name for name in model.state_dict() if "projector" in name]
+    assert names == [f"blocks.1.prompts.projector.{part}" for part in ("down", "up")]
+    assert [name for name in prompt_parameters(model) if "projector" in name] == ["1.projector.down", "1.projector.up"]
+    save_file(model.state_dict(), tmp_path / "state.safetensors")
+    average = ModelEmaV3(model, decay=0.75)
+    before = {name: one.detach().clone() for name, one in prompt_parameters(average.module).items()}
+    train_step(model, images())
+    average.update(model)
+    for name, one in prompt_parameters(average.module).items():
+        torch.testing.assert_close(one, 0.75 * before[name] + 0.25 * prompt_parameters(model)[name])
+    for twin in (copy.deepcopy(model), copy.deepcopy(model).float()):
+        own = {id(one.projector) for one in prompt_modules(twin) if isinstance(one, AdaptivePrompts)}
+        assert len(own) == 1
+        assert own.isdisjoint(id(one) for one in model.modules())
+        last = twin.blocks[DEPTH - 1].prompts
+        assert last.projector.down.dtype == last.weight.dtype
+
+
+@methods
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda model: model.reset_classifier(0, ""),
+        lambda model: model.reset_classifier(3, "avg"),
+        lambda model: model.set_input_size(img_size=(32, 32)),
+        lambda model: model.prune_intermediate_layers(1),
+    ],
+)
+def test_a_prompted_backbone_stays_as_it_is(config, change):
+    model = prompted(config)
+    expected = model(images())
+    with pytest.raises(InputError, match=r"this model is prompted, and .*; unprompt it"):
+        change(model)
+    assert torch.equal(model(images()), expected)
+
+
+@methods
+@pytest.mark.parametrize("options", [{}, {"global_pool": "map", "class_token": False}], ids=str)
+def test_another_head_goes_with_the_prompts(config, options):
+    bare = plain(**options)
+    expected, attributes = bare(images()), dict(vars(bare))
+    model = prompt(bare, config, CLASSES)
+    model.reset_classifier(11)
+    assert model.double()(images()).shape == (2, 11)
+    assert model.head.weight.requires_grad
+    back = unprompt(model)
+    assert torch.equal(back(images()), expected)
+    assert {name for name, value in vars(back).items() if attributes[name] is not value} == set()
+
+
+@methods
+def test_added_parts_stop_unprompt_before_it_changes_anything(config):
+    model = prompted(config)
+    expected = model(images())
+    model.extra = nn.Linear(2, 2)
+    with pytest.raises(InputError, match=r"unprompt: extra, extra.bias, extra.weight came or went since"):
+        unprompt(model)
+    assert torch.equal(model(images()), expected)
+    del model.extra
+    assert type(unprompt(model)) is VisionTransformer
+
+
 def test_the_head():
     """Kept and trained as a copy, made new by the published rule, or none."""
     model = plain()
@@ -174,6 +243,12 @@ def test_the_head():
     assert abs(fresh.head.weight.var().item() * 500 - 1) < 5 * np.sqrt(2 / 16000)
     assert fresh.num_classes == 1000
     assert prompt(plain(), VPT(2), 0)(images()).shape == (2, WIDTH)
+
+
+def test_classes_as_numpy_counts_them():
+    model = prompt(plain(), VPT(np.int64(2)), np.int64(CLASSES))
+    assert model(images()).shape == (2, CLASSES)
+    assert type(model.num_classes) is int
 
 
 def test_initial_prompts_are_a_function_of_the_generator():
@@ -238,12 +313,47 @@ def compiled_is_eager(config, backend):
 
 @pytest.mark.parametrize("config", [VPT(3, deep=False), VPT(3), VAPT(3, resize="bilinear")], ids=str)
 def test_another_image_size(config):
-    """Fixed prompts follow every size that the model takes; adaptive ones if told to resample."""
+    """Fixed prompts follow every size that the model takes; adaptive ones if told to resample: as put in by hand."""
     model = prompted(config, (4, 4), dynamic_img_size=True)
-    assert torch.equal(model(images((6, 5))), model(images((6, 5))))
+    expected = by_hand(model, images((6, 5)), lambda *at: resampled_prompts(model, (6, 5), *at))
+    torch.testing.assert_close(model(images((6, 5))), expected, rtol=0, atol=1e-12)
     _, [found] = model.forward_intermediates(images((6, 5)), indices=[0])
     assert found.shape == (2, WIDTH, 6, 5)
     assert model(images()).shape == (2, CLASSES)
+
+
+def resampled_prompts(model, grid, index, patches):
+    """Prompts of a block step by step, with its position map resampled to the grid of the images."""
+    own = {name: one.detach() for name, one in prompt_parameters(model).items()}
+    if f"{index}.tokens" in own:
+        return own[f"{index}.tokens"].expand(len(patches), -1, -1)
+    if f"{index}.norm.weight" not in own:
+        return None
+    U = nn.functional.layer_norm(patches, (WIDTH,), own[f"{index}.norm.weight"], own[f"{index}.norm.bias"], 1e-5)
+    E = position_map(own[f"{index}.weight"], own[f"{index}.kernel"])
+    Z = torch.einsum("np,bpd->bnd", resized_map(E, grid).flatten(1), U) + own[f"{index}.bias"][:, None]
+    return Z + (Z @ own["1.projector.down"].T).relu() @ own["1.projector.up"].T
+
+
+@methods
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"global_pool": "avgmax"},
+        {"global_pool": "max"},
+        {"global_pool": ""},
+        {"init_values": 0.3},
+        {"block_fn": ParallelScalingBlock},
+        {"block_fn": ParallelThingsBlock},
+        {"qkv_bias": False, "qk_norm": True},
+    ],
+    ids=lambda options: " ".join(map(str, options)),
+)
+def test_other_poolings_and_blocks(config, options):
+    model = prompted(config, (4, 6), **options)
+    expected = by_hand(model, images((4, 6)), lambda *at: resampled_prompts(model, (4, 6), *at))
+    torch.testing.assert_close(model(images((4, 6))), expected, rtol=0, atol=1e-11)
+    assert trainable_summary(model).prompts == config.n_parameters(WIDTH, DEPTH, (4, 6))
 
 
 def test_another_image_size_is_refused_in_one_line():
@@ -289,6 +399,9 @@ def test_other_models_are_refused(model, reason):
         (lambda: (plain(), VAPT(3, static_depth=3)), "no adaptive prompts in a model of 3 blocks"),
         (lambda: (plain(), "VPT"), r"config 'VPT'; expected VPT\(...\) or VAPT"),
         (lambda: (plain(), VPT(3), -1), "num_classes = -1"),
+        (lambda: (plain(), VPT(3), True), "num_classes = True"),
+        (lambda: (torch.compile(plain()), VPT(3)), "OptimizedModule.*_orig_mod"),
+        (lambda: (nn.DataParallel(plain()), VPT(3)), "DataParallel.*the model inside"),
     ],
 )
 def test_wrong_input_is_refused_before_anything_changes(arguments, match):
@@ -302,8 +415,20 @@ def test_wrong_input_is_refused_before_anything_changes(arguments, match):
 def test_other_wrong_input():
     with pytest.raises(InputError, match="unprompt: a VisionTransformer; expected a model that prompt"):
         unprompt(plain())
-    with pytest.raises(InputError, match="no attention mask"):
-        prompted(VPT(3))(images(), attn_mask=torch.zeros(1))
+    for mask in ({"attn_mask": torch.zeros(1)}, {"attn_mask": np.zeros(1)}, {"is_causal": True}):
+        with pytest.raises(InputError, match="no attention mask"):
+            prompted(VPT(3))(images(), **mask)
+    for shape in ((3, 16, 16), (2, 4, 16, 16)):
+        with pytest.raises(InputError, match=rf"shape \({', '.join(map(str, shape))}\); expected \(B, 3, height"):
+            prompted(VPT(3))(torch.zeros(shape, dtype=torch.float64))
+    for source in (0, np.random.default_rng(0)):
+        with pytest.raises(InputError, match=r"rng = .*; expected a torch.Generator"):
+            prompt(plain(), VPT(3), rng=source)
+    with pytest.raises(InputError, match=r"torch\.fx cannot trace .*use forward_intermediates"):
+        create_feature_extractor(prompted(VPT(3)), ["blocks.1"])
+    for decay in (-1.0, float("nan"), "0.1"):
+        with pytest.raises(InputError, match="weight_decay = "):
+            parameter_groups(prompted(VPT(3)), decay)
     with pytest.raises(InputError, match="output_fmt 'NHWC'"):
         prompted(VPT(3, deep=False)).forward_intermediates(images(), output_fmt="NHWC")
     with pytest.raises(InputError, match="rule 'none'"):
@@ -339,7 +464,11 @@ def test_only_adaptive_prompts_are_told_the_grid():
     model = prompted(VAPT(3, resize="bilinear"), (4, 6), dynamic_img_size=True)
     model(images((6, 4)))
     assert {one.grid for one in prompt_modules(model) if isinstance(one, AdaptivePrompts)} == {(6, 4)}
-    assert images((6, 4)).shape[-2:] == (6 * PATCH, 4 * PATCH)
+    assert not any(hasattr(one, "grid") for one in prompt_modules(model) if isinstance(one, StaticPrompts))
+    turned = by_hand(model, images((6, 4)), lambda *at: resampled_prompts(model, (6, 4), *at))
+    taken_as_own = by_hand(model, images((6, 4)), lambda *at: resampled_prompts(model, (4, 6), *at))
+    torch.testing.assert_close(model(images((6, 4))), turned, rtol=0, atol=1e-12)
+    assert (turned - taken_as_own).abs().max() > 1e-3
 
 
 def shared_gradients(rank: int, store: str) -> None:

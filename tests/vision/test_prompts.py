@@ -3,10 +3,11 @@
 import numpy as np
 import pytest
 import torch
-from vision_models import DEPTH, WIDTH, images, oracle_of, prompted, rng
+from PIL import Image
+from vision_models import CLASSES, DEPTH, WIDTH, images, oracle_of, plain, prompted, rng
 
 from moe_prompts.errors import InputError
-from moe_prompts.vision import VAPT, VPT, AdaptivePrompts
+from moe_prompts.vision import VAPT, VPT, AdaptivePrompts, prompt
 from moe_prompts.vision.prompted import prompt_modules, prompt_parameters
 from moe_prompts.vision.prompts import Projector, StaticPrompts, position_map, prompt_bound, resized_map
 
@@ -23,6 +24,8 @@ OPTIONS = {
     "sigmoid": {"activation": "sigmoid"},
     "softmax": {"activation": "softmax"},
     "identity": {"activation": "identity"},
+    "pooled": {"pooled": True},
+    "pooled, no convolution": {"pooled": True, "kernel": None},
 }
 
 
@@ -92,6 +95,52 @@ def test_official_init():
     assert made.norm.eps == 1e-5
 
 
+@pytest.mark.parametrize("activation", ["relu", "gelu", "identity", "sigmoid", "softmax"])
+def test_where_adaptive_prompts_start(activation):
+    """At exactly zero where the activation is zero at zero, else at W2 act(0), whatever the image."""
+    config = VAPT(3, hidden=4, activation=activation)
+    projector = Projector(config, WIDTH, rng())
+    made = AdaptivePrompts(config, WIDTH, (4, 4), projector, rng()).eval()
+    level = {"sigmoid": 0.5, "softmax": 0.25}.get(activation, 0.0)
+    expected = (level * projector.up.sum(dim=1)).expand(2, 3, WIDTH)
+    found = made(torch.randn(2, 16, WIDTH, generator=rng()))
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6 if level else 0)
+
+
+def test_bounds_of_the_initial_weights():
+    """Of fixed prompts by the pixels of a patch, of linear layers 1 / sqrt(columns): the largest of n draws, or nearly.
+
+    The largest of n uniform draws is below (1 - x) of its bound with probability e^-nx: e^-24 at least here.
+    """
+    model = prompt(plain((4, 4), img_size=(16, 16), patch_size=(4, 2)), VPT(50), CLASSES, rng=rng())
+    found = torch.cat([one.tokens for one in prompt_modules(model)]).abs().max().item()
+    assert 0.99 < found / np.sqrt(6 / (3 * 8 + WIDTH)) < 1
+    made = Projector(VAPT(hidden=64), 256, rng())
+    assert 0.998 < made.down.abs().max().item() * np.sqrt(256) < 1
+    assert 0.998 < made.up.abs().max().item() * np.sqrt(64) < 1
+
+
+def test_hidden_units_drop():
+    """By their share, the rest made up for; without a projector's own change they pass as they are."""
+    config = VAPT(hidden=WIDTH, activation="identity", hidden_dropout=0.25)
+    projector = Projector(config, WIDTH, rng())
+    with torch.no_grad():
+        projector.down.copy_(torch.eye(WIDTH))
+        projector.up.copy_(torch.eye(WIDTH))
+    Z = torch.ones(50, 25, WIDTH)
+    torch.manual_seed(0)
+    hidden = projector.train()(Z) - Z
+    torch.testing.assert_close(hidden[hidden != 0].unique(), torch.tensor([1 / 0.75]))
+    assert abs((hidden == 0).double().mean().item() - 0.25) < 5 * np.sqrt(0.25 * 0.75 / hidden.numel())
+    assert (projector.eval()(Z) == 2).all()
+
+
+def test_no_channels_drop_without_a_convolution():
+    made = adaptive((4, 4), kernel=None, channel_dropout=0.5)
+    U = torch.randn(2, 16, WIDTH, generator=rng(), dtype=torch.float64)
+    assert torch.equal(made.train().tokens(U), made.eval().tokens(U))
+
+
 def test_dropouts_are_those_of_the_page():
     """Prompt dropout on fixed prompts, whole channels of an image after the convolution, hidden units."""
     static = StaticPrompts(50, 200, 1.0, 0.25, rng()).train()
@@ -125,9 +174,45 @@ def test_another_grid_is_refused_or_resampled():
     assert (free(row.expand(1, 64, WIDTH)) - coarse).norm() < 0.5 * coarse.norm()
 
 
+@pytest.mark.parametrize(("old", "new"), [((4, 4), (8, 8)), ((9, 7), (4, 5)), ((5, 4), (3, 6))], ids=str)
+def test_a_resized_map_is_pillows(old, new):
+    """Bilinear with antialiasing, as Pillow has it, over the growth of the grid; to the rounding of float32."""
+    E = torch.randn(2, *old, generator=rng())
+    expected = [np.asarray(Image.fromarray(one.numpy()).resize(new[::-1], Image.Resampling.BILINEAR)) for one in E]
+    growth = new[0] * new[1] / (old[0] * old[1])
+    np.testing.assert_allclose(resized_map(E, new), np.array(expected) / growth, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("numbers", [torch.bfloat16, torch.float16])
+def test_maps_of_small_types_are_resized(numbers):
+    """In float32, which is rounded once."""
+    E = torch.randn(2, 4, 4, generator=rng()).to(numbers)
+    found = resized_map(E, (3, 5))
+    assert found.dtype == numbers
+    assert torch.equal(found, resized_map(E.float(), (3, 5)).to(numbers))
+
+
+def test_float32_prompts_take_states_of_a_smaller_type():
+    made = adaptive((4, 4)).float().eval()
+    patches = torch.randn(2, 16, WIDTH, generator=rng()).bfloat16()
+    assert torch.equal(made(patches), made(patches.float()))
+
+
+@pytest.mark.parametrize("make", [lambda n: VPT(n), lambda n: VAPT(n, hidden=n, kernel=n, static_depth=n)])
+def test_whole_numbers_of_numpy(make):
+    config = make(np.int64(2))
+    assert config == make(2)
+    assert type(config.num_tokens) is int
+
+
 @pytest.mark.parametrize(
     ("make", "match"),
     [
+        (lambda: VPT(True), "num_tokens = True; expected a whole number"),
+        (lambda: VPT(deep="no"), "deep = 'no'; expected True or False"),
+        (lambda: VAPT(pooled=1), "pooled = 1; expected True or False"),
+        (lambda: VAPT(source="images"), "source 'images'; expected one of image, another, mean"),
+        (lambda: VAPT(source="mean", resize="bilinear"), "mean states belong to one grid"),
         (lambda: VPT(0), "num_tokens = 0; expected a whole number of at least 1"),
         (lambda: VPT(2.5), "num_tokens = 2.5"),
         (lambda: VPT(prompt_dropout=1.0), "prompt_dropout = 1.0; expected a share"),

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
+
 import torch
 from timm.models.vision_transformer import VisionTransformer
 from vision_oracle import Oracle
 
-from moe_prompts.vision import VAPT, VPT, prompt
+from moe_prompts.vision import VAPT, VPT, prompt, unprompt
 from moe_prompts.vision.prompted import prompt_parameters
 
 CONFIGS = {"VPT-shallow": VPT(3, deep=False), "VPT-deep": VPT(3), "VAPT": VAPT(3, hidden=4)}
@@ -57,6 +59,25 @@ def oracle_of(model, grid) -> Oracle:
     weights = {name.replace(".block.", "."): value.numpy() for name, value in model.state_dict().items()}
     prompts = {name: value.detach().numpy() for name, value in prompt_parameters(model).items()}
     return Oracle(weights, prompts, model.config, HEADS, model.num_prefix_tokens, grid)
+
+
+def by_hand(model, batch, prompts_of) -> torch.Tensor:
+    """Logits of the plain model's own parts with prompts (B, N, d) = prompts_of(block, patches) put in and taken out.
+
+    Where there are none (None), those of the block before go on.
+    """
+    parts = unprompt(deepcopy(model))
+    start, n = parts.num_prefix_tokens, model.config.num_tokens
+    with torch.no_grad():
+        x = parts.norm_pre(parts._pos_embed(parts.patch_embed(batch)))
+        sequence = x
+        for index, block in enumerate(parts.blocks):
+            prompts = prompts_of(index, x[:, start:])
+            if prompts is not None:
+                sequence = torch.cat([x[:, :start], prompts, x[:, start:]], dim=1)
+            sequence = block(sequence)
+            x = torch.cat([sequence[:, :start], sequence[:, start + n :]], dim=1)
+        return model.head(parts.forward_head(parts.norm(x), pre_logits=True))
 
 
 def train_step(model, batch, lr=0.1) -> None:

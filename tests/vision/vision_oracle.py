@@ -27,6 +27,7 @@ class Oracle:
         self.w, self.p, self.config, self.heads, self.prefix, self.grid = weights, prompts, config, heads, prefix, grid
         self.blocks = 1 + max(int(name.split(".")[1]) for name in weights if name.startswith("blocks."))
         self.n = config.num_tokens
+        self.means = None  # for each block, where prompts are computed from mean states
 
     def linear(self, x, name):
         return x @ self.w[f"{name}.weight"].T + self.w.get(f"{name}.bias", 0)
@@ -72,7 +73,7 @@ class Oracle:
                 correlate2d(one, kernel[channel] if c.per_channel else kernel, mode="valid")
                 for channel, one in enumerate(padded)
             ]
-        weight = p[f"{index}.weight"].reshape(self.n, -1)
+        weight = np.broadcast_to(p[f"{index}.weight"], (self.n, *maps[0].shape)).reshape(self.n, -1)
         Z = weight @ np.array([one.ravel() for one in maps]).T + p[f"{index}.bias"][:, None]
         projector = f"{c.static_depth if c.shared_projector else index}.projector"
         hidden = ACTIVATIONS[c.activation](Z @ p[f"{projector}.down"].T)
@@ -82,7 +83,8 @@ class Oracle:
         """Of this block; None where those of the block before go on."""
         if f"{index}.tokens" in self.p:
             return self.p[f"{index}.tokens"]
-        return self.adaptive(patches, index) if f"{index}.norm.weight" in self.p else None
+        states = patches if self.means is None else self.means[index]
+        return self.adaptive(states, index) if f"{index}.norm.weight" in self.p else None
 
     def states(self, image):
         """[prefix; patches] after each block."""
