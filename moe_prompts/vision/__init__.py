@@ -35,6 +35,7 @@ _PUBLIC = {
     "load_moco_v3": "convert",
     "set_mean_states": "prompted",
     "PackedTrials": "packed",
+    "create_backbone": "backbones",
     "read_head": "head_as_moe",
     "prompt_table": "head_as_moe",
     "projections": "head_as_moe",

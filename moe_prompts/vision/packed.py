@@ -131,15 +131,14 @@ class PackedTrials(nn.Module):
         prefix, config = self.model.num_prefix_tokens, self.config
         assert config is not None
         shallow = isinstance(config, VPT) and not config.deep
-        if shallow and index:
-            x = _attend(block, x, None, None, last) if _is_known(block) else _plain(block, x)
-        else:
+        if index == 0 or not shallow:
             prompts = self._prompts(index, x[:, :, prefix:], noise)
             if not shallow and _is_known(block):
                 return _attend(block, x, prompts, shared, last)
             x = x if shared is None else x[shared]
             prompts = prompts.expand(-1, x.shape[1], -1, -1)
-            x = _plain(block, torch.cat([x[:, :, :prefix], prompts, x[:, :, prefix:]], dim=2))
+            x = torch.cat([x[:, :, :prefix], prompts, x[:, :, prefix:]], dim=2)
+        x = _attend(block, x, None, None, last) if _is_known(block) else _plain(block, x)
         if shallow and index < len(self.model.blocks) - 1:
             return x
         return torch.cat([x[:, :, :prefix], x[:, :, prefix + config.num_tokens :]], dim=2)
@@ -155,17 +154,19 @@ class PackedTrials(nn.Module):
             states = source_states(patches, config.source, None)
         else:
             states = self.mean_states[index][None, None]
-        U = F.layer_norm(states, states.shape[-1:], eps=NORM_EPS)
-        U = U * self._part(f"{index}.norm.weight")[:, None, None] + self._part(f"{index}.norm.bias")[:, None, None]
+        gain, shift = self._part(f"{index}.norm.weight"), self._part(f"{index}.norm.bias")
         weight = self._part(f"{index}.weight")
         weight = weight.expand(-1, -1, *config.positions(self.model.patch_embed.grid_size))
         kernel = None if config.kernel is None else self._part(f"{index}.kernel")
         E = position_map(weight, kernel, config.padding).flatten(2)
-        Z = noise.on(E[:, None] @ U, index, "channels") + self._part(f"{index}.bias")[:, None, :, None]
+        # Gain and shift after the map over positions, which leaves fewer rows: E (gain U + shift).
+        Z = E[:, None] @ F.layer_norm(states, states.shape[-1:], eps=NORM_EPS)
+        Z = Z * gain[:, None, None] + E.sum(dim=-1)[:, None, :, None] * shift[:, None, None]
+        Z = noise.on(Z, index, "channels") + self._part(f"{index}.bias")[:, None, :, None]
         owner = config.static_depth if config.shared_projector else index
         down, up = self._part(f"{owner}.projector.down"), self._part(f"{owner}.projector.up")
-        hidden = noise.on(activated(Z @ down[:, None].transpose(-1, -2), config.activation), index, "hidden")
-        added = hidden @ up[:, None].transpose(-1, -2)
+        hidden = activated(_of_each(Z, down), config.activation)
+        added = _of_each(noise.on(hidden, index, "hidden"), up)
         if config.learnable_scale:
             added = added * self._part(f"{owner}.projector.scale")[:, None, None, None]
         return Z + added
@@ -228,6 +229,11 @@ def _key(name: str) -> str:
 
 def _name(key: str) -> str:
     return key.replace("/", ".")
+
+
+def _of_each(values: Tensor, matrix: Tensor) -> Tensor:
+    """(R, B, N, out) from (R, B, N, in) and a matrix (R, out, in) for each trial: one product per trial."""
+    return torch.bmm(values.flatten(1, 2), matrix.transpose(1, 2)).unflatten(1, values.shape[1:3])
 
 
 def _plain(block: nn.Module, x: Tensor) -> Tensor:
