@@ -175,9 +175,16 @@ def decays(name: str, ndim: int, schedule: str) -> bool:
 
 
 def train_packed(
-    packed: PackedTrials, images: ImageSet, trials: Sequence[Trial], recipe: Recipe, progress: bool = False
+    packed: PackedTrials,
+    images: ImageSet | Sequence[ImageSet],
+    trials: Sequence[Trial],
+    recipe: Recipe,
+    progress: bool = False,
 ) -> list[Outcome]:
-    """Train all trials at once; ``packed`` holds one for each, in the same order."""
+    """Train all trials at once; ``packed`` holds one for each, in the same order.
+
+    images  one set for all, or as many equally large sets as trials
+    """
     seeds = [trial.seed for trial in trials]
     lrs = torch.tensor([trial.setting.lr for trial in trials], dtype=torch.float64) * recipe.batch / 256
     weight_decays = torch.tensor([trial.setting.weight_decay for trial in trials], dtype=torch.float64)
@@ -195,7 +202,8 @@ def train_packed(
         optimiser.step(factor)
         return losses.detach()
 
-    return _run(step, images, seeds, recipe, next(packed.parameters()), progress)
+    sets = list(images) if isinstance(images, Sequence) else [images] * len(trials)
+    return _run(step, sets, seeds, recipe, next(packed.parameters()), progress)
 
 
 def train_alone(model: nn.Module, images: ImageSet, trial: Trial, recipe: Recipe, progress: bool = False) -> Outcome:
@@ -228,30 +236,38 @@ def train_alone(model: nn.Module, images: ImageSet, trial: Trial, recipe: Recipe
         optimiser.step()
         return loss.detach()[None]
 
-    return _run(step, images, [trial.seed], recipe, next(model.parameters()), progress)[0]
+    return _run(step, [images], [trial.seed], recipe, next(model.parameters()), progress)[0]
 
 
 def _run(
     step: Callable[[Tensor, Tensor, Tensor, list[int], float], Tensor],
-    images: ImageSet,
+    images: Sequence[ImageSet],
     seeds: Sequence[int],
     recipe: Recipe,
     like: Tensor,
     progress: bool,
 ) -> list[Outcome]:
-    """All steps of trials with these seeds; trials with equal seeds see equal batches."""
-    n, distinct, device = len(images.labels), list(dict.fromkeys(seeds)), like.device
-    batch_of = torch.tensor([distinct.index(seed) for seed in seeds], device=device)
-    streams = zip(*(batches(n, recipe, seed) for seed in distinct), strict=True)
+    """All steps of trials with these images and seeds; trials that share both see the same batches."""
+    sizes = {len(one.labels) for one in images}
+    if len(sizes) != 1 or len(images) != len(seeds):
+        raise InputError(
+            f"{len(seeds)} trials on {len(images)} sets of {sorted(sizes)} images; expected sets of one size"
+        )
+    n = sizes.pop()
+    keys = [(id(one), seed) for one, seed in zip(images, seeds, strict=True)]
+    distinct = {key: one for key, one in zip(keys, images, strict=True)}
+    batch_of = torch.tensor([list(distinct).index(key) for key in keys], device=like.device)
+    streams = zip(*(batches(n, recipe, seed) for _, seed in distinct), strict=True)
     losses = []
     rates = factors(recipe, n)
     for number, chosen in enumerate(tqdm(streams, total=len(rates), desc="steps", leave=False, disable=not progress)):
-        augmentation = [seeded(seed, "augmentation", number) for seed in distinct]
-        pixels = [images.batch(indices, rng) for indices, rng in zip(chosen, augmentation, strict=True)]
-        labels = torch.from_numpy(images.labels[np.stack(chosen)]).to(device)
-        noise = {seed: int(seeded(seed, "dropout", number).integers(2**63)) for seed in distinct}
+        drawn = zip(distinct.items(), chosen, strict=True)
+        pixels = [one.batch(own, seeded(seed, "augmentation", number)) for ((_, seed), one), own in drawn]
+        labels = np.stack([one.labels[own] for one, own in zip(distinct.values(), chosen, strict=True)])
+        noise = {seed: int(seeded(seed, "dropout", number).integers(2**63)) for seed in dict.fromkeys(seeds)}
         inputs = normalised(np.stack(pixels), recipe.normalisation, like)
-        losses.append(step(inputs, labels, batch_of, [noise[seed] for seed in seeds], rates[number]))
+        targets = torch.from_numpy(labels).to(like.device)
+        losses.append(step(inputs, targets, batch_of, [noise[seed] for seed in seeds], rates[number]))
     found = torch.stack(losses).cpu()
     last = found[-max(1, len(found) // 10) :].mean(dim=0)
     finite = found.isfinite().all(dim=0)

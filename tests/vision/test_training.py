@@ -110,6 +110,22 @@ def test_packed_trials_of_float32_agree_to_1e5():
         torch.testing.assert_close(packed.trial(0)[name], value.detach(), rtol=1e-5, atol=1e-5)
 
 
+def test_trials_may_have_images_of_their_own():
+    """Two trials on two sets are what each is alone."""
+    recipe, sets = Recipe(epochs=2, batch=8), [images(seed=1), images(seed=2)]
+    trials = [Trial(Setting(1.0, 0.0), 5), Trial(Setting(1.0, 0.0), 5)]
+    model = backbone().double().requires_grad_(False)
+    packed = PackedTrials(model, VPT(2), 3, [init_generator(5), init_generator(5)])
+    train_packed(packed, sets, trials, recipe)
+    for index, own in enumerate(sets):
+        alone = PackedTrials(model, VPT(2), 3, [init_generator(5)])
+        train_packed(alone, own, trials[:1], recipe)
+        for name, value in alone.trial(0).items():
+            torch.testing.assert_close(packed.trial(index)[name], value, rtol=0, atol=1e-10)
+    with pytest.raises(InputError, match="2 trials on 2 sets of"):
+        train_packed(packed, [sets[0], images(n=20)], trials, recipe)
+
+
 def test_training_learns_what_can_be_learned():
     """Labels that are the brightness of an image: far better than chance, on new images too."""
     data = images(120)
