@@ -1,0 +1,198 @@
+"""Pretraining of a small Vision Transformer on ``formulas``: many questions at once, asked of the class token.
+
+    loss = mean over questions of (cross-entropy / log answers) + mean squared error of the 8 x 8 thumbnail / its variance
+
+1 is what constant answers reach in either part. A step is a function of the state and its number alone, so a run that
+was killed goes on from its last state to the same weights.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+
+from moe_prompts.errors import InputError
+from moe_prompts.seeds import address
+from moe_prompts.study.store import write_atomically
+from moe_prompts.vision.backbones import ARCHITECTURES, architecture, half
+from moe_prompts.vision.formulas import BLOCK, HEADS, NONE, pretraining_block
+
+FORMAT = "moe-prompts pretraining 1"
+THUMBNAIL = 8
+
+
+@dataclass(frozen=True)
+class Pretraining:
+    """What is trained, on how much, and how; AdamW, warm-up over the first 5 % of the steps, then cosine to 0.
+
+    ``batch`` is a multiple of 64, ``size`` a multiple of the patch and of 8.
+    """
+
+    model: str = "small"
+    size: int = 32
+    steps: int = 3000
+    batch: int = 256
+    learning_rate: float = 2e-3
+    weight_decay: float = 0.02
+    entropy: int = 0
+
+    def __post_init__(self) -> None:
+        if self.model not in ARCHITECTURES:
+            raise InputError(f"Pretraining: model {self.model!r}; expected one of {', '.join(ARCHITECTURES)}")
+        if self.size not in (32, 64):
+            raise InputError(f"Pretraining: size {self.size}; expected 32 or 64 pixels")
+        if self.steps < 1 or self.batch < BLOCK or self.batch % BLOCK:
+            raise InputError(
+                f"Pretraining: {self.steps} steps of {self.batch} images; expected at least 1 step of a multiple of "
+                f"{BLOCK} images"
+            )
+        if not self.learning_rate > 0 or not self.weight_decay >= 0 or self.entropy < 0:
+            raise InputError(
+                f"Pretraining: learning rate {self.learning_rate}, weight decay {self.weight_decay}, entropy "
+                f"{self.entropy}; expected a positive rate, decay and entropy of at least 0"
+            )
+
+    def rate(self, step: int) -> float:
+        """The learning rate of step 0, 1, .."""
+        warm = max(1, self.steps // 20)
+        if step < warm:
+            return self.learning_rate * (step + 1) / warm
+        return self.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, self.steps - warm)))
+
+
+class Pupil(nn.Module):
+    """A backbone with one linear head for all questions and one for the thumbnail, on the class token."""
+
+    def __init__(self, config: Pretraining) -> None:
+        super().__init__()
+        self.backbone: VisionTransformer = architecture(config.model, config.size, config.entropy)
+        rng = torch.Generator().manual_seed(address("pretraining heads") + config.entropy)
+        self.questions = nn.Linear(self.backbone.embed_dim, sum(HEADS.values()))
+        self.thumbnail = nn.Linear(self.backbone.embed_dim, THUMBNAIL**2)
+        for head in (self.questions, self.thumbnail):
+            with torch.no_grad():
+                head.weight.normal_(0, 0.02, generator=rng)
+                head.bias.zero_()
+
+    def forward(self, images: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+        """Scores of the answers to each question (n, answers), and thumbnails (n, 64)."""
+        token = self.backbone.forward_features(images)[:, 0]
+        scores = self.questions(token).split(list(HEADS.values()), dim=1)
+        return dict(zip(HEADS, scores, strict=True)), self.thumbnail(token)
+
+
+def batch_of(config: Pretraining, step: int, device: str = "cpu") -> tuple[Tensor, dict[str, Tensor]]:
+    """Normalised images and answers of one step; each image is seen once."""
+    each = config.batch // BLOCK
+    drawn = [pretraining_block(block, config.size, config.entropy) for block in range(step * each, (step + 1) * each)]
+    images = half(np.concatenate([pixels for pixels, _ in drawn])).to(device)
+    answers = {name: np.concatenate([found[name] for _, found in drawn]) for name in HEADS}
+    return images, {name: torch.from_numpy(values).to(device) for name, values in answers.items()}
+
+
+def losses(pupil: Pupil, images: Tensor, answers: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Per question the mean cross-entropy over the images that have an answer, in units of log(answers); and the
+    thumbnail's squared error in units of its variance."""
+    scores, thumbnail = pupil(images)
+    found = {}
+    for name, values in answers.items():
+        if (values != NONE).any():
+            loss = nn.functional.cross_entropy(scores[name], values, ignore_index=NONE)
+            found[name] = loss / math.log(HEADS[name])
+    wanted = nn.functional.adaptive_avg_pool2d(images.mean(dim=1, keepdim=True), THUMBNAIL).flatten(1)
+    error = (thumbnail - wanted).square().mean()
+    return found | {"thumbnail": error / (wanted - wanted.mean(dim=0)).square().mean()}
+
+
+def total(parts: dict[str, Tensor]) -> Tensor:
+    questions = [value for name, value in parts.items() if name != "thumbnail"]
+    return torch.stack(questions).mean() + parts["thumbnail"]
+
+
+class Run:
+    """A pretraining under way: pupil, optimiser, number of steps done and the recent loss of each part."""
+
+    def __init__(self, config: Pretraining, device: str = "cpu") -> None:
+        self.config, self.device = config, device
+        self.pupil = Pupil(config).to(device).train()
+        kept = [p for p in self.pupil.parameters() if p.ndim >= 2 and p.shape[0] > 1]
+        free = [p for p in self.pupil.parameters() if not (p.ndim >= 2 and p.shape[0] > 1)]
+        groups = [{"params": kept, "weight_decay": config.weight_decay}, {"params": free, "weight_decay": 0.0}]
+        self.optimiser = torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.98))
+        self.done = 0
+        self.recent: dict[str, float] = {}
+
+    def step(self) -> None:
+        for group in self.optimiser.param_groups:
+            group["lr"] = self.config.rate(self.done)
+        parts = losses(self.pupil, *batch_of(self.config, self.done, self.device))
+        self.optimiser.zero_grad()
+        total(parts).backward()
+        nn.utils.clip_grad_norm_(self.pupil.parameters(), 1.0)
+        self.optimiser.step()
+        self.done += 1
+        for name, value in parts.items():
+            # Mean of about the last 100 steps.
+            self.recent[name] = self.recent.get(name, value.item()) * 0.99 + 0.01 * value.item()
+
+    def save(self, path: Path) -> None:
+        """The whole state in one safetensors file, written whole or not at all."""
+        tensors = {f"pupil.{name}": value for name, value in self.pupil.state_dict().items()}
+        for number, values in self.optimiser.state_dict()["state"].items():
+            tensors |= {f"optimiser.{number}.{name}": value for name, value in values.items()}
+        metadata = {
+            "format": FORMAT,
+            "config": json.dumps(asdict(self.config)),
+            "done": str(self.done),
+            "recent": json.dumps(self.recent),
+        }
+        content = save({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, metadata)
+        write_atomically(path, content)
+
+    def load(self, path: Path) -> None:
+        """Go on from what ``save`` wrote for the same settings."""
+        try:
+            with safe_open(path, framework="pt") as file:
+                metadata = file.metadata() or {}
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+        except (OSError, SafetensorError) as error:
+            raise InputError(f"{path}: {error}; expected the state of a pretraining") from error
+        if metadata.get("format") != FORMAT:
+            raise InputError(f"{path}: format {metadata.get('format')!r}; expected {FORMAT!r}")
+        if json.loads(metadata["config"]) != asdict(self.config):
+            raise InputError(
+                f"{path} is of other settings ({metadata['config']}); give the same options or choose another --out"
+            )
+        self.pupil.load_state_dict(_under("pupil", tensors))
+        state: dict[int, dict[str, Tensor]] = {}
+        for name, value in _under("optimiser", tensors).items():
+            number, key = name.split(".")
+            state.setdefault(int(number), {})[key] = value
+        self.optimiser.load_state_dict({"state": state, "param_groups": self.optimiser.state_dict()["param_groups"]})
+        self.done, self.recent = int(metadata["done"]), json.loads(metadata["recent"])
+
+
+def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(f"{prefix}."): value for name, value in tensors.items() if name.startswith(f"{prefix}.")}
+
+
+def pretrain(config: Pretraining, state: Path, every: int = 200, device: str = "cpu") -> Iterator[Run]:
+    """Run to the end, from ``state`` if it is there; yields after each step and saves after ``every`` steps."""
+    run = Run(config, device)
+    if state.exists():
+        run.load(state)
+    while run.done < config.steps:
+        run.step()
+        if run.done % every == 0 or run.done == config.steps:
+            run.save(state)
+        yield run
