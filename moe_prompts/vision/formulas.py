@@ -20,7 +20,7 @@ CONTOURS = 16
 HARMONICS = (0, 2, 3, 4, 5)
 #: Questions and their numbers of answers; where a scene has no answer the target is NONE.
 HEADS = {
-    "x": 64, "y": 64, "radius": 6, "contour": CONTOURS, "turn": 16, "hollow": 2,
+    "x": 64, "y": 64, "radius": 6, "contour": CONTOURS, "turn": 16, "axis": 8, "hollow": 2,
     "number": 8, "apart": 8, "along": 8, "waves": 8,
 }  # fmt: skip
 NONE = -1
@@ -30,9 +30,10 @@ SLOTS = 8
 
 @cache
 def contours() -> np.ndarray:
-    """Cosine and sine coefficients (2, CONTOURS, 1 + 4) of the classes' r(theta), harmonics 0, 2, 3, 4, 5; max r = 1."""
+    """Cosine and sine coefficients (2, CONTOURS, 5) of the classes' r(theta), for HARMONICS; max r = 1."""
     rng = np.random.default_rng(np.random.SeedSequence(0, spawn_key=(address("pretraining contours"),)))
     amplitudes = rng.dirichlet(np.ones(4), CONTOURS) * rng.uniform(0.4, 0.7, (CONTOURS, 1))
+    amplitudes[::2, 0] += 0.3  # every other one is long
     phases = 2 * np.pi * rng.random((CONTOURS, 4))
     values = np.ones((2, CONTOURS, 5))
     values[0, :, 1:], values[1, :, 1:] = amplitudes * np.cos(phases), -amplitudes * np.sin(phases)
@@ -43,6 +44,23 @@ def contours() -> np.ndarray:
     values /= np.sum(waves, axis=0).max(axis=1)[:, None]
     values.setflags(write=False)
     return values
+
+
+@cache
+def long_axes() -> np.ndarray:
+    """Angles (CONTOURS,) in [0, pi) of the contours' long axes; NaN where the axes differ by less than half."""
+    axis = (np.arange(200) + 0.5) / 100 - 1
+    u, v = (values[None].astype(np.float32) for values in np.meshgrid(axis, axis))
+    rho = np.hypot(u, v)
+    found = np.full(CONTOURS, np.nan)
+    for contour in range(CONTOURS):
+        inside = reach(np.array([contour]), u / rho, v / rho) >= rho
+        spread = np.cov(np.stack([u[inside], v[inside]]))
+        small, large = np.sqrt(np.linalg.eigvalsh(spread))
+        if large > 1.5 * small:
+            found[contour] = 0.5 * np.arctan2(2 * spread[0, 1], spread[0, 0] - spread[1, 1]) % np.pi
+    found.setflags(write=False)
+    return found
 
 
 def reach(contour: np.ndarray, cos: np.ndarray, sin: np.ndarray) -> np.ndarray:
@@ -58,12 +76,13 @@ def reach(contour: np.ndarray, cos: np.ndarray, sin: np.ndarray) -> np.ndarray:
 
 
 def pretraining_block(block: int, size: int, entropy: int) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """Images (BLOCK, size, size, 3) of bytes, and for each of ``HEADS`` the answers (BLOCK,), NONE where there is none."""
+    """Images (BLOCK, size, size, 3) of bytes, and for each of ``HEADS`` the answers (BLOCK,) or NONE."""
     key = (address("pretraining"), block)
     rng = np.random.default_rng(np.random.SeedSequence(entropy, spawn_key=key))
-    kind = rng.integers(4, size=BLOCK)
-    one, pair = kind < 2, kind == 3
-    number = np.where(one, 1, np.where(pair, 2 + rng.integers(3, size=BLOCK), 1 + rng.integers(SLOTS, size=BLOCK)))
+    kind = rng.choice(4, size=BLOCK, p=[0.35, 0.2, 0.25, 0.2])
+    one, pair, field = kind == 0, kind == 2, kind == 3
+    company = np.maximum(rng.integers(-1, 3, size=BLOCK), 0)
+    number = np.select([one, pair, field], [1, 2 + company, 0], 1 + rng.integers(SLOTS, size=BLOCK))
     alone = 0.1 + 0.3 * rng.random(BLOCK)
     several = 0.045 + 0.05 * rng.random((BLOCK, 1)) + 0.015 * rng.random((BLOCK, SLOTS))
     radius = np.where(one[:, None], alone[:, None], several) * (np.arange(SLOTS) < number[:, None])
@@ -80,7 +99,9 @@ def pretraining_block(block: int, size: int, entropy: int) -> tuple[np.ndarray, 
                 images, at, centre[at, slot], radius[at, slot], contour[at, slot], angle[at, slot], hollow[at, 0],
                 colour[at, slot],
             )  # fmt: skip
+    images[field] = _fields(rng, int(field.sum()), size)
     apart = centre[:, 0] - centre[:, 1]
+    long = long_axes()[contour[:, 0]]
     both = pair & (radius[:, 1] > 0)
     answers = {
         "x": _bins(centre[:, 0, 0], 0, 1, 64, one),
@@ -88,11 +109,12 @@ def pretraining_block(block: int, size: int, entropy: int) -> tuple[np.ndarray, 
         "radius": _bins(radius[:, 0], 0.1, 0.4, 6, one),
         "contour": np.where(one, contour[:, 0], NONE),
         "turn": _bins(angle[:, 0], 0, 2 * np.pi, 16, one),
+        "axis": _bins(np.nan_to_num(long + angle[:, 0]) % np.pi, 0, np.pi, 8, one & ~np.isnan(long)),
         "hollow": np.where(one, hollow[:, 0], NONE),
-        "number": np.where(one, NONE, (radius > 0).sum(axis=1) - 1),
+        "number": np.where(one | pair | field, NONE, (radius > 0).sum(axis=1) - 1),
         "apart": _bins(np.hypot(*apart.T), 0.15, 0.9, 8, both),
         "along": _bins(np.arctan2(apart[:, 1], apart[:, 0]) % np.pi, 0, np.pi, 8, both),
-        "waves": cycles,
+        "waves": np.where(field, NONE, cycles),
     }
     return (np.clip(images, 0, 1) * 255 + 0.5).astype(np.uint8), answers
 
@@ -126,6 +148,15 @@ def _ground(rng: np.random.Generator, one: np.ndarray) -> tuple[np.ndarray, np.n
     waves = np.stack([cycles * np.cos(towards), cycles * np.sin(towards), phase, contrast], axis=1)[:, None]
     ground = np.where(black[:, None], 0, rng.uniform(0.4, 0.6, (n, 3)))
     return ground, waves, _bins(towards, 0, np.pi, 8, waved)
+
+
+def _fields(rng: np.random.Generator, number: int, size: int) -> np.ndarray:
+    """Soft-edged patches of light: 1 / (1 + exp(-4 (sum of four slow waves))), in grey."""
+    waves = np.empty((number, 4, 4))
+    waves[..., :2] = rng.uniform(-2.5, 2.5, (number, 4, 2))
+    waves[..., 2] = 2 * np.pi * rng.random((number, 4))
+    waves[..., 3] = rng.uniform(0.3, 1, (number, 4))
+    return 1 / (1 + np.exp(-4 * grounds(rng.uniform(-1, 0.5, (number, 1)) * np.ones(3), waves, size)))
 
 
 def _colour(rng: np.random.Generator, one: np.ndarray, pair: np.ndarray) -> np.ndarray:
