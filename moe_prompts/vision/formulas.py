@@ -14,7 +14,7 @@ import numpy as np
 
 from moe_prompts.seeds import address
 from moe_prompts.vision.tasks.drawing import grounds, paste, turned, windows
-from moe_prompts.vision.tasks.procedural import GAP, TRIES
+from moe_prompts.vision.tasks.procedural import place
 
 CONTOURS = 16
 HARMONICS = (0, 2, 3, 4, 5)
@@ -86,7 +86,8 @@ def pretraining_block(block: int, size: int, entropy: int) -> tuple[np.ndarray, 
     alone = 0.1 + 0.3 * rng.random(BLOCK)
     several = 0.045 + 0.05 * rng.random((BLOCK, 1)) + 0.015 * rng.random((BLOCK, SLOTS))
     radius = np.where(one[:, None], alone[:, None], several) * (np.arange(SLOTS) < number[:, None])
-    centre, radius = _placed(rng, -np.sort(-radius))
+    # An object without room is left out, and counted so.
+    centre, radius = place(rng, -np.sort(-radius), np.zeros((BLOCK, SLOTS, 2)), 0, 0.0)
     contour, angle = rng.integers(CONTOURS, size=radius.shape), 2 * np.pi * rng.random(radius.shape)
     hollow = rng.integers(2, size=(BLOCK, 1)) * one[:, None]
     ground, waves, cycles = _ground(rng, one)
@@ -121,20 +122,6 @@ def pretraining_block(block: int, size: int, entropy: int) -> tuple[np.ndarray, 
 
 def _bins(values: np.ndarray, low: float, high: float, number: int, known: np.ndarray) -> np.ndarray:
     return np.where(known, np.clip(((values - low) / (high - low) * number).astype(int), 0, number - 1), NONE)
-
-
-def _placed(rng: np.random.Generator, radius: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Centres off each other; an object without room after TRIES proposals is left out, and counted so."""
-    centre, radius = np.zeros((*radius.shape, 2)), radius.copy()
-    for slot in range(radius.shape[1]):
-        low = radius[:, slot, None, None]
-        tries = low + (1 - 2 * low) * rng.random((len(radius), TRIES, 2))
-        needed = radius[:, slot, None] + radius[:, :slot] + GAP
-        clash = ((tries[:, :, None] - centre[:, None, :slot]) ** 2).sum(axis=3) < (needed**2)[:, None]
-        free = ~(clash & (radius[:, None, :slot] > 0)).any(axis=2)
-        centre[:, slot] = tries[np.arange(len(radius)), free.argmax(axis=1)]
-        radius[:, slot] *= free.any(axis=1)
-    return centre, radius
 
 
 def _ground(rng: np.random.Generator, one: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -137,9 +137,11 @@ class Run:
     def __init__(self, config: Pretraining, device: str = "cpu") -> None:
         self.config, self.device = config, device
         self.pupil = Pupil(config).to(device).train()
-        kept = [p for p in self.pupil.parameters() if p.ndim >= 2 and p.shape[0] > 1]
-        free = [p for p in self.pupil.parameters() if not (p.ndim >= 2 and p.shape[0] > 1)]
-        groups = [{"params": kept, "weight_decay": config.weight_decay}, {"params": free, "weight_decay": 0.0}]
+        # Weights decay; biases, norms, class token and positions do not.
+        weights, others = [], []
+        for parameter in self.pupil.parameters():
+            (weights if parameter.ndim > 1 and len(parameter) > 1 else others).append(parameter)
+        groups = [{"params": weights, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}]
         self.optimiser = torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.98))
         self.done = 0
         self.recent: dict[str, float] = {}

@@ -92,7 +92,7 @@ def test_a_missing_weight_is_an_error_not_a_random_one(published, tmp_path):
 def test_no_way_to_the_hub_is_one_line(monkeypatch, tmp_path):
     huggingface_hub = pytest.importorskip("huggingface_hub")
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
-    with pytest.raises(InputError, match="cannot be created .* give a local file") as error:
+    with pytest.raises(InputError, match=r"cannot be created .* give a local file") as error:
         create_backbone("vit_tiny_patch16_224.augreg_in21k")
     assert "\n" not in str(error.value)
 
