@@ -97,25 +97,24 @@ class Scenes:
 
 def render(scenes: Scenes, size: int) -> np.ndarray:
     """The scenes as bytes (n, size, size, 3)."""
-    images = _grounds(scenes, size)
+    images = grounds(scenes.ground, scenes.waves, size)
     which, slot = np.nonzero(scenes.radius > 0)
     if len(which):
         patches, corner = _patches(scenes, which, slot, size)
         colour = scenes.colour.astype(np.float32)
         for k in range(scenes.radius.shape[1]):
             at = slot == k
-            _paste(images, which[at], patches[at], corner[at], colour[which[at], k])
+            paste(images, which[at], patches[at], corner[at], colour[which[at], k])
     return (images * 255 + 0.5).astype(np.uint8)
 
 
-def _grounds(scenes: Scenes, size: int) -> np.ndarray:
-    """ground + sum_w contrast sin(2 pi (cycles . p) + phase), the same wave in all colours."""
-    n = len(scenes.labels)
-    images = np.empty((n, size, size, 3), np.float32)
-    images[:] = scenes.ground[:, None, None, :]
-    if scenes.waves.any():
+def grounds(ground: np.ndarray, waves: np.ndarray, size: int) -> np.ndarray:
+    """Images (n, size, size, 3) of ground + sum_w contrast sin(2 pi (cycles . p) + phase), the same in all colours."""
+    images = np.empty((len(ground), size, size, 3), np.float32)
+    images[:] = ground[:, None, None, :]
+    if waves.any():
         axis = (np.arange(size) + 0.5) / size
-        across, down, phase, contrast = scenes.waves.transpose(2, 0, 1)[..., None]
+        across, down, phase, contrast = waves.transpose(2, 0, 1)[..., None]
         x, y = 2 * np.pi * across * axis + phase, 2 * np.pi * down * axis
         # sin(x + y), with n w size sines in place of n w size^2.
         basis_x = np.concatenate([np.sin(x), np.cos(x)], axis=1)
@@ -129,20 +128,34 @@ def _patches(scenes: Scenes, which: np.ndarray, slot: np.ndarray, size: int) -> 
     centre = scenes.centre[which, slot] * size
     radius = scenes.radius[which, slot] * size
     angle, shape = scenes.angle[which, slot], scenes.shape[which, slot]
-    side = min(math.ceil(2 * radius.max()) + 1, size)
-    corner = np.clip(np.floor(centre - radius[:, None]).astype(int), 0, size - side)
-    steps = (np.arange(side * SAMPLES) + 0.5) / SAMPLES
-    x, y = (((corner - centre)[:, axis, None] + steps) / radius[:, None] for axis in (0, 1))
-    cos, sin = np.cos(angle)[:, None], np.sin(angle)[:, None]
+    x, y, corner = windows(centre, radius, size, SAMPLES)
+    side = x.shape[1] // SAMPLES
     patches = np.empty((len(which), side, side), np.float32)
     for index, inside in enumerate(SHAPES.values()):
         at = np.flatnonzero(shape == index)
         if len(at):
-            c, s, dx, dy = (values[at].astype(np.float32) for values in (cos, sin, x, y))
-            u = (c * dx)[:, None, :] + (s * dy)[:, :, None]
-            v = (c * dy)[:, :, None] - (s * dx)[:, None, :]
-            patches[at] = _shares(inside(u, v))
+            patches[at] = _shares(inside(*turned(x[at], y[at], angle[at])))
     return patches, corner
+
+
+def windows(
+    centre: np.ndarray, radius: np.ndarray, size: int, samples: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Square windows around circles that are given in pixels: sample points along x and along y (n, side * samples),
+    in radii from the centres, and the windows' first (x, y) pixels."""
+    side = min(math.ceil(2 * radius.max()) + 1, size)
+    corner = np.clip(np.floor(centre - radius[:, None]).astype(int), 0, size - side)
+    steps = (np.arange(side * samples) + 0.5) / samples
+    x, y = (((corner - centre)[:, axis, None] + steps) / radius[:, None] for axis in (0, 1))
+    return x.astype(np.float32), y.astype(np.float32), corner
+
+
+def turned(x: np.ndarray, y: np.ndarray, angle: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Coordinates (n, len(y), len(x)) of the window's points in the frame of an object turned clockwise."""
+    cos, sin = np.cos(angle, dtype=np.float32)[:, None], np.sin(angle, dtype=np.float32)[:, None]
+    u = (cos * x)[:, None, :] + (sin * y)[:, :, None]
+    v = (cos * y)[:, :, None] - (sin * x)[:, None, :]
+    return u, v
 
 
 def _shares(inside: np.ndarray) -> np.ndarray:
@@ -155,10 +168,11 @@ def _shares(inside: np.ndarray) -> np.ndarray:
     return counts.astype(np.float32) / SAMPLES**2
 
 
-def _paste(images: np.ndarray, which: np.ndarray, patches: np.ndarray, corner: np.ndarray, colour: np.ndarray) -> None:
+def paste(images: np.ndarray, which: np.ndarray, patches: np.ndarray, corner: np.ndarray, colour: np.ndarray) -> None:
     """Blend one object into each of the images ``which``, in place."""
-    steps = np.arange(patches.shape[1])
-    rows, columns = corner[:, 1, None] + steps, corner[:, 0, None] + steps
-    window = (which[:, None, None], rows[:, :, None], columns[:, None, :])
-    share = patches[..., None]
-    images[window] += share * (colour[:, None, None, :] - images[window])
+    side = patches.shape[1]
+    # Windows as one view: indexing single pixels is several times slower.
+    views = np.lib.stride_tricks.sliding_window_view(images, (side, side), axis=(1, 2), writeable=True)
+    at = (which, corner[:, 1], corner[:, 0])
+    under = views[at]
+    views[at] = under + patches[:, None] * (colour[:, :, None, None] - under)

@@ -71,8 +71,8 @@ def count(rng: np.random.Generator, number: int) -> Scenes:
     centre = np.zeros((number, 8, 2))
     rest = np.arange(number)
     while len(rest):
-        centre[rest], placed = _placed(rng, radius[rest], centre[rest], 0)
-        rest = rest[~placed.all(axis=1)]
+        centre[rest], found = place(rng, radius[rest], centre[rest], 0, GAP / 2)
+        rest = rest[(found != radius[rest]).any(axis=1)]
     ground, waves = _texture(rng, number)
     return Scenes(
         labels, _shapes(rng, (number, 8)), centre, radius, _turns(rng, (number, 8)), _far_from_grey(rng, (number, 8)),
@@ -95,33 +95,34 @@ def distance(rng: np.random.Generator, number: int) -> Scenes:
     middle = low + (1 - 2 * low) * rng.random((number, 2))
     centre = np.stack([middle - half, middle + half, middle, middle], axis=1)
     radius[:, 2:] *= np.arange(2) < rng.integers(3, size=(number, 1))
-    centre, placed = _placed(rng, radius, centre, 2)
+    centre, radius = place(rng, radius, centre, 2, GAP / 2)
     colour = _far_from_grey(rng, (number, 4))
     colour[:, :2] = np.array([0.85, 0, 0]) + 0.15 * rng.random((number, 2, 3))
     colour[:, 2:, 0] = 0.15 * rng.random((number, 2))
     ground, waves = _texture(rng, number)
     return Scenes(
-        labels, _shapes(rng, (number, 4)), centre, np.where(placed, radius, 0.0), _turns(rng, (number, 4)), colour,
+        labels, _shapes(rng, (number, 4)), centre, radius, _turns(rng, (number, 4)), colour,
         ground, waves,
     )  # fmt: skip
 
 
-def _placed(
-    rng: np.random.Generator, radius: np.ndarray, centre: np.ndarray, first: int
+def place(
+    rng: np.random.Generator, radius: np.ndarray, centre: np.ndarray, first: int, border: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Centres (n, k, 2), from slot ``first`` on drawn off all earlier circles, and which found room (n, k)."""
-    centre, placed = centre.copy(), np.ones(radius.shape, bool)
+    """Centres (n, k, 2), from slot ``first`` on drawn off all earlier circles and ``border`` off the image's border;
+    and radii (n, k), 0 where no room was found."""
+    centre, radius = centre.copy(), radius.copy()
     images = np.arange(len(radius))
     for slot in range(first, radius.shape[1]):
-        low = radius[:, slot, None, None] + 0.5 * GAP
+        low = radius[:, slot, None, None] + border
         tries = low + (1 - 2 * low) * rng.random((len(radius), TRIES, 2))
         offset = tries[:, :, None] - centre[:, None, :slot]
         needed = radius[:, slot, None] + radius[:, :slot] + GAP
         clash = (offset**2).sum(axis=3) < (needed**2)[:, None]
         free = ~(clash & (radius[:, None, :slot] > 0)).any(axis=2)
         centre[:, slot] = tries[images, free.argmax(axis=1)]
-        placed[:, slot] = free.any(axis=1) | (radius[:, slot] == 0)
-    return centre, placed
+        radius[:, slot] *= free.any(axis=1)
+    return centre, radius
 
 
 def _shapes(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
