@@ -30,7 +30,7 @@ bench:
 
 # On the CPU, and on a GPU where torch sees one; docs/vision_benchmark.md keeps the rows of other devices.
 bench-vision:
-	python experiments/benchmark_vision.py
+	python experiments/benchmark_vision.py --batch 8
 	python experiments/benchmark_packed.py
 	if python -c "import sys, torch; sys.exit(not torch.cuda.is_available())"; then python experiments/benchmark_vision.py \
 	--device cuda --models vit_base_patch16_224,vit_large_patch16_224 --batch 64 --rounds 30; fi

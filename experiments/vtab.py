@@ -182,16 +182,19 @@ def plan_of(arguments: argparse.Namespace, out: Path):
         )
         for name in names
     )
+    backbone = arguments.backbone or default[0]
+    own = "half" if backbone in ("small", "small-random") else "imagenet"
     recipe = Recipe(
         steps=arguments.steps,
         epochs=arguments.epochs,
         batch=arguments.batch,
         schedule=arguments.schedule,
-        normalisation=arguments.normalisation,
+        normalisation=arguments.normalisation or own,
         precision=arguments.precision,
     )
     sizes = Sizes(arguments.tokens, arguments.hidden, arguments.kernel)
-    place = Place(arguments.backbone or default[0], sizes, recipe, device(arguments.device))
+    weights = None if arguments.weights is None else str(arguments.weights)
+    place = Place(backbone, weights, sizes, recipe, device(arguments.device))
     return Plan(
         tasks,
         tuple(name for name in METHODS if name in methods),
@@ -276,6 +279,7 @@ def parser() -> argparse.ArgumentParser:
     add("--method", metavar="METHODS", help="comma-separated (default linear,vpt_shallow,vpt_deep,vapt)")
     add("--data", type=Path, metavar="ROOT", help="the folder of the tasks' folders")
     add("--backbone", help="small, small-random or a name of timm (default: the papers'; small with stand-ins alone)")
+    add("--weights", type=Path, metavar="FILE", help="of the backbone, for names of timm (default: from the hub)")
     add("--settings", metavar="FILE", help="settings.json of another run, or shipped: do not tune these pairs again")
     add("--tokens", type=cli.positive("tokens"), default=10, help="prompts (default 10)")
     add("--hidden", type=cli.positive("units"), default=8, help="of VAPT's projector (default 8)")
@@ -286,7 +290,7 @@ def parser() -> argparse.ArgumentParser:
     add("--steps", type=cli.positive("steps"), help="a fixed number of steps instead of epochs")
     add("--batch", type=cli.positive("images"), default=64, help="images in a step (default 64)")
     add("--schedule", default="smooth", help="smooth (default) or official")
-    add("--normalisation", default="imagenet", help="imagenet (default), half or none")
+    add("--normalisation", help="imagenet, half or none (default: half on the small backbone, else imagenet)")
     add("--precision", default="float32", help="float32 (default) or bfloat16")
     add("--resample", default="bilinear", help="bilinear (default) or bilinear-no-antialias, as the papers'")
     add("--size", type=cli.positive("pixels"), help="of the images (default 224; 32 with stand-ins alone)")

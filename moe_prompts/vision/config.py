@@ -5,7 +5,7 @@ With width d, L blocks, N prompts, D static blocks, A = L - D adaptive ones and 
     VPT-shallow N d,    VPT-deep L N d,    VAPT D N d + A [2 d + kappa + N (Q + 1)] + m (2 d r + scale)
 
 kappa is k^2, d k^2 with one kernel per channel, 0 without a convolution; m is 1, or A with one projector per block; Q
-is 1 where the weights are pooled.
+is 1 where the weights are pooled; an offset adds A N d.
 
 Sources: arXiv 2203.12119 (VPT), arXiv 2501.18936 (VAPT).
 """
@@ -64,6 +64,7 @@ class VAPT:
     source            whose states prompts are computed from: the "image" itself; "another" image of the batch, the one
                       before it; or the "mean" over images that ``set_mean_states`` is given. The last two are
                       controls: the same parameters, blind to the image
+    offset            a free vector is added to each prompt, from 0: fixed prompts are then among these prompts
     pooled            one weight for all positions: prompts depend on the image but not on where things are
     fused             convolution and position weights as one map; False: step by step (slower, the same numbers)
     prompt_dropout    on fixed prompts; ``channel_dropout`` on channels after the convolution; ``hidden_dropout`` on
@@ -81,6 +82,7 @@ class VAPT:
     learnable_scale: bool = False
     resize: str | None = None
     source: str = "image"
+    offset: bool = False
     pooled: bool = False
     fused: bool = True
     prompt_dropout: float = 0.0
@@ -89,7 +91,7 @@ class VAPT:
 
     def __post_init__(self) -> None:
         _check_whole(self, num_tokens=1, hidden=1, padding=0, static_depth=1)
-        _check_switches(self, "per_channel", "shared_projector", "learnable_scale", "pooled", "fused")
+        _check_switches(self, "per_channel", "shared_projector", "learnable_scale", "offset", "pooled", "fused")
         _check_shares(self, "prompt_dropout", "channel_dropout", "hidden_dropout")
         if self.kernel is not None:
             _check_whole(self, kernel=1)
@@ -142,6 +144,7 @@ class VAPT:
             self.static_depth * self.num_tokens * width
             + adaptive
             * (2 * width + kernel + self.num_tokens * ((1 if self.pooled else prod(self.positions(grid))) + 1))
+            + (adaptive * self.num_tokens * width if self.offset else 0)
             + projectors * (2 * width * self.hidden + self.learnable_scale)
         )
 

@@ -169,7 +169,8 @@ class PackedTrials(nn.Module):
         added = _of_each(noise.on(hidden, index, "hidden"), up)
         if config.learnable_scale:
             added = added * self._part(f"{owner}.projector.scale")[:, None, None, None]
-        return Z + added
+        offset = self._part(f"{index}.offset")[:, None] if config.offset else 0.0
+        return Z + added + offset
 
     def _part(self, name: str) -> Tensor:
         return self.parts[_key(name)]

@@ -155,6 +155,7 @@ class AdaptivePrompts(nn.Module):
             torch.zeros(config.num_tokens, *((1, 1) if config.pooled else config.positions(grid)))
         )
         self.bias = nn.Parameter(torch.zeros(config.num_tokens))
+        self.offset = nn.Parameter(torch.zeros(config.num_tokens, width)) if config.offset else None
         if borrowed:
             # Past torch's registration, so that state_dict, moving averages and files see a shared projector once.
             self.__dict__["projector"] = projector
@@ -165,7 +166,8 @@ class AdaptivePrompts(nn.Module):
     def forward(self, patches: Tensor) -> Tensor:
         """(B, N, d) for patch states (B, Gh Gw, d), row by row."""
         states = source_states(patches, self.config.source, self.mean_states)
-        return self.projector(self.tokens(self.norm(states.to(self.norm.weight.dtype))))
+        prompts = self.projector(self.tokens(self.norm(states.to(self.norm.weight.dtype))))
+        return prompts if self.offset is None else prompts + self.offset
 
     def tokens(self, U: Tensor) -> Tensor:
         """Z (B, N, d), before the projector."""

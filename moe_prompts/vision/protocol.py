@@ -59,9 +59,10 @@ UNTUNED = "UNTUNED"
 
 @dataclass(frozen=True)
 class Place:
-    """Backbone by name, prompts' sizes, recipe and device: what all runs of a comparison share."""
+    """Backbone by name (with ``weights`` from a file), prompts' sizes, recipe and device: what all runs share."""
 
     backbone: str = "small"
+    weights: str | None = None
     sizes: Sizes = field(default_factory=Sizes)
     recipe: Recipe = field(default_factory=Recipe)
     device: str = "cpu"
@@ -152,7 +153,7 @@ def _train_and_score(
 ) -> list[tuple[Outcome, Score]]:
     """Train the trials and score their last states on ``judge``."""
     torch.set_num_threads(1)
-    model = backbone(place.backbone, place.device)
+    model = backbone(place)
     like = next(model.parameters())
     if method in TRAINS_BACKBONE:
         return [_one(model, method, task, trial, place.recipe, train, judge) for trial in trials]
@@ -194,7 +195,7 @@ def _rows(
     train: ImageSet,
 ) -> list[Row]:
     task = opened(cell.task)
-    model = backbone(cell.place.backbone, cell.place.device)
+    model = backbone(cell.place)
     rows = []
     for replicate, trial, (outcome, score) in zip(replicates, trials, results, strict=True):
         setting = trial.setting
@@ -232,10 +233,14 @@ def trained_parameters(method: str, sizes: Sizes, model: VisionTransformer) -> i
     return 0 if kept is None else sum(number for name, number in own if name.endswith(kept))
 
 
-@lru_cache(maxsize=1)
-def backbone(name: str, device: str) -> VisionTransformer:
+def backbone(place: Place) -> VisionTransformer:
     """The frozen model of a process; nothing may change it."""
-    return create_backbone(name).requires_grad_(False).eval().to(device)
+    return _backbone(place.backbone, place.weights, place.device)
+
+
+@lru_cache(maxsize=1)
+def _backbone(name: str, weights: str | None, device: str) -> VisionTransformer:
+    return create_backbone(name, file=weights).requires_grad_(False).eval().to(device)
 
 
 @lru_cache(maxsize=4)
@@ -277,7 +282,7 @@ class Plan:
 
     def check(self) -> None:
         """Open all tasks and the backbone; raise ``InputError`` where they do not fit."""
-        wanted = tuple(backbone(self.place.backbone, self.place.device).patch_embed.img_size)
+        wanted = tuple(backbone(self.place).patch_embed.img_size)
         for task in self.tasks:
             opened(task)
             if wanted != (task.size, task.size):
@@ -336,7 +341,7 @@ def seconds_per_step(plan: Plan) -> float:
     """Of one VAPT trial in a pack, timed on random images of the plan's first task."""
     place, size = plan.place, plan.tasks[0].size
     torch.set_num_threads(1)
-    model = backbone(place.backbone, place.device)
+    model = backbone(place)
     n, steps = place.recipe.batch, 2
     rng = np.random.default_rng(0)
     images = Pixels(rng.integers(0, 256, (n, size, size, 3), dtype=np.uint8), rng.integers(0, 10, n))

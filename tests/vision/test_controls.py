@@ -105,3 +105,24 @@ def test_mean_states_are_saved(tmp_path):
 def test_what_mean_states_need(call, match, tmp_path):
     with pytest.raises(InputError, match=match):
         call(tmp_path / "prompts.safetensors")
+
+
+def test_an_offset_adds_a_free_vector_to_each_prompt():
+    """A N d parameters more; with the rest as it is, prompts move by it; the first prompts are those without."""
+    config = VAPT(3, hidden=4, offset=True)
+    model, without = prompted(config, GRID), prompted(VAPT(3, hidden=4), GRID)
+    extra = (DEPTH - 1) * 3 * WIDTH
+    assert config.n_parameters(WIDTH, DEPTH, GRID) - without.config.n_parameters(WIDTH, DEPTH, GRID) == extra
+    states = torch.randn(2, 24, WIDTH, dtype=torch.float64)
+    for index, prompts in adaptive_prompts(model).items():
+        plain_prompts = adaptive_prompts(without)[index]
+        own = dict(prompts.named_parameters())
+        with torch.no_grad():
+            for name, value in plain_prompts.named_parameters():
+                if name in own:
+                    value.copy_(own[name])
+            if index == 1:
+                plain_prompts.projector.load_state_dict(prompts.projector.state_dict())
+        expected = plain_prompts(states) + own["offset"]
+        torch.testing.assert_close(prompts(states), expected, rtol=0, atol=1e-12)
+        assert own["offset"].shape == (3, WIDTH)

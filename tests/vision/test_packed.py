@@ -22,6 +22,7 @@ CONFIGS = {
     "another": VAPT(3, hidden=4, source="another"),
     "mean": VAPT(3, hidden=4, source="mean"),
     "pooled": VAPT(3, hidden=4, pooled=True),
+    "offset": VAPT(3, hidden=4, offset=True),
 }
 MODELS = {
     "class token": {},

@@ -27,7 +27,7 @@ COUNT = TaskSpec("stand-in:count", size=32, n_train=60)
 
 
 def small_place(**recipe) -> Place:
-    return Place("small-random", Sizes(2, 4, 2), Recipe(**({"steps": 4, "batch": 16} | recipe)))
+    return Place("small-random", None, Sizes(2, 4, 2), Recipe(**({"steps": 4, "batch": 16} | recipe)))
 
 
 def small_plan(**changes) -> Plan:
@@ -69,7 +69,7 @@ def test_the_final_model_is_scored_on_test_as_a_loop_by_hand_scores_it(tmp_path)
 
     plan = small_plan(methods=("linear",), given={(COUNT.name, "linear"): Setting(2.0, 0.01)}, seeds=(42,))
     _, final = run_plan(plan, tmp_path, progress=False)
-    model, task, recipe = protocol.backbone("small-random", "cpu"), COUNT.open(), plan.place.recipe
+    model, task, recipe = protocol.backbone(plan.place), COUNT.open(), plan.place.recipe
     head = new_head(model, task.classes, init_generator(42))
     groups = [{"params": [head.weight], "weight_decay": 0.01}, {"params": [head.bias], "weight_decay": 0.0}]
     optimiser = torch.optim.SGD(groups, lr=1.0, momentum=0.9)

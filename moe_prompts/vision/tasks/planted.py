@@ -1,4 +1,4 @@
-"""A truth inside a real Vision Transformer: frozen weights and head are known, teacher prompts are not, labels are drawn.
+"""A truth inside a Vision Transformer: frozen weights and head are known, the teacher's prompts are not.
 
     y | x ~ softmax(head(ViT(x; teacher prompts))),    excess risk of a student = E_x KL(teacher(x) || student(x))
 
@@ -9,7 +9,7 @@ stand-in ``count``, and every replicate has its own, the first of which are thos
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -71,7 +71,7 @@ class Planted:
 
     @cached_property
     def teacher(self) -> PackedTrials:
-        """One trial that holds the truth: directions of prompts are standard normal, position weights too, over sqrt(Q)."""
+        """One trial that holds the truth: everything is normal, weights over the root of how many are summed."""
         teacher = PackedTrials(self.model, self.config, self.head, [torch.Generator().manual_seed(0)])
         rng = self._rng("teacher")
         with torch.no_grad():
@@ -109,8 +109,9 @@ class Planted:
         apart = truth.exp() * (truth - self.log_probabilities(pixels, student))
         return apart.sum(dim=-1).double().mean(dim=-1).numpy()
 
-    def recipe(self, **options: int) -> Recipe:
-        return Recipe(normalisation=self.normalisation, **options)
+    def recipe(self, steps: int) -> Recipe:
+        """Of students."""
+        return Recipe(steps=steps, normalisation=self.normalisation)
 
     def _pixels(self, replicate: int, n: int) -> np.ndarray:
         return fresh(IMAGES, self.model.patch_embed.img_size[0], replicate * APART, n, self.entropy).pixels
@@ -127,6 +128,4 @@ class Planted:
 
 def without_dropout(config: VAPT) -> VAPT:
     """The same prompts, for fits whose optimum is that of the likelihood."""
-    from dataclasses import replace
-
     return replace(config, channel_dropout=0.0, hidden_dropout=0.0)
