@@ -138,7 +138,8 @@ class Run:
         self.config, self.device = config, device
         self.pupil = Pupil(config).to(device).train()
         # Weights decay; biases, norms, class token and positions do not.
-        weights, others = [], []
+        weights: list[nn.Parameter] = []
+        others: list[nn.Parameter] = []
         for parameter in self.pupil.parameters():
             (weights if parameter.ndim > 1 and len(parameter) > 1 else others).append(parameter)
         groups = [{"params": weights, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}]
