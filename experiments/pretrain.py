@@ -29,6 +29,7 @@ def parser() -> argparse.ArgumentParser:
     add("--steps", type=cli.positive("steps"), default=5000, help="optimiser steps (default 5000)")
     add("--batch", type=cli.positive("images"), default=128, help="images a step, a multiple of 64 (default 128)")
     add("--learning-rate", type=float, default=3e-3, help="the highest one (default 3e-3)")
+    add("--weight-decay", type=float, default=0.02, help="of AdamW, on weights alone (default 0.02)")
     add("--entropy", type=int, default=0, help="of images and initial weights (default 0)")
     add("--device", default="cpu", help="where it is computed: cpu, or cuda where there is one (default cpu)")
     add("--out", type=Path, default=None, help="folder (default: a new one under results/)")
@@ -36,6 +37,7 @@ def parser() -> argparse.ArgumentParser:
     add("checkpoint", type=Path, help="a backbone.safetensors that train wrote, with its JSON beside it")
     add("--train", type=cli.positive("images"), default=1000, help="training images of each task (default 1000)")
     add("--test", type=cli.positive("images"), default=None, help="test images (default 2000, of digits 797)")
+    add("--entropy", type=int, default=0, help="of the tasks' images; the JSON keeps the verdict of 0 (default 0)")
     return parser
 
 
@@ -50,7 +52,7 @@ def train(arguments: argparse.Namespace) -> None:
     torch.set_num_threads(1)
     config = Pretraining(
         model=arguments.model, size=arguments.size, steps=arguments.steps, batch=arguments.batch,
-        learning_rate=arguments.learning_rate, entropy=arguments.entropy,
+        learning_rate=arguments.learning_rate, weight_decay=arguments.weight_decay, entropy=arguments.entropy,
     )  # fmt: skip
     out = arguments.out or cli.default_folder("pretrain")
     out.mkdir(parents=True, exist_ok=True)
@@ -75,10 +77,13 @@ def check(arguments: argparse.Namespace) -> None:
     torch.set_num_threads(1)
     trained, untrained, facts = load_export(arguments.checkpoint)
     size = facts["config"]["size"]
-    table = judge(trained, untrained, [procedural_task(name, size, arguments.train, arguments.test) for name in NAMES])
+    tasks = [procedural_task(name, size, arguments.train, arguments.test, arguments.entropy) for name in NAMES]
+    table = judge(trained, untrained, tasks)
     print(table[["task", "chance", "trained", "random", "pixels"]].round(4).to_string(index=False))
     counts = counts_as_pretrained(table)
     print("counts as pretrained" if counts else "does NOT count as pretrained: it is beaten somewhere")
+    if arguments.entropy != 0:
+        return
     facts |= {
         "probes": {"training images": arguments.train, "rows": table.round(4).to_dict("records")},
         "counts as pretrained": counts,

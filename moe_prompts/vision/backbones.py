@@ -1,6 +1,6 @@
 """Backbones by name: the small one pretrained on formulas that comes with the package, random ones, those of timm.
 
-small           213 k parameters, 32 pixels, patch 8: data/small.safetensors, made as data/small.json says
+small           214 k parameters, 32 pixels, patch 8: data/small.safetensors, made as data/small.json says
 small-random    the same architecture with initial weights drawn from an address: what pretraining is compared with
 any timm name   with published weights from the hub or from a local file (.safetensors, .pth, .pt, .bin)
 """

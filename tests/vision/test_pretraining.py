@@ -9,6 +9,7 @@ from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -193,6 +194,34 @@ def test_the_shipped_checkpoint_is_what_its_provenance_says():
     assert facts["images seen"] == facts["config"]["steps"] * facts["config"]["batch"]
     rows = facts["probes"]["rows"]
     assert facts["counts as pretrained"] == all(row["trained"] > max(row["random"], row["pixels"]) for row in rows)
+
+
+def test_the_recorded_command_asks_for_the_recorded_settings():
+    facts = provenance()
+    _, script, *words = facts["made by"].split()
+    asked = vars(runpy.run_path(str(SCRIPT), run_name="pretrain")["parser"]().parse_args(words))
+    assert script == "experiments/pretrain.py"
+    assert {name: asked[name] for name in facts["config"]} == facts["config"]
+
+
+def test_the_entropy_of_a_check_is_that_of_the_tasks(tmp_path, monkeypatch, capsys):
+    """Other images, other numbers; and the JSON keeps the registered verdict."""
+    command(monkeypatch, "train", "--steps", "1", "--batch", "64", "--out", str(tmp_path))
+    before = (tmp_path / "backbone.json").read_bytes()
+    asked = []
+    monkeypatch.setattr(
+        "moe_prompts.vision.probe.judge",
+        lambda trained, untrained, tasks: (
+            asked.extend(task.entropy for task in tasks)
+            or pd.DataFrame({"task": ["a"], "chance": [0.5], "trained": [0.9], "random": [0.6], "pixels": [0.7]})
+        ),
+    )
+    command(monkeypatch, "check", str(tmp_path / "backbone.safetensors"), "--entropy", "3")
+    assert asked == [3] * 5
+    assert (tmp_path / "backbone.json").read_bytes() == before
+    command(monkeypatch, "check", str(tmp_path / "backbone.safetensors"))
+    assert json.loads((tmp_path / "backbone.json").read_text())["counts as pretrained"] is True
+    assert "\ncounts as pretrained" in capsys.readouterr().out
 
 
 def test_the_shipped_checkpoint_answers_questions_it_was_not_trained_on():
