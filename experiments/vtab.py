@@ -28,11 +28,12 @@ SMALL = {
     "task": "stand-in:dsprites_loc,stand-in:count",
     "method": "linear,full,vpt_deep,vapt,vapt_shuffled",
     "steps": 300,
-    "lr": "0.25,1,2.5,10",
+    "lr": "0.05,0.25,1,2.5",
+    "tokens": 4,
     "weight_decay": "0.0001",
     "seeds": "42,44",
 }
-QUICK = SMALL | {"task": "stand-in:count", "method": "linear,vapt", "steps": 10, "lr": "1,2.5"}
+QUICK = SMALL | {"task": "stand-in:count", "method": "linear,vapt", "steps": 10, "lr": "0.25,1"}
 
 FETCH_HELP = """\
 Nothing is downloaded here: get the data yourself, put it into these folders, then run `check`.
@@ -192,7 +193,7 @@ def plan_of(arguments: argparse.Namespace, out: Path):
         normalisation=arguments.normalisation or own,
         precision=arguments.precision,
     )
-    sizes = Sizes(arguments.tokens, arguments.hidden, arguments.kernel)
+    sizes = Sizes(arguments.tokens or 10, arguments.hidden, arguments.kernel)
     weights = None if arguments.weights is None else str(arguments.weights)
     place = Place(backbone, weights, sizes, recipe, device(arguments.device))
     return Plan(
@@ -241,13 +242,24 @@ def tell(runs: list[Path], out: Path) -> None:
     from moe_prompts.vision import figures, report
 
     final = pd.concat([results(folder) for folder in runs], ignore_index=True)
-    text = report.text(final)
+    text = "\n".join([report.text(final), *edges(runs)])
     print(text)
     write_atomically(out / "report.md", (text + "\n").encode())
-    figure, ax = plt.subplots(figsize=(7, 0.8 + 0.45 * final["task"].nunique() + 0.2 * final["method"].nunique()))
+    rows = final["task"].nunique() * final["method"].nunique()
+    figure, ax = plt.subplots(figsize=(7, max(2.2, 0.9 + 0.14 * rows)), layout="constrained")
     figures.draw_accuracies(ax, report.scores(final))
     paths = plots.save(figure, out, "accuracies")
     print(f"\nresults   {out}: report.md, {paths[0].name} and {paths[1].name}; tables in tune/ and final/")
+
+
+def edges(runs: list[Path]) -> list[str]:
+    """Lines on rates that were chosen at an end of their grid, for the runs that tuned."""
+    import pandas as pd
+
+    from moe_prompts.vision import report
+
+    tables = [folder / "tune" / "results.parquet" for folder in runs]
+    return [line for table in tables if table.exists() for line in report.at_the_edge(pd.read_parquet(table))]
 
 
 def results(folder: Path):
@@ -281,7 +293,7 @@ def parser() -> argparse.ArgumentParser:
     add("--backbone", help="small, small-random or a name of timm (default: the papers'; small with stand-ins alone)")
     add("--weights", type=Path, metavar="FILE", help="of the backbone, for names of timm (default: from the hub)")
     add("--settings", metavar="FILE", help="settings.json of another run, or shipped: do not tune these pairs again")
-    add("--tokens", type=cli.positive("tokens"), default=10, help="prompts (default 10)")
+    add("--tokens", type=cli.positive("tokens"), help="prompts (default 10)")
     add("--hidden", type=cli.positive("units"), default=8, help="of VAPT's projector (default 8)")
     add("--kernel", type=cli.positive("pixels"), default=2, help="of VAPT's convolution (default 2)")
     add("--lr", metavar="LIST", help="base learning rates, for 256 images a step (default: the published ones)")

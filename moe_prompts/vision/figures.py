@@ -82,5 +82,5 @@ def draw_accuracies(ax: Axes, table: pd.DataFrame) -> None:
         ax.axhline(line + 0.5, color="0.85", linewidth=0.8)
     ax.set_yticks(range(len(tasks)), tasks)
     ax.set_ylim(len(tasks) - 0.5, -0.5)
-    ax.set_xlabel("accuracy on test, percent")
+    ax.set_xlabel("accuracy on test, percent (bars: one standard deviation over seeds)")
     ax.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)

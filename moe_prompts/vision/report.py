@@ -14,6 +14,7 @@ import pandas as pd
 from scipy import stats
 
 from moe_prompts.vision.methods import METHODS
+from moe_prompts.vision.protocol import choose
 
 LEVEL = 0.95
 #: Column of the published table of each method that it has: ViT-B/16, supervised ImageNet-21k.
@@ -167,3 +168,17 @@ def _difference(row: pd.Series | None) -> str:
     if row is None:
         return ""
     return f"{row['difference']:+.1f}" + ("" if np.isnan(row["low"]) else f" [{row['low']:+.1f}, {row['high']:+.1f}]")
+
+
+def at_the_edge(tuned: pd.DataFrame) -> list[str]:
+    """What to widen: pairs whose chosen learning rate is the smallest or largest that was tried, as one paragraph."""
+    found = []
+    for (task, method), setting in choose(tuned).items():
+        tried = tuned.loc[(tuned["task"] == task) & (tuned["method"] == method), "lr"]
+        if setting is not None and tried.nunique() > 1 and setting.lr in (tried.min(), tried.max()):
+            found.append(f"{task} {method} ({setting.lr:g})")
+    return (
+        ["", "Chosen at an end of the grid of rates, so perhaps not the best: " + ", ".join(found) + "."]
+        if found
+        else []
+    )
