@@ -10,6 +10,10 @@ convert      from_official, load_moco_v3
 head_as_moe  one head of one block: gates, experts, what prompts carry
 figures      draw_*(ax, table)
 supported    which timm models
+backbones    create_backbone: the small one that comes along, or timm's
+packed       PackedTrials: many trials on one frozen backbone as one model
+training     one run of the published protocol;   methods  what is compared;   tasks  on what
+protocol     tune, train, test;   report  what came out;   shipped  settings to use again
 
 Needs the extra ``vision`` (torch, timm, safetensors), loaded on first use.
 """
@@ -36,6 +40,7 @@ _PUBLIC = {
     "set_mean_states": "prompted",
     "PackedTrials": "packed",
     "create_backbone": "backbones",
+    "provenance": "backbones",
     "read_head": "head_as_moe",
     "prompt_table": "head_as_moe",
     "projections": "head_as_moe",
