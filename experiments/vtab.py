@@ -10,8 +10,10 @@ python experiments/vtab.py fetch-help
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from moe_prompts import cli
@@ -31,7 +33,7 @@ SMALL = {
     "lr": "0.05,0.25,1,2.5",
     "tokens": 4,
     "weight_decay": "0.0001",
-    "seeds": "42,44",
+    "seeds": [42, 44],
 }
 QUICK = SMALL | {"task": "stand-in:count", "method": "linear,vapt", "steps": 10, "lr": "0.25,1"}
 
@@ -127,11 +129,8 @@ def run(arguments: argparse.Namespace) -> None:
     out = arguments.out or cli.default_folder("vtab")
     if arguments.resume and arguments.out is None:
         raise InputError("--resume needs --out: the folder of the run to complete")
-    chosen_preset = QUICK if arguments.quick else SMALL if arguments.preset else {}
-    for name, value in chosen_preset.items():
-        if getattr(arguments, name) is None:
-            setattr(arguments, name, value)
-    plan = plan_of(arguments, out)
+    fill_in(arguments)
+    plan = plan_of(arguments)
 
     from moe_prompts.study.executors import available_cores, executor_for
     from moe_prompts.study.store import write_atomically
@@ -146,11 +145,19 @@ def run(arguments: argparse.Namespace) -> None:
         _, final = run_plan(plan, out, executor=executor_for(workers), resume=arguments.resume)
     settings = plan.chosen(final)
     command = [Path(sys.argv[0]).name, *sys.argv[1:]]
-    write_atomically(out / "settings.json", as_json(settings, plan.place, command).encode())
+    write_atomically(out / "settings.json", as_json(settings, plan, command).encode())
     tell([out], out)
 
 
-def plan_of(arguments: argparse.Namespace, out: Path):
+def fill_in(arguments: argparse.Namespace) -> None:
+    """What the preset says, where nothing else is given."""
+    preset = QUICK if arguments.quick else SMALL if arguments.preset else {}
+    for name, value in preset.items():
+        if getattr(arguments, name) is None and not (name == "steps" and arguments.epochs):
+            setattr(arguments, name, value)
+
+
+def plan_of(arguments: argparse.Namespace):
     """The plan that the options describe."""
     from moe_prompts.vision.methods import METHODS, Sizes, check_method
     from moe_prompts.vision.protocol import SEEDS, Place, Plan
@@ -169,13 +176,14 @@ def plan_of(arguments: argparse.Namespace, out: Path):
     if real and arguments.data is not None and not arguments.data.is_dir():
         raise InputError(f"--data {arguments.data}: no such folder; expected the root of the data (see fetch-help)")
     root = None if arguments.data is None else str(arguments.data)
-    options = {"fraction": arguments.fraction} if arguments.fraction else {}
+    refuse_unused(arguments, names, real)
+    options = {} if arguments.fraction is None else {"fraction": arguments.fraction}
     tasks = tuple(
         TaskSpec(
             name,
             size=arguments.size or default[1],
             root=root,
-            cache=None if arguments.cache == "none" else str(arguments.cache or out / "images"),
+            cache=None if arguments.cache == "none" else str(arguments.cache),
             resample=arguments.resample,
             n_train=arguments.n or 1000,
             entropy=arguments.seed,
@@ -187,7 +195,7 @@ def plan_of(arguments: argparse.Namespace, out: Path):
     own = "half" if backbone in ("small", "small-random") else "imagenet"
     recipe = Recipe(
         steps=arguments.steps,
-        epochs=arguments.epochs,
+        epochs=arguments.epochs or 100,
         batch=arguments.batch,
         schedule=arguments.schedule,
         normalisation=arguments.normalisation or own,
@@ -195,17 +203,29 @@ def plan_of(arguments: argparse.Namespace, out: Path):
     )
     sizes = Sizes(arguments.tokens or 10, arguments.hidden, arguments.kernel)
     weights = None if arguments.weights is None else str(arguments.weights)
-    place = Place(backbone, weights, sizes, recipe, device(arguments.device))
-    return Plan(
+    place = Place(backbone, weights, arguments.pack, sizes, recipe, device(arguments.device))
+    plan = Plan(
         tasks,
         tuple(name for name in METHODS if name in methods),
         place,
         lrs=numbers(arguments.lr, "--lr"),
         weight_decays=numbers(arguments.weight_decay, "--weight-decay"),
-        seeds=SEEDS if arguments.seeds is None else tuple(cli.positives("seeds")(arguments.seeds)),
+        seeds=tuple(arguments.seeds or SEEDS),
         entropy=arguments.seed,
-        given=read_settings(arguments.settings, place) if arguments.settings else {},
     )
+    return replace(plan, given=read_settings(arguments.settings, plan)) if arguments.settings else plan
+
+
+def refuse_unused(arguments: argparse.Namespace, names: list[str], real: list[str]) -> None:
+    """Options that would change nothing, or another thing than they seem to."""
+    if arguments.steps is not None and arguments.epochs is not None:
+        raise InputError(f"--steps {arguments.steps} with --epochs {arguments.epochs}; expected one of them")
+    if arguments.n is not None and real:
+        raise InputError(f"--n {arguments.n} with {real[0]}; only stand-ins have as many images as asked for")
+    if arguments.fraction is not None and arguments.steps is None:
+        raise InputError(
+            f"--fraction {arguments.fraction} without --steps; fewer images would be fewer steps: give their number"
+        )
 
 
 def numbers(text: str | None, option: str) -> tuple[float, ...] | None:
@@ -242,7 +262,7 @@ def tell(runs: list[Path], out: Path) -> None:
     from moe_prompts.vision import figures, report
 
     final = pd.concat([results(folder) for folder in runs], ignore_index=True)
-    text = "\n".join([report.text(final), *edges(runs)])
+    text = "\n".join([report.text(final, setup(runs)), *edges(runs)])
     print(text)
     write_atomically(out / "report.md", (text + "\n").encode())
     rows = final["task"].nunique() * final["method"].nunique()
@@ -250,6 +270,31 @@ def tell(runs: list[Path], out: Path) -> None:
     figures.draw_accuracies(ax, report.scores(final))
     paths = plots.save(figure, out, "accuracies")
     print(f"\nresults   {out}: report.md, {paths[0].name} and {paths[1].name}; tables in tune/ and final/")
+
+
+def setup(runs: list[Path]) -> str:
+    """On what backbone, with which prompts and how all runs were made; raises if they differ."""
+    found = {}
+    for folder in runs:
+        identity = json.loads((folder / "final" / "meta.json").read_text(encoding="utf-8"))["identity"]
+        found[folder] = {key: identity[key] for key in ("place", "entropy")}
+        for name, facts in identity["tasks"].items():
+            found.setdefault(name, facts)
+            if found[name] != facts:
+                raise InputError(f"{folder}: {name} on other data than in the runs before it; report them one by one")
+    first = found[runs[0]]
+    for folder in runs[1:]:
+        if found[folder] != first:
+            raise InputError(f"{folder}: made in another way than {runs[0]} (see meta.json); report them one by one")
+    place = first["place"]
+    recipe, sizes = place["recipe"], place["sizes"]
+    length = f"{recipe['steps']} steps" if recipe["steps"] else f"{recipe['epochs']} epochs"
+    formats = {found[name].get("image_format", found[name].get("format")) for name in found if name not in runs}
+    return (
+        f"Backbone {place['backbone']}, N = {sizes['tokens']}, {length} of {recipe['batch']} images, schedule "
+        f"{recipe['schedule']}, normalisation {recipe['normalisation']}, {recipe['precision']}; image format: "
+        f"{', '.join(sorted(map(str, formats)))}."
+    )
 
 
 def edges(runs: list[Path]) -> list[str]:
@@ -274,6 +319,8 @@ def results(folder: Path):
 
 def report_of(arguments: argparse.Namespace) -> None:
     """The report of one run, or of several on other tasks or methods as one table."""
+    if len(arguments.run) > 1 and arguments.out is None:
+        raise InputError("report of several runs: no --out; expected a folder for their common report")
     out = arguments.out or arguments.run[0]
     out.mkdir(parents=True, exist_ok=True)
     tell(arguments.run, out)
@@ -298,7 +345,7 @@ def parser() -> argparse.ArgumentParser:
     add("--kernel", type=cli.positive("pixels"), default=2, help="of VAPT's convolution (default 2)")
     add("--lr", metavar="LIST", help="base learning rates, for 256 images a step (default: the published ones)")
     add("--weight-decay", metavar="LIST", help="(default: the published ones)")
-    add("--epochs", type=cli.positive("epochs"), default=100, help="(default 100)")
+    add("--epochs", type=cli.positive("epochs"), help="(default 100)")
     add("--steps", type=cli.positive("steps"), help="a fixed number of steps instead of epochs")
     add("--batch", type=cli.positive("images"), default=64, help="images in a step (default 64)")
     add("--schedule", default="smooth", help="smooth (default) or official")
@@ -308,8 +355,16 @@ def parser() -> argparse.ArgumentParser:
     add("--size", type=cli.positive("pixels"), help="of the images (default 224; 32 with stand-ins alone)")
     add("--n", type=cli.positive("images"), help="training and validation images of stand-ins (default 1000)")
     add("--fraction", type=float, help="of the training images of FGVC tasks (default 1)")
-    add("--cache", metavar="FOLDER", help="of decoded images (default: images/ in --out); none: decode every time")
-    add("--seeds", metavar="LIST", help="of the final runs (default 42,44,82,100,800)")
+    add(
+        "--cache",
+        default="results/images",
+        metavar="FOLDER",
+        help="of decoded images, shared by runs (default results/images); none: decode every time",
+    )
+    add(
+        "--pack", type=cli.positive("trials"), default=8, help="trials that train at once (default 8; memory, see docs)"
+    )
+    add("--seeds", type=cli.positives("seeds"), metavar="LIST", help="of the final runs (default 42,44,82,100,800)")
     add("--seed", type=int, default=0, help="of tuning, drawn images and fractions (default 0)")
     add("--device", default="cpu", choices=("cpu", "cuda"), help="(default cpu)")
     add("--workers", type=cli.positive("workers"), help="processes (default: all cores; 1 on a GPU)")
@@ -319,7 +374,7 @@ def parser() -> argparse.ArgumentParser:
 
     one = commands.add_parser("report", help="table and figure of finished runs", description=report_of.__doc__)
     one.add_argument("run", type=Path, nargs="+", help="folders that `run` wrote")
-    one.add_argument("--out", type=Path, help="where the report goes (default: the first of them)")
+    one.add_argument("--out", type=Path, help="where the report goes (default: the run itself)")
     one.set_defaults(call=report_of)
 
     one = commands.add_parser("check", help="what is missing or wrong in the data folders", description=check.__doc__)

@@ -45,7 +45,7 @@ SILENT = Noise({})
 class PackedTrials(nn.Module):
     """R trials of one kind of prompt on a plain frozen model, which is left as it is.
 
-    model        in evaluation mode; its parameters get no gradient here
+    model        frozen and in evaluation mode: ``model.requires_grad_(False).eval()``
     config       of the prompts; None: only the head is learned
     head         a number of classes: each trial learns a head of its own; a layer: that is the head of all, frozen
     rngs         one generator for each trial: its first prompts and head are those of ``prompt(model, config,
@@ -211,6 +211,8 @@ def _check(
 ) -> None:
     if isinstance(model, PromptedVisionTransformer) or refusal(model):
         raise InputError(f"PackedTrials: this model cannot be shared by trials: {refusal(model)}")
+    if model.training or any(value.requires_grad for value in model.parameters()):
+        raise InputError("PackedTrials: the model trains itself; expected model.requires_grad_(False).eval()")
     if config is None and isinstance(head, nn.Linear):
         raise InputError("PackedTrials: no prompts and a known head leave nothing to learn; give a config, or classes")
     if config is not None:

@@ -11,11 +11,13 @@ Sources: arXiv 2203.12119 and 2501.18936 (protocol).
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator, Sequence
 from copy import deepcopy
 from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
+from importlib import metadata
 from math import ceil
 from pathlib import Path
 from typing import Any
@@ -59,10 +61,15 @@ UNTUNED = "UNTUNED"
 
 @dataclass(frozen=True)
 class Place:
-    """Backbone by name (with ``weights`` from a file), prompts' sizes, recipe and device: what all runs share."""
+    """What all runs of a comparison share: backbone by name, prompts' sizes, recipe and device.
+
+    weights  file of the backbone's weights; None: those of its name
+    pack     trials that train at once: memory grows with them, results differ by rounding
+    """
 
     backbone: str = "small"
     weights: str | None = None
+    pack: int = BLOCK_SIZE
     sizes: Sizes = field(default_factory=Sizes)
     recipe: Recipe = field(default_factory=Recipe)
     device: str = "cpu"
@@ -131,7 +138,7 @@ def run_tune(cell: TuneCell, replicates: tuple[int, ...], entropy: int) -> list[
     trials = [Trial(cell.settings[index], entropy) for index in replicates]
     train, val = task.split("train800"), task.split("val200")
     results = _train_and_score(task, cell.method, cell.place, trials, train, val)
-    return _rows(cell, "tune", replicates, trials, results, train)
+    return _rows(cell, "tune", replicates, trials, results, train, len(val.labels))
 
 
 def run_final(cell: FinalCell, replicates: tuple[int, ...], entropy: int) -> list[Row]:
@@ -142,10 +149,11 @@ def run_final(cell: FinalCell, replicates: tuple[int, ...], entropy: int) -> lis
         none = Setting(float("inf"), 0.0)
         trials = [Trial(none, cell.seeds[index]) for index in replicates]
         missing = (Outcome(float("nan"), UNTUNED), Score(float("nan"), float("nan")))
-        return _rows(cell, "final", replicates, trials, [missing] * len(trials), train)
+        return _rows(cell, "final", replicates, trials, [missing] * len(trials), train, 0)
     trials = [Trial(cell.setting, cell.seeds[index]) for index in replicates]
-    results = _train_and_score(task, cell.method, cell.place, trials, train, task.split("test"))
-    return _rows(cell, "final", replicates, trials, results, train)
+    test = task.split("test")
+    results = _train_and_score(task, cell.method, cell.place, trials, train, test)
+    return _rows(cell, "final", replicates, trials, results, train, len(test.labels))
 
 
 def _train_and_score(
@@ -161,10 +169,13 @@ def _train_and_score(
     means = None
     if isinstance(prompts, VAPT) and prompts.source == "mean":
         means = mean_states(model, _inputs(train, place.recipe, like))
-    rngs = [init_generator(trial.seed) for trial in trials]
-    packed = PackedTrials(model, prompts, task.classes, rngs, means)
-    outcomes = train_packed(packed, train, trials, place.recipe)
-    return list(zip(outcomes, evaluate(packed, judge, place.recipe, like), strict=True))
+    results: list[tuple[Outcome, Score]] = []
+    for start in range(0, len(trials), place.pack):
+        some = trials[start : start + place.pack]
+        packed = PackedTrials(model, prompts, task.classes, [init_generator(trial.seed) for trial in some], means)
+        outcomes = train_packed(packed, train, some, place.recipe)
+        results += zip(outcomes, evaluate(packed, judge, place.recipe, like), strict=True)
+    return results
 
 
 def _one(
@@ -193,6 +204,7 @@ def _rows(
     trials: Sequence[Trial],
     results: Sequence[tuple[Outcome, Score]],
     train: ImageSet,
+    judged: int,
 ) -> list[Row]:
     task = opened(cell.task)
     model = backbone(cell.place)
@@ -209,6 +221,7 @@ def _rows(
                 "group": task.group,
                 "method": cell.method,
                 "n": len(train.labels),
+                "judged": judged,
                 "replicate": replicate,
                 "seed": trial.seed,
                 "lr": setting.lr,
@@ -276,6 +289,10 @@ class Plan:
     entropy: int = 0
     given: dict[tuple[str, str], Setting] | None = None
 
+    def __post_init__(self) -> None:
+        if len(set(self.seeds)) != len(self.seeds) or not self.seeds:
+            raise InputError(f"seeds {', '.join(map(str, self.seeds))}; expected different ones")
+
     @property
     def pairs(self) -> list[tuple[TaskSpec, str]]:
         return [(task, method) for task in self.tasks for method in self.methods]
@@ -307,7 +324,10 @@ class Plan:
     def study(self, stage: str, cells: Sequence[TuneCell] | Sequence[FinalCell]) -> Study:
         identity: dict[str, Any] = {
             "place": asdict(self.place),
-            "tasks": {task.name: opened(task).facts for task in self.tasks},
+            "tasks": self.facts,
+            # A run does not grow: its final stage is one comparison.
+            "pairs": [f"{task.name} {method}" for task, method in self.pairs],
+            "vision": {name: metadata.version(name) for name in ("torch", "timm", "pillow")},
         }
         if stage == "final":
             identity["settings"] = {
@@ -322,11 +342,20 @@ class Plan:
         return Study(f"vtab-{stage}", cells, 1, self.entropy, run, identity)
 
     @property
+    def facts(self) -> dict[str, dict[str, Any]]:
+        """What the tasks say of their data."""
+        return {task.name: json.loads(json.dumps(opened(task).facts)) for task in self.tasks}
+
+    @property
     def vapt_steps(self) -> float:
         """Steps of all trials, each method's in units of VAPT's by time."""
         cells: list[Any] = self.tune_cells()
         cells += [FinalCell(task, method, self.place, None, self.seeds) for task, method in self.pairs]
-        return sum(cell.cost * cell.replicates for cell in cells)
+        return sum(_cost(cell.method, self.place.recipe, self._images(cell)) * cell.replicates for cell in cells)
+
+    def _images(self, cell: Any) -> int:
+        found = opened(cell.task).facts.get("train_images", cell.task.n_train)
+        return found if isinstance(cell, FinalCell) else round(0.8 * found)
 
     def chosen(self, final: pd.DataFrame) -> dict[tuple[str, str], Setting | None]:
         """The settings of a table of final runs."""
@@ -338,21 +367,21 @@ class Plan:
 
 
 def seconds_per_step(plan: Plan) -> float:
-    """Of one VAPT trial in a pack, timed on random images of the plan's first task."""
+    """Of one VAPT trial in a pack, on random images of the size of the plan's first task; few where they are large."""
     place, size = plan.place, plan.tasks[0].size
     torch.set_num_threads(1)
     model = backbone(place)
-    n, steps = place.recipe.batch, 2
+    batch = place.recipe.batch if size <= 64 or place.device != "cpu" else 2
     rng = np.random.default_rng(0)
-    images = Pixels(rng.integers(0, 256, (n, size, size, 3), dtype=np.uint8), rng.integers(0, 10, n))
-    trials = [Trial(Setting(0.1, 0.0), 0)] * BLOCK_SIZE
-    packed = PackedTrials(model, config("vapt", place.sizes, model), 10, [init_generator(0)] * len(trials))
+    images = Pixels(rng.integers(0, 256, (batch, size, size, 3), dtype=np.uint8), rng.integers(0, 10, batch))
+    trials = [Trial(Setting(0.1, 0.0), 0)] * place.pack
+    packed = PackedTrials(model, VAPT(place.sizes.tokens, kernel=None), 10, [init_generator(0)] * len(trials))
     times = []
     for _ in range(2):  # the first warms up
         began = time.perf_counter()
-        train_packed(packed, images, trials, replace(place.recipe, steps=steps))
+        train_packed(packed, images, trials, replace(place.recipe, steps=2, batch=batch))
         times.append(time.perf_counter() - began)
-    return times[-1] / steps / len(trials)
+    return times[-1] / 2 / len(trials) * place.recipe.batch / batch
 
 
 def run_plan(
@@ -365,15 +394,15 @@ def run_plan(
     plan.check()
     chosen: dict[tuple[str, str], Setting | None] = dict(plan.given or {})
     cells = plan.tune_cells()
-    tuned = pd.DataFrame()
-    if cells:
-        tuned = run_study(plan.study("tune", cells), out / "tune", executor=executor, resume=resume, progress=progress)
-        chosen |= choose(tuned)
     began = (out / "final" / "meta.json").exists()
     if began and not resume:
         raise InputError(f"{out} already holds a run; add --resume to complete it or choose another --out")
     if resume and not began and not cells:
         raise InputError(f"{out} holds no run to resume; check --out or leave out --resume")
+    tuned = pd.DataFrame()
+    if cells:
+        tuned = run_study(plan.study("tune", cells), out / "tune", executor=executor, resume=resume, progress=progress)
+        chosen |= choose(tuned)
     finals = plan.study("final", plan.final_cells(chosen))
     final = run_study(finals, out / "final", executor=executor, resume=began, progress=progress)
     return tuned, final

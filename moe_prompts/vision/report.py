@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from moe_prompts.errors import InputError
 from moe_prompts.vision.methods import METHODS
 from moe_prompts.vision.protocol import choose
 
@@ -63,16 +64,21 @@ def _published(task: str, method: str) -> float:
 
 
 def means(table: pd.DataFrame) -> pd.DataFrame:
-    """For each method the mean over tasks and the mean over the means of groups (VTAB's two ways)."""
+    """For each method the mean over tasks and the mean over the means of groups (VTAB's two ways).
+
+    NaN where a method lacks a task, or none of its seeds was sound there.
+    """
     rows = []
     for method, own in table.groupby("method", sort=False):
-        groups = own.groupby("group")["accuracy"].mean()
+        if set(own["task"]) != set(table["task"]):  # a mean over fewer tasks would not compare
+            rows.append({"method": method, "tasks": len(own), "over tasks": np.nan, "over groups": np.nan})
+            continue
+        groups = own.groupby("group")["accuracy"].agg(lambda values: values.mean(skipna=False))
         rows.append(
             {
                 "method": method,
                 "tasks": len(own),
                 "over tasks": own["accuracy"].mean(skipna=False),
-                "groups": len(groups),
                 "over groups": groups.mean(skipna=False),
             }
         )
@@ -102,30 +108,39 @@ def _interval(values: pd.Series) -> dict[str, float]:
     return {"difference": centre, "low": centre - half, "high": centre + half, "pairs": number}
 
 
-def text(final: pd.DataFrame, baseline: str = "vpt_deep") -> str:
-    """The report as Markdown."""
+def text(final: pd.DataFrame, setup: str = "", baseline: str = "vpt_deep") -> str:
+    """The report as Markdown; ``setup`` says on what backbone and how."""
+    twice = final.duplicated(["task", "method", "seed"])
+    if twice.any():
+        first = final[twice].iloc[0]
+        raise InputError(
+            f"{first['task']} {first['method']} seed {first['seed']} is there twice; expected runs on other tasks or "
+            "methods"
+        )
     table = scores(final)
     methods = [name for name in METHODS if name in set(table["method"])]
     lines = ["| task | " + " | ".join(methods) + " |", "| --- |" + " --- |" * len(methods)]
     for task, own in table.groupby("task", sort=False):
         cells = own.set_index("method")
-        lines.append(
-            f"| {task} | " + " | ".join(_cell(cells.loc[name]) for name in methods if name in cells.index) + " |"
-        )
+        shown = (_cell(cells.loc[name]) if name in cells.index else "" for name in methods)
+        lines.append(f"| {task} | " + " | ".join(shown) + " |")
         if cells["published"].notna().any():
             known = [cells["published"].get(name, np.nan) for name in methods]
             lines.append("| published | " + " | ".join("" if np.isnan(x) else f"{x:.1f}" for x in known) + " |")
     both = means(table).set_index("method")
     for column in ("over tasks", "over groups"):
-        lines.append(f"| *mean {column}* | " + " | ".join(f"{both.loc[name, column]:.1f}" for name in methods) + " |")
-    lines += ["", "Top-1 accuracy on test in percent, last epoch, mean ± standard deviation over seeds."]
+        lines.append(f"| *mean {column}* | " + " | ".join(_mean(both.loc[name, column]) for name in methods) + " |")
+    lines += ["", "Top-1 accuracy on test in percent, last epoch, mean ± standard deviation over seeds.", setup]
+    judged = final.drop_duplicates("task")
+    lines.append("Test images: " + ", ".join(f"{row.task} {row.judged}" for row in judged.itertuples()) + ".")
     lines += _failures(table)
     if (final["group"] == STAND_IN).any():
         lines.append("Tasks named stand-in are drawn by formula (digits: a small real set); they are not VTAB-1K.")
     if table["published"].notna().any():
         lines.append(
-            "*published*: ViT-B/16 of ImageNet-21k, arXiv 2203.12119. Published 19-task means: full fine-tuning 65.57, "
-            f"VAPT {PUBLISHED_VAPT_MEAN}."
+            "*published*: ViT-B/16 of ImageNet-21k, arXiv 2203.12119, VPT with a number of tokens tuned for each task. "
+            f"Published 19-task means: full fine-tuning 65.57, VAPT {PUBLISHED_VAPT_MEAN}. They compare only with "
+            "numbers of that backbone on the 1000 images of that data."
         )
     if baseline in methods and len(methods) > 1:
         lines += ["", *_paired_lines(differences(final, baseline), baseline, methods)]
@@ -137,6 +152,10 @@ def _cell(row: pd.Series) -> str:
         return "none trained"
     spread = "" if np.isnan(row["std"]) else f" ± {row['std']:.1f}"
     return f"{row['accuracy']:.1f}{spread}" + (" *" if row["failed"] else "")
+
+
+def _mean(value: float) -> str:
+    return "not all tasks" if np.isnan(value) else f"{value:.1f}"
 
 
 def _failures(table: pd.DataFrame) -> list[str]:
@@ -152,7 +171,8 @@ def _paired_lines(table: pd.DataFrame, baseline: str, methods: list[str]) -> lis
     tasks = list(dict.fromkeys(table["task"]))
     others = [name for name in methods if name != baseline]
     lines = [
-        f"Minus {baseline}, in points, seed by seed; in brackets {LEVEL:.0%} intervals over seeds (`all`: over tasks).",
+        f"Minus {baseline}, in points, seed by seed; in brackets {LEVEL:.0%} intervals over seeds (`all`: over tasks),",
+        "after / the number of seeds or tasks.",
         "",
         "| task | " + " | ".join(others) + " |",
         "| --- |" + " --- |" * len(others),
@@ -167,7 +187,8 @@ def _paired_lines(table: pd.DataFrame, baseline: str, methods: list[str]) -> lis
 def _difference(row: pd.Series | None) -> str:
     if row is None:
         return ""
-    return f"{row['difference']:+.1f}" + ("" if np.isnan(row["low"]) else f" [{row['low']:+.1f}, {row['high']:+.1f}]")
+    interval = "" if np.isnan(row["low"]) else f" [{row['low']:+.1f}, {row['high']:+.1f}]"
+    return f"{row['difference']:+.1f}{interval} / {row['pairs']:.0f}"
 
 
 def at_the_edge(tuned: pd.DataFrame) -> list[str]:

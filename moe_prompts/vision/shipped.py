@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from moe_prompts.errors import InputError
-from moe_prompts.vision.protocol import Place
+from moe_prompts.vision.protocol import Place, Plan
 from moe_prompts.vision.training import Setting
 
 Chosen = dict[tuple[str, str], Setting]
@@ -21,46 +21,48 @@ Chosen = dict[tuple[str, str], Setting]
 SHIPPED = "shipped"
 
 
-def as_json(chosen: Mapping[tuple[str, str], Setting | None], place: Place, command: list[str]) -> str:
-    """What ``settings.json`` holds; pairs without a sound setting are left out."""
+def as_json(chosen: Mapping[tuple[str, str], Setting | None], plan: Plan, command: list[str]) -> str:
+    """What ``settings.json`` holds: settings that this plan tuned; those it was given stay where they came from."""
     rows = [
         {"task": task, "method": method, **asdict(setting)}
         for (task, method), setting in chosen.items()
-        if setting is not None
+        if setting is not None and (task, method) not in (plan.given or {})
     ]
-    head = {
-        "backbone": place.backbone,
-        "sizes": asdict(place.sizes),
-        "recipe": asdict(place.recipe),
-        "command": command,
-    }
+    head = {"command": command, "case": case(plan.place), "tasks": plan.facts, "seed": plan.entropy}
     lines = ",\n".join("    " + json.dumps(row) for row in rows)
     return json.dumps(head, indent=2)[:-2] + f',\n  "settings": [\n{lines}\n  ]\n}}\n'
 
 
-def read_settings(source: str, place: Place) -> Chosen:
-    """Settings by task and method from a file, or ``shipped``; raises if they belong to another backbone or prompts."""
-    if source == SHIPPED:
-        text = (resources.files("moe_prompts.vision") / "data" / "tuned.json").read_text(encoding="utf-8")
-    else:
-        try:
-            text = Path(source).read_text(encoding="utf-8")
-        except OSError as error:
-            raise InputError(f"--settings {source}: {error.strerror}; expected the settings.json of a run") from error
+def case(place: Place) -> dict[str, Any]:
+    """What tuned settings belong to; the device, and how many trials train at once, do not matter."""
+    return {key: value for key, value in asdict(place).items() if key not in ("device", "pack")}
+
+
+def read_settings(source: str, plan: Plan) -> Chosen:
+    """Settings by task and method from a file, or ``shipped``, for the tasks and methods of the plan.
+
+    Raises ``InputError`` if they were tuned on another backbone, with other prompts, another recipe or other data.
+    """
+    shipped = resources.files("moe_prompts.vision") / "data" / "tuned.json"
+    try:
+        text = (shipped if source == SHIPPED else Path(source)).read_text(encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"--settings {source}: {error.strerror}; expected the settings.json of a run") from error
     try:
         content: dict[str, Any] = json.loads(text)
-        found = {"backbone": content["backbone"], "sizes": content["sizes"], "batch": content["recipe"]["batch"]}
-        chosen = {(row["task"], row["method"]): Setting(row["lr"], row["weight_decay"]) for row in content["settings"]}
+        found, tasks = content["case"], content["tasks"]
+        rows = {(row["task"], row["method"]): Setting(row["lr"], row["weight_decay"]) for row in content["settings"]}
     except (json.JSONDecodeError, KeyError, TypeError) as error:
         raise InputError(
             f"--settings {source}: not written by a run ({error!r}); expected its settings.json"
         ) from error
-    wanted = {"backbone": place.backbone, "sizes": asdict(place.sizes), "batch": place.recipe.batch}
-    if found != wanted:
-        differing = ", ".join(
-            f"{key} {found[key]} there, {wanted[key]} here" for key in wanted if found[key] != wanted[key]
-        )
+    wanted, facts = case(plan.place), plan.facts
+    differing = [
+        f"{key} {found.get(key)} there, {value} here" for key, value in wanted.items() if found.get(key) != value
+    ]
+    differing += [f"other data of {name}" for name in facts if name in tasks and tasks[name] != facts[name]]
+    if differing:
         raise InputError(
-            f"--settings {source} were tuned for another case ({differing}); tune again without --settings"
+            f"--settings {source} were tuned for another case ({'; '.join(differing)}); tune again without --settings"
         )
-    return chosen
+    return {(task.name, method): rows[task.name, method] for task, method in plan.pairs if (task.name, method) in rows}

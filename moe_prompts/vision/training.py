@@ -80,8 +80,8 @@ class Recipe:
         return torch.autocast(device.type, torch.bfloat16, enabled=self.precision == "bfloat16")
 
     def per_epoch(self, n: int) -> int:
-        """Steps once through n images."""
-        return ceil(n / self.batch)
+        """Steps once through n images; an image that would be left alone joins the batch before it."""
+        return max(1, n // self.batch + (n % self.batch > 1))
 
     def total(self, n: int) -> int:
         """Steps of a run on n images."""
@@ -156,8 +156,8 @@ def batches(n: int, recipe: Recipe, seed: int) -> Iterator[np.ndarray]:
     left, epoch = recipe.total(n), 0
     while left:
         order = seeded(seed, "order", epoch).permutation(n)
-        for start in range(0, n, recipe.batch)[:left]:
-            yield order[start : start + recipe.batch]
+        cuts = [recipe.batch * step for step in range(1, recipe.per_epoch(n))]
+        yield from np.split(order, cuts)[:left]
         left -= min(left, recipe.per_epoch(n))
         epoch += 1
 

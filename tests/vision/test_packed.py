@@ -41,7 +41,7 @@ def backbone(**options) -> VisionTransformer:
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))
-    return model
+    return model.requires_grad_(False)
 
 
 def generators() -> list[torch.Generator]:

@@ -27,7 +27,7 @@ COUNT = TaskSpec("stand-in:count", size=32, n_train=60)
 
 
 def small_place(**recipe) -> Place:
-    return Place("small-random", None, Sizes(2, 4, 2), Recipe(**({"steps": 4, "batch": 16} | recipe)))
+    return Place("small-random", None, 8, Sizes(2, 4, 2), Recipe(**({"steps": 4, "batch": 16} | recipe)))
 
 
 def small_plan(**changes) -> Plan:
@@ -215,11 +215,11 @@ def test_published_grids():
 
 
 def table_of(accuracies):
-    """Final rows of two tasks and two methods, three seeds."""
+    """Final rows of tasks and methods, three seeds."""
     return pd.DataFrame(
         {
             "task": task, "group": group, "method": method, "seed": seed, "accuracy": accuracy / 100,
-            "cross_entropy": 1.0, "lr": 1.0, "weight_decay": 0.0, "parameters": 5, "status": TRAINED,
+            "cross_entropy": 1.0, "lr": 1.0, "weight_decay": 0.0, "parameters": 5, "status": TRAINED, "judged": 100,
         }
         for (task, group, method), row in accuracies.items()
         for seed, accuracy in zip((42, 44, 82), row, strict=True)
@@ -252,6 +252,31 @@ def test_means_and_differences_by_hand():
     assert "| published | 65.8 |  |" in text
 
 
+def test_a_method_without_a_task_leaves_a_blank_and_no_mean():
+    final = table_of(
+        {
+            ("dtd", "natural", "linear"): (30, 30, 30),
+            ("dtd", "natural", "vpt_deep"): (60, 62, 64),
+            ("dtd", "natural", "vapt"): (63, 64, 68),
+            ("kitti", "structured", "linear"): (11, 11, 11),
+            ("kitti", "structured", "vapt"): (31, 31, 31),
+        }
+    )
+    text = report.text(final)
+    assert "| kitti | 11.0 ± 0.0 |  | 31.0 ± 0.0 |" in text
+    assert "| *mean over tasks* | 20.5 | not all tasks | 48.0 |" in text
+    assert "| dtd | -32.0 [-37.0, -27.0] / 3 | +3.0" in text
+    with pytest.raises(InputError, match="dtd linear seed 42 is there twice"):
+        report.text(pd.concat([final, final]))
+
+
+def test_a_failed_task_leaves_no_mean():
+    final = table_of({("dtd", "natural", "vapt"): (63, 64, 68), ("svhn", "natural", "vapt"): (np.nan,) * 3})
+    means = report.means(report.scores(final)).set_index("method")
+    assert np.isnan(means.loc["vapt", "over tasks"])
+    assert np.isnan(means.loc["vapt", "over groups"])
+
+
 def test_published_values_are_those_of_the_reference(reference):
     pd.testing.assert_frame_equal(
         report.published().reset_index(),
@@ -261,40 +286,71 @@ def test_published_values_are_those_of_the_reference(reference):
 
 
 def test_settings_of_a_run_are_read_again(tmp_path):
-    chosen = {("a", "vapt"): Setting(0.5, 0.01), ("a", "linear"): None}
+    plan, name = small_plan(), COUNT.name
+    chosen = {(name, "vapt"): Setting(0.5, 0.01), (name, "linear"): None}
     file = tmp_path / "settings.json"
-    file.write_text(as_json(chosen, small_place(), ["vtab.py", "run"]))
-    assert read_settings(str(file), small_place()) == {("a", "vapt"): Setting(0.5, 0.01)}
-    with pytest.raises(InputError, match=r"another case .*tokens"):
-        read_settings(str(file), replace(small_place(), sizes=Sizes(3, 4, 2)))
+    file.write_text(as_json(chosen, plan, ["vtab.py", "run"]))
+    assert read_settings(str(file), plan) == {(name, "vapt"): Setting(0.5, 0.01)}
+    assert read_settings(str(file), replace(plan, methods=("linear",))) == {}
+    given = replace(plan, given={(name, "vapt"): Setting(1.0, 0.0)})
+    assert json.loads(as_json(chosen, given, []))["settings"] == []
+    others = {
+        "sizes": replace(plan, place=replace(small_place(), sizes=Sizes(3, 4, 2))),
+        "recipe": replace(plan, place=small_place(steps=5)),
+        "other data of stand-in:count": replace(plan, tasks=(replace(COUNT, n_train=61),)),
+    }
+    for word, other in others.items():
+        with pytest.raises(InputError, match=f"another case .*{word}"):
+            read_settings(str(file), other)
     file.write_text("{}")
     with pytest.raises(InputError, match="not written by a run"):
-        read_settings(str(file), small_place())
+        read_settings(str(file), plan)
     with pytest.raises(InputError, match="No such file"):
-        read_settings(str(tmp_path / "none.json"), small_place())
+        read_settings(str(tmp_path / "none.json"), plan)
 
 
-def call(monkeypatch, *arguments):
+def test_shipped_settings_are_those_of_the_preset(monkeypatch):
+    """Every task and method of the preset, for the backbone, prompts, recipe and data of the preset."""
+    script = loaded()
+    arguments = script.parser().parse_args(["run", "--preset", "small", "--settings", "shipped"])
+    script.fill_in(arguments)
+    protocol.opened.cache_clear()
+    monkeypatch.setattr("moe_prompts.vision.tasks.procedural.TEST", 2000)
+    plan = script.plan_of(arguments)
+    assert set(plan.given) == {(task.name, method) for task, method in plan.pairs}
+    assert not plan.tune_cells()
+
+
+def loaded():
     spec = importlib.util.spec_from_file_location("vtab_script", SCRIPT)
     script = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(script)
+    return script
+
+
+def call(monkeypatch, *arguments):
     monkeypatch.setattr(sys, "argv", ["vtab.py", *map(str, arguments)])
-    script.main()
+    loaded().main()
 
 
 SHORT = ("--steps", 2, "--batch", 16, "--lr", "1", "--weight-decay", "0", "--seeds", "42,44", "--workers", 1)
 
 
-@pytest.mark.parametrize(("suffix", "small"), [("png", True), ("jpg", True)])
-def test_a_vtab_root_goes_through_check_run_and_report(tmp_path, monkeypatch, capsys, suffix, small):
+@pytest.mark.parametrize("suffix", ["png", "jpg"])
+def test_a_vtab_root_goes_through_check_run_and_report(tmp_path, monkeypatch, capsys, suffix):
+    monkeypatch.chdir(tmp_path)
     make_vtab_root(tmp_path / "data", "cifar", suffix=suffix)
     call(monkeypatch, "check", "--data", tmp_path / "data", "--task", "cifar")
-    assert "0 problems" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "0 problems" in shown
+    assert ("JPEG" in shown) == (suffix == "jpg")
     options = ("--data", tmp_path / "data", "--backbone", "small-random", "--size", 32, *SHORT)
     call(monkeypatch, "run", "--task", "cifar", "--method", "linear,vpt_deep", "--out", tmp_path / "run", *options)
     shown = capsys.readouterr().out
     assert "minutes of training" in shown
     assert "| published | 63.4 | 78.8 |" in shown
+    assert "Backbone small-random, N = 10, 2 steps of 16 images" in shown
+    assert f"image format: {'PNG' if suffix == 'png' else 'JPEG'}" in shown
     settings = json.loads((tmp_path / "run" / "settings.json").read_text())
     assert [one["method"] for one in settings["settings"]] == ["linear", "vpt_deep"]
     assert (tmp_path / "run" / "accuracies.png").stat().st_size > 0
@@ -307,6 +363,7 @@ def test_a_vtab_root_goes_through_check_run_and_report(tmp_path, monkeypatch, ca
 
 
 def test_an_fgvc_task_runs(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
     make_fgvc_root(tmp_path / "data", "flowers", per_class=(2, 1, 1), shape=(40, 48))
     call(
         monkeypatch, "run", "--task", "fgvc:flowers", "--method", "linear", "--data", tmp_path / "data",
@@ -328,8 +385,12 @@ def test_an_fgvc_task_runs(tmp_path, monkeypatch, capsys):
         (("--task", "stand-in:count", "--method", "vpt"), "method 'vpt'; expected one of linear"),
         (("--task", "stand-in:count", "--lr", "1,x"), "--lr 1,x; expected numbers"),
         (("--task", "stand-in:count", "--resume"), "--resume needs --out"),
+        (("--task", "stand-in:count", "--seeds", "42,42"), "seeds 42, 42; expected different ones"),
+        (("--task", "stand-in:count", "--steps", "5", "--epochs", "2"), "--steps 5 with --epochs 2"),
+        (("--task", "fgvc:cub", "--data", ".", "--fraction", "0.1"), "--fraction 0.1 without --steps"),
+        (("--task", "dtd", "--data", ".", "--n", "50"), "--n 50 with dtd; only stand-ins"),
         (("--task", "stand-in:count", "--schedule", "step"), "schedule 'step'; expected one of smooth, official"),
-        (("--task", "stand-in:count", "--fraction", "0.5"), "only FGVC tasks are cut by fractions"),
+        (("--task", "stand-in:count", "--fraction", "0.5", "--steps", "5"), "only FGVC tasks are cut by fractions"),
         (("--task", "stand-in:count", "--size", "48"), "size 48; expected 32 or 64 pixels"),
         (
             ("--task", "stand-in:count", "--size", "64"),
@@ -346,12 +407,40 @@ def test_wrong_input_is_one_clear_error(tmp_path, monkeypatch, arguments, messag
     assert "\n" not in str(raised.value)
 
 
+def test_runs_that_do_not_compare_are_not_reported_together(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    common = ("run", "--task", "stand-in:count", "--n", 60, "--backbone", "small-random", *SHORT)
+    call(monkeypatch, *common, "--method", "linear", "--out", "one")
+    call(monkeypatch, *common, "--method", "vpt_deep", "--out", "two")
+    call(monkeypatch, *common, "--method", "vapt", "--schedule", "official", "--out", "three")
+    with pytest.raises(InputError, match="no --out"):
+        call(monkeypatch, "report", "one", "two")
+    call(monkeypatch, "report", "one", "two", "--out", "both")
+    with pytest.raises(InputError, match="three: made in another way than one"):
+        call(monkeypatch, "report", "one", "three", "--out", "both")
+
+
+def test_a_run_does_not_grow(tmp_path):
+    """Refused before anything is trained, and the run stays as it was."""
+    plan = small_plan(methods=("linear",))
+    run_plan(plan, tmp_path, progress=False)
+    with pytest.raises(InputError, match=r"holds another study .*pairs"):
+        run_plan(replace(plan, methods=("linear", "vapt")), tmp_path, resume=True, progress=False)
+    run_plan(plan, tmp_path, resume=True, progress=False)
+
+
+def test_packs_may_be_smaller(tmp_path):
+    whole = run_plan(small_plan(), tmp_path / "whole", progress=False)[1]
+    parts = run_plan(small_plan(place=replace(small_place(), pack=1)), tmp_path / "parts", progress=False)[1]
+    np.testing.assert_allclose(whole["cross_entropy"], parts["cross_entropy"], rtol=1e-5)  # rounding of float32
+
+
 def test_a_report_of_nothing(tmp_path, monkeypatch):
     with pytest.raises(InputError, match="holds no finished run"):
         call(monkeypatch, "report", tmp_path)
 
 
-def test_workers_change_nothing(tmp_path):
+def test_the_order_of_blocks_changes_nothing(tmp_path):
     class Backwards(InProcess):
         def map(self, run_block, blocks):
             return map(run_block, reversed(blocks))

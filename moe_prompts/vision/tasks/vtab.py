@@ -13,6 +13,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from functools import cached_property
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -130,8 +131,14 @@ class VtabTask:
             "data": "folder",
             "resample": self.resize.resample,
             "train_images": len(names),
+            "lists": self._digest(),
             **image_facts(self.folder, names),
         }
+
+    def _digest(self) -> str:
+        """Of the lists of training images."""
+        lists = (self.folder / f"{name}.txt" for name in SPLITS if name != "test")
+        return sha256(b"".join(path.read_bytes() for path in lists if path.exists())).hexdigest()[:16]
 
     def split(self, name: str) -> ImageSet:
         check_split(name)
