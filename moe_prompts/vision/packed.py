@@ -27,6 +27,11 @@ from moe_prompts.vision.prompted import PromptedVisionTransformer, named_parts, 
 from moe_prompts.vision.prompts import NORM_EPS, activated, position_map, source_states
 
 
+#: With rows of at most so many tokens attention is written out, which for small heads takes half the time of torch's
+#: fused one on a CPU; longer rows would need too much memory.
+SHORT = 64
+
+
 @dataclass(frozen=True)
 class Noise:
     """Dropout masks of one step, by (block, place): (R, B, 1, d) of channels, (R, B, N, r) of hidden units or
@@ -282,13 +287,15 @@ def _attend(block: Any, x: Tensor, prompts: Tensor | None, shared: Tensor | None
         P, images = block.norm1(prompts), k.shape[1]
         k = torch.cat([heads(P, key, attention.k_norm).expand(-1, images, -1, -1, -1), k], dim=-2)
         v = torch.cat([heads(P, value, none).expand(-1, images, -1, -1, -1), v], dim=-2)
-    # Written out: with short rows and small heads torch's fused attention takes twice the time on a CPU, and products
-    # with a single row are slower than sums.
     if first_row:
+        # Products with a single row are slower than sums.
         gates = (k * q).sum(dim=-1).softmax(dim=-1)
         mixed = (gates[..., None] * v).sum(dim=-2, keepdim=True)
-    else:
+    elif k.shape[-2] <= SHORT:
         mixed = (q @ k.transpose(-1, -2)).softmax(dim=-1) @ v
+    else:
+        fused = F.scaled_dot_product_attention(*(one.flatten(0, 1) for one in (q, k, v)), scale=1.0)
+        mixed = fused.unflatten(0, q.shape[:2])
     x = of_trials(x[:, :, :1] if first_row else x)
     x = x + block.ls1(attention.proj(mixed.transpose(-2, -3).flatten(-2)))
     return x + block.ls2(block.mlp(block.norm2(x)))

@@ -77,6 +77,16 @@ def backbone_copy(model):
     return deepcopy(model)
 
 
+@pytest.mark.parametrize("name", ["shallow", "deep", "vapt"])
+def test_long_rows_are_the_same_numbers(name, monkeypatch):
+    torch.manual_seed(2)
+    images = torch.randn(1, 4, 3, 32, 24, dtype=torch.float64)
+    packed, _ = both(backbone(), CONFIGS[name], images)
+    written_out = packed(images[0])
+    monkeypatch.setattr("moe_prompts.vision.packed.SHORT", 0)
+    torch.testing.assert_close(packed(images[0]), written_out, rtol=0, atol=1e-12)
+
+
 @pytest.mark.parametrize("options", MODELS.values(), ids=list(MODELS))
 @pytest.mark.parametrize("config", CONFIGS.values(), ids=list(CONFIGS))
 def test_logits_and_gradients_are_those_of_separate_trials(config, options):
