@@ -26,7 +26,6 @@ from moe_prompts.vision.config import VAPT, VPT
 from moe_prompts.vision.prompted import PromptedVisionTransformer, named_parts, new_head, new_prompts, refusal
 from moe_prompts.vision.prompts import NORM_EPS, activated, position_map, source_states
 
-
 #: With rows of at most so many tokens attention is written out, which for small heads takes half the time of torch's
 #: fused one on a CPU; longer rows would need too much memory.
 SHORT = 64
@@ -294,7 +293,7 @@ def _attend(block: Any, x: Tensor, prompts: Tensor | None, shared: Tensor | None
     elif k.shape[-2] <= SHORT:
         mixed = (q @ k.transpose(-1, -2)).softmax(dim=-1) @ v
     else:
-        fused = F.scaled_dot_product_attention(*(one.flatten(0, 1) for one in (q, k, v)), scale=1.0)
+        fused = F.scaled_dot_product_attention(q.flatten(0, 1), k.flatten(0, 1), v.flatten(0, 1), scale=1.0)
         mixed = fused.unflatten(0, q.shape[:2])
     x = of_trials(x[:, :, :1] if first_row else x)
     x = x + block.ls1(attention.proj(mixed.transpose(-2, -3).flatten(-2)))
