@@ -204,11 +204,14 @@ def test_paper_figures_are_drawn_from_committed_tables(tmp_path):
         assert (tmp_path / f"{name}.pdf").read_bytes().startswith(b"%PDF")
 
 
-def run_examples(page, tmp_path, vision):
-    """The Python blocks of the page, in order, as one script in an empty folder: those on vision, or all others."""
-    blocks = re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(encoding="utf-8"), flags=re.S)
-    blocks = [block for block in blocks if ("moe_prompts.vision" in block) == vision]
-    assert blocks
+def run_examples(pages, tmp_path, vision):
+    """The Python blocks of the pages, in order, as one script in an empty folder: those on vision, or all others."""
+    blocks = []
+    for page in pages:
+        every = re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(encoding="utf-8"), flags=re.S)
+        own = [block for block in every if ("moe_prompts.vision" in block) == vision]
+        assert own
+        blocks += own
     script = tmp_path / "readme.py"
     script.write_text("\n".join(blocks), encoding="utf-8")
     subprocess.run([sys.executable, str(script)], cwd=tmp_path, check=True)
@@ -216,4 +219,4 @@ def run_examples(page, tmp_path, vision):
 
 @pytest.mark.parametrize("page", ["README.md", "docs/algebra.md"])
 def test_examples_run(page, tmp_path):
-    run_examples(page, tmp_path, vision=False)
+    run_examples([page], tmp_path, vision=False)

@@ -84,3 +84,37 @@ def draw_accuracies(ax: Axes, table: pd.DataFrame) -> None:
     ax.set_ylim(len(tasks) - 0.5, -0.5)
     ax.set_xlabel("accuracy on test, percent (bars: one standard deviation over seeds)")
     ax.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
+
+
+#: Name, colour and line of students in ``draw_excess``.
+STUDENTS = {
+    "vpt": ("fixed, as many as the teacher", COLOURS["VPT"], "-"),
+    "vpt_matched": ("fixed, as many parameters as adaptive", COLOURS["VPT"], "--"),
+    "vpt_large": ("fixed, twice as many", COLOURS["VPT"], ":"),
+    "vapt": ("adaptive", COLOURS["VAPT"], "-"),
+    "vapt_constant": ("adaptive form, blind to the image", COLOURS["VAPT"], ":"),
+    "vapt_offset": ("adaptive with free vectors", COLOURS["VAPT"], "--"),
+}
+
+
+def draw_excess(ax: Axes, table: pd.DataFrame) -> None:
+    """Excess risk against n for each student on one truth; bars are two standard errors, right marks are fresh images.
+
+    table  rows of ``efficiency.curves`` of one truth
+    """
+    largest = table["n"].max()
+    for name, (label, colour, line) in STUDENTS.items():
+        own = table[table["student"] == name]
+        finite = own[own["n"] > 0].sort_values("n")
+        if own.empty:
+            continue
+        ax.errorbar(
+            finite["n"], finite["excess"], yerr=2 * finite["error"], color=colour, linestyle=line, marker="o",
+            markersize=3, label=f"{label} ({own['parameters'].iloc[0]})",
+        )  # fmt: skip
+        floor = own[own["n"] == 0]["excess"]
+        ax.plot([1.6 * largest] * len(floor), floor, marker="_", markersize=12, color=colour, linestyle="none")
+    ax.set_xscale("log")
+    ax.set_yscale("log")
+    ax.set_xlabel("n (right marks: fresh images)")
+    ax.set_ylabel("excess risk, nats")

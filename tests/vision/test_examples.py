@@ -1,9 +1,8 @@
 """The examples on vision of README and docs."""
 
-import pytest
 from test_package import run_examples
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/vision.md", "docs/vtab.md"])
-def test_examples_run(page, tmp_path):
-    run_examples(page, tmp_path, vision=True)
+def test_examples_run(tmp_path):
+    """All pages in one process, since torch takes seconds to load."""
+    run_examples(["README.md", "docs/vision.md", "docs/vtab.md"], tmp_path, vision=True)
