@@ -89,8 +89,8 @@ def draw_accuracies(ax: Axes, table: pd.DataFrame) -> None:
 #: Name, colour and line of students in ``draw_excess``.
 STUDENTS = {
     "vpt": ("fixed, as many as the teacher", COLOURS["VPT"], "-"),
-    "vpt_matched": ("fixed, as many parameters as adaptive", COLOURS["VPT"], "--"),
-    "vpt_large": ("fixed, twice as many", COLOURS["VPT"], ":"),
+    "vpt_matched": ("fixed, more tokens", COLOURS["VPT"], "--"),
+    "vpt_large": ("fixed, most tokens", COLOURS["VPT"], ":"),
     "vapt": ("adaptive", COLOURS["VAPT"], "-"),
     "vapt_constant": ("adaptive form, blind to the image", COLOURS["VAPT"], ":"),
     "vapt_offset": ("adaptive with free vectors", COLOURS["VAPT"], "--"),
@@ -114,7 +114,10 @@ def draw_excess(ax: Axes, table: pd.DataFrame) -> None:
         )  # fmt: skip
         floor = own[own["n"] == 0]["excess"]
         ax.plot([1.6 * largest] * len(floor), floor, marker="_", markersize=12, color=colour, linestyle="none")
+    sizes = sorted(n for n in table["n"].unique() if n)
     ax.set_xscale("log")
+    ax.set_xticks(sizes, [str(n) for n in sizes])
+    ax.minorticks_off()
     ax.set_yscale("log")
     ax.set_xlabel("n (right marks: fresh images)")
     ax.set_ylabel("excess risk, nats")
