@@ -24,6 +24,7 @@ from moe_prompts.errors import InputError
 
 PAGE = Path(__file__).parents[1] / "docs" / "packed_benchmark.md"
 PACKED = ("linear", "vpt_shallow", "vpt_deep", "vpt_matched", "vapt")
+ALONE = ("bias", "full")
 COLUMNS = ("method", "one by one, ms", "packed, ms", "times faster", "largest difference")
 
 
@@ -34,7 +35,7 @@ def measure(method: str, trials: int, steps: int, rounds: int, device: str) -> s
     import torch
 
     from moe_prompts.vision import PackedTrials, create_backbone, prompt
-    from moe_prompts.vision.methods import Sizes, config
+    from moe_prompts.vision.methods import Sizes, config, whole
     from moe_prompts.vision.prompted import new_head, prompt_parameters
     from moe_prompts.vision.tasks import procedural_task
     from moe_prompts.vision.training import Recipe, Setting, Trial, init_generator, train_alone, train_packed
@@ -52,6 +53,9 @@ def measure(method: str, trials: int, steps: int, rounds: int, device: str) -> s
 
     def alone(trial: Trial) -> dict[str, torch.Tensor]:
         model = deepcopy(backbone)
+        if method in ALONE:
+            train_alone(whole(method, backbone, task.classes, init_generator(trial.seed)), images, trial, recipe)
+            return {}
         if prompts is None:
             model.head = new_head(model, task.classes, init_generator(trial.seed)).requires_grad_(True)
             train_alone(model, images, trial, recipe)
@@ -66,15 +70,17 @@ def measure(method: str, trials: int, steps: int, rounds: int, device: str) -> s
         began = clock()
         ends = [alone(trial) for trial in pack]
         between = clock()
-        packed = together()
+        packed = [] if method in ALONE else together()
         times.append((between - began, clock() - between))
+    found = np.array(times[1:])
+    each = 1e3 * np.median(found, axis=0) / (steps * trials)
+    if method in ALONE:
+        return f"| {method} | {each[0]:.1f} |  |  |  |"
     apart = max(
         float((one[name].detach() - other[name].detach()).abs().max() / other[name].detach().abs().max().clamp(min=1))
         for one, other in zip(packed, ends, strict=True)
         for name in one
     )
-    found = np.array(times[1:])
-    each = 1e3 * np.median(found, axis=0) / (steps * trials)
     ratio = np.median(found[:, 0] / found[:, 1])
     return f"| {method} | {each[0]:.1f} | {each[1]:.1f} | {ratio:.2f} | {apart:.0e} |"
 
@@ -92,7 +98,7 @@ def page(rows: list[str], arguments: argparse.Namespace) -> str:
             "blocks, 32 pixels in patches of 8, batch 64, float32. "
             f"{arguments.steps} steps, medians of {arguments.rounds} rounds.",
             "*times faster* is the median of ratios within a round, *largest difference* that of any parameter at the",
-            "end, relative to the largest entry of its group (or 1).",
+            "end, relative to the largest entry of its group (or 1). bias and full change the backbone: not packed.",
             "",
             "| " + " | ".join(COLUMNS) + " |",
             "|" + " --- |" * len(COLUMNS),
@@ -106,7 +112,7 @@ def parser() -> argparse.ArgumentParser:
         "benchmark_packed.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("--methods", type=cli.names, default=list(PACKED), help=f"(default {','.join(PACKED)})")
+    add("--methods", type=cli.names, default=[*PACKED, *ALONE], help="(default all but the controls)")
     add("--trials", type=cli.positive("trials"), default=8, help="settings in a pack (default 8)")
     add("--steps", type=cli.positive("steps"), default=5, help="of each training (default 5)")
     add("--rounds", type=cli.positive("rounds"), default=7, help="trainings both ways (default 7)")
@@ -116,9 +122,9 @@ def parser() -> argparse.ArgumentParser:
 
 def main() -> None:
     arguments = parser().parse_args()
-    unknown = [one for one in arguments.methods if one not in PACKED]
+    unknown = [one for one in arguments.methods if one not in (*PACKED, *ALONE)]
     if unknown:
-        raise InputError(f"--methods {unknown[0]}; expected some of {', '.join(PACKED)}")
+        raise InputError(f"--methods {unknown[0]}; expected some of {', '.join((*PACKED, *ALONE))}")
     import torch
 
     if arguments.device == "cuda" and not torch.cuda.is_available():

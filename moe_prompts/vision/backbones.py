@@ -10,8 +10,8 @@ from __future__ import annotations
 import json
 from importlib import resources
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 import timm
@@ -23,6 +23,7 @@ from torch import Tensor
 
 from moe_prompts.errors import InputError
 from moe_prompts.seeds import address
+from moe_prompts.vision.checkpoint import read_torch_file
 
 #: Sizes of the architectures that ``experiments/pretrain.py`` trains.
 ARCHITECTURES: dict[str, dict[str, Any]] = {
@@ -116,7 +117,7 @@ def _fill(model: VisionTransformer, file: Path) -> None:
         state = _read(file)
         state = {key: value for key, value in checkpoint_filter_fn(state, model).items() if key.split(".")[0] != "head"}
         model.load_state_dict(state)
-    except (OSError, SafetensorError, UnpicklingError, EOFError, RuntimeError, KeyError, AttributeError) as error:
+    except (OSError, SafetensorError, BadZipFile, RuntimeError, ValueError, KeyError, AttributeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise InputError(
             f"{file}: {reason}; expected the weights of this model as .safetensors, .pth, .pt, .bin or .npz"
@@ -127,7 +128,7 @@ def _read(file: Path) -> dict[str, Tensor]:
     """Names and tensors; of .pth and the like tensors only, never code."""
     if file.suffix == ".safetensors":
         return load_file(file)
-    found = torch.load(file, map_location="cpu", weights_only=True)
+    found = read_torch_file(file, "the weights of this model")
     for wrapper in ("state_dict", "model"):
         found = found.get(wrapper, found)
     return found

@@ -102,7 +102,7 @@ def load_prompts(model: VisionTransformer, path: str | Path) -> PromptedVisionTr
     Raises ``InputError`` if the file holds something else or was made on another backbone.
     """
     check_plain(model, "load_prompts")
-    metadata, tensors = _read(Path(path))
+    metadata, tensors = read_tensors(Path(path), FORMAT, "a file that save_prompts wrote")
     config, num_classes, backbone, traits = _described(metadata, path)
     found = backbone_hash(model)
     if found != backbone:
@@ -203,13 +203,23 @@ def _backbone_state(model: VisionTransformer) -> dict[str, torch.Tensor]:
     return {plain_name(model, name) or name: value for name, value in state.items() if _is_backbone(model, name)}
 
 
-def _read(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+def read_tensors(path: Path, form: str, expected: str) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+    """Metadata and tensors of a safetensors file whose ``format`` is ``form``; ``expected`` says what it should be."""
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
     except (OSError, SafetensorError) as error:
-        raise InputError(f"{path}: {error}; expected a file that save_prompts wrote") from error
-    if metadata.get("format") != FORMAT:
-        raise InputError(f"{path}: format {metadata.get('format')!r}; expected {FORMAT!r}, written by save_prompts")
+        raise InputError(f"{path}: {error}; expected {expected}") from error
+    if metadata.get("format") != form:
+        raise InputError(f"{path}: format {metadata.get('format')!r}; expected {form!r}: {expected}")
     return metadata, tensors
+
+
+def read_torch_file(path: str | Path, expected: str) -> Any:
+    """What torch.save wrote, if it is tensors in containers: ``weights_only=True`` runs no code of the file."""
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises whatever the bytes of a file that is none of its own lead it to
+        why = (str(error) or type(error).__name__).splitlines()[0]
+        raise InputError(f"{path}: cannot be read as tensors ({why}); expected {expected}") from error

@@ -14,7 +14,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
 from moe_prompts.errors import InputError
-from moe_prompts.vision.checkpoint import fill
+from moe_prompts.vision.checkpoint import fill, read_torch_file
 from moe_prompts.vision.config import VAPT, VPT, whole
 from moe_prompts.vision.prompted import PromptedVisionTransformer, prompt, prompt_parameters
 
@@ -96,13 +96,7 @@ def load_moco_v3(model: VisionTransformer, path: str | Path) -> VisionTransforme
     """
     if type(model) is not VisionTransformer or isinstance(model, PromptedVisionTransformer):
         raise InputError(f"load_moco_v3: a {type(model).__name__}; expected a plain timm VisionTransformer")
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises whatever the bytes of a file that is none of its own lead it to
-        why = (str(error) or type(error).__name__).splitlines()[0]
-        raise InputError(
-            f"load_moco_v3: {path} cannot be read as tensors ({why}); expected a MoCo-v3 checkpoint"
-        ) from error
+    content = read_torch_file(path, "a MoCo-v3 checkpoint")
     state = content.get("state_dict") if isinstance(content, dict) else None
     if not isinstance(state, Mapping) or not all(
         isinstance(name, str) and isinstance(value, Tensor) for name, value in state.items()

@@ -180,8 +180,9 @@ def planted_study(
     """Every student on every truth with every n, and with fresh images where ``floors`` are asked for."""
     every = [*sizes, *([FRESH] if floors else [])]
     cells = [StudentCell(truth, student, n, planting) for truth in truths for student in students for n in every]
-    for cell in cells[: len(students) * len(every)]:
-        student_config(cell.student, planted(cell.truth, planting, entropy))
+    for truth in truths:
+        for student in students:  # names are checked before anything runs
+            student_config(student, planted(truth, planting, entropy))
     return Study("planted", cells, replicates, entropy, run_student, {"planting": asdict(planting), "rates": list(LRS)})
 
 

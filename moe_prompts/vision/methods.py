@@ -7,12 +7,16 @@ baselines  linear (the head alone), bias (all biases and the head), full (everyt
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import dataclass
+from typing import Any
 
+import torch
 from timm.models.vision_transformer import VisionTransformer
 
 from moe_prompts.errors import InputError
 from moe_prompts.vision.config import VAPT, VPT
+from moe_prompts.vision.prompted import new_head
 from moe_prompts.vision.training import Setting
 
 PROMPTS = ("vpt_shallow", "vpt_deep", "vpt_matched", "vapt")
@@ -27,8 +31,8 @@ PROMPT_LRS = (50.0, 25.0, 10.0, 5.0, 2.5, 1.0, 0.5, 0.25, 0.1, 0.05)
 FULL_LRS = (0.005, 0.001, 0.0005, 0.0001)
 WEIGHT_DECAYS = (0.01, 0.001, 0.0001, 0.0)
 
-#: Seconds of a step on images of one trial relative to VAPT's, packed (d 64, 4 blocks, on a CPU): for estimates only.
-RELATIVE_SECONDS = {"linear": 0.1, "bias": 2.0, "full": 1.7, "vpt_shallow": 1.2, "vpt_deep": 0.8, "vpt_matched": 0.9}
+#: Seconds of a step of one trial relative to packed VAPT's, rounded from docs/packed_benchmark.md: for estimates only.
+RELATIVE_SECONDS = {"linear": 0.1, "bias": 1.9, "full": 2.2, "vpt_shallow": 1.6, "vpt_deep": 1.0, "vpt_matched": 1.0}
 
 
 @dataclass(frozen=True)
@@ -63,6 +67,15 @@ def config(name: str, sizes: Sizes, model: VisionTransformer) -> VPT | VAPT | No
         "vapt_pooled": VAPT(sizes.tokens, sizes.hidden, sizes.kernel, pooled=True),
     }
     return configs.get(name)
+
+
+def whole(name: str, model: VisionTransformer, num_classes: int, rng: torch.Generator) -> VisionTransformer:
+    """A copy of the plain model with a new head, whose backbone trains as ``bias`` or ``full`` says."""
+    own: Any = deepcopy(model)
+    own.head = new_head(model, num_classes, rng)
+    for part, value in own.named_parameters():
+        value.requires_grad_(name == "full" or part.endswith("bias") or part.startswith("head."))
+    return own
 
 
 def matched_tokens(vapt: VAPT, model: VisionTransformer) -> int:

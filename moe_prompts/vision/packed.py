@@ -26,8 +26,8 @@ from moe_prompts.vision.config import VAPT, VPT
 from moe_prompts.vision.prompted import PromptedVisionTransformer, named_parts, new_head, new_prompts, refusal
 from moe_prompts.vision.prompts import NORM_EPS, activated, position_map, source_states
 
-#: With rows of at most so many tokens attention is written out, which for small heads takes half the time of torch's
-#: fused one on a CPU; longer rows would need too much memory.
+#: With rows of at most so many tokens attention is written out, which is faster than torch's fused one for small heads
+#: on a CPU; longer rows would need too much memory.
 SHORT = 64
 
 
@@ -114,19 +114,15 @@ class PackedTrials(nn.Module):
         with torch.no_grad():
             x = model.norm_pre(model._pos_embed(model.patch_embed(images.flatten(0, 1)))).unflatten(0, (S, -1))
         which = torch.zeros(self.n_trials, dtype=torch.long, device=x.device) if batch_of is None else batch_of
-        shared: Tensor | None = which
         for index, block in enumerate(model.blocks):
-            if self.config is None and shared is not None:
-                # Without prompts trials part at the head.
-                x = block(x.flatten(0, 1)).unflatten(0, x.shape[:2])
-                continue
-            last = index == len(model.blocks) - 1 and self._first_rows_only
-            x = self._block(index, block, x, shared, noise, last)
-            shared = None
-        if shared is not None:
-            x = x[shared]
-        R, B = x.shape[:2]
-        return model.forward_head(model.norm(x.flatten(0, 1)), pre_logits=True).unflatten(0, (R, B))
+            if self.config is None:
+                x = _plain(block, x)
+            else:
+                last = index == len(model.blocks) - 1 and self._first_rows_only
+                x = self._block(index, block, x, which if index == 0 else None, noise, last)
+        features = model.forward_head(model.norm(x.flatten(0, 1)), pre_logits=True).unflatten(0, x.shape[:2])
+        # Without prompts trials part here.
+        return features[which] if self.config is None else features
 
     def _block(
         self, index: int, block: nn.Module, x: Tensor, shared: Tensor | None, noise: Noise, last: bool

@@ -19,7 +19,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import load, save
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
@@ -28,7 +27,7 @@ from moe_prompts.errors import InputError
 from moe_prompts.seeds import address
 from moe_prompts.study.store import write_atomically
 from moe_prompts.vision.backbones import ARCHITECTURES, architecture, half
-from moe_prompts.vision.checkpoint import backbone_hash
+from moe_prompts.vision.checkpoint import backbone_hash, read_tensors
 from moe_prompts.vision.formulas import BLOCK, HEADS, NONE, pretraining_block
 
 FORMAT = "moe-prompts pretraining 1"
@@ -176,14 +175,7 @@ class Run:
 
     def load(self, path: Path) -> None:
         """Go on from what ``save`` wrote for the same settings."""
-        try:
-            with safe_open(path, framework="pt") as file:
-                about = file.metadata() or {}
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
-        except (OSError, SafetensorError) as error:
-            raise InputError(f"{path}: {error}; expected the state of a pretraining") from error
-        if about.get("format") != FORMAT:
-            raise InputError(f"{path}: format {about.get('format')!r}; expected {FORMAT!r}")
+        about, tensors = read_tensors(path, FORMAT, "the state of a pretraining")
         if json.loads(about["config"]) != asdict(self.config):
             raise InputError(
                 f"{path} is of other settings ({about['config']}); give the same options or choose another --out"

@@ -14,13 +14,12 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator, Sequence
-from copy import deepcopy
 from dataclasses import asdict, dataclass, field, replace
-from functools import lru_cache
+from functools import cache, lru_cache
 from importlib import metadata
 from math import ceil
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -33,9 +32,9 @@ from moe_prompts.study.grid import BLOCK_SIZE, Row, Study
 from moe_prompts.study.runner import run_study
 from moe_prompts.vision.backbones import create_backbone
 from moe_prompts.vision.config import VAPT
-from moe_prompts.vision.methods import RELATIVE_SECONDS, TRAINS_BACKBONE, Sizes, config, settings
+from moe_prompts.vision.methods import RELATIVE_SECONDS, TRAINS_BACKBONE, Sizes, config, settings, whole
 from moe_prompts.vision.packed import PackedTrials
-from moe_prompts.vision.prompted import mean_states, new_head
+from moe_prompts.vision.prompted import mean_states
 from moe_prompts.vision.tasks.named import TaskSpec
 from moe_prompts.vision.tasks.task import ImageSet, Pixels, Task
 from moe_prompts.vision.training import (
@@ -76,60 +75,54 @@ class Place:
 
 
 @dataclass(frozen=True)
-class TuneCell:
-    """All settings of one method on one task; a replicate is a setting."""
+class _Cell:
+    """One method on one task."""
 
     task: TaskSpec
     method: str
     place: Place
-    settings: tuple[Setting, ...]
+
+    share: ClassVar[float]
 
     @property
     def label(self) -> str:
         return f"{self.task.label}_{self.method}"
+
+    @property
+    def data_size(self) -> int:
+        """Training images."""
+        return round(self.share * opened(self.task).facts.get("train_images", self.task.n_train))
+
+    @property
+    def cost(self) -> float:
+        return RELATIVE_SECONDS.get(self.method, 1.0) * self.place.recipe.total(self.data_size)
+
+
+@dataclass(frozen=True)
+class TuneCell(_Cell):
+    """All settings on train800; a replicate is a setting."""
+
+    settings: tuple[Setting, ...]
+
+    share = 0.8
 
     @property
     def replicates(self) -> int:
         return len(self.settings)
 
-    @property
-    def data_size(self) -> int:
-        return self.task.train_size("train800")
-
-    @property
-    def cost(self) -> float:
-        return _cost(self.method, self.place.recipe, self.data_size)
-
 
 @dataclass(frozen=True)
-class FinalCell:
-    """The chosen setting of one method on one task; a replicate is a seed."""
+class FinalCell(_Cell):
+    """The chosen setting on train800val200; a replicate is a seed."""
 
-    task: TaskSpec
-    method: str
-    place: Place
     setting: Setting | None
     seeds: tuple[int, ...]
 
-    @property
-    def label(self) -> str:
-        return f"{self.task.label}_{self.method}"
+    share = 1.0
 
     @property
     def replicates(self) -> int:
         return len(self.seeds)
-
-    @property
-    def data_size(self) -> int:
-        return self.task.train_size("train800val200")
-
-    @property
-    def cost(self) -> float:
-        return _cost(self.method, self.place.recipe, self.data_size)
-
-
-def _cost(method: str, recipe: Recipe, n: int) -> float:
-    return RELATIVE_SECONDS.get(method, 1.0) * recipe.total(n)
 
 
 def run_tune(cell: TuneCell, replicates: tuple[int, ...], entropy: int) -> list[Row]:
@@ -182,10 +175,7 @@ def _one(
     model: VisionTransformer, method: str, task: Task, trial: Trial, recipe: Recipe, train: ImageSet, judge: ImageSet
 ) -> tuple[Outcome, Score]:
     """One trial of a method that changes the backbone."""
-    own: Any = deepcopy(model)
-    own.head = new_head(model, task.classes, init_generator(trial.seed))
-    for name, value in own.named_parameters():
-        value.requires_grad_(method == "full" or name.endswith("bias") or name.startswith("head."))
+    own = whole(method, model, task.classes, init_generator(trial.seed))
     outcome = train_alone(own, train, trial, recipe)
     own.eval()
     return outcome, evaluate(lambda batch: own(batch)[None], judge, recipe, next(own.parameters()))[0]
@@ -256,7 +246,7 @@ def _backbone(name: str, weights: str | None, device: str) -> VisionTransformer:
     return create_backbone(name, file=weights).requires_grad_(False).eval().to(device)
 
 
-@lru_cache(maxsize=4)
+@cache
 def opened(spec: TaskSpec) -> Task:
     return spec.open()
 
@@ -351,11 +341,7 @@ class Plan:
         """Steps of all trials, each method's in units of VAPT's by time."""
         cells: list[Any] = self.tune_cells()
         cells += [FinalCell(task, method, self.place, None, self.seeds) for task, method in self.pairs]
-        return sum(_cost(cell.method, self.place.recipe, self._images(cell)) * cell.replicates for cell in cells)
-
-    def _images(self, cell: Any) -> int:
-        found = opened(cell.task).facts.get("train_images", cell.task.n_train)
-        return found if isinstance(cell, FinalCell) else round(0.8 * found)
+        return sum(cell.cost * cell.replicates for cell in cells)
 
     def chosen(self, final: pd.DataFrame) -> dict[tuple[str, str], Setting | None]:
         """The settings of a table of final runs."""

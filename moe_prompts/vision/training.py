@@ -303,7 +303,7 @@ def evaluate(forward: Callable[[Tensor], Tensor], images: ImageSet, recipe: Reci
     """Scores of R trials, whose logits (R, B, C) are ``forward`` of a batch of inputs, made ``like`` a parameter.
 
     Images come in an order that is drawn once for their number, so that the other image of ``source="another"`` has
-    nothing to do with the order of a list; no batch is of one image.
+    nothing to do with the order of a list; no batch is of one image, unless there is but one.
     """
     n = len(images.labels)
     order = seeded(n, "evaluation").permutation(n)

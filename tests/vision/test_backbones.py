@@ -2,6 +2,7 @@
 
 import re
 
+import numpy as np
 import pytest
 import timm
 import torch
@@ -58,6 +59,53 @@ def test_a_local_file_gives_its_weights_without_the_head(kind, published, tmp_pa
     model = create_backbone(NAME, file=file)
     assert backbone_hash(model) == backbone_hash(published)
     assert model.num_classes == 0
+
+
+def as_flax(model) -> dict[str, np.ndarray]:
+    """The arrays of a model under the names and in the shapes of the published .npz files: kernels (in, out)."""
+    state = {name: value.numpy() for name, value in model.state_dict().items()}
+    heads, size = model.blocks[0].attn.num_heads, model.blocks[0].attn.head_dim
+    found = {
+        "embedding/kernel": state["patch_embed.proj.weight"].transpose(2, 3, 1, 0),
+        "embedding/bias": state["patch_embed.proj.bias"],
+        "cls": state["cls_token"],
+        "Transformer/posembed_input/pos_embedding": state["pos_embed"],
+        "Transformer/encoder_norm/scale": state["norm.weight"],
+        "Transformer/encoder_norm/bias": state["norm.bias"],
+    }
+    for index in range(len(model.blocks)):
+        ours, theirs = f"blocks.{index}.", f"Transformer/encoderblock_{index}/"
+        attention = theirs + "MultiHeadDotProductAttention_1/"
+        for name, weight, bias in zip(
+            ("query", "key", "value"),
+            np.split(state[ours + "attn.qkv.weight"], 3),
+            np.split(state[ours + "attn.qkv.bias"], 3),
+            strict=True,
+        ):
+            found[f"{attention}{name}/kernel"] = weight.T.reshape(-1, heads, size)
+            found[f"{attention}{name}/bias"] = bias.reshape(heads, size)
+        found[f"{attention}out/kernel"] = state[ours + "attn.proj.weight"].T.reshape(heads, size, -1)
+        found[f"{attention}out/bias"] = state[ours + "attn.proj.bias"]
+        for number, layer in enumerate(("fc1", "fc2")):
+            found[f"{theirs}MlpBlock_3/Dense_{number}/kernel"] = state[f"{ours}mlp.{layer}.weight"].T
+            found[f"{theirs}MlpBlock_3/Dense_{number}/bias"] = state[f"{ours}mlp.{layer}.bias"]
+        for number, norm in ((0, "norm1"), (2, "norm2")):
+            found[f"{theirs}LayerNorm_{number}/scale"] = state[f"{ours}{norm}.weight"]
+            found[f"{theirs}LayerNorm_{number}/bias"] = state[f"{ours}{norm}.bias"]
+    return found
+
+
+def test_files_of_the_form_of_the_papers_weights_are_read(published, tmp_path):
+    arrays = as_flax(published)
+    np.savez(tmp_path / "w.npz", **arrays)
+    assert backbone_hash(create_backbone(NAME, file=tmp_path / "w.npz")) == backbone_hash(published)
+    del arrays["cls"]
+    np.savez(tmp_path / "less.npz", **arrays)
+    (tmp_path / "text.npz").write_text("no archive")
+    for name in ("less", "text"):
+        with pytest.raises(InputError, match="expected the weights of this model") as error:
+            create_backbone(NAME, file=tmp_path / f"{name}.npz")
+        assert "\n" not in str(error.value)
 
 
 def test_positions_are_resized_on_request(published, tmp_path):

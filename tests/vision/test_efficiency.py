@@ -105,7 +105,7 @@ def test_the_command(tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--task", "count"), "planted truth 'count'; expected one of planted-fixed, planted-adaptive"),
+        (("--task", "planted-fixed,count"), "planted truth 'count'; expected one of planted-fixed, planted-adaptive"),
         (("--students", "vpt,lora"), "student 'lora'; expected one of vpt"),
         (("--n", "5"), "not a whole number of pairs from 10"),
         (("--backbone", "none"), "no backbone 'none'"),

@@ -444,7 +444,7 @@ def test_moco_v3(tmp_path):
         load_moco_v3(plain(), path)
     with pytest.raises(InputError, match="plain timm VisionTransformer"):
         load_moco_v3(prompted(VPT(3)), path)
-    with pytest.raises(InputError, match=r"nowhere\.pth cannot be read as tensors .*expected a MoCo-v3 checkpoint"):
+    with pytest.raises(InputError, match=r"nowhere\.pth: cannot be read as tensors .*expected a MoCo-v3 checkpoint"):
         load_moco_v3(plain(), tmp_path / "nowhere.pth")
     # An object that is no tensor would be code to run: it is refused, not loaded.
     torch.save({"state_dict": {}, "args": Path("x")}, path)

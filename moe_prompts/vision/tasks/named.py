@@ -56,11 +56,6 @@ class TaskSpec:
         """For file names."""
         return self.name.replace(":", "-")
 
-    def train_size(self, split: str) -> int:
-        """About how many images a split has, without opening it: for the order of work only."""
-        total = self.n_train if self.is_stand_in else 1000
-        return total if split == "train800val200" else total * 4 // 5
-
     def open(self) -> Task:
         if self.is_stand_in:
             from moe_prompts.vision.tasks.procedural import procedural_task
