@@ -1,27 +1,76 @@
-"""Fixed and adaptive prompts against sample size: a teacher's prompts planted in a frozen ViT, learned by students.
+"""Fixed and adaptive prompts against sample size, in a Vision Transformer: planted truths, then tasks.
 
-The truth is known, so the excess risk of a student is exact given images. Predicted: fixed students meet a floor on an
-adaptive truth; on a fixed truth adaptive ones pay for their parameters; the crossing follows from floor and counts.
+Planted: a teacher's prompts in a frozen network make the labels, so a student's excess risk is exact given images.
+Predicted: fixed students meet a floor on an adaptive truth; on a fixed truth adaptive ones pay for their parameters; the
+crossing follows from floor and counts. Tasks: accuracy and cross-entropy against n for every method and control, floors
+from fresh images, and what a regular method would pay beside them; no exponents are promised there.
 
-python experiments/data_efficiency.py --task planted-fixed,planted-adaptive --n 200,1000,5000 --reps 5
+python experiments/data_efficiency.py                    # --preset small: minutes
+python experiments/data_efficiency.py --task planted-fixed,planted-adaptive --preset night
+python experiments/data_efficiency.py --task dsprites_loc,count --n 50..1000
+python experiments/data_efficiency.py --task fgvc:dogs --data fgvc --fraction 0.01..1 --tune --device cuda
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import sys
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from moe_prompts import cli
 from moe_prompts.errors import InputError
+from moe_prompts.vision.curves import PLANTED
 
 if TYPE_CHECKING:
     import pandas as pd
 
-ADAPTIVE_TRUTH = "planted-adaptive"
-#: Pairs whose crossing is reported.
-PAIRS = (("vpt", "vapt"), ("vpt_matched", "vapt"), ("vpt_large", "vapt"))
+    from moe_prompts.study.grid import Study
+
+#: What a preset says where nothing else is given.
+PRESETS: dict[str, dict[str, Any]] = {
+    "small": {
+        "task": [*PLANTED, "dsprites_loc", "count"],
+        "students": ["vpt_deep", "vpt_matched", "vapt"],
+        "n": "50,200,1000",
+        "reps": 2,
+        "steps": 200,
+        "fresh_steps": 600,
+        "fresh_reps": 1,
+    },
+    "night": {
+        "task": [*PLANTED, "dsprites_loc", "count"],
+        "n": "500,2000,8000",
+        "reps": 5,
+        "steps": 1000,
+        "fresh_steps": 2000,
+        "fresh_reps": 1,
+    },
+    "gpu": {
+        "task": [*PLANTED, "dsprites_loc", "dsprites_ori", "count", "distance", "digits"],
+        "n": "50,100,200,400,700,1000",
+        "reps": 5,
+        "steps": 1000,
+        "fresh_steps": 10_000,
+        "fresh_reps": 2,
+        "tune": True,
+        "device": "cuda",
+    },
+}
+QUICK = {
+    "task": ["planted-adaptive", "count"],
+    "students": ["vpt_deep", "vapt"],
+    "methods": ["linear", "vapt"],
+    "n": "20,40",
+    "reps": 2,
+    "steps": 3,
+    "fresh_steps": 3,
+    "fresh_reps": 1,
+}
+#: Base rates that --tune tries: for prompts on planted truths, whose head is known, and for methods on tasks.
+PLANTED_LRS, TASK_LRS, TASK_DECAY = (0.05, 0.2, 0.8, 3.2), (0.05, 0.25, 1.0, 2.5, 10.0), 1e-4
 
 
 def parser() -> argparse.ArgumentParser:
@@ -29,18 +78,37 @@ def parser() -> argparse.ArgumentParser:
         "data_efficiency.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("--task", type=cli.names, default=["planted-fixed", ADAPTIVE_TRUTH], help="(default both planted truths)")
-    add("--students", type=cli.names, default=["vpt", "vpt_large", "vapt"], help="(default vpt,vpt_large,vapt)")
-    add("--n", default="200,1000,5000", help="a list 200,1000 or a range 1e2..1e4 (default 200,1000,5000)")
+    add("--preset", choices=PRESETS, default="small", help="what is not given (default small: minutes on two cores)")
+    add("--quick", action="store_true", help="few steps: shows the way in seconds")
+    add(
+        "--task",
+        type=cli.names,
+        help="planted-fixed, planted-adaptive; stand-ins dsprites_loc, count, ...; with --data VTAB-1K and fgvc: tasks",
+    )
+    add("--students", type=cli.names, help="of planted truths (default by preset)")
+    add("--methods", type=cli.names, help="on tasks (default all methods and controls)")
+    add("--n", help="a list 200,1000 or a range 50..1000")
+    add("--fraction", help="of an FGVC task's training images instead of --n: a list 0.01,0.1 or a range 0.01..1")
     add("--points", type=int, default=5, help="sizes in a range (default 5)")
-    add("--reps", type=cli.positive("replicates"), default=4, help="data sets and starts (default 4)")
-    add("--steps", type=cli.positive("steps"), default=300, help="of SGD on n images (default 300)")
-    add("--fresh-steps", type=int, default=1000, help="on fresh images, for floors; 0: no floors (default 1000)")
-    add("--tokens", type=cli.positive("tokens"), default=4, help="of the teacher (default 4)")
-    add("--backbone", default="small", help="small or small-random (default small)")
+    add("--reps", type=cli.positive("replicates"), help="data sets and starts")
+    add("--steps", type=cli.positive("steps"), help="of SGD on n images, whatever n is")
+    add("--fresh-steps", type=cli.positive("steps"), help="on fresh images, for floors")
+    add("--fresh-reps", type=int, help="starts on fresh images; 0: no floors")
+    add("--teacher-tokens", type=cli.positive("tokens"), default=4, help="of planted prompts (default 4)")
+    add("--tokens", type=cli.positive("tokens"), default=10, help="of methods on tasks (default 10)")
+    add("--backbone", help="small, small-random, small-gain or a name of timm (default small; small-gain if planted)")
+    add("--weights", type=Path, metavar="FILE", help="of the backbone, for names of timm (default: from the hub)")
+    add("--data", type=Path, metavar="ROOT", help="the folder of the folders of real tasks")
+    add("--cache", default="results/images", metavar="FOLDER", help="of decoded images; none: decode every time")
+    add("--size", type=cli.positive("pixels"), help="of the images (default 32; 224 for real tasks)")
+    add("--tune", action="store_true", default=None, help="choose rates at every n instead of taking them from a table")
+    add("--lr", metavar="LIST", help="base rates that --tune tries")
+    add("--rates", metavar="FILE", help="rates.json of another run (default: the table of the package)")
+    add("--pack", type=cli.positive("trials"), default=8, help="trials that train at once (default 8)")
+    add("--device", help="cpu or cuda (default cpu)")
     add("--seed", type=int, default=0, help="entropy of everything (default 0)")
-    add("--workers", type=cli.positive("workers"), default=None, help="processes (default: all cores)")
-    add("--out", type=Path, default=None, help="folder of the run (default: a new one under results/)")
+    add("--workers", type=cli.positive("workers"), help="processes (default: all cores; 1 on a GPU)")
+    add("--out", type=Path, help="folder of the run (default: a new one under results/)")
     add("--resume", action="store_true", help="complete the run in --out")
     return parser
 
@@ -49,83 +117,202 @@ def main() -> None:
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ.setdefault(name, "1")  # before torch loads, here and in workers
     arguments = parser().parse_args()
-    if arguments.resume and arguments.out is None:
-        raise InputError("--resume needs --out: the folder of the run to complete")
-    if arguments.seed < 0 or arguments.fresh_steps < 0:
-        raise InputError(f"--seed {arguments.seed} --fresh-steps {arguments.fresh_steps}; expected at least 0")
-    sizes = cli.sizes(arguments.n, arguments.points)
+    refuse(arguments)
+    fill_in(arguments)
 
     from moe_prompts.study.executors import available_cores, executor_for
+    from moe_prompts.study.grid import joined
     from moe_prompts.study.runner import run_study
-    from moe_prompts.vision.efficiency import Planting, planted_study
+    from moe_prompts.study.store import write_atomically
+    from moe_prompts.vision.rates import as_json
 
-    planting = Planting(arguments.backbone, arguments.tokens, arguments.steps, max(1, arguments.fresh_steps))
-    study = planted_study(
-        arguments.task, arguments.students, sizes, arguments.reps, planting, arguments.seed, arguments.fresh_steps > 0
-    )
+    place = place_of(arguments)
+    studies = studies_of(arguments, place)
+    study = studies[0] if len(studies) == 1 else joined("data-efficiency", studies)
+    workers = arguments.workers or (1 if place.device == "cuda" else available_cores())
+    minutes = expected_minutes(study, place, arguments.size or 32, workers)
+    print(f"about {minutes:.1f} minutes of training with {workers} processes, beside start and images", flush=True)
     out = arguments.out or cli.default_folder("data-efficiency")
-    executor = executor_for(arguments.workers or available_cores())
     with cli.resumable("data_efficiency.py", out):
-        results = run_study(study, out, executor=executor, resume=arguments.resume)
+        results = run_study(study, out, executor=executor_for(workers), resume=arguments.resume)
+    command = [Path(sys.argv[0]).name, *sys.argv[1:]]
+    write_atomically(out / "rates.json", as_json(results, case(arguments, place), command).encode())
     tell(results, arguments.seed, out)
 
 
-def tell(results: pd.DataFrame, entropy: int, out: Path) -> None:
-    """Print curves and crossings and write them with the figure."""
-    import matplotlib.pyplot as plt
+def refuse(arguments: argparse.Namespace) -> None:
+    """Options that contradict each other or would change nothing."""
+    if arguments.resume and arguments.out is None:
+        raise InputError("--resume needs --out: the folder of the run to complete")
+    if arguments.seed < 0 or (arguments.fresh_reps or 0) < 0:
+        raise InputError(f"--seed {arguments.seed} --fresh-reps {arguments.fresh_reps}; expected at least 0")
+    if arguments.tune and arguments.rates is not None:
+        raise InputError("--tune with --rates; expected one of them")
+    if arguments.n is not None and arguments.fraction is not None:
+        raise InputError(f"--n {arguments.n} with --fraction {arguments.fraction}; expected one of them")
+    if arguments.data is not None and not arguments.data.is_dir():
+        raise InputError(f"--data {arguments.data}: no such folder; expected the root of the data")
 
+
+def fill_in(arguments: argparse.Namespace) -> None:
+    """What --quick and the preset say, where nothing else is given."""
+    for name, value in (PRESETS[arguments.preset] | (QUICK if arguments.quick else {})).items():
+        other = {"tune": arguments.rates, "n": arguments.fraction}.get(name)
+        if getattr(arguments, name) is None and other is None:
+            setattr(arguments, name, value)
+    if arguments.lr is not None and not arguments.tune:
+        raise InputError(f"--lr {arguments.lr} without --tune; expected both, or rates from a table")
+
+
+def place_of(arguments: argparse.Namespace):
+    """Backbone, prompts and steps of methods on tasks."""
+    from moe_prompts.vision.backbones import OWN
+    from moe_prompts.vision.methods import Sizes
+    from moe_prompts.vision.protocol import Place
+    from moe_prompts.vision.training import Recipe, checked_device
+
+    backbone = arguments.backbone or "small"
+    recipe = Recipe(steps=arguments.steps, normalisation="half" if backbone in OWN else "imagenet")
+    weights = None if arguments.weights is None else str(arguments.weights)
+    device = checked_device(arguments.device or "cpu")
+    return Place(backbone, weights, arguments.pack, Sizes(arguments.tokens), recipe, device)
+
+
+def planting_of(arguments: argparse.Namespace):
+    """Backbone and steps of planted prompts."""
+    from moe_prompts.vision.planted_study import Planting
+
+    backbone = arguments.backbone or "small-gain"
+    device = arguments.device or "cpu"
+    return Planting(backbone, arguments.teacher_tokens, arguments.steps, arguments.fresh_steps, device)
+
+
+def case(arguments: argparse.Namespace, place) -> dict[str, Any]:
+    """What rates belong to."""
+    return {
+        "tasks": {"backbone": place.backbone, "weights": place.weights, "sizes": asdict(place.sizes)},
+        "planted": {"backbone": arguments.backbone or "small-gain", "tokens": arguments.teacher_tokens},
+    }
+
+
+def studies_of(arguments: argparse.Namespace, place) -> list[Study]:
+    """One for planted truths, one for tasks, where they are asked for."""
+    from moe_prompts.vision.methods import METHODS
+    from moe_prompts.vision.planted_study import STUDENTS, planted_study
+    from moe_prompts.vision.rates import SHIPPED, Rates, Tune, read_rates
+    from moe_prompts.vision.task_study import task_study
+    from moe_prompts.vision.training import Setting
+
+    truths = [name for name in arguments.task if name in PLANTED]
+    tasks = [spec(name, arguments) for name in task_names([n for n in arguments.task if n not in PLANTED], arguments)]
+    lrs = cli.numbers(arguments.lr, "--lr")
+    for_planted: Rates
+    for_tasks: Rates
+    if arguments.tune:
+        for_planted = Tune(tuple(Setting(lr, 0.0) for lr in lrs or PLANTED_LRS))
+        for_tasks = Tune(tuple(Setting(lr, TASK_DECAY) for lr in lrs or TASK_LRS))
+    else:
+        wanted = case(arguments, place)
+        wanted = {key: wanted[key] for key, there in (("planted", truths), ("tasks", tasks)) if there}
+        for_planted = for_tasks = read_rates(arguments.rates or SHIPPED, wanted)
+    studies = []
+    common = {"replicates": arguments.reps, "entropy": arguments.seed, "fresh_replicates": arguments.fresh_reps}
+    if truths:
+        if arguments.n is None:
+            raise InputError(f"--fraction {arguments.fraction} with {truths[0]}; expected FGVC tasks alone, else --n")
+        students, sizes = arguments.students or list(STUDENTS), cli.sizes(arguments.n, arguments.points)
+        studies.append(
+            planted_study(truths, students, sizes, planting=planting_of(arguments), rates=for_planted, **common)
+        )
+    if tasks:
+        methods, by_task = arguments.methods or list(METHODS), sizes_of(arguments, tasks)
+        studies.append(
+            task_study(
+                tasks, methods, by_task, place=place, fresh_steps=arguments.fresh_steps, rates=for_tasks, **common
+            )
+        )
+    return studies
+
+
+def task_names(names: list[str], arguments: argparse.Namespace) -> list[str]:
+    """Stand-ins by their short names where no data are given; real tasks by theirs where they are."""
+    from moe_prompts.vision.tasks import named, procedural
+
+    if not names:
+        return []
+    short = () if arguments.data is not None else procedural.NAMES
+    full = [named.STAND_IN + name if name in short else name for name in names]
+    try:
+        return named.task_names(",".join(full), stand_ins=True)
+    except InputError as error:
+        raise InputError(
+            f"--task {','.join(arguments.task)}; expected some of {', '.join([*PLANTED, *procedural.NAMES])}, or with "
+            f"--data names of VTAB-1K or FGVC tasks"
+        ) from error
+
+
+def spec(name: str, arguments: argparse.Namespace):
+    """Where the images of a task come from."""
+    from moe_prompts.vision.tasks.named import STAND_IN, TaskSpec
+
+    return TaskSpec(
+        name,
+        size=arguments.size or (32 if name.startswith(STAND_IN) else 224),
+        root=None if arguments.data is None else str(arguments.data),
+        cache=None if arguments.cache == "none" else arguments.cache,
+        entropy=arguments.seed,
+    )
+
+
+def sizes_of(arguments: argparse.Namespace, tasks: list) -> dict[str, list[int]]:
+    """The numbers of training images of each task."""
+    if arguments.fraction is None:
+        sizes = cli.sizes(arguments.n, arguments.points)
+        return {task.name: sizes for task in tasks}
+
+    from moe_prompts.vision.protocol import opened
+    from moe_prompts.vision.tasks.named import FGVC
+
+    shares, found = fractions(arguments.fraction, arguments.points), {}
+    for task in tasks:
+        if not task.name.startswith(FGVC):
+            raise InputError(f"--fraction {arguments.fraction} with {task.name}; expected FGVC tasks alone, else --n")
+        pool = len(opened(task).split("train800val200").labels)
+        found[task.name] = sorted({round(share * pool) for share in shares})
+    return found
+
+
+def fractions(text: str, points: int) -> list[float]:
+    """A list 0.01,0.1,1 or a log-spaced range 0.01..1."""
+    parts = cli.numbers(text.replace("..", ","), "--fraction") or ()
+    if not all(0 < part <= 1 for part in parts) or (".." in text and (len(parts) != 2 or parts[0] >= parts[1])):
+        raise InputError(f"--fraction {text}; expected shares in (0, 1], a list 0.01,0.1 or a range 0.01..1")
+    if ".." not in text:
+        return list(parts)
+    step = (parts[1] / parts[0]) ** (1 / max(1, points - 1))
+    return [parts[0] * step**number for number in range(max(2, points))]
+
+
+def expected_minutes(study: Study, place, size: int, workers: int) -> float:
+    """From a few steps of one pack of VAPT trials on this machine; work of a resumed run counts again."""
+    from moe_prompts.vision.protocol import seconds_per_step
+
+    steps = sum(block.cost for block in study.blocks)
+    return seconds_per_step(place, size) * steps / workers / 60
+
+
+def tell(results: pd.DataFrame, entropy: int, out: Path) -> None:
+    """Print the report and write it with the figures."""
     from moe_prompts import plots
     from moe_prompts.study.store import write_atomically
-    from moe_prompts.vision import figures
-    from moe_prompts.vision.efficiency import curves
+    from moe_prompts.vision import curves_report
 
-    found = curves(results)
-    text = "\n".join([table_of(found), "", *crossings(results, entropy)])
+    text = curves_report.text(results, entropy)
     print(text)
     write_atomically(out / "summary.md", (text + "\n").encode())
-    truths = list(dict.fromkeys(found["truth"]))
-    figure, axes = plt.subplots(1, len(truths), figsize=(3.2 * len(truths) + 3.4, 3.2), squeeze=False, sharey=True)
-    for ax, truth in zip(axes[0], truths, strict=True):
-        figures.draw_excess(ax, found[found["truth"] == truth])
-        ax.set_title(truth)
-    axes[0, -1].legend(loc="center left", bbox_to_anchor=(1.02, 0.5), frameon=False, title="student (parameters)")
-    figure.set_layout_engine("constrained")
-    paths = plots.save(figure, out, "planted")
-    print(f"\nresults   {out}: results.parquet, summary.md, {paths[0].name} and {paths[1].name}")
-
-
-def table_of(found: pd.DataFrame) -> str:
-    """Mean excess risk by truth and student, a column for each n."""
-    wide = found.pivot(index=["truth", "student", "parameters"], columns="n", values="excess")
-    sizes = [n for n in sorted(wide.columns) if n] + [n for n in wide.columns if not n]
-    heads = [f"n = {n}" if n else "fresh images" for n in sizes]
-    lines = ["| truth | student | parameters | " + " | ".join(heads) + " |", "|" + " --- |" * (3 + len(heads))]
-    for (truth, student, parameters), row in wide.iterrows():
-        lines.append(f"| {truth} | {student} | {parameters} | " + " | ".join(f"{row[n]:.3f}" for n in sizes) + " |")
-    return "\n".join([*lines, "", "Mean excess risk in nats over replicates; given images it is exact."])
-
-
-def crossings(results: pd.DataFrame, entropy: int) -> list[str]:
-    """A line for each pair of students on the adaptive truth."""
-    from moe_prompts.vision.efficiency import crossing
-
-    own = results[results["truth"] == ADAPTIVE_TRUTH]
-    there = set(own["student"])
-    lines = []
-    for fixed, adaptive in PAIRS:
-        if {fixed, adaptive} <= there:
-            at = crossing(results, ADAPTIVE_TRUTH, fixed, adaptive, entropy)
-            lines.append(
-                f"{ADAPTIVE_TRUTH}: {adaptive} is better than {fixed} from n = {said(at['observed'])} on "
-                f"[{said(at['low'])}, {said(at['high'])}]; predicted from floor and parameters: {said(at['predicted'])}"
-            )
-    return lines
-
-
-def said(n: float) -> str:
-    if n != n:
-        return "none"
-    return "the smallest" if n == 0 else "beyond the largest" if n == float("inf") else f"{n:.0f}"
+    drawn = [path for name, figure in curves_report.drawn(results).items() for path in plots.save(figure, out, name)]
+    files = ["results.parquet", "summary.md", "rates.json", *(path.name for path in drawn)]
+    print(f"\nresults   {out}: {', '.join(files)}")
 
 
 if __name__ == "__main__":

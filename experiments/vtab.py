@@ -80,28 +80,13 @@ ORIGINS = {
 }
 
 
-def chosen(text: str, stand_ins: bool = False) -> list[str]:
-    """The tasks that ``--task`` names, each once, in order; with ``stand_ins`` also those that are drawn."""
-    from moe_prompts.vision.tasks import fgvc, procedural, vtab
-    from moe_prompts.vision.tasks.named import STAND_IN
-
-    drawn = [STAND_IN + name for name in procedural.NAMES] if stand_ins else []
-    groups = {group: [name for name, data in vtab.TASKS.items() if data.group == group] for group in vtab.GROUPS}
-    groups |= {"all": list(vtab.TASKS), "fgvc": [fgvc.PREFIX + name for name in fgvc.TASKS]}
-    known = groups | {name: [name] for name in [*groups["all"], *groups["fgvc"], *drawn]}
-    asked = cli.names(text)
-    unknown = [name for name in asked if name not in known]
-    if unknown or not asked:
-        raise InputError(f"--task {text}; expected some of {', '.join(known)}")
-    return list(dict.fromkeys(task for name in asked for task in known[name]))
-
-
 def check(arguments: argparse.Namespace) -> None:
     """One line per fault; exit code 1 if there is a problem, warnings are none."""
     from moe_prompts.vision.tasks import fgvc
     from moe_prompts.vision.tasks.check import PROBLEM, check_fgvc, check_vtab
+    from moe_prompts.vision.tasks.named import task_names
 
-    tasks = chosen(arguments.task)
+    tasks = task_names(arguments.task)
     if not arguments.data.is_dir():
         raise InputError(f"--data {arguments.data}: no such folder; expected the root of the data (see fetch-help)")
     problems = 0
@@ -159,15 +144,16 @@ def fill_in(arguments: argparse.Namespace) -> None:
 
 def plan_of(arguments: argparse.Namespace):
     """The plan that the options describe."""
+    from moe_prompts.vision.backbones import OWN
     from moe_prompts.vision.methods import METHODS, Sizes, check_method
     from moe_prompts.vision.protocol import SEEDS, Place, Plan
     from moe_prompts.vision.shipped import read_settings
-    from moe_prompts.vision.tasks.named import TaskSpec
-    from moe_prompts.vision.training import Recipe
+    from moe_prompts.vision.tasks.named import TaskSpec, task_names
+    from moe_prompts.vision.training import Recipe, checked_device
 
     if arguments.task is None:
         raise InputError("run: no --task; expected names such as dtd or stand-in:count, or --preset small")
-    names = chosen(arguments.task, stand_ins=True)
+    names = task_names(arguments.task, stand_ins=True)
     methods = cli.names(arguments.method or "linear,vpt_shallow,vpt_deep,vapt")
     for method in methods:
         check_method(method)
@@ -192,7 +178,7 @@ def plan_of(arguments: argparse.Namespace):
         for name in names
     )
     backbone = arguments.backbone or default[0]
-    own = "half" if backbone in ("small", "small-random") else "imagenet"
+    own = "half" if backbone in OWN else "imagenet"
     recipe = Recipe(
         steps=arguments.steps,
         epochs=arguments.epochs or 100,
@@ -203,13 +189,13 @@ def plan_of(arguments: argparse.Namespace):
     )
     sizes = Sizes(arguments.tokens or 10, arguments.hidden, arguments.kernel)
     weights = None if arguments.weights is None else str(arguments.weights)
-    place = Place(backbone, weights, arguments.pack, sizes, recipe, device(arguments.device))
+    place = Place(backbone, weights, arguments.pack, sizes, recipe, checked_device(arguments.device))
     plan = Plan(
         tasks,
         tuple(name for name in METHODS if name in methods),
         place,
-        lrs=numbers(arguments.lr, "--lr"),
-        weight_decays=numbers(arguments.weight_decay, "--weight-decay"),
+        lrs=cli.numbers(arguments.lr, "--lr"),
+        weight_decays=cli.numbers(arguments.weight_decay, "--weight-decay"),
         seeds=tuple(arguments.seeds or SEEDS),
         entropy=arguments.seed,
     )
@@ -228,28 +214,11 @@ def refuse_unused(arguments: argparse.Namespace, names: list[str], real: list[st
         )
 
 
-def numbers(text: str | None, option: str) -> tuple[float, ...] | None:
-    if text is None:
-        return None
-    try:
-        return tuple(float(part) for part in text.split(","))
-    except ValueError as error:
-        raise InputError(f"{option} {text}; expected numbers such as 0.25,1,2.5") from error
-
-
-def device(name: str) -> str:
-    import torch
-
-    if name == "cuda" and not torch.cuda.is_available():
-        raise InputError("--device cuda; torch sees no GPU here: use --device cpu")
-    return name
-
-
 def expected_minutes(plan, workers: int) -> float:
     """From a few steps of one pack of VAPT trials on this machine."""
     from moe_prompts.vision.protocol import seconds_per_step
 
-    return seconds_per_step(plan) * plan.vapt_steps / workers / 60
+    return seconds_per_step(plan.place, plan.tasks[0].size) * plan.vapt_steps / workers / 60
 
 
 def tell(runs: list[Path], out: Path) -> None:

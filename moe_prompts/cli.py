@@ -65,6 +65,16 @@ def positives(name: str) -> Callable[[str], list[int]]:
     return lambda text: [positive(name)(part.strip()) for part in text.split(",")]
 
 
+def numbers(text: str | None, option: str) -> tuple[float, ...] | None:
+    """A comma-separated list; ``option`` is its name in errors."""
+    if text is None:
+        return None
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError as error:
+        raise InputError(f"{option} {text}; expected numbers such as 0.25,1,2.5") from error
+
+
 def names(text: str) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()]
 

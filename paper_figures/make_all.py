@@ -7,11 +7,13 @@ from pathlib import Path
 import attention
 import attention_1e7
 import attention_random
+import planted_vit
 import random_truths
 import replicate_gmoe
 import replicate_sgame
 import runs
 import sample_efficiency
+import task_curves
 
 from moe_prompts import cli
 
@@ -23,6 +25,8 @@ FIGURES = {
     "random_truths": random_truths.draw,
     "replicate_gmoe": replicate_gmoe.draw,
     "replicate_sgame": replicate_sgame.draw,
+    "planted_vit": planted_vit.draw,
+    "task_curves": task_curves.draw,
 }
 
 

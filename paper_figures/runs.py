@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from moe_prompts import cli
+from moe_prompts import cli, plots
 from moe_prompts.errors import InputError
 from moe_prompts.study.report import of_study
 
@@ -41,6 +41,20 @@ def read_summary(run: Path) -> pd.DataFrame:
             f"{run} has no summary.json of a replication; expected the folder of a finished experiments/replicate.py"
             " run"
         ) from error
+
+
+def draw_curves(run: Path, to: Path, which: str, name: str) -> list[Path]:
+    """The figure ``which`` of a finished ``experiments/data_efficiency.py`` run, as files ``name`` in ``to``."""
+    from moe_prompts.vision import curves_report
+
+    try:
+        figure = curves_report.drawn(pd.read_parquet(run / "results.parquet"))[which]
+    except (OSError, KeyError) as error:
+        raise InputError(
+            f"{run} has no results.parquet with {which}; expected the folder of a finished "
+            "experiments/data_efficiency.py run"
+        ) from error
+    return plots.save(figure, to, name)
 
 
 def main(program: str, description: str, draw: Callable[[Path], list[Path]], committed: Path) -> None:

@@ -14,6 +14,7 @@ import pytest
 import moe_prompts
 from moe_prompts.study.replication_summary import FILE, replication_report
 from moe_prompts.study.report import report_of
+from moe_prompts.vision import curves_report
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "moe_prompts"
@@ -161,10 +162,22 @@ def test_readme_shows_lines_of_the_committed_run():
 
 
 RUNS = sorted((ROOT / "paper_figures" / "data").iterdir())
+#: Runs inside a Vision Transformer.
+VISION_RUNS = ("planted_vit", "task_curves")
+
+
+@pytest.mark.parametrize("name", VISION_RUNS)
+def test_committed_curves_are_what_their_rows_say(name):
+    run = ROOT / "paper_figures" / "data" / name
+    entropy = json.loads((run / "meta.json").read_text(encoding="utf-8"))["identity"]["entropy"]
+    text = curves_report.text(pd.read_parquet(run / "results.parquet"), entropy)
+    assert (run / "summary.md").read_text(encoding="utf-8") == text + "\n"
 
 
 @pytest.mark.parametrize(
-    "run", [run for run in RUNS if not run.name.startswith("replicate")], ids=lambda path: path.name
+    "run",
+    [run for run in RUNS if not run.name.startswith("replicate") and run.name not in VISION_RUNS],
+    ids=lambda path: path.name,
 )
 def test_committed_tables_are_what_their_rows_say(run):
     """Summary recomputed from the committed rows, so that neither can drift."""
@@ -198,7 +211,8 @@ def test_paper_figures_are_drawn_from_committed_tables(tmp_path):
     command = [sys.executable, "-c", code, str(ROOT / "paper_figures"), str(tmp_path)]
     subprocess.run(command, check=True, capture_output=True)
     names = {path.stem for path in (ROOT / "paper_figures").glob("*.png")}
-    assert len(names) == 7
+    assert names == {path.stem for path in (ROOT / "paper_figures").glob("*.pdf")}
+    assert len(names) == 9
     for name in names:
         assert (tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG")
         assert (tmp_path / f"{name}.pdf").read_bytes().startswith(b"%PDF")

@@ -2,6 +2,7 @@
 
 small           214 k parameters, 32 pixels, patch 8: data/small.safetensors, made as data/small.json says
 small-random    the same architecture with initial weights drawn from an address: what pretraining is compared with
+small-gain      the same with larger ones, whose attention is not uniform: what prompts are planted in
 any timm name   with published weights from the hub or from a local file (.safetensors, .pth, .pt, .bin)
 """
 
@@ -31,6 +32,8 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
     "vit_tiny": {"patch_size": 8, "embed_dim": 192, "depth": 12, "num_heads": 3},
 }
 SMALL_SIZE = 32
+#: Backbones that need no file and no hub; their normalisation is ``half``.
+OWN = ("small", "small-random", "small-gain")
 
 
 def half(pixels: np.ndarray) -> Tensor:
@@ -38,8 +41,12 @@ def half(pixels: np.ndarray) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(pixels.transpose(0, 3, 1, 2))).float() / 127.5 - 1
 
 
-def architecture(name: str, size: int, entropy: int) -> VisionTransformer:
-    """A headless model with initial weights from the address (entropy, name): normal 0.02, as timm's, biases 0."""
+def architecture(name: str, size: int, entropy: int, gain: bool = False) -> VisionTransformer:
+    """A headless model with initial weights from the address (entropy, name): normal 0.02, as timm's, biases 0.
+
+    gain  matrices have variance 1 / inputs instead and places standard deviation 1/2: logits of attention are of order
+          1, so that its gates differ between tokens, which with 0.02 they hardly do
+    """
     with torch.random.fork_rng(devices=[]):
         model = VisionTransformer(img_size=size, num_classes=0, **ARCHITECTURES[name])
     rng = torch.Generator().manual_seed(address(f"backbone {name}") + entropy)
@@ -49,6 +56,9 @@ def architecture(name: str, size: int, entropy: int) -> VisionTransformer:
                 parameter.fill_(1.0 if "norm" in key and key.endswith("weight") else 0.0)
             elif key.startswith("patch_embed"):
                 parameter.normal_(0, (parameter[0].numel()) ** -0.5, generator=rng)
+            elif gain:
+                token = key in ("cls_token", "pos_embed")
+                parameter.normal_(0, 0.5 if token else parameter.shape[1] ** -0.5, generator=rng)
             else:
                 parameter.normal_(0, 0.02, generator=rng)
     return model
@@ -59,17 +69,18 @@ def create_backbone(
 ) -> VisionTransformer:
     """A headless backbone in evaluation mode.
 
-    name        ``small``, ``small-random`` or a name of timm, such as ``vit_base_patch16_224.augreg_in21k``
+    name        ``small``; untrained ``small-random`` (weights as timm's) and ``small-gain`` (see ``architecture``); or
+                a name of timm, such as ``vit_base_patch16_224.augreg_in21k``
     pretrained  for names of timm: published weights from the hub; False: random ones, from the entropy's address
     file        for names of timm: take the weights from this file instead; its head is left out
     size        side of the images, for names of timm (None: the model's own); position embeddings are resized
     """
-    if name in ("small", "small-random"):
+    if name in OWN:
         if file is not None or size not in (None, SMALL_SIZE):
             raise InputError(
                 f"{name}: file {file}, size {size}; it has its own weights and {SMALL_SIZE} pixels: leave both out"
             )
-        model = architecture("small", SMALL_SIZE, entropy)
+        model = architecture("small", SMALL_SIZE, entropy, gain=name == "small-gain")
         if name == "small":
             model.load_state_dict(load((_data() / "small.safetensors").read_bytes()))
         return model.eval()
@@ -94,7 +105,7 @@ def _data() -> Any:
 def _of_timm(name: str, from_hub: bool, size: int | None) -> VisionTransformer:
     options: dict[str, Any] = {} if size is None else {"img_size": size}
     if not timm.is_model(name.split(".")[0]):
-        raise InputError(f"no backbone {name!r}; expected small, small-random or a name from timm.list_models()")
+        raise InputError(f"no backbone {name!r}; expected {', '.join(OWN)} or a name from timm.list_models()")
     try:
         model: Any = timm.create_model(name, pretrained=from_hub, num_classes=0, **options)
     except Exception as error:  # the hub's client raises many kinds, and which depends on its version

@@ -7,6 +7,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.image import AxesImage
 
+from moe_prompts.vision.curves import regular
+
 #: As in ``plots``: fixed prompts in blue, adaptive ones in orange.
 COLOURS = {"VPT": "#2b7bba", "VAPT": "#e6550d"}
 
@@ -86,9 +88,9 @@ def draw_accuracies(ax: Axes, table: pd.DataFrame) -> None:
     ax.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
 
 
-#: Name, colour and line of students in ``draw_excess``.
+#: Name, colour and line of students of planted prompts.
 STUDENTS = {
-    "vpt": ("fixed, as many as the teacher", COLOURS["VPT"], "-"),
+    "vpt_deep": ("fixed, as many as the teacher", COLOURS["VPT"], "-"),
     "vpt_matched": ("fixed, more tokens", COLOURS["VPT"], "--"),
     "vpt_large": ("fixed, most tokens", COLOURS["VPT"], ":"),
     "vapt": ("adaptive", COLOURS["VAPT"], "-"),
@@ -100,24 +102,73 @@ STUDENTS = {
 def draw_excess(ax: Axes, table: pd.DataFrame) -> None:
     """Excess risk against n for each student on one truth; bars are two standard errors, right marks are fresh images.
 
-    table  rows of ``efficiency.curves`` of one truth
+    table  rows of ``curves.curves`` of one planted truth
     """
-    largest = table["n"].max()
     for name, (label, colour, line) in STUDENTS.items():
-        own = table[table["student"] == name]
-        finite = own[own["n"] > 0].sort_values("n")
-        if own.empty:
+        own = table[table["method"] == name]
+        if not own.empty:
+            said = f"{label} ({own['parameters'].iloc[0]})"
+            _draw_over_n(ax, own, "excess", table["n"].max(), color=colour, linestyle=line, marker="o", label=said)
+    _sizes_axis(ax, table)
+    ax.set_yscale("log")
+    ax.set_ylabel("excess risk, nats")
+
+
+def draw_over_n(ax: Axes, table: pd.DataFrame, value: str) -> None:
+    """Accuracy in percent or cross-entropy in nats against n, a line for each method on one task; bars and marks as in
+    ``draw_excess``.
+
+    table  rows of ``curves.curves`` of one task
+    """
+    shown = table.assign(accuracy=100 * table["accuracy"], accuracy_error=100 * table["accuracy_error"])
+    for name, (colour, marker, filled) in MARKS.items():
+        own = shown[shown["method"] == name]
+        if not own.empty:
+            face = colour if filled else "white"
+            line = "-" if filled else ":"
+            _draw_over_n(
+                ax, own, value, shown["n"].max(), color=colour, linestyle=line, marker=marker, markerfacecolor=face,
+                label=name,
+            )  # fmt: skip
+    _sizes_axis(ax, table)
+    ax.set_ylabel({"accuracy": "accuracy on test, percent", "cross_entropy": "cross-entropy on test, nats"}[value])
+
+
+def draw_above_floor(ax: Axes, table: pd.DataFrame, methods: tuple[str, ...]) -> None:
+    """Cross-entropy above the floor of fresh images against n, and dotted what a regular method with as many parameters
+    would pay, P / (2 n).
+
+    table  as in ``draw_over_n``
+    """
+    for name in methods:
+        own = table[(table["method"] == name) & (table["n"] > 0)].sort_values("n")
+        floor = table[(table["method"] == name) & (table["n"] == 0)]["cross_entropy"]
+        if own.empty or floor.empty:
             continue
+        colour, marker, _ = MARKS[name]
+        parameters = own["parameters"].iloc[0]
+        above = own["cross_entropy"] - float(floor.iloc[0])
         ax.errorbar(
-            finite["n"], finite["excess"], yerr=2 * finite["error"], color=colour, linestyle=line, marker="o",
-            markersize=3, label=f"{label} ({own['parameters'].iloc[0]})",
+            own["n"], above.where(above > 0), yerr=2 * own["cross_entropy_error"], color=colour, marker=marker,
+            markersize=4, label=f"{name} ({parameters})",
         )  # fmt: skip
-        floor = own[own["n"] == 0]["excess"]
-        ax.plot([1.6 * largest] * len(floor), floor, marker="_", markersize=12, color=colour, linestyle="none")
+        ax.plot(own["n"], regular(parameters, own["n"].to_numpy()), color=colour, linestyle=":", linewidth=1)
+    _sizes_axis(ax, table[table["n"] > 0])
+    ax.set_yscale("log")
+    ax.set_ylabel("cross-entropy above the floor, nats")
+
+
+def _draw_over_n(ax: Axes, own: pd.DataFrame, value: str, largest: float, **style) -> None:
+    """One method: a line over n, and a mark right of it for fresh images."""
+    finite = own[own["n"] > 0].sort_values("n")
+    ax.errorbar(finite["n"], finite[value], yerr=2 * finite[f"{value}_error"], markersize=4, **style)
+    floor = own[own["n"] == 0][value]
+    ax.plot([1.6 * largest] * len(floor), floor, marker="_", markersize=12, color=style["color"], linestyle="none")
+
+
+def _sizes_axis(ax: Axes, table: pd.DataFrame) -> None:
     sizes = sorted(n for n in table["n"].unique() if n)
     ax.set_xscale("log")
     ax.set_xticks(sizes, [str(n) for n in sizes])
     ax.minorticks_off()
-    ax.set_yscale("log")
-    ax.set_xlabel("n (right marks: fresh images)")
-    ax.set_ylabel("excess risk, nats")
+    ax.set_xlabel("n training images" + (" (right marks: fresh images)" if (table["n"] == 0).any() else ""))

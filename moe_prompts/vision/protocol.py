@@ -35,12 +35,11 @@ from moe_prompts.vision.config import VAPT
 from moe_prompts.vision.methods import RELATIVE_SECONDS, TRAINS_BACKBONE, Sizes, config, settings, whole
 from moe_prompts.vision.packed import PackedTrials
 from moe_prompts.vision.prompted import mean_states
+from moe_prompts.vision.statuses import DIVERGED, TRAINED, UNTUNED
 from moe_prompts.vision.tasks.named import TaskSpec
 from moe_prompts.vision.tasks.task import ImageSet, Pixels, Task
 from moe_prompts.vision.training import (
-    DIVERGED,
     EVALUATION_BATCH,
-    TRAINED,
     Outcome,
     Recipe,
     Score,
@@ -54,8 +53,6 @@ from moe_prompts.vision.training import (
 )
 
 SEEDS = (42, 44, 82, 100, 800)
-#: Of a task and method whose every setting diverged; nothing was trained.
-UNTUNED = "UNTUNED"
 
 
 @dataclass(frozen=True)
@@ -130,7 +127,7 @@ def run_tune(cell: TuneCell, replicates: tuple[int, ...], entropy: int) -> list[
     task = opened(cell.task)
     trials = [Trial(cell.settings[index], entropy) for index in replicates]
     train, val = task.split("train800"), task.split("val200")
-    results = _train_and_score(task, cell.method, cell.place, trials, train, val)
+    results = train_and_score(cell.method, cell.place, task.classes, trials, train, val)
     return _rows(cell, "tune", replicates, trials, results, train, len(val.labels))
 
 
@@ -145,37 +142,49 @@ def run_final(cell: FinalCell, replicates: tuple[int, ...], entropy: int) -> lis
         return _rows(cell, "final", replicates, trials, [missing] * len(trials), train, 0)
     trials = [Trial(cell.setting, cell.seeds[index]) for index in replicates]
     test = task.split("test")
-    results = _train_and_score(task, cell.method, cell.place, trials, train, test)
+    results = train_and_score(cell.method, cell.place, task.classes, trials, train, test)
     return _rows(cell, "final", replicates, trials, results, train, len(test.labels))
 
 
-def _train_and_score(
-    task: Task, method: str, place: Place, trials: Sequence[Trial], train: ImageSet, judge: ImageSet
+def train_and_score(
+    method: str,
+    place: Place,
+    classes: int,
+    trials: Sequence[Trial],
+    train: ImageSet | Sequence[ImageSet],
+    judge: ImageSet,
+    unlabelled: ImageSet | None = None,
 ) -> list[tuple[Outcome, Score]]:
-    """Train the trials and score their last states on ``judge``."""
+    """Train the trials and score their last states on ``judge``.
+
+    train       one set for all trials, or a set for each
+    unlabelled  images whose mean states stand for every image in ``source="mean"``; None: ``train``, one set then
+    """
     torch.set_num_threads(1)
     model = backbone(place)
     like = next(model.parameters())
+    sets = list(train) if isinstance(train, Sequence) else [train] * len(trials)
     if method in TRAINS_BACKBONE:
-        return [_one(model, method, task, trial, place.recipe, train, judge) for trial in trials]
+        pairs = zip(trials, sets, strict=True)
+        return [_one(model, method, classes, trial, place.recipe, own, judge) for trial, own in pairs]
     prompts = config(method, place.sizes, model)
     means = None
     if isinstance(prompts, VAPT) and prompts.source == "mean":
-        means = mean_states(model, _inputs(train, place.recipe, like))
+        means = mean_states(model, _inputs(unlabelled or sets[0], place.recipe, like))
     results: list[tuple[Outcome, Score]] = []
     for start in range(0, len(trials), place.pack):
-        some = trials[start : start + place.pack]
-        packed = PackedTrials(model, prompts, task.classes, [init_generator(trial.seed) for trial in some], means)
-        outcomes = train_packed(packed, train, some, place.recipe)
+        some, own = trials[start : start + place.pack], sets[start : start + place.pack]
+        packed = PackedTrials(model, prompts, classes, [init_generator(trial.seed) for trial in some], means)
+        outcomes = train_packed(packed, own, some, place.recipe)
         results += zip(outcomes, evaluate(packed, judge, place.recipe, like), strict=True)
     return results
 
 
 def _one(
-    model: VisionTransformer, method: str, task: Task, trial: Trial, recipe: Recipe, train: ImageSet, judge: ImageSet
+    model: VisionTransformer, method: str, classes: int, trial: Trial, recipe: Recipe, train: ImageSet, judge: ImageSet
 ) -> tuple[Outcome, Score]:
     """One trial of a method that changes the backbone."""
-    own = whole(method, model, task.classes, init_generator(trial.seed))
+    own = whole(method, model, classes, init_generator(trial.seed))
     outcome = train_alone(own, train, trial, recipe)
     own.eval()
     return outcome, evaluate(lambda batch: own(batch)[None], judge, recipe, next(own.parameters()))[0]
@@ -201,9 +210,7 @@ def _rows(
     rows = []
     for replicate, trial, (outcome, score) in zip(replicates, trials, results, strict=True):
         setting = trial.setting
-        status = outcome.status
-        if status == TRAINED and not np.isfinite(score.cross_entropy):
-            status = DIVERGED
+        status = status_of(outcome, score)
         rows.append(
             {
                 "stage": stage,
@@ -224,6 +231,11 @@ def _rows(
             }
         )
     return rows
+
+
+def status_of(outcome: Outcome, score: Score) -> str:
+    """``TRAINED``, or ``DIVERGED`` also where only the score is not finite."""
+    return DIVERGED if outcome.status == TRAINED and not np.isfinite(score.cross_entropy) else outcome.status
 
 
 def trained_parameters(method: str, sizes: Sizes, model: VisionTransformer) -> int:
@@ -352,9 +364,8 @@ class Plan:
         }
 
 
-def seconds_per_step(plan: Plan) -> float:
-    """Of one VAPT trial in a pack, on random images of the size of the plan's first task; few where they are large."""
-    place, size = plan.place, plan.tasks[0].size
+def seconds_per_step(place: Place, size: int) -> float:
+    """Of one VAPT trial in a pack, on random images of this size; few where they are large."""
     torch.set_num_threads(1)
     model = backbone(place)
     batch = place.recipe.batch if size <= 64 or place.device != "cpu" else 2

@@ -24,6 +24,7 @@ from tqdm import tqdm
 from moe_prompts.errors import InputError
 from moe_prompts.seeds import address
 from moe_prompts.vision.packed import PackedTrials
+from moe_prompts.vision.statuses import DIVERGED, TRAINED
 from moe_prompts.vision.tasks.task import ImageSet
 
 #: Mean and standard deviation of red, green and blue that inputs are shifted and scaled by.
@@ -36,8 +37,6 @@ SCHEDULES = ("smooth", "official")
 PRECISIONS = ("float32", "bfloat16")
 #: Images per forward pass where nothing is learned.
 EVALUATION_BATCH = 256
-#: How a trial ended.
-TRAINED, DIVERGED = "TRAINED", "DIVERGED"
 
 
 @dataclass(frozen=True)
@@ -144,6 +143,19 @@ def _cosine(progress: np.ndarray) -> np.ndarray:
 def seeded(seed: int, purpose: str, *numbers: int) -> np.random.Generator:
     """The generator of one purpose of one trial's seed."""
     return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(address(purpose), *numbers)))
+
+
+def checked_device(name: str) -> str:
+    """``name``, if torch can use it."""
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise InputError(f"--device {name}; torch sees no GPU here: use --device cpu")
+    return name
+
+
+def trial_seed(entropy: int, replicate: int) -> int:
+    """Of the trial of a replicate, the same for all methods."""
+    key = (address("trial"), replicate)
+    return int(np.random.SeedSequence(entropy, spawn_key=key).generate_state(1, np.uint64)[0])
 
 
 def init_generator(seed: int) -> torch.Generator:

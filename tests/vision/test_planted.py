@@ -7,13 +7,15 @@ from scipy import stats
 
 from moe_prompts.errors import InputError
 from moe_prompts.vision import VPT, PackedTrials, create_backbone
-from moe_prompts.vision.tasks.planted import CLASSES, KINDS, TEST, VALIDATION, Planted
+from moe_prompts.vision.curves import PLANTED
+from moe_prompts.vision.tasks.planted import CLASSES, Planted
+from moe_prompts.vision.tasks.replicates import TEST, VALIDATION
 from moe_prompts.vision.training import Setting, Trial, init_generator, normalised, train_packed
 
 IMAGES = 128
 
 
-@pytest.fixture(scope="module", params=KINDS)
+@pytest.fixture(scope="module", params=PLANTED)
 def truth(request) -> Planted:
     return Planted(request.param, create_backbone("small").requires_grad_(False))
 

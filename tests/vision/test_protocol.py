@@ -16,11 +16,12 @@ from moe_prompts.errors import InputError
 from moe_prompts.study.executors import InProcess
 from moe_prompts.vision import protocol, report
 from moe_prompts.vision.methods import METHODS, Sizes, config, matched_tokens, settings
-from moe_prompts.vision.protocol import UNTUNED, Place, Plan, choose, run_plan, trained_parameters
+from moe_prompts.vision.protocol import Place, Plan, choose, run_plan, trained_parameters
 from moe_prompts.vision.shipped import as_json, read_settings
+from moe_prompts.vision.statuses import DIVERGED, TRAINED, UNTUNED
 from moe_prompts.vision.tasks.named import TaskSpec
 from moe_prompts.vision.tasks.vtab import VtabTask
-from moe_prompts.vision.training import DIVERGED, TRAINED, Recipe, Setting
+from moe_prompts.vision.training import Recipe, Setting
 
 SCRIPT = Path(__file__).parents[2] / "experiments" / "vtab.py"
 COUNT = TaskSpec("stand-in:count", size=32, n_train=60)

@@ -73,3 +73,21 @@ class TaskSpec:
         from moe_prompts.vision.tasks.vtab import vtab_task
 
         return vtab_task(self.root, self.name, self.size, cache, self.resample)
+
+
+def task_names(text: str, stand_ins: bool = False) -> list[str]:
+    """The tasks that a comma-separated text names, each once, in order; with ``stand_ins`` also those that are drawn.
+
+    ``all``, ``fgvc`` and the groups of VTAB-1K stand for their tasks.
+    """
+    from moe_prompts.vision.tasks import fgvc, procedural, vtab
+
+    drawn = [STAND_IN + name for name in procedural.NAMES] if stand_ins else []
+    groups = {group: [name for name, data in vtab.TASKS.items() if data.group == group] for group in vtab.GROUPS}
+    groups |= {"all": list(vtab.TASKS), "fgvc": [fgvc.PREFIX + name for name in fgvc.TASKS]}
+    known = groups | {name: [name] for name in [*groups["all"], *groups["fgvc"], *drawn]}
+    asked = [part.strip() for part in text.split(",") if part.strip()]
+    unknown = [name for name in asked if name not in known]
+    if unknown or not asked:
+        raise InputError(f"--task {text}; expected some of {', '.join(known)}")
+    return list(dict.fromkeys(task for name in asked for task in known[name]))

@@ -20,17 +20,14 @@ from torch import Tensor, nn
 from moe_prompts.errors import InputError
 from moe_prompts.seeds import address
 from moe_prompts.vision.config import VAPT, VPT
+from moe_prompts.vision.curves import PLANTED
 from moe_prompts.vision.packed import PackedTrials
-from moe_prompts.vision.tasks.procedural import fresh
+from moe_prompts.vision.tasks.replicates import TEST, replicate_images
 from moe_prompts.vision.tasks.task import Pixels
 from moe_prompts.vision.training import EVALUATION_BATCH, Recipe, normalised
 
-KINDS = ("planted-fixed", "planted-adaptive")
 #: Images and classes.
 IMAGES, CLASSES = "count", 10
-#: Replicates lie this far apart in the row of images; those of test and of validation come after all of them.
-APART, REPLICATES = 2**24, 10_000
-TEST, VALIDATION = REPLICATES, REPLICATES + 1
 
 
 @dataclass(frozen=True)
@@ -49,13 +46,13 @@ class Planted:
     normalisation: str = "half"
 
     def __post_init__(self) -> None:
-        if self.kind not in KINDS:
-            raise InputError(f"planted truth {self.kind!r}; expected one of {', '.join(KINDS)}")
+        if self.kind not in PLANTED:
+            raise InputError(f"planted truth {self.kind!r}; expected one of {', '.join(PLANTED)}")
 
     @cached_property
     def config(self) -> VPT | VAPT:
         """Of the teacher, without dropout."""
-        return VPT(self.tokens) if self.kind == KINDS[0] else without_dropout(VAPT(self.tokens))
+        return VPT(self.tokens) if self.kind == PLANTED[0] else without_dropout(VAPT(self.tokens))
 
     @cached_property
     def head(self) -> nn.Linear:
@@ -88,7 +85,7 @@ class Planted:
     def draw(self, n: int, replicate: int) -> Pixels:
         """n images of a replicate with labels drawn from the teacher; the first ones are those of a smaller n."""
         pixels = self._pixels(replicate, n)
-        shares = self.log_probabilities(pixels).exp().double().cumsum(dim=1).numpy()
+        shares = self.log_probabilities(pixels).exp().double().cumsum(dim=1).cpu().numpy()
         uniform = self._rng("labels", replicate).random((n, 1)) * shares[:, -1:]
         return Pixels(pixels, (uniform > shares[:, :-1]).sum(axis=1))
 
@@ -105,16 +102,26 @@ class Planted:
 
     def excess(self, student: PackedTrials, pixels: np.ndarray) -> np.ndarray:
         """E_x KL(teacher || student) in nats over these images, (R,)."""
-        truth = self.log_probabilities(pixels)
-        apart = truth.exp() * (truth - self.log_probabilities(pixels, student))
-        return apart.sum(dim=-1).double().mean(dim=-1).numpy()
+        return self.risks(student, pixels)["excess"]
+
+    def risks(self, student: PackedTrials, pixels: np.ndarray) -> dict[str, np.ndarray]:
+        """Expectations over labels given these images, each (R,): ``excess`` risk and ``cross_entropy`` in nats, and
+        ``accuracy``, the teacher's probability of the student's answer."""
+        truth, ours = self.log_probabilities(pixels), self.log_probabilities(pixels, student)
+        chosen = truth.exp().expand_as(ours).gather(-1, ours.argmax(dim=-1, keepdim=True)).squeeze(-1)
+        each = {
+            "excess": (truth.exp() * (truth - ours)).sum(dim=-1),
+            "cross_entropy": -(truth.exp() * ours).sum(dim=-1),
+            "accuracy": chosen,
+        }
+        return {name: values.double().mean(dim=-1).cpu().numpy() for name, values in each.items()}
 
     def recipe(self, steps: int) -> Recipe:
         """Of students."""
         return Recipe(steps=steps, normalisation=self.normalisation)
 
     def _pixels(self, replicate: int, n: int) -> np.ndarray:
-        return fresh(IMAGES, self.model.patch_embed.img_size[0], replicate * APART, n, self.entropy).pixels
+        return replicate_images(IMAGES, self.model.patch_embed.img_size[0], replicate, n, self.entropy).pixels
 
     def _features(self, pixels: np.ndarray) -> Tensor:
         with torch.no_grad():

@@ -1,0 +1,144 @@
+"""The report of curves over n: tables in words for planted truths and for tasks, crossings, and the figures."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from moe_prompts.vision import figures
+from moe_prompts.vision.curves import FRESH, HOLDS, PLANTED, above_floor, crossing, curves, regular
+
+#: Pairs whose crossing is reported.
+PAIRS = (("vpt_deep", "vapt"), ("vpt_matched", "vapt"), ("vpt_large", "vapt"))
+#: Methods whose distance to the floor is drawn.
+ABOVE_FLOOR = ("vpt_deep", "vpt_matched", "vapt")
+
+
+def text(results: pd.DataFrame, entropy: int) -> str:
+    """All tables and crossings of a run."""
+    planted, tasks = _both(curves(results))
+    parts = []
+    if len(planted):
+        parts += [
+            "Planted prompts: mean excess risk in nats over replicates (given images it is exact) +- standard error",
+            table_of(planted, "excess", 1, ".3f"),
+            "The teacher's accuracy that students reach, percent",
+            table_of(planted, "accuracy", 100, ".1f"),
+            crossings(results, planted, "excess", entropy),
+        ]
+    if len(tasks):
+        parts += [
+            "Tasks: accuracy on test in percent +- standard error over replicates",
+            table_of(tasks, "accuracy", 100, ".1f"),
+            "Cross-entropy on test in nats",
+            table_of(tasks, "cross_entropy", 1, ".3f"),
+            "Floor (cross-entropy on test after fresh images), log-log slope above it with its 90 % interval, and the "
+            "P / (2 n) that a regular method would pay",
+            slopes_of(results, tasks, entropy),
+            crossings(results, tasks, "cross_entropy", entropy),
+        ]
+    failed = int(planted["failed"].sum() + tasks["failed"].sum())
+    if failed:
+        parts.append(f"{failed} of {len(results)} trainings diverged; they are left out of means.")
+    return "\n\n".join(part for part in parts if part)
+
+
+def drawn(results: pd.DataFrame) -> dict[str, Figure]:
+    """Figures by name: ``planted`` and ``tasks``, where there are such rows."""
+    planted, tasks = _both(curves(results))
+    found = {}
+    if len(planted):
+        found["planted"] = planted_figure(planted)
+    if len(tasks):
+        found["tasks"] = tasks_figure(tasks)
+    return found
+
+
+def _both(found: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    planted = found["task"].isin(PLANTED)
+    return found[planted], found[~planted]
+
+
+def table_of(found: pd.DataFrame, value: str, scale: float, digits: str) -> str:
+    """A row for each task and method, a column for each n."""
+    sizes = sorted(found["n"].unique(), key=lambda n: np.inf if n == FRESH else n)
+    heads = ["fresh images" if n == FRESH else f"n = {n}" for n in sizes]
+    lines = ["| task | method | parameters | " + " | ".join(heads) + " |", "|" + " --- |" * (3 + len(sizes))]
+    for (task, method, parameters), group in found.groupby(["task", "method", "parameters"], sort=False):
+        by_n = group.set_index("n")[[value, f"{value}_error"]].reindex(sizes) * scale
+        cells = [_mean(mean, error, digits) for mean, error in by_n.itertuples(index=False)]
+        lines.append(f"| {task} | {method} | {parameters} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def slopes_of(results: pd.DataFrame, found: pd.DataFrame, entropy: int) -> str:
+    """A row for each task and method."""
+    largest = int(found["n"].max())
+    lines = [f"| task | method | floor | slope above it | P / (2 n) at n = {largest} |", "|" + " --- |" * 5]
+    for (task, method, parameters), _ in found.groupby(["task", "method", "parameters"], sort=False):
+        at = above_floor(results, task, method, entropy, "cross_entropy")
+        slope = "-" if np.isnan(at["slope"]) else f"{at['slope']:.2f} [{at['low']:.2f}, {at['high']:.2f}]"
+        floor = _mean(at["floor"], np.nan, ".3f")
+        lines.append(f"| {task} | {method} | {floor} | {slope} | {float(regular(parameters, largest)):.2f} |")
+    return "\n".join(lines)
+
+
+def crossings(results: pd.DataFrame, found: pd.DataFrame, value: str, entropy: int) -> str:
+    """A line for each pair of methods on each task."""
+    lines = []
+    for task, group in found.groupby("task", sort=False):
+        there, known = set(group["method"]), dict.fromkeys(HOLDS.get(str(task), ()), 0.0)
+        for fixed, adaptive in PAIRS:
+            if {fixed, adaptive} <= there:
+                at = crossing(results, str(task), fixed, adaptive, entropy, value, known)
+                lines.append(
+                    f"- {task}: {adaptive} has less {value.replace('_', '-')} than {fixed} from n = "
+                    f"{_size(at['observed'])} on [{_size(at['low'])}, {_size(at['high'])}]; predicted from floors and "
+                    f"parameters: {_size(at['predicted'])}"
+                )
+    return "\n".join(lines)
+
+
+def _mean(mean: float, error: float, digits: str) -> str:
+    return "-" if np.isnan(mean) else f"{mean:{digits}}" + ("" if np.isnan(error) else f" +- {error:{digits}}")
+
+
+def _size(n: float) -> str:
+    if np.isnan(n):
+        return "not without fresh images"
+    return "the smallest" if n == 0 else "never" if np.isinf(n) else f"{n:.0f}"
+
+
+def planted_figure(found: pd.DataFrame) -> Figure:
+    """Excess risk against n, a panel for each truth."""
+    truths = list(dict.fromkeys(found["task"]))
+    figure = Figure(figsize=(3.2 * len(truths) + 3.4, 3.2), layout="constrained")
+    axes = figure.subplots(1, len(truths), squeeze=False, sharey=True)[0]
+    for ax, truth in zip(axes, truths, strict=True):
+        figures.draw_excess(ax, found[found["task"] == truth])
+        ax.set_title(truth)
+    axes[-1].legend(loc="center left", bbox_to_anchor=(1.02, 0.5), frameon=False, title="student (parameters)")
+    return figure
+
+
+def tasks_figure(found: pd.DataFrame) -> Figure:
+    """A row for each task: accuracy, cross-entropy, and cross-entropy above the floor beside P / (2 n)."""
+    tasks = list(dict.fromkeys(found["task"]))
+    figure = Figure(figsize=(11.5, 2.9 * len(tasks) + 0.5), layout="constrained")
+    axes = figure.subplots(len(tasks), 3, squeeze=False)
+    for row, task in zip(axes, tasks, strict=True):
+        own = found[found["task"] == task]
+        figures.draw_over_n(row[0], own, "accuracy")
+        figures.draw_over_n(row[1], own, "cross_entropy")
+        figures.draw_above_floor(row[2], own, ABOVE_FLOOR)
+        row[0].set_title(task)
+        row[2].set_title("dotted: P / (2 n)")
+    axes[0, 2].legend(
+        *axes[0, 1].get_legend_handles_labels(),
+        loc="upper left",
+        bbox_to_anchor=(1.02, 1.0),
+        frameon=False,
+        title="method",
+    )
+    return figure

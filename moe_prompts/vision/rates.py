@@ -1,0 +1,112 @@
+"""Which learning rate a curve over n is trained with: from a table that was tuned before, or tuned in every cell.
+
+Tuning judges settings by cross-entropy on validation images; ties go to the smaller rate. A table holds what was chosen
+for (task, method, n); where it lacks an n, the nearest one on the log scale counts.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from math import log
+from pathlib import Path
+from typing import Any, Protocol
+
+import pandas as pd
+
+from moe_prompts.errors import InputError
+from moe_prompts.vision.curves import FRESH
+from moe_prompts.vision.statuses import TRAINED
+from moe_prompts.vision.training import Score, Setting
+
+#: The table that comes with the package.
+SHIPPED = "shipped"
+
+
+class Rates(Protocol):
+    def of(self, task: str, method: str, n: int) -> tuple[Setting, ...]:
+        """One setting, or several to choose from."""
+        ...
+
+
+@dataclass(frozen=True)
+class Tune:
+    """Choose among these in every cell."""
+
+    settings: tuple[Setting, ...]
+
+    def of(self, task: str, method: str, n: int) -> tuple[Setting, ...]:
+        return self.settings
+
+
+@dataclass(frozen=True)
+class Table:
+    """Settings by (task, method), for each n; ``source`` is where they come from, for errors."""
+
+    settings: Mapping[tuple[str, str], Mapping[int, Setting]]
+    source: str
+
+    def of(self, task: str, method: str, n: int) -> tuple[Setting, ...]:
+        by_n = self.settings.get((task, method))
+        if by_n is None:
+            there = sorted({name for name, _ in self.settings})
+            raise InputError(
+                f"no tuned rate for {method} on {task} in {self.source} (it has {', '.join(there)}); choose rates "
+                f"with --tune, or give another table with --rates"
+            )
+        return (by_n[nearest(n, list(by_n))],)
+
+
+def nearest(n: int, sizes: Sequence[int]) -> int:
+    """The size that a setting for n is taken from; fresh images are the largest n."""
+    finite = [size for size in sizes if size != FRESH]
+    if n in sizes or not finite:
+        return n if n in sizes else FRESH
+    return max(finite) if n == FRESH else min(finite, key=lambda size: (abs(log(size / n)), size))
+
+
+def best(settings: Sequence[Setting], statuses: Sequence[str], scores: Sequence[Score]) -> Setting | None:
+    """Least cross-entropy, then the smaller rate; None if all diverged."""
+    sound = [
+        (score.cross_entropy, setting.lr, number)
+        for number, (setting, status, score) in enumerate(zip(settings, statuses, scores, strict=True))
+        if status == TRAINED
+    ]
+    return settings[min(sound)[-1]] if sound else None
+
+
+def as_json(rows: pd.DataFrame, case: dict[str, Any], command: list[str]) -> str:
+    """What ``rates.json`` of a run holds: the settings of its rows, what they belong to, and how to get them again."""
+    kept = rows[rows["lr"].notna()].drop_duplicates(["task", "method", "n"])
+    lines = ",\n".join(
+        "    " + json.dumps({name: getattr(row, name) for name in ("task", "method", "n", "lr", "weight_decay")})
+        for row in kept.itertuples()
+    )
+    head = json.dumps({"command": command, "case": case}, indent=2)
+    return head[:-2] + f',\n  "rates": [\n{lines}\n  ]\n}}\n'
+
+
+def read_rates(source: str, case: Mapping[str, Any]) -> Table:
+    """The table in a file, or the ``shipped`` one.
+
+    case  backbone and prompts of this run; raises ``InputError`` if those of the table are others
+    """
+    shipped = resources.files("moe_prompts.vision") / "data" / "rates.json"
+    try:
+        text = (shipped if source == SHIPPED else Path(source)).read_text(encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"--rates {source}: {error.strerror}; expected the rates.json of a run") from error
+    try:
+        content: dict[str, Any] = json.loads(text)
+        found: dict[tuple[str, str], dict[int, Setting]] = {}
+        for row in content["rates"]:
+            found.setdefault((row["task"], row["method"]), {})[row["n"]] = Setting(row["lr"], row["weight_decay"])
+        there = content["case"]
+        differing = [f"{key} {there[key]} there, {value} here" for key, value in case.items() if there[key] != value]
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        raise InputError(f"--rates {source}: not written by a run ({error!r}); expected its rates.json") from error
+    if differing:
+        raise InputError(f"--rates {source}: tuned for another case ({'; '.join(differing)}); choose rates with --tune")
+    return Table(found, f"--rates {source}")
