@@ -10,8 +10,10 @@ import numpy as np
 
 from moe_prompts.errors import InputError
 
-#: Pairs in a chunk: a pass then needs some 50 MB, and what a chunk costs by itself is lost beside its pairs.
-CHUNK = 1 << 18
+#: Pairs in a chunk: its arrays stay in cache, and what a chunk costs by itself is small beside its pairs.
+CHUNK = 1 << 16
+#: Pairs that a study holds in memory at most; a worker keeps some 16 samples and lays out one: 1 GB.
+HELD_PAIRS = 1_000_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,9 +92,9 @@ class StreamedSample:
     n, d, l       how many pairs, inputs and outputs
     chunk         pairs in memory at once
 
-    Passes of Gaussian-gated estimators are sums over pairs, so they take it where a ``Sample`` fits; ``x`` and ``y`` do
-    not exist. Drawing again needs no disk, and costs no more than a pass does. Raises ``InputError`` for sizes below 1,
-    for the use of ``x`` or ``y``, and where ``draw`` yields other than n pairs (d, l).
+    Estimators of Gaussian gates take it in place of a ``Sample``: their passes are sums over pairs. Drawing again needs
+    no disk and takes one to two times as long as what a pass does with the pairs. Raises ``InputError`` for sizes below
+    1, for ``x`` and ``y``, which do not exist, and where ``draw`` yields other than n pairs of that many columns.
     Samples compare by identity, so that what is derived from one can be kept beside it.
     """
 

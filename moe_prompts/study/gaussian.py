@@ -19,7 +19,7 @@ from moe_prompts.estimators.result import FitResult, FitStatus, SearchResult
 from moe_prompts.estimators.search import SearchOptions, best_of
 from moe_prompts.losses.prediction import Evaluation
 from moe_prompts.losses.voronoi import GROUPS, voronoi_errors
-from moe_prompts.models.data import Data
+from moe_prompts.models.data import HELD_PAIRS, Data
 from moe_prompts.models.gaussian_gated import GaussianGatedFamily
 from moe_prompts.models.scenarios import Truth, sample, streamed, truth
 from moe_prompts.seeds import start_rng
@@ -30,8 +30,6 @@ EXPERTS = {"fixed": "constant", "adaptive": "affine"}
 DEFAULT_K = {"fixed": (2, 3, 4, 6, 8), "adaptive": (2, 3)}
 PUBLISHED_K = (3, 4)
 DATA_STARTS = 4
-#: Pairs that are held in memory; more are drawn again in each pass, in chunks. The pairs are the same either way.
-HELD_PAIRS = 1_000_000
 #: Near the truth atoms may become as narrow as they like, as published; from data they stay in a compact set.
 OPTIONS = {
     "near_truth": SearchOptions(newton=NewtonOptions()), "data": SearchOptions(), "random": SearchOptions()
@@ -184,7 +182,7 @@ def run_cell(cell: GaussianCell, replicates: tuple[int, ...], entropy: int) -> l
 
 @lru_cache(maxsize=2 * BLOCK_SIZE)
 def _data(name: str, n: int, entropy: int, replicate: int) -> Data:
-    """Kept while the cells on the same data follow each other."""
+    """Kept while the cells on the same data follow each other; more than ``HELD_PAIRS`` are drawn again in each pass."""
     return (sample if n <= HELD_PAIRS else streamed)(name, n, entropy, replicate)
 
 
