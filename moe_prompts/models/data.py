@@ -107,7 +107,7 @@ class StreamedSample:
     def __post_init__(self) -> None:
         for name in ("n", "d", "l", "chunk"):
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
                 raise InputError(f"StreamedSample: {name} = {value!r}; expected a whole number of at least 1")
 
     def chunks(self) -> Iterator[Sample]:
@@ -155,6 +155,9 @@ class StreamedSample:
     @property
     def y(self) -> np.ndarray:
         raise InputError(self._not_held("y"))
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        return iter((self.x, self.y))
 
     def _not_held(self, name: str) -> str:
         return (

@@ -54,13 +54,13 @@ def test_compensated_sum_keeps_what_a_plain_sum_loses():
 
 
 def test_compensated_sum_of_many_terms_is_the_exact_one():
-    """To one rounding, where a plain sum of these is off by hundreds. Oracle: math.fsum."""
+    """To one rounding, where a plain sum of these is off by many. Oracle: math.fsum."""
     rng = np.random.default_rng(0)
     terms = rng.standard_normal((5_000, 3)) * 10.0 ** rng.integers(-8, 9, (5_000, 3))
     exact = np.array([math.fsum(column) for column in terms.T])
     off = np.abs(compensated_sum(terms) - exact) / np.spacing(np.abs(exact))
     assert off.max() <= 1
-    assert (np.abs(terms.cumsum(axis=0)[-1] - exact) / np.spacing(np.abs(exact))).max() > 100
+    assert (np.abs(terms.cumsum(axis=0)[-1] - exact) / np.spacing(np.abs(exact))).max() > 10
     with pytest.raises(InputError, match="no terms"):
         compensated_sum([])
 

@@ -8,6 +8,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 from moe_prompts import InputError, Sample, StreamedSample, sample, softmax_newton, softmax_truth, streamed, truth
+from moe_prompts.estimators.softmax_search import softmax_best_of
 from moe_prompts.models.data import CHUNK
 
 
@@ -118,5 +119,9 @@ def test_what_needs_all_pairs_says_so():
     known = softmax_truth("sgame-uniform")
     with pytest.raises(InputError, match=r"x of n = 500 pairs is never held whole.*lower n, or use held\(\)"):
         softmax_newton(known.family(2), streamed("gmoe-1", 500, 0), known.params)
+    with pytest.raises(InputError, match="x of n = 500 pairs"):
+        known.params.log_density(streamed("gmoe-1", 500, 0))
+    with pytest.raises(InputError, match="x of n = 500 pairs"):
+        softmax_best_of(known.family(2), streamed("gmoe-1", 500, 0), lambda rng: known.params, 2, np.random.default_rng)
     with pytest.raises(InputError, match="y of n = 500 pairs"):
         _ = streamed("gmoe-1", 500, 0).y
