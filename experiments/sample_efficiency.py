@@ -39,7 +39,7 @@ def parser() -> argparse.ArgumentParser:
         default=None,
         metavar="SIZES",
         help="1e3..1e6 (log-spaced, see --points) or a list 1e3,1e4 (default 1e3..1e6; attention alone 1e3..1e7, "
-        "softmax 1e3..1e5)",
+        "softmax 1e3..1e5); of more than 1e6 pairs Gaussian gates draw each pass again in chunks, softmax takes none",
     )
     add("--points", type=cli.positive("sizes"), default=None, help="sizes in a range (default 5)")
     add("--reps", type=cli.positive("replicates"), default=None, help="replicates per size (default 16)")

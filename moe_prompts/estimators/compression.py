@@ -8,13 +8,14 @@ cost no longer depends on n. It is never the final word: fits end, and are certi
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.polynomial import chebyshev
 
 from moe_prompts.errors import InputError
-from moe_prompts.models.data import Sample
+from moe_prompts.models.data import Data, Sample, StreamedSample
 
 #: Cell width in standard deviations of the data, and nodes per coordinate of a cell.
 CELL, NODES = 0.15, 8
@@ -25,54 +26,79 @@ RESOLUTION = 0.03
 #: Compression pays from here on: about as many nodes are needed whatever n is.
 WORTHWHILE = 50_000
 
-_COMPRESSED: WeakKeyDictionary[Sample, tuple[Sample, np.ndarray]] = WeakKeyDictionary()
+_COMPRESSED: WeakKeyDictionary[Data, tuple[Sample, np.ndarray]] = WeakKeyDictionary()
 
 
-def compressed_once(sample: Sample) -> tuple[Sample, np.ndarray]:
+def compressed_once(sample: Data) -> tuple[Sample, np.ndarray]:
     """``compress(sample)``, kept for as long as the sample lives: several families are fitted to the same data."""
     if sample not in _COMPRESSED:
         _COMPRESSED[sample] = compress(sample)
     return _COMPRESSED[sample]
 
 
-def compress(sample: Sample) -> tuple[Sample, np.ndarray]:
+def compress(sample: Data) -> tuple[Sample, np.ndarray]:
     """Nodes (m pairs) and weights (m,), m <= n, summing smooth functions over the sample; some are negative.
 
-    For d = l = 1. Cells with no more points than nodes keep their points with weight 1.
+    For d = l = 1. Cells with no more points than nodes keep their points with weight 1. Of a ``StreamedSample`` one
+    pass over the chunks suffices: a cell's points are held until there are more of them than nodes.
     """
-    if (sample.x.shape[1], sample.y.shape[1]) != (1, 1):
+    if (sample.d, sample.l) != (1, 1):
         raise InputError(
-            f"compress: d = {sample.x.shape[1]}, l = {sample.y.shape[1]}; expected d = l = 1: the number of nodes "
+            f"compress: d = {sample.d}, l = {sample.l}; expected d = l = 1: the number of nodes "
             f"grows as a power of d + l: fit the data themselves"
         )
-    z = np.concatenate([sample.x.T, sample.y.T])
-    low, width = z.min(axis=1, keepdims=True), CELL * z.std(axis=1, keepdims=True)
-    place = (z - low) / width
-    cell = np.floor(place)
-    columns = int(cell[1].max()) + 1
-    key = cell[0] * columns + cell[1]
-    key = key.astype(np.uint16 if key.max() < 2**16 else np.int64)  # 16 bits are sorted by radix
-    order = np.argsort(key, kind="stable")
-    key = key[order]
-    first = np.flatnonzero(np.diff(key.astype(np.int64), prepend=-1))
-    sizes = np.diff(first, append=len(key))
-    dense = sizes > NODES**2
+    grid = _Grid.over(sample)
+    moments: dict[int, np.ndarray] = {}
+    kept = np.empty((2, 0))
+    for pairs in sample.chunks():
+        kept = grid.gather(np.concatenate([kept, np.concatenate([pairs.x.T, pairs.y.T])], axis=1), moments)
 
-    powers = [_chebyshev(axis) for axis in (2 * (place - cell) - 1)[:, order]]
-    moments = np.empty((int(dense.sum()), NODES, NODES))
-    for index, (begin, size) in enumerate(zip(first[dense], sizes[dense], strict=True)):
-        rows = slice(begin, begin + size)
-        moments[index] = powers[0][:, rows] @ powers[1][:, rows].T
     at = chebyshev.chebpts1(NODES)
     to_lagrange = np.linalg.inv(chebyshev.chebvander(at, NODES - 1))
-    weights = to_lagrange.T @ moments @ to_lagrange
+    dense = sorted(moments)
+    weights = to_lagrange.T @ np.reshape([moments[key] for key in dense], (-1, NODES, NODES)) @ to_lagrange
+    corners = np.stack(np.divmod(np.array(dense, dtype=np.int64), grid.columns), axis=1)
+    tensor = np.stack(np.meshgrid(at, at, indexing="ij"), axis=-1).reshape(1, -1, 2)
+    nodes = grid.low.T + grid.width.T * (corners[:, None] + (tensor + 1) / 2).reshape(-1, 2)
+    points = np.concatenate([kept.T, nodes])
+    return Sample(points[:, :1], points[:, 1:]), np.concatenate([np.ones(kept.shape[1]), weights.ravel()])
 
-    corners = np.stack(np.divmod(key[first[dense]].astype(np.int64), columns), axis=1)
-    grid = np.stack(np.meshgrid(at, at, indexing="ij"), axis=-1).reshape(1, -1, 2)
-    nodes = low.T + width.T * (corners[:, None] + (grid + 1) / 2).reshape(-1, 2)
-    kept = z[:, order[~np.repeat(dense, sizes)]].T
-    points = np.concatenate([kept, nodes])
-    return Sample(points[:, :1], points[:, 1:]), np.concatenate([np.ones(len(kept)), weights.ravel()])
+
+@dataclass(frozen=True)
+class _Grid:
+    """Cells of ``width`` (2, 1) from ``low`` (2, 1) on; a cell's key is row * columns + column."""
+
+    low: np.ndarray
+    width: np.ndarray
+    columns: int
+
+    @classmethod
+    def over(cls, sample: Data) -> _Grid:
+        if isinstance(sample, StreamedSample):
+            low, high, sd = (v[:, None] for v in (sample.spread.low, sample.spread.high, sample.spread.sd))
+        else:
+            z = np.concatenate([sample.x.T, sample.y.T])
+            low, high, sd = z.min(axis=1, keepdims=True), z.max(axis=1, keepdims=True), z.std(axis=1, keepdims=True)
+        width = CELL * sd
+        return cls(low, width, int(np.floor((high - low) / width)[1, 0]) + 1)
+
+    def gather(self, z: np.ndarray, moments: dict[int, np.ndarray]) -> np.ndarray:
+        """Points z (2, m) of dense cells are added to these cells' ``moments``; those of others are returned, cell by
+        cell. A cell is dense once more than NODES^2 of its points stand together."""
+        place = (z - self.low) / self.width
+        cell = np.floor(place)
+        key = cell[0] * self.columns + cell[1]
+        key = key.astype(np.uint16 if key.max() < 2**16 else np.int64)  # 16 bits are sorted by radix
+        order = np.argsort(key, kind="stable")
+        key = key[order]
+        first = np.flatnonzero(np.diff(key.astype(np.int64), prepend=-1))
+        sizes = np.diff(first, append=len(key))
+        dense = np.array([size > NODES**2 or int(key[at]) in moments for at, size in zip(first, sizes, strict=True)])
+        powers = [_chebyshev(axis) for axis in (2 * (place - cell) - 1)[:, order]]
+        for begin, size in zip(first[dense], sizes[dense], strict=True):
+            rows, name = slice(begin, begin + size), int(key[begin])
+            moments[name] = moments.get(name, 0.0) + powers[0][:, rows] @ powers[1][:, rows].T
+        return z[:, order[~np.repeat(dense, sizes)]]
 
 
 def _chebyshev(t: np.ndarray) -> np.ndarray:

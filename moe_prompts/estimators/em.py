@@ -16,10 +16,11 @@ import numpy as np
 
 from moe_prompts.errors import InputError
 from moe_prompts.estimators.chart import Chart
-from moe_prompts.estimators.moments import MIN_POINTS, DataPasses, check_multiplicities
+from moe_prompts.estimators.moments import MIN_POINTS, check_multiplicities
 from moe_prompts.estimators.result import GAP_TOLERANCE, NO_CERTIFICATE, FitResult, FitStatus
+from moe_prompts.estimators.streaming import Passes, passes_of
 from moe_prompts.estimators.trust_region import CollapseError, Spectrum
-from moe_prompts.models.data import Sample
+from moe_prompts.models.data import Data
 from moe_prompts.models.gaussian_gated import GaussianGatedFamily, GaussianGatedMoE
 
 
@@ -53,7 +54,7 @@ class EMOptions:
         )
 
 
-def m_step(passes: DataPasses, S: np.ndarray) -> GaussianGatedMoE:
+def m_step(passes: Passes, S: np.ndarray) -> GaussianGatedMoE:
     """Parameters that maximise the expected complete-data log-likelihood, from S (k, P), in standardised units.
 
     Raises ``CollapseError`` where an atom explains fewer than ``MIN_POINTS`` points or its covariance degenerates.
@@ -92,7 +93,7 @@ def m_step(passes: DataPasses, S: np.ndarray) -> GaussianGatedMoE:
 
 def em(
     family: GaussianGatedFamily,
-    sample: Sample,
+    sample: Data,
     start: GaussianGatedMoE,
     options: EMOptions | None = None,
     *,
@@ -104,7 +105,7 @@ def em(
     """
     options = options or EMOptions()
     check_multiplicities(weights)
-    passes = DataPasses(family, sample, weights)
+    passes = passes_of(family, sample, weights)
     chart = Chart(family)
     params = passes.scale.inward(family.project(start))
     volume = passes.total * passes.scale.log_volume
@@ -146,7 +147,7 @@ def em(
     )
 
 
-def evaluate(passes: DataPasses, chart: Chart, theta: np.ndarray) -> tuple[float, Spectrum]:
+def evaluate(passes: Passes, chart: Chart, theta: np.ndarray) -> tuple[float, Spectrum]:
     """Log-likelihood (standardised) and spectrum at ``theta``, by one pass with exact curvature.
 
     Raises ``CollapseError`` beyond the guards: near an atom that explains nothing a certificate would mean nothing.

@@ -13,14 +13,14 @@ number, their summed log density, computed once.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import InitVar, dataclass, field
 from functools import cache
 from itertools import combinations_with_replacement
 
 import numpy as np
 
 from moe_prompts.errors import InputError
-from moe_prompts.models.data import Sample
+from moe_prompts.models.data import Data, Sample, StreamedSample
 from moe_prompts.models.gaussian_gated import LOG_2PI, GaussianGatedFamily, GaussianGatedMoE
 
 #: Guards in standardised units: an atom must explain at least this many points, and its joint covariance must have at
@@ -81,6 +81,16 @@ class PassCounts:
     e2: int = 0
 
 
+def _mean_and_sd(sample: Data, name: str, weights: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+    """Of the columns of "x" or "y"."""
+    if isinstance(sample, StreamedSample):
+        columns = slice(sample.d) if name == "x" else slice(sample.d, None)
+        return sample.spread.mean[columns], sample.spread.sd[columns]
+    value = getattr(sample, name)
+    mean = np.average(value, axis=0, weights=weights)
+    return mean, np.sqrt(np.average((value - mean) ** 2, axis=0, weights=weights))
+
+
 @dataclass(frozen=True)
 class Scale:
     """Each coordinate to mean 0 and standard deviation 1; parameters follow with ``inward`` and ``outward``."""
@@ -91,11 +101,10 @@ class Scale:
     scale_y: np.ndarray
 
     @classmethod
-    def of(cls, sample: Sample, weights: np.ndarray | None) -> Scale:
+    def of(cls, sample: Data, weights: np.ndarray | None) -> Scale:
         moments = []
-        for name, value in (("x", sample.x), ("y", sample.y)):
-            mean = np.average(value, axis=0, weights=weights)
-            sd = np.sqrt(np.average((value - mean) ** 2, axis=0, weights=weights))
+        for name in ("x", "y"):
+            mean, sd = _mean_and_sd(sample, name, weights)
             if (sd <= 1e-12 * (1 + np.abs(mean))).any():
                 column = int(np.argmin(sd))
                 raise InputError(
@@ -159,7 +168,8 @@ class DataPasses:
     """The data of one fit, standardised and laid out in blocks; every method is one pass.
 
     ``weights`` (n,) makes each point count that many times: a quadrature of the truth in place of a sample gives the
-    population fit. ``min_eigenvalue`` is the guard on the smallest eigenvalue of an atom's joint covariance.
+    population fit. ``min_eigenvalue`` is the guard on the smallest eigenvalue of an atom's joint covariance. ``whole``
+    is the scale of all the data where ``sample`` is a chunk of them; those have been checked.
     """
 
     family: GaussianGatedFamily
@@ -167,9 +177,12 @@ class DataPasses:
     weights: np.ndarray | None = None
     min_eigenvalue: float = MIN_EIGENVALUE
     counts: PassCounts = field(default_factory=PassCounts)
+    scale: Scale = field(init=False)
+    whole: InitVar[Scale | None] = None
 
-    def __post_init__(self) -> None:
-        self.family.check_sample(self.sample)
+    def __post_init__(self, whole: Scale | None) -> None:
+        if whole is None:
+            self.family.check_sample(self.sample)
         if self.weights is not None:
             self.weights = np.asarray(self.weights, dtype=float)
         if self.weights is not None and (
@@ -177,7 +190,7 @@ class DataPasses:
         ):
             raise InputError(f"weights {self.weights.shape}: expected ({self.sample.n},) finite numbers, sum above 0")
         self.total = float(self.sample.n if self.weights is None else self.weights.sum())
-        self.scale = Scale.of(self.sample, self.weights)
+        self.scale = Scale.of(self.sample, self.weights) if whole is None else whole
         self.monomials = Monomials.of(self.family.d + self.family.l)
         size = self._block_size()
         x = (self.sample.x - self.scale.shift_x) / self.scale.scale_x

@@ -15,8 +15,9 @@ from moe_prompts.estimators.compression import RESOLUTION, WORTHWHILE, compresse
 from moe_prompts.estimators.em import evaluate, m_step
 from moe_prompts.estimators.moments import MIN_EIGENVALUE, DataPasses, check_multiplicities
 from moe_prompts.estimators.result import NO_CERTIFICATE, FitResult, FitStatus
+from moe_prompts.estimators.streaming import Passes, passes_of
 from moe_prompts.estimators.trust_region import Ascent, Spectrum, TrustRegionOptions, ascend, no_history
-from moe_prompts.models.data import Sample
+from moe_prompts.models.data import Data
 from moe_prompts.models.gaussian_gated import GaussianGatedFamily, GaussianGatedMoE
 
 
@@ -42,7 +43,7 @@ class NewtonOptions(TrustRegionOptions):
 class _Climb:
     """One path on one data set: the passes, the chart, and the point reached."""
 
-    def __init__(self, passes: DataPasses) -> None:
+    def __init__(self, passes: Passes) -> None:
         self.passes = passes
         self.chart = Chart(passes.family)
 
@@ -63,7 +64,7 @@ class _Climb:
 
 def newton(
     family: GaussianGatedFamily,
-    sample: Sample,
+    sample: Data,
     start: GaussianGatedMoE,
     options: NewtonOptions | None = None,
     *,
@@ -78,16 +79,17 @@ def newton(
     """
     options = options or NewtonOptions()
     check_multiplicities(weights)
-    full = DataPasses(family, sample, weights, options.min_eigenvalue)
+    full = passes_of(family, sample, weights, options.min_eigenvalue)
     short = compressed(family, sample, options) if weights is None else None
     return climb(full, start, options) if short is None else finish(full, climb(short, start, options), start, options)
 
 
-#: A climb on compressed data is followed where its log-likelihood agrees with the data's to this many nats.
-COMPRESSION_TRUST = 1.0
+#: A climb on compressed data is followed where its log-likelihood agrees with the data's to this many nats, or to this
+#: many nats per pair: errors of a quadrature grow with n.
+COMPRESSION_TRUST, COMPRESSION_TRUST_PER_PAIR = 1.0, 1e-6
 
 
-def compressed(family: GaussianGatedFamily, sample: Sample, options: NewtonOptions) -> DataPasses | None:
+def compressed(family: GaussianGatedFamily, sample: Data, options: NewtonOptions) -> DataPasses | None:
     """The sample as a short quadrature, where that is possible and pays."""
     if not options.compress or (family.d, family.l) != (1, 1) or sample.n < WORTHWHILE:
         return None
@@ -98,7 +100,7 @@ def compressed(family: GaussianGatedFamily, sample: Sample, options: NewtonOptio
     return DataPasses(family, nodes, weights, max(options.min_eigenvalue, RESOLUTION**2))
 
 
-def finish(full: DataPasses, rough: FitResult, start: GaussianGatedMoE, options: NewtonOptions) -> FitResult:
+def finish(full: Passes, rough: FitResult, start: GaussianGatedMoE, options: NewtonOptions) -> FitResult:
     """From where the climb of the compressed data ended, on the data; from ``start`` where the two disagree there."""
     spent = {f"compressed_{name}": count for name, count in rough.passes.items()}
     if rough.status is FitStatus.COLLAPSED and options.min_eigenvalue >= RESOLUTION**2:
@@ -109,12 +111,13 @@ def finish(full: DataPasses, rough: FitResult, start: GaussianGatedMoE, options:
         return replace(fit, passes=fit.passes | spent)
     fit = climb(full, rough.value, replace(options, em_warmup=0))
     first = fit.history["log_likelihood"][:1]
-    if not first or not abs(first[0] - rough.log_likelihood) <= COMPRESSION_TRUST:
+    trust = max(COMPRESSION_TRUST, COMPRESSION_TRUST_PER_PAIR * full.total)
+    if not first or not abs(first[0] - rough.log_likelihood) <= trust:
         fit = climb(full, start, options)
     return replace(fit, passes=fit.passes | spent)
 
 
-def climb(passes: DataPasses, start: GaussianGatedMoE, options: NewtonOptions) -> FitResult:
+def climb(passes: Passes, start: GaussianGatedMoE, options: NewtonOptions) -> FitResult:
     """As ``newton``, on data already laid out, so that several starts share the layout."""
     path = _Climb(passes)
     before = vars(passes.counts).copy()

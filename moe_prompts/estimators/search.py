@@ -15,11 +15,12 @@ import numpy as np
 
 from moe_prompts.errors import InputError
 from moe_prompts.estimators.compression import RESOLUTION
-from moe_prompts.estimators.moments import DataPasses, Scale
+from moe_prompts.estimators.moments import Scale
 from moe_prompts.estimators.newton import NewtonOptions, climb, compressed, finish, newton
 from moe_prompts.estimators.result import FitResult, SearchResult
 from moe_prompts.estimators.starts import Start
-from moe_prompts.models.data import Sample
+from moe_prompts.estimators.streaming import passes_of
+from moe_prompts.models.data import Data
 from moe_prompts.models.gaussian_gated import GaussianGatedFamily, GaussianGatedMoE
 
 #: Paths that end within this many nats of each other on the same data count as one summit.
@@ -58,7 +59,7 @@ class SearchOptions(Stages):
 
 def best_of(
     family: GaussianGatedFamily,
-    sample: Sample,
+    sample: Data,
     start: Start,
     rng_of: Callable[[int], np.random.Generator],
     options: SearchOptions | None = None,
@@ -73,7 +74,7 @@ def best_of(
     draw = lambda number: start.draw(family, sample, rng_of(number))
     if start.count == 1:
         return SearchResult(newton(family, sample, draw(0), options.newton), 1, 1.0)
-    layout = lambda data: DataPasses(family, data, min_eigenvalue=options.newton.min_eigenvalue)
+    layout = lambda data: passes_of(family, data, min_eigenvalue=options.newton.min_eigenvalue)
     few = layout(sample.head(options.first_stage)) if sample.n >= 2 * options.first_stage else None
     full, short = layout(sample), compressed(family, sample, options.newton)
 

@@ -57,6 +57,7 @@ def softmax_best_of(
     if count < 1:
         raise InputError(f"softmax_best_of: count = {count}; expected at least 1 start")
     options = options or SoftmaxSearchOptions()
+    family.check_sample(sample)
     sizes = options.stages(sample.n) if count > 1 else [sample.n]
     guards = options.newton.min_points, options.newton.min_noise_sd
     layouts = [SoftmaxLikelihood(family, sample.thinned(size), *guards) for size in sizes]

@@ -12,7 +12,7 @@ from typing import Protocol
 import numpy as np
 
 from moe_prompts.errors import InputError
-from moe_prompts.models.data import Sample
+from moe_prompts.models.data import Data, Sample
 from moe_prompts.models.gaussian_gated import GaussianGatedFamily, GaussianGatedMoE
 
 #: Starts look at the first pairs only, so that their cost does not depend on n.
@@ -29,7 +29,7 @@ class Start(Protocol):
     @property
     def count(self) -> int: ...
 
-    def draw(self, family: GaussianGatedFamily, sample: Sample, rng: np.random.Generator) -> GaussianGatedMoE: ...
+    def draw(self, family: GaussianGatedFamily, sample: Data, rng: np.random.Generator) -> GaussianGatedMoE: ...
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class NearTruth:
     name: str = "near_truth"
     count: int = 1
 
-    def draw(self, family: GaussianGatedFamily, sample: Sample, rng: np.random.Generator) -> GaussianGatedMoE:
+    def draw(self, family: GaussianGatedFamily, sample: Data, rng: np.random.Generator) -> GaussianGatedMoE:
         if family.k < self.k_true:
             raise InputError(
                 f"near_truth: k = {family.k} atoms cannot sit at all {self.k_true} true ones; "
@@ -83,7 +83,7 @@ class FromData:
     count: int = 4
     name: str = "data"
 
-    def draw(self, family: GaussianGatedFamily, sample: Sample, rng: np.random.Generator) -> GaussianGatedMoE:
+    def draw(self, family: GaussianGatedFamily, sample: Data, rng: np.random.Generator) -> GaussianGatedMoE:
         few = sample.head(START_POINTS)
         z = np.concatenate([few.x, few.y], axis=1)
         scale = z.std(axis=0)
@@ -110,7 +110,7 @@ class Random:
     count: int = 4
     name: str = "random"
 
-    def draw(self, family: GaussianGatedFamily, sample: Sample, rng: np.random.Generator) -> GaussianGatedMoE:
+    def draw(self, family: GaussianGatedFamily, sample: Data, rng: np.random.Generator) -> GaussianGatedMoE:
         few = sample.head(START_POINTS)
         picks = rng.choice(few.n, size=family.k, replace=few.n < family.k)
         diagonal = lambda values: np.repeat(np.diag(values.var(axis=0) / family.k)[None], family.k, axis=0)

@@ -1,13 +1,19 @@
-"""What models generate and estimators take: pairs (x, y), or the statistics that stand for them."""
+"""What models generate and estimators take: pairs (x, y), held or in chunks, or the statistics that stand for them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
 from moe_prompts.errors import InputError
+
+#: Pairs in a chunk: its arrays stay in cache, and what a chunk costs by itself is small beside its pairs.
+CHUNK = 1 << 16
+#: Pairs that a study holds in memory at most; a worker keeps some 16 samples and lays out one: 1 GB.
+HELD_PAIRS = 1_000_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,6 +46,20 @@ class Sample:
     def n(self) -> int:
         return len(self.x)
 
+    @property
+    def d(self) -> int:
+        """Number of inputs."""
+        return self.x.shape[1]
+
+    @property
+    def l(self) -> int:
+        """Number of outputs."""
+        return self.y.shape[1]
+
+    def chunks(self) -> Iterator[Sample]:
+        """One chunk: itself. Of samples that are never held whole see ``StreamedSample``."""
+        yield self
+
     def head(self, n: int) -> Sample:
         """The first n pairs: a subsample, since the pairs are exchangeable."""
         return Sample(self.x[:n], self.y[:n])
@@ -51,6 +71,103 @@ class Sample:
 
     def __iter__(self) -> Iterator[np.ndarray]:
         return iter((self.x, self.y))
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Of the columns of (x, y), each (d + l,): ``mean``, standard deviation ``sd``, smallest and largest value."""
+
+    mean: np.ndarray
+    sd: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class StreamedSample:
+    """n pairs (x_i, y_i) that are never held whole: every pass draws the same ones again, ``chunk`` at a time.
+
+    draw(chunk)   yields the pairs from the first on, as ``Sample``s of ``chunk`` pairs and a shorter last one; every
+                  call and every ``chunk`` gives the same pairs
+    n, d, l       how many pairs, inputs and outputs
+    chunk         pairs in memory at once
+
+    Estimators of Gaussian gates take it in place of a ``Sample``: their passes are sums over pairs. Drawing again needs
+    no disk and takes one to two times as long as what a pass does with the pairs. Raises ``InputError`` for sizes below
+    1, for ``x`` and ``y``, which do not exist, and where ``draw`` yields other than n pairs of that many columns.
+    Samples compare by identity, so that what is derived from one can be kept beside it.
+    """
+
+    draw: Callable[[int], Iterator[Sample]]
+    n: int
+    d: int
+    l: int
+    chunk: int = CHUNK
+
+    def __post_init__(self) -> None:
+        for name in ("n", "d", "l", "chunk"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
+                raise InputError(f"StreamedSample: {name} = {value!r}; expected a whole number of at least 1")
+
+    def chunks(self) -> Iterator[Sample]:
+        """All pairs in order, ``chunk`` at a time."""
+        seen = 0
+        for pairs in self.draw(self.chunk):
+            if (pairs.d, pairs.l) != (self.d, self.l):
+                raise InputError(
+                    f"StreamedSample: drew d = {pairs.d} inputs and l = {pairs.l} outputs; expected {self.d} and "
+                    f"{self.l}"
+                )
+            seen += pairs.n
+            yield pairs
+        if seen != self.n:
+            raise InputError(f"StreamedSample: drew {seen} pairs; expected n = {self.n}")
+
+    def head(self, n: int) -> Sample:
+        """The first n pairs, in memory."""
+        return next(self.draw(min(n, self.n)))
+
+    def held(self) -> Sample:
+        """All pairs in memory: 8 (d + l) bytes each."""
+        return self.head(self.n)
+
+    @cached_property
+    def spread(self) -> Spread:
+        """One pass. Means and squares of chunks join as those of Chan, Golub and LeVeque (1983), which lose no digits:
+        M <- M + M_c + (mean_c - mean)^2 n n_c / (n + n_c)."""
+        seen, mean, squares = 0, np.zeros(self.d + self.l), np.zeros(self.d + self.l)
+        low, high = np.full(self.d + self.l, np.inf), np.full(self.d + self.l, -np.inf)
+        for pairs in self.chunks():
+            z = np.concatenate([pairs.x.T, pairs.y.T])
+            own = z.mean(axis=1)
+            apart, share = own - mean, pairs.n / (seen + pairs.n)
+            squares += ((z - own[:, None]) ** 2).sum(axis=1) + apart**2 * seen * share
+            mean += apart * share
+            seen += pairs.n
+            low, high = np.minimum(low, z.min(axis=1)), np.maximum(high, z.max(axis=1))
+        return Spread(mean, np.sqrt(squares / seen), low, high)
+
+    @property
+    def x(self) -> np.ndarray:
+        raise InputError(self._not_held("x"))
+
+    @property
+    def y(self) -> np.ndarray:
+        raise InputError(self._not_held("y"))
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        return iter((self.x, self.y))
+
+    def _not_held(self, name: str) -> str:
+        return (
+            f"StreamedSample: {name} of n = {self.n} pairs is never held whole; estimators of Gaussian gates take it "
+            "in chunks, others need pairs in memory: lower n, or use held() where memory allows"
+        )
+
+
+#: What estimators of Gaussian gates take.
+Data = Sample | StreamedSample
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,6 +13,8 @@ Source: Nguyen et al., arXiv 2305.07572 (AISTATS 2024).
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from copy import deepcopy
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 
@@ -20,7 +22,7 @@ import numpy as np
 from scipy.special import logsumexp
 
 from moe_prompts.errors import InputError
-from moe_prompts.models.data import Sample
+from moe_prompts.models.data import CHUNK, Data, Sample, StreamedSample
 
 LOG_2PI = float(np.log(2 * np.pi))
 
@@ -249,8 +251,20 @@ class GaussianGatedMoE:
         """n independent pairs (x, y)."""
         if n < 1:
             raise InputError(f"sample: n = {n}; expected a positive number of pairs")
-        labels = np.searchsorted(np.cumsum(self.weights)[:-1], rng.random(n), side="right")
-        x, y = rng.standard_normal((n, self.d)), rng.standard_normal((n, self.l))
+        uniforms = rng.random(n)
+        return self.from_standard(uniforms, rng.standard_normal((n, self.d)), rng.standard_normal((n, self.l)))
+
+    def streamed(self, n: int, rng: np.random.Generator, chunk: int = CHUNK) -> StreamedSample:
+        """The pairs of ``sample(n, rng)``, never more than ``chunk`` of them at once: bit for bit where d = l = 1.
+
+        With more columns, products of matrices may round otherwise in a chunk than in the whole: equal to 1e-15.
+        ``rng`` stays where it is. Raises ``InputError`` for n or chunk below 1.
+        """
+        return StreamedSample(_Drawing(self, n, deepcopy(rng)), n, self.d, self.l, chunk)
+
+    def from_standard(self, uniforms: np.ndarray, x: np.ndarray, y: np.ndarray) -> Sample:
+        """Of uniforms (n,) that choose the atom and standard normals x (n, d), y (n, l), which are overwritten."""
+        labels = np.searchsorted(np.cumsum(self.weights)[:-1], uniforms, side="right")
         gate_root, noise_root = np.linalg.cholesky(self.gate_covs), np.linalg.cholesky(self.noise_covs)
         for atom in range(self.k):
             rows = np.flatnonzero(labels == atom)
@@ -258,6 +272,39 @@ class GaussianGatedMoE:
             y[rows] = y[rows] @ noise_root[atom].T + x_atom @ self.slopes[atom].T + self.intercepts[atom]
             x[rows] = x_atom
         return Sample(x, y)
+
+
+@dataclass(frozen=True, eq=False)
+class _Drawing:
+    """``params.sample(n, rng)`` in chunks: it reads n uniforms, then n d and n l normals, from one stream; here three
+    readers of that stream go side by side."""
+
+    params: GaussianGatedMoE
+    n: int
+    rng: np.random.Generator
+
+    @cached_property
+    def readers(self) -> list[np.random.Generator]:
+        """At the uniforms, the normals of x and those of y. A normal may take more than one number of the stream, so
+        where those of y begin is known by drawing those of x once (1 s at n = 1e8)."""
+        readers = [deepcopy(self.rng)]
+        for fill, columns in ((np.random.Generator.random, 1), (np.random.Generator.standard_normal, self.params.d)):
+            readers.append(deepcopy(readers[-1]))
+            for rows in _spans(self.n, CHUNK):
+                fill(readers[-1], rows * columns)
+        return readers
+
+    def __call__(self, chunk: int) -> Iterator[Sample]:
+        uniforms, inputs, outputs = deepcopy(self.readers)
+        for rows in _spans(self.n, chunk):
+            x = inputs.standard_normal((rows, self.params.d))
+            y = outputs.standard_normal((rows, self.params.l))
+            yield self.params.from_standard(uniforms.random(rows), x, y)
+
+
+def _spans(n: int, chunk: int) -> Iterator[int]:
+    """Lengths of consecutive chunks of n things, the last one shorter."""
+    return (min(chunk, n - first) for first in range(0, n, chunk))
 
 
 @dataclass(frozen=True)
@@ -304,11 +351,11 @@ class GaussianGatedFamily:
         experts = k * (l + l * (l + 1) // 2 + (l * d if self.experts == "affine" else 0))
         return masses + gates + experts
 
-    def check_sample(self, sample: Sample) -> None:
+    def check_sample(self, sample: Data) -> None:
         """Raise ``InputError`` unless the sample has the family's shape and at least one pair for each atom."""
-        if (sample.x.shape[1], sample.y.shape[1]) != (self.d, self.l):
+        if (sample.d, sample.l) != (self.d, self.l):
             raise InputError(
-                f"data have d = {sample.x.shape[1]} inputs and l = {sample.y.shape[1]} outputs; the family expects "
+                f"data have d = {sample.d} inputs and l = {sample.l} outputs; the family expects "
                 f"d = {self.d}, l = {self.l}"
             )
         if sample.n < self.k:

@@ -13,7 +13,7 @@ import numpy as np
 
 from moe_prompts.errors import InputError
 from moe_prompts.models.attention_scenarios import prompt_truth
-from moe_prompts.models.data import RegressionData, Sample
+from moe_prompts.models.data import CHUNK, RegressionData, Sample, StreamedSample
 from moe_prompts.models.gaussian_gated import GaussianGatedFamily, GaussianGatedMoE
 from moe_prompts.seeds import address, data_rng
 
@@ -122,6 +122,11 @@ def truth(name: str) -> Truth:
 def sample(name: str, n: int, seed: int, replicate: int = 0) -> Sample:
     """n pairs (x, y) from the named truth: the data that a study of entropy ``seed`` fits as ``replicate``."""
     return truth(name).params.sample(_whole(n), data_rng(seed, name, int(n), replicate))
+
+
+def streamed(name: str, n: int, seed: int, replicate: int = 0, chunk: int = CHUNK) -> StreamedSample:
+    """The same pairs as ``sample``, drawn again in each pass, ``chunk`` at a time: n = 1e8 in 1 GB."""
+    return truth(name).params.streamed(_whole(n), data_rng(seed, name, int(n), replicate), chunk)
 
 
 def prompt_data(name: str, n: int, seed: int, replicate: int = 0) -> RegressionData:

@@ -19,9 +19,9 @@ from moe_prompts.estimators.result import FitResult, FitStatus, SearchResult
 from moe_prompts.estimators.search import SearchOptions, best_of
 from moe_prompts.losses.prediction import Evaluation
 from moe_prompts.losses.voronoi import GROUPS, voronoi_errors
-from moe_prompts.models.data import Sample
+from moe_prompts.models.data import HELD_PAIRS, Data
 from moe_prompts.models.gaussian_gated import GaussianGatedFamily
-from moe_prompts.models.scenarios import Truth, sample, truth
+from moe_prompts.models.scenarios import Truth, sample, streamed, truth
 from moe_prompts.seeds import start_rng
 from moe_prompts.study.grid import BLOCK_SIZE, Row, Study, outcome
 
@@ -181,9 +181,9 @@ def run_cell(cell: GaussianCell, replicates: tuple[int, ...], entropy: int) -> l
 
 
 @lru_cache(maxsize=2 * BLOCK_SIZE)
-def _data(name: str, n: int, entropy: int, replicate: int) -> Sample:
-    """Kept while the cells on the same data follow each other."""
-    return sample(name, n, entropy, replicate)
+def _data(name: str, n: int, entropy: int, replicate: int) -> Data:
+    """Kept while cells on the same data follow each other; more than ``HELD_PAIRS`` are drawn again in each pass."""
+    return (sample if n <= HELD_PAIRS else streamed)(name, n, entropy, replicate)
 
 
 def fit_replicate(cell: GaussianCell, replicate: int, entropy: int) -> SearchResult:

@@ -17,7 +17,7 @@ from moe_prompts.estimators.result import FitResult, FitStatus
 from moe_prompts.estimators.softmax import SoftmaxOptions, softmax_newton
 from moe_prompts.estimators.softmax_starts import published_start
 from moe_prompts.losses.softmax_voronoi import SOFTMAX_GROUPS, UNIDENTIFIED, softmax_errors
-from moe_prompts.models.data import Sample
+from moe_prompts.models.data import HELD_PAIRS, Sample
 from moe_prompts.models.softmax_scenarios import SoftmaxTruth, softmax_sample, softmax_truth
 from moe_prompts.seeds import start_rng
 from moe_prompts.study.grid import BLOCK_SIZE, Row, Study, outcome
@@ -61,7 +61,12 @@ def softmax_study(
     truths: Sequence[str] = ("sgame", "sgame-uniform"),
     ks: Sequence[int] = (2, 3),
 ) -> Study:
-    """Every k for every truth; k must hold all true atoms."""
+    """Every k for every truth; k must hold all true atoms. Raises ``InputError`` for n above ``HELD_PAIRS``."""
+    if max(sizes) > HELD_PAIRS:
+        raise InputError(
+            f"n = {max(sizes)}: softmax-gated fits hold all pairs in memory, at most {HELD_PAIRS}; lower --n (Gaussian "
+            "gates and attention take n to 1e8)"
+        )
     for name in truths:
         known = softmax_truth(name)
         if min(ks) < known.k_true:
