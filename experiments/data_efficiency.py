@@ -44,8 +44,8 @@ PRESETS: dict[str, dict[str, Any]] = {
         "task": [*PLANTED, "dsprites_loc", "count"],
         "n": "500,2000,8000",
         "reps": 5,
-        "steps": 1000,
-        "fresh_steps": 2000,
+        "steps": 600,
+        "fresh_steps": 1500,
         "fresh_reps": 1,
     },
     "gpu": {
