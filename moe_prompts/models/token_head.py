@@ -2,8 +2,8 @@
 
 Tokens that are affine in z, x_j = E_j z + e_j, make the head a ``Head`` in z: with query token q,
 
-    A_j = E_q'G E_j,   alpha_j = E_q'G e_j + E_j'beta,   a_j = beta'e_j,   B = E_q'G,   beta = G'e_q + W_K c_q / sqrt(d_h),
-    h_j = W_V'(E_j z + e_j) + c_v,   C = W_V',   c = c_v,   G = W_Q W_K' / sqrt(d_h).
+    A_j = E_q'G E_j,   alpha_j = E_q'G e_j + E_j'beta,   a_j = beta'e_j,   G = W_Q W_K' / sqrt(d_h),
+    B = E_q'G,   beta = G'e_q + W_K c_q / sqrt(d_h),   C = W_V',   c = c_v,   h_j = W_V'(E_j z + e_j) + c_v.
 
 B and C have rank d_h at most, so that of a prompt p in R^D only its part in the span of the rows of B, C and beta acts
 at all: the rest has no rate, and ``visible`` takes it out.

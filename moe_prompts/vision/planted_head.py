@@ -58,6 +58,7 @@ class HeadChoice:
     query        token whose row is the output; 0 is the class token
     images       m, the inputs
     coordinates  r, leading principal coordinates of the tokens that adaptive prompts read
+    outputs      l, leading principal components of the head's output without prompts; d_h: the output as it is
     prompts      of the truth; ``hidden`` units of adaptive ones
     mass         mean share of the gate that the truth's prompts have
     noise        standard deviation of each output, as a share of the root mean square of f
@@ -69,13 +70,14 @@ class HeadChoice:
     query: int = 0
     images: int = 128
     coordinates: int = 6
+    outputs: int = 4
     prompts: int = 2
     hidden: int = 2
     mass: float = 0.35
-    noise: float = 0.25
+    noise: float = 0.1
 
     def __post_init__(self) -> None:
-        for name, least in (("images", 2), ("coordinates", 1), ("prompts", 1), ("hidden", 1)):
+        for name, least in (("images", 2), ("coordinates", 1), ("outputs", 1), ("prompts", 1), ("hidden", 1)):
             if getattr(self, name) < least:
                 raise InputError(f"{name} = {getattr(self, name)}; expected at least {least}")
         if not 0 < self.mass < 1 or not self.noise > 0:
@@ -123,22 +125,26 @@ class PlantedHead:
     head    in z, with prompts p in R^d
     z       (m, m - 1): the images
     kept    share of the tokens' variance in the coordinates that adaptive prompts read
+    kept_outputs  share of the variance of the head's output in the outputs of the model
     unit    root mean square of a token's feature, the unit of prompts
     basis   (d, v): the directions of p that f can see; p = unit * basis q
     plain   (m, l): f without prompts
     planted  by name: the truths as they were drawn, in p
     truths   by name: the same functions in q, with noise and design
+    outputs  (d_h, l): which combinations of the head's outputs f are
     """
 
     choice: HeadChoice
     head: TokenHead
     z: np.ndarray
     kept: float
+    kept_outputs: float
     unit: float
     basis: np.ndarray
     plain: np.ndarray
     planted: dict[str, PromptAttention]
     truths: dict[str, PromptTruth]
+    outputs: np.ndarray
 
     @property
     def visibility(self) -> Visibility:
@@ -160,7 +166,9 @@ def planted_head(choice: HeadChoice, entropy: int, read: Callable = frozen_head)
         )
     _, _, kept = TokenMap.principal(tokens, choice.coordinates)
     of, z, _ = TokenMap.principal(tokens, everything)
-    head = head_of_tokens(projections, of, choice.query, choice.coordinates)
+    whole = head_of_tokens(projections, of, choice.query, choice.coordinates)
+    outputs, kept_outputs = _outputs(choice.outputs, without_prompts(whole, z))
+    head = head_of_tokens(projections, of, choice.query, choice.coordinates, outputs)
     width = projections[0].shape[1]
     sees = visibility(head).by_logit
     if sees < width:
@@ -178,12 +186,25 @@ def planted_head(choice: HeadChoice, entropy: int, read: Callable = frozen_head)
         truths[name] = PromptTruth(
             f"{choice.name}-{name}", own, noise, z, f"this project: planted in a head of the backbone {choice.backbone}"
         )
-    return PlantedHead(choice, head, z, kept, unit, basis, without_prompts(head, z), planted, truths)
+    return PlantedHead(
+        choice, head, z, kept, kept_outputs, unit, basis, without_prompts(head, z), planted, truths, outputs
+    )
 
 
-def _drawn(
-    name: str, head: TokenHead, z: np.ndarray, choice: HeadChoice, unit: float, entropy: int
-) -> PromptAttention:
+def _outputs(count: int, plain: np.ndarray) -> tuple[np.ndarray, float]:
+    """Orthonormal directions (d_h, count) of the head's output (m, d_h), and the share of its variance that they keep.
+
+    All of them are the output as it is.
+    """
+    width = plain.shape[1]
+    if count > width:
+        raise InputError(f"outputs = {count}; the head has {width}: expected 1 to {width}")
+    _, sizes, right = np.linalg.svd(plain - plain.mean(axis=0))
+    kept = float((sizes[:count] ** 2).sum() / (sizes**2).sum())
+    return (np.eye(width) if count == width else right[:count].T), kept
+
+
+def _drawn(name: str, head: TokenHead, z: np.ndarray, choice: HeadChoice, unit: float, entropy: int) -> PromptAttention:
     """Fixed: p ~ N(0, unit^2). Adaptive: W1 ~ N(0, 1 / r), W2 ~ N(0, unit^2), gelu. All b equal, for the asked mass."""
     key = (address("planted-head"), address(name))
     rng = np.random.default_rng(np.random.SeedSequence(entropy, spawn_key=key))

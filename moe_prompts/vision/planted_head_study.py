@@ -9,7 +9,7 @@ one ended.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -41,13 +41,18 @@ from moe_prompts.vision.planted_head import (
 
 STARTS, KAPPAS, PROFILES, FITS = "floor", "kappas", "profile", "fits"
 #: Spreads of profiles: of the exact class, and with one prompt too many.
-EPS = {0: (0.0125, 0.025), 1: (0.0125, 0.025, 0.1, 0.2)}
+EPS = {0: (0.0125, 0.025), 1: (0.0125, 0.025, 0.1, 0.3)}
 #: Random starts of the noise-free problem, standard deviation of what is added to its constructed ones, pairs that it
 #: stands for.
-POPULATION_STARTS, SHAKE, PAIRS = 8, 0.01, 10_000
-#: With a prompt too many: data sets, since fits in a flat valley are dear.
-OVER_REPLICATES = 8
-#: The truth's mass of prompts is fitted in its own box, all else in that of ``PlantedHead.options``.
+POPULATION_STARTS, SHAKE, PAIRS = 12, 0.01, 10_000
+#: After so many iterations of a noise-free fit no further round begins: floors are upper bounds anyway.
+POPULATION_ITERATIONS = 100
+#: Data sets of classes in which the truth is a singular point, since fits in a flat valley are dear.
+SINGULAR_REPLICATES = 8
+#: Milliseconds of a free core for each parameter on 512 outputs: of a fit from two starts (times more where the class
+#: is singular), of a floor from each start, of kappas and of profiles.
+FIT_TIME, SLOW, FLOOR_TIME = 8.0, {"over": 5.0, "contained": 5.0}, 7.0
+OTHER_TIME = {"kappas": 50.0, "profile": 250.0}
 ADAPTIVE = "adaptive:gelu"
 BIASED = "adaptive:gelu:bias"
 
@@ -75,13 +80,13 @@ def lines_of(prompts: int, hidden: int, quick: bool = False) -> list[Line]:
 
 @dataclass(frozen=True)
 class NoiseFreeCell:
-    """One noise-free answer: ``what`` of a truth, for ``k`` prompts of ``kind``."""
+    """One noise-free answer: ``what`` of a truth, for ``k`` prompts of ``kind``; ``cost`` is in ms."""
 
     what: str
     truth: str
     kind: str
     k: int
-    cost: float
+    cost: int
     replicates: int = 1
 
     @property
@@ -90,19 +95,19 @@ class NoiseFreeCell:
 
     @property
     def data_size(self) -> int:
-        return int(self.cost)  # the longest first
+        return self.cost  # the longest first
 
 
 @dataclass(frozen=True)
 class FitCell:
-    """Certified fits of ``k`` prompts of ``kind`` to n pairs."""
+    """Certified fits of ``k`` prompts of ``kind`` to n pairs; ``cost`` is in ms a replicate."""
 
     truth: str
     kind: str
     k: int
     n: int
     replicates: int
-    cost: float
+    cost: int
 
     @property
     def label(self) -> str:
@@ -110,7 +115,7 @@ class FitCell:
 
     @property
     def data_size(self) -> int:
-        return int(self.cost)
+        return self.cost
 
 
 def sizes_word(design: PlantedHead, line: Line | FitCell | NoiseFreeCell) -> str:
@@ -118,19 +123,25 @@ def sizes_word(design: PlantedHead, line: Line | FitCell | NoiseFreeCell) -> str
     return cell_sizes(design.truths[line.truth], PromptKind.parse(line.kind), line.k)
 
 
-def noise_free_study(design: PlantedHead, lines: Sequence[Line], entropy: int, profiles: bool = True) -> Study:
-    """Kappas of both truths, profiles of their own kinds, and floors of lines that do not contain the truth."""
+def noise_free_study(
+    design: PlantedHead, lines: Sequence[Line], entropy: int, profiles: bool = True, starts: int = POPULATION_STARTS
+) -> Study:
+    """Kappas of both truths, profiles of their own kinds, and floors, from random ``starts`` each, of lines that do not
+    contain the truth or have it at a singular point."""
     cells = []
     for name, truth in design.truths.items():
-        kind, k = str(truth.params.kind), truth.k_true
-        cells.append(NoiseFreeCell(KAPPAS, name, kind, k, 60))
+        kind, k, unit = str(truth.params.kind), truth.k_true, _load(design) * truth.params.family.size
+        cells.append(NoiseFreeCell(KAPPAS, name, kind, k, round(OTHER_TIME[KAPPAS] * unit)))
         if profiles:
-            cells += [NoiseFreeCell(PROFILES, name, kind, k + surplus, 200 + 600 * surplus) for surplus in (0, 1)]
+            time = round(OTHER_TIME[PROFILES] * unit)
+            cells += [NoiseFreeCell(PROFILES, name, kind, k + surplus, (1 + surplus) * time) for surplus in (0, 1)]
     for line in lines:
         if sizes_word(design, line) in ("misspecified", "contained"):
             size = family_of(design, line.truth, PromptKind.parse(line.kind), line.k).size
-            cells.append(NoiseFreeCell(STARTS, line.truth, line.kind, line.k, 3 * size))
-    return Study("planted-head-noise-free", cells, 1, entropy, NoiseFree(design), {"head": _plain(design)})
+            time = round(FLOOR_TIME * _random_starts(design, line, starts) * _load(design) * size)
+            cells.append(NoiseFreeCell(STARTS, line.truth, line.kind, line.k, time))
+    run, identity = NoiseFree(design, starts), {"head": _plain(design), "starts": starts}
+    return Study("planted-head-noise-free", cells, 1, entropy, run, identity)
 
 
 @dataclass(frozen=True)
@@ -138,6 +149,7 @@ class NoiseFree:
     """Runs cells of the first stage."""
 
     design: PlantedHead
+    starts: int
 
     def __call__(self, cell: NoiseFreeCell, replicates: tuple[int, ...], entropy: int) -> list[Row]:
         truth = self.design.truths[cell.truth]
@@ -151,11 +163,11 @@ class NoiseFree:
                 common | {"eps": float(eps), "profile": float(value), "certified": bool(certified)}
                 for eps, value, certified in zip(found.eps, found.value, found.certified, strict=True)
             ]
-        vectors, floor, certified = floor_of(self.design, cell, rng)
+        vectors, floor, certified = floor_of(self.design, cell, rng, self.starts)
         signal = _signal(self.design, cell.truth)
         return [
             common
-            | {"floor": floor / signal, "certified": certified, "starts": POPULATION_STARTS, "vectors": vectors.tolist()}
+            | {"floor": floor / signal, "certified": certified, "starts": self.starts, "vectors": vectors.tolist()}
         ]
 
 
@@ -169,7 +181,9 @@ def split_profile(design: PlantedHead, name: str, surplus: int, rng: np.random.G
     return profile(truth, rng, surplus, EPS[surplus], design.options(name).box)
 
 
-def floor_of(design: PlantedHead, cell: NoiseFreeCell, rng: np.random.Generator) -> tuple[np.ndarray, float, bool]:
+def floor_of(
+    design: PlantedHead, cell: NoiseFreeCell, rng: np.random.Generator, starts: int
+) -> tuple[np.ndarray, float, bool]:
     """The best vector found without noise, its E |f - f*|^2, and whether that minimum has a certificate.
 
     Starts are random; of more prompts than the truth also the best of one less with each of its prompts split; of a
@@ -181,48 +195,61 @@ def floor_of(design: PlantedHead, cell: NoiseFreeCell, rng: np.random.Generator)
     if kind.bias and truth.params.kind.base == "fixed":
         also = [constants_as_adaptive(truth, family)]
     elif cell.k > truth.k_true:
-        fewer, *_ = floor_of(design, NoiseFreeCell(STARTS, cell.truth, cell.kind, cell.k - 1, 0), rng)
+        fewer, *_ = floor_of(design, replace(cell, k=cell.k - 1), rng, starts)
         best = family.with_k(cell.k - 1).unpack(fewer)
         also = [best.chosen([*range(cell.k - 1), prompt]).vector for prompt in range(cell.k - 1)]
     also = [vector + SHAKE * rng.standard_normal(len(vector)) for vector in also]
     # Masses of a larger class may be smaller than the truth's.
     box = Box((options.box.b[0] - np.log(cell.k), options.box.b[1]), options.box.theta)
     found = population_minima(
-        family, truth.population(PAIRS), truth.noise, rng, POPULATION_STARTS, LeastSquaresOptions(box), also
-    )
+        family, truth.population(PAIRS), truth.noise, rng, _random_starts(design, cell, starts),
+        LeastSquaresOptions(box, POPULATION_ITERATIONS), also,
+    )  # fmt: skip
     floor = max(2 * truth.noise**2 * float(found.values[0]) / PAIRS, 0.0)
     return found.vectors[0], floor, bool(found.certified[0])
+
+
+def _random_starts(design: PlantedHead, of: Line | NoiseFreeCell, starts: int) -> int:
+    """Wrong classes that have no constructed start have four times as many."""
+    bare = sizes_word(design, of) == "misspecified" and of.k <= design.truths[of.truth].k_true
+    return 4 * starts if bare else starts
 
 
 def fit_study(
     design: PlantedHead,
     lines: Sequence[Line],
-    noise_free: pd.DataFrame,
+    noise_free: pd.DataFrame | None,
     sizes: Sequence[int],
     replicates: int,
     entropy: int,
 ) -> Study:
-    """Every fitted line at every n; with a prompt too many at the largest n and at those 100 and 10 000 times smaller."""
+    """Every fitted line at every n; where the truth is a singular point of the class, at the largest n and at those 100
+    and 10 000 times smaller. Without ``noise_free`` rows the study can be priced, not run."""
     cells = []
     for line in lines:
         if not line.fitted:
             continue
         family = family_of(design, line.truth, PromptKind.parse(line.kind), line.k)
-        over = sizes_word(design, line) == "over"
+        word = sizes_word(design, line)
+        time = round(FIT_TIME * SLOW.get(word, 1.0) * _load(design) * family.size)
         for n in sizes:
             if n < family.n_parameters:
                 raise InputError(
                     f"n = {n} is below the {family.n_parameters} parameters of {line.k} {line.kind} prompts; raise --n"
                 )
-            if over and not any(np.isclose(n, max(sizes) / 100**i, rtol=0.01) for i in range(3)):
-                continue
-            count = min(replicates, OVER_REPLICATES) if over else replicates
-            slow = {"over": 10.0 if line.kind == "fixed" else 3.0, "contained": 3.0}.get(sizes_word(design, line), 1.0)
-            cells.append(FitCell(line.truth, line.kind, line.k, n, count, slow * family.size))
-    return Study(
-        "planted-head", cells, replicates, entropy, Fits(design, starts_from(noise_free), splits_from(noise_free)),
-        {"head": _plain(design)},
-    )  # fmt: skip
+            if word not in SLOW:
+                cells.append(FitCell(line.truth, line.kind, line.k, n, replicates, time))
+            elif any(np.isclose(n, max(sizes) / 100**i, rtol=0.01) for i in range(3)):
+                few = min(replicates, SINGULAR_REPLICATES)
+                cells.append(FitCell(line.truth, line.kind, line.k, n, few, time))
+    if noise_free is None:
+        return Study("planted-head", cells, replicates, entropy, _refused)
+    run = Fits(design, starts_from(noise_free), splits_from(noise_free))
+    return Study("planted-head", cells, replicates, entropy, run, {"head": _plain(design)})
+
+
+def _refused(cell: FitCell, replicates: tuple[int, ...], entropy: int) -> list[Row]:
+    raise InputError("fit_study without noise-free rows says what it would cost; it cannot run")
 
 
 #: By truth, kind and k.
@@ -299,6 +326,16 @@ class Fits:
         return np.array([first, random_start(family, rng_of(1), self._options(cell).box)])
 
 
+def expected_seconds(study: Study) -> float:
+    """On one free core, roughly."""
+    return sum(block.cost for block in study.blocks) / 1000
+
+
+def _load(design: PlantedHead) -> float:
+    """Outputs on the design, in units of 512."""
+    return design.z.shape[0] * design.head.l / 512
+
+
 def _signal(design: PlantedHead, name: str) -> float:
     truth = design.truths[name]
     return float((truth.params.regression(truth.x) ** 2).sum(axis=1).mean())
@@ -317,6 +354,7 @@ def _facts(design: PlantedHead, name: str) -> Row:
         "sizes": jacobian_sizes(truth.params, truth.x).tolist(),
         **asdict(design.visibility),
         "kept": design.kept,
+        "kept_outputs": design.kept_outputs,
         "tokens": design.head.n_frozen,
         "outputs": design.head.l,
     }
@@ -330,5 +368,5 @@ def _plain(design: PlantedHead) -> dict:
             name: {"noise": round(truth.noise, 9), "signal": round(_signal(design, name), 9)}
             for name, truth in design.truths.items()
         },
-        "options": {"population_starts": POPULATION_STARTS, "eps": {str(k): list(v) for k, v in EPS.items()}},
+        "options": {"eps": {str(k): list(v) for k, v in EPS.items()}},
     }
