@@ -18,7 +18,7 @@ from moe_prompts import cli
 from moe_prompts.errors import InputError
 
 #: What --quick changes.
-QUICK, QUICK_STARTS = {"images": 48, "outputs": 2, "coordinates": 3}, 2
+QUICK, QUICK_STARTS = {"images": 48, "outputs": 2, "coordinates": 3}, 1
 
 
 def parser() -> argparse.ArgumentParser:
@@ -56,7 +56,7 @@ def main() -> None:
     if arguments.seed < 0:
         raise InputError(f"--seed {arguments.seed}; expected a whole number of at least 0")
     quick = arguments.quick
-    sizes = cli.sizes("1e4,1e5" if quick else arguments.n, arguments.points)
+    sizes = cli.sizes("1e5,1e6" if quick else arguments.n, arguments.points)
 
     from moe_prompts.study.executors import available_cores, executor_for
     from moe_prompts.study.runner import run_study

@@ -115,8 +115,10 @@ class Visibility:
 
 
 def visibility(head: Head) -> Visibility:
-    rank = lambda rows: spanned(rows).shape[1]
-    return Visibility(head.p, rank(head.B), rank(head.C), rank(_rows(head)))
+    every = _rows(head)
+    size = float(np.linalg.norm(every, 2))
+    rank = lambda rows: int((np.linalg.svd(rows, compute_uv=False) > RANK * size).sum())
+    return Visibility(head.p, rank(head.B), rank(head.C), rank(every))
 
 
 def visible_basis(head: Head) -> np.ndarray:
@@ -157,7 +159,7 @@ def unseen(rows: np.ndarray) -> np.ndarray:
 
 def _split(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     _, sizes, right = np.linalg.svd(rows)
-    rank = int((sizes > RANK * sizes[0]).sum()) if len(sizes) else 0
+    rank = int((sizes > RANK * sizes[0]).sum())
     return right[:rank].T, right[rank:].T
 
 

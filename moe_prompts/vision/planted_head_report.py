@@ -76,15 +76,16 @@ def facts(noise_free: pd.DataFrame, head: dict[str, Any]) -> str:
         f"adaptive prompts read {head['coordinates']} principal coordinates: {one.kept:.1%} of the tokens' variance; "
         f"outputs {one.outputs:.0f}: {one.kept_outputs:.1%} of the variance of the head's output",
         f"of {one.width:.0f} directions of a prompt logits see {one.by_logit:.0f} (rank of B), values "
-        f"{one.by_value:.0f} (rank of C), together {one.together:.0f}: {one.width - one.together:.0f} have no rate at all",
+        f"{one.by_value:.0f} (rank of C), together {one.together:.0f}: {one.width - one.together:.0f} have no rate "
+        "at all",
     ]  # fmt: skip
     for row in rows.itertuples():
         sizes = np.array(row.sizes)
         located = ", ".join(f"{int((sizes > row.noise / np.sqrt(n)).sum())} at n = {n:.0e}" for n in (1e3, 1e4, 1e6))
         lines.append(
             f"{row.truth} truth: {row.k} prompts with {row.mass:.2f} of the gate make {row.effect:.2f} of E |f*|^2; "
-            f"s = {row.noise:.3g}, E |f*|^2 = {row.signal:.3g}; of {len(sizes)} visible directions of the parameters those "
-            f"with a standard error below one unit: {located}"
+            f"s = {row.noise:.3g}, E |f*|^2 = {row.signal:.3g}; of {len(sizes)} visible directions of the parameters "
+            f"those with a standard error below one unit: {located}"
         )
     return "\n".join(lines)
 
