@@ -176,15 +176,21 @@ def verdict(results: pd.DataFrame, noise_free: pd.DataFrame, entropy: int) -> li
                 + ("holds" if holds else "parts from the prediction")
             )
         elif word == "misspecified":
-            before, last = own.sort_values("n").iloc[-2:].iloc[[0, -1]].itertuples()
-            fall = np.log(last.risk / before.risk) / np.log(last.n / before.n) if last.n > before.n else float("nan")
+            last, fall = own.sort_values("n").iloc[-1], last_slope(own)
             lines.append(
                 f"- {name}: floor at most {last.floor:.2e} of E |f*|^2; at n = {last.n} the mean risk is "
-                f"{last.risk / last.floor:.2f} of it, s^2 P / n {last.price / last.floor:.1e} of it, and the last slope "
-                f"{fall:.3f}: "
+                f"{last.risk / last.floor:.2f} of it, s^2 P / n {last.price / last.floor:.1e} of it, and the last "
+                f"slope {fall:.3f}: "
                 + ("a plateau" if fall > FLAT else "still falling" if fall <= FLAT else "one size says no more")
             )
     return [*lines, *crossings(found), *splits(results, noise_free, entropy)]
+
+
+def last_slope(own: pd.DataFrame) -> float:
+    """Of the mean risk between the two largest sizes; NaN with one size."""
+    ordered = own.sort_values("n").iloc[-2:]
+    risk, n = np.log(ordered["risk"].to_numpy()), np.log(ordered["n"].to_numpy())
+    return float((risk[1] - risk[0]) / (n[1] - n[0])) if len(ordered) == 2 else float("nan")
 
 
 def pooled(own: pd.DataFrame) -> tuple[float, float]:

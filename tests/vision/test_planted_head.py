@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import shutil
 import sys
 from dataclasses import asdict, replace
 from functools import cache
@@ -181,7 +182,7 @@ def test_lines_and_their_words():
 def test_two_stages_on_the_engine(tmp_path):
     """Floors of wrong classes go into the fits that start there; one row per replicate, and prices by hand."""
     lines = [Line("adaptive", "fixed", 2), Line("adaptive", "adaptive:gelu", 2)]
-    noise_free = run_study(noise_free_study(design(), lines, 0, False, 2), tmp_path / "first", progress=False)
+    noise_free = run_study(noise_free_study(design(), lines, 0, False, 1), tmp_path / "first", progress=False)
     assert list(noise_free["what"]) == ["kappas", "kappas", "floor"]
     study = fit_study(design(), lines, noise_free, [10_000], 2, 0)
     table = run_study(study, tmp_path / "second", progress=False)
@@ -292,16 +293,29 @@ def call(monkeypatch, *arguments):
 
 
 def test_the_command(tmp_path, monkeypatch, capsys):
-    call(monkeypatch, "--quick", "--workers", 1, "--reps", 2, "--out", tmp_path / "run")
+    call(monkeypatch, "--quick", "--workers", 1, "--reps", 1, "--out", tmp_path / "run")
     shown = capsys.readouterr().out
     assert "of 64 directions of a prompt logits see 16 (rank of B)" in shown
     assert "minutes with 1 free cores" in shown
     assert "| adaptive | fixed | 2 | wrong class | 38 |" in shown
     for name in ("planted_head.png", "planted_head.pdf", "noise_free.parquet", "results.parquet", "summary.md"):
         assert (tmp_path / "run" / name).stat().st_size > 0
-    before = (tmp_path / "run" / "results.parquet").read_bytes()
-    call(monkeypatch, "--quick", "--workers", 1, "--reps", 2, "--out", tmp_path / "run", "--resume")
-    assert (tmp_path / "run" / "results.parquet").read_bytes() == before
+
+
+@pytest.mark.slow
+def test_an_interrupted_run_is_completed_to_the_same_table(tmp_path, monkeypatch):
+    """After the first stage alone, and with a block of the second gone."""
+    run, options = tmp_path / "run", ("--quick", "--workers", 1, "--reps", 2)
+    call(monkeypatch, *options, "--out", run)
+    whole = (run / "results.parquet").read_bytes()
+    next((run / "blocks").iterdir()).unlink()
+    call(monkeypatch, *options, "--out", run, "--resume")
+    assert (run / "results.parquet").read_bytes() == whole
+    for folder in ("blocks", "block_timings"):
+        shutil.rmtree(run / folder)
+    (run / "meta.json").unlink()
+    call(monkeypatch, *options, "--out", run, "--resume")
+    assert (run / "results.parquet").read_bytes() == whole
 
 
 @pytest.mark.parametrize(
