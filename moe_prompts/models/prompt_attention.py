@@ -294,7 +294,7 @@ class PromptAttention:
     def adaptive(
         cls, head: Head, b: np.ndarray, W1: np.ndarray, W2: np.ndarray, sigma: str = "gelu", bias: bool = False
     ) -> PromptAttention:
-        """W1 (k, r, d), or (k, r, d + 1) with ``bias``, and W2 (p, r).
+        """W1 (k, r, d), or (k, r, d + 1) with ``bias``, and W2 (p, r); of a head that reads less, ``reads`` for d.
 
         Where sigma is homogeneous (relu) the scale of each column of W2 moves to W1, with the identity all of W2 does.
         """
