@@ -7,6 +7,7 @@ from pathlib import Path
 import attention
 import attention_1e7
 import attention_random
+import planted_head
 import planted_vit
 import random_truths
 import replicate_gmoe
@@ -22,6 +23,7 @@ FIGURES = {
     "attention_1e7": attention_1e7.draw,
     "attention_random": attention_random.draw,
     "sample_efficiency": sample_efficiency.draw,
+    "planted_head": planted_head.draw,
     "random_truths": random_truths.draw,
     "replicate_gmoe": replicate_gmoe.draw,
     "replicate_sgame": replicate_sgame.draw,

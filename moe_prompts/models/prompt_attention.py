@@ -102,6 +102,15 @@ class Head:
         """What keys are multiplied with, B'x + beta: (m, p)."""
         return x @ self.B + self.beta
 
+    @property
+    def reads(self) -> int:
+        """How many numbers adaptive prompts are functions of: all of x."""
+        return self.d
+
+    def read(self, x: np.ndarray) -> np.ndarray:
+        """These numbers at x (m, d): (m, reads)."""
+        return x
+
 
 @dataclass(frozen=True)
 class PromptKind:
@@ -169,7 +178,7 @@ class PromptFamily:
 
     @property
     def w1_columns(self) -> int:
-        return self.head.d + self.kind.bias
+        return self.head.reads + self.kind.bias
 
     @property
     def atom_size(self) -> int:
@@ -285,7 +294,7 @@ class PromptAttention:
     def adaptive(
         cls, head: Head, b: np.ndarray, W1: np.ndarray, W2: np.ndarray, sigma: str = "gelu", bias: bool = False
     ) -> PromptAttention:
-        """W1 (k, r, d), or (k, r, d + 1) with ``bias``, and W2 (p, r).
+        """W1 (k, r, d), or (k, r, d + 1) with ``bias``, and W2 (p, r); of a head that reads less, ``reads`` for d.
 
         Where sigma is homogeneous (relu) the scale of each column of W2 moves to W1, with the identity all of W2 does.
         """
@@ -330,7 +339,8 @@ class PromptAttention:
         """Keys and values at x (m, d): two arrays (m, k, p)."""
         p, m = self.head.p, len(x)
         if self.kind.base == "adaptive":
-            inputs = with_one(x) if self.kind.bias else x
+            read = self.head.read(x)
+            inputs = with_one(read) if self.kind.bias else read
             W1 = self.atoms.reshape(self.k, self.W2.shape[1], -1)
             made = self.kind.activation.value(np.einsum("kri,mi->mkr", W1, inputs)) @ self.W2.T
             return made, made

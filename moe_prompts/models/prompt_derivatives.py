@@ -31,7 +31,8 @@ class PromptMap:
             experts.transpose(1, 2, 0).copy(),
         )  # (N, m), (N, l, m)
         self.queries = family.head.queries(x).T.copy()  # (p, m)
-        self.inputs = (with_one(x) if family.kind.bias else x).T.copy()  # (D, m)
+        read = family.head.read(x)
+        self.inputs = (with_one(read) if family.kind.bias else read).T.copy()  # (D, m)
         k, q = family.k, family.atom_size
         shared = np.arange(k * (1 + q), family.size)
         #: Positions in the vector of what prompt l depends on: b_l, its own parameters, W2. (k, own)

@@ -8,6 +8,7 @@ prompted     prompt, unprompt, trainable_summary, parameter_groups
 checkpoint   save_prompts, load_prompts, backbone_hash
 convert      from_official, load_moco_v3
 head_as_moe  one head of one block: gates, experts, what prompts carry
+planted_head  the exact theory in it: planted prompts, certified fits (planted_head_study, planted_head_report)
 figures      draw_*(ax, table)
 supported    which timm models
 backbones    create_backbone: the small one that comes along, or timm's

@@ -1,0 +1,167 @@
+"""A real attention head as a function of few coordinates of its tokens, and what of a prompt it can see.
+
+Tokens that are affine in z, x_j = E_j z + e_j, make the head a ``Head`` in z: with query token q,
+
+    A_j = E_q'G E_j,   alpha_j = E_q'G e_j + E_j'beta,   a_j = beta'e_j,   G = W_Q W_K' / sqrt(d_h),
+    B = E_q'G,   beta = G'e_q + W_K c_q / sqrt(d_h),   C = W_V',   c = c_v,   h_j = W_V'(E_j z + e_j) + c_v.
+
+B and C have rank d_h at most, so that of a prompt p in R^D only its part in the span of the rows of B, C and beta acts
+at all: the rest has no rate, and ``visible`` takes it out.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from moe_prompts.errors import InputError
+from moe_prompts.models.prompt_attention import Head, PromptAttention, with_one
+
+#: Singular values below this share of the largest are zero.
+RANK = 1e-9
+
+
+@dataclass(frozen=True, eq=False)
+class TokenHead(Head):
+    """A head whose adaptive prompts are functions of the first ``first`` coordinates of z alone (0: of all)."""
+
+    first: int = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        first = int(self.first)
+        if not 0 <= first <= self.d:
+            raise InputError(f"TokenHead: prompts read {first} coordinates; expected 0 (all) to {self.d}")
+        object.__setattr__(self, "first", first or self.d)
+
+    @property
+    def reads(self) -> int:
+        return self.first
+
+    def read(self, x: np.ndarray) -> np.ndarray:
+        return x[:, : self.first]
+
+    def gates_and_experts(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """As ``Head`` has it, by matrix products: z has many coordinates."""
+        logits = ((x @ self.A) * x).sum(axis=2).T + x @ self.alpha.T + self.a
+        return logits, (with_one(x) @ self.eta.swapaxes(1, 2)).swapaxes(0, 1)
+
+
+@dataclass(frozen=True, eq=False)
+class TokenMap:
+    """Tokens x_j = basis_j z + offset_j: basis (N, D, d), offset (N, D)."""
+
+    basis: np.ndarray
+    offset: np.ndarray
+
+    def tokens(self, z: np.ndarray) -> np.ndarray:
+        """(m, N, D) at z (m, d)."""
+        return np.einsum("njd,md->mnj", self.basis, z, optimize=True) + self.offset
+
+    @classmethod
+    def principal(cls, tokens: np.ndarray, keep: int) -> tuple[TokenMap, np.ndarray, float]:
+        """From tokens (m, N, D): the map of their ``keep`` leading principal coordinates, those coordinates (m, keep),
+        each of variance 1, and the share of the variance of all tokens that they keep."""
+        m, N, D = tokens.shape
+        flat = tokens.reshape(m, -1)
+        centre = flat.mean(axis=0)
+        left, sizes, right = np.linalg.svd(flat - centre, full_matrices=False)
+        most = int((sizes > RANK * sizes[0]).sum())
+        if not 1 <= keep <= most:
+            raise InputError(f"coordinates = {keep}; the tokens of {m} images vary in {most}: expected 1 to {most}")
+        scale = sizes[:keep] / np.sqrt(m)
+        basis = (scale[:, None] * right[:keep]).T.reshape(N, D, keep)
+        kept = float((sizes[:keep] ** 2).sum() / (sizes**2).sum())
+        return cls(basis, centre.reshape(N, D)), left[:, :keep] * np.sqrt(m), kept
+
+
+def head_of_tokens(
+    projections: tuple[np.ndarray, np.ndarray, np.ndarray, tuple[np.ndarray, np.ndarray, np.ndarray]],
+    of: TokenMap,
+    query: int,
+    first: int = 0,
+    outputs: np.ndarray | None = None,
+) -> TokenHead:
+    """Row ``query`` of the output of the head with W_Q, W_K, W_V (D, d_h) and their biases, as a function of z.
+
+    ``outputs`` (d_h, l) has orthonormal columns: the model is of these combinations of the head's outputs (all of them
+    by default). c_k adds the same to all logits and drops out. Equals ``from_head`` where z are all tokens.
+    """
+    W_Q, W_K, W_V, (c_q, _, c_v) = projections
+    if outputs is not None:
+        W_V, c_v = W_V @ outputs, c_v @ outputs
+    scale = 1 / np.sqrt(W_Q.shape[1])
+    G = W_Q @ W_K.T * scale
+    B = of.basis[query].T @ G
+    beta = G.T @ of.offset[query] + W_K @ c_q * scale
+    experts = np.concatenate([W_V.T @ of.basis, (of.offset @ W_V + c_v)[:, :, None]], axis=2)
+    alpha = of.offset @ B.T + np.einsum("njd,j->nd", of.basis, beta)
+    return TokenHead(B @ of.basis, of.offset @ beta, experts, B, W_V.T, alpha, beta, c_v, first)
+
+
+@dataclass(frozen=True)
+class Visibility:
+    """Of the ``width`` directions of a prompt: how many logits see (rank of B), values (rank of C), and f at all."""
+
+    width: int
+    by_logit: int
+    by_value: int
+    together: int
+
+    @property
+    def blind(self) -> int:
+        return self.width - self.together
+
+
+def visibility(head: Head) -> Visibility:
+    every = _rows(head)
+    size = float(np.linalg.norm(every, 2))
+    rank = lambda rows: int((np.linalg.svd(rows, compute_uv=False) > RANK * size).sum())
+    return Visibility(head.p, rank(head.B), rank(head.C), rank(every))
+
+
+def visible_basis(head: Head) -> np.ndarray:
+    """Orthonormal directions (p, v) of all that f can see of a prompt."""
+    return spanned(_rows(head))
+
+
+def blind_basis(head: Head) -> np.ndarray:
+    """The others (p, p - v): moving a prompt there changes nothing."""
+    return unseen(_rows(head))
+
+
+def visible(head: Head, basis: np.ndarray, unit: float = 1.0) -> Head:
+    """The head of prompts p = unit * basis q: they live in q."""
+    V = unit * basis
+    return replace(head, B=head.B @ V, C=head.C @ V, beta=head.beta @ V)
+
+
+def seen(params: PromptAttention, basis: np.ndarray, unit: float = 1.0) -> PromptAttention:
+    """The same function in the coordinates q of its fixed or adaptive prompts; ``basis`` spans all that is visible."""
+    head = visible(params.head, basis, unit)
+    if params.kind.base == "fixed":
+        return PromptAttention.fixed(head, params.b, params.atoms @ basis / unit)
+    if params.kind.base == "decoupled" or params.kind.sigma == "identity" or params.kind.activation.homogeneous:
+        raise InputError(f"seen: {params.kind} prompts; expected fixed ones, or adaptive ones with a free W2")
+    return replace(params, head=head, W2=basis.T @ params.W2 / unit)
+
+
+def spanned(rows: np.ndarray) -> np.ndarray:
+    """Orthonormal basis (p, rank) of the span of rows (count, p)."""
+    return _split(rows)[0]
+
+
+def unseen(rows: np.ndarray) -> np.ndarray:
+    """Orthonormal basis (p, p - rank) of what is orthogonal to all rows (count, p)."""
+    return _split(rows)[1]
+
+
+def _split(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    _, sizes, right = np.linalg.svd(rows)
+    rank = int((sizes > RANK * sizes[0]).sum())
+    return right[:rank].T, right[rank:].T
+
+
+def _rows(head: Head) -> np.ndarray:
+    return np.concatenate([head.B, head.C, head.beta[None]])
