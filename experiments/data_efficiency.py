@@ -1,9 +1,9 @@
 """Fixed and adaptive prompts against sample size, in a Vision Transformer: planted truths, then tasks.
 
 Planted: a teacher's prompts in a frozen network make the labels, so a student's excess risk is exact given images.
-Predicted: fixed students meet a floor on an adaptive truth; on a fixed truth adaptive ones pay for their parameters; the
-crossing follows from floor and counts. Tasks: accuracy and cross-entropy against n for every method and control, floors
-from fresh images, and what a regular method would pay beside them; no exponents are promised there.
+Predicted: fixed students meet a floor on an adaptive truth; on a fixed truth adaptive ones pay for their parameters;
+the crossing follows from floor and counts. Tasks: accuracy and cross-entropy against n for every method and control,
+floors from fresh images, and what a regular method would pay beside them; no exponents are promised there.
 
 python experiments/data_efficiency.py                    # --preset small: minutes
 python experiments/data_efficiency.py --task planted-fixed,planted-adaptive --preset night
