@@ -39,7 +39,8 @@ def parser() -> argparse.ArgumentParser:
     add("--tokens", type=cli.positive("tokens"), default=4, help="of the teacher (default 4)")
     add("--backbone", default="small", help="small or small-random (default small)")
     add("--seed", type=int, default=0, help="entropy of everything (default 0)")
-    add("--workers", type=cli.positive("workers"), default=None, help="processes (default: all cores)")
+    cli.add_execution(parser)
+    cli.add_shard(parser)
     add("--out", type=Path, default=None, help="folder of the run (default: a new one under results/)")
     add("--resume", action="store_true", help="complete the run in --out")
     return parser
@@ -55,8 +56,6 @@ def main() -> None:
         raise InputError(f"--seed {arguments.seed} --fresh-steps {arguments.fresh_steps}; expected at least 0")
     sizes = cli.sizes(arguments.n, arguments.points)
 
-    from moe_prompts.study.executors import available_cores, executor_for
-    from moe_prompts.study.runner import run_study
     from moe_prompts.vision.efficiency import Planting, planted_study
 
     planting = Planting(arguments.backbone, arguments.tokens, arguments.steps, max(1, arguments.fresh_steps))
@@ -64,9 +63,7 @@ def main() -> None:
         arguments.task, arguments.students, sizes, arguments.reps, planting, arguments.seed, arguments.fresh_steps > 0
     )
     out = arguments.out or cli.default_folder("data-efficiency")
-    executor = executor_for(arguments.workers or available_cores())
-    with cli.resumable("data_efficiency.py", out):
-        results = run_study(study, out, executor=executor, resume=arguments.resume)
+    results = cli.results(study, out, arguments, "data_efficiency.py")
     tell(results, arguments.seed, out)
 
 

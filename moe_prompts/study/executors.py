@@ -103,6 +103,8 @@ class Dask:
         _check_workers(self.workers)
 
     def map(self, run_block: RunBlock, blocks: Sequence[Block]) -> Iterator[Receipt]:
+        if not blocks:
+            return
         with self._client() as client:
             yield from _stream(client, run_block, sorted(blocks, key=lambda block: -block.cost))
 

@@ -125,6 +125,9 @@ class Part:
                 f"part {self.number}/{self.count}; expected one from 1/{self.count} to {self.count}/{self.count}"
             )
 
+    def __str__(self) -> str:
+        return f"{self.number}/{self.count}"
+
     def chosen(self, blocks: Sequence[Block]) -> list[Block]:
         """Dealt out from costly to cheap, so that parts take about as long."""
         return sorted(blocks, key=lambda block: -block.cost)[self.number - 1 :: self.count]

@@ -8,11 +8,11 @@ import time
 import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 
 import pandas as pd
-from threadpoolctl import threadpool_limits
+from threadpoolctl import ThreadpoolController
 from tqdm import tqdm
 
 from moe_prompts.errors import InputError
@@ -55,13 +55,19 @@ class BlockRunner:
         began = time.perf_counter()
         # Sums depend on how many threads share them: one, everywhere, so that results do not depend on the machine.
         try:
-            with threadpool_limits(limits=1):
+            with _pools(len(sys.modules)).limit(limits=1):
                 rows = self.run(block.cell, block.replicates, self.entropy)
         except Exception as error:
             folder.write_error(block.name, traceback.format_exc())
             return Receipt(block.name, block.cost, f"{type(error).__name__}: {error}")
         folder.shards.write(block.name, rows, time.perf_counter() - began, platform.node())
         return Receipt(block.name, block.cost)
+
+
+@lru_cache(maxsize=1)
+def _pools(modules: int) -> ThreadpoolController:
+    """The thread pools of this process; looked for again when there are more modules, which may bring others."""
+    return ThreadpoolController()
 
 
 @cache

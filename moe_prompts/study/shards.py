@@ -34,10 +34,6 @@ class Piece:
     table: pa.Table
     blocks: list[Row]
 
-    @property
-    def names(self) -> list[str]:
-        return [block["block"] for block in self.blocks]
-
 
 def table_of(rows: Sequence[Row]) -> pa.Table:
     """Rows as a table with every column that one of them has, in order of appearance."""
@@ -54,13 +50,18 @@ def sealed(piece: Piece, compression: str | None = None) -> bytes:
     return content + blake2b(content, digest_size=DIGEST).digest()
 
 
-def opened(content: bytes) -> Piece | None:
-    """The piece of a file's content; None where it is damaged."""
-    body, digest = content[:-DIGEST], content[-DIGEST:]
-    if blake2b(body, digest_size=DIGEST).digest() != digest:
-        return None
-    table = pa.ipc.open_stream(pa.py_buffer(body)).read_all()
-    return Piece(table.replace_schema_metadata(None), json.loads(table.schema.metadata[_BLOCKS]))
+def stream(content: bytes) -> pa.RecordBatchStreamReader | None:
+    """A reader of a file's rows; None where the file is damaged."""
+    body, digest = memoryview(content)[:-DIGEST], content[-DIGEST:]
+    return pa.ipc.open_stream(pa.py_buffer(body)) if blake2b(body, digest_size=DIGEST).digest() == digest else None
+
+
+def blocks_of(found: pa.RecordBatchStreamReader) -> list[Row]:
+    return json.loads(found.schema.metadata[_BLOCKS])
+
+
+def piece_of(found: pa.RecordBatchStreamReader) -> Piece:
+    return Piece(found.read_all().replace_schema_metadata(None), blocks_of(found))
 
 
 class Shards:
@@ -84,21 +85,24 @@ class Shards:
     def _file(self, name: str) -> Path:
         return self.loose / f"{name}{ENDING}"
 
-    def pieces(self) -> Iterator[Piece]:
-        """All that is whole; segments first. A block may come twice, with equal rows, after a kill in ``compact``.
+    def whole(self) -> Iterator[pa.RecordBatchStreamReader]:
+        """Of all files, segments first. A block may come twice, with equal rows, after a kill in ``compact``.
 
         Damaged files are renamed and listed in ``set_aside``.
         """
         for folder in (self.segments, self.loose):
             for path in sorted(folder.glob(f"*{ENDING}")):
-                found = opened(path.read_bytes())
+                found = stream(path.read_bytes())
                 if found is None:
                     self.set_aside.append(path.replace(path.with_name(path.name + DAMAGED)))
                 else:
                     yield found
 
+    def pieces(self) -> Iterator[Piece]:
+        return map(piece_of, self.whole())
+
     def finished(self) -> set[str]:
-        return {name for piece in self.pieces() for name in piece.names}
+        return {block["block"] for found in self.whole() for block in blocks_of(found)}
 
     @property
     def alone(self) -> list[str]:
@@ -107,22 +111,22 @@ class Shards:
 
     def compact(self, names: Iterable[str]) -> None:
         """Put shards into segments, one for each set of columns; a kill leaves shards, segments or both."""
-        paths = [self._file(name) for name in names]
+        found = [(path, stream(path.read_bytes())) for path in map(self._file, names)]
+        whole = [(path, reader) for path, reader in found if reader is not None]  # others are set aside in ``whole``
+        self.write_segments([piece_of(reader) for _, reader in whole])
+        for path, _ in whole:
+            path.unlink()
+
+    def write_segments(self, pieces: Sequence[Piece]) -> None:
         groups: dict[bytes, list[Piece]] = defaultdict(list)
-        whole = []
-        for path in paths:
-            found = opened(path.read_bytes())
-            if found is not None:  # else it is set aside when the table is put together
-                groups[_schema_key(found.table)].append(found)
-                whole.append(path)
-        for pieces in groups.values():
-            table = pa.concat_tables([piece.table for piece in pieces]).combine_chunks()
-            content = sealed(Piece(table, [block for piece in pieces for block in piece.blocks]), "zstd")
+        for piece in pieces:
+            groups[_schema_key(piece.table)].append(piece)
+        for group in groups.values():
+            table = pa.concat_tables([piece.table for piece in group]).combine_chunks()
+            content = sealed(Piece(table, [block for piece in group for block in piece.blocks]), "zstd")
             # Named after what it holds: no two segments share a name.
             write_atomically(self.segments / f"{blake2b(content, digest_size=8).hexdigest()}{ENDING}", content)
         sync_folder(self.segments)
-        for path in whole:
-            path.unlink(missing_ok=True)
 
 
 def _schema_key(table: pa.Table) -> bytes:

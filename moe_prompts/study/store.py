@@ -6,14 +6,14 @@ killed is resumed from its finished blocks and ends with the same results.parque
 
 from __future__ import annotations
 
-import io
 import json
 import platform
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from importlib import metadata
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from moe_prompts.errors import InputError
 from moe_prompts.study.files import appearing, write_atomically
 from moe_prompts.study.grid import Study
 from moe_prompts.study.lock import locked
-from moe_prompts.study.shards import Shards, in_order
+from moe_prompts.study.shards import SEGMENT, Shards, in_order
 
 PACKAGES = ("moe-prompts", "numpy", "scipy", "pandas", "pyarrow")
 #: How finished blocks lie in a folder; a run is resumed in its own layout only.
@@ -134,10 +134,45 @@ class RunFolder:
         with appearing(self.path / "results.parquet") as file, pq.ParquetWriter(file, schema, compression="zstd") as to:
             for table in tables:
                 to.write_table(table, row_group_size=len(table))
-        timings = io.BytesIO()
-        pq.write_table(pa.Table.from_pylist(blocks), timings, compression="zstd")
-        write_atomically(self.path / "timings.parquet", timings.getvalue())
-        return pq.read_table(self.path / "results.parquet").to_pandas()
+        with appearing(self.path / "timings.parquet") as file:
+            pq.write_table(pa.Table.from_pylist(blocks), file, compression="zstd")
+        del tables, blocks
+        pa.default_memory_pool().release_unused()
+        # One column after the other: a long table is not held twice.
+        written = pq.ParquetFile(self.path / "results.parquet", pre_buffer=False)
+        return pd.DataFrame({name: written.read([name]).column(0).to_pandas() for name in schema.names})
+
+
+def gather(out: Path, parts: Sequence[Path]) -> int:
+    """Put finished blocks of several folders of one study into the new folder ``out``; returns how many there are.
+
+    The parts stay as they are. ``run_study`` on ``out`` with ``resume=True`` completes the whole and writes its table.
+    """
+    target = RunFolder(out)
+    if target.meta.exists():
+        raise InputError(f"{out} already holds a run; choose another --out")
+    metas = [RunFolder(part).read_meta() for part in parts]
+    for part, meta in zip(parts, metas, strict=True):
+        if meta["identity"] != metas[0]["identity"]:
+            raise InputError(f"{part} and {parts[0]} are no parts of one study; expected runs of the same command")
+    out.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as stack:
+        for folder in (out, *parts):
+            stack.enter_context(locked(folder))
+        target.shards.prepare()
+        damaged = []
+        for part in parts:
+            source = Shards(part)
+            pieces = source.pieces()
+            while some := list(islice(pieces, SEGMENT)):
+                target.shards.write_segments(some)
+            damaged += source.set_aside
+        # Last, so that a folder that was not filled is no run.
+        commands = [command for meta in metas for command in meta["commands"]]
+        write_atomically(target.meta, json.dumps(metas[0] | {"commands": commands}, indent=2).encode())
+    for path in damaged:
+        print(f"{path}: damaged and set aside; its blocks are missing", file=sys.stderr)
+    return len(target.shards.finished())
 
 
 def _short(value: Any) -> str:
