@@ -137,7 +137,7 @@ def run(arguments: argparse.Namespace) -> None:
     from moe_prompts.vision.protocol import run_plan
     from moe_prompts.vision.shipped import as_json
 
-    if arguments.device == "cuda" and arguments.scheduler is None:
+    if arguments.device == "cuda" and arguments.scheduler is None and arguments.executor != "in-process":
         import torch
 
         arguments.workers = arguments.workers or torch.cuda.device_count()

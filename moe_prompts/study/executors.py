@@ -30,6 +30,8 @@ RESUME = "finished blocks are kept: repeat the command with --resume"
 #: Blocks at the scheduler: enough to feed workers and to call for more, few beside a million; how often workers are
 #: counted, in seconds.
 AHEAD, AHEAD_PER_WORKER, COUNTED_EVERY = 256, 3, 5.0
+#: For a scheduler to answer.
+PATIENCE = "10s"
 
 
 class Executor(Protocol):
@@ -117,8 +119,8 @@ class Dask:
                 "the executor dask needs dask.distributed; install it with pip install 'moe-prompts[cluster]'"
             ) from error
         if self.scheduler is None:
-            # No memory limit, as with joblib; no dashboard, whose port others may want.
-            own = {"threads_per_worker": 1, "processes": True, "dashboard_address": None, "memory_limit": 0}
+            # No memory limit, as with joblib; any port, since others may have the usual one.
+            own = {"threads_per_worker": 1, "processes": True, "dashboard_address": ":0", "memory_limit": 0}
             with (
                 LocalCluster(n_workers=self.workers, **own) as cluster,
                 Client(cluster, set_as_default=False) as client,
@@ -126,7 +128,7 @@ class Dask:
                 yield client
             return
         try:
-            client = Client(self.scheduler, timeout="10s", set_as_default=False)
+            client = Client(self.scheduler, timeout=PATIENCE, set_as_default=False)
         except (OSError, ValueError) as error:
             raise InputError(
                 f"no dask scheduler answers at {self.scheduler} ({error}); expected an address such as "
@@ -161,9 +163,12 @@ def _stream(client: Client, run_block: RunBlock, blocks: Sequence[Block]) -> Ite
             f"{str(error.task).rpartition('-')[0]} was on several workers that died, most likely for want of memory; "
             f"{RESUME} and workers with more"
         ) from error
-    except ModuleNotFoundError as error:
+    except (ModuleNotFoundError, RuntimeError) as error:
+        missing = error if isinstance(error, ModuleNotFoundError) else error.__cause__  # of workers, of the scheduler
+        if not isinstance(missing, ModuleNotFoundError):
+            raise
         raise InputError(
-            f"a dask worker cannot import {error.name}; start workers in the environment of this command"
+            f"dask's scheduler or workers cannot import {missing.name}; start them in the environment of this command"
         ) from error
     except (FutureCancelledError, OSError) as error:
         raise InputError(f"the dask scheduler is gone ({error}); {RESUME} and a scheduler that runs") from error
@@ -199,7 +204,7 @@ def executor_for(workers: int | None, name: str | None = None, scheduler: str | 
         raise InputError(f"--workers {workers} with --scheduler; how many workers it has is the scheduler's business")
     if name == "in-process" and workers not in (None, 1):
         raise InputError(f"--workers {workers} with --executor in-process; expected joblib or dask")
-    count = workers or available_cores()
+    count = available_cores() if workers is None else workers
     if name == "dask":
         return Dask(1 if scheduler else count, scheduler)
     return InProcess() if name == "in-process" or (name is None and count == 1) else Joblib(count)
