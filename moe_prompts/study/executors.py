@@ -6,6 +6,7 @@ Blocks travel to workers, rows never travel back.
 
 from __future__ import annotations
 
+import logging
 import os
 import secrets
 import time
@@ -171,7 +172,9 @@ def _stream(client: Client, run_block: RunBlock, blocks: Sequence[Block]) -> Ite
             f"dask's scheduler or workers cannot import {missing.name}; start them in the environment of this command"
         ) from error
     except (FutureCancelledError, OSError) as error:
-        raise InputError(f"the dask scheduler is gone ({error}); {RESUME} and a scheduler that runs") from error
+        logging.getLogger("distributed.client").setLevel(logging.CRITICAL)  # its tracebacks would bury the one line
+        said = str(error).splitlines()[0]
+        raise InputError(f"the dask scheduler is gone ({said}); {RESUME} and a scheduler that runs") from error
     finally:
         if client.status == "running":
             client.cancel(list(running.futures))

@@ -138,9 +138,10 @@ class RunFolder:
             pq.write_table(pa.Table.from_pylist(blocks), file, compression="zstd")
         del tables, blocks
         pa.default_memory_pool().release_unused()
-        # One column after the other: a long table is not held twice.
+        # One column after the other, as its own copy, which may be written to: a long table is never held twice.
         written = pq.ParquetFile(self.path / "results.parquet", pre_buffer=False)
-        return pd.DataFrame({name: written.read([name]).column(0).to_pandas() for name in schema.names})
+        columns = {name: written.read([name]).column(0).to_pandas().copy() for name in schema.names}
+        return pd.DataFrame(columns, copy=False)
 
 
 def gather(out: Path, parts: Sequence[Path]) -> int:

@@ -6,12 +6,13 @@ import signal
 from dataclasses import dataclass
 from pathlib import Path
 
-from moe_prompts.study.gaussian import gaussian_study
 from moe_prompts.study.grid import Study
 
 
 def small():
     """Six blocks of real fits."""
+    from moe_prompts.study.gaussian import gaussian_study  # slow to load, and of no use to toys
+
     return gaussian_study(
         sizes=[300, 400, 500], replicates=9, entropy=3, truths=["prompts-fixed"], kinds=["fixed"], ks=[2], data_starts=1
     )  # fmt: skip
