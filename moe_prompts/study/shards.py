@@ -23,7 +23,7 @@ from moe_prompts.study.grid import Row
 DIGEST = 16
 ENDING, DAMAGED = ".arrow", ".damaged"
 #: Blocks in a segment; and the rows from which on merged tables come in several row groups.
-SEGMENT, ROW_GROUP = 1024, 2**17
+SEGMENT, ROW_GROUP = 1024, 2**16
 _BLOCKS = b"blocks"
 
 
@@ -149,6 +149,7 @@ def in_order(pieces: Iterable[Piece], names: Sequence[str]) -> tuple[pa.Schema, 
             start += block["rows"]
         groups[key].append(piece.table)
         lengths[key] = start
+    pa.default_memory_pool().release_unused()  # what unpacking took
     missing = [name for name in names if name not in places]
     if missing:
         raise InputError(f"{len(missing)} of {len(names)} blocks are not there ({missing[0]}, ...); complete the run")
