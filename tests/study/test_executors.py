@@ -95,7 +95,6 @@ def test_joblib_workers_that_always_die_end_the_run(tmp_path, monkeypatch):
     message = r"worker processes were killed 1 times.*finished blocks are kept: repeat the command with --resume"
     with pytest.raises(InputError, match=message):
         run_study(study, tmp_path / "run", executor=Joblib(2), progress=False)
-    assert len(RunFolder(tmp_path / "run").shards.finished()) == 1
 
 
 def test_a_killed_dask_worker_costs_nothing_but_time(cluster, tmp_path):
@@ -106,6 +105,21 @@ def test_a_killed_dask_worker_costs_nothing_but_time(cluster, tmp_path):
     assert not rows.duplicated(["cell", "replicate"]).any()
 
 
+def test_a_block_that_kills_its_workers_is_named(cluster):
+    """As the scheduler tells it."""
+    with pytest.raises(
+        InputError, match=r"cell0_r0000-0007 was on several workers that died.*finished blocks are kept"
+    ):
+        list(Dask(scheduler=cluster.scheduler_address).map(killer, toys("").blocks[:1]))
+
+
+def killer(block):
+    from distributed import KilledWorker
+
+    raise KilledWorker(f"{block.name}-key", None, 3)
+
+
+@pytest.mark.slow
 def test_dask_workers_that_always_die_end_the_run(tmp_path):
     from distributed import LocalCluster
 
