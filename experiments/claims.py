@@ -22,7 +22,7 @@ def parser() -> argparse.ArgumentParser:
     add("--list", action="store_true", help="print the claims with their rules, and stop")
     add("--quick", action="store_true", help="few sizes and replicates: shows the way, decides little")
     add("--seed", type=int, default=None, help="another seed than the registered one; docs/ stay as they are")
-    add("--workers", type=cli.positive("workers"), default=None, help="processes (default: all cores)")
+    cli.add_execution(parser)
     add("--out", type=Path, default=None, help="folder of the runs (default: a new one under results/)")
     add("--resume", action="store_true", help="complete the runs in --out")
     return parser
@@ -39,7 +39,6 @@ def main() -> None:
     from moe_prompts.claims import book
     from moe_prompts.claims.claim import QUICK_SEED, REGISTERED_SEED, judged
     from moe_prompts.claims.runs import RUNS, Scale
-    from moe_prompts.study.executors import available_cores, executor_for
     from moe_prompts.study.runner import run_study
     from moe_prompts.study.store import write_atomically
 
@@ -63,7 +62,7 @@ def main() -> None:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"cannot write to {out} ({error.strerror}); choose a folder with --out") from error
-    executor = executor_for(arguments.workers or available_cores())
+    executor = cli.executor(arguments)
     tables = {}
     with cli.resumable("claims.py", out):
         for number, (run, study) in enumerate(studies.items(), start=1):

@@ -107,7 +107,8 @@ def parser() -> argparse.ArgumentParser:
     add("--pack", type=cli.positive("trials"), default=8, help="trials that train at once (default 8)")
     add("--device", help="cpu or cuda (default cpu)")
     add("--seed", type=int, default=0, help="entropy of everything (default 0)")
-    add("--workers", type=cli.positive("workers"), help="processes (default: all cores; 1 on a GPU)")
+    cli.add_execution(parser)
+    cli.add_shard(parser)
     add("--out", type=Path, help="folder of the run (default: a new one under results/)")
     add("--resume", action="store_true", help="complete the run in --out")
     return parser
@@ -120,21 +121,21 @@ def main() -> None:
     refuse(arguments)
     fill_in(arguments)
 
-    from moe_prompts.study.executors import available_cores, executor_for
+    from moe_prompts.study.executors import available_cores
     from moe_prompts.study.grid import joined
-    from moe_prompts.study.runner import run_study
     from moe_prompts.study.store import write_atomically
+    from moe_prompts.vision.devices import processes
     from moe_prompts.vision.rates import as_json
 
     place = place_of(arguments)
     studies = studies_of(arguments, place)
     study = studies[0] if len(studies) == 1 else joined("data-efficiency", studies)
-    workers = arguments.workers or (1 if place.device == "cuda" else available_cores())
+    arguments.workers = processes(place.device, arguments.workers, arguments.executor, arguments.scheduler)
+    workers = arguments.workers or available_cores()
     minutes = expected_minutes(study, place, arguments.size or 32, workers)
     print(f"about {minutes:.1f} minutes of training with {workers} processes, beside start and images", flush=True)
     out = arguments.out or cli.default_folder("data-efficiency")
-    with cli.resumable("data_efficiency.py", out):
-        results = run_study(study, out, executor=executor_for(workers), resume=arguments.resume)
+    results = cli.results(study, out, arguments, "data_efficiency.py")
     command = [Path(sys.argv[0]).name, *sys.argv[1:]]
     write_atomically(out / "rates.json", as_json(results, case(arguments, place), command).encode())
     tell(results, arguments.seed, out)

@@ -33,7 +33,8 @@ def parser() -> argparse.ArgumentParser:
     add("--n", default="1e4,1e5,1e6", metavar="SIZES", help="of the likelihood gaps, as 1e4..1e6 or 1e4,1e5")
     add("--points", type=cli.positive("sizes"), default=3, help="sizes in a range (default 3)")
     add("--reps", type=cli.positive("data sets"), default=16, help="data sets per size (default 16)")
-    add("--workers", type=cli.positive("workers"), default=None, help="processes (default: all cores)")
+    cli.add_execution(parser)
+    cli.add_shard(parser)
     add("--seed", type=int, default=0, help="entropy of all data and starts (default 0)")
     add("--out", type=Path, default=None, help="folder of the run (default: a new one under results/)")
     add("--resume", action="store_true", help="complete the run in --out")
@@ -69,8 +70,6 @@ def main() -> None:
     from moe_prompts.models.attention_scenarios import KINDS, prompt_truth
     from moe_prompts.models.prompt_attention import PromptKind
     from moe_prompts.study.attention import identifiability_study
-    from moe_prompts.study.executors import available_cores, executor_for
-    from moe_prompts.study.runner import run_study
 
     quick_kinds = ["fixed", "decoupled", "adaptive:gelu"]
     asked = arguments.kinds or (quick_kinds if quick else list(KINDS))
@@ -85,9 +84,7 @@ def main() -> None:
     study = identifiability_study(
         truths=names, sizes=sizes, replicates=8 if quick else arguments.reps, entropy=arguments.seed
     )
-    executor = executor_for(arguments.workers or available_cores())
-    with cli.resumable("identifiability.py", out):
-        results = run_study(study, out, executor=executor, resume=arguments.resume)
+    results = cli.results(study, out, arguments, "identifiability.py")
 
     from moe_prompts import plots
     from moe_prompts.study.attention_report import identifiability, identifiability_table, profile_table

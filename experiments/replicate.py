@@ -48,7 +48,8 @@ def parser() -> argparse.ArgumentParser:
         default=THINNED,
         help="thinned: some of the published sizes, even in log n (default); all: every one; or a list 1e3,1e4",
     )
-    add("--workers", type=cli.positive("workers"), default=None, help="processes (default: all cores)")
+    cli.add_execution(parser)
+    cli.add_shard(parser)
     add("--seed", type=int, default=0, help="entropy of all data and starts (default 0)")
     add("--out", type=Path, default=None, help="folder of the run (default: a new one under results/)")
     add("--resume", action="store_true", help="complete the run in --out")
@@ -71,9 +72,7 @@ def main() -> None:
 
     # Heavy imports come after the cheap checks, so that mistakes are answered at once.
     from moe_prompts.study import replication
-    from moe_prompts.study.executors import available_cores, executor_for
     from moe_prompts.study.replication_summary import published_lines
-    from moe_prompts.study.runner import run_study
 
     study = replication.replication_study(
         paper,
@@ -87,9 +86,7 @@ def main() -> None:
     file = published_file(paper, arguments.published)
     published = None if file is None else published_lines(paper, file)
     out = arguments.out or cli.default_folder(f"replicate-{paper}")
-    executor = executor_for(arguments.workers or available_cores())
-    with cli.resumable("replicate.py", out):
-        results = run_study(study, out, executor=executor, resume=arguments.resume)
+    results = cli.results(study, out, arguments, "replicate.py")
     report(results, published, study.entropy, out, quick)
 
 

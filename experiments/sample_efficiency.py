@@ -69,7 +69,8 @@ def parser() -> argparse.ArgumentParser:
         default=None,
         help="where fits begin (default: data for Gaussian gates, near_truth for the published model and attention)",
     )
-    add("--workers", type=cli.positive("workers"), default=None, help="processes (default: all cores)")
+    cli.add_execution(parser)
+    cli.add_shard(parser)
     add("--seed", type=int, default=0, help="entropy of all data and starts (default 0)")
     add("--out", type=Path, default=None, help="folder of the run (default: a new one under results/)")
     add("--resume", action="store_true", help="complete the run in --out")
@@ -96,17 +97,13 @@ def main() -> None:
     out = arguments.out or cli.default_folder("sample_efficiency")
 
     # Heavy imports come after the cheap checks, so that mistakes are answered at once.
-    from moe_prompts.study.executors import available_cores, executor_for
     from moe_prompts.study.grid import joined
-    from moe_prompts.study.runner import run_study
 
     kinds = known_kinds(arguments.kinds, arguments.study)
     builders = {"gaussian": gaussian, "attention": attention, "softmax": softmax}
     studies = [builders[name](arguments, sizes, chosen) for name, chosen in kinds.items()]
     study = studies[0] if len(studies) == 1 else joined("all", studies)
-    executor = executor_for(arguments.workers or available_cores())
-    with cli.resumable("sample_efficiency.py", out):
-        results = run_study(study, out, executor=executor, resume=arguments.resume)
+    results = cli.results(study, out, arguments, "sample_efficiency.py")
     report(results, study.entropy, out, quick)
 
 

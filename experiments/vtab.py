@@ -117,17 +117,20 @@ def run(arguments: argparse.Namespace) -> None:
     fill_in(arguments)
     plan = plan_of(arguments)
 
-    from moe_prompts.study.executors import available_cores, executor_for
+    from moe_prompts.study.executors import available_cores
     from moe_prompts.study.store import write_atomically
+    from moe_prompts.vision.devices import processes
     from moe_prompts.vision.protocol import run_plan
     from moe_prompts.vision.shipped import as_json
 
-    workers = arguments.workers or (1 if arguments.device == "cuda" else available_cores())
+    arguments.workers = processes(arguments.device, arguments.workers, arguments.executor, arguments.scheduler)
+    executor = cli.executor(arguments)
+    workers = arguments.workers or available_cores()
     plan.check()
     minutes = expected_minutes(plan, workers)
     print(f"about {minutes:.1f} minutes of training with {workers} processes, beside start and images", flush=True)
     with cli.resumable("vtab.py run", out):
-        _, final = run_plan(plan, out, executor=executor_for(workers), resume=arguments.resume)
+        _, final = run_plan(plan, out, executor=executor, resume=arguments.resume)
     settings = plan.chosen(final)
     command = [Path(sys.argv[0]).name, *sys.argv[1:]]
     write_atomically(out / "settings.json", as_json(settings, plan, command).encode())
@@ -336,7 +339,7 @@ def parser() -> argparse.ArgumentParser:
     add("--seeds", type=cli.positives("seeds"), metavar="LIST", help="of the final runs (default 42,44,82,100,800)")
     add("--seed", type=int, default=0, help="of tuning, drawn images and fractions (default 0)")
     add("--device", default="cpu", choices=("cpu", "cuda"), help="(default cpu)")
-    add("--workers", type=cli.positive("workers"), help="processes (default: all cores; 1 on a GPU)")
+    cli.add_execution(one, "all cores; on GPUs one for each")
     add("--out", type=Path, help="folder of the run (default: a new one under results/)")
     add("--resume", action="store_true", help="complete the run in --out")
     one.set_defaults(call=run)

@@ -9,10 +9,17 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from moe_prompts.errors import InputError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from moe_prompts.study.executors import Executor
+    from moe_prompts.study.grid import Part, Study
 
 #: Exit codes: bad input, and interrupted (128 + SIGINT).
 BAD_INPUT, INTERRUPTED = 2, 130
@@ -82,6 +89,62 @@ def names(text: str) -> list[str]:
 def default_folder(experiment: str) -> Path:
     """A new folder under ``results/`` in the current directory, named after the experiment and the time."""
     return Path("results") / f"{experiment}-{datetime.now():%Y%m%d-%H%M%S}"
+
+
+def add_execution(parser: argparse.ArgumentParser, default: str = "all cores") -> None:
+    """The options that say who runs the blocks of a study."""
+    add = parser.add_argument
+    add("--workers", type=positive("workers"), default=None, help=f"processes (default: {default})")
+    add("--executor", metavar="NAME", default=None, help="in-process, joblib (default) or dask; see docs/scaling.md")
+    add(
+        "--scheduler",
+        metavar="ADDRESS",
+        default=None,
+        help="of a running dask scheduler (default: dask starts its own)",
+    )
+
+
+def add_shard(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--shard", type=part, default=None, metavar="PART/PARTS", help="run this part of the blocks only, such as 1/4"
+    )
+
+
+def part(text: str) -> Part:
+    """An argparse type: ``1/4``."""
+    from moe_prompts.study.grid import Part
+
+    found = re.fullmatch(r"(\d+)/(\d+)", text)
+    if not found:
+        raise argparse.ArgumentTypeError(f"{text!r} is no part; expected one such as 1/4")
+    try:
+        return Part(int(found[1]), int(found[2]))
+    except InputError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def executor(arguments: argparse.Namespace) -> Executor:
+    """Of ``--workers``, ``--executor`` and ``--scheduler``."""
+    from moe_prompts.study.executors import executor_for
+
+    return executor_for(arguments.workers, arguments.executor, arguments.scheduler)
+
+
+def results(study: Study, out: Path, arguments: argparse.Namespace, program: str) -> pd.DataFrame:
+    """Run the study as the options say; with ``--shard`` the part alone, and end with how to go on."""
+    from moe_prompts.study.runner import run_part, run_study
+
+    runs = executor(arguments)
+    with resumable(program, out):
+        if arguments.shard is None:
+            return run_study(study, out, executor=runs, resume=arguments.resume)
+        count = run_part(study, out, arguments.shard, executor=runs, resume=arguments.resume)
+    print(
+        f"part {arguments.shard}: its {count} blocks are in {out}. When all parts are there:\n"
+        f"  python experiments/gather.py --out WHOLE {out} ...\n"
+        f"and this command with --out WHOLE --resume, without --shard, for the table"
+    )
+    sys.exit(0)
 
 
 class OneLineParser(argparse.ArgumentParser):

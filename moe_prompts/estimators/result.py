@@ -30,6 +30,10 @@ class FitStatus(Enum):
     FLAT = "the likelihood is flat to rounding along some direction: the parameters are not identified by these data"
     TOO_FEW_POINTS = "fewer data points than free parameters: raise n or lower k"
     FAILED = "the fit raised an error, kept in the column `message`: report it with the row's truth, n and replicate"
+    RAISED = (
+        "the fit raised an error that numbers alone do not explain, kept in the column `message`: a fault of the code, "
+        "report it with the row's truth, n and replicate"
+    )
 
     @property
     def advice(self) -> str:

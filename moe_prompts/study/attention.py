@@ -22,7 +22,7 @@ from moe_prompts.estimators.least_squares import (
     random_start,
 )
 from moe_prompts.estimators.prompt_objective import PromptObjective
-from moe_prompts.estimators.result import FitStatus, SearchResult
+from moe_prompts.estimators.result import SearchResult
 from moe_prompts.identifiability import kappas, likelihood_gaps, profile
 from moe_prompts.losses.prompt_voronoi import prompt_errors
 from moe_prompts.models.attention_scenarios import PromptTruth, prompt_truth
@@ -30,7 +30,7 @@ from moe_prompts.models.data import RegressionData
 from moe_prompts.models.prompt_attention import PromptFamily, PromptKind
 from moe_prompts.models.scenarios import prompt_data
 from moe_prompts.seeds import start_rng
-from moe_prompts.study.grid import Row, Study, outcome
+from moe_prompts.study.grid import Row, Study, failed, outcome
 
 MODEL = "prompt-attention"
 FITS, GAPS, PROFILES = "attention", "attention-gap", "attention-profile"
@@ -293,7 +293,7 @@ def projections(truth: str, kind: str, k: int, entropy: int) -> tuple[np.ndarray
 
 
 def fit_rows(cell: AttentionCell, replicates: tuple[int, ...], entropy: int) -> list[Row]:
-    """One row per replicate; where the fits of a block cannot be made, rows with the status FAILED and the reason."""
+    """One row per replicate; where the fits of a block cannot be made, FAILED (or RAISED) rows with the reason."""
     known, kind = prompt_truth(cell.truth), PromptKind.parse(cell.kind)
     family = known.family(kind, cell.k)
     sizes = cell_sizes(known, kind, cell.k)
@@ -304,10 +304,10 @@ def fit_rows(cell: AttentionCell, replicates: tuple[int, ...], entropy: int) -> 
         data = _data(cell.truth, cell.n, replicates, entropy)
         starts = [_starts(cell, family, known, replicate, entropy) for replicate in replicates]
         found = least_squares(family, data, starts, known.noise, OPTIONS)
-    except (np.linalg.LinAlgError, ArithmeticError, InputError) as error:
+    except Exception as error:
         empty = dict.fromkeys(ERRORS, float("nan")) | {"iterations": 0, "starts": 0}
-        failed = {"status": FitStatus.FAILED.name, "message": str(error)}
-        return [fields | {"replicate": replicate} | empty | failed for replicate in replicates]
+        ended = failed(error)
+        return [fields | {"replicate": replicate} | empty | ended for replicate in replicates]
     at_truth = PromptObjective(known.params.family, data, known.noise).at(
         np.tile(known.params.vector, (len(data), 1)), np.arange(len(data))
     )

@@ -10,12 +10,10 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cache, lru_cache
 
-import numpy as np
-
 from moe_prompts.errors import InputError
 from moe_prompts.estimators import starts
 from moe_prompts.estimators.newton import NewtonOptions
-from moe_prompts.estimators.result import FitResult, FitStatus, SearchResult
+from moe_prompts.estimators.result import FitResult, SearchResult
 from moe_prompts.estimators.search import SearchOptions, best_of
 from moe_prompts.losses.prediction import Evaluation
 from moe_prompts.losses.voronoi import GROUPS, voronoi_errors
@@ -23,7 +21,7 @@ from moe_prompts.models.data import HELD_PAIRS, Data
 from moe_prompts.models.gaussian_gated import GaussianGatedFamily
 from moe_prompts.models.scenarios import Truth, sample, streamed, truth
 from moe_prompts.seeds import start_rng
-from moe_prompts.study.grid import BLOCK_SIZE, Row, Study, outcome
+from moe_prompts.study.grid import BLOCK_SIZE, Row, Study, failed, outcome
 
 MODEL = "gaussian-gated"
 EXPERTS = {"fixed": "constant", "adaptive": "affine"}
@@ -152,7 +150,7 @@ def _plain(known: Truth) -> dict:
 
 
 def run_cell(cell: GaussianCell, replicates: tuple[int, ...], entropy: int) -> list[Row]:
-    """Rows of one block. A fit that cannot be made is a row with the status FAILED and the reason."""
+    """Rows of one block. A fit that cannot be made is a row with the status FAILED (or RAISED) and the reason."""
     rows = []
     for replicate in replicates:
         known = truth(cell.truth)
@@ -172,8 +170,8 @@ def run_cell(cell: GaussianCell, replicates: tuple[int, ...], entropy: int) -> l
         }
         try:
             found = fit_replicate(cell, replicate, entropy)
-        except (np.linalg.LinAlgError, ArithmeticError, InputError) as error:
-            rows.append(fields | _empty_errors() | {"status": FitStatus.FAILED.name, "message": str(error)})
+        except Exception as error:
+            rows.append(fields | _empty_errors() | failed(error))
         else:
             ended = {"starts_tried": found.starts, "start_share": found.share, "message": found.best.detail}
             rows.append(fields | errors_of(found.best, cell.truth) | ended)

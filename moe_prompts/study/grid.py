@@ -10,8 +10,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+import numpy as np
+
 from moe_prompts.errors import InputError
-from moe_prompts.estimators.result import FitResult
+from moe_prompts.estimators.result import FitResult, FitStatus
 
 BLOCK_SIZE = 8
 
@@ -50,6 +52,16 @@ class Block:
 
 Row = dict[str, Any]
 RunCell = Callable[[Any, tuple[int, ...], int], list[Row]]
+
+
+def failed(error: Exception) -> Row:
+    """How a fit ended that raised. What the machine lacks says nothing about the fit: it is raised again, and the block
+    can be run once more."""
+    if isinstance(error, (MemoryError, OSError)):
+        raise error
+    if isinstance(error, (np.linalg.LinAlgError, ArithmeticError, InputError)):
+        return {"status": FitStatus.FAILED.name, "message": str(error)}
+    return {"status": FitStatus.RAISED.name, "message": f"{type(error).__name__}: {error}"}
 
 
 def outcome(fit: FitResult) -> Row:
@@ -98,6 +110,27 @@ class Study:
             spans = [range(a, min(a + BLOCK_SIZE, count)) for a in range(0, count, BLOCK_SIZE)]
             blocks += [Block(cell, tuple(span)) for span in spans]
         return blocks
+
+
+@dataclass(frozen=True)
+class Part:
+    """Part ``number`` of ``count`` of a study's blocks; together the parts are the whole, each block in one of them."""
+
+    number: int
+    count: int
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.number <= self.count:
+            raise InputError(
+                f"part {self.number}/{self.count}; expected one from 1/{self.count} to {self.count}/{self.count}"
+            )
+
+    def __str__(self) -> str:
+        return f"{self.number}/{self.count}"
+
+    def chosen(self, blocks: Sequence[Block]) -> list[Block]:
+        """Dealt out from costly to cheap, so that parts take about as long."""
+        return sorted(blocks, key=lambda block: -block.cost)[self.number - 1 :: self.count]
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ import numpy as np
 from moe_prompts.errors import InputError
 from moe_prompts.estimators import starts
 from moe_prompts.estimators.em import EMOptions, em
-from moe_prompts.estimators.result import FitResult, FitStatus, SearchResult
+from moe_prompts.estimators.result import FitResult, SearchResult
 from moe_prompts.estimators.search import best_of
 from moe_prompts.estimators.softmax import SoftmaxOptions, softmax_em
 from moe_prompts.estimators.softmax_search import SoftmaxSearchOptions, softmax_best_of, softmax_from_data
@@ -38,7 +38,7 @@ from moe_prompts.models.softmax_gated import SoftmaxGatedMoE
 from moe_prompts.models.softmax_scenarios import softmax_sample, softmax_truth
 from moe_prompts.seeds import start_rng
 from moe_prompts.study.gaussian import OPTIONS as GAUSSIAN_OPTIONS
-from moe_prompts.study.grid import Row, Study, outcome
+from moe_prompts.study.grid import Row, Study, failed, outcome
 
 PROCEDURES = ("start", "published", "certified", "certified-data")
 #: Atoms fitted and replicates, as published.
@@ -170,7 +170,8 @@ def tries(paper: str, k: int) -> int:
 
 
 def run_cell(cell: ReplicationCell, replicates: tuple[int, ...], entropy: int) -> list[Row]:
-    """Rows of one block, ``PROCEDURES`` in order. A fit that cannot be made is a row with the status FAILED."""
+    """Rows of one block, ``PROCEDURES`` in order. A fit that cannot be made is a row with the
+    status FAILED (or RAISED)."""
     fits, errors_of = (gmoe_fits, gmoe_errors) if cell.paper == "gmoe" else (sgame_fits, sgame_errors)
     rows = []
     for replicate in replicates:
@@ -188,8 +189,8 @@ def run_cell(cell: ReplicationCell, replicates: tuple[int, ...], entropy: int) -
             try:
                 found = ready[procedure]()
                 rows.append(fields | columns(found) | errors_of(cell, procedure, found.best))
-            except (np.linalg.LinAlgError, ArithmeticError, InputError) as error:
-                rows.append(fields | _empty() | {"status": FitStatus.FAILED.name, "message": str(error)})
+            except Exception as error:
+                rows.append(fields | _empty() | failed(error))
     return rows
 
 

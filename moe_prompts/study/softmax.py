@@ -13,14 +13,14 @@ import numpy as np
 import pandas as pd
 
 from moe_prompts.errors import InputError
-from moe_prompts.estimators.result import FitResult, FitStatus
+from moe_prompts.estimators.result import FitResult
 from moe_prompts.estimators.softmax import SoftmaxOptions, softmax_newton
 from moe_prompts.estimators.softmax_starts import published_start
 from moe_prompts.losses.softmax_voronoi import SOFTMAX_GROUPS, UNIDENTIFIED, softmax_errors
 from moe_prompts.models.data import HELD_PAIRS, Sample
 from moe_prompts.models.softmax_scenarios import SoftmaxTruth, softmax_sample, softmax_truth
 from moe_prompts.seeds import start_rng
-from moe_prompts.study.grid import BLOCK_SIZE, Row, Study, outcome
+from moe_prompts.study.grid import BLOCK_SIZE, Row, Study, failed, outcome
 from moe_prompts.study.summary import Measure, summarise
 
 MODEL = FITS = "softmax-gated"
@@ -98,7 +98,7 @@ def _data(name: str, n: int, entropy: int, replicate: int) -> Sample:
 
 
 def run_cell(cell: SoftmaxCell, replicates: tuple[int, ...], entropy: int) -> list[Row]:
-    """Rows of one block. A fit that cannot be made is a row with the status FAILED and the reason."""
+    """Rows of one block. A fit that cannot be made is a row with the status FAILED (or RAISED) and the reason."""
     known, rows = softmax_truth(cell.truth), []
     for replicate in replicates:
         fields: Row = {
@@ -110,8 +110,8 @@ def run_cell(cell: SoftmaxCell, replicates: tuple[int, ...], entropy: int) -> li
         start = published_start(known.params, cell.k, cell.n, rng, as_published=False)
         try:
             fit = softmax_newton(known.family(cell.k), _data(cell.truth, cell.n, entropy, replicate), start, OPTIONS)
-        except (np.linalg.LinAlgError, ArithmeticError) as error:
-            rows.append(fields | _empty_errors() | {"status": FitStatus.FAILED.name, "message": str(error)})
+        except Exception as error:
+            rows.append(fields | _empty_errors() | failed(error))
         else:
             rows.append(fields | errors_of(fit, known) | {"message": fit.detail})
     return rows

@@ -13,6 +13,7 @@ figures      draw_*(ax, table)
 supported    which timm models
 backbones    create_backbone: the small one that comes along, or timm's
 packed       PackedTrials: many trials on one frozen backbone as one model
+devices      which GPU a process uses
 training     one run of the published protocol;   methods  what is compared;   tasks  on what
 protocol     tune, train, test;   report  what came out;   shipped  settings to use again
 

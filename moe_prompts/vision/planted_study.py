@@ -21,6 +21,7 @@ from moe_prompts.study.grid import Row, Study
 from moe_prompts.vision.backbones import create_backbone
 from moe_prompts.vision.config import VAPT, VPT
 from moe_prompts.vision.curves import FRESH
+from moe_prompts.vision.devices import own_device
 from moe_prompts.vision.methods import matched_tokens
 from moe_prompts.vision.packed import PackedTrials
 from moe_prompts.vision.prompted import mean_states
@@ -93,7 +94,7 @@ class StudentCell:
 
 @lru_cache(maxsize=2)
 def planted(truth: str, planting: Planting, entropy: int) -> Planted:
-    model = create_backbone(planting.backbone).requires_grad_(False).to(planting.device)
+    model = create_backbone(planting.backbone).requires_grad_(False).to(own_device(planting.device))
     return Planted(truth, model, planting.tokens, entropy=entropy)
 
 

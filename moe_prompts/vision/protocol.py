@@ -32,6 +32,7 @@ from moe_prompts.study.grid import BLOCK_SIZE, Row, Study
 from moe_prompts.study.runner import run_study
 from moe_prompts.vision.backbones import create_backbone
 from moe_prompts.vision.config import VAPT
+from moe_prompts.vision.devices import own_device
 from moe_prompts.vision.methods import RELATIVE_SECONDS, TRAINS_BACKBONE, Sizes, config, settings, whole
 from moe_prompts.vision.packed import PackedTrials
 from moe_prompts.vision.prompted import mean_states
@@ -61,6 +62,7 @@ class Place:
 
     weights  file of the backbone's weights; None: those of its name
     pack     trials that train at once: memory grows with them, results differ by rounding
+    device   cpu, or cuda: each process on a device of its own as far as there are as many (``devices``)
     """
 
     backbone: str = "small"
@@ -250,7 +252,7 @@ def trained_parameters(method: str, sizes: Sizes, model: VisionTransformer) -> i
 
 def backbone(place: Place) -> VisionTransformer:
     """The frozen model of a process; nothing may change it."""
-    return _backbone(place.backbone, place.weights, place.device)
+    return _backbone(place.backbone, place.weights, own_device(place.device))
 
 
 @lru_cache(maxsize=1)

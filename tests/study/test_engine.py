@@ -42,7 +42,7 @@ def test_two_workers_write_the_identical_table(baseline, tmp_path):
 
 def test_resume_completes_to_the_identical_table(baseline, tmp_path):
     run_study(small(), tmp_path, progress=False)
-    shards = sorted((tmp_path / "blocks").glob("*.parquet"))
+    shards = sorted((tmp_path / "blocks").glob("*.arrow"))
     shards[0].unlink()
     shards[3].write_bytes(shards[3].read_bytes()[:100])  # cut short, as by a dying disk
     (tmp_path / "results.parquet").unlink()
@@ -58,11 +58,11 @@ def test_sigkill_and_resume_complete_to_the_identical_table(tmp_path):
     killed, whole = tmp_path / "killed", tmp_path / "whole"
     process = subprocess.Popen(command(killed), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 120
-    while not list(killed.glob("blocks/*.parquet")) and time.monotonic() < deadline:
+    while not list(killed.glob("blocks/*.arrow")) and time.monotonic() < deadline:
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    assert list(killed.glob("blocks/*.parquet"))
+    assert list(killed.glob("blocks/*.arrow"))
     assert not (killed / "results.parquet").exists()
     subprocess.run(command(killed, "--resume"), check=True, capture_output=True)
     subprocess.run(command(whole), check=True, capture_output=True)
@@ -226,7 +226,7 @@ def test_the_engine_takes_any_study(tmp_path):
         replace(study, replicates=0)
     with pytest.raises(InputError, match="no cells"):
         replace(study, cells=[])
-    with pytest.raises(InputError, match="no finished block"):
+    with pytest.raises(InputError, match="2 of 2 blocks are not there"):
         RunFolder(tmp_path).merge(replace(study, cells=[Toy("c")]))
 
 

@@ -174,7 +174,7 @@ def test_starts_from_data_have_no_loss_as_published(run):
 def test_resume_completes_to_the_identical_table(run, tmp_path):
     paper, _, folder = run
     run_study(small(paper), tmp_path, progress=False)
-    sorted((tmp_path / "blocks").glob("*.parquet"))[1].unlink()
+    sorted((tmp_path / "blocks").glob("*.arrow"))[1].unlink()
     run_study(small(paper), tmp_path, resume=True, progress=False)
     assert (tmp_path / "results.parquet").read_bytes() == (folder / "results.parquet").read_bytes()
 

@@ -1,0 +1,27 @@
+"""Put the parts of a study that ran with --shard together into one folder.
+
+python experiments/gather.py --out results/whole results/part1 results/part2
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from moe_prompts import cli
+
+
+def main() -> None:
+    parser = cli.OneLineParser("gather.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("parts", type=Path, nargs="+", metavar="PART", help="folders of the parts")
+    parser.add_argument("--out", type=Path, required=True, help="a new folder for the whole")
+    arguments = parser.parse_args()
+
+    from moe_prompts.study.store import gather
+
+    count = gather(arguments.out, arguments.parts)
+    print(f"{count} finished blocks in {arguments.out}; repeat the study's command with --out {arguments.out} --resume")
+
+
+if __name__ == "__main__":
+    cli.run(main, "gather.py")

@@ -1,0 +1,55 @@
+"""Files that appear whole or not at all: temporary file, fsync, rename. A full disk is said in one line."""
+
+from __future__ import annotations
+
+import errno
+import os
+import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+from moe_prompts.errors import InputError
+
+#: No room: on the disk, in a quota, above the size that a file may have here.
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+TEMPORARY = ".tmp"
+
+
+@contextmanager
+def appearing(path: Path) -> Iterator[IO[bytes]]:
+    """A file to write that becomes ``path`` when the block ends; if it raises, ``path`` stays as it was."""
+    # Hosts that share a folder may have processes of one number.
+    temporary = path.with_name(f".{path.name}.{platform.node()}-{os.getpid()}{TEMPORARY}")
+    try:
+        with open(temporary, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        if error.errno in FULL:
+            raise InputError(
+                f"cannot write {path} ({error.strerror}); what is there stays whole: make room, and repeat the "
+                f"command, a study with --resume"
+            ) from error
+        raise
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    with appearing(path) as file:
+        file.write(content)
+
+
+def sync_folder(path: Path) -> None:
+    """Make names that appeared in ``path`` last through a loss of power."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
