@@ -27,6 +27,8 @@ figures:
 
 bench:
 	python experiments/benchmark.py
+	python experiments/benchmark_engine.py
+	python experiments/benchmark_large_n.py
 
 # On the CPU, and on a GPU where torch sees one; docs/vision_benchmark.md keeps the rows of other devices.
 bench-vision:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import dask
 import pytest
@@ -116,7 +117,7 @@ def test_a_block_that_kills_its_workers_is_named(cluster):
 def killer(block):
     from distributed import KilledWorker
 
-    raise KilledWorker(f"{block.name}-key", None, 3)
+    raise KilledWorker(f"{block.name}-key", SimpleNamespace(address="tcp://host:1"), 3)
 
 
 @pytest.mark.slow
