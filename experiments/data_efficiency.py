@@ -122,8 +122,8 @@ def main() -> None:
     fill_in(arguments)
 
     from moe_prompts.study.executors import available_cores
+    from moe_prompts.study.files import write_atomically
     from moe_prompts.study.grid import joined
-    from moe_prompts.study.store import write_atomically
     from moe_prompts.vision.devices import processes
     from moe_prompts.vision.rates import as_json
 
@@ -305,7 +305,7 @@ def expected_minutes(study: Study, place, size: int, workers: int) -> float:
 def tell(results: pd.DataFrame, entropy: int, out: Path) -> None:
     """Print the report and write it with the figures."""
     from moe_prompts import plots
-    from moe_prompts.study.store import write_atomically
+    from moe_prompts.study.files import write_atomically
     from moe_prompts.vision import curves_report
 
     text = curves_report.text(results, entropy)

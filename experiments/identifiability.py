@@ -88,7 +88,7 @@ def main() -> None:
 
     from moe_prompts import plots
     from moe_prompts.study.attention_report import identifiability, identifiability_table, profile_table
-    from moe_prompts.study.store import write_atomically
+    from moe_prompts.study.files import write_atomically
 
     lines = identifiability(results)
     text = "\n\n".join([identifiability_table(lines), profile_table(results)])

@@ -93,10 +93,8 @@ def main() -> None:
 
 def tell(results, noise_free, head: dict, entropy: int, out: Path) -> None:
     """Print tables and verdict and write them with the figure."""
-    import pyarrow as pa
-
     from moe_prompts import plots
-    from moe_prompts.study.store import write_atomically, write_table
+    from moe_prompts.study.files import appearing, write_atomically
     from moe_prompts.vision.planted_head_report import curves, planted_head_figure, report
 
     text = report(results, noise_free, head, entropy)
@@ -104,7 +102,8 @@ def tell(results, noise_free, head: dict, entropy: int, out: Path) -> None:
     write_atomically(out / "summary.md", (text + "\n").encode())
     write_atomically(out / "summary.json", curves(results).to_json(orient="records", indent=2).encode())
     kept = noise_free.drop(columns="vectors", errors="ignore")
-    write_table(out / "noise_free.parquet", pa.Table.from_pandas(kept, preserve_index=False))
+    with appearing(out / "noise_free.parquet") as file:
+        kept.to_parquet(file, index=False)
     paths = plots.save(planted_head_figure(results), out, "planted_head")
     print(f"\nresults   {out}: results.parquet, noise_free.parquet, summary.md, {paths[0].name} and {paths[1].name}")
 

@@ -114,7 +114,7 @@ Written by `python experiments/predicted_rates.py --write`; how the numbers are 
 
 def write(arguments: argparse.Namespace) -> None:
     from moe_prompts import theory
-    from moe_prompts.study.store import write_atomically
+    from moe_prompts.study.files import write_atomically
     from moe_prompts.theory.study_predictions import study_predictions, to_text
 
     table = study_predictions()

@@ -69,7 +69,7 @@ def train(arguments: argparse.Namespace) -> None:
 def check(arguments: argparse.Namespace) -> None:
     import torch
 
-    from moe_prompts.study.store import write_atomically
+    from moe_prompts.study.files import write_atomically
     from moe_prompts.vision.pretraining import load_export
     from moe_prompts.vision.probe import counts_as_pretrained, judge
     from moe_prompts.vision.tasks.procedural import NAMES, procedural_task

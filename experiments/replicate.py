@@ -99,8 +99,8 @@ def published_file(paper: str, given: Path | None) -> Path | None:
 def report(results: pd.DataFrame, published: pd.DataFrame | None, entropy: int, out: Path, quick: bool) -> None:
     """Print table and findings and write them with the figure."""
     from moe_prompts import plots, plots_replication
+    from moe_prompts.study.files import write_atomically
     from moe_prompts.study.replication_summary import replication_report
-    from moe_prompts.study.store import write_atomically
 
     text, summary = replication_report(results, published, entropy)
     if quick:

@@ -194,8 +194,8 @@ def attention(arguments: argparse.Namespace, sizes: list[int], kinds: list[str] 
 def report(results: pd.DataFrame, entropy: int, out: Path, quick: bool) -> None:
     """Print the verdict tables and write them with the figures."""
     from moe_prompts import plots
+    from moe_prompts.study.files import write_atomically
     from moe_prompts.study.report import report_of
-    from moe_prompts.study.store import write_atomically
 
     text, summary = report_of(results, entropy)
     if quick:

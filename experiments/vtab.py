@@ -118,7 +118,7 @@ def run(arguments: argparse.Namespace) -> None:
     plan = plan_of(arguments)
 
     from moe_prompts.study.executors import available_cores
-    from moe_prompts.study.store import write_atomically
+    from moe_prompts.study.files import write_atomically
     from moe_prompts.vision.devices import processes
     from moe_prompts.vision.protocol import run_plan
     from moe_prompts.vision.shipped import as_json
@@ -230,7 +230,7 @@ def tell(runs: list[Path], out: Path) -> None:
     import pandas as pd
 
     from moe_prompts import plots
-    from moe_prompts.study.store import write_atomically
+    from moe_prompts.study.files import write_atomically
     from moe_prompts.vision import figures, report
 
     final = pd.concat([results(folder) for folder in runs], ignore_index=True)

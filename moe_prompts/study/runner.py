@@ -132,7 +132,7 @@ def _work(
         print(f"{path}: damaged and set aside; its blocks are run again", file=sys.stderr)
     missing = sorted((block for block in blocks if block.name not in finished), key=lambda block: -block.cell.data_size)
     total = sum(block.cost for block in blocks)
-    done = total - sum(block.cost for block in missing)
+    done = sum(block.cost for block in blocks if block.name in finished)
     runner = BlockRunner(
         study.run, study.entropy, folder.path.resolve(), token_of(folder.path), tuple(versions().items())
     )
@@ -140,7 +140,7 @@ def _work(
     bar_format = "{desc} {percentage:3.0f}%|{bar}| {elapsed} done, about {remaining} left"
     with tqdm(total=total, initial=done, desc=study.name, bar_format=bar_format, disable=not progress) as bar:
         for receipt in executor.map(runner, missing):
-            bar.update(receipt.cost)
+            bar.update(min(receipt.cost, total - bar.n))  # sums of costs round
             if receipt.error:
                 raised.append(receipt)
                 if len(raised) == MOST_RAISED:

@@ -22,7 +22,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
 from moe_prompts.errors import InputError
-from moe_prompts.study.store import write_atomically
+from moe_prompts.study.files import write_atomically
 from moe_prompts.vision.config import VAPT, VPT
 from moe_prompts.vision.prompted import (
     PLAIN_HEAD,

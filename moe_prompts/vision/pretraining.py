@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from moe_prompts.errors import InputError
 from moe_prompts.seeds import address
-from moe_prompts.study.store import write_atomically
+from moe_prompts.study.files import write_atomically
 from moe_prompts.vision.backbones import ARCHITECTURES, architecture, half
 from moe_prompts.vision.checkpoint import backbone_hash, read_tensors
 from moe_prompts.vision.formulas import BLOCK, HEADS, NONE, pretraining_block

@@ -104,7 +104,7 @@ def test_the_test_split_is_read_by_final_runs_alone(tmp_path, monkeypatch):
 
     monkeypatch.setattr(VtabTask, "split", guarded)
     plan = small_plan(tasks=(task,))
-    with pytest.raises(AssertionError, match="the test split was read"):
+    with pytest.raises(InputError, match="the first AssertionError: the test split was read"):
         run_plan(plan, tmp_path / "run", progress=False)
     assert len(pd.read_parquet(tmp_path / "run" / "tune" / "results.parquet")) == 4
     assert not list((tmp_path / "run" / "final" / "blocks").iterdir())
