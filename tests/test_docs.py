@@ -210,6 +210,36 @@ def test_commands_run(text, tmp_path):
     assert done.stdout
 
 
+# API and site --------------------------------------------------------------------------------------------------------
+
+
+def test_the_api_shows_every_module():
+    """Sub-packages with all their modules."""
+    text = "".join((ROOT / page).read_text(encoding="utf-8") for page in PAGES if page.startswith("docs/api/"))
+    shown = set(re.findall(r"^::: moe_prompts\.(\w+)$", text, flags=re.M))
+    package = ROOT / "moe_prompts"
+    modules = {path.stem for path in package.glob("*.py")} | {
+        path.parent.name for path in package.glob("*/__init__.py")
+    }
+    assert shown == modules - {"__init__"}
+
+
+def test_every_page_is_in_the_navigation():
+    text = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
+    listed = re.findall(r": (\S+\.md)$", text, flags=re.M)
+    assert sorted(f"docs/{page}" for page in listed) == sorted(page for page in PAGES if page != "README.md")
+
+
+@pytest.mark.slow
+def test_the_site_builds_without_a_warning(tmp_path):
+    """And docstrings keep their columns: those of ``Head`` stand below each other as in the source."""
+    pytest.importorskip("mkdocs", reason="needs the extra docs")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "\neta  (N, l, d + 1)  frozen expert" in (tmp_path / "api" / "models.html").read_text(encoding="utf-8")
+
+
 # Links ---------------------------------------------------------------------------------------------------------------
 
 LINK = re.compile(r"\]\(([^()\s]+)\)")
