@@ -168,7 +168,7 @@ _ADDED: dict[str, PromptTruth] = {}
 def add_prompt_truth(new: PromptTruth) -> PromptTruth:
     """Make ``new`` known by its name to ``prompt_truth``, ``prompt_data`` and studies.
 
-    Workers of a study know it if the module that holds the study's ``run`` adds it on import.
+    Workers of a study know it if the module that holds the study's ``run`` adds it on import (docs/extending.md).
     """
     if not re.fullmatch(r"[A-Za-z0-9.-]+", new.name) or new.name in _ADDED or _NAME.fullmatch(new.name):
         raise InputError(

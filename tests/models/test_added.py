@@ -1,5 +1,7 @@
 """What users add: activations and truths of prompts. Each test takes back what it added."""
 
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -95,3 +97,39 @@ def test_names_of_truths_are_new_and_fit_for_files(name):
     add_prompt_truth(replace(prompt_truth("attention-gelu"), name="mine"))
     with pytest.raises(InputError, match=f"{name!r} is taken or not of letters"):
         add_prompt_truth(replace(prompt_truth("attention-gelu"), name=name))
+
+
+MODULE = """
+from dataclasses import replace
+import moe_prompts as mp
+from moe_prompts.study.attention import run_cell
+
+gelu = mp.prompt_truth("attention-gelu")
+mp.add_activation(mp.Activation("cubic", lambda t: t + t**3, lambda t: 1 + 3 * t**2, lambda t: 6 * t, odd=True))
+mp.add_prompt_truth(replace(gelu, name="mine", params=replace(gelu.params, kind=mp.PromptKind.parse("adaptive:cubic"))))
+
+def run(cell, replicates, entropy):
+    return run_cell(cell, replicates, entropy)
+"""
+SCRIPT = """
+from dataclasses import replace
+from pathlib import Path
+import mine
+import moe_prompts as mp
+from moe_prompts.study.attention import AttentionCell, attention_study
+from moe_prompts.study.executors import Joblib
+
+study = attention_study(sizes=[1_000, 2_000], replicates=1, entropy=0, truths=["mine"], lines={}, ks=[2])
+fits = [cell for cell in study.cells if isinstance(cell, AttentionCell)]
+study = replace(study, run=mine.run, cells=fits)
+print(*mp.run_study(study, Path("run"), executor=Joblib(2), progress=False)["status"])
+"""
+
+
+@pytest.mark.slow
+def test_workers_know_what_the_module_of_run_adds(tmp_path):
+    (tmp_path / "mine.py").write_text(MODULE)
+    (tmp_path / "script.py").write_text(SCRIPT)
+    done = subprocess.run([sys.executable, "script.py"], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["CERTIFIED", "CERTIFIED"]

@@ -7,6 +7,7 @@ stand-in:count  drawn here, no data needed
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -17,8 +18,8 @@ from moe_prompts.vision.tasks.task import Task
 STAND_IN, FGVC = "stand-in:", "fgvc:"
 
 
-class Spec(Protocol):
-    """What a protocol asks of the name of a task; hashable. ``label`` is for file names, ``n_train`` are its images for
+class Spec(Hashable, Protocol):
+    """What a protocol asks of the name of a task. ``label`` is for file names, ``n_train`` are its images for
     training and validation, where ``facts`` of the task do not say."""
 
     @property
