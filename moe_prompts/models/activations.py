@@ -100,9 +100,9 @@ def add_activation(new: Activation) -> Activation:
     """Make ``new`` known by its name: ``adaptive:NAME`` then works in models, fits, losses and studies.
 
     Workers of a study know it if the module that holds the study's ``run`` adds it on import (docs/extending.md).
-    Raises ``InputError`` for
-    a name that is taken or not made of a-z, 0-9 and _, derivatives that are not those of ``value``, symmetries that are
-    not as declared, even functions (a sign that ``prompt_loss`` does not know) and ``analytic`` = False.
+    Raises ``InputError`` for a name that is taken or not made of a-z, 0-9 and _, derivatives that are not those of
+    ``value``, symmetries that are not as declared, even functions (a sign that ``prompt_loss`` does not know) and
+    ``analytic`` = False.
     """
     if not re.fullmatch(r"[a-z][a-z0-9_]*", new.name) or new.name in (*ACTIVATIONS, "bias"):
         raise InputError(f"activation name {new.name!r} is taken or not of a-z, 0-9 and _; expected a new one")
