@@ -16,6 +16,7 @@ from moe_prompts import cli
 from moe_prompts.errors import InputError
 
 SIZE, PATCH, DEPTH, HEADS, WIDTH = 64, 8, 6, 4, 64
+QUICK_STEPS = 10
 TOKENS = 4
 
 
@@ -70,6 +71,7 @@ def parser() -> argparse.ArgumentParser:
     add("--steps", type=cli.positive("steps"), default=200, help="training steps of each method (default 200)")
     add("--seed", type=int, default=0, help="of weights, images and prompts (default 0)")
     add("--out", type=Path, default=None, help="folder (default: a new one under results/)")
+    add("--quick", action="store_true", help=f"{QUICK_STEPS} training steps: shows the way in seconds")
     return parser
 
 
@@ -86,12 +88,13 @@ def main() -> None:
     from moe_prompts.vision.figures import draw_input_dependence, draw_mass
 
     torch.set_num_threads(1)
+    steps = QUICK_STEPS if arguments.quick else arguments.steps
     out = arguments.out or cli.default_folder("head_as_moe")
     out.mkdir(parents=True, exist_ok=True)
     shown, _ = spots(64, torch.Generator().manual_seed(arguments.seed + 2))
     tables, models = [], {}
     for method, config in {"VPT-deep": VPT(TOKENS), "VAPT": VAPT(TOKENS, hidden=8)}.items():
-        models[method], accuracy = tuned(config, arguments.steps, arguments.seed)
+        models[method], accuracy = tuned(config, steps, arguments.seed)
         tables.append(prompt_table(models[method], shown).assign(method=method, accuracy=accuracy))
         rank = gate_rank(models[method], DEPTH - 1, 0)
         print(

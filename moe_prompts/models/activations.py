@@ -6,6 +6,7 @@ up to a positive scale if it is positively homogeneous (relu), and with the iden
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -15,6 +16,10 @@ from scipy.special import expit, ndtr
 from moe_prompts.errors import InputError
 
 Elementwise = Callable[[np.ndarray], np.ndarray]
+
+#: Where an added activation is looked at, the step of its differences, and how far they may be off, relative to
+#: 1 + size: rounding leaves 1e-11, curvature of order 1 another 1e-10.
+LOOKED_AT, STEP, SAME = np.linspace(-3.01, 2.99, 60), 1e-5, 1e-7
 
 
 @dataclass(frozen=True)
@@ -57,7 +62,7 @@ def rounded_relu(width: float) -> Activation:
     )
 
 
-ACTIVATIONS = {
+ACTIVATIONS: dict[str, Activation] = {
     a.name: a
     for a in (
         Activation(
@@ -89,3 +94,36 @@ def activation(name: str) -> Activation:
     if name not in ACTIVATIONS:
         raise InputError(f"unknown activation {name!r}; expected one of {', '.join(ACTIVATIONS)}")
     return ACTIVATIONS[name]
+
+
+def add_activation(new: Activation) -> Activation:
+    """Make ``new`` known by its name: ``adaptive:NAME`` then works in models, fits, losses and studies.
+
+    Workers of a study know it if the module that holds the study's ``run`` adds it on import (docs/extending.md).
+    Raises ``InputError`` for a name that is taken or not made of a-z, 0-9 and _, derivatives that are not those of
+    ``value``, symmetries that are not as declared, even functions (a sign that ``prompt_loss`` does not know) and
+    ``analytic`` = False.
+    """
+    if not re.fullmatch(r"[a-z][a-z0-9_]*", new.name) or new.name in (*ACTIVATIONS, "bias"):
+        raise InputError(f"activation name {new.name!r} is taken or not of a-z, 0-9 and _; expected a new one")
+    if not new.analytic:
+        raise InputError(f"activation {new.name!r} has analytic=False; expected True: kinks are rounded for relu only")
+    t = LOOKED_AT
+    for called, derivative, of in (("first", new.first, new.value), ("second", new.second, new.first)):
+        wanted = (of(t + STEP) - of(t - STEP)) / (2 * STEP)
+        off = np.abs(derivative(t) - wanted) / (1 + np.abs(wanted))
+        if not (off < SAME).all():
+            worst = int(np.argmax(off))
+            raise InputError(
+                f"activation {new.name!r}: {called}({t[worst]:.2f}) = {derivative(t)[worst]:.6g}, differences of what "
+                f"it derives give {wanted[worst]:.6g}"
+            )
+    same = lambda a, b: bool(np.allclose(a, b, rtol=0, atol=SAME))
+    if same(new.value(-t), new.value(t)):
+        raise InputError(f"activation {new.name!r} is even; expected one without that symmetry, unknown to prompt_loss")
+    found = {"odd": same(new.value(-t), -new.value(t)), "homogeneous": same(new.value(3 * t), 3 * new.value(t))}
+    for called, holds in found.items():
+        if getattr(new, called) != holds:
+            raise InputError(f"activation {new.name!r}: {called}={getattr(new, called)}; its values say {holds}")
+    ACTIVATIONS[new.name] = new
+    return new

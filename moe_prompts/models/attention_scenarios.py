@@ -162,17 +162,35 @@ _KINDS = {_short(kind): kind for kind in KINDS}
 _NAME = re.compile(rf"attention-(?:random-(?P<number>0|[1-9]\d*)-)?(?P<kind>{'|'.join(_KINDS)})(?P<rank1>-rank1)?")
 
 
+_ADDED: dict[str, PromptTruth] = {}
+
+
+def add_prompt_truth(new: PromptTruth) -> PromptTruth:
+    """Make ``new`` known by its name to ``prompt_truth``, ``prompt_data`` and studies.
+
+    Workers of a study know it if the module that holds the study's ``run`` adds it on import (docs/extending.md).
+    """
+    if not re.fullmatch(r"[A-Za-z0-9.-]+", new.name) or new.name in _ADDED or _NAME.fullmatch(new.name):
+        raise InputError(
+            f"the name of a truth {new.name!r} is taken or not of letters, digits, '.' and '-'; expected a new one"
+        )
+    _ADDED[new.name] = new
+    return new
+
+
 @cache
 def prompt_truth(name: str) -> PromptTruth:
-    """``attention-KIND`` (the reference), ``attention-random-NUMBER-KIND``, each also with ``-rank1``.
+    """``attention-KIND`` (the reference), ``attention-random-NUMBER-KIND``, each also with ``-rank1``; or an added one.
 
     KIND is fixed, decoupled, or the activation of adaptive prompts.
     """
+    if name in _ADDED:
+        return _ADDED[name]
     found = _NAME.fullmatch(name)
     if not found:
         raise InputError(
             f"unknown truth {name!r}; expected attention-KIND or attention-random-NUMBER-KIND, with -rank1 after "
-            f"it for a singular B, and KIND one of {', '.join(_KINDS)}"
+            f"it for a singular B, and KIND one of {', '.join(_KINDS)}; or one that add_prompt_truth made known"
         )
     kind = _KINDS[found["kind"]]
     made = reference(kind) if found["number"] is None else random_configuration(int(found["number"]), kind)

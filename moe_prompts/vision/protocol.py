@@ -37,7 +37,7 @@ from moe_prompts.vision.methods import RELATIVE_SECONDS, TRAINS_BACKBONE, Sizes,
 from moe_prompts.vision.packed import PackedTrials
 from moe_prompts.vision.prompted import mean_states
 from moe_prompts.vision.statuses import DIVERGED, TRAINED, UNTUNED
-from moe_prompts.vision.tasks.named import TaskSpec
+from moe_prompts.vision.tasks.named import Spec
 from moe_prompts.vision.tasks.task import ImageSet, Pixels, Task
 from moe_prompts.vision.training import (
     EVALUATION_BATCH,
@@ -77,7 +77,7 @@ class Place:
 class _Cell:
     """One method on one task."""
 
-    task: TaskSpec
+    task: Spec
     method: str
     place: Place
 
@@ -261,7 +261,7 @@ def _backbone(name: str, weights: str | None, device: str) -> VisionTransformer:
 
 
 @cache
-def opened(spec: TaskSpec) -> Task:
+def opened(spec: Spec) -> Task:
     return spec.open()
 
 
@@ -284,7 +284,7 @@ class Plan:
     given  settings by (task name, method) that are used as they are; those pairs are not tuned
     """
 
-    tasks: tuple[TaskSpec, ...]
+    tasks: tuple[Spec, ...]
     methods: tuple[str, ...]
     place: Place
     lrs: tuple[float, ...] | None = None
@@ -298,7 +298,7 @@ class Plan:
             raise InputError(f"seeds {', '.join(map(str, self.seeds))}; expected different ones")
 
     @property
-    def pairs(self) -> list[tuple[TaskSpec, str]]:
+    def pairs(self) -> list[tuple[Spec, str]]:
         return [(task, method) for task in self.tasks for method in self.methods]
 
     def check(self) -> None:

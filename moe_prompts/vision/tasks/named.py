@@ -7,13 +7,34 @@ stand-in:count  drawn here, no data needed
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from moe_prompts.errors import InputError
 from moe_prompts.vision.tasks.task import Task
 
 STAND_IN, FGVC = "stand-in:", "fgvc:"
+
+
+class Spec(Hashable, Protocol):
+    """What a protocol asks of the name of a task. ``label`` is for file names, ``n_train`` are its images for
+    training and validation, where ``facts`` of the task do not say."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def size(self) -> int: ...
+
+    @property
+    def n_train(self) -> int: ...
+
+    @property
+    def label(self) -> str: ...
+
+    def open(self) -> Task: ...
 
 
 @dataclass(frozen=True)
