@@ -132,9 +132,9 @@ def test_examples_run(page, tmp_path):
 
 
 def test_every_block_is_run_or_parsed_or_says_why_not():
-    """Python runs (above and in ``vision/test_examples``); what is fenced as text is words; other lines are commands."""
+    """Python runs (above and in ``vision/test_examples``); lines of others are commands."""
     for block in BLOCKS:
-        if block.language not in ("python", "text") and not block.reason:
+        if block.language != "python" and not block.reason:
             every = len(block.text.splitlines())
             assert len(commands(block)) == every, f"{block.place}: neither commands nor <!-- not run: reason -->"
 
