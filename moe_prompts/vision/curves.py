@@ -24,8 +24,8 @@ from moe_prompts.vision.statuses import TRAINED
 PLANTED = ("planted-fixed", "planted-adaptive")
 #: Students whose class holds the planted truth, at least in its closure: their floor is 0, wherever training ends.
 HOLDS = {
-    "planted-fixed": ("vpt_deep", "vpt_matched", "vpt_large", "vapt_offset"),
-    "planted-adaptive": ("vapt", "vapt_offset"),
+    "planted-fixed": ("vpt_deep", "vpt_matched", "vpt_large", "vapt_offset", "at_teacher"),
+    "planted-adaptive": ("vapt", "vapt_offset", "at_teacher"),
 }
 #: In place of n: no step sees an image twice.
 FRESH = 0

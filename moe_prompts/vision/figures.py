@@ -96,6 +96,7 @@ STUDENTS = {
     "vapt": ("adaptive", COLOURS["VAPT"], "-"),
     "vapt_constant": ("adaptive form, blind to the image", COLOURS["VAPT"], ":"),
     "vapt_offset": ("adaptive with free vectors", COLOURS["VAPT"], "--"),
+    "at_teacher": ("the teacher's class, from the teacher", "0.4", "-"),
 }
 
 

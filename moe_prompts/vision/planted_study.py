@@ -10,7 +10,7 @@ likelihood, and a floor is an upper bound of the class's.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -20,7 +20,7 @@ from moe_prompts.errors import InputError
 from moe_prompts.study.grid import Row, Study
 from moe_prompts.vision.backbones import create_backbone
 from moe_prompts.vision.config import VAPT, VPT
-from moe_prompts.vision.curves import FRESH
+from moe_prompts.vision.curves import FRESH, PLANTED
 from moe_prompts.vision.devices import own_device
 from moe_prompts.vision.methods import matched_tokens
 from moe_prompts.vision.packed import PackedTrials
@@ -45,6 +45,8 @@ from moe_prompts.vision.training import (
 #: Students by their prompts: fixed ones of the teacher's number of tokens, of VAPT's number of parameters and of twice
 #: that; adaptive ones, blind to the image, and with free vectors beside, which hold the fixed ones.
 STUDENTS = ("vpt_deep", "vpt_matched", "vpt_large", "vapt", "vapt_constant", "vapt_offset")
+#: A student of the teacher's own class that starts where the teacher stands: what statistics costs without the search.
+AT_TEACHER = "at_teacher"
 TEST_IMAGES, VALIDATION_IMAGES, BATCH = 2000, 1000, 64
 
 
@@ -100,6 +102,8 @@ def planted(truth: str, planting: Planting, entropy: int) -> Planted:
 
 def student_config(student: str, truth: Planted) -> VPT | VAPT:
     """The prompts of a student."""
+    if student == AT_TEACHER:
+        return truth.config
     tokens, vapt = truth.tokens, without_dropout(VAPT(truth.tokens))
     matched = matched_tokens(vapt, truth.model)
     configs: dict[str, VPT | VAPT] = {
@@ -111,8 +115,13 @@ def student_config(student: str, truth: Planted) -> VPT | VAPT:
         "vapt_offset": without_dropout(VAPT(tokens, offset=True)),
     }
     if student not in configs:
-        raise InputError(f"student {student!r}; expected one of {', '.join(STUDENTS)}")
+        raise InputError(f"student {student!r}; expected one of {', '.join([*STUDENTS, AT_TEACHER])}")
     return configs[student]
+
+
+def searching(student: str, truth: str) -> str:
+    """The student whose rate this one has: ``at_teacher`` that of its class, or tuning would tell it to stay."""
+    return student if student != AT_TEACHER else "vpt_deep" if truth == PLANTED[0] else "vapt"
 
 
 def run_student(cell: StudentCell, replicates: tuple[int, ...], entropy: int) -> list[Row]:
@@ -145,6 +154,7 @@ def run_student(cell: StudentCell, replicates: tuple[int, ...], entropy: int) ->
 
 def _tuned(cell: StudentCell, truth: Planted, config: VPT | VAPT) -> Setting | None:
     """The best on a data set of its own, judged by labels of a third one."""
+    cell = replace(cell, method=searching(cell.method, cell.task))
     trials = [Trial(setting, 0) for setting in cell.settings]
     packed, outcomes = _trained(cell, truth, config, [_images(cell, truth, TUNING)] * len(trials), trials)
     scores = evaluate(packed, truth.draw(VALIDATION_IMAGES, VALIDATION), truth.recipe(1), truth.head.weight)
@@ -169,6 +179,11 @@ def _trained(
         pixels = truth.draw(VALIDATION_IMAGES, VALIDATION).pixels
         means = mean_states(truth.model, [normalised(pixels, truth.normalisation, truth.head.weight)])
     packed = PackedTrials(truth.model, config, truth.head, [init_generator(trial.seed) for trial in trials], means)
+    if cell.method == AT_TEACHER:
+        there = dict(truth.teacher.named_parts())
+        with torch.no_grad():
+            for name, value in packed.named_parts():
+                value.copy_(there[name].expand_as(value))
     return packed, train_packed(packed, images, trials, truth.recipe(cell.steps))
 
 
@@ -189,7 +204,7 @@ def planted_study(
             student_config(student, planted(truth, planting, entropy))
     cells = [
         StudentCell(
-            truth, student, n, planting, rates.of(truth, student, n), replicates if n else fresh_replicates
+            truth, student, n, planting, rates.of(truth, searching(student, truth), n), replicates if n else fresh_replicates
         )
         for truth in truths
         for student in students

@@ -53,6 +53,14 @@ def test_students_whose_every_rate_diverges_are_rows(tmp_path):
     assert np.isnan(table["excess"]).all()
 
 
+@pytest.mark.parametrize("truth", ["planted-fixed", "planted-adaptive"])
+def test_a_student_at_the_teacher_starts_there(tmp_path, truth):
+    """Steps of a rate of 1e-12 move nothing: the excess risk is 0 up to rounding of float32."""
+    still = Tune((Setting(1e-12, 0.0),))
+    table = run_study(planted_study([truth], ["at_teacher"], [32], 2, TINY, 0, still, 0), tmp_path, progress=False)
+    assert np.abs(table["excess"]).max() < 1e-6
+
+
 def test_unknown_names():
     with pytest.raises(InputError, match="student 'lora'; expected one of vpt_deep"):
         planted_study(["planted-fixed"], ["lora"], [16], 2, TINY, 0, ONE)
