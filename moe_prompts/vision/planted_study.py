@@ -202,9 +202,10 @@ def planted_study(
     for truth in truths:
         for student in students:  # names are checked before anything runs
             student_config(student, planted(truth, planting, entropy))
+    settings = lambda truth, student, n: rates.of(truth, searching(student, truth), n)
     cells = [
         StudentCell(
-            truth, student, n, planting, rates.of(truth, searching(student, truth), n), replicates if n else fresh_replicates
+            truth, student, n, planting, settings(truth, student, n), replicates if n else fresh_replicates
         )
         for truth in truths
         for student in students
