@@ -11,6 +11,8 @@ from moe_prompts.vision.curves import FRESH, HOLDS, PLANTED, above_floor, crossi
 
 #: Pairs whose crossing is reported.
 PAIRS = (("vpt_deep", "vapt"), ("vpt_matched", "vapt"), ("vpt_large", "vapt"))
+#: And on the adaptive truth, where the student that starts at the teacher is an adaptive one.
+ADAPTIVE_PAIRS = (*PAIRS, ("vpt_deep", "at_teacher"), ("vpt_matched", "at_teacher"))
 #: Methods whose distance to the floor is drawn.
 ABOVE_FLOOR = ("vpt_deep", "vpt_matched", "vapt")
 
@@ -89,7 +91,7 @@ def crossings(results: pd.DataFrame, found: pd.DataFrame, value: str, entropy: i
     lines = []
     for task, group in found.groupby("task", sort=False):
         there, known = set(group["method"]), dict.fromkeys(HOLDS.get(str(task), ()), 0.0)
-        for fixed, adaptive in PAIRS:
+        for fixed, adaptive in ADAPTIVE_PAIRS if task == PLANTED[1] else PAIRS:
             if {fixed, adaptive} <= there:
                 at = crossing(results, str(task), fixed, adaptive, entropy, value, known)
                 lines.append(
