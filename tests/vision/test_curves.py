@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 
 from moe_prompts.errors import InputError
+from moe_prompts.vision import curves_report
 from moe_prompts.vision.curves import FRESH, above_floor, crossing, curves, predicted_crossing, regular
 from moe_prompts.vision.statuses import DIVERGED, TRAINED
 
@@ -15,7 +16,7 @@ def rows(fixed, adaptive, floors=(0.3, 0.1), counts=(100, 300)):
     return pd.DataFrame(
         {
             "task": "planted-adaptive", "method": student, "n": n, "replicate": replicate, "parameters": count,
-            "excess": risk, "status": TRAINED,
+            "excess": risk, "accuracy": 0.5, "cross_entropy": 1 + risk, "status": TRAINED,
         }
         for student, by_n, floor, count in both
         for n, risks in (by_n | {FRESH: (floor, floor)}).items()
@@ -96,3 +97,22 @@ def test_there_is_no_slope_without_a_floor_or_below_it():
     assert np.isnan(at["slope"])
     assert at["sizes"] == 1
     assert np.isnan(above_floor(table[table["n"] > 0], "planted-adaptive", "vpt_deep", 0, "excess")["floor"])
+
+
+def test_the_report_of_planted_prompts_by_hand():
+    """The adaptive student holds the truth: its floor counts as 0, whatever fresh images gave, and n* = 200 / .6."""
+    table = rows({100: (0.5, 0.7), 10_000: (0.4, 0.4)}, {100: (0.7, 0.9), 10_000: (0.3, 0.3)})
+    text = curves_report.text(table, 0)
+    assert "| planted-adaptive | vpt_deep | 100 | 0.600 +- 0.100 | 0.400 +- 0.000 | 0.300 +- 0.000 |" in text
+    assert "vapt has less excess than vpt_deep from n = 2154 on [2154, 2154]; predicted from floors and" in text
+    assert text.endswith("parameters: 333")
+
+
+def test_the_report_of_tasks_by_hand():
+    """Cross-entropies above a floor of 1.3 that fall as n^-1/2."""
+    fixed = {n: tuple(0.3 + c * n**-0.5 for c in (0.9, 1.0, 1.1)) for n in (100, 1000, 10_000)}
+    text = curves_report.text(rows(fixed, fixed, (0.3, 0.3)).assign(task="stand-in:count"), 0)
+    assert "| stand-in:count | vapt | 1.300 | -0.50 [" in text
+    assert "| 0.01 |" in text  # P / (2 n) = 300 / 20 000
+    assert "vapt has less cross-entropy than vpt_deep from n = never" in text
+    assert "predicted from floors and parameters: never" in text
