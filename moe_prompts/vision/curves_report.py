@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
+from moe_prompts.plots import STYLE
 from moe_prompts.vision import figures
 from moe_prompts.vision.curves import FRESH, HOLDS, PLANTED, above_floor, crossing, curves, regular
 
@@ -115,32 +119,39 @@ def _size(n: float) -> str:
 def planted_figure(found: pd.DataFrame) -> Figure:
     """Excess risk against n, a panel for each truth."""
     truths = list(dict.fromkeys(found["task"]))
-    figure = Figure(figsize=(3.2 * len(truths) + 3.4, 3.2), layout="constrained")
-    axes = figure.subplots(1, len(truths), squeeze=False, sharey=True)[0]
-    for ax, truth in zip(axes, truths, strict=True):
-        figures.draw_excess(ax, found[found["task"] == truth])
-        ax.set_title(truth)
-    axes[-1].legend(loc="center left", bbox_to_anchor=(1.02, 0.5), frameon=False, title="student (parameters)")
+    with plt.rc_context(STYLE):
+        figure = Figure(figsize=(2.7 * len(truths) + 3.2, 3.0), layout="constrained")
+        axes = figure.subplots(1, len(truths), squeeze=False, sharey=True)[0]
+        for ax, truth in zip(axes, truths, strict=True):
+            figures.draw_excess(ax, found[found["task"] == truth])
+            ax.set_title({PLANTED[0]: "fixed truth", PLANTED[1]: "adaptive truth"}[truth])
+            ax.label_outer()
+        _legend_beside(axes[-1], axes[0], "student (parameters)")
     return figure
 
 
 def tasks_figure(found: pd.DataFrame) -> Figure:
     """A row for each task: accuracy, cross-entropy, and cross-entropy above the floor beside P / (2 n)."""
     tasks = list(dict.fromkeys(found["task"]))
-    figure = Figure(figsize=(11.5, 2.9 * len(tasks) + 0.5), layout="constrained")
-    axes = figure.subplots(len(tasks), 3, squeeze=False)
-    for row, task in zip(axes, tasks, strict=True):
-        own = found[found["task"] == task]
-        figures.draw_over_n(row[0], own, "accuracy")
-        figures.draw_over_n(row[1], own, "cross_entropy")
-        figures.draw_above_floor(row[2], own, ABOVE_FLOOR)
-        row[0].set_title(task)
-        row[2].set_title("dotted: P / (2 n)")
-    axes[0, 2].legend(
-        *axes[0, 1].get_legend_handles_labels(),
-        loc="upper left",
-        bbox_to_anchor=(1.02, 1.0),
-        frameon=False,
-        title="method",
-    )
+    with plt.rc_context(STYLE):
+        figure = Figure(figsize=(10.5, 2.7 * len(tasks) + 0.4), layout="constrained")
+        axes = figure.subplots(len(tasks), 3, squeeze=False)
+        for row, task in zip(axes, tasks, strict=True):
+            own = found[found["task"] == task]
+            figures.draw_over_n(row[0], own, "accuracy")
+            figures.draw_over_n(row[1], own, "cross_entropy")
+            figures.draw_above_floor(row[2], own, ABOVE_FLOOR)
+            row[0].set_title(task)
+            row[2].set_title("dotted: P / (2 n)")
+        _legend_beside(axes[0, 2], axes[0, 0], "method")
     return figure
+
+
+def _legend_beside(ax: Axes, source: Axes, title: str) -> None:
+    """Right of ``ax``, the lines of ``source``, and what the marks at the right end of panels are."""
+    handles, labels = source.get_legend_handles_labels()
+    handles.append(Line2D([], [], color="0.3", linestyle="none", marker="_", markersize=10))
+    ax.legend(
+        handles, [*labels, "the same, fresh images"], loc="upper left", bbox_to_anchor=(1.02, 1.0), frameon=False,
+        title=title, alignment="left",
+    )  # fmt: skip

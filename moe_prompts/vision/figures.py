@@ -172,4 +172,4 @@ def _sizes_axis(ax: Axes, table: pd.DataFrame) -> None:
     ax.set_xscale("log")
     ax.set_xticks(sizes, [str(n) for n in sizes])
     ax.minorticks_off()
-    ax.set_xlabel("n training images" + (" (right marks: fresh images)" if (table["n"] == 0).any() else ""))
+    ax.set_xlabel("n training images")
