@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 PRESETS: dict[str, dict[str, Any]] = {
     "small": {
         "task": [*PLANTED, "dsprites_loc", "count"],
-        "students": ["vpt_deep", "vpt_matched", "vapt"],
+        "students": ["vpt_deep", "vpt_matched", "vapt", "at_teacher"],
         "n": "50,200,1000",
         "reps": 2,
         "steps": 200,
@@ -199,7 +199,7 @@ def case(arguments: argparse.Namespace, place) -> dict[str, Any]:
 def studies_of(arguments: argparse.Namespace, place) -> list[Study]:
     """One for planted truths, one for tasks, where they are asked for."""
     from moe_prompts.vision.methods import METHODS
-    from moe_prompts.vision.planted_study import STUDENTS, planted_study
+    from moe_prompts.vision.planted_study import AT_TEACHER, STUDENTS, planted_study
     from moe_prompts.vision.rates import SHIPPED, Rates, Tune, read_rates
     from moe_prompts.vision.task_study import task_study
     from moe_prompts.vision.training import Setting
@@ -221,7 +221,7 @@ def studies_of(arguments: argparse.Namespace, place) -> list[Study]:
     if truths:
         if arguments.n is None:
             raise InputError(f"--fraction {arguments.fraction} with {truths[0]}; expected FGVC tasks alone, else --n")
-        students, sizes = arguments.students or list(STUDENTS), cli.sizes(arguments.n, arguments.points)
+        students, sizes = arguments.students or [*STUDENTS, AT_TEACHER], cli.sizes(arguments.n, arguments.points)
         studies.append(
             planted_study(truths, students, sizes, planting=planting_of(arguments), rates=for_planted, **common)
         )

@@ -108,7 +108,8 @@ def draw_excess(ax: Axes, table: pd.DataFrame) -> None:
     for name, (label, colour, line) in STUDENTS.items():
         own = table[table["method"] == name]
         if not own.empty:
-            said = f"{label} ({own['parameters'].iloc[0]})"
+            # The teacher's class is another one for each truth.
+            said = label if name == "at_teacher" else f"{label} ({own['parameters'].iloc[0]})"
             _draw_over_n(ax, own, "excess", table["n"].max(), color=colour, linestyle=line, marker="o", label=said)
     _sizes_axis(ax, table)
     ax.set_yscale("log")
