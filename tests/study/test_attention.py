@@ -46,6 +46,7 @@ def run(tmp_path_factory):
     return run_study(small(), folder, progress=False), (folder / "results.parquet").read_bytes()
 
 
+@pytest.mark.slow
 def test_two_workers_write_the_identical_table(run, tmp_path):
     run_study(small(), tmp_path, executor=Joblib(2), progress=False)
     assert (tmp_path / "results.parquet").read_bytes() == run[1]

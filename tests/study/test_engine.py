@@ -35,6 +35,7 @@ def baseline(tmp_path_factory):
     return run_study(small(), folder, progress=False), (folder / "results.parquet").read_bytes()
 
 
+@pytest.mark.slow
 def test_two_workers_write_the_identical_table(baseline, tmp_path):
     run_study(small(), tmp_path, executor=Joblib(2), progress=False)
     assert (tmp_path / "results.parquet").read_bytes() == baseline[1]
@@ -50,6 +51,7 @@ def test_resume_completes_to_the_identical_table(baseline, tmp_path):
     assert (tmp_path / "results.parquet").read_bytes() == baseline[1]
 
 
+@pytest.mark.slow
 def test_sigkill_and_resume_complete_to_the_identical_table(tmp_path):
     def command(out, *more):
         options = f"--n 1e3,2e3 --reps 9 --k 2,3 --workers 1 --truth fixed --study gaussian --out {out}"

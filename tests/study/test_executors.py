@@ -76,6 +76,7 @@ def test_one_table_whatever_the_executor_order_kills_and_parts(baseline, cluster
     assert set(found.values()) == {baseline}, found
 
 
+@pytest.mark.slow
 def test_dask_starts_a_cluster_of_its_own(tmp_path):
     plain, own = toys("", "", ""), tmp_path / "own"
     run_study(plain, own, executor=Dask(2), progress=False)

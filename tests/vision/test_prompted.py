@@ -489,6 +489,7 @@ def shared_gradients(rank: int, store: str) -> None:
         torch.distributed.destroy_process_group()
 
 
+@pytest.mark.slow
 def test_two_processes_share_gradients(tmp_path):
     """With gloo; the other process is started first, since importing torch takes it seconds."""
     store = str(tmp_path / "store")
