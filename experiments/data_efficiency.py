@@ -36,8 +36,8 @@ PRESETS: dict[str, dict[str, Any]] = {
         "students": ["vpt_deep", "vpt_matched", "vapt", "at_teacher"],
         "n": "50,200,1000",
         "reps": 2,
-        "steps": 200,
-        "fresh_steps": 600,
+        "steps": 150,
+        "fresh_steps": 300,
         "fresh_reps": 1,
     },
     "night": {
