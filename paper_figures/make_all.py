@@ -14,6 +14,7 @@ import replicate_gmoe
 import replicate_sgame
 import runs
 import sample_efficiency
+import task_curves
 
 from moe_prompts import cli
 
@@ -27,6 +28,7 @@ FIGURES = {
     "replicate_gmoe": replicate_gmoe.draw,
     "replicate_sgame": replicate_sgame.draw,
     "planted_vit": planted_vit.draw,
+    "task_curves": task_curves.draw,
 }
 
 

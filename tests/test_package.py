@@ -163,7 +163,7 @@ def test_readme_shows_lines_of_the_committed_run():
 
 RUNS = sorted((ROOT / "paper_figures" / "data").iterdir())
 #: Runs inside a Vision Transformer; that of the planted head has its test beside its other ones.
-CURVES = ("planted_vit",)
+CURVES = ("planted_vit", "task_curves")
 VISION_RUNS = (*CURVES, "planted_head")
 
 
@@ -213,7 +213,7 @@ def test_paper_figures_are_drawn_from_committed_tables(tmp_path):
     subprocess.run(command, check=True, capture_output=True)
     names = {path.stem for path in (ROOT / "paper_figures").glob("*.png")}
     assert names == {path.stem for path in (ROOT / "paper_figures").glob("*.pdf")}
-    assert len(names) == 9
+    assert len(names) == 10
     for name in names:
         assert (tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG")
         assert (tmp_path / f"{name}.pdf").read_bytes().startswith(b"%PDF")
