@@ -211,4 +211,6 @@ def planted_study(
         for student in students
         for n in every
     ]  # fmt: skip
-    return Study("planted", cells, replicates, entropy, run_student, {"planting": asdict(planting)})
+    return Study(
+        "planted", cells, replicates, entropy, run_student, {"planting": asdict(planting), "planted rates": rates.facts}
+    )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib import resources
 from math import log
 from pathlib import Path
@@ -30,6 +30,11 @@ class Rates(Protocol):
         """One setting, or several to choose from."""
         ...
 
+    @property
+    def facts(self) -> list[Any]:
+        """What rows of one folder must share, whatever their n."""
+        ...
+
 
 @dataclass(frozen=True)
 class Tune:
@@ -39,6 +44,10 @@ class Tune:
 
     def of(self, task: str, method: str, n: int) -> tuple[Setting, ...]:
         return self.settings
+
+    @property
+    def facts(self) -> list[Any]:
+        return [asdict(setting) for setting in self.settings]
 
 
 @dataclass(frozen=True)
@@ -57,6 +66,10 @@ class Table:
                 f"with --tune, or give another table with --rates"
             )
         return (by_n[nearest(n, list(by_n))],)
+
+    @property
+    def facts(self) -> list[Any]:
+        return [[*pair, n, asdict(setting)] for pair, by_n in self.settings.items() for n, setting in by_n.items()]
 
 
 def nearest(n: int, sizes: Sequence[int]) -> int:

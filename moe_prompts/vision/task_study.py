@@ -195,6 +195,7 @@ def task_study(
         ]
     identity = {
         "place": asdict(place) | {"fresh_steps": fresh_steps},
+        "task rates": rates.facts,
         "tasks": {task.name: opened(task).facts for task in tasks},
         "vision": {name: metadata.version(name) for name in ("torch", "timm", "pillow")},
     }

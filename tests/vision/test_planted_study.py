@@ -61,6 +61,14 @@ def test_a_student_at_the_teacher_starts_there(tmp_path, truth):
     assert np.abs(table["excess"]).max() < 1e-6
 
 
+def test_a_run_is_not_completed_with_other_rates(tmp_path):
+    of = lambda sizes, rates: planted_study(["planted-fixed"], ["vpt_deep"], sizes, 1, TINY, 0, rates, 0)
+    run_study(of([16], ONE), tmp_path, progress=False)
+    with pytest.raises(InputError, match=r"holds another study .*planted rates"):
+        run_study(of([16, 32], Tune((Setting(0.4, 0.0),))), tmp_path, resume=True, progress=False)
+    assert len(run_study(of([16, 32], ONE), tmp_path, resume=True, progress=False)) == 2
+
+
 def test_unknown_names():
     with pytest.raises(InputError, match="student 'lora'; expected one of vpt_deep"):
         planted_study(["planted-fixed"], ["lora"], [16], 2, TINY, 0, ONE)
