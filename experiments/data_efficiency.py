@@ -36,8 +36,8 @@ PRESETS: dict[str, dict[str, Any]] = {
         "students": ["vpt_deep", "vpt_matched", "vapt", "at_teacher"],
         "n": "50,200,1000",
         "reps": 2,
-        "steps": 150,
-        "fresh_steps": 300,
+        "steps": 120,
+        "fresh_steps": 240,
         "fresh_reps": 1,
     },
     "night": {
@@ -86,7 +86,7 @@ def parser() -> argparse.ArgumentParser:
         help="planted-fixed, planted-adaptive; stand-ins dsprites_loc, count, ...; with --data VTAB-1K and fgvc: tasks",
     )
     add("--students", type=cli.names, help="of planted truths (default by preset)")
-    add("--methods", type=cli.names, help="on tasks (default all methods and controls)")
+    add("--methods", type=cli.names, help="on tasks (default all methods and controls that differ here)")
     add("--n", help="a list 200,1000 or a range 50..1000")
     add("--fraction", help="of an FGVC task's training images instead of --n: a list 0.01,0.1 or a range 0.01..1")
     add("--points", type=int, default=5, help="sizes in a range (default 5)")
@@ -198,8 +198,9 @@ def case(arguments: argparse.Namespace, place) -> dict[str, Any]:
 
 def studies_of(arguments: argparse.Namespace, place) -> list[Study]:
     """One for planted truths, one for tasks, where they are asked for."""
-    from moe_prompts.vision.methods import METHODS
+    from moe_prompts.vision.methods import distinct_methods
     from moe_prompts.vision.planted_study import AT_TEACHER, STUDENTS, planted_study
+    from moe_prompts.vision.protocol import backbone
     from moe_prompts.vision.rates import SHIPPED, Rates, Tune, read_rates
     from moe_prompts.vision.task_study import task_study
     from moe_prompts.vision.training import Setting
@@ -226,7 +227,8 @@ def studies_of(arguments: argparse.Namespace, place) -> list[Study]:
             planted_study(truths, students, sizes, planting=planting_of(arguments), rates=for_planted, **common)
         )
     if tasks:
-        methods, by_task = arguments.methods or list(METHODS), sizes_of(arguments, tasks)
+        methods = arguments.methods or distinct_methods(place.sizes, backbone(place))
+        by_task = sizes_of(arguments, tasks)
         studies.append(
             task_study(
                 tasks, methods, by_task, place=place, fresh_steps=arguments.fresh_steps, rates=for_tasks, **common

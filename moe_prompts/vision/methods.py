@@ -84,6 +84,12 @@ def matched_tokens(vapt: VAPT, model: VisionTransformer) -> int:
     return -(-vapt.n_parameters(width, blocks, model.patch_embed.grid_size) // (blocks * width))
 
 
+def distinct_methods(sizes: Sizes, model: VisionTransformer) -> tuple[str, ...]:
+    """All methods, without ``vpt_matched`` where it has as many tokens as ``vpt_deep`` and so is the same."""
+    same = config("vpt_matched", sizes, model) == config("vpt_deep", sizes, model)
+    return tuple(name for name in METHODS if name != "vpt_matched" or not same)
+
+
 def settings(
     name: str, lrs: tuple[float, ...] | None = None, weight_decays: tuple[float, ...] | None = None
 ) -> tuple[Setting, ...]:

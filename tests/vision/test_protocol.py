@@ -15,7 +15,7 @@ from timm.models.vision_transformer import VisionTransformer
 from moe_prompts.errors import InputError
 from moe_prompts.study.executors import InProcess
 from moe_prompts.vision import protocol, report
-from moe_prompts.vision.methods import METHODS, Sizes, config, matched_tokens, settings
+from moe_prompts.vision.methods import METHODS, Sizes, config, distinct_methods, matched_tokens, settings
 from moe_prompts.vision.protocol import Place, Plan, choose, run_plan, trained_parameters
 from moe_prompts.vision.shipped import as_json, read_settings
 from moe_prompts.vision.statuses import DIVERGED, TRAINED, UNTUNED
@@ -197,6 +197,13 @@ def test_matched_tokens_are_the_fewest_that_do():
         wanted = config("vapt", Sizes(tokens), model).n_parameters(width, blocks, (4, 4))
         found = matched_tokens(config("vapt", Sizes(tokens), model), model)
         assert found * blocks * width >= wanted > (found - 1) * blocks * width
+
+
+def test_methods_that_are_the_same_are_compared_once():
+    """Of ten tokens per block in the small backbone, VAPT's parameters make ten; of four they make more."""
+    model = protocol.backbone(Place("small"))
+    assert set(METHODS) - set(distinct_methods(Sizes(10), model)) == {"vpt_matched"}
+    assert distinct_methods(Sizes(4), model) == METHODS
 
 
 def test_parameters_are_those_that_train():
