@@ -1,5 +1,5 @@
-# make setup | run | test | test-all | lint | figures | docs | bench | bench-vision | lock   (in an activated virtual environment)
-.PHONY: setup run test test-all lint figures docs bench bench-vision lock
+# make setup | run | test | test-all | lint | figures | notebooks | docs | bench | bench-vision | lock   (in an activated virtual environment)
+.PHONY: setup run test test-all lint figures notebooks docs bench bench-vision lock
 
 export OMP_NUM_THREADS = 1
 export OPENBLAS_NUM_THREADS = 1
@@ -24,6 +24,10 @@ lint:
 # From the committed tables in paper_figures/data; `make run` makes new ones under results/.
 figures:
 	python paper_figures/make_all.py
+
+# Run in full (minutes) and written with their outputs; `make test` runs them small.
+notebooks:
+	python notebooks/make_all.py
 
 # Pages and API, to be read from build/site/index.html.
 docs:

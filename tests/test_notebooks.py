@@ -1,0 +1,62 @@
+"""Notebooks: what a reader opens is what the script beside says, with outputs of a full run. pytest runs them, too."""
+
+import json
+import re
+from pathlib import Path
+
+import nbformat
+import pytest
+
+jupytext = pytest.importorskip("jupytext", reason="extra `notebooks` is not installed")
+ROOT = Path(__file__).parents[1]
+SCRIPTS = sorted((ROOT / "notebooks").glob("[0-9]*.py"))
+LARGEST, MOST_LINES = 300_000, 60
+
+pytestmark = pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
+
+
+def read(script):
+    return nbformat.read(script.with_suffix(".ipynb"), as_version=4)
+
+
+def outputs(script):
+    return [output for cell in read(script).cells if cell.cell_type == "code" for output in cell.outputs]
+
+
+def test_script_and_notebook_are_a_pair(script):
+    notebook, written = read(script), jupytext.read(script)
+    nbformat.validate(notebook)
+    assert [(cell.cell_type, cell.source) for cell in notebook.cells] == [
+        (cell.cell_type, cell.source) for cell in written.cells
+    ]
+    mocks = [cell.metadata.get("nbmake") for cell in notebook.cells]
+    assert mocks == [cell.metadata.get("nbmake") for cell in written.cells]
+
+
+def test_outputs_are_committed_small_and_without_warnings(script):
+    assert script.with_suffix(".ipynb").stat().st_size < LARGEST
+    assert [cell.execution_count for cell in read(script).cells if cell.cell_type == "code"].count(None) == 0
+    assert outputs(script)
+    assert not [one for one in outputs(script) if one.output_type == "error" or one.get("name") == "stderr"]
+
+
+def test_story_is_short_and_ends_with_a_question(script):
+    cells = read(script).cells
+    code = "\n".join(cell.source for cell in cells if cell.cell_type == "code")
+    lines = [line for line in code.splitlines() if line.strip() and not line.strip().startswith("#")]
+    assert len(lines) < MOST_LINES
+    assert cells[0].cell_type == cells[-1].cell_type == "markdown"
+    assert re.search(r"\*\*Change one line:\*\*.+\?", cells[-1].source, re.S)
+
+
+def test_links_lead_somewhere(script):
+    text = "\n".join(cell.source for cell in read(script).cells if cell.cell_type == "markdown")
+    for target in re.findall(r"\]\((?!http)([^)#]+)", text):
+        assert (script.parent / target).exists(), target
+
+
+def test_small_numbers_replace_names_that_are_set_there(script):
+    """A mock of another name would leave the full run in place."""
+    for cell in read(script).cells:
+        mock = cell.metadata.get("nbmake", {}).get("mock", {})
+        assert set(mock) <= set(re.findall(r"\w+", cell.source.split("=")[0])), json.dumps(mock)
