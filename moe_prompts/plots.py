@@ -18,7 +18,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
-from moe_prompts.slopes import Slope
 from moe_prompts.study import softmax
 from moe_prompts.study.attention import FITS, GAPS, PROFILES
 from moe_prompts.study.attention_report import SPLIT, D, profile_of

@@ -1,0 +1,38 @@
+"""How much prompt experts vary with the image, by block of a small Vision Transformer.
+
+python paper_figures/input_dependence.py
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import runs
+from matplotlib.figure import Figure
+
+from moe_prompts import plots
+from moe_prompts.vision.figures import draw_input_dependence
+
+
+def figure(run: Path) -> Figure:
+    """Variation sqrt(mean |f - mean f|^2 / mean |f|^2) of prompt experts f over images: exactly 0 for fixed prompts."""
+    table = runs.read_table(run, "experiments/head_as_moe.py")
+    with plt.rc_context(plots.STYLE):
+        drawn, ax = plt.subplots(figsize=(plots.SINGLE, 2.5), layout="constrained")
+        draw_input_dependence(ax, table)
+        ax.legend(loc="center right")
+        plots.note(drawn, "small marks: each prompt, mean over heads; lines: mean over prompts")
+    return drawn
+
+
+DRAWING = runs.Drawing(
+    name="input_dependence",
+    figure=figure,
+    data=runs.DATA / "head_as_moe",
+    command="python experiments/head_as_moe.py",
+    time="not measured",
+)
+
+if __name__ == "__main__":
+    DRAWING.main(__doc__)
