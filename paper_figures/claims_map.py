@@ -37,7 +37,7 @@ SLOPE = re.compile(r"(-?[\d.]+) \[(-?[\d.]+), (-?[\d.]+)\]")
 RATE = re.compile(r"n\^(-[\d.]+)$")
 SHOWN = (-1.05, 0.45)
 #: Characters of a line of text, height of one in inches, and what stands above and below the rows.
-STATEMENT, FINDING, LINE, HEAD, FOOT = 56, 48, 0.112, 0.3, 0.75
+STATEMENT, FINDING, LINE, HEAD, FOOT = 57, 54, 0.106, 0.3, 0.72
 
 
 def figure(run: Path) -> Figure:
@@ -48,20 +48,20 @@ def figure(run: Path) -> Figure:
         raise InputError(
             f"{run} has no claims.json; expected the folder of a finished experiments/claims.py"
         ) from error
-    heights = [1.2 + max(len(_statement(claim)), len(_finding(claim)), 2) for claim in claims]
+    heights = [_rows(claim) for claim in claims]
     families = list(dict.fromkeys(claim["id"][0] for claim in claims))
-    total = sum(heights) + 1.6 * len(families)
+    total = sum(heights) + 1.5 * len(families)
     height = total * LINE + HEAD + FOOT
     with plt.rc_context(plots.STYLE):
         drawn = plt.figure(figsize=(plots.DOUBLE, height))
         bottom, tall = FOOT / height, total * LINE / height
         words = drawn.add_axes((0.01, bottom, 0.53, tall), xlim=(0, 1), ylim=(total, 0))
-        slopes = drawn.add_axes((0.56, bottom, 0.37, tall), xlim=SHOWN, ylim=(total, 0))
+        slopes = drawn.add_axes((0.55, bottom, 0.37, tall), xlim=SHOWN, ylim=(total, 0))
         words.axis("off")
         top = 0.0
         for family in families:
             words.text(0, top + 0.9, f"{family}: {FAMILIES[family]}", weight="bold", va="center")
-            top += 1.6
+            top += 1.5
             for claim, rows in zip(claims, heights, strict=True):
                 if claim["id"][0] == family:
                     draw_claim(words, slopes, claim, top, rows)
@@ -101,6 +101,11 @@ def draw_claim(words: Axes, slopes: Axes, claim: dict[str, Any], top: float, row
         fontsize=6.5,
         va="center",
     )
+
+
+def _rows(claim: dict[str, Any]) -> float:
+    """Height in lines of text: of its words, and so that slopes stay apart."""
+    return 0.7 + max(len(_statement(claim)), len(_finding(claim)), 2, 0.15 * len(_slopes(claim)))
 
 
 def _statement(claim: dict[str, Any]) -> list[str]:

@@ -115,7 +115,7 @@ def curves(run: Path, which: str) -> Figure:
     """The figure ``which`` of a finished ``experiments/data_efficiency.py`` run."""
     from moe_prompts.vision import curves_report
 
-    drawn = curves_report.drawn(read_table(run, "experiments/data_efficiency.py"))
+    drawn = curves_report.drawn(read_table(run, "experiments/data_efficiency.py"), [which])
     if which not in drawn:
         raise InputError(f"{run} has no rows of {which}; expected a run of experiments/data_efficiency.py with them")
     return drawn[which]

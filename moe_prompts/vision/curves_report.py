@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -48,15 +50,11 @@ def text(results: pd.DataFrame, entropy: int) -> str:
     return "\n\n".join(part for part in parts if part)
 
 
-def drawn(results: pd.DataFrame) -> dict[str, Figure]:
-    """Figures by name: ``planted`` and ``tasks``, where there are such rows."""
-    planted, tasks = _both(curves(results))
-    found = {}
-    if len(planted):
-        found["planted"] = planted_figure(planted)
-    if len(tasks):
-        found["tasks"] = tasks_figure(tasks)
-    return found
+def drawn(results: pd.DataFrame, names: Sequence[str] = ("planted", "tasks")) -> dict[str, Figure]:
+    """Figures by name: of ``planted`` and ``tasks`` those where there are such rows."""
+    rows = dict(zip(("planted", "tasks"), _both(curves(results)), strict=True))
+    draw = {"planted": planted_figure, "tasks": tasks_figure}
+    return {name: draw[name](rows[name]) for name in names if len(rows[name])}
 
 
 def _both(found: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:

@@ -51,7 +51,7 @@ def draw_input_dependence(ax: Axes, table: pd.DataFrame) -> None:
         dashes = "-" if family == "VPT" else "--"
         ax.plot(mean.index + aside, mean, label=str(method), linestyle=dashes, **style)
     ax.set_xlabel("block")
-    ax.set_ylabel("variation of prompt experts, share of size")
+    ax.set_ylabel("variation of prompt experts (share)")
     ax.set_xticks(sorted(table["block"].unique()))
     ax.set_ylim(bottom=-0.02)
 
