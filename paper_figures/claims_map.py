@@ -109,7 +109,7 @@ def _rows(claim: dict[str, Any]) -> float:
 
 
 def _statement(claim: dict[str, Any]) -> list[str]:
-    return textwrap.wrap(claim["statement"], STATEMENT)
+    return textwrap.wrap(claim["statement"], STATEMENT, break_on_hyphens=False)
 
 
 def _slopes(claim: dict[str, Any]) -> list[tuple[float, float, float, float, str]]:
@@ -128,7 +128,9 @@ def _finding(claim: dict[str, Any]) -> list[str]:
     if _slopes(claim):
         return []
     line = next(line for line in claim["evidence"] if line["verdict"] == claim["verdict"])
-    return textwrap.wrap(f"{line['name']}: claimed {line['claimed']}, found {line['found']}", FINDING)
+    return textwrap.wrap(
+        f"{line['name']}: claimed {line['claimed']}, found {line['found']}", FINDING, break_on_hyphens=False
+    )
 
 
 def _finish(drawn: Figure, slopes: Axes, height: float) -> None:
@@ -136,7 +138,7 @@ def _finish(drawn: Figure, slopes: Axes, height: float) -> None:
     slopes.spines["left"].set_visible(False)
     slopes.set_xticks([-1, -0.75, -0.5, -0.25, 0, 0.25], ["-1", "-3/4", "-1/2", "-1/4", "0", "1/4"])
     slopes.set_xlabel("exponent of n")
-    slopes.set_title("measured slope of each line of evidence")
+    slopes.set_title("measured slopes, or what was found")
     slopes.text(1.02, 1.0, "lines that\nhold", transform=slopes.transAxes, fontsize=6.5, va="bottom")
     handles = [Line2D([], [], linestyle="none", markersize=4, **style) for _, style in VERDICTS.values()]
     handles += [Line2D([], [], color="0.6", linewidth=3), Line2D([], [], color="#2b7bba", linewidth=0.7)]

@@ -22,7 +22,7 @@ def figure(run: Path) -> Figure:
         drawn, ax = plt.subplots(figsize=(plots.SINGLE, 2.5), layout="constrained")
         draw_input_dependence(ax, table)
         ax.set_ylim(-0.03, 1)
-        ax.legend(loc="center right")
+        ax.legend(loc="lower right", bbox_to_anchor=(1, 0.1))
         plots.note(
             drawn,
             "0: the same on all images, as VAPT's prompts are in block 0\n"

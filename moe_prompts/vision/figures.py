@@ -44,7 +44,7 @@ def draw_input_dependence(ax: Axes, table: pd.DataFrame) -> None:
     for place, (method, rows) in enumerate(table.groupby("method", sort=False)):
         each = rows.groupby(["block", "prompt"])["variation"].mean().reset_index()
         family = str(method).split("-")[0]
-        style = {"color": COLOURS.get(family, "0.4"), "marker": "o" if family == "VPT" else "s"}
+        style: dict[str, Any] = {"color": COLOURS.get(family, "0.4"), "marker": "o" if family == "VPT" else "s"}
         aside = 0.12 * (place - (len(methods) - 1) / 2)
         ax.plot(each["block"] + aside, each["variation"], alpha=0.35, markersize=2.5, linestyle="none", **style)
         mean = each.groupby("block")["variation"].mean()
