@@ -134,7 +134,7 @@ def main() -> None:
     maps = readings[block, head].mass_map.numpy()
     with plt.rc_context(plots.STYLE):
         figure, axes = plt.subplots(
-            1, 4, figsize=(plots.DOUBLE, 2.0), layout="constrained", width_ratios=[1.5, 1, 1, 1]
+            1, 4, figsize=(plots.DOUBLE, 2.3), layout="constrained", width_ratios=[1.5, 1, 1, 1]
         )
         draw_input_dependence(axes[0], table)
         axes[0].legend()

@@ -89,10 +89,15 @@ def draw_levels(
         bars = np.abs(found.band.T - found.level)
         family = ranks[_family(kind)]
         style = _line_style(kind, family.index((kind, k)), len(family))
-        noun = spoken(kind) if rows["n_frozen"].iloc[0] != 0 else "experts"
+        noun = spoken(kind) if _of_prompts(rows) else "experts"
         ax.errorbar(found.n * aside, found.level, yerr=bars, label=f"{k} {noun}", elinewidth=0.6, **style)
     log_log(ax)
     ax.set_xlabel("number of pairs n")
+
+
+def _of_prompts(rows: pd.DataFrame) -> bool:
+    """Prompts stand beside frozen experts, which Gaussian gates count; softmax gates have none."""
+    return rows["kind"].iloc[0] != "softmax" and not (rows["n_frozen"] == 0).any()
 
 
 def ranks_of(results: pd.DataFrame) -> Ranks:

@@ -13,12 +13,15 @@ import sys
 from pathlib import Path
 
 import matplotlib.pyplot as plt
+import pandas as pd
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from test_docs import ParsedError, end_of
 from test_package import ROOT
 
 from moe_prompts import plots
+from moe_prompts.study import softmax
+from moe_prompts.study.report import of_study
 
 FOLDER = ROOT / "paper_figures"
 SCRIPTS = sorted(path.stem for path in FOLDER.glob("*.py") if path.stem not in ("runs", "make_all"))
@@ -109,6 +112,14 @@ def overlap(first, second):
     return wide > 1 and tall > 1.5
 
 
+def test_experiments_draw_softmax_gates_in_the_same_style():
+    """Of no script here, but of ``experiments/sample_efficiency.py``."""
+    rows = pd.read_parquet(ROOT / "docs" / "claims" / "softmax-exact" / "results.parquet")
+    figure = plots.softmax_figure(of_study(rows, softmax.FITS), 0)
+    assert {text.get_text() for ax in figure.axes for text in ax.get_legend().get_texts()} >= {"2 experts"}
+    plt.close(figure)
+
+
 def test_the_same_figure_is_the_same_file(drawings, tmp_path):
     drawing = drawings["input_dependence"]
     written = []
@@ -187,23 +198,42 @@ def test_commands_parse(drawings, monkeypatch, quick):
         assert end_of(runpy.run_path(str(ROOT / script))["main"]) == "parsed", command
 
 
-#: As ``sample_efficiency.py`` has it, but small.
-SMALL = "python experiments/sample_efficiency.py --study gaussian --truth fixed --n 1e3,1e4 --k 2 --executor in-process"
+#: Takes the options that an experiment is given and leaves a run where it is told to.
+EXPERIMENT = """
+import argparse, pathlib, shutil
+parser = argparse.ArgumentParser()
+parser.add_argument("--out"), parser.add_argument("--given"), parser.add_argument("--quick", action="store_true")
+chosen = parser.parse_args()
+shutil.copytree(pathlib.Path(chosen.given), chosen.out)
+(pathlib.Path(chosen.out) / "quick").write_text(str(chosen.quick))
+"""
 
 
 def test_regenerate_makes_a_new_run_and_draws_it_there(drawings, monkeypatch, capfd, tmp_path):
-    """The experiment is a process of its own; committed tables and pictures are not touched."""
-    drawing = dataclasses.replace(drawings["sample_efficiency"], command=SMALL)
+    """The command is a process of its own; committed tables and pictures are not touched. Real ones are slow tests."""
+    (tmp_path / "experiment.py").write_text(EXPERIMENT, encoding="utf-8")
+    known = drawings["input_dependence"]
+    drawing = dataclasses.replace(known, command=f"python {tmp_path}/experiment.py --given {known.data}")
     committed = {path: path.stat().st_mtime_ns for path in FOLDER.rglob("*") if path.suffix in (".png", ".parquet")}
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["sample_efficiency.py", "--regenerate", "--quick"])
+    monkeypatch.setattr(sys, "argv", ["input_dependence.py", "--regenerate", "--quick"])
     drawing.main("what it draws")
-    said = capfd.readouterr().out
-    assert said.startswith(f"{SMALL}\n  took {drawing.time}; writes to results/sample_efficiency-")
+    assert f"  took {known.time}; writes to results/input_dependence-" in capfd.readouterr().out
     [run] = (tmp_path / "results").iterdir()
-    assert {"results.parquet", "meta.json"} <= {path.name for path in run.iterdir()}
-    assert (run / "sample_efficiency.pdf").read_bytes().startswith(b"%PDF")
+    assert (run / "quick").read_text() == "True"
+    assert (run / "input_dependence.png").read_bytes().startswith(b"\x89PNG")
     assert {path: path.stat().st_mtime_ns for path in committed} == committed
+
+
+def test_an_experiment_that_fails_ends_with_one_line(drawings, monkeypatch, capfd, tmp_path):
+    (tmp_path / "experiment.py").write_text("raise SystemExit(3)", encoding="utf-8")
+    drawing = dataclasses.replace(drawings["input_dependence"], command=f"python {tmp_path}/experiment.py")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["input_dependence.py", "--regenerate"])
+    with pytest.raises(SystemExit) as end:
+        drawing.main("what it draws")
+    assert end.value.code == 2
+    assert "ended with code 3" in capfd.readouterr().err
 
 
 @pytest.mark.slow
