@@ -2,7 +2,8 @@
 
 A small Vision Transformer with random frozen weights (no published ones are needed) learns to say in which quarter of
 a noisy image a bright spot is, once with VPT-deep and once with VAPT. Place favours VAPT, whose position map reads it
-off by construction: the figure shows what prompts do, not which method is better.
+off by construction: the figure shows what prompts do, not which method is better. The table, a row for each method,
+block, head and prompt, stands in results.parquet.
 
 python experiments/head_as_moe.py --steps 200
 """
@@ -10,6 +11,8 @@ python experiments/head_as_moe.py --steps 200
 from __future__ import annotations
 
 import argparse
+import json
+import sys
 from pathlib import Path
 
 from moe_prompts import cli
@@ -75,6 +78,24 @@ def parser() -> argparse.ArgumentParser:
     return parser
 
 
+def save(table, out: Path, options: dict[str, int]) -> None:
+    """The table with what it depends on."""
+    from importlib import metadata
+
+    from moe_prompts.study.files import appearing, write_atomically
+    from moe_prompts.study.store import surroundings, versions
+
+    packages = versions() | {name: metadata.version(name) for name in ("torch", "timm")}
+    meta = {
+        "identity": {"study": "head-as-moe", "entropy": options["seed"], "versions": packages, "options": options},
+        **surroundings(),
+        "commands": [[Path(sys.argv[0]).name, *sys.argv[1:]]],
+    }
+    with appearing(out / "results.parquet") as file:
+        table.to_parquet(file)
+    write_atomically(out / "meta.json", json.dumps(meta, indent=2).encode())
+
+
 def main() -> None:
     arguments = parser().parse_args()
     if arguments.seed < 0:
@@ -102,7 +123,7 @@ def main() -> None:
             f"directions of a prompt, all heads of the block {rank.rank_of_all_heads}"
         )
     table = pd.concat(tables, ignore_index=True)
-    table.to_parquet(out / "prompts.parquet")
+    save(table, out, {"steps": steps, "seed": arguments.seed})
     print(table.groupby(["method", "block"])[["mass", "variation"]].mean().unstack("method").round(4).to_string())
 
     # The head whose gate on prompts differs most between patches.
@@ -112,9 +133,11 @@ def main() -> None:
     block, head = max(readings, key=lambda key: readings[key].mass_map.flatten(1).std(dim=1).mean().item())
     maps = readings[block, head].mass_map.numpy()
     with plt.rc_context(plots.STYLE):
-        figure, axes = plt.subplots(1, 4, figsize=(11, 2.9), layout="constrained", width_ratios=[1.5, 1, 1, 1])
+        figure, axes = plt.subplots(
+            1, 4, figsize=(plots.DOUBLE, 2.3), layout="constrained", width_ratios=[1.5, 1, 1, 1]
+        )
         draw_input_dependence(axes[0], table)
-        axes[0].legend(frameon=False)
+        axes[0].legend()
         for ax, mass, image in zip(axes[1:], maps, shown, strict=False):
             drawn = draw_mass(ax, mass, image.mean(dim=0).numpy(), top=float(maps.max()))
             ax.set_title(f"VAPT, block {block}, head {head}")

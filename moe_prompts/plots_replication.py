@@ -10,15 +10,15 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from moe_prompts.plots import STYLE, draw_guide
+from moe_prompts.plots import DOUBLE, STYLE, draw_guide, log_log
 from moe_prompts.study.replication_summary import FILE
 
 #: How each source is drawn and called, in the order of the legend; fits from data are open, on top of the others.
 SOURCES: dict[str, tuple[dict[str, Any], str]] = {
     FILE: ({"color": "0.7", "linewidth": 2.0}, "published losses"),
-    "start": ({"color": "tab:green", "marker": "v"}, "start of the published procedure"),
+    "start": ({"color": "tab:green", "marker": "v", "linestyle": "-."}, "start of the published procedure"),
     "published": (
-        {"color": "tab:blue", "marker": "o", "markersize": 2.5, "zorder": 3},
+        {"color": "tab:blue", "marker": "o", "markersize": 2.0, "zorder": 3},
         "published procedure, run again",
     ),
     "certified": ({"color": "tab:red", "marker": "s"}, "certified maximum, same starts"),
@@ -41,9 +41,8 @@ def draw_replication(ax: Axes, lines: pd.DataFrame) -> None:
             ax.plot(line.sizes, line.medians, label=label, **style)
             ax.plot(line.sizes, line.means, color=style["color"], linestyle=":", linewidth=1.0)
             levels += line.medians
-    ax.set_xscale("log")
-    ax.set_yscale("log")
     ax.set_ylim(min(levels) / 2, max(levels) * 3)
+    log_log(ax)
 
 
 def panels(summary: pd.DataFrame) -> list[list[tuple[str, int, str]]]:
@@ -63,7 +62,7 @@ def replication_figure(summary: pd.DataFrame) -> Figure:
     handles: dict[str, Line2D] = {}
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(
-            down, across, figsize=(max(2.6 * across + 0.6, 5.5), 2.3 * down + 0.8), layout="constrained", squeeze=False,
+            down, across, figsize=(DOUBLE, 1.7 * down + 0.7), layout="constrained", squeeze=False,
             sharex="col", sharey=shared,
         )  # fmt: skip
         for row, places in zip(axes, grid, strict=True):
@@ -75,12 +74,15 @@ def replication_figure(summary: pd.DataFrame) -> Figure:
                 limits.append(ax.get_ylim())
             if shared == "row":
                 row[0].set_ylim(min(low for low, _ in limits), max(high for _, high in limits))
+                log_log(row[0])
             row[0].set_ylabel(LOSS_NAMES[places[0][2]])
             for ax in row:
                 draw_guide(ax, -0.5, r"slope $n^{-1/2}$", "--")
                 handles |= {str(line.get_label()): line for line in ax.get_lines() if line.get_label()[0] != "_"}
         for ax in axes[-1]:
             ax.set_xlabel("number of pairs n")
-        handles["dotted: means, may leave the panel"] = Line2D([], [], color="0.3", linestyle=":", linewidth=1.0)
-        figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=3, frameon=False)
+        handles["dotted: means, which may leave the panel"] = Line2D([], [], color="0.3", linestyle=":", linewidth=1.0)
+        figure.legend(
+            handles.values(), handles.keys(), loc="outside lower center", ncols=3, title="medians over data sets"
+        )
     return figure

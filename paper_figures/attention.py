@@ -1,6 +1,6 @@
-"""Prompts in attention: prediction risk, parameter errors and noise-free profiles, from a finished run.
+"""Prompts in attention: prediction risk, parameter errors and noise-free profiles.
 
-python paper_figures/attention.py [--run FOLDER]
+python paper_figures/attention.py
 """
 
 from __future__ import annotations
@@ -8,17 +8,25 @@ from __future__ import annotations
 from pathlib import Path
 
 import runs
+from matplotlib.figure import Figure
 
-from moe_prompts import cli, plots
+from moe_prompts import plots
 from moe_prompts.study.attention import FITS
 
-COMMITTED = runs.DATA / "sample_efficiency"
+
+def figure(run: Path) -> Figure:
+    """Three panels of the attention study."""
+    rows, entropy = runs.read(run, FITS)
+    return plots.attention_figure(rows, entropy)
 
 
-def draw(run: Path = COMMITTED, to: Path = runs.HERE, name: str = "attention") -> list[Path]:
-    """The figure of the run in ``run`` as PDF and PNG called ``name`` in ``to``."""
-    return plots.save(plots.attention_figure(*runs.read(run, FITS)), to, name)
-
+DRAWING = runs.Drawing(
+    name="attention",
+    figure=figure,
+    data=runs.DATA / "sample_efficiency",
+    command="python experiments/sample_efficiency.py --n 1e3..1e6",
+    time="11 minutes on 2 cores",
+)
 
 if __name__ == "__main__":
-    cli.run(lambda: runs.main("attention.py", __doc__, draw, COMMITTED), "attention.py")
+    DRAWING.main(__doc__)

@@ -1,19 +1,20 @@
-"""Prompts in attention up to n = 1e7: python paper_figures/attention_1e7.py"""
+"""Prompts in attention up to n = 1e7.
+
+python paper_figures/attention_1e7.py
+"""
 
 from __future__ import annotations
-
-from pathlib import Path
 
 import attention
 import runs
 
-from moe_prompts import cli
-
-
-def draw(to: Path = runs.HERE) -> list[Path]:
-    """The figure of the committed run as PDF and PNG in ``to``."""
-    return attention.draw(runs.DATA / "attention_1e7", to, "attention_1e7")
-
+DRAWING = runs.Drawing(
+    name="attention_1e7",
+    figure=attention.figure,
+    data=runs.DATA / "attention_1e7",
+    command="python experiments/sample_efficiency.py --study attention",
+    time="5 minutes on 2 cores",
+)
 
 if __name__ == "__main__":
-    cli.run(lambda: print(*draw(), sep="\n"), "attention_1e7.py")
+    DRAWING.main(__doc__)

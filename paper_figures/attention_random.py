@@ -1,20 +1,32 @@
-"""Prompts in attention in three random configurations: python paper_figures/attention_random.py"""
+"""Prompts in attention in three random configurations that nobody selected.
+
+python paper_figures/attention_random.py
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import runs
+from matplotlib.figure import Figure
 
-from moe_prompts import cli, plots
+from moe_prompts import plots
 from moe_prompts.study.attention import FITS
 
 
-def draw(to: Path = runs.HERE) -> list[Path]:
-    """Noise-free profiles and likelihood gaps of the committed run as PDF and PNG in ``to``."""
-    rows, _ = runs.read(runs.DATA / "attention_random", FITS)
-    return plots.save(plots.identifiability_figure(rows), to, "attention_random")
+def figure(run: Path) -> Figure:
+    """Noise-free profiles and likelihood gaps."""
+    rows, _ = runs.read(run, FITS)
+    return plots.identifiability_figure(rows)
 
+
+DRAWING = runs.Drawing(
+    name="attention_random",
+    figure=figure,
+    data=runs.DATA / "attention_random",
+    command="python experiments/sample_efficiency.py --study attention --truth random --n 1e3,1e4,1e5,1e6",
+    time="4 minutes on 2 cores",
+)
 
 if __name__ == "__main__":
-    cli.run(lambda: print(*draw(), sep="\n"), "attention_random.py")
+    DRAWING.main(__doc__)

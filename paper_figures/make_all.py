@@ -7,8 +7,13 @@ from pathlib import Path
 import attention
 import attention_1e7
 import attention_random
+import claims_map
+import input_dependence
+import noise_free_profiles
+import parameter_rates
 import planted_head
 import planted_vit
+import prediction_risk
 import random_truths
 import replicate_gmoe
 import replicate_sgame
@@ -19,23 +24,31 @@ import task_curves
 from moe_prompts import cli
 
 FIGURES = {
-    "attention": attention.draw,
-    "attention_1e7": attention_1e7.draw,
-    "attention_random": attention_random.draw,
-    "sample_efficiency": sample_efficiency.draw,
-    "planted_head": planted_head.draw,
-    "random_truths": random_truths.draw,
-    "replicate_gmoe": replicate_gmoe.draw,
-    "replicate_sgame": replicate_sgame.draw,
-    "planted_vit": planted_vit.draw,
-    "task_curves": task_curves.draw,
+    module.DRAWING.name: module.DRAWING
+    for module in (
+        attention,
+        prediction_risk,
+        parameter_rates,
+        noise_free_profiles,
+        attention_1e7,
+        attention_random,
+        sample_efficiency,
+        random_truths,
+        replicate_gmoe,
+        replicate_sgame,
+        claims_map,
+        planted_head,
+        input_dependence,
+        planted_vit,
+        task_curves,
+    )
 }
 
 
 def main(to: Path = runs.HERE) -> None:
     """All figures as PDF and PNG in ``to``."""
-    for draw in FIGURES.values():
-        print(*draw(to=to), sep="\n")
+    for drawing in FIGURES.values():
+        print(*drawing.draw(to=to), sep="\n")
 
 
 if __name__ == "__main__":

@@ -1,19 +1,20 @@
-"""Gaussian gates on five random truths that nobody selected: python paper_figures/random_truths.py"""
+"""Gaussian gates on five random truths that nobody selected.
+
+python paper_figures/random_truths.py
+"""
 
 from __future__ import annotations
-
-from pathlib import Path
 
 import runs
 import sample_efficiency
 
-from moe_prompts import cli
-
-
-def draw(to: Path = runs.HERE) -> list[Path]:
-    """The figure of the committed run as PDF and PNG in ``to``."""
-    return sample_efficiency.draw(runs.DATA / "random_truths", to, "random_truths")
-
+DRAWING = runs.Drawing(
+    name="random_truths",
+    figure=sample_efficiency.figure,
+    data=runs.DATA / "random_truths",
+    command="python experiments/sample_efficiency.py --study gaussian --truth random --n 1e3,1e4,1e5",
+    time="8 minutes on 1 core",
+)
 
 if __name__ == "__main__":
-    cli.run(lambda: print(*draw(), sep="\n"), "random_truths.py")
+    DRAWING.main(__doc__)

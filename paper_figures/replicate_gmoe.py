@@ -1,6 +1,6 @@
-"""The published Gaussian-gated simulation run again, from a finished run.
+"""The published Gaussian-gated simulation run again.
 
-python paper_figures/replicate_gmoe.py [--run FOLDER]
+python paper_figures/replicate_gmoe.py
 """
 
 from __future__ import annotations
@@ -8,16 +8,23 @@ from __future__ import annotations
 from pathlib import Path
 
 import runs
+from matplotlib.figure import Figure
 
-from moe_prompts import cli, plots, plots_replication
-
-COMMITTED = runs.DATA / "replicate_gmoe"
+from moe_prompts import plots_replication
 
 
-def draw(run: Path = COMMITTED, to: Path = runs.HERE, name: str = "replicate_gmoe") -> list[Path]:
-    """The figure of the run in ``run`` as PDF and PNG called ``name`` in ``to``."""
-    return plots.save(plots_replication.replication_figure(runs.read_summary(run)), to, name)
+def figure(run: Path) -> Figure:
+    """Losses by truth and k: published ones, and what each procedure has again."""
+    return plots_replication.replication_figure(runs.read_summary(run))
 
+
+DRAWING = runs.Drawing(
+    name="replicate_gmoe",
+    figure=figure,
+    data=runs.DATA / "replicate_gmoe",
+    command="python experiments/replicate.py --paper gmoe",
+    time="13 minutes of one core",
+)
 
 if __name__ == "__main__":
-    cli.run(lambda: runs.main("replicate_gmoe.py", __doc__, draw, COMMITTED), "replicate_gmoe.py")
+    DRAWING.main(__doc__)

@@ -1,12 +1,21 @@
-"""What the figures share: reading a finished run, and the command line of a script that draws one."""
+"""What the figures share: reading a finished run, and the one command line of their scripts.
+
+A script draws the committed table, with ``--run`` that of a run of your own; ``--regenerate`` makes a new run first, in
+a new folder, with the command that made the committed one. Committed tables and pictures stay as they are.
+"""
 
 from __future__ import annotations
 
 import json
+import shlex
+import subprocess
+import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
+from matplotlib.figure import Figure
 
 from moe_prompts import cli, plots
 from moe_prompts.errors import InputError
@@ -18,18 +27,77 @@ DATA = HERE / "data"
 REPLICATION_COLUMNS = ("truth", "k", "loss", "source", "sizes", "medians", "means")
 
 
+@dataclass(frozen=True)
+class Drawing:
+    """A figure and where it comes from.
+
+    name     of its script, and of the files that are written
+    figure   draws the run in a folder
+    data     folder of the committed run
+    command  makes such a run
+    time     what the command took when it was measured
+    """
+
+    name: str
+    figure: Callable[[Path], Figure]
+    data: Path
+    command: str
+    time: str
+
+    def draw(self, run: Path | None = None, to: Path = HERE) -> list[Path]:
+        """The figure of the run in ``run`` (default: the committed one) as PDF and PNG in ``to``."""
+        return plots.save(self.figure(run or self.data), to, self.name)
+
+    def regenerated(self, out: Path, quick: bool) -> Path:
+        """A new run in ``out``, made by the command."""
+        script, *options = shlex.split(self.command)[1:]
+        print(f"{self.command}\n  took {self.time}; writes to {out}", flush=True)
+        options += ["--out", str(out), *(["--quick"] if quick else [])]
+        done = subprocess.run([sys.executable, str(HERE.parent / script), *options])
+        if done.returncode:
+            raise InputError(f"{script} ended with code {done.returncode}; see what it said above")
+        return out
+
+    def main(self, description: str | None) -> None:
+        """The script's command line."""
+        cli.run(lambda: self._main(str(description).splitlines()[0]), f"{self.name}.py")
+
+    def _main(self, description: str) -> None:
+        parser = cli.OneLineParser(prog=f"{self.name}.py", description=description)
+        add = parser.add_argument
+        add("--run", type=Path, default=None, help="folder of a run (default: the committed one)")
+        add("--regenerate", action="store_true", help=f"make a new run first: {self.command}, {self.time}")
+        add("--quick", action="store_true", help="with --regenerate: the small run that shows the way")
+        add("--to", type=Path, default=None, help="folder of the figure (default: that of the run; of the committed "
+            "run: paper_figures)")  # fmt: skip
+        chosen = parser.parse_args()
+        if chosen.quick and not chosen.regenerate:
+            raise InputError("--quick is for a new run; add --regenerate")
+        if chosen.regenerate and chosen.run:
+            raise InputError("--run draws a finished run and --regenerate makes one; choose one of them")
+        run = chosen.run
+        if chosen.regenerate:
+            run = self.regenerated(cli.default_folder(self.name), chosen.quick)
+        to = chosen.to or run or HERE
+        to.mkdir(parents=True, exist_ok=True)
+        print(*self.draw(run, to), sep="\n")
+
+
 def read(run: Path, study: str) -> tuple[pd.DataFrame, int]:
     """The rows of ``study`` in the run's folder, and the run's entropy."""
-    if not (run / "results.parquet").exists():
-        raise InputError(
-            f"{run} has no results.parquet; expected the folder of a finished experiments/sample_efficiency.py run"
-        )
-    rows = of_study(pd.read_parquet(run / "results.parquet"), study)
+    rows = of_study(read_table(run, "experiments/sample_efficiency.py"), study)
     if rows.empty:
         raise InputError(
             f"{run} has no rows of the study {study}; choose a run that has, or make one with --study {study}"
         )
     return rows, json.loads((run / "meta.json").read_text(encoding="utf-8"))["identity"]["entropy"]
+
+
+def read_table(run: Path, experiment: str) -> pd.DataFrame:
+    """The rows of a finished run of ``experiment``."""
+    if not (run / "results.parquet").exists():
+        raise InputError(f"{run} has no results.parquet; expected the folder of a finished {experiment} run")
+    return pd.read_parquet(run / "results.parquet")
 
 
 def read_summary(run: Path) -> pd.DataFrame:
@@ -43,22 +111,11 @@ def read_summary(run: Path) -> pd.DataFrame:
         ) from error
 
 
-def draw_curves(run: Path, to: Path, which: str, name: str) -> list[Path]:
-    """The figure ``which`` of a finished ``experiments/data_efficiency.py`` run, as files ``name`` in ``to``."""
+def curves(run: Path, which: str) -> Figure:
+    """The figure ``which`` of a finished ``experiments/data_efficiency.py`` run."""
     from moe_prompts.vision import curves_report
 
-    try:
-        figure = curves_report.drawn(pd.read_parquet(run / "results.parquet"))[which]
-    except (OSError, KeyError) as error:
-        raise InputError(
-            f"{run} has no results.parquet with {which}; expected the folder of a finished "
-            "experiments/data_efficiency.py run"
-        ) from error
-    return plots.save(figure, to, name)
-
-
-def main(program: str, description: str, draw: Callable[[Path], list[Path]], committed: Path) -> None:
-    """Draw the committed run, or that of ``--run``."""
-    parser = cli.OneLineParser(prog=program, description=description.splitlines()[0])
-    parser.add_argument("--run", type=Path, default=committed, help="folder of a run (default: the committed one)")
-    print(*draw(parser.parse_args().run), sep="\n")
+    drawn = curves_report.drawn(read_table(run, "experiments/data_efficiency.py"), [which])
+    if which not in drawn:
+        raise InputError(f"{run} has no rows of {which}; expected a run of experiments/data_efficiency.py with them")
+    return drawn[which]

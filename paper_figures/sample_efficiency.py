@@ -1,6 +1,6 @@
-"""Gaussian gates: prediction risk and parameter loss of fixed and adaptive prompts against n, from a finished run.
+"""Gaussian gates: risk of fixed and adaptive prompts, parameter loss.
 
-python paper_figures/sample_efficiency.py [--run FOLDER]
+python paper_figures/sample_efficiency.py
 """
 
 from __future__ import annotations
@@ -8,17 +8,25 @@ from __future__ import annotations
 from pathlib import Path
 
 import runs
+from matplotlib.figure import Figure
 
-from moe_prompts import cli, plots
+from moe_prompts import plots
 from moe_prompts.study.report import GAUSSIAN
 
-COMMITTED = runs.DATA / "sample_efficiency"
+
+def figure(run: Path) -> Figure:
+    """Prediction risk by truth, and parameter loss of the published model."""
+    rows, entropy = runs.read(run, GAUSSIAN)
+    return plots.sample_efficiency_figure(rows, entropy)
 
 
-def draw(run: Path = COMMITTED, to: Path = runs.HERE, name: str = "sample_efficiency") -> list[Path]:
-    """The figure of the run in ``run`` as PDF and PNG called ``name`` in ``to``."""
-    return plots.save(plots.sample_efficiency_figure(*runs.read(run, GAUSSIAN)), to, name)
-
+DRAWING = runs.Drawing(
+    name="sample_efficiency",
+    figure=figure,
+    data=runs.DATA / "sample_efficiency",
+    command="python experiments/sample_efficiency.py --n 1e3..1e6",
+    time="11 minutes on 2 cores",
+)
 
 if __name__ == "__main__":
-    cli.run(lambda: runs.main("sample_efficiency.py", __doc__, draw, COMMITTED), "sample_efficiency.py")
+    DRAWING.main(__doc__)

@@ -1,20 +1,28 @@
-"""Accuracy of prompts against the number of training images: python paper_figures/task_curves.py"""
+"""Accuracy of prompts against the number of training images.
+
+python paper_figures/task_curves.py
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import runs
-
-from moe_prompts import cli
-
-COMMITTED = runs.DATA / "task_curves"
+from matplotlib.figure import Figure
 
 
-def draw(run: Path = COMMITTED, to: Path = runs.HERE) -> list[Path]:
-    """Accuracy and cross-entropy against n, beside what theory says of as many parameters, as PDF and PNG in ``to``."""
-    return runs.draw_curves(run, to, "tasks", "task_curves")
+def figure(run: Path) -> Figure:
+    """Accuracy of all methods, and cross-entropy of prompts beside what theory says of as many parameters."""
+    return runs.curves(run, "tasks")
 
+
+DRAWING = runs.Drawing(
+    name="task_curves",
+    figure=figure,
+    data=runs.DATA / "task_curves",
+    command="python experiments/data_efficiency.py",
+    time="15 minutes on 2 busy cores",
+)
 
 if __name__ == "__main__":
-    cli.run(lambda: runs.main("task_curves.py", __doc__, draw, COMMITTED), "task_curves.py")
+    DRAWING.main(__doc__)

@@ -189,10 +189,13 @@ def describe(study: Study, identity: dict[str, Any]) -> dict[str, Any]:
         "replicates": study.replicates,
         "cells": [cell.label for cell in study.cells],
         **study.describe,
-        "git_commit": _git_commit(),
-        "host": platform.node(),
-        "platform": platform.platform(),
+        **surroundings(),
     }
+
+
+def surroundings() -> dict[str, Any]:
+    """Where a run is made: commit, host and platform."""
+    return {"git_commit": _git_commit(), "host": platform.node(), "platform": platform.platform()}
 
 
 def _git_commit() -> str | None:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
-from moe_prompts.plots import STYLE
+from moe_prompts.plots import DOUBLE, SINGLE, STYLE, legend_of
 from moe_prompts.vision import figures
 from moe_prompts.vision.curves import FRESH, HOLDS, PLANTED, above_floor, crossing, curves, regular
 
@@ -50,15 +50,11 @@ def text(results: pd.DataFrame, entropy: int) -> str:
     return "\n\n".join(part for part in parts if part)
 
 
-def drawn(results: pd.DataFrame) -> dict[str, Figure]:
-    """Figures by name: ``planted`` and ``tasks``, where there are such rows."""
-    planted, tasks = _both(curves(results))
-    found = {}
-    if len(planted):
-        found["planted"] = planted_figure(planted)
-    if len(tasks):
-        found["tasks"] = tasks_figure(tasks)
-    return found
+def drawn(results: pd.DataFrame, names: Sequence[str] = ("planted", "tasks")) -> dict[str, Figure]:
+    """Figures by name: of ``planted`` and ``tasks`` those where there are such rows."""
+    rows = dict(zip(("planted", "tasks"), _both(curves(results)), strict=True))
+    draw = {"planted": planted_figure, "tasks": tasks_figure}
+    return {name: draw[name](rows[name]) for name in names if len(rows[name])}
 
 
 def _both(found: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -116,42 +112,49 @@ def _size(n: float) -> str:
     return "the smallest" if n == 0 else "never" if np.isinf(n) else f"{n:.0f}"
 
 
+#: What stands on the figures for a reader of them alone.
+EXPLAINED = "bars: two standard errors over replicates; fresh: new images at every step"
+
+
 def planted_figure(found: pd.DataFrame) -> Figure:
     """Excess risk against n, a panel for each truth."""
     truths = list(dict.fromkeys(found["task"]))
     with plt.rc_context(STYLE):
-        figure = Figure(figsize=(2.7 * len(truths) + 3.2, 3.0), layout="constrained")
+        figure = Figure(figsize=(DOUBLE if len(truths) > 1 else SINGLE, 3.1), layout="constrained")
         axes = figure.subplots(1, len(truths), squeeze=False, sharey=True)[0]
         for ax, truth in zip(axes, truths, strict=True):
             figures.draw_excess(ax, found[found["task"] == truth])
             ax.set_title({PLANTED[0]: "fixed truth", PLANTED[1]: "adaptive truth"}[truth])
             ax.label_outer()
-        _legend_beside(axes[-1], axes[0], "student (parameters)")
+        legend_of(figure, axes, len(truths), f"student (parameters); {EXPLAINED}")
     return figure
 
 
 def tasks_figure(found: pd.DataFrame) -> Figure:
-    """A row for each task: accuracy, cross-entropy, and cross-entropy above the floor beside P / (2 n)."""
+    """A row for each task: accuracy of prompts beside the grey baselines, of VAPT beside its controls, and
+    cross-entropy of prompts above the floor beside P / (2 n)."""
     tasks = list(dict.fromkeys(found["task"]))
+    methods = figures.ordered(found["method"])
+    controls = [name for name in methods if name.startswith("vapt")]
+    others = [name for name in methods if name == "vapt" or name not in controls]
+    prompts = [name for name in ABOVE_FLOOR if name in methods]
     with plt.rc_context(STYLE):
-        figure = Figure(figsize=(10.5, 2.7 * len(tasks) + 0.4), layout="constrained")
-        axes = figure.subplots(len(tasks), 3, squeeze=False)
+        figure = Figure(figsize=(DOUBLE, 1.9 * len(tasks) + 1.1), layout="constrained")
+        axes = figure.subplots(len(tasks), 3, squeeze=False, sharex="col")
         for row, task in zip(axes, tasks, strict=True):
             own = found[found["task"] == task]
-            figures.draw_over_n(row[0], own, "accuracy")
-            figures.draw_over_n(row[1], own, "cross_entropy")
-            figures.draw_above_floor(row[2], own, ABOVE_FLOOR)
-            row[0].set_title(task)
-            row[2].set_title("dotted: P / (2 n)")
-        _legend_beside(axes[0, 2], axes[0, 0], "method")
+            for ax, chosen in zip(row, (others, controls), strict=False):
+                figures.draw_over_n(ax, own, "accuracy", chosen)
+            low, high = zip(*(ax.get_ylim() for ax in row[:2]), strict=True)
+            for ax in row[:2]:
+                ax.set_ylim(max(0, min(low)), min(100, max(high)))
+            row[1].set_ylabel("")
+            figures.draw_above_floor(row[2], own, prompts)
+            for ax, title in zip(
+                row, ("prompts and baselines", "VAPT and its controls", "above the floor"), strict=True
+            ):
+                ax.set_title(f"{task.removeprefix('stand-in:')}: {title}")
+        for ax in axes[:-1].ravel():
+            ax.set_xlabel("")
+        legend_of(figure, axes[-1], 5, f"right: lines without marks are P / (2 n); {EXPLAINED}")
     return figure
-
-
-def _legend_beside(ax: Axes, source: Axes, title: str) -> None:
-    """Right of ``ax``, the lines of ``source``, and what the marks at the right end of panels are."""
-    handles, labels = source.get_legend_handles_labels()
-    handles.append(Line2D([], [], color="0.3", linestyle="none", marker="_", markersize=10))
-    ax.legend(
-        handles, [*labels, "the same, fresh images"], loc="upper left", bbox_to_anchor=(1.02, 1.0), frameon=False,
-        title=title, alignment="left",
-    )  # fmt: skip

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 from typing import Any
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from moe_prompts import plots
 from moe_prompts.estimators.result import FitStatus
+from moe_prompts.plots import log_log, spoken
 from moe_prompts.seeds import bootstrap_rng
 from moe_prompts.slopes import slope
 from moe_prompts.vision.figures import COLOURS
@@ -274,10 +277,9 @@ def draw_risk(ax: Axes, found: pd.DataFrame) -> None:
                 linestyle="--" if word == "contained" else "-")  # fmt: skip
         if word == "misspecified":
             ax.axhline(rows["floor"].iloc[0], color=style["color"], linewidth=0.8, linestyle=":")
-        label = f"{k} {kind} ({count})"
+        label = f"{k} {spoken(kind)} ({count})"
         ax.errorbar(rows["n"], rows["risk"], yerr=2 * rows["error"], linestyle="none", label=label, **style)
-    ax.set_xscale("log")
-    ax.set_yscale("log")
+    log_log(ax)
     ax.set_xlabel("number of pairs n")
 
 
@@ -289,40 +291,38 @@ def draw_splits(ax: Axes, results: pd.DataFrame) -> None:
         ax.plot(rows["n"] * 1.12 ** (2 * place - 1), rows["split_rms"], ".", color=colour, alpha=0.5, markersize=4)
         median = rows.groupby("n")["split_rms"].median()
         ax.plot(median.index, median, color=colour, marker="D", markerfacecolor="white",
-                label=f"{rows['k'].iloc[0]} {kind}, {truth} truth")  # fmt: skip
+                label=f"{rows['k'].iloc[0]} {spoken(kind)}, {truth} truth")  # fmt: skip
         if "predicted_split" in rows:
             predicted = rows.groupby("n")["predicted_split"].first()
             predicted = predicted[np.isfinite(predicted)]
             ax.plot(predicted.index, predicted, color=colour, marker="_", markersize=14, linestyle="none",
                     label="predicted by the profile" if len(predicted) else None)  # fmt: skip
-    ax.set_xscale("log")
-    ax.set_yscale("log")
+    log_log(ax)
     ax.set_xlabel("number of pairs n")
     ax.set_ylabel("distance of split prompts, token units")
 
 
 def planted_head_figure(results: pd.DataFrame) -> Figure:
     """Risk on both truths, and splits where there are any."""
-    import matplotlib.pyplot as plt
-
-    from moe_prompts import plots
-
     found = curves(results)
     over = (results["cell_sizes"] == "over").any()
     with plt.rc_context(plots.STYLE):
-        figure, axes = plt.subplots(
-            1, 3 if over else 2, figsize=(3.3 * (3 if over else 2), 3.6), layout="constrained", squeeze=False
+        figure, grid = plt.subplots(
+            1, 3 if over else 2, figsize=(plots.DOUBLE, 3.1), layout="constrained", squeeze=False
         )
-        axes[0, 1].sharey(axes[0, 0])
-        axes[0, 1].tick_params(labelleft=False)
-        for ax, truth in zip(axes[0], ("fixed", "adaptive"), strict=False):
+        axes = grid[0]
+        axes[1].sharey(axes[0])
+        axes[1].tick_params(labelleft=False)
+        for ax, truth in zip(axes, ("fixed", "adaptive"), strict=False):
             draw_risk(ax, found[found["truth"] == truth])
             ax.set_title(f"{truth} truth in one head")
-        axes[0, 0].set_ylabel(r"risk $E|\hat f-f^*|^2\ /\ E|f^*|^2$")
+            plots.legend_below(ax, 1, "fitted (parameters); lines: predicted")
+        axes[0].set_ylabel(r"risk $E|\hat f-f^*|^2\ /\ E|f^*|^2$")
         if over:
-            draw_splits(axes[0, 2], results)
-            axes[0, 2].set_title("one prompt too many")
-        titles = ("fitted (parameters); lines: predicted",) * 2
-        for ax, title in zip(axes[0], (*titles, None), strict=False):
-            ax.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=1, title=title)
+            draw_splits(axes[2], results)
+            axes[2].set_title("one prompt too many")
+            plots.legend_below(axes[2], 1, "dots: every fit; lines: their medians")
+        plots.note(
+            figure, "risk: mean over data sets, bars of two standard errors (smaller than the marks); dotted: floor"
+        )
     return figure

@@ -1,0 +1,159 @@
+"""The map of claims: every claim with its verdict, measured slopes beside predicted ones.
+
+python paper_figures/claims_map.py
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+import runs
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from moe_prompts import plots
+from moe_prompts.claims.claim import REGISTERED_SEED
+from moe_prompts.errors import InputError
+
+FAMILIES = {
+    "P": "prompts in attention",
+    "G": "Gaussian-gated experts",
+    "S": "softmax-gated experts",
+    "A": "algebra",
+}
+#: Verdict -> word and mark: told apart without colour.
+VERDICTS: dict[str, tuple[str, dict[str, Any]]] = {
+    "holds": ("holds", {"marker": "o", "color": "#2b7bba"}),
+    "fails": ("fails", {"marker": "X", "color": "#c03020"}),
+    "not decidable here": ("open", {"marker": "s", "color": "0.35", "markerfacecolor": "white"}),
+}
+SLOPE = re.compile(r"(-?[\d.]+) \[(-?[\d.]+), (-?[\d.]+)\]")
+RATE = re.compile(r"n\^(-[\d.]+)$")
+SHOWN = (-1.05, 0.45)
+#: Characters of a line of text, height of one in inches, and what stands above and below the rows.
+STATEMENT, FINDING, LINE, HEAD, FOOT = 57, 54, 0.106, 0.3, 0.72
+
+
+def figure(run: Path) -> Figure:
+    """A row for each claim of ``claims.json``: what is said, its verdict, and what was measured."""
+    try:
+        claims = json.loads((run / "claims.json").read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise InputError(
+            f"{run} has no claims.json; expected the folder of a finished experiments/claims.py"
+        ) from error
+    heights = [_rows(claim) for claim in claims]
+    families = list(dict.fromkeys(claim["id"][0] for claim in claims))
+    total = sum(heights) + 1.5 * len(families)
+    height = total * LINE + HEAD + FOOT
+    with plt.rc_context(plots.STYLE):
+        drawn = plt.figure(figsize=(plots.DOUBLE, height))
+        bottom, tall = FOOT / height, total * LINE / height
+        words = drawn.add_axes((0.01, bottom, 0.53, tall), xlim=(0, 1), ylim=(total, 0))
+        slopes = drawn.add_axes((0.55, bottom, 0.37, tall), xlim=SHOWN, ylim=(total, 0))
+        words.axis("off")
+        top = 0.0
+        for family in families:
+            words.text(0, top + 0.9, f"{family}: {FAMILIES[family]}", weight="bold", va="center")
+            top += 1.5
+            for claim, rows in zip(claims, heights, strict=True):
+                if claim["id"][0] == family:
+                    draw_claim(words, slopes, claim, top, rows)
+                    top += rows
+        _finish(drawn, slopes, height)
+    return drawn
+
+
+def draw_claim(words: Axes, slopes: Axes, claim: dict[str, Any], top: float, rows: float) -> None:
+    """Words on the left, its lines of evidence with a slope on the right, or what was found where there is none."""
+    middle = top + rows / 2
+    for ax in (words, slopes):
+        ax.axhline(top, color="0.88", linewidth=0.5, zorder=0)
+    word, style = VERDICTS[claim["verdict"]]
+    words.plot(0.012, middle + 0.55, markersize=4, **style)
+    words.text(0.03, middle + 0.55, word, fontsize=6.5, va="center")
+    words.text(0, middle - 0.6, claim["id"], va="center")
+    words.text(0.25, middle, "\n".join(_statement(claim)), fontsize=6.5, va="center", linespacing=1.1)
+    lines = _slopes(claim)
+    for rate in {rate for rate, *_ in lines}:
+        slopes.plot(
+            [rate, rate], [top + 0.15, top + rows - 0.15], color="0.6", linewidth=3, solid_capstyle="butt", zorder=1
+        )
+    for place, (_, value, low, high, verdict) in enumerate(lines):
+        y = top + 0.35 + (rows - 0.7) * (place + 0.5) / len(lines)
+        _, style = VERDICTS[verdict]
+        slopes.plot([low, high], [y, y], color=style["color"], linewidth=0.7)
+        slopes.plot(value, y, markersize=2.4, markeredgewidth=0.5, **style)
+    if not lines:
+        slopes.text(SHOWN[0] + 0.02, middle, "\n".join(_finding(claim)), fontsize=6.5, va="center", linespacing=1.1)
+    held = sum(line["verdict"] == "holds" for line in claim["evidence"])
+    slopes.text(
+        1.02,
+        middle,
+        f"{held} of {len(claim['evidence'])}",
+        transform=slopes.get_yaxis_transform(),
+        fontsize=6.5,
+        va="center",
+    )
+
+
+def _rows(claim: dict[str, Any]) -> float:
+    """Height in lines of text: of its words, and so that slopes stay apart."""
+    return 0.7 + max(len(_statement(claim)), len(_finding(claim)), 2, 0.15 * len(_slopes(claim)))
+
+
+def _statement(claim: dict[str, Any]) -> list[str]:
+    return textwrap.wrap(claim["statement"], STATEMENT, break_on_hyphens=False)
+
+
+def _slopes(claim: dict[str, Any]) -> list[tuple[float, float, float, float, str]]:
+    """(claimed rate, slope, ends of its interval, verdict) of the lines of evidence that have them."""
+    found = []
+    for line in claim["evidence"]:
+        rate, slope = RATE.match(line["claimed"]), SLOPE.match(line["found"])
+        if rate and slope:
+            value, low, high = map(float, slope.groups())
+            found.append((float(rate[1]), value, low, high, line["verdict"]))
+    return found
+
+
+def _finding(claim: dict[str, Any]) -> list[str]:
+    """Of a claim without slopes: the line of evidence that decides it, the first that has its verdict."""
+    if _slopes(claim):
+        return []
+    line = next(line for line in claim["evidence"] if line["verdict"] == claim["verdict"])
+    return textwrap.wrap(
+        f"{line['name']}: claimed {line['claimed']}, found {line['found']}", FINDING, break_on_hyphens=False
+    )
+
+
+def _finish(drawn: Figure, slopes: Axes, height: float) -> None:
+    slopes.set_yticks([])
+    slopes.spines["left"].set_visible(False)
+    slopes.set_xticks([-1, -0.75, -0.5, -0.25, 0, 0.25], ["-1", "-3/4", "-1/2", "-1/4", "0", "1/4"])
+    slopes.set_xlabel("exponent of n")
+    slopes.set_title("measured slopes, or what was found")
+    slopes.text(1.02, 1.0, "lines that\nhold", transform=slopes.transAxes, fontsize=6.5, va="bottom")
+    handles = [Line2D([], [], linestyle="none", markersize=4, **style) for _, style in VERDICTS.values()]
+    handles += [Line2D([], [], color="0.6", linewidth=3), Line2D([], [], color="#2b7bba", linewidth=0.7)]
+    names = [*VERDICTS, "predicted", "90 % interval (may leave the axis)"]
+    drawn.legend(handles, names, loc="lower center", ncols=5, bbox_to_anchor=(0.5, 0.05 / height))
+
+
+DRAWING = runs.Drawing(
+    name="claims_map",
+    figure=figure,
+    data=runs.HERE.parent / "docs",
+    # With the seed named, the command leaves the page and the tables in docs/ as they are.
+    command=f"python experiments/claims.py --seed {REGISTERED_SEED}",
+    time="about half an hour on 2 cores",
+)
+
+if __name__ == "__main__":
+    DRAWING.main(__doc__)

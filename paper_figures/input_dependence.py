@@ -1,0 +1,43 @@
+"""How much prompt experts vary with the image, by block of a small Vision Transformer.
+
+python paper_figures/input_dependence.py
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import runs
+from matplotlib.figure import Figure
+
+from moe_prompts import plots
+from moe_prompts.vision.figures import draw_input_dependence
+
+
+def figure(run: Path) -> Figure:
+    """Variation sqrt(mean |f - mean f|^2 / mean |f|^2) of prompt experts f over images: exactly 0 for fixed prompts."""
+    table = runs.read_table(run, "experiments/head_as_moe.py")
+    with plt.rc_context(plots.STYLE):
+        drawn, ax = plt.subplots(figsize=(plots.SINGLE, 2.5), layout="constrained")
+        draw_input_dependence(ax, table)
+        ax.set_ylim(-0.03, 1)
+        ax.legend(loc="lower right", bbox_to_anchor=(1, 0.1))
+        plots.note(
+            drawn,
+            "0: the same on all images, as VAPT's prompts are in block 0\n"
+            "small marks: prompts, mean over heads; lines: their mean",
+        )
+    return drawn
+
+
+DRAWING = runs.Drawing(
+    name="input_dependence",
+    figure=figure,
+    data=runs.DATA / "head_as_moe",
+    command="python experiments/head_as_moe.py",
+    time="3 minutes of one busy core",
+)
+
+if __name__ == "__main__":
+    DRAWING.main(__doc__)

@@ -1,0 +1,32 @@
+"""Parameter rates of prompts in attention, exact and with one too many.
+
+python paper_figures/parameter_rates.py
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import runs
+from matplotlib.figure import Figure
+
+from moe_prompts import plots
+from moe_prompts.study.attention import FITS
+
+
+def figure(run: Path) -> Figure:
+    """Loss D exact, loss D and split prompts with one too many."""
+    rows, entropy = runs.read(run, FITS)
+    return plots.parameter_rates_figure(rows, entropy)
+
+
+DRAWING = runs.Drawing(
+    name="parameter_rates",
+    figure=figure,
+    data=runs.DATA / "sample_efficiency",
+    command="python experiments/sample_efficiency.py --n 1e3..1e6",
+    time="11 minutes on 2 cores",
+)
+
+if __name__ == "__main__":
+    DRAWING.main(__doc__)

@@ -1,0 +1,32 @@
+"""Prediction risk of fixed, decoupled and adaptive prompts on truths of each kind.
+
+python paper_figures/prediction_risk.py
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import runs
+from matplotlib.figure import Figure
+
+from moe_prompts import plots
+from moe_prompts.study.attention import FITS
+
+
+def figure(run: Path) -> Figure:
+    """A panel for each truth."""
+    rows, entropy = runs.read(run, FITS)
+    return plots.prediction_risk_figure(rows, entropy)
+
+
+DRAWING = runs.Drawing(
+    name="prediction_risk",
+    figure=figure,
+    data=runs.DATA / "sample_efficiency",
+    command="python experiments/sample_efficiency.py --n 1e3..1e6",
+    time="11 minutes on 2 cores",
+)
+
+if __name__ == "__main__":
+    DRAWING.main(__doc__)
