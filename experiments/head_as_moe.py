@@ -13,7 +13,6 @@ import argparse
 from pathlib import Path
 
 from moe_prompts import cli
-from moe_prompts.errors import InputError
 
 SIZE, PATCH, DEPTH, HEADS, WIDTH = 64, 8, 6, 4, 64
 QUICK_STEPS = 10
@@ -77,8 +76,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main() -> None:
     arguments = parser().parse_args()
-    if arguments.seed < 0:
-        raise InputError(f"--seed {arguments.seed}; expected a whole number of at least 0")
+    cli.check_seed(arguments.seed)
     import matplotlib.pyplot as plt
     import pandas as pd
     import torch
