@@ -20,7 +20,6 @@ from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 
 from moe_prompts import cli
-from moe_prompts.errors import InputError
 
 #: Enough pairs to time a pass.
 TIMED_PAIRS = 2_000_000
@@ -109,8 +108,7 @@ def main() -> None:
     add("--seed", type=int, default=0, help="entropy of data and starts (default 0)")
     arguments = parser.parse_args()
     sizes = cli.sizes(arguments.n, 2)
-    if arguments.seed < 0:
-        raise InputError(f"--seed {arguments.seed}; expected a whole number of at least 0")
+    cli.check_seed(arguments.seed)
     for name in arguments.truths:
         known(name)
     print("Seconds per 1e8 pairs drawn in chunks, one thread:\n")

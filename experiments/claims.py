@@ -21,19 +21,14 @@ def parser() -> argparse.ArgumentParser:
     add("--only", type=cli.names, default=None, metavar="IDS", help="such as P-rank,G-over (default: all claims)")
     add("--list", action="store_true", help="print the claims with their rules, and stop")
     add("--quick", action="store_true", help="few sizes and replicates: shows the way, decides little")
-    add("--seed", type=int, default=None, help="another seed than the registered one; docs/ stay as they are")
     cli.add_execution(parser)
-    add("--out", type=Path, default=None, help="folder of the runs (default: a new one under results/)")
-    add("--resume", action="store_true", help="complete the runs in --out")
+    cli.add_run(parser, "another seed than the registered one; docs/ stay as they are", seed=None)
     return parser
 
 
 def main() -> None:
     arguments = parser().parse_args()
-    if arguments.resume and arguments.out is None:
-        raise InputError("--resume needs --out: the folder of the runs to complete")
-    if arguments.seed is not None and arguments.seed < 0:
-        raise InputError(f"--seed {arguments.seed}; expected a whole number of at least 0")
+    cli.check_run(arguments)
     out = arguments.out or cli.default_folder("claims")
 
     from moe_prompts.claims import book

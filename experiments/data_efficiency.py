@@ -106,11 +106,9 @@ def parser() -> argparse.ArgumentParser:
     add("--rates", metavar="FILE", help="rates.json of another run (default: the table of the package)")
     add("--pack", type=cli.positive("trials"), default=8, help="trials that train at once (default 8)")
     add("--device", help="cpu or cuda (default cpu)")
-    add("--seed", type=int, default=0, help="entropy of everything (default 0)")
     cli.add_execution(parser)
     cli.add_shard(parser)
-    add("--out", type=Path, help="folder of the run (default: a new one under results/)")
-    add("--resume", action="store_true", help="complete the run in --out")
+    cli.add_run(parser, "entropy of everything")
     return parser
 
 
@@ -143,10 +141,9 @@ def main() -> None:
 
 def refuse(arguments: argparse.Namespace) -> None:
     """Options that contradict each other or would change nothing."""
-    if arguments.resume and arguments.out is None:
-        raise InputError("--resume needs --out: the folder of the run to complete")
-    if arguments.seed < 0 or (arguments.fresh_reps or 0) < 0:
-        raise InputError(f"--seed {arguments.seed} --fresh-reps {arguments.fresh_reps}; expected at least 0")
+    cli.check_run(arguments)
+    if (arguments.fresh_reps or 0) < 0:
+        raise InputError(f"--fresh-reps {arguments.fresh_reps}; expected a whole number of at least 0")
     if arguments.tune and arguments.rates is not None:
         raise InputError("--tune with --rates; expected one of them")
     if arguments.n is not None and arguments.fraction is not None:
@@ -201,9 +198,10 @@ def studies_of(arguments: argparse.Namespace, place) -> list[Study]:
     from moe_prompts.vision.methods import distinct_methods
     from moe_prompts.vision.planted_study import AT_TEACHER, STUDENTS, planted_study
     from moe_prompts.vision.protocol import backbone
-    from moe_prompts.vision.rates import SHIPPED, Rates, Tune, read_rates
+    from moe_prompts.vision.rates import Rates, Tune, read_rates
     from moe_prompts.vision.task_study import task_study
     from moe_prompts.vision.training import Setting
+    from moe_prompts.vision.tuned import SHIPPED
 
     truths = [name for name in arguments.task if name in PLANTED]
     tasks = [spec(name, arguments) for name in task_names([n for n in arguments.task if n not in PLANTED], arguments)]

@@ -16,7 +16,6 @@ import sys
 from pathlib import Path
 
 from moe_prompts import cli
-from moe_prompts.errors import InputError
 
 SIZE, PATCH, DEPTH, HEADS, WIDTH = 64, 8, 6, 4, 64
 QUICK_STEPS = 10
@@ -98,8 +97,7 @@ def save(table, out: Path, options: dict[str, int]) -> None:
 
 def main() -> None:
     arguments = parser().parse_args()
-    if arguments.seed < 0:
-        raise InputError(f"--seed {arguments.seed}; expected a whole number of at least 0")
+    cli.check_seed(arguments.seed)
     import matplotlib.pyplot as plt
     import pandas as pd
     import torch

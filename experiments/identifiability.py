@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import re
-from pathlib import Path
 
 from moe_prompts import cli
 from moe_prompts.errors import InputError
@@ -35,9 +34,7 @@ def parser() -> argparse.ArgumentParser:
     add("--reps", type=cli.positive("data sets"), default=16, help="data sets per size (default 16)")
     cli.add_execution(parser)
     cli.add_shard(parser)
-    add("--seed", type=int, default=0, help="entropy of all data and starts (default 0)")
-    add("--out", type=Path, default=None, help="folder of the run (default: a new one under results/)")
-    add("--resume", action="store_true", help="complete the run in --out")
+    cli.add_run(parser)
     add("--quick", action="store_true", help="three kinds, two sizes, 8 data sets")
     return parser
 
@@ -60,10 +57,7 @@ def names_of(configurations: list[str], kinds: list[str]) -> list[str]:
 
 def main() -> None:
     arguments = parser().parse_args()
-    if arguments.resume and arguments.out is None:
-        raise InputError("--resume needs --out: the folder of the run to complete")
-    if arguments.seed < 0:
-        raise InputError(f"--seed {arguments.seed}; expected a whole number of at least 0")
+    cli.check_run(arguments)
     quick = arguments.quick
     sizes = cli.sizes("1e4,1e5" if quick else arguments.n, arguments.points)
 

@@ -15,7 +15,6 @@ from dataclasses import asdict
 from pathlib import Path
 
 from moe_prompts import cli
-from moe_prompts.errors import InputError
 
 #: What --quick changes.
 QUICK, QUICK_STARTS = {"images": 48, "outputs": 2, "coordinates": 3}, 1
@@ -39,10 +38,8 @@ def parser() -> argparse.ArgumentParser:
     add("--n", default="1e3..1e6", metavar="SIZES", help="a range 1e3..1e6 or a list (default 1e3..1e6)")
     add("--points", type=cli.positive("sizes"), default=4, help="sizes in a range (default 4)")
     add("--reps", type=cli.positive("replicates"), default=16, help="data sets per size (default 16)")
-    add("--seed", type=int, default=0, help="entropy of images, truths, data and starts (default 0)")
     add("--workers", type=cli.positive("workers"), default=None, help="processes (default: all cores)")
-    add("--out", type=Path, default=None, help="folder of the run (default: a new one under results/)")
-    add("--resume", action="store_true", help="complete the run in --out")
+    cli.add_run(parser, "entropy of images, truths, data and starts")
     add("--quick", action="store_true", help="a small grid and model that show the way in seconds")
     return parser
 
@@ -51,10 +48,7 @@ def main() -> None:
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ.setdefault(name, "1")  # before torch loads, here and in workers
     arguments = parser().parse_args()
-    if arguments.resume and arguments.out is None:
-        raise InputError("--resume needs --out: the folder of the run to complete")
-    if arguments.seed < 0:
-        raise InputError(f"--seed {arguments.seed}; expected a whole number of at least 0")
+    cli.check_run(arguments)
     quick = arguments.quick
     sizes = cli.sizes("1e5,1e6" if quick else arguments.n, arguments.points)
 

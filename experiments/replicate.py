@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from moe_prompts import cli
-from moe_prompts.errors import InputError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -50,9 +49,7 @@ def parser() -> argparse.ArgumentParser:
     )
     cli.add_execution(parser)
     cli.add_shard(parser)
-    add("--seed", type=int, default=0, help="entropy of all data and starts (default 0)")
-    add("--out", type=Path, default=None, help="folder of the run (default: a new one under results/)")
-    add("--resume", action="store_true", help="complete the run in --out")
+    cli.add_run(parser)
     add("--quick", action="store_true", help="few sizes and replicates: shows the way in seconds")
     return parser
 
@@ -60,10 +57,7 @@ def parser() -> argparse.ArgumentParser:
 def main() -> None:
     arguments = parser().parse_args()
     paper, quick = arguments.paper, arguments.quick
-    if arguments.resume and arguments.out is None:
-        raise InputError("--resume needs --out: the folder of the run to complete")
-    if arguments.seed < 0:
-        raise InputError(f"--seed {arguments.seed}; expected a whole number of at least 0")
+    cli.check_run(arguments)
     sizes = None
     if arguments.sizes not in (THINNED, "all"):
         sizes = cli.sizes(arguments.sizes, 10, "--sizes")

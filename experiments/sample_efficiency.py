@@ -71,9 +71,7 @@ def parser() -> argparse.ArgumentParser:
     )
     cli.add_execution(parser)
     cli.add_shard(parser)
-    add("--seed", type=int, default=0, help="entropy of all data and starts (default 0)")
-    add("--out", type=Path, default=None, help="folder of the run (default: a new one under results/)")
-    add("--resume", action="store_true", help="complete the run in --out")
+    cli.add_run(parser)
     add("--quick", action="store_true", help="a small grid that shows the way in seconds")
     return parser
 
@@ -82,12 +80,9 @@ def main() -> None:
     arguments = parser().parse_args()
     if arguments.study not in STUDIES:
         raise InputError(f"unknown study {arguments.study!r}; expected one of {', '.join(STUDIES)}")
-    if arguments.resume and arguments.out is None:
-        raise InputError("--resume needs --out: the folder of the run to complete")
+    cli.check_run(arguments)
     if arguments.kinds is not None and not arguments.kinds:
         raise InputError("--kinds is empty; expected a list such as fixed,adaptive")
-    if arguments.seed < 0:
-        raise InputError(f"--seed {arguments.seed}; expected a whole number of at least 0")
     quick = arguments.quick
     longest = {"attention": "1e3..1e7", "softmax": "1e3..1e5"}.get(arguments.study, "1e3..1e6")
     sizes = cli.sizes(

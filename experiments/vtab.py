@@ -112,8 +112,7 @@ def fetch_help(arguments: argparse.Namespace) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Tune, train with every seed, test; print the report and keep it with the tables, the settings and a figure."""
     out = arguments.out or cli.default_folder("vtab")
-    if arguments.resume and arguments.out is None:
-        raise InputError("--resume needs --out: the folder of the run to complete")
+    cli.check_run(arguments)
     fill_in(arguments)
     plan = plan_of(arguments)
 
@@ -337,11 +336,9 @@ def parser() -> argparse.ArgumentParser:
         "--pack", type=cli.positive("trials"), default=8, help="trials that train at once (default 8; memory, see docs)"
     )
     add("--seeds", type=cli.positives("seeds"), metavar="LIST", help="of the final runs (default 42,44,82,100,800)")
-    add("--seed", type=int, default=0, help="of tuning, drawn images and fractions (default 0)")
     add("--device", default="cpu", choices=("cpu", "cuda"), help="(default cpu)")
     cli.add_execution(one, "all cores; on GPUs one for each")
-    add("--out", type=Path, help="folder of the run (default: a new one under results/)")
-    add("--resume", action="store_true", help="complete the run in --out")
+    cli.add_run(one, "of tuning, drawn images and fractions")
     one.set_defaults(call=run)
 
     one = commands.add_parser("report", help="table and figure of finished runs", description=report_of.__doc__)

@@ -91,6 +91,28 @@ def default_folder(experiment: str) -> Path:
     return Path("results") / f"{experiment}-{datetime.now():%Y%m%d-%H%M%S}"
 
 
+def add_run(
+    parser: argparse.ArgumentParser, draws: str = "entropy of all data and starts", seed: int | None = 0
+) -> None:
+    """The options that say which run it is and where it is kept; ``draws``: what comes from the seed."""
+    add = parser.add_argument
+    add("--seed", type=int, default=seed, help=draws if seed is None else f"{draws} (default {seed})")
+    add("--out", type=Path, default=None, help="folder of the run (default: a new one under results/)")
+    add("--resume", action="store_true", help="complete the run in --out")
+
+
+def check_run(arguments: argparse.Namespace) -> None:
+    """Raises ``InputError`` if the options of ``add_run`` name no run."""
+    if arguments.resume and arguments.out is None:
+        raise InputError("--resume needs --out: the folder of the run to complete")
+    check_seed(arguments.seed)
+
+
+def check_seed(seed: int | None) -> None:
+    if seed is not None and seed < 0:
+        raise InputError(f"--seed {seed}; expected a whole number of at least 0")
+
+
 def add_execution(parser: argparse.ArgumentParser, default: str = "all cores") -> None:
     """The options that say who runs the blocks of a study."""
     add = parser.add_argument

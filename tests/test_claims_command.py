@@ -7,17 +7,15 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from commands import EXPERIMENTS, call
 
 from moe_prompts.claims.claim import QUICK_SEED, REGISTERED_SEED
 
-SCRIPT = Path(__file__).parents[1] / "experiments" / "claims.py"
 PAGE = Path(__file__).parents[1] / "docs" / "claims.md"
 
 
 def command(*arguments, cwd):
-    return subprocess.run(
-        [sys.executable, str(SCRIPT), *arguments], cwd=cwd, capture_output=True, text=True, timeout=280
-    )
+    return call("claims.py", *arguments, cwd=cwd)
 
 
 def test_one_claim_from_run_to_verdict_and_again(tmp_path):
@@ -72,7 +70,8 @@ def test_quick_runs_draw_other_data_than_those_that_decide(tmp_path):
 
 
 def test_the_list_names_every_rule(tmp_path):
-    done = command("--list", cwd=tmp_path)
+    given = [sys.executable, str(EXPERIMENTS / "claims.py"), "--list"]
+    done = subprocess.run(given, cwd=tmp_path, capture_output=True, text=True, timeout=280)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("\n\n") >= 15
     assert "P-rank (derived here)" in done.stdout

@@ -2,23 +2,16 @@
 
 import subprocess
 import sys
-from pathlib import Path
 
 import pandas as pd
 import pytest
-
-SCRIPT = Path(__file__).parents[1] / "experiments" / "identifiability.py"
-
-
-def command(*arguments, cwd):
-    return subprocess.run(
-        [sys.executable, str(SCRIPT), *arguments], cwd=cwd, capture_output=True, text=True, timeout=280
-    )
+from commands import EXPERIMENTS, call
 
 
 def test_any_configuration_and_kind(tmp_path):
-    options = "--configurations rank1,random-7 --kinds fixed --n 1e4,1e5 --reps 8 --workers 2 --out run"
-    done = command(*options.split(), cwd=tmp_path)
+    options = "--configurations rank1,random-7 --kinds fixed --n 1e4,1e5 --reps 8 --workers 1 --out run"
+    given = [sys.executable, str(EXPERIMENTS / "identifiability.py"), *options.split()]
+    done = subprocess.run(given, cwd=tmp_path, capture_output=True, text=True, timeout=280)
     assert done.returncode == 0, done.stderr
     rows = pd.read_parquet(tmp_path / "run" / "results.parquet")
     assert set(rows["truth"]) == {"attention-fixed-rank1", "attention-random-7-fixed"}
@@ -44,7 +37,7 @@ def test_any_configuration_and_kind(tmp_path):
     ],
 )
 def test_wrong_input_is_one_line_and_exit_code_2(arguments, message, tmp_path):
-    done = command(*arguments, cwd=tmp_path)
+    done = call("identifiability.py", *arguments, cwd=tmp_path)
     assert done.returncode == 2
     assert message in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1

@@ -2,38 +2,24 @@
 
 import json
 import re
-import runpy
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
+from commands import EXPERIMENTS, call
 
 from moe_prompts.theory.atoms import KINDS
 
-SCRIPT = Path(__file__).parents[1] / "experiments" / "predicted_rates.py"
-
-
-def command(*arguments, cwd):
-    return subprocess.run(
-        [sys.executable, str(SCRIPT), *arguments], cwd=cwd, capture_output=True, text=True, timeout=280
-    )
-
 
 @pytest.fixture
-def called(monkeypatch, capsys):
+def called(tmp_path):
     """The command in this process: (exit code, standard output, standard error)."""
 
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", [str(SCRIPT), *arguments])
-        code = 0
-        try:
-            runpy.run_path(str(SCRIPT), run_name="__main__")
-        except SystemExit as end:
-            code = end.code
-        return code, *capsys.readouterr()
+    def of(*arguments):
+        done = call("predicted_rates.py", *arguments, cwd=tmp_path)
+        return done.returncode, done.stdout, done.stderr
 
-    return call
+    return of
 
 
 def cells_of(line):
@@ -41,7 +27,12 @@ def cells_of(line):
 
 
 def test_a_table_and_its_certificates(tmp_path):
-    done = command("--model", "fixed", "--cells", "1,2", "--verify", cwd=tmp_path)
+    given = [
+        sys.executable,
+        str(EXPERIMENTS / "predicted_rates.py"),
+        *["--model", "fixed", "--cells", "1,2", "--verify"],
+    ]
+    done = subprocess.run(given, cwd=tmp_path, capture_output=True, text=True, timeout=280)
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert lines[0] == "## fixed d=2, cells 1,2, 1 frozen"
@@ -148,17 +139,10 @@ def test_wrong_input_is_one_line_and_exit_code_2(arguments, message, called):
     assert err.startswith("predicted_rates.py: ")
 
 
-def test_wrong_input_from_the_shell(tmp_path):
-    done = command("--model", "moon", cwd=tmp_path)
-    assert done.returncode == 2
-    assert done.stdout == ""
-    assert len(done.stderr.splitlines()) == 1
-
-
 @pytest.mark.slow
 def test_the_committed_page_is_what_the_command_prints(called):
     """docs/predicted_rates.md is all configurations in turn, below its introduction."""
     code, printed, _ = called()
     assert code == 0
-    page = (SCRIPT.parents[1] / "docs" / "predicted_rates.md").read_text(encoding="utf-8")
+    page = (EXPERIMENTS.parent / "docs" / "predicted_rates.md").read_text(encoding="utf-8")
     assert page.endswith("\n" + printed.rstrip("\n") + "\n")

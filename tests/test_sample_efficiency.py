@@ -4,24 +4,23 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pandas as pd
 import pytest
-
-SCRIPT = Path(__file__).parents[1] / "experiments" / "sample_efficiency.py"
+from commands import EXPERIMENTS, call
 
 
 def command(*arguments, cwd):
-    return subprocess.run(
-        [sys.executable, str(SCRIPT), *arguments], cwd=cwd, capture_output=True, text=True, timeout=280
-    )
+    return call("sample_efficiency.py", *arguments, cwd=cwd)
 
 
 @pytest.fixture(scope="module")
 def quick(tmp_path_factory):
+    """Two sizes of the three, and three replicates of the eight."""
     folder = tmp_path_factory.mktemp("quick")
-    return command("--quick", "--workers", "2", "--out", "run", cwd=folder), folder / "run"
+    options = "--quick --n 1e3,1e4 --reps 3 --workers 1 --out run"
+    given = [sys.executable, str(EXPERIMENTS / "sample_efficiency.py"), *options.split()]
+    return subprocess.run(given, cwd=folder, capture_output=True, text=True, timeout=280), folder / "run"
 
 
 def test_quick_run_prints_its_tables_and_says_where_things_are(quick):
@@ -59,7 +58,7 @@ def test_quick_run_leaves_table_figures_and_metadata(quick):
     assert meta["identity"]["versions"]["moe-prompts"]
     timings = pd.read_parquet(out / "timings.parquet")
     assert (timings["seconds"] > 0).all()
-    assert len(timings) == len(meta["cells"])  # 8 replicates are one block
+    assert len(timings) == len(meta["cells"])  # 3 replicates are one block
 
 
 def test_quick_run_shows_the_floor_of_fixed_prompts(quick):

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping
 from fractions import Fraction
+from functools import lru_cache
 from itertools import product
 from typing import Any
 
 import sympy as sp
 
-from moe_prompts.theory.atoms import Atom
+from moe_prompts.theory.atoms import Atom, atom
 from moe_prompts.theory.mixture import Mixture
 from moe_prompts.theory.verification import (
     Claims,
@@ -45,21 +47,30 @@ def row(certificate: Mapping[str, Any]) -> tuple[Mixture, Polynomial]:
     require(mixture.alone and not made.units, "rows are for an atom by itself without hidden units")
     functional = {(int(c), tuple(map(int, e))): _fraction(v) for c, e, v in certificate["functional"]}
     polynomial = {tuple(map(int, alpha)): _fraction(v) for alpha, v in certificate["polynomial"]}
-    theta, found = mixture.cells[0].theta, {}
+    spec, theta, found = made.key(), tuple(mixture.cells[0].theta.items()), {}
     places = len(made.values) + (1 if made.normaliser else 0)
     for alpha in product(range(order + 1), repeat=len(made.params)):
         if not 0 < sum(alpha) <= order:
             continue
         value = Fraction(0)
         for place in range(places):
-            terms = sp.Poly(_derivative(made.key(), place, alpha).xreplace(theta), *made.inputs, domain=sp.QQ).terms()
-            value += sum((functional.get((place, e), Fraction(0)) * _fraction(c) for e, c in terms), Fraction(0))
+            terms = _terms(spec, place, alpha, theta)
+            value += sum((functional.get((place, e), Fraction(0)) * c for e, c in terms), Fraction(0))
         if value:
             found[alpha] = value / math.prod(map(math.factorial, alpha))
     require(found == polynomial, f"row {certificate['row']} is not what its functional gives")
     kappa = tuple(map(int, certificate["row"]))
     require(found.get(kappa) == Fraction(1, math.prod(map(math.factorial, kappa))), "the functional misses its own row")
     return mixture, polynomial
+
+
+@lru_cache(maxsize=4096)
+def _terms(
+    spec: str, place: int, alpha: tuple[int, ...], theta: tuple[tuple[sp.Symbol, sp.Rational], ...]
+) -> list[tuple[tuple[int, ...], Fraction]]:
+    """Exponents of the inputs and coefficients in one derivative at ``theta``; all rows of a bound read them."""
+    at_theta = _derivative(spec, place, alpha).xreplace(dict(theta))
+    return [(e, _fraction(c)) for e, c in sp.Poly(at_theta, *atom(**json.loads(spec)).inputs, domain=sp.QQ).terms()]
 
 
 def _row(certificate: Mapping[str, Any]) -> Claims:

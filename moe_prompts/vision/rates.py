@@ -9,9 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from importlib import resources
 from math import log
-from pathlib import Path
 from typing import Any, Protocol
 
 import pandas as pd
@@ -20,9 +18,7 @@ from moe_prompts.errors import InputError
 from moe_prompts.vision.curves import FRESH
 from moe_prompts.vision.statuses import TRAINED
 from moe_prompts.vision.training import Score, Setting
-
-#: The table that comes with the package.
-SHIPPED = "shipped"
+from moe_prompts.vision.tuned import TunedFile, differing
 
 
 class Rates(Protocol):
@@ -106,20 +102,15 @@ def read_rates(source: str, case: Mapping[str, Any]) -> Table:
 
     case  backbone and prompts of this run; raises ``InputError`` if those of the table are others
     """
-    shipped = resources.files("moe_prompts.vision") / "data" / "rates.json"
-    try:
-        text = (shipped if source == SHIPPED else Path(source)).read_text(encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"--rates {source}: {error.strerror}; expected the rates.json of a run") from error
-    try:
-        content: dict[str, Any] = json.loads(text)
+    file = TunedFile("--rates", source, "rates.json", shipped="rates.json")
+
+    def take(content: dict[str, Any]) -> tuple[dict[tuple[str, str], dict[int, Setting]], list[str]]:
         found: dict[tuple[str, str], dict[int, Setting]] = {}
         for row in content["rates"]:
             found.setdefault((row["task"], row["method"]), {})[row["n"]] = Setting(row["lr"], row["weight_decay"])
-        there = content["case"]
-        differing = [f"{key} {there[key]} there, {value} here" for key, value in case.items() if there[key] != value]
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
-        raise InputError(f"--rates {source}: not written by a run ({error!r}); expected its rates.json") from error
-    if differing:
-        raise InputError(f"--rates {source}: tuned for another case ({'; '.join(differing)}); choose rates with --tune")
-    return Table(found, f"--rates {source}")
+        return found, differing(content["case"], case)
+
+    found, others = file.read(take)
+    if others:
+        raise InputError(f"{file}: tuned for another case ({'; '.join(others)}); choose rates with --tune")
+    return Table(found, str(file))

@@ -8,17 +8,14 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict
-from importlib import resources
-from pathlib import Path
 from typing import Any
 
 from moe_prompts.errors import InputError
 from moe_prompts.vision.protocol import Place, Plan
 from moe_prompts.vision.training import Setting
+from moe_prompts.vision.tuned import TunedFile, differing
 
 Chosen = dict[tuple[str, str], Setting]
-#: The settings that come with the package, on the small backbone.
-SHIPPED = "shipped"
 
 
 def as_json(chosen: Mapping[tuple[str, str], Setting | None], plan: Plan, command: list[str]) -> str:
@@ -43,26 +40,16 @@ def read_settings(source: str, plan: Plan) -> Chosen:
 
     Raises ``InputError`` if they were tuned on another backbone, with other prompts, another recipe or other data.
     """
-    shipped = resources.files("moe_prompts.vision") / "data" / "tuned.json"
-    try:
-        text = (shipped if source == SHIPPED else Path(source)).read_text(encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"--settings {source}: {error.strerror}; expected the settings.json of a run") from error
-    try:
-        content: dict[str, Any] = json.loads(text)
-        found, tasks = content["case"], content["tasks"]
+    file = TunedFile("--settings", source, "settings.json", shipped="tuned.json")
+    facts = plan.facts
+
+    def take(content: dict[str, Any]) -> tuple[Chosen, list[str]]:
         rows = {(row["task"], row["method"]): Setting(row["lr"], row["weight_decay"]) for row in content["settings"]}
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
-        raise InputError(
-            f"--settings {source}: not written by a run ({error!r}); expected its settings.json"
-        ) from error
-    wanted, facts = case(plan.place), plan.facts
-    differing = [
-        f"{key} {found.get(key)} there, {value} here" for key, value in wanted.items() if found.get(key) != value
-    ]
-    differing += [f"other data of {name}" for name in facts if name in tasks and tasks[name] != facts[name]]
-    if differing:
-        raise InputError(
-            f"--settings {source} were tuned for another case ({'; '.join(differing)}); tune again without --settings"
-        )
+        tasks = content["tasks"]
+        others = [f"other data of {name}" for name in facts if name in tasks and tasks[name] != facts[name]]
+        return rows, [*differing(content["case"], case(plan.place)), *others]
+
+    rows, others = file.read(take)
+    if others:
+        raise InputError(f"{file} were tuned for another case ({'; '.join(others)}); tune again without --settings")
     return {(task.name, method): rows[task.name, method] for task, method in plan.pairs if (task.name, method) in rows}

@@ -107,7 +107,8 @@ def test_a_block_that_cannot_be_fitted_is_rows(monkeypatch, tmp_path):
         return original(family, *more)
 
     monkeypatch.setattr(attention, "least_squares", sometimes)
-    rows = run_study(small(replicates=2, sizes=[500]), tmp_path, progress=False)
+    lines = {"attention-fixed": (("fixed", (2, 3)),)}
+    rows = run_study(small(replicates=2, sizes=[500], lines=lines), tmp_path, progress=False)
     failed = rows[(rows["study"] == "attention") & (rows["k"] == 3)]
     assert (failed["status"] == "FAILED").all()
     assert len(failed) == 2
@@ -166,7 +167,7 @@ def test_tables_of_a_run(run):
 def test_the_report_of_two_studies_in_one_table(run, tmp_path):
     both = joined("all", [
         small(replicates=2),
-        gaussian_study(sizes=[500, 5_000], replicates=2, entropy=3, truths=["prompts-fixed"], ks=[2], data_starts=2),
+        gaussian_study(sizes=[500, 5_000], replicates=2, entropy=3, truths=["prompts-fixed"], ks=[2], data_starts=1),
     ])  # fmt: skip
     rows = run_study(both, tmp_path, progress=False)
     text, summary = report_of(rows, 3)

@@ -47,13 +47,14 @@ def test_what_is_written_is_read(tmp_path):
         (None, "No such file"),
         ("{}", "not written by a run"),
         ("oak", "not written by a run"),
+        ("\udcff", "not written by a run"),  # a byte that is no text
         (json.dumps({"case": {"tasks": {"backbone": "vit"}}, "rates": []}), "tuned for another case"),
     ],
 )
 def test_files_that_are_none(tmp_path, content, message):
     file = tmp_path / "rates.json"
     if content is not None:
-        file.write_text(content)
+        file.write_text(content, errors="surrogateescape")
     with pytest.raises(InputError, match=message):
         read_rates(str(file), CASE)
 

@@ -185,6 +185,7 @@ def test_the_table_covers_every_pair_of_the_presets():
 
 
 def task_study_rates():
-    from moe_prompts.vision.rates import SHIPPED, read_rates
+    from moe_prompts.vision.rates import read_rates
+    from moe_prompts.vision.tuned import SHIPPED
 
     return read_rates(SHIPPED, {})

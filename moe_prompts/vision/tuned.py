@@ -1,0 +1,46 @@
+"""Files of settings that were tuned before: the JSON of a run, or the one that comes with the package."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any, TypeVar
+
+from moe_prompts.errors import InputError
+
+#: Names the file that comes with the package.
+SHIPPED = "shipped"
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class TunedFile:
+    """``source``: a path or ``shipped``, as the ``option`` of a command has it; runs call such a file ``name``."""
+
+    option: str
+    source: str
+    name: str
+    shipped: str
+
+    def __str__(self) -> str:
+        return f"{self.option} {self.source}"
+
+    def read(self, take: Callable[[dict[str, Any]], T]) -> T:
+        """What ``take`` finds in the content; ``InputError`` if there is no file, or none that a run wrote."""
+        shipped = resources.files("moe_prompts.vision") / "data" / self.shipped
+        try:
+            content = (shipped if self.source == SHIPPED else Path(self.source)).read_bytes()
+        except OSError as error:
+            raise InputError(f"{self}: {error.strerror}; expected the {self.name} of a run") from error
+        try:
+            return take(json.loads(content))
+        except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
+            raise InputError(f"{self}: not written by a run ({error!r}); expected its {self.name}") from error
+
+
+def differing(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
+    """In words, where the case of a file is another than that of this run."""
+    return [f"{key} {there[key]} there, {value} here" for key, value in here.items() if there[key] != value]

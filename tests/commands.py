@@ -1,0 +1,25 @@
+"""A command within this process: loading its packages anew for each wrong option would take the most of the tests."""
+
+from __future__ import annotations
+
+import io
+import runpy
+import sys
+from contextlib import chdir, redirect_stderr, redirect_stdout
+from pathlib import Path
+from subprocess import CompletedProcess
+from unittest import mock
+
+EXPERIMENTS = Path(__file__).parents[1] / "experiments"
+
+
+def call(script: str, *arguments: object, cwd: Path | str = ".") -> CompletedProcess[str]:
+    """``python experiments/SCRIPT ARGUMENTS`` in the folder ``cwd``: the exit code and what was printed."""
+    given = [str(EXPERIMENTS / script), *map(str, arguments)]
+    out, error, code = io.StringIO(), io.StringIO(), 0
+    with chdir(cwd), mock.patch.object(sys, "argv", given), redirect_stdout(out), redirect_stderr(error):
+        try:
+            runpy.run_path(given[0], run_name="__main__")
+        except SystemExit as end:
+            code = end.code or 0
+    return CompletedProcess(given, code, out.getvalue(), error.getvalue())
