@@ -31,7 +31,7 @@ notebooks:
 
 # Pages and API, to be read from build/site/index.html.
 docs:
-	mkdocs build --strict
+	NO_MKDOCS_2_WARNING=1 mkdocs build --strict
 
 bench:
 	python experiments/benchmark.py

@@ -233,6 +233,9 @@ def test_the_site_builds_without_a_warning(tmp_path):
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+    shown = re.findall(r'src="([^"]+\.png)"', (tmp_path / "theory_meets_accuracy.html").read_text(encoding="utf-8"))
+    assert len(shown) >= 3
+    assert all((tmp_path / name).exists() for name in shown)
     assert "\neta  (N, l, d + 1)  frozen expert" in (tmp_path / "api" / "models.html").read_text(encoding="utf-8")
 
 

@@ -286,7 +286,11 @@ def test_autocast_bfloat16(config):
     assert model.bfloat16()(batch.bfloat16()).dtype == torch.bfloat16
 
 
-@methods
+@pytest.mark.parametrize(
+    "config",
+    [config if name == "VAPT" else pytest.param(config, marks=pytest.mark.slow) for name, config in CONFIGS.items()],
+    ids=CONFIGS,
+)
 def test_compiles_as_one_graph(config):
     compiled_is_eager(config, "aot_eager")
 

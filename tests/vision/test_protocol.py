@@ -344,7 +344,7 @@ def call(monkeypatch, *arguments):
 SHORT = ("--steps", 2, "--batch", 16, "--lr", "1", "--weight-decay", "0", "--seeds", "42,44", "--workers", 1)
 
 
-@pytest.mark.parametrize("suffix", ["png", "jpg"])
+@pytest.mark.parametrize("suffix", ["png", pytest.param("jpg", marks=pytest.mark.slow)])
 def test_a_vtab_root_goes_through_check_run_and_report(tmp_path, monkeypatch, capsys, suffix):
     monkeypatch.chdir(tmp_path)
     make_vtab_root(tmp_path / "data", "cifar", suffix=suffix)
