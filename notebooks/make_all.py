@@ -6,7 +6,6 @@ cells name under ``nbmake``.
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import jupytext
@@ -14,7 +13,10 @@ import nbformat
 from nbclient import NotebookClient
 from tqdm import tqdm
 
+from moe_prompts import cli
+
 HERE = Path(__file__).parent
+NAMES = sorted(path.stem for path in HERE.glob("[0-9]*.py"))
 
 
 def executed(script: Path) -> nbformat.NotebookNode:
@@ -31,10 +33,14 @@ def executed(script: Path) -> nbformat.NotebookNode:
 
 
 def main() -> None:
-    names = sys.argv[1:] or sorted(path.stem for path in HERE.glob("[0-9]*.py"))
+    parser = cli.OneLineParser("make_all.py", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("names", nargs="*", default=NAMES, metavar="NAME", help=f"of {', '.join(NAMES)} (default all)")
+    names = parser.parse_args().names
+    if unknown := sorted(set(names) - set(NAMES)):
+        parser.error(f"no notebook {unknown[0]!r}; expected some of {', '.join(NAMES)}")
     for name in tqdm(names, desc="notebooks"):
         nbformat.write(executed(HERE / f"{name}.py"), HERE / f"{name}.ipynb")
 
 
 if __name__ == "__main__":
-    main()
+    cli.run(main, "make_all.py")

@@ -17,7 +17,7 @@ from moe_prompts.vision.figures import draw_input_dependence
 
 def figure(run: Path) -> Figure:
     """Variation sqrt(mean |f - mean f|^2 / mean |f|^2) of prompt experts f over images: exactly 0 for fixed prompts."""
-    table = runs.read_table(run, "experiments/head_as_moe.py")
+    table = runs.read_table(run, "experiments/head_as_moe.py", "block", "variation")
     with plt.rc_context(plots.STYLE):
         drawn, ax = plt.subplots(figsize=(plots.SINGLE, 2.5), layout="constrained")
         draw_input_dependence(ax, table)

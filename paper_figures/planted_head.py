@@ -15,7 +15,7 @@ from moe_prompts.vision.planted_head_report import planted_head_figure
 
 def figure(run: Path) -> Figure:
     """Risk on both truths, and splits with one prompt too many."""
-    return planted_head_figure(runs.read_table(run, "experiments/planted_head.py"))
+    return planted_head_figure(runs.read_table(run, "experiments/planted_head.py", "price", "floor"))
 
 
 DRAWING = runs.Drawing(

@@ -85,7 +85,7 @@ class Drawing:
 
 def read(run: Path, study: str) -> tuple[pd.DataFrame, int]:
     """The rows of ``study`` in the run's folder, and the run's entropy."""
-    rows = of_study(read_table(run, "experiments/sample_efficiency.py"), study)
+    rows = of_study(read_table(run, "experiments/sample_efficiency.py", "study"), study)
     if rows.empty:
         raise InputError(
             f"{run} has no rows of the study {study}; choose a run that has, or make one with --study {study}"
@@ -93,11 +93,15 @@ def read(run: Path, study: str) -> tuple[pd.DataFrame, int]:
     return rows, json.loads((run / "meta.json").read_text(encoding="utf-8"))["identity"]["entropy"]
 
 
-def read_table(run: Path, experiment: str) -> pd.DataFrame:
-    """The rows of a finished run of ``experiment``."""
+def read_table(run: Path, experiment: str, *columns: str) -> pd.DataFrame:
+    """The rows of a finished run of ``experiment``, which is known by some ``columns`` of its own."""
+    expected = f"expected the folder of a finished {experiment} run"
     if not (run / "results.parquet").exists():
-        raise InputError(f"{run} has no results.parquet; expected the folder of a finished {experiment} run")
-    return pd.read_parquet(run / "results.parquet")
+        raise InputError(f"{run} has no results.parquet; {expected}")
+    table = pd.read_parquet(run / "results.parquet")
+    if missing := [name for name in columns if name not in table]:
+        raise InputError(f"{run} is a run of something else, without a column {missing[0]}; {expected}")
+    return table
 
 
 def read_summary(run: Path) -> pd.DataFrame:
@@ -115,7 +119,7 @@ def curves(run: Path, which: str) -> Figure:
     """The figure ``which`` of a finished ``experiments/data_efficiency.py`` run."""
     from moe_prompts.vision import curves_report
 
-    drawn = curves_report.drawn(read_table(run, "experiments/data_efficiency.py"), [which])
+    drawn = curves_report.drawn(read_table(run, "experiments/data_efficiency.py", "task", "method", "n"), [which])
     if which not in drawn:
         raise InputError(f"{run} has no rows of {which}; expected a run of experiments/data_efficiency.py with them")
     return drawn[which]

@@ -253,6 +253,7 @@ def test_regenerate_with_quick(name, tmp_path):
         (["--quick"], "--quick is for a new run; add --regenerate"),
         (["--run", "a", "--regenerate"], "choose one of them"),
         (["--run", "nowhere"], "has no results.parquet"),
+        (["--run", str(FOLDER / "data" / "task_curves")], "a run of something else, without a column block"),
     ],
 )
 def test_wrong_options_end_with_one_line(drawings, monkeypatch, capsys, tmp_path, options, said):
