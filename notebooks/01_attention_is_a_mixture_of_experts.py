@@ -53,8 +53,8 @@ print("gates", gates.round(3), "and attention minus mixture", abs(gates @ expert
 # ## With a prompt: one more expert
 #
 # **Prompt tuning** (VPT) puts a learned vector $p$ among the tokens. It has the same value whatever the input: a
-# *constant* expert $h = W_V^\top p$ with a gate that is linear in $x$. **Adaptive** prompts (VAPT) compute the vector
-# from the input, here $p(x) = W_2\, \mathrm{gelu}(W_1 x_2)$: the expert has become a *function*.
+# *constant* expert $h = W_V^\top p$ with a logit that is linear in $x$. **Adaptive** prompts (VAPT) compute the
+# vector from the input, here $p(x) = W_2\, \mathrm{gelu}(W_1 x_2)$: the expert has become a *function*.
 
 # %%
 fixed = mp.PromptAttention.fixed(head, b=[0.0], prompts=[[1.5, -1.0]])
@@ -69,8 +69,9 @@ for name, model in {"fixed": fixed, "adaptive": adaptive}.items():
 # %% [markdown]
 # ## What the difference looks like
 #
-# We move one feature of token 2 and look at the prompt's share of the gate and at its expert. Either share changes,
-# since token 2 takes more or less of the gate itself. The expert of the fixed prompt stays: it cannot do otherwise.
+# We move one feature of token 2 and look at the prompt's share of the gate and at its expert. Both shares change,
+# since token 2 takes more or less of the gate itself and the key of the adaptive prompt moves with it. The expert of
+# the fixed prompt stays: it cannot do otherwise.
 
 # %%
 values = np.linspace(-3, 3, 121)
@@ -89,8 +90,8 @@ plt.show()
 # %% [markdown]
 # So the questions of the theory of mixtures are questions about prompts. How many data does a constant expert take,
 # how many one that is a function? Is an expert too many harmful? [Notebook 02](02_gaussian_gated_rates.ipynb) asks it
-# of the oldest mixtures, [notebook 03](03_fixed_against_adaptive_prompts.ipynb) of this head.
+# of mixtures with Gaussian gates, [notebook 03](03_fixed_against_adaptive_prompts.ipynb) of this head.
 #
-# **Change one line:** with `sigma="identity"` the prompt is linear in token 2. It still bends nothing: is its expert
-# really different from the frozen one of token 2? [Notebook 04](04_identifiability_by_algebra.ipynb) says what that
-# costs.
+# **Change one line:** with `sigma="identity"` the prompt is linear in token 2. Its expert is then linear in token 2,
+# as the frozen one of that token is: what still differs? [Notebook 04](04_identifiability_by_algebra.ipynb) says what
+# that costs.

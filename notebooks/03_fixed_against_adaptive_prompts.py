@@ -30,7 +30,7 @@ import numpy as np
 
 import moe_prompts as mp
 
-noise = 2.0  # the signal has E |f*|^2 near 1.4
+noise = 2.0  # of each output; E |f*|^2 is 6.1 for the fixed truth and 1.9 for the adaptive one
 kinds = {"fixed": mp.PromptKind.parse("fixed"), "adaptive": mp.PromptKind.parse("adaptive:gelu")}
 truths = {"a fixed truth": mp.prompt_truth("attention-fixed"), "an adaptive truth": mp.prompt_truth("attention-gelu")}
 truths = {which: replace(truth, noise=noise) for which, truth in truths.items()}
@@ -42,7 +42,9 @@ sizes, replicates, starts = [30, 100, 300, 1_000, 10_000, 100_000], 12, 8
 
 # %% [markdown]
 # Least squares in attention has many local minima, so every fit begins at several random places and at the minimum of
-# the problem without noise, whose risk is the floor. Each end carries a certificate, or says that it has none.
+# the problem without noise, whose risk is the floor. Where the class holds the truth, that start is the truth: what
+# is measured is the estimator, not a search. Each end carries a certificate or says that it has none; all of them
+# count here, and a floor is the best of several starts, so an upper bound.
 
 
 # %%
@@ -107,4 +109,4 @@ print(f"predicted n* = {(more - fewer) / floor:.0f}; adaptive students are ahead
 # [notebook 07](07_theory_meets_accuracy.ipynb).
 #
 # **Change one line:** give adaptive prompts a bias, `mp.PromptKind.parse("adaptive:gelu:bias")`. Is there a truth
-# left on which they meet a floor, and what do they pay?
+# left on which they meet a floor, what do they pay, and how many fits are certified?

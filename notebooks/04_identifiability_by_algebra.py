@@ -37,18 +37,21 @@ truths = {kind: mp.prompt_truth(f"attention-{name}") for kind, name in names.ite
 
 # %%
 for kind in truths:
-    table = mp.rate_table(kind, cells=[2])
+    hidden = {"hidden": 2} if kind.startswith("adaptive") else {}  # units, as the truths below have
+    table = mp.rate_table(kind, cells=[2], **hidden)
     print(f"{kind:<18}", ", ".join(f"{rate.group}: {rate.rate} ({rate.exponent.status})" for rate in table.rates))
 
 # %% [markdown]
-# *Decoupled* prompts (prefixes whose key and value are learned apart) have no rate: where the key stays, the value
-# enters linearly, so two values that move apart cancel exactly, at every order. The same happens to *adaptive*
-# prompts whose activation is the identity. Fixed prompts and those with gelu bend, and $n^{-1/4}$ is their price.
+# The values of *decoupled* prompts (prefixes whose key and value are learned apart) have no rate: where the key
+# stays, the value enters linearly, so two values that move apart cancel exactly, at every order. *Adaptive* prompts
+# whose activation is the identity have directions $W_1 \pm \Delta$ that leave the logit as it is, and then the same
+# happens. Fixed prompts and those with gelu bend, and $n^{-1/4}$ is their price.
 #
 # ## 2. How visible is the first bend?
 #
-# $\kappa_1$ says how visible the parameters are at all, $\kappa_2$ how visible the least visible split: zero means
-# not at all. Both depend on the head, so they are numbers, not formulas.
+# $\kappa_1$ says how visible the parameters are at all, $\kappa_2$ how visible the least visible split: zero (in
+# numbers: below $10^{-5}$, for these are computed) means not at all. Both depend on the head, so they are numbers,
+# not formulas.
 
 # %%
 for kind, truth in truths.items():
@@ -101,8 +104,8 @@ for kind, truth in truths.items():
 # The expected split is where the profile meets the noise, $s / \sqrt{n}$; infinite where no $n$ shows anything. No
 # slope was needed, and none would do: fits that begin beside the truth may stay there, and then prompts without any
 # rate have a fine slope. Prediction does not suffer, all four learn the *function* at $n^{-1/2}$ (claim P-density);
-# what is lost is any right to interpret the prompts. What is proved by computer and what by pen:
-# [docs/algebra.md](../docs/algebra.md).
+# what is lost, where there is no rate, is any right to interpret the prompts. What is proved by computer and what by
+# pen: [docs/algebra.md](../docs/algebra.md).
 #
-# **Change one line:** take `f"attention-{name}-rank1"`, the same head with keys of one dimension, as every real head
-# has fewer than its tokens. Which kind loses its rate now?
+# **Change one line:** take `f"attention-{name}-rank1"`, the same head with keys of one dimension, as in a head with
+# $d_h < d$. In sections 2 to 4 (the algebra of section 1 would take `rank=1`), which kind loses its rate now?

@@ -79,7 +79,8 @@ with torch.no_grad():
         print(f"{name:<9} accuracy on new images {(model(unseen).argmax(dim=1) == truth).double().mean():.3f}")
 
 # %% [markdown]
-# One start, one data set, one rate: that says how to do it, not which is better. For that there is `python
+# One start, one data set, one rate, and no baseline (on this task a linear head alone does better, [notebook
+# 07](07_theory_meets_accuracy.ipynb)): that says how to do it, not which is better. For that there is `python
 # experiments/vtab.py` with its controls.
 #
 # ## What do the prompts do?
@@ -115,5 +116,5 @@ with tempfile.TemporaryDirectory() as folder:
     print(f"{path.stat().st_size / 1000:.0f} kB; the same output: {same}")
 
 # %% [markdown]
-# **Change one line:** `VAPT(num_tokens=4, hidden=8, source="mean")` is blind to the image it is given. Does it lose
-# accuracy?
+# **Change one line:** in the line `models = ..`, `VAPT(num_tokens=4, hidden=8, source="another")` computes its
+# prompts from another image of the batch. What does it lose?
