@@ -21,7 +21,7 @@ DRAWING = runs.Drawing(
     figure=figure,
     data=runs.DATA / "task_curves",
     command="python experiments/data_efficiency.py",
-    time="15 minutes on 2 busy cores",
+    time="12 minutes on 2 cores",
 )
 
 if __name__ == "__main__":
