@@ -340,11 +340,11 @@ def _draw_error(
         ax.errorbar(found.n * 1.03**place, found.level, yerr=bars, label=label, elinewidth=0.6, **style)
 
 
-#: Panels of ``parameter_rates_figure``: prompts too many, measure, title, guides.
+#: Panels of ``parameter_rates_figure``: prompts too many, measure, title, guide.
 RATE_PANELS = (
-    (0, D, "as many prompts as there are: D", ((-0.5, r"slope $n^{-1/2}$", "--"),)),
-    (1, D, "one too many: D", ((-0.5, r"slope $n^{-1/2}$", "--"),)),
-    (1, SPLIT, "one too many: split prompts", ((-0.25, r"slope $n^{-1/4}$", "-."),)),
+    (0, D, "as many prompts as there are: D", (-0.5, r"slope $n^{-1/2}$", "--")),
+    (1, D, "one too many: D", (-0.5, r"slope $n^{-1/2}$", "--")),
+    (1, SPLIT, "one too many: split prompts", (-0.25, r"slope $n^{-1/4}$", "-.")),
 )
 
 
@@ -354,15 +354,14 @@ def parameter_rates_figure(results: pd.DataFrame, entropy: int) -> Figure:
     truths = results.loc[results["study"] == FITS, "truth"].unique()
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(1, 3, figsize=(DOUBLE, 3.1), layout="constrained")
-        for ax, (surplus, measure, title, guides) in zip(axes, RATE_PANELS, strict=True):
+        for ax, (surplus, measure, title, guide) in zip(axes, RATE_PANELS, strict=True):
             fits = own_fits(results, surplus)
             for place, truth in enumerate(truths):
                 vanishes = bool(surplus) and profile_of(results, truth, 1).vanishes
                 if truth in set(fits["truth"]):
                     _draw_error(ax, fits, entropy, place, truth, measure, _short(truth), all_fits=vanishes)
             log_log(ax)
-            for guide in guides:
-                draw_guide(ax, *guide)
+            draw_guide(ax, *guide)
             ax.set_title(title)
             ax.set_xlabel("number of pairs n")
         axes[0].set_ylabel("parameter loss D (Voronoi)")

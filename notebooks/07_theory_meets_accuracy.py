@@ -64,7 +64,7 @@ for truth, student in [("planted-fixed", "vapt"), ("planted-adaptive", "vapt"), 
     print(f"{truth}: {student} overtakes {fixed} at n = {observed}; predicted {predicted}")
 
 # %% [markdown]
-# - **Fixed truth: as predicted.** Fixed students are ahead at every $n$.
+# - **Fixed truth: as predicted.** Fixed students are ahead of adaptive ones at every $n$.
 # - **Adaptive truth, from the teacher's own prompts: as predicted in kind.** The adaptive student (`at_teacher`)
 #   begins at the truth, is *worse* than the fixed one at $n = 500$ since it has more to pay for, and overtakes it
 #   somewhat before the predicted $n$, which lies outside the interval. It is flattered: in 600 steps from the truth

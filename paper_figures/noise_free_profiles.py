@@ -23,9 +23,7 @@ def figure(run: Path) -> Figure:
 DRAWING = runs.Drawing(
     name="noise_free_profiles",
     figure=figure,
-    data=runs.DATA / "sample_efficiency",
-    command="python experiments/sample_efficiency.py --n 1e3..1e6",
-    time="11 minutes on 2 cores",
+    **runs.FIRST_COMMAND,
 )
 
 if __name__ == "__main__":

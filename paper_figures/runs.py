@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -23,6 +24,12 @@ from moe_prompts.study.report import of_study
 
 HERE = Path(__file__).parent
 DATA = HERE / "data"
+#: The committed run of the README's first command, which several figures draw.
+FIRST_COMMAND: dict[str, Any] = {
+    "data": DATA / "sample_efficiency",
+    "command": "python experiments/sample_efficiency.py --n 1e3..1e6",
+    "time": "11 minutes on 2 cores",
+}
 #: What a figure of a replication reads.
 REPLICATION_COLUMNS = ("truth", "k", "loss", "source", "sizes", "medians", "means")
 
