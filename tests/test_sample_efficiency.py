@@ -161,3 +161,16 @@ def test_folder_without_permission(tmp_path):
     done = command("--quick", "--out", str(tmp_path / "run"), cwd="/")
     assert done.returncode == 2
     assert "cannot write to" in done.stderr
+
+
+@pytest.mark.slow
+def test_parts_are_gathered_by_commands(tmp_path):
+    """As docs/scaling.md says, on a small grid: the table is that of one run."""
+    grid = "--study gaussian --truth fixed --kinds fixed --k 2 --n 300,600 --reps 9 --workers 1".split()
+    for part in ("1", "2"):
+        assert command(*grid, "--shard", f"{part}/2", "--out", f"part{part}", cwd=tmp_path).returncode == 0
+    assert call("gather.py", "--out", "whole", "part1", "part2", cwd=tmp_path).returncode == 0
+    assert command(*grid, "--out", "whole", "--resume", cwd=tmp_path).returncode == 0
+    assert command(*grid, "--out", "alone", cwd=tmp_path).returncode == 0
+    whole, alone = ((tmp_path / name / "results.parquet").read_bytes() for name in ("whole", "alone"))
+    assert whole == alone
