@@ -166,7 +166,8 @@ def test_folder_without_permission(tmp_path):
 @pytest.mark.slow
 def test_parts_are_gathered_by_commands(tmp_path):
     """As docs/scaling.md says, on a small grid: the table is that of one run."""
-    grid = "--study gaussian --truth fixed --kinds fixed --k 2 --n 300,600 --reps 9 --workers 1".split()
+    options = "--study gaussian --truth fixed --kinds fixed --k 2 --n 300,600 --reps 9 --workers 1"
+    grid = options.split()
     for part in ("1", "2"):
         assert command(*grid, "--shard", f"{part}/2", "--out", f"part{part}", cwd=tmp_path).returncode == 0
     assert call("gather.py", "--out", "whole", "part1", "part2", cwd=tmp_path).returncode == 0
