@@ -25,18 +25,18 @@ import numpy as np
 
 from moe_prompts import EMOptions, GaussianGatedFamily, NewtonOptions, cli, em, newton, sample, starts, truth
 from moe_prompts.errors import InputError
-from moe_prompts.estimators.chart import Chart
-from moe_prompts.estimators.least_squares import LeastSquaresOptions, climb, least_squares, near_truth
-from moe_prompts.estimators.levenberg_marquardt import minimise
-from moe_prompts.estimators.moments import DataPasses
-from moe_prompts.estimators.prompt_objective import Box, PromptObjective
-from moe_prompts.estimators.quadrature import quadrature
+from moe_prompts.estimators.gaussian.chart import Chart
+from moe_prompts.estimators.gaussian.moments import DataPasses
+from moe_prompts.estimators.prompts.least_squares import LeastSquaresOptions, climb, least_squares, near_truth
+from moe_prompts.estimators.prompts.levenberg_marquardt import minimise
+from moe_prompts.estimators.prompts.objective import Box, PromptObjective
+from moe_prompts.estimators.prompts.quadrature import quadrature
 from moe_prompts.estimators.result import GAP_TOLERANCE
-from moe_prompts.estimators.softmax import SoftmaxOptions, softmax_em, softmax_newton
-from moe_prompts.estimators.softmax_starts import published_start
-from moe_prompts.models.attention_scenarios import prompt_truth
-from moe_prompts.models.scenarios import prompt_data
-from moe_prompts.models.softmax_scenarios import softmax_sample, softmax_truth
+from moe_prompts.estimators.softmax.likelihood import SoftmaxOptions, softmax_em, softmax_newton
+from moe_prompts.estimators.softmax.starts import published_start
+from moe_prompts.models.gaussian_truths import prompt_data
+from moe_prompts.models.prompt_truths import prompt_truth
+from moe_prompts.models.softmax_truths import softmax_sample, softmax_truth
 from moe_prompts.seeds import start_rng
 
 COMMAND = Path(__file__).with_name("sample_efficiency.py")
@@ -159,9 +159,9 @@ def softmax() -> None:
 
 def published_grid() -> None:
     """Models 1 and 2, k = 3, 4, 5, n = 1e3..1e6 in 7 sizes, 20 replicates, published starts: time and reliability."""
-    from moe_prompts.study.executors import Joblib
+    from moe_prompts.engine.executors import Joblib
+    from moe_prompts.engine.runner import run_study
     from moe_prompts.study.gaussian import gaussian_study
-    from moe_prompts.study.runner import run_study
 
     for name in ("gmoe-1", "gmoe-2"):
         study = gaussian_study(

@@ -52,7 +52,7 @@ def idle(cell: IdleCell, replicates: tuple[int, ...], entropy: int) -> list[dict
 
 
 def idle_study(rows: int):
-    from moe_prompts.study.grid import Study
+    from moe_prompts.engine.grid import Study
 
     cells = [IdleCell(f"cell{number}") for number in range(rows // REPLICATES_OF_A_CELL)]
     return Study("idle", cells, REPLICATES_OF_A_CELL, 0, idle)
@@ -63,7 +63,7 @@ def idle_study(rows: int):
 
 def engine() -> Iterator[str]:
     """Rows of blocks that fit nothing; starting workers is left out, by the difference of two lengths."""
-    from moe_prompts.study.executors import Dask, InProcess, Joblib
+    from moe_prompts.engine.executors import Dask, InProcess, Joblib
 
     for name, executor in (("in-process", InProcess()), ("joblib, 2 workers", Joblib(2)), ("dask, 2 workers", Dask(2))):
         short, long = (seconds_of(executor, rows) for rows in (1_600, 16_000))
@@ -73,7 +73,7 @@ def engine() -> Iterator[str]:
 
 
 def seconds_of(executor, rows: int) -> float:
-    from moe_prompts.study.runner import run_study
+    from moe_prompts.engine.runner import run_study
 
     with tempfile.TemporaryDirectory(dir=".") as folder:
         began = time.perf_counter()
@@ -83,7 +83,7 @@ def seconds_of(executor, rows: int) -> float:
 
 def writing(blocks: int) -> float:
     """Seconds per row of the files of finished blocks, synced to the disk one by one."""
-    from moe_prompts.study.shards import Shards
+    from moe_prompts.engine.shards import Shards
 
     rows = idle(IdleCell("cell"), tuple(range(BLOCK)), 0)
     with tempfile.TemporaryDirectory(dir=".") as folder:
@@ -103,8 +103,8 @@ import json, resource, sys, time
 sys.path.insert(0, sys.argv[1])
 from pathlib import Path
 import benchmark_engine as own
-from moe_prompts.study.runner import run_study
-from moe_prompts.study.store import RunFolder
+from moe_prompts.engine.runner import run_study
+from moe_prompts.engine.store import RunFolder
 peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 study, folder, began = own.idle_study(own.MILLION), Path(sys.argv[2]), time.perf_counter()
 with RunFolder(folder).opened(study, True) as finished:
@@ -136,8 +136,8 @@ def fill(folder: Path) -> None:
     """Blocks as a run leaves them, with random numbers, in another order than the study's."""
     import pyarrow as pa
 
-    from moe_prompts.study.shards import SEGMENT, Piece
-    from moe_prompts.study.store import RunFolder
+    from moe_prompts.engine.shards import SEGMENT, Piece
+    from moe_prompts.engine.store import RunFolder
 
     study, rng, run = idle_study(MILLION), np.random.default_rng(0), RunFolder(folder)
     with run.opened(study, False):
@@ -188,7 +188,7 @@ def fits() -> Iterator[str]:
 
 def trainings() -> Iterator[str]:
     """From the rows of docs/packed_benchmark.md: 100 epochs on 1000 images in batches of 64."""
-    from moe_prompts.vision.training import Recipe
+    from moe_prompts.vision.training.sgd import Recipe
 
     steps = Recipe().total(1000)
     for line in PACKED.read_text(encoding="utf-8").splitlines():

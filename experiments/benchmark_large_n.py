@@ -52,9 +52,9 @@ def fit(truth: str, k: int | None, n: int, seed: int) -> list[str]:
 
 def speeds(truth: str, n: int, seed: int) -> list[str]:
     """Seconds per 1e8 pairs of drawing alone, and of a pass with what it adds to drawing."""
-    from moe_prompts.estimators.chart import Chart
-    from moe_prompts.estimators.streaming import StreamedPasses
-    from moe_prompts.models.scenarios import streamed
+    from moe_prompts.estimators.gaussian.chart import Chart
+    from moe_prompts.estimators.gaussian.streaming import StreamedPasses
+    from moe_prompts.models.gaussian_truths import streamed
 
     of = known(truth)
     passes, chart = StreamedPasses(of.family, streamed(truth, n, seed)), Chart(of.family)
@@ -65,7 +65,7 @@ def speeds(truth: str, n: int, seed: int) -> list[str]:
 
 
 def known(name: str):
-    from moe_prompts.models.scenarios import truth
+    from moe_prompts.models.gaussian_truths import truth
 
     return truth(name)
 

@@ -35,10 +35,10 @@ def measure(method: str, trials: int, steps: int, rounds: int, device: str) -> s
     import torch
 
     from moe_prompts.vision import PackedTrials, create_backbone, prompt
-    from moe_prompts.vision.methods import Sizes, config, whole
-    from moe_prompts.vision.prompted import new_head, prompt_parameters
+    from moe_prompts.vision.prompting.prompted import new_head, prompt_parameters
     from moe_prompts.vision.tasks import procedural_task
-    from moe_prompts.vision.training import Recipe, Setting, Trial, init_generator, train_alone, train_packed
+    from moe_prompts.vision.training.methods import Sizes, config, whole
+    from moe_prompts.vision.training.sgd import Recipe, Setting, Trial, init_generator, train_alone, train_packed
 
     task, recipe = procedural_task("count"), Recipe(steps=steps)
     images = task.split("train800")

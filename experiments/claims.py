@@ -34,8 +34,8 @@ def main() -> None:
     from moe_prompts.claims import book
     from moe_prompts.claims.claim import QUICK_SEED, REGISTERED_SEED, judged
     from moe_prompts.claims.runs import RUNS, Scale
-    from moe_prompts.study.files import write_atomically
-    from moe_prompts.study.runner import run_study
+    from moe_prompts.engine.files import write_atomically
+    from moe_prompts.engine.runner import run_study
 
     claims = book.chosen(arguments.only)
     if arguments.list:

@@ -22,12 +22,12 @@ from typing import TYPE_CHECKING, Any
 
 from moe_prompts import cli
 from moe_prompts.errors import InputError
-from moe_prompts.vision.curves import PLANTED
+from moe_prompts.vision.data_efficiency.curves import PLANTED
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from moe_prompts.study.grid import Study
+    from moe_prompts.engine.grid import Study
 
 #: What a preset says where nothing else is given.
 PRESETS: dict[str, dict[str, Any]] = {
@@ -119,11 +119,11 @@ def main() -> None:
     refuse(arguments)
     fill_in(arguments)
 
-    from moe_prompts.study.executors import available_cores
-    from moe_prompts.study.files import write_atomically
-    from moe_prompts.study.grid import joined
-    from moe_prompts.vision.devices import processes
-    from moe_prompts.vision.rates import as_json
+    from moe_prompts.engine.executors import available_cores
+    from moe_prompts.engine.files import write_atomically
+    from moe_prompts.engine.grid import joined
+    from moe_prompts.vision.data_efficiency.rates import as_json
+    from moe_prompts.vision.training.devices import processes
 
     place = place_of(arguments)
     studies = studies_of(arguments, place)
@@ -164,10 +164,10 @@ def fill_in(arguments: argparse.Namespace) -> None:
 
 def place_of(arguments: argparse.Namespace):
     """Backbone, prompts and steps of methods on tasks."""
-    from moe_prompts.vision.backbones import OWN
-    from moe_prompts.vision.methods import Sizes
-    from moe_prompts.vision.protocol import Place
-    from moe_prompts.vision.training import Recipe, checked_device
+    from moe_prompts.vision.backbones.create import OWN
+    from moe_prompts.vision.comparison.plan import Place
+    from moe_prompts.vision.training.methods import Sizes
+    from moe_prompts.vision.training.sgd import Recipe, checked_device
 
     backbone = arguments.backbone or "small"
     recipe = Recipe(steps=arguments.steps, normalisation="half" if backbone in OWN else "imagenet")
@@ -178,7 +178,7 @@ def place_of(arguments: argparse.Namespace):
 
 def planting_of(arguments: argparse.Namespace):
     """Backbone and steps of planted prompts."""
-    from moe_prompts.vision.planted_study import Planting
+    from moe_prompts.vision.data_efficiency.planted_study import Planting
 
     backbone = arguments.backbone or "small-gain"
     device = arguments.device or "cpu"
@@ -195,13 +195,13 @@ def case(arguments: argparse.Namespace, place) -> dict[str, Any]:
 
 def studies_of(arguments: argparse.Namespace, place) -> list[Study]:
     """One for planted truths, one for tasks, where they are asked for."""
-    from moe_prompts.vision.methods import distinct_methods
-    from moe_prompts.vision.planted_study import AT_TEACHER, STUDENTS, planted_study
-    from moe_prompts.vision.protocol import backbone
-    from moe_prompts.vision.rates import Rates, Tune, read_rates
-    from moe_prompts.vision.task_study import task_study
-    from moe_prompts.vision.training import Setting
-    from moe_prompts.vision.tuned import SHIPPED
+    from moe_prompts.vision.comparison.plan import backbone
+    from moe_prompts.vision.data_efficiency.planted_study import AT_TEACHER, STUDENTS, planted_study
+    from moe_prompts.vision.data_efficiency.rates import Rates, Tune, read_rates
+    from moe_prompts.vision.data_efficiency.task_study import task_study
+    from moe_prompts.vision.training.methods import distinct_methods
+    from moe_prompts.vision.training.sgd import Setting
+    from moe_prompts.vision.training.tuned import SHIPPED
 
     truths = [name for name in arguments.task if name in PLANTED]
     tasks = [spec(name, arguments) for name in task_names([n for n in arguments.task if n not in PLANTED], arguments)]
@@ -271,7 +271,7 @@ def sizes_of(arguments: argparse.Namespace, tasks: list) -> dict[str, list[int]]
         sizes = cli.sizes(arguments.n, arguments.points)
         return {task.name: sizes for task in tasks}
 
-    from moe_prompts.vision.protocol import opened
+    from moe_prompts.vision.comparison.plan import opened
     from moe_prompts.vision.tasks.named import FGVC
 
     shares, found = fractions(arguments.fraction, arguments.points), {}
@@ -296,7 +296,7 @@ def fractions(text: str, points: int) -> list[float]:
 
 def expected_minutes(study: Study, place, size: int, workers: int) -> float:
     """From a few steps of one pack of VAPT trials on this machine; work of a resumed run counts again."""
-    from moe_prompts.vision.protocol import seconds_per_step
+    from moe_prompts.vision.comparison.plan import seconds_per_step
 
     steps = sum(block.cost for block in study.blocks)
     return seconds_per_step(place, size) * steps / workers / 60
@@ -304,9 +304,9 @@ def expected_minutes(study: Study, place, size: int, workers: int) -> float:
 
 def tell(results: pd.DataFrame, entropy: int, out: Path) -> None:
     """Print the report and write it with the figures."""
-    from moe_prompts import plots
-    from moe_prompts.study.files import write_atomically
-    from moe_prompts.vision import curves_report
+    from moe_prompts.engine.files import write_atomically
+    from moe_prompts.figures import gates as plots
+    from moe_prompts.vision.data_efficiency import report as curves_report
 
     text = curves_report.text(results, entropy)
     print(text)

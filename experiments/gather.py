@@ -17,7 +17,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="a new folder for the whole")
     arguments = parser.parse_args()
 
-    from moe_prompts.study.store import gather
+    from moe_prompts.engine.store import gather
 
     count = gather(arguments.out, arguments.parts)
     print(f"{count} finished blocks in {arguments.out}; repeat the study's command with --out {arguments.out} --resume")

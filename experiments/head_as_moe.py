@@ -81,8 +81,8 @@ def save(table, out: Path, options: dict[str, int]) -> None:
     """The table with what it depends on."""
     from importlib import metadata
 
-    from moe_prompts.study.files import appearing, write_atomically
-    from moe_prompts.study.store import surroundings, versions
+    from moe_prompts.engine.files import appearing, write_atomically
+    from moe_prompts.engine.store import surroundings, versions
 
     packages = versions() | {name: metadata.version(name) for name in ("torch", "timm")}
     meta = {
@@ -102,7 +102,7 @@ def main() -> None:
     import pandas as pd
     import torch
 
-    from moe_prompts import plots
+    from moe_prompts.figures import gates as plots
     from moe_prompts.vision import VAPT, VPT, gate_rank, prompt_table, read_head
     from moe_prompts.vision.figures import draw_input_dependence, draw_mass
 

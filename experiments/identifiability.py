@@ -61,8 +61,8 @@ def main() -> None:
     quick = arguments.quick
     sizes = cli.sizes("1e4,1e5" if quick else arguments.n, arguments.points)
 
-    from moe_prompts.models.attention_scenarios import KINDS, prompt_truth
     from moe_prompts.models.prompt_attention import PromptKind
+    from moe_prompts.models.prompt_truths import KINDS, prompt_truth
     from moe_prompts.study.attention import identifiability_study
 
     quick_kinds = ["fixed", "decoupled", "adaptive:gelu"]
@@ -80,9 +80,9 @@ def main() -> None:
     )
     results = cli.results(study, out, arguments, "identifiability.py")
 
-    from moe_prompts import plots
+    from moe_prompts.engine.files import write_atomically
+    from moe_prompts.figures import gates as plots
     from moe_prompts.study.attention_report import identifiability, identifiability_table, profile_table
-    from moe_prompts.study.files import write_atomically
 
     lines = identifiability(results)
     text = "\n\n".join([identifiability_table(lines), profile_table(results)])

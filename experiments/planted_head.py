@@ -52,10 +52,10 @@ def main() -> None:
     quick = arguments.quick
     sizes = cli.sizes("1e5,1e6" if quick else arguments.n, arguments.points)
 
-    from moe_prompts.study.executors import available_cores, executor_for
-    from moe_prompts.study.runner import run_study
-    from moe_prompts.vision.planted_head import HeadChoice, planted_head
-    from moe_prompts.vision.planted_head_study import (
+    from moe_prompts.engine.executors import available_cores, executor_for
+    from moe_prompts.engine.runner import run_study
+    from moe_prompts.vision.planted_head.head import HeadChoice, planted_head
+    from moe_prompts.vision.planted_head.study import (
         POPULATION_STARTS,
         expected_seconds,
         fit_study,
@@ -87,9 +87,9 @@ def main() -> None:
 
 def tell(results, noise_free, head: dict, entropy: int, out: Path) -> None:
     """Print tables and verdict and write them with the figure."""
-    from moe_prompts import plots
-    from moe_prompts.study.files import appearing, write_atomically
-    from moe_prompts.vision.planted_head_report import curves, planted_head_figure, report
+    from moe_prompts.engine.files import appearing, write_atomically
+    from moe_prompts.figures import gates as plots
+    from moe_prompts.vision.planted_head.report import curves, planted_head_figure, report
 
     text = report(results, noise_free, head, entropy)
     print(text)

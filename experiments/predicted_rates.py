@@ -87,7 +87,7 @@ def report(model: str, cells: list[int], options: dict[str, Any], arguments: arg
     table = rate_table(model, cells, **options)
     text = table.to_json() if arguments.json else f"## {table.title}\n\n{table.markdown()}\n"
     if arguments.verify:
-        from moe_prompts.theory.verification import verify_table
+        from moe_prompts.theory.certificates.verify import verify_table
 
         verdict = verify_table(json.loads(table.to_json()))
         if not verdict:
@@ -114,7 +114,7 @@ Written by `python experiments/predicted_rates.py --write`; how the numbers are 
 
 def write(arguments: argparse.Namespace) -> None:
     from moe_prompts import theory
-    from moe_prompts.study.files import write_atomically
+    from moe_prompts.engine.files import write_atomically
     from moe_prompts.theory.study_predictions import study_predictions, to_text
 
     table = study_predictions()

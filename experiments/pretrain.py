@@ -45,7 +45,7 @@ def train(arguments: argparse.Namespace) -> None:
     import torch
     from tqdm import tqdm
 
-    from moe_prompts.vision.pretraining import Pretraining, export, pretrain
+    from moe_prompts.vision.backbones.pretraining import Pretraining, export, pretrain
 
     if arguments.device != "cpu" and not torch.cuda.is_available():
         raise InputError(f"--device {arguments.device}; this machine has no such device: expected cpu")
@@ -69,9 +69,9 @@ def train(arguments: argparse.Namespace) -> None:
 def check(arguments: argparse.Namespace) -> None:
     import torch
 
-    from moe_prompts.study.files import write_atomically
-    from moe_prompts.vision.pretraining import load_export
-    from moe_prompts.vision.probe import counts_as_pretrained, judge
+    from moe_prompts.engine.files import write_atomically
+    from moe_prompts.vision.backbones.pretraining import load_export
+    from moe_prompts.vision.backbones.probe import counts_as_pretrained, judge
     from moe_prompts.vision.tasks.procedural import NAMES, procedural_task
 
     torch.set_num_threads(1)

@@ -66,7 +66,7 @@ def main() -> None:
 
     # Heavy imports come after the cheap checks, so that mistakes are answered at once.
     from moe_prompts.study import replication
-    from moe_prompts.study.replication_summary import published_lines
+    from moe_prompts.study.replication_report import published_lines
 
     study = replication.replication_study(
         paper,
@@ -92,9 +92,10 @@ def published_file(paper: str, given: Path | None) -> Path | None:
 
 def report(results: pd.DataFrame, published: pd.DataFrame | None, entropy: int, out: Path, quick: bool) -> None:
     """Print table and findings and write them with the figure."""
-    from moe_prompts import plots, plots_replication
-    from moe_prompts.study.files import write_atomically
-    from moe_prompts.study.replication_summary import replication_report
+    from moe_prompts.engine.files import write_atomically
+    from moe_prompts.figures import gates as plots
+    from moe_prompts.figures import replication as plots_replication
+    from moe_prompts.study.replication_report import replication_report
 
     text, summary = replication_report(results, published, entropy)
     if quick:

@@ -15,7 +15,7 @@ from moe_prompts.errors import InputError
 if TYPE_CHECKING:
     import pandas as pd
 
-    from moe_prompts.study.grid import Study
+    from moe_prompts.engine.grid import Study
 
 #: "all" holds the two that compare kinds of prompts.
 STUDIES = ("gaussian", "attention", "softmax", "all")
@@ -92,7 +92,7 @@ def main() -> None:
     out = arguments.out or cli.default_folder("sample_efficiency")
 
     # Heavy imports come after the cheap checks, so that mistakes are answered at once.
-    from moe_prompts.study.grid import joined
+    from moe_prompts.engine.grid import joined
 
     kinds = known_kinds(arguments.kinds, arguments.study)
     builders = {"gaussian": gaussian, "attention": attention, "softmax": softmax}
@@ -188,8 +188,8 @@ def attention(arguments: argparse.Namespace, sizes: list[int], kinds: list[str] 
 
 def report(results: pd.DataFrame, entropy: int, out: Path, quick: bool) -> None:
     """Print the verdict tables and write them with the figures."""
-    from moe_prompts import plots
-    from moe_prompts.study.files import write_atomically
+    from moe_prompts.engine.files import write_atomically
+    from moe_prompts.figures import gates as plots
     from moe_prompts.study.report import report_of
 
     text, summary = report_of(results, entropy)

@@ -116,11 +116,11 @@ def run(arguments: argparse.Namespace) -> None:
     fill_in(arguments)
     plan = plan_of(arguments)
 
-    from moe_prompts.study.executors import available_cores
-    from moe_prompts.study.files import write_atomically
-    from moe_prompts.vision.devices import processes
-    from moe_prompts.vision.protocol import run_plan
-    from moe_prompts.vision.shipped import as_json
+    from moe_prompts.engine.executors import available_cores
+    from moe_prompts.engine.files import write_atomically
+    from moe_prompts.vision.comparison.plan import run_plan
+    from moe_prompts.vision.comparison.settings import as_json
+    from moe_prompts.vision.training.devices import processes
 
     arguments.workers = processes(arguments.device, arguments.workers, arguments.executor, arguments.scheduler)
     executor = cli.executor(arguments)
@@ -146,12 +146,12 @@ def fill_in(arguments: argparse.Namespace) -> None:
 
 def plan_of(arguments: argparse.Namespace):
     """The plan that the options describe."""
-    from moe_prompts.vision.backbones import OWN
-    from moe_prompts.vision.methods import METHODS, Sizes, check_method
-    from moe_prompts.vision.protocol import SEEDS, Place, Plan
-    from moe_prompts.vision.shipped import read_settings
+    from moe_prompts.vision.backbones.create import OWN
+    from moe_prompts.vision.comparison.plan import SEEDS, Place, Plan
+    from moe_prompts.vision.comparison.settings import read_settings
     from moe_prompts.vision.tasks.named import TaskSpec, task_names
-    from moe_prompts.vision.training import Recipe, checked_device
+    from moe_prompts.vision.training.methods import METHODS, Sizes, check_method
+    from moe_prompts.vision.training.sgd import Recipe, checked_device
 
     if arguments.task is None:
         raise InputError("run: no --task; expected names such as dtd or stand-in:count, or --preset small")
@@ -218,7 +218,7 @@ def refuse_unused(arguments: argparse.Namespace, names: list[str], real: list[st
 
 def expected_minutes(plan, workers: int) -> float:
     """From a few steps of one pack of VAPT trials on this machine."""
-    from moe_prompts.vision.protocol import seconds_per_step
+    from moe_prompts.vision.comparison.plan import seconds_per_step
 
     return seconds_per_step(plan.place, plan.tasks[0].size) * plan.vapt_steps / workers / 60
 
@@ -228,9 +228,10 @@ def tell(runs: list[Path], out: Path) -> None:
     import matplotlib.pyplot as plt
     import pandas as pd
 
-    from moe_prompts import plots
-    from moe_prompts.study.files import write_atomically
-    from moe_prompts.vision import figures, report
+    from moe_prompts.engine.files import write_atomically
+    from moe_prompts.figures import gates as plots
+    from moe_prompts.vision import figures
+    from moe_prompts.vision.comparison import report
 
     final = pd.concat([results(folder) for folder in runs], ignore_index=True)
     text = "\n".join([report.text(final, setup(runs)), *edges(runs)])
@@ -272,7 +273,7 @@ def edges(runs: list[Path]) -> list[str]:
     """Lines on rates that were chosen at an end of their grid, for the runs that tuned."""
     import pandas as pd
 
-    from moe_prompts.vision import report
+    from moe_prompts.vision.comparison import report
 
     tables = [folder / "tune" / "results.parquet" for folder in runs]
     return [line for table in tables if table.exists() for line in report.at_the_edge(pd.read_parquet(table))]

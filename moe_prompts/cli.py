@@ -18,8 +18,8 @@ from moe_prompts.errors import InputError
 if TYPE_CHECKING:
     import pandas as pd
 
-    from moe_prompts.study.executors import Executor
-    from moe_prompts.study.grid import Part, Study
+    from moe_prompts.engine.executors import Executor
+    from moe_prompts.engine.grid import Part, Study
 
 #: Exit codes: bad input, and interrupted (128 + SIGINT).
 BAD_INPUT, INTERRUPTED = 2, 130
@@ -134,7 +134,7 @@ def add_shard(parser: argparse.ArgumentParser) -> None:
 
 def part(text: str) -> Part:
     """An argparse type: ``1/4``."""
-    from moe_prompts.study.grid import Part
+    from moe_prompts.engine.grid import Part
 
     found = re.fullmatch(r"(\d+)/(\d+)", text)
     if not found:
@@ -147,14 +147,14 @@ def part(text: str) -> Part:
 
 def executor(arguments: argparse.Namespace) -> Executor:
     """Of ``--workers``, ``--executor`` and ``--scheduler``."""
-    from moe_prompts.study.executors import executor_for
+    from moe_prompts.engine.executors import executor_for
 
     return executor_for(arguments.workers, arguments.executor, arguments.scheduler)
 
 
 def results(study: Study, out: Path, arguments: argparse.Namespace, program: str) -> pd.DataFrame:
     """Run the study as the options say; with ``--shard`` the part alone, and end with how to go on."""
-    from moe_prompts.study.runner import run_part, run_study
+    from moe_prompts.engine.runner import run_part, run_study
 
     runs = executor(arguments)
     with resumable(program, out):

@@ -22,15 +22,15 @@ import numpy as np
 from scipy.optimize import minimize
 
 from moe_prompts.errors import InputError
-from moe_prompts.estimators.coordinates import OnSphere, PairCoordinates
-from moe_prompts.estimators.least_squares import LeastSquaresOptions, least_squares, near_truth
-from moe_prompts.estimators.levenberg_marquardt import minimise
-from moe_prompts.estimators.prompt_objective import Box, PromptObjective
+from moe_prompts.estimators.prompts.coordinates import OnSphere, PairCoordinates
+from moe_prompts.estimators.prompts.least_squares import LeastSquaresOptions, least_squares, near_truth
+from moe_prompts.estimators.prompts.levenberg_marquardt import minimise
+from moe_prompts.estimators.prompts.objective import Box, PromptObjective
 from moe_prompts.estimators.result import GAP_TOLERANCE
-from moe_prompts.models.attention_scenarios import PromptTruth
 from moe_prompts.models.data import RegressionData
 from moe_prompts.models.prompt_attention import PromptFamily
 from moe_prompts.models.prompt_derivatives import PromptMap, PromptValues
+from moe_prompts.models.prompt_truths import PromptTruth
 
 #: Spreads at which profiles are computed, beside the two between which the local exponent is read.
 EPS = (0.0125, 0.025, 0.05, 0.1, 0.2, 0.4)

@@ -27,7 +27,7 @@ import torch
 
 import moe_prompts.vision as mpv
 from moe_prompts.vision import VAPT, VPT, create_backbone, prompt
-from moe_prompts.vision.backbones import half
+from moe_prompts.vision.backbones.create import half
 from moe_prompts.vision.figures import draw_input_dependence, draw_mass
 from moe_prompts.vision.tasks.procedural import procedural_task
 

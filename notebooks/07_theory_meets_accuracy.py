@@ -30,7 +30,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-from moe_prompts.vision.curves import FRESH, crossing, curves
+from moe_prompts.vision.data_efficiency.curves import FRESH, crossing, curves
 from moe_prompts.vision.figures import draw_excess
 
 run = Path("../paper_figures/data/planted_vit")  # a committed run: its command is in meta.json

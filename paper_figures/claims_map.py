@@ -17,9 +17,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from moe_prompts import plots
 from moe_prompts.claims.claim import REGISTERED_SEED
 from moe_prompts.errors import InputError
+from moe_prompts.figures import gates as plots
 
 FAMILIES = {
     "P": "prompts in attention",

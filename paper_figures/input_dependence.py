@@ -11,7 +11,7 @@ import matplotlib.pyplot as plt
 import runs
 from matplotlib.figure import Figure
 
-from moe_prompts import plots
+from moe_prompts.figures import gates as plots
 from moe_prompts.vision.figures import draw_input_dependence
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import runs
 from matplotlib.figure import Figure
 
-from moe_prompts.vision.planted_head_report import planted_head_figure
+from moe_prompts.vision.planted_head.report import planted_head_figure
 
 
 def figure(run: Path) -> Figure:

@@ -10,7 +10,7 @@ from pathlib import Path
 import runs
 from matplotlib.figure import Figure
 
-from moe_prompts import plots
+from moe_prompts.figures import gates as plots
 from moe_prompts.study.attention import FITS
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import runs
 from matplotlib.figure import Figure
 
-from moe_prompts import plots_replication
+from moe_prompts.figures import replication as plots_replication
 
 
 def figure(run: Path) -> Figure:

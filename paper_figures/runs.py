@@ -18,8 +18,9 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
-from moe_prompts import cli, plots
+from moe_prompts import cli
 from moe_prompts.errors import InputError
+from moe_prompts.figures import gates as plots
 from moe_prompts.study.report import of_study
 
 HERE = Path(__file__).parent
@@ -124,7 +125,7 @@ def read_summary(run: Path) -> pd.DataFrame:
 
 def curves(run: Path, which: str) -> Figure:
     """The figure ``which`` of a finished ``experiments/data_efficiency.py`` run."""
-    from moe_prompts.vision import curves_report
+    from moe_prompts.vision.data_efficiency import report as curves_report
 
     drawn = curves_report.drawn(read_table(run, "experiments/data_efficiency.py", "task", "method", "n"), [which])
     if which not in drawn:

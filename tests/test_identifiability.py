@@ -6,10 +6,10 @@ from numpy.testing import assert_allclose
 
 from moe_prompts import InputError
 from moe_prompts.identifiability import Profile, kappas, likelihood_gaps, profile, second_order_part
-from moe_prompts.models.attention_scenarios import prompt_truth, random_configuration
+from moe_prompts.models.gaussian_truths import prompt_data
 from moe_prompts.models.prompt_attention import PromptAttention
 from moe_prompts.models.prompt_derivatives import PromptMap
-from moe_prompts.models.scenarios import prompt_data
+from moe_prompts.models.prompt_truths import prompt_truth, random_configuration
 
 
 def rng():

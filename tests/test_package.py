@@ -12,9 +12,9 @@ import pandas as pd
 import pytest
 
 import moe_prompts
-from moe_prompts.study.replication_summary import FILE, replication_report
+from moe_prompts.study.replication_report import FILE, replication_report
 from moe_prompts.study.report import report_of
-from moe_prompts.vision import curves_report
+from moe_prompts.vision.data_efficiency import report as curves_report
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "moe_prompts"
@@ -49,7 +49,7 @@ def test_import_is_cheap():
 
 def test_running_a_study_imports_neither_sympy_nor_torch():
     code = (
-        "import sys, moe_prompts.study.gaussian, moe_prompts.study.runner, moe_prompts.study.summary; "
+        "import sys, moe_prompts.study.gaussian, moe_prompts.engine.runner, moe_prompts.study.summary; "
         "print([m for m in ('torch', 'matplotlib', 'sympy') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

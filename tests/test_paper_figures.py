@@ -19,7 +19,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from test_docs import ParsedError, end_of
 from test_package import ROOT
 
-from moe_prompts import plots
+from moe_prompts.figures import gates as plots
 from moe_prompts.study import softmax
 from moe_prompts.study.report import of_study
 
@@ -136,7 +136,7 @@ def test_the_same_figure_is_the_same_file(drawings, tmp_path):
 
 
 def test_there_is_one_style():
-    assert (FOLDER / "style.mplstyle").resolve() == (ROOT / "moe_prompts" / "style.mplstyle").resolve()
+    assert (FOLDER / "style.mplstyle").resolve() == (ROOT / "moe_prompts" / "figures" / "style.mplstyle").resolve()
     assert plots.STYLE["pdf.fonttype"] == 42
 
 

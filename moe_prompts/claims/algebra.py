@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from moe_prompts.claims.claim import DERIVED, Claim, Line, Tables, true_or_false
-from moe_prompts.losses.voronoi import rbar
+from moe_prompts.losses.gaussian_voronoi import rbar
 from moe_prompts.models.data import Sample
 from moe_prompts.models.softmax_gated import SoftmaxGatedMoE
-from moe_prompts.models.softmax_scenarios import softmax_truth
+from moe_prompts.models.softmax_truths import softmax_truth
 from moe_prompts.slopes import Verdict
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def rate_of(model: str, *cells: int, **options: Any) -> str:
 @cache
 def verified(model: str, *cells: int) -> Line:
     """Whether every certificate of a table, and every row that follows, stands up to a check by other means."""
-    from moe_prompts.theory.verification import verify_table
+    from moe_prompts.theory.certificates.verify import verify_table
 
     table = table_of(model, *cells)
     verdict = verify_table(json.loads(table.to_json()))
@@ -96,8 +96,8 @@ def cosh_split(known: SoftmaxGatedMoE, shift: float) -> SoftmaxGatedMoE:
 
 def solvability(tables: Tables, seed: int) -> list[Line]:
     """Witnesses of rbar(m) >= 2m; elimination for m = 2 and symmetric m = 3. Beyond, the upper bound is a proof."""
+    from moe_prompts.theory.certificates.verify import verify
     from moe_prompts.theory.solvability import eliminate_m2, gauss_hermite_witness, symmetric_family_m3
-    from moe_prompts.theory.verification import verify
 
     lines = []
     for m in range(2, LARGEST_WITNESS + 1):

@@ -7,9 +7,9 @@ from typing import Any
 
 from moe_prompts.claims import algebra, gated, prompts, published
 from moe_prompts.claims.claim import Claim, Judgement
+from moe_prompts.engine.grid import Study
 from moe_prompts.errors import InputError
 from moe_prompts.slopes import BAND, Verdict
-from moe_prompts.study.grid import Study
 from moe_prompts.study.summary import markdown, short
 
 CLAIMS: dict[str, Claim] = {

@@ -11,7 +11,7 @@ import pandas as pd
 from moe_prompts.claims.algebra import rate_of
 from moe_prompts.claims.claim import DERIVED, Claim, Line, Tables, combined, mean_interval, slope_lines, within
 from moe_prompts.estimators.result import FitStatus
-from moe_prompts.models.attention_scenarios import prompt_truth
+from moe_prompts.models.prompt_truths import prompt_truth
 from moe_prompts.slopes import Verdict
 from moe_prompts.study.attention import FITS, MODEL, SPREAD
 from moe_prompts.study.attention_report import BOUNDED_GAP, L2, SPLIT, D, identifiability, summarise_attention

@@ -16,7 +16,7 @@ from moe_prompts.claims.claim import Claim, Line, Tables, mean_interval, within
 from moe_prompts.claims.gated import GMOE, SGAME
 from moe_prompts.estimators.result import FitStatus
 from moe_prompts.slopes import BAND, Verdict
-from moe_prompts.study.replication_summary import FROM_N, published_lines, summarise_replication
+from moe_prompts.study.replication_report import FROM_N, published_lines, summarise_replication
 
 GMOE_RUN, SGAME_RUN = "replicate-gmoe", "replicate-sgame"
 MODELS = ("gmoe-1", "gmoe-2", "gmoe-3", "gmoe-4")

@@ -8,9 +8,9 @@ from functools import partial
 
 import numpy as np
 
+from moe_prompts.engine.grid import Study
 from moe_prompts.study.attention import AttentionCell, Lines, attention_study
 from moe_prompts.study.gaussian import gaussian_study
-from moe_prompts.study.grid import Study
 from moe_prompts.study.replication import replication_study
 from moe_prompts.study.softmax import softmax_study
 

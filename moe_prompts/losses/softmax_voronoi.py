@@ -20,7 +20,7 @@ import numpy as np
 from scipy.optimize import minimize
 
 from moe_prompts.errors import InputError
-from moe_prompts.losses.voronoi import rbar
+from moe_prompts.losses.gaussian_voronoi import rbar
 from moe_prompts.models.softmax_gated import SoftmaxGatedMoE
 
 SOFTMAX_GROUPS = {"beta": "gate_slopes", "a": "slopes", "b": "intercepts", "s": "noise_vars"}

@@ -13,24 +13,24 @@ from functools import lru_cache
 
 import numpy as np
 
+from moe_prompts.engine.grid import Row, Study, failed, outcome
 from moe_prompts.errors import InputError
-from moe_prompts.estimators.least_squares import (
+from moe_prompts.estimators.prompts.least_squares import (
     LeastSquaresOptions,
     least_squares,
     near_truth,
     population_minima,
     random_start,
 )
-from moe_prompts.estimators.prompt_objective import PromptObjective
+from moe_prompts.estimators.prompts.objective import PromptObjective
 from moe_prompts.estimators.result import SearchResult
 from moe_prompts.identifiability import kappas, likelihood_gaps, profile
 from moe_prompts.losses.prompt_voronoi import prompt_errors
-from moe_prompts.models.attention_scenarios import PromptTruth, prompt_truth
 from moe_prompts.models.data import RegressionData
+from moe_prompts.models.gaussian_truths import prompt_data
 from moe_prompts.models.prompt_attention import PromptFamily, PromptKind
-from moe_prompts.models.scenarios import prompt_data
+from moe_prompts.models.prompt_truths import PromptTruth, prompt_truth
 from moe_prompts.seeds import start_rng
-from moe_prompts.study.grid import Row, Study, failed, outcome
 
 MODEL = "prompt-attention"
 FITS, GAPS, PROFILES = "attention", "attention-gap", "attention-profile"

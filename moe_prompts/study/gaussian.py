@@ -10,18 +10,18 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cache, lru_cache
 
+from moe_prompts.engine.grid import BLOCK_SIZE, Row, Study, failed, outcome
 from moe_prompts.errors import InputError
-from moe_prompts.estimators import starts
-from moe_prompts.estimators.newton import NewtonOptions
+from moe_prompts.estimators.gaussian import starts
+from moe_prompts.estimators.gaussian.newton import NewtonOptions
+from moe_prompts.estimators.gaussian.search import SearchOptions, best_of
 from moe_prompts.estimators.result import FitResult, SearchResult
-from moe_prompts.estimators.search import SearchOptions, best_of
+from moe_prompts.losses.gaussian_voronoi import GROUPS, voronoi_errors
 from moe_prompts.losses.prediction import Evaluation
-from moe_prompts.losses.voronoi import GROUPS, voronoi_errors
 from moe_prompts.models.data import HELD_PAIRS, Data
 from moe_prompts.models.gaussian_gated import GaussianGatedFamily
-from moe_prompts.models.scenarios import Truth, sample, streamed, truth
+from moe_prompts.models.gaussian_truths import Truth, sample, streamed, truth
 from moe_prompts.seeds import start_rng
-from moe_prompts.study.grid import BLOCK_SIZE, Row, Study, failed, outcome
 
 MODEL = "gaussian-gated"
 EXPERTS = {"fixed": "constant", "adaptive": "affine"}

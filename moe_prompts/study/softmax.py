@@ -12,15 +12,15 @@ from functools import lru_cache
 import numpy as np
 import pandas as pd
 
+from moe_prompts.engine.grid import BLOCK_SIZE, Row, Study, failed, outcome
 from moe_prompts.errors import InputError
 from moe_prompts.estimators.result import FitResult
-from moe_prompts.estimators.softmax import SoftmaxOptions, softmax_newton
-from moe_prompts.estimators.softmax_starts import published_start
+from moe_prompts.estimators.softmax.likelihood import SoftmaxOptions, softmax_newton
+from moe_prompts.estimators.softmax.starts import published_start
 from moe_prompts.losses.softmax_voronoi import SOFTMAX_GROUPS, UNIDENTIFIED, softmax_errors
 from moe_prompts.models.data import HELD_PAIRS, Sample
-from moe_prompts.models.softmax_scenarios import SoftmaxTruth, softmax_sample, softmax_truth
+from moe_prompts.models.softmax_truths import SoftmaxTruth, softmax_sample, softmax_truth
 from moe_prompts.seeds import start_rng
-from moe_prompts.study.grid import BLOCK_SIZE, Row, Study, failed, outcome
 from moe_prompts.study.summary import Measure, summarise
 
 MODEL = FITS = "softmax-gated"

@@ -31,7 +31,7 @@ from typing import Any
 import sympy as sp
 from sympy.polys.matrices import DomainMatrix
 
-from moe_prompts.losses.voronoi import rbar
+from moe_prompts.losses.gaussian_voronoi import rbar
 from moe_prompts.theory.atoms import Atom, atom
 from moe_prompts.theory.definite import Definiteness, separate
 from moe_prompts.theory.dependences import DependenceReport, SecondOrder, dependences, second_order_parts

@@ -86,7 +86,7 @@ import sympy as sp
 from sympy.polys.orthopolys import hermite_prob_poly
 
 from moe_prompts.errors import InputError
-from moe_prompts.losses.voronoi import rbar
+from moe_prompts.losses.gaussian_voronoi import rbar
 from moe_prompts.theory.systems import PARAMETERS, s1, s2
 
 Certificate = dict[str, Any]

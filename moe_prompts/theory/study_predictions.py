@@ -16,9 +16,9 @@ from collections.abc import Iterator
 from fractions import Fraction
 from typing import Any
 
-from moe_prompts.losses.voronoi import rbar
+from moe_prompts.losses.gaussian_voronoi import rbar
+from moe_prompts.theory.certificates.verify import ORBIT
 from moe_prompts.theory.table import RateTable, rate_table
-from moe_prompts.theory.verification import ORBIT
 
 SCHEMA = {
     "model, truth_kind, kind": "prompt kind of the truth and of the estimator: 'fixed', 'adaptive', 'softmax' for "

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.image import AxesImage
 from matplotlib.ticker import NullLocator
 
-from moe_prompts.vision.curves import regular
+from moe_prompts.vision.data_efficiency.curves import regular
 
 #: As in ``plots``: fixed prompts in blue, adaptive ones in orange.
 COLOURS = {"VPT": "#2b7bba", "VAPT": "#e6550d"}

@@ -20,11 +20,11 @@ from moe_prompts.claims.claim import (
     within,
 )
 from moe_prompts.claims.runs import RUNS, Scale
+from moe_prompts.engine.store import RunFolder
 from moe_prompts.errors import InputError
 from moe_prompts.models.data import Sample
-from moe_prompts.models.softmax_scenarios import softmax_truth
+from moe_prompts.models.softmax_truths import softmax_truth
 from moe_prompts.slopes import Verdict
-from moe_prompts.study.store import RunFolder
 
 ROOT = Path(__file__).parents[2]
 HOLDS, FAILS, OPEN = Verdict.HOLDS, Verdict.FAILS, Verdict.UNDECIDED

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 
 from moe_prompts import Evaluation, GaussianGatedMoE, InputError, truth, voronoi_errors, voronoi_loss
-from moe_prompts.losses.voronoi import cells, rbar
+from moe_prompts.losses.gaussian_voronoi import cells, rbar
 
 
 def published_perturbation(params, labels):

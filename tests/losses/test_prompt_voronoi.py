@@ -6,8 +6,8 @@ from numpy.testing import assert_allclose
 
 from moe_prompts import InputError
 from moe_prompts.losses.prompt_voronoi import MAX_HIDDEN, prompt_errors, prompt_loss
-from moe_prompts.models.attention_scenarios import reference_head
 from moe_prompts.models.prompt_attention import Head, PromptAttention, PromptFamily, PromptKind
+from moe_prompts.models.prompt_truths import reference_head
 
 HEAD = reference_head()
 UNITS = ["adaptive:tanh", "adaptive:gelu", "adaptive:relu", "adaptive:sigmoid", "adaptive:gelu:bias"]

@@ -7,7 +7,7 @@ from numpy.testing import assert_allclose
 from moe_prompts import InputError
 from moe_prompts.losses.softmax_voronoi import softmax_errors, softmax_loss
 from moe_prompts.models.softmax_gated import SoftmaxGatedMoE
-from moe_prompts.models.softmax_scenarios import softmax_truth
+from moe_prompts.models.softmax_truths import softmax_truth
 
 FIELDS = ("gate_intercepts", "gate_slopes", "slopes", "intercepts", "noise_vars")
 VARIANTS = ("published", "intrinsic")

@@ -11,7 +11,7 @@ from scipy.special import expit
 
 from moe_prompts import Activation, add_activation, add_prompt_truth, prompt_data, prompt_truth
 from moe_prompts.errors import InputError
-from moe_prompts.models import activations, attention_scenarios
+from moe_prompts.models import activations, prompt_truths
 from moe_prompts.models.prompt_attention import PromptAttention, PromptKind
 from moe_prompts.study.attention import attention_study
 
@@ -31,7 +31,7 @@ def silu(**changes):
 def taken_back(monkeypatch):
     monkeypatch.setattr(activations, "ACTIVATIONS", known := dict(activations.ACTIVATIONS))
     monkeypatch.setattr("moe_prompts.models.prompt_attention.ACTIVATIONS", known)
-    monkeypatch.setattr(attention_scenarios, "_ADDED", {})
+    monkeypatch.setattr(prompt_truths, "_ADDED", {})
     yield
     prompt_truth.cache_clear()
 
@@ -42,7 +42,7 @@ def test_an_added_activation_makes_prompts():
         PromptKind.parse("adaptive:silu")
     add_activation(silu())
     known = prompt_truth("attention-gelu")
-    parts = attention_scenarios.REFERENCE
+    parts = prompt_truths.REFERENCE
     made = PromptAttention.adaptive(known.params.head, parts.b, parts.W1, parts.W2, "silu")
     x = np.array([0.3, -0.7])
     keys = [parts.W2 @ (h / (1 + np.exp(-h))) for h in parts.W1 @ x]
@@ -117,7 +117,7 @@ from pathlib import Path
 import mine
 import moe_prompts as mp
 from moe_prompts.study.attention import AttentionCell, attention_study
-from moe_prompts.study.executors import Joblib
+from moe_prompts.engine.executors import Joblib
 
 study = attention_study(sizes=[1_000, 2_000], replicates=1, entropy=0, truths=["mine"], lines={}, ks=[2])
 fits = [cell for cell in study.cells if isinstance(cell, AttentionCell)]

@@ -10,7 +10,6 @@ from scipy.special import softmax
 
 from moe_prompts import InputError
 from moe_prompts.models.activations import ACTIVATIONS, rounded_relu
-from moe_prompts.models.attention_scenarios import midpoint_grid, prompt_truth, random_configuration, reference_head
 from moe_prompts.models.data import RegressionData, Sample
 from moe_prompts.models.prompt_attention import (
     Head,
@@ -21,6 +20,7 @@ from moe_prompts.models.prompt_attention import (
     token_wise,
 )
 from moe_prompts.models.prompt_derivatives import PromptMap
+from moe_prompts.models.prompt_truths import midpoint_grid, prompt_truth, random_configuration, reference_head
 
 FOUR_SIGMA = 4.0  # two-sided probability 6e-5 that a correct sampler fails in one of the numbers compared
 KINDS = ["fixed", "decoupled", *(f"adaptive:{sigma}" for sigma in ACTIVATIONS), "adaptive:gelu:bias"]

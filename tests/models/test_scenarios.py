@@ -4,7 +4,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 import moe_prompts
 from moe_prompts import Evaluation, InputError, truth
-from moe_prompts.models.scenarios import TRUTHS
+from moe_prompts.models.gaussian_truths import TRUTHS
 from moe_prompts.seeds import data_rng
 
 

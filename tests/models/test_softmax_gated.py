@@ -5,7 +5,7 @@ from scipy import stats
 
 from moe_prompts import InputError, Sample
 from moe_prompts.models.softmax_gated import SoftmaxGatedFamily, SoftmaxGatedMoE
-from moe_prompts.models.softmax_scenarios import SOFTMAX_TRUTHS, softmax_sample, softmax_truth
+from moe_prompts.models.softmax_truths import SOFTMAX_TRUTHS, softmax_sample, softmax_truth
 from moe_prompts.seeds import data_rng
 
 FIELDS = ("gate_intercepts", "gate_slopes", "slopes", "intercepts", "noise_vars")

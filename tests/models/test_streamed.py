@@ -8,7 +8,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 from moe_prompts import InputError, Sample, StreamedSample, sample, softmax_newton, softmax_truth, streamed, truth
-from moe_prompts.estimators.softmax_search import softmax_best_of
+from moe_prompts.estimators.softmax.search import softmax_best_of
 from moe_prompts.models.data import CHUNK
 
 

@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 
 from moe_prompts import InputError, run_study
-from moe_prompts.models.attention_scenarios import prompt_truth
+from moe_prompts.engine.executors import Joblib
+from moe_prompts.engine.grid import joined
 from moe_prompts.models.prompt_attention import PromptKind
+from moe_prompts.models.prompt_truths import prompt_truth
 from moe_prompts.study import attention
 from moe_prompts.study.attention import (
     LINES,
@@ -26,9 +28,7 @@ from moe_prompts.study.attention_report import (
     rates_table,
     summarise_attention,
 )
-from moe_prompts.study.executors import Joblib
 from moe_prompts.study.gaussian import gaussian_study
-from moe_prompts.study.grid import joined
 from moe_prompts.study.report import of_study, report_of
 from moe_prompts.theory import predict
 

@@ -8,11 +8,11 @@ from numpy.testing import assert_allclose, assert_array_equal
 from oracles import component_densities
 
 from moe_prompts import EMOptions, FitStatus, InputError, em, run_study, sample, starts, truth, voronoi_loss
-from moe_prompts.estimators.softmax import softmax_em
-from moe_prompts.estimators.softmax_starts import published_start
+from moe_prompts.estimators.softmax.likelihood import softmax_em
+from moe_prompts.estimators.softmax.starts import published_start
+from moe_prompts.figures.replication import panels, replication_figure
 from moe_prompts.losses.softmax_voronoi import UNIDENTIFIED, softmax_loss
-from moe_prompts.models.softmax_scenarios import softmax_sample, softmax_truth
-from moe_prompts.plots_replication import panels, replication_figure
+from moe_prompts.models.softmax_truths import softmax_sample, softmax_truth
 from moe_prompts.seeds import start_rng
 from moe_prompts.study import replication
 from moe_prompts.study.gaussian import gaussian_study
@@ -26,7 +26,7 @@ from moe_prompts.study.replication import (
     sgame_fits,
     thinned_sizes,
 )
-from moe_prompts.study.replication_summary import (
+from moe_prompts.study.replication_report import (
     FILE,
     findings,
     published_lines,

@@ -11,7 +11,7 @@ from numpy.polynomial.hermite_e import hermegauss
 from scipy.optimize import least_squares
 
 from moe_prompts import GaussianGatedMoE, InputError
-from moe_prompts.losses.voronoi import rbar
+from moe_prompts.losses.gaussian_voronoi import rbar
 from moe_prompts.theory import predict
 from moe_prompts.theory.dependences import RankWarning
 from moe_prompts.theory.exponents import Bound, Exponent, settle, whole

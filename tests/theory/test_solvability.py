@@ -13,7 +13,7 @@ from numpy.testing import assert_allclose
 from scipy.optimize import least_squares
 
 from moe_prompts import InputError
-from moe_prompts.losses.voronoi import rbar
+from moe_prompts.losses.gaussian_voronoi import rbar
 from moe_prompts.theory.solvability import (
     eliminate_m2,
     gauss_hermite_witness,

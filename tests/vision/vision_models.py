@@ -9,7 +9,7 @@ from timm.models.vision_transformer import VisionTransformer
 from vision_oracle import Oracle
 
 from moe_prompts.vision import VAPT, VPT, prompt, unprompt
-from moe_prompts.vision.prompted import prompt_parameters
+from moe_prompts.vision.prompting.prompted import prompt_parameters
 
 CONFIGS = {"VPT-shallow": VPT(3, deep=False), "VPT-deep": VPT(3), "VAPT": VAPT(3, hidden=4)}
 KINDS = {

@@ -1,0 +1,217 @@
+"""Who runs the blocks: a value with one method, ``map(run_block, blocks)``, that yields receipts as blocks finish.
+
+A worker draws its own data and writes its own shard, so a block that is run twice after a death writes the same rows.
+Blocks travel to workers, rows never travel back.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Protocol
+
+from moe_prompts.engine.grid import Block
+from moe_prompts.errors import InputError
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+Receipt = Any
+RunBlock = Callable[[Block], Receipt]
+NAMES = ("in-process", "joblib", "dask")
+#: Deaths of workers that a run survives: after each its blocks go to others.
+MOST_DEATHS = 3
+RESUME = "finished blocks are kept: repeat the command with --resume"
+#: Blocks at the scheduler: enough to feed workers and to call for more, few beside a million; how often workers are
+#: counted, in seconds.
+AHEAD, AHEAD_PER_WORKER, COUNTED_EVERY = 256, 3, 5.0
+#: For a scheduler to answer.
+PATIENCE = "10s"
+
+
+class Executor(Protocol):
+    def map(self, run_block: RunBlock, blocks: Sequence[Block]) -> Iterable[Receipt]: ...
+
+
+@dataclass(frozen=True)
+class InProcess:
+    """One block after the other, here."""
+
+    def map(self, run_block: RunBlock, blocks: Sequence[Block]) -> Iterator[Receipt]:
+        return map(run_block, blocks)
+
+
+@dataclass(frozen=True)
+class Joblib:
+    """``workers`` processes, one thread each; receipts come in the order in which blocks end."""
+
+    workers: int
+
+    def __post_init__(self) -> None:
+        _check_workers(self.workers)
+
+    def map(self, run_block: RunBlock, blocks: Sequence[Block]) -> Iterator[Receipt]:
+        from joblib.externals.loky.process_executor import TerminatedWorkerError
+
+        left = dict(enumerate(blocks))
+        for _ in range(MOST_DEATHS):
+            try:
+                for number, receipt in self._pass(run_block, left):
+                    del left[number]
+                    yield receipt
+                return
+            except TerminatedWorkerError:
+                continue
+        raise InputError(
+            f"worker processes were killed {MOST_DEATHS} times, most likely for want of memory; {RESUME} and fewer "
+            f"--workers than {self.workers}"
+        )
+
+    def _pass(self, run_block: RunBlock, left: dict[int, Block]) -> Iterator[tuple[int, Receipt]]:
+        from joblib import Parallel, delayed
+
+        parallel = Parallel(
+            n_jobs=self.workers,
+            backend="loky",
+            return_as="generator_unordered",
+            batch_size=1,
+            pre_dispatch="n_jobs",
+        )
+        return parallel(delayed(_numbered)(run_block, number, block) for number, block in list(left.items()))
+
+
+def _numbered(run_block: RunBlock, number: int, block: Block) -> tuple[int, Receipt]:
+    return number, run_block(block)
+
+
+@dataclass(frozen=True)
+class Dask:
+    """Workers of dask.distributed, one thread each: those of the ``scheduler`` at an address, or ``workers`` processes
+    that are started here and end with the run.
+
+    The costliest blocks go first, few of them at a time; a block whose worker dies goes to another one. Workers must
+    see the run's folder and have the packages of this process (``runner.check_worker``).
+    """
+
+    workers: int = 1
+    scheduler: str | None = None
+
+    def __post_init__(self) -> None:
+        _check_workers(self.workers)
+
+    def map(self, run_block: RunBlock, blocks: Sequence[Block]) -> Iterator[Receipt]:
+        if not blocks:
+            return
+        with self._client() as client:
+            yield from _stream(client, run_block, sorted(blocks, key=lambda block: -block.cost))
+
+    @contextmanager
+    def _client(self) -> Iterator[Client]:
+        try:
+            from distributed import Client, LocalCluster
+        except ModuleNotFoundError as error:
+            raise InputError(
+                "the executor dask needs dask.distributed; install it with pip install 'moe-prompts[cluster]'"
+            ) from error
+        if self.scheduler is None:
+            # No memory limit, as with joblib; any port, since others may have the usual one.
+            own = {"threads_per_worker": 1, "processes": True, "dashboard_address": ":0", "memory_limit": 0}
+            with (
+                LocalCluster(n_workers=self.workers, **own) as cluster,
+                Client(cluster, set_as_default=False) as client,
+            ):
+                yield client
+            return
+        try:
+            client = Client(self.scheduler, timeout=PATIENCE, set_as_default=False)
+        except (OSError, ValueError) as error:
+            raise InputError(
+                f"no dask scheduler answers at {self.scheduler} ({error}); expected an address such as "
+                f"tcp://host:8786 of a running `dask scheduler`"
+            ) from error
+        with client:
+            yield client
+
+
+def _stream(client: Client, run_block: RunBlock, blocks: Sequence[Block]) -> Iterator[Receipt]:
+    """Receipts as blocks end, with a bounded number of blocks at the scheduler."""
+    from distributed import KilledWorker, as_completed
+    from distributed.client import FutureCancelledError
+
+    waiting, running = iter(blocks), as_completed(loop=client.loop, with_results=True)
+    run = secrets.token_hex(4)  # a key is never used twice, or the scheduler would answer from memory
+    limit, counted = AHEAD, -COUNTED_EVERY
+    try:
+        while True:
+            if time.monotonic() > counted + COUNTED_EVERY:
+                limit, counted = max(AHEAD, AHEAD_PER_WORKER * len(client.ncores())), time.monotonic()
+            for block in islice(waiting, limit - running.count()):
+                running.add(client.submit(_on_worker, run_block, block, key=f"{block.name}-{run}", pure=False))
+            if not running.count():
+                return
+            _, receipt = next(running)
+            if isinstance(receipt, BaseException):  # of futures that were cancelled; errors of blocks are raised
+                raise receipt
+            yield receipt
+    except KilledWorker as error:
+        raise InputError(
+            f"{str(error.task).rpartition('-')[0]} was on several workers that died, most likely for want of memory; "
+            f"{RESUME} and workers with more"
+        ) from error
+    except (ModuleNotFoundError, RuntimeError) as error:
+        missing = error if isinstance(error, ModuleNotFoundError) else error.__cause__  # of workers, of the scheduler
+        if not isinstance(missing, ModuleNotFoundError):
+            raise
+        raise InputError(
+            f"dask's scheduler or workers cannot import {missing.name}; start them in the environment of this command"
+        ) from error
+    except (FutureCancelledError, OSError) as error:
+        logging.getLogger("distributed.client").setLevel(logging.CRITICAL)  # its tracebacks would bury the one line
+        said = str(error).splitlines()[0]
+        raise InputError(f"the dask scheduler is gone ({said}); {RESUME} and a scheduler that runs") from error
+    finally:
+        if client.status == "running":
+            client.cancel(list(running.futures))
+
+
+def _on_worker(run_block: RunBlock, block: Block) -> Receipt:
+    from distributed import get_worker
+
+    threads = get_worker().state.nthreads
+    if threads != 1:
+        raise InputError(
+            f"a dask worker has {threads} threads; expected one thread in a process: `dask worker --nthreads 1`"
+        )
+    return run_block(block)
+
+
+def _check_workers(workers: int) -> None:
+    if workers < 1:
+        raise InputError(f"workers = {workers}; expected at least 1")
+
+
+def executor_for(workers: int | None, name: str | None = None, scheduler: str | None = None) -> Executor:
+    """The executor of ``--workers``, ``--executor`` and ``--scheduler``; by default joblib on all cores, and in this
+    process where there is one."""
+    if name not in (None, *NAMES):
+        raise InputError(f"--executor {name}; expected one of {', '.join(NAMES)}")
+    if scheduler is not None and name != "dask":
+        raise InputError(f"--scheduler {scheduler} without --executor dask; expected both or neither")
+    if scheduler is not None and workers is not None:
+        raise InputError(f"--workers {workers} with --scheduler; how many workers it has is the scheduler's business")
+    if name == "in-process" and workers not in (None, 1):
+        raise InputError(f"--workers {workers} with --executor in-process; expected joblib or dask")
+    count = available_cores() if workers is None else workers
+    if name == "dask":
+        return Dask(1 if scheduler else count, scheduler)
+    return InProcess() if name == "in-process" or (name is None and count == 1) else Joblib(count)
+
+
+def available_cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

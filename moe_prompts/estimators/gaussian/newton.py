@@ -1,0 +1,140 @@
+"""Certified maximum likelihood of Gaussian-gated experts: the trust region of ``trust_region`` on exact curvature.
+
+The certificate is of a *local* maximum; use several starts (``best_of``) where the global one is meant.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from moe_prompts.errors import InputError
+from moe_prompts.estimators.gaussian.chart import Chart
+from moe_prompts.estimators.gaussian.compression import RESOLUTION, WORTHWHILE, compressed_once
+from moe_prompts.estimators.gaussian.em import evaluate, m_step
+from moe_prompts.estimators.gaussian.moments import MIN_EIGENVALUE, DataPasses, check_multiplicities
+from moe_prompts.estimators.gaussian.streaming import Passes, passes_of
+from moe_prompts.estimators.result import NO_CERTIFICATE, FitResult, FitStatus
+from moe_prompts.estimators.trust_region import Ascent, Spectrum, TrustRegionOptions, ascend, no_history
+from moe_prompts.models.data import Data
+from moe_prompts.models.gaussian_gated import GaussianGatedFamily, GaussianGatedMoE
+
+
+@dataclass(frozen=True)
+class NewtonOptions(TrustRegionOptions):
+    """Beside those of ``TrustRegionOptions``:
+
+    min_eigenvalue    guard: smallest eigenvalue of an atom's joint covariance, in standardised units; the compact
+                      parameter space that the theory assumes
+    compress          for d = l = 1 and large n, climb a short quadrature of the data first; the fit still ends, and is
+                      certified, on the data
+    """
+
+    min_eigenvalue: float = MIN_EIGENVALUE
+    compress: bool = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 < self.min_eigenvalue < 1:
+            raise InputError(f"NewtonOptions: min_eigenvalue = {self.min_eigenvalue}; expected in (0, 1)")
+
+
+class _Climb:
+    """One path on one data set: the passes, the chart, and the point reached."""
+
+    def __init__(self, passes: Passes) -> None:
+        self.passes = passes
+        self.chart = Chart(passes.family)
+
+    @property
+    def total(self) -> float:
+        return self.passes.total
+
+    def em(self, theta: np.ndarray, steps: int) -> np.ndarray:
+        for _ in range(steps):
+            W, log_frozen_mass = self.chart.coefficients(self.chart.atoms(theta))
+            _, S = self.passes.e1(W, log_frozen_mass)
+            theta = self.chart.theta_of(m_step(self.passes, S))
+        return theta
+
+    def evaluate(self, theta: np.ndarray) -> tuple[float, Spectrum]:
+        return evaluate(self.passes, self.chart, theta)
+
+
+def newton(
+    family: GaussianGatedFamily,
+    sample: Data,
+    start: GaussianGatedMoE,
+    options: NewtonOptions | None = None,
+    *,
+    weights: np.ndarray | None = None,
+) -> FitResult:
+    """Maximum likelihood from ``start`` (projected on the family), with the certificate of the point reached.
+
+    ``weights`` (n,) count each point that many times; a quadrature of the truth gives the population fit.
+    history: ``log_likelihood``, ``gap_nats`` and ``relative_lmin`` at each accepted point.
+    Source: the exact Hessian is that of the missing-information identity of Louis (1982); ``experiments/benchmark.py``
+    measures cost and reliability.
+    """
+    options = options or NewtonOptions()
+    check_multiplicities(weights)
+    full = passes_of(family, sample, weights, options.min_eigenvalue)
+    short = compressed(family, sample, options) if weights is None else None
+    return climb(full, start, options) if short is None else finish(full, climb(short, start, options), start, options)
+
+
+#: A climb on compressed data is followed where its log-likelihood agrees with the data's to this many nats, or to this
+#: many nats per pair: errors of a quadrature grow with n.
+COMPRESSION_TRUST, COMPRESSION_TRUST_PER_PAIR = 1.0, 1e-6
+
+
+def compressed(family: GaussianGatedFamily, sample: Data, options: NewtonOptions) -> DataPasses | None:
+    """The sample as a short quadrature, where that is possible and pays."""
+    if not options.compress or (family.d, family.l) != (1, 1) or sample.n < WORTHWHILE:
+        return None
+    family.check_sample(sample)
+    nodes, weights = compressed_once(sample)
+    if nodes.n > sample.n / 2:
+        return None
+    return DataPasses(family, nodes, weights, max(options.min_eigenvalue, RESOLUTION**2))
+
+
+def finish(full: Passes, rough: FitResult, start: GaussianGatedMoE, options: NewtonOptions) -> FitResult:
+    """From where the climb of the compressed data ended, on the data; from ``start`` where the two disagree there."""
+    spent = {f"compressed_{name}": count for name, count in rough.passes.items()}
+    if rough.status is FitStatus.COLLAPSED and options.min_eigenvalue >= RESOLUTION**2:
+        # the same guards hold on the data: one trial there instead of the same rejections again
+        fit = climb(full, rough.value, replace(options, em_warmup=0, max_iterations=1))
+        if not fit.certified:
+            fit = replace(fit, status=FitStatus.COLLAPSED, detail=rough.detail)
+        return replace(fit, passes=fit.passes | spent)
+    fit = climb(full, rough.value, replace(options, em_warmup=0))
+    first = fit.history["log_likelihood"][:1]
+    trust = max(COMPRESSION_TRUST, COMPRESSION_TRUST_PER_PAIR * full.total)
+    if not first or not abs(first[0] - rough.log_likelihood) <= trust:
+        fit = climb(full, start, options)
+    return replace(fit, passes=fit.passes | spent)
+
+
+def climb(passes: Passes, start: GaussianGatedMoE, options: NewtonOptions) -> FitResult:
+    """As ``newton``, on data already laid out, so that several starts share the layout."""
+    path = _Climb(passes)
+    before = vars(passes.counts).copy()
+    theta = path.chart.theta_of(passes.scale.inward(passes.family.project(start)))
+    volume = passes.total * passes.scale.log_volume
+    if passes.sample.n < path.chart.p:
+        found = Ascent(theta, np.nan, FitStatus.TOO_FEW_POINTS, NO_CERTIFICATE, 0, no_history())
+    else:
+        found = ascend(path, theta, options)
+    history = found.history | {"log_likelihood": [value - volume for value in found.history["log_likelihood"]]}
+    return FitResult(
+        value=passes.scale.outward(path.chart.params_of(found.theta, passes.frozen)),
+        status=found.status,
+        certificate=found.certificate,
+        log_likelihood=found.value - volume,
+        iterations=found.iterations,
+        passes={name: count - before[name] for name, count in vars(passes.counts).items()},
+        history=history,
+        detail=found.detail,
+    )

@@ -1,0 +1,198 @@
+"""The same objective in other coordinates, by the chain rule.
+
+``PairCoordinates`` straighten the valley in which over-specified fits live. Where two prompts share a cell, f feels
+their total mass and barycentre strongly and everything else weakly, so that Q is a narrow valley, curved in (b, theta),
+and a small predicted decrease only says that the next step is short. In
+
+    m_i, m_j,  c = (m_i theta_i + m_j theta_j) / (m_i + m_j),  h = (theta_i - theta_j) (m_i m_j)^{1/2} / (m_i + m_j)
+
+the valley is straight up to third order (|h| is the mass-weighted spread of the pair), and Newton's method follows it.
+``OnSphere`` holds one block of coordinates at a distance from a centre; with both, a split of given size is held.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Protocol
+
+import numpy as np
+
+from moe_prompts.estimators.prompts.levenberg_marquardt import Objective, Point
+from moe_prompts.estimators.prompts.objective import Box
+from moe_prompts.models.prompt_attention import PromptFamily
+
+
+class PromptCoordinates(Objective, Protocol):
+    """An objective whose coordinates (S, P) stand for vectors of a prompt family."""
+
+    @property
+    def family(self) -> PromptFamily: ...
+
+    def bounds(self, box: Box) -> tuple[np.ndarray, np.ndarray]: ...
+    def vectors(self, phi: np.ndarray, sets: np.ndarray) -> np.ndarray: ...
+
+
+class Reparametrised(ABC):
+    """``base`` in coordinates phi. Subclasses give ``inner``, base's coordinates at phi, with its derivatives."""
+
+    def __init__(self, base: PromptCoordinates) -> None:
+        self.base = base
+
+    @property
+    def family(self) -> PromptFamily:
+        return self.base.family
+
+    @abstractmethod
+    def inner(self, phi: np.ndarray, sets: np.ndarray) -> np.ndarray:
+        """Base's coordinates (S, P)."""
+
+    @abstractmethod
+    def chain(self, phi: np.ndarray, sets: np.ndarray) -> np.ndarray:
+        """d inner / d phi: (S, P, P)."""
+
+    @abstractmethod
+    def bend(self, phi: np.ndarray, sets: np.ndarray, gradient: np.ndarray) -> np.ndarray:
+        """Sum of gradient (S, P) times the second derivatives of inner: (S, P, P)."""
+
+    def vectors(self, phi: np.ndarray, sets: np.ndarray) -> np.ndarray:
+        return self.base.vectors(self.inner(phi, sets), sets)
+
+    def at(self, phi: np.ndarray, sets: np.ndarray) -> ReparametrisedPoint:
+        return ReparametrisedPoint(self, phi, sets, self.base.at(self.inner(phi, sets), sets))
+
+    def retract(self, phi: np.ndarray) -> np.ndarray:
+        return self.base.retract(phi)
+
+    def gauges(self, phi: np.ndarray) -> np.ndarray:
+        return self.base.gauges(phi)
+
+
+class ReparametrisedPoint:
+    """``Reparametrised`` at S points."""
+
+    def __init__(self, objective: Reparametrised, phi: np.ndarray, sets: np.ndarray, base: Point) -> None:
+        self.objective, self.phi, self.sets, self.base, self.value = objective, phi, sets, base, base.value
+
+    def derivatives(self, which: np.ndarray, exact: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        gradient, gauss_newton, rest = self.base.derivatives(which, exact)
+        phi, sets = self.phi[which], self.sets[which]
+        chain = self.objective.chain(phi, sets)
+        back = chain.swapaxes(1, 2)
+        rest = back @ rest @ chain
+        if exact.any():
+            rest[exact] += self.objective.bend(phi[exact], sets[exact], gradient[exact])
+        return (back @ gradient[:, :, None])[:, :, 0], back @ gauss_newton @ chain, rest
+
+
+class PairCoordinates(Reparametrised):
+    """Masses of prompts i and j in the places of b_i and b_j, c in the slot of i, h in that of j:
+
+    theta_i = c + (m_j / m_i)^{1/2} h,    theta_j = c - (m_i / m_j)^{1/2} h.
+    """
+
+    def __init__(self, base: PromptCoordinates, pair: tuple[int, int]) -> None:
+        super().__init__(base)
+        self.pair, (self.centre, self.split) = list(pair), (base.family.slot(prompt) for prompt in pair)
+
+    def phi(self, vectors: np.ndarray) -> np.ndarray:
+        """Coordinates of the family's vectors."""
+        out, mass = vectors.copy(), np.exp(vectors[:, self.pair])
+        one, two = self._arms(mass[:, :1], mass[:, 1:])
+        theta_i, theta_j = vectors[:, self.centre], vectors[:, self.split]
+        out[:, self.pair] = mass
+        out[:, self.centre] = (mass[:, :1] * theta_i + mass[:, 1:] * theta_j) / mass.sum(axis=1, keepdims=True)
+        out[:, self.split] = (theta_i - theta_j) / (one + two)
+        return out
+
+    def bounds(self, box: Box) -> tuple[np.ndarray, np.ndarray]:
+        """Of the masses and of what is not the pair's; the pair itself may leave the box, which its vectors show."""
+        lower, upper = self.base.bounds(box)
+        lower[self.pair], upper[self.pair] = np.exp(box.b)
+        lower[self.split], upper[self.split] = -np.inf, np.inf
+        return lower, upper
+
+    @staticmethod
+    def _arms(m_i: np.ndarray, m_j: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        ratio = np.sqrt(m_j / m_i)
+        return ratio, 1 / ratio
+
+    def inner(self, phi: np.ndarray, sets: np.ndarray) -> np.ndarray:
+        out = phi.copy()
+        one, two = self._arms(phi[:, [self.pair[0]]], phi[:, [self.pair[1]]])
+        c, h = phi[:, self.centre], phi[:, self.split]
+        out[:, self.pair] = np.log(phi[:, self.pair])
+        out[:, self.centre], out[:, self.split] = c + one * h, c - two * h
+        return out
+
+    def chain(self, phi: np.ndarray, sets: np.ndarray) -> np.ndarray:
+        out = np.tile(np.eye(phi.shape[1]), (len(phi), 1, 1))
+        one, two = self._arms(phi[:, [self.pair[0]]], phi[:, [self.pair[1]]])
+        h = phi[:, self.split]
+        out[:, self.centre, self.split], out[:, self.split, self.split] = one, -two
+        out[:, self.split, self.centre] = 1
+        for b, sign in zip(self.pair, (-0.5, 0.5), strict=True):
+            mass = phi[:, [b]]
+            out[:, b, b] = 1 / mass[:, 0]
+            out[:, self.centre, b], out[:, self.split, b] = sign * one * h / mass, sign * two * h / mass
+        return out
+
+    def bend(self, phi: np.ndarray, sets: np.ndarray, gradient: np.ndarray) -> np.ndarray:
+        out = np.zeros((*phi.shape, phi.shape[1]))
+        one, two = self._arms(phi[:, [self.pair[0]]], phi[:, [self.pair[1]]])
+        h, pull_one, pull_two = phi[:, self.split], one * gradient[:, self.centre], two * gradient[:, self.split]
+        # First and second derivative in t = log(m_j / m_i) / 2, then t and b in the masses.
+        in_t, in_tt = ((pull_one + pull_two) * h).sum(axis=1), ((pull_one - pull_two) * h).sum(axis=1)
+        half = dict(zip(self.pair, (-0.5, 0.5), strict=True))
+        for a in self.pair:
+            for b in self.pair:
+                out[:, a, b] += half[a] * half[b] * in_tt / (phi[:, a] * phi[:, b])
+            out[:, a, a] -= (gradient[:, a] + half[a] * in_t) / phi[:, a] ** 2
+            with_h = half[a] * (pull_one + pull_two) / phi[:, [a]]
+            out[:, a, self.split] += with_h
+            out[:, self.split, a] += with_h
+        return out
+
+
+class OnSphere(Reparametrised):
+    """The block ``slot`` of base's coordinates held at ``centre`` + eps v, |v| = 1, with eps (R,) for each data set."""
+
+    def __init__(self, base: PromptCoordinates, slot: np.ndarray, centre: np.ndarray, eps: np.ndarray) -> None:
+        super().__init__(base)
+        self.held, self.centre, self.eps = slot, centre, np.asarray(eps, dtype=float)
+
+    def bounds(self, box: Box) -> tuple[np.ndarray, np.ndarray]:
+        lower, upper = self.base.bounds(box)
+        lower[self.held], upper[self.held] = -np.inf, np.inf
+        return lower, upper
+
+    def inner(self, phi: np.ndarray, sets: np.ndarray) -> np.ndarray:
+        out = phi.copy()
+        out[:, self.held] = self.centre + self.eps[sets, None] * phi[:, self.held]
+        return out
+
+    def chain(self, phi: np.ndarray, sets: np.ndarray) -> np.ndarray:
+        v = phi[:, self.held]
+        off_v = np.eye(v.shape[1]) - v[:, :, None] * v[:, None]
+        out = np.tile(np.eye(phi.shape[1]), (len(phi), 1, 1))
+        out[:, self.held[:, None], self.held] = self.eps[sets, None, None] * off_v
+        return out
+
+    def bend(self, phi: np.ndarray, sets: np.ndarray, gradient: np.ndarray) -> np.ndarray:
+        """Of v / |v| at |v| = 1."""
+        v, pull = phi[:, self.held], self.eps[sets, None] * gradient[:, self.held]
+        outer, inner = pull[:, :, None] * v[:, None], (pull * v).sum(axis=1)[:, None, None]
+        out = np.zeros((*phi.shape, phi.shape[1]))
+        out[:, self.held[:, None], self.held] = (
+            3 * inner * v[:, :, None] * v[:, None] - inner * np.eye(v.shape[1]) - outer - outer.swapaxes(1, 2)
+        )
+        return out
+
+    def retract(self, phi: np.ndarray) -> np.ndarray:
+        out = self.base.retract(phi).copy()
+        out[:, self.held] /= np.linalg.norm(out[:, self.held], axis=1, keepdims=True)
+        return out
+
+    def gauges(self, phi: np.ndarray) -> np.ndarray:
+        length = np.zeros((*phi.shape, 1))
+        length[:, self.held, 0] = phi[:, self.held]
+        return np.concatenate([self.base.gauges(phi), length], axis=2)

@@ -1,0 +1,178 @@
+"""Certified least squares for prompts: every start climbs, in coordinates that fit, to a certified minimum of Q in a
+box.
+
+Fits begin in the family's own coordinates. What has not converged after a round goes on in ``PairCoordinates`` of its
+two nearest prompts: an over-specified fit, whose surplus prompt shares the cell of another, lies in a valley that is
+curved in (b, theta) and straight there. Rounds alternate, because a third prompt may join or the box may stop a pair.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from moe_prompts.errors import InputError
+from moe_prompts.estimators.prompts.coordinates import PairCoordinates
+from moe_prompts.estimators.prompts.levenberg_marquardt import Minima, minimise
+from moe_prompts.estimators.prompts.objective import Box, PromptObjective
+from moe_prompts.estimators.result import GAP_TOLERANCE, FitResult, FitStatus, SearchResult
+from moe_prompts.models.data import RegressionData
+from moe_prompts.models.prompt_attention import PromptAttention, PromptFamily
+
+#: Iterations of a round in the family's coordinates and in those of a pair.
+ROUND, PAIR_ROUND = 12, 100
+#: Minima within this many nats of each other on the same data count as one.
+SAME_MINIMUM = 1e-2
+#: A mass at its bound is a logit at its bound up to this.
+ROUNDING = 1e-12
+#: Standard deviation of near starts around the truth, and of random starts.
+NEAR_SPREAD, RANDOM_SPREAD = 0.1, 1.5
+
+
+@dataclass(frozen=True)
+class LeastSquaresOptions:
+    """``max_iterations``: after so many no further round begins (one has up to 112; relu goes through all of them
+    three times). Certified below ``tolerance`` nats left to gain."""
+
+    box: Box = field(default_factory=Box)
+    max_iterations: int = 200
+    tolerance: float = GAP_TOLERANCE
+
+    def __post_init__(self) -> None:
+        if self.max_iterations < 1 or not self.tolerance > 0:
+            raise InputError(
+                f"LeastSquaresOptions: max_iterations = {self.max_iterations}, tolerance = {self.tolerance}; expected "
+                ">= 1 and > 0"
+            )
+
+
+def least_squares(
+    family: PromptFamily,
+    data: Sequence[RegressionData],
+    starts: Sequence[np.ndarray],
+    noise: float,
+    options: LeastSquaresOptions | None = None,
+) -> list[SearchResult]:
+    """For each data set the best certified minimum of Q over its starts (count, size), all climbed together.
+
+    Data sets share their points x. ``share`` is the part of a data set's starts that ended within ``SAME_MINIMUM`` nats
+    of the best; where the lowest end is not certified and no certified one is as low, that is what the status says.
+    """
+    options = options or LeastSquaresOptions()
+    objective = PromptObjective(family, data, noise)
+    starts = [np.asarray(block, dtype=float) for block in starts]
+    if len(starts) != len(data) or any(len(block) < 1 or block.shape[1:] != (family.size,) for block in starts):
+        raise InputError(
+            f"least_squares: starts of shapes {[np.shape(block) for block in starts]} for {len(data)} data sets; "
+            f"expected (count, {family.size}) for each"
+        )
+    if not all(np.isfinite(block).all() for block in starts):
+        raise InputError("least_squares: starts have NaN or infinite entries; expected finite numbers")
+    sets = np.repeat(np.arange(len(data)), [len(block) for block in starts])
+    minima = climb(objective, np.concatenate(starts), sets, options)
+    return [_best(family, minima, np.flatnonzero(sets == r)) for r in range(len(data))]
+
+
+def climb(objective: PromptObjective, starts: np.ndarray, sets: np.ndarray, options: LeastSquaresOptions) -> Minima:
+    """A minimum from each start (S, size) on its data set (S,), with the certificate of the last of Q's stages."""
+    iterations = np.zeros(len(starts), dtype=int)
+    for stage in objective.stages():
+        found = _rounds(stage, starts, sets, options)
+        starts = found.vectors
+        iterations += found.iterations
+    return replace(found, iterations=iterations)
+
+
+def _rounds(objective: PromptObjective, starts: np.ndarray, sets: np.ndarray, options: LeastSquaresOptions) -> Minima:
+    found = minimise(objective, starts, sets, *objective.bounds(options.box), ROUND, options.tolerance)
+    while len(rows := np.flatnonzero(_may_go_on(found, options.max_iterations))):
+        if objective.family.k > 1:
+            _follow_pairs(objective, found, rows, sets, options)
+        rows = rows[~found.certified[rows]]
+        if len(rows):
+            plain = minimise(
+                objective, found.vectors[rows], sets[rows], *objective.bounds(options.box), ROUND, options.tolerance
+            )
+            found.replace(rows, plain, plain.vectors)
+    return found
+
+
+def _may_go_on(found: Minima, max_iterations: int) -> np.ndarray:
+    open_ends = np.array([status is FitStatus.NOT_CERTIFIED for status in found.status])
+    return open_ends & (found.iterations < max_iterations)
+
+
+def _follow_pairs(
+    objective: PromptObjective, found: Minima, rows: np.ndarray, sets: np.ndarray, options: LeastSquaresOptions
+) -> None:
+    """Go on with ``rows`` of ``found``, each in the coordinates of its two nearest prompts."""
+    family = objective.family
+    _, atoms, _ = family.split(found.vectors[rows])
+    distance = np.linalg.norm(atoms[:, :, None] - atoms[:, None], axis=3)
+    distance[:, *np.tril_indices(family.k)] = np.inf
+    nearest = distance.reshape(len(rows), -1).argmin(axis=1)
+    for flat in np.unique(nearest):
+        here = rows[nearest == flat]
+        pair = PairCoordinates(objective, (int(flat) // family.k, int(flat) % family.k))
+        bounds = pair.bounds(options.box)
+        minima = minimise(pair, pair.phi(found.vectors[here]), sets[here], *bounds, PAIR_ROUND, options.tolerance)
+        vectors = pair.vectors(minima.vectors, sets[here])
+        lower, upper = objective.bounds(options.box)
+        inside = np.all((vectors >= lower - ROUNDING) & (vectors <= upper + ROUNDING), axis=1)
+        found.replace(here[inside], minima.chosen(inside), np.clip(vectors[inside], lower, upper))
+        # Where the pair has left the box: go on from the nearest point of it, if that is an improvement.
+        clipped = np.clip(vectors[~inside], lower, upper)
+        values = objective.at(clipped, sets[here[~inside]]).value
+        better = values < found.values[here[~inside]]
+        found.iterations[here[~inside]] += minima.iterations[~inside]
+        found.vectors[here[~inside][better]], found.values[here[~inside][better]] = clipped[better], values[better]
+
+
+def _best(family: PromptFamily, minima: Minima, rows: np.ndarray) -> SearchResult:
+    lowest = minima.values[rows].min()
+    tied = rows[minima.values[rows] <= lowest + SAME_MINIMUM]
+    best = min(tied, key=lambda i: (not minima.certified[i], minima.values[i]))
+    fit = FitResult(
+        value=family.unpack(minima.vectors[best]),
+        status=minima.status[best],
+        certificate=minima.certificate(best),
+        log_likelihood=-float(minima.values[best]),
+        iterations=int(minima.iterations[best]),
+    )
+    return SearchResult(fit, len(rows), len(tied) / len(rows))
+
+
+def near_truth(truth: PromptAttention, k: int, number: int, rng: np.random.Generator) -> np.ndarray:
+    """The truth plus N(0, .1^2) on every parameter; of more than k_true prompts the surplus splits true ones in turn,
+    beginning with prompt ``number``."""
+    if k < truth.k:
+        raise InputError(f"near_truth: k = {k} prompts cannot sit at all {truth.k} true ones; raise k")
+    atoms = [*range(truth.k), *((number + i) % truth.k for i in range(k - truth.k))]
+    vector = truth.chosen(atoms).vector
+    return vector + NEAR_SPREAD * rng.standard_normal(len(vector))
+
+
+def random_start(family: PromptFamily, rng: np.random.Generator, box: Box) -> np.ndarray:
+    """b uniform on the lower three quarters of its box, everything else N(0, 1.5^2) within its box."""
+    low, high = box.b
+    b = rng.uniform(low, low + 0.75 * (high - low), family.k)
+    return np.concatenate([b, np.clip(RANDOM_SPREAD * rng.standard_normal(family.size - family.k), *box.theta)])
+
+
+def population_minima(
+    family: PromptFamily,
+    population: RegressionData,
+    noise: float,
+    rng: np.random.Generator,
+    count: int = 20,
+    options: LeastSquaresOptions | None = None,
+    also: Sequence[np.ndarray] = (),
+) -> Minima:
+    """Minima of the expected Q from ``count`` random starts and those in ``also``, best first: what a family that does
+    not contain the truth tends to, as n grows. Upper bounds of the floor: more starts may find lower ones."""
+    options = options or LeastSquaresOptions()
+    starts = np.array([*also, *(random_start(family, rng, options.box) for _ in range(count))])
+    objective = PromptObjective(family, [population], noise)
+    return climb(objective, starts, np.zeros(len(starts), dtype=int), options).sorted()

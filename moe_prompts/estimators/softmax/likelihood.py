@@ -1,0 +1,380 @@
+"""Certified maximum likelihood of softmax-gated experts: textbook EM, and the trust region on exact curvature.
+
+With X = (1, x), r_ik the responsibilities, pi_ik the gates, e = y - a'x - b and u_k = (X, (e/s) X, (e^2/s - 1)/2) the
+derivatives of one atom's log contribution by its gate, its expert and log s_k,
+
+    gradient  sum_i r_ik u_ik - pi_ik (X, 0, 0)
+    Hessian   sum_i [cov_r(u) - cov_pi((X, 0, 0)) + sum_k r_ik d^2 log N_k],
+
+block products that one matrix multiplication each provides. Beside the certificate of every maximum a gate has one of
+its own: where logits change by more than 5 between neighbouring points and two gates share less than one point, the
+gate separates the data, no finite maximum exists, and -H looks positive definite only because the data end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from moe_prompts.errors import InputError
+from moe_prompts.estimators.gaussian.em import EMOptions
+from moe_prompts.estimators.result import NO_CERTIFICATE, FitResult, FitStatus
+from moe_prompts.estimators.trust_region import (
+    Ascent,
+    CollapseError,
+    Spectrum,
+    TrustRegionOptions,
+    ascend,
+    no_history,
+)  # fmt: skip
+from moe_prompts.models.data import Sample
+from moe_prompts.models.softmax_gated import LOG_2PI, SoftmaxGatedFamily, SoftmaxGatedMoE
+
+#: An atom that explains fewer points, or whose noise is smaller in standardised units, collapses.
+MIN_POINTS, MIN_NOISE_SD = 5.0, 3e-4
+#: A gate whose logits change by more than this between neighbouring points separates them.
+MAX_LOGIT_STEP = 5.0
+#: Below this the curvature of a certificate is rounding.
+MIN_RELATIVE_LMIN = 1e-8
+#: Rows per block: a block's products stay in cache.
+BLOCK = 8192
+
+
+@dataclass(frozen=True)
+class SoftmaxOptions(TrustRegionOptions):
+    """Beside those of ``TrustRegionOptions``:
+
+    max_logit_step  between neighbouring points: the gate's own certificate
+    min_points      guard: points that an atom must explain
+    min_noise_sd    guard: smallest noise of an atom, a standard deviation in standardised units
+    """
+
+    max_logit_step: float = MAX_LOGIT_STEP
+    min_points: float = MIN_POINTS
+    min_noise_sd: float = MIN_NOISE_SD
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.max_logit_step > 0:
+            raise InputError(f"SoftmaxOptions: max_logit_step = {self.max_logit_step}; expected a positive number")
+        if not self.min_points > 0 or not 0 < self.min_noise_sd < 1:
+            raise InputError(
+                f"SoftmaxOptions: min_points = {self.min_points}, min_noise_sd = {self.min_noise_sd}; expected > 0 and "
+                "in (0, 1)"
+            )
+
+
+@dataclass
+class SoftmaxLikelihood:
+    """Log-likelihood of theta = (gate of atoms 1..k-1, experts (b, a) of all, log s) in standardised units."""
+
+    family: SoftmaxGatedFamily
+    sample: Sample
+    min_points: float = MIN_POINTS
+    min_noise_sd: float = MIN_NOISE_SD
+    passes: dict[str, int] = field(default_factory=lambda: {"e1": 0, "e2": 0})
+
+    def __post_init__(self) -> None:
+        self.family.check_sample(self.sample)
+        x, y = self.sample
+        self.shift_x, self.scale_x = x.mean(axis=0), x.std(axis=0)
+        self.shift_y, self.scale_y = float(y.mean()), float(y.std())
+        size = np.append(np.abs(x).max(axis=0), np.abs(y).max())
+        flat = np.append(self.scale_x, self.scale_y) <= 1e-12 * size
+        if flat.any():
+            raise InputError(f"column {int(flat.argmax())} of (x, y) is constant; drop it or draw other data")
+        z = (x - self.shift_x) / self.scale_x
+        self.X = np.ascontiguousarray(np.concatenate([np.ones((self.total, 1)), z], axis=1).T)
+        self.y = (y[:, 0] - self.shift_y) / self.scale_y
+
+    @property
+    def total(self) -> int:
+        return self.sample.n
+
+    @property
+    def q(self) -> int:
+        """Coefficients of a linear function of x."""
+        return self.family.d + 1
+
+    # Parameters -------------------------------------------------------------------------------------------------------
+
+    def theta_of(self, params: SoftmaxGatedMoE) -> np.ndarray:
+        """Of parameters in the units of the data."""
+        p = params.rescaled(self.shift_x, self.scale_x, self.shift_y, self.scale_y).pinned()
+        gate = np.concatenate([p.gate_intercepts[:-1, None], p.gate_slopes[:-1]], axis=1)
+        experts = np.concatenate([p.intercepts[:, None], p.slopes], axis=1)
+        return np.concatenate([gate.ravel(), experts.ravel(), np.log(p.noise_vars)])
+
+    def params_of(self, theta: np.ndarray) -> SoftmaxGatedMoE:
+        gate, experts, variances = self.parts(theta)
+        inner = SoftmaxGatedMoE(gate[:, 0], gate[:, 1:], experts[:, 1:], experts[:, 0], variances)
+        return inner.rescaled(
+            -self.shift_x / self.scale_x, 1 / self.scale_x, -self.shift_y / self.scale_y, 1 / self.scale_y
+        ).pinned()
+
+    def parts(self, theta: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Gate (k, q) with a last row of zeros, experts (k, q), variances (k,)."""
+        k, q = self.family.k, self.q
+        gate = np.concatenate([theta[: (k - 1) * q].reshape(k - 1, q), np.zeros((1, q))])
+        rest = theta[(k - 1) * q :]
+        return gate, rest[: k * q].reshape(k, q), np.exp(rest[k * q :])
+
+    # Passes -----------------------------------------------------------------------------------------------------------
+
+    def blocks(self, theta: np.ndarray) -> Iterator[tuple[np.ndarray, ...]]:
+        """Per block of points: X (q, m), y (m,), residuals, gates, responsibilities (k, m), sum of log densities.
+
+        Atoms are rows, so that every elementwise step runs along memory.
+        """
+        gate, experts, variances = self.parts(theta)
+        if not np.isfinite(theta).all() or variances.min() < self.min_noise_sd**2:
+            raise CollapseError(f"an atom's noise is smaller than the guard of {self.min_noise_sd:.1g} sd")
+        constants = -0.5 * (LOG_2PI + np.log(variances))[:, None]
+        precision = 0.5 / variances[:, None]
+        for begin in range(0, self.total, BLOCK):
+            X, y = self.X[:, begin : begin + BLOCK], self.y[begin : begin + BLOCK]
+            residuals = y - experts @ X
+            logits = gate @ X
+            gates, log_sum = _softmax(logits)
+            joint = logits - log_sum + constants - precision * residuals**2
+            responsibilities, log_density = _softmax(joint)
+            yield X, y, residuals, gates, responsibilities, log_density.sum()
+
+    def em(self, theta: np.ndarray, steps: int) -> np.ndarray:
+        """EM steps: weighted least squares for the experts, one Newton step (halved until it ascends) for the gate."""
+        for _ in range(steps):
+            theta = self.em_step(theta)[1]
+        return theta
+
+    def em_step(self, theta: np.ndarray) -> tuple[float, np.ndarray]:
+        """Log-likelihood at ``theta`` and the next point."""
+        self.passes["e1"] += 1
+        k, q = self.family.k, self.q
+        gram, moment, square, counts = np.zeros((k, q, q)), np.zeros((k, q)), np.zeros(k), np.zeros(k)
+        score, information, value = np.zeros((k, q)), np.zeros((k * q, k * q)), 0.0
+        labels = np.zeros((k, q))
+        for X, y, _, gates, r, total in self.blocks(theta):
+            value += float(total)
+            counts += r.sum(axis=1)
+            for j in range(k):
+                weighted = r[j] * X
+                gram[j] += weighted @ X.T
+                moment[j] += weighted @ y
+            square += r @ y**2
+            labels += r @ X.T
+            score += (r - gates) @ X.T
+            information += _gate_information(gates, X)
+        if counts.min() < self.min_points:
+            raise CollapseError(f"an atom explains {counts.min():.3g} points")
+        try:
+            experts = np.linalg.solve(gram, moment[:, :, None])[:, :, 0]
+        except np.linalg.LinAlgError as error:
+            raise CollapseError("an atom explains too few distinct inputs") from error
+        variances = (square - (experts * moment).sum(axis=1)) / counts
+        if variances.min() < self.min_noise_sd**2:
+            raise CollapseError(f"an atom's noise is smaller than the guard of {self.min_noise_sd:.1g} sd")
+        gate = self._gate_step(theta, score, information, labels)
+        return value, np.concatenate([gate, experts.ravel(), np.log(variances)])
+
+    def _gate_step(
+        self, theta: np.ndarray, score: np.ndarray, information: np.ndarray, labels: np.ndarray
+    ) -> np.ndarray:
+        """Newton step of multinomial logistic regression on soft labels, halved until the labels' likelihood rises;
+        ``labels`` (k, q) = sum_i r_ik X_i are all that it needs of them."""
+        free = (self.family.k - 1) * self.q
+        gate = theta[:free]
+        if not free:
+            return gate
+        try:
+            step = np.linalg.solve(information[:free, :free], score[:-1].ravel())
+        except np.linalg.LinAlgError as error:
+            raise CollapseError("the gate separates the data") from error
+        before = self._labels_likelihood(gate, labels)
+        for _ in range(40):
+            # A gain smaller than rounding in a sum of n terms counts as none lost.
+            if self._labels_likelihood(gate + step, labels) >= before - 1e-14 * self.total:
+                return gate + step
+            step = step / 2
+        return gate
+
+    def _labels_likelihood(self, gate: np.ndarray, labels: np.ndarray) -> float:
+        """sum_i sum_k r_ik log gate_k(x_i)."""
+        table = np.concatenate([gate.reshape(-1, self.q), np.zeros((1, self.q))])
+        value = float((labels * table).sum())
+        for begin in range(0, self.total, BLOCK):
+            value -= float(_softmax(table @ self.X[:, begin : begin + BLOCK])[1].sum())
+        return value
+
+    def evaluate(self, theta: np.ndarray) -> tuple[float, Spectrum]:
+        """Log-likelihood and spectrum, by one pass with exact curvature."""
+        self.passes["e2"] += 1
+        value, gradient, hessian, information = self.derivatives(theta)
+        return value, Spectrum.of(gradient, hessian, information)
+
+    def derivatives(self, theta: np.ndarray) -> tuple[float, np.ndarray, np.ndarray, np.ndarray]:
+        """Log-likelihood, gradient, Hessian and complete-data information in theta."""
+        k, q = self.family.k, self.q
+        _, _, variances = self.parts(theta)
+        size = 2 * q + 1  # of one atom's u: gate, expert, log variance
+        value, counts = 0.0, np.zeros(k)
+        score, hessian = np.zeros((k, size)), np.zeros((k, size, k, size))
+        information = np.zeros_like(hessian)
+        for X, _, residuals, gates, r, total in self.blocks(theta):
+            value += float(total)
+            counts += r.sum(axis=1)
+            t = residuals / variances[:, None]
+            square = residuals * t
+            u = np.empty((k, size, X.shape[1]))
+            u[:, :q] = X
+            np.multiply(t[:, None, :], X, out=u[:, q : 2 * q])
+            u[:, -1] = 0.5 * square - 0.5
+            ru = r[:, None, :] * u
+            score += ru.sum(axis=2)
+            score[:, :q] -= gates @ X.T
+            flat = ru.reshape(k * size, -1)
+            hessian -= (flat @ flat.T).reshape(k, size, k, size)
+            gate_information = _gate_information(gates, X).reshape(k, q, k, q)
+            hessian[:, :q, :, :q] -= gate_information
+            information[:, :q, :, :q] += gate_information
+            for j in range(k):
+                hessian[j, :, j, :] += ru[j] @ u[j].T
+                curved = ru[j, :q] @ X.T / variances[j]
+                cross = ru[j, q : 2 * q].sum(axis=1)
+                hessian[j, q : 2 * q, j, q : 2 * q] -= curved
+                hessian[j, q : 2 * q, j, -1] -= cross
+                hessian[j, -1, j, q : 2 * q] -= cross
+                hessian[j, -1, j, -1] -= r[j] @ square[j] / 2
+                information[j, q : 2 * q, j, q : 2 * q] += curved
+                information[j, -1, j, -1] += r[j].sum() / 2
+        if not np.isfinite(value) or counts.min() < self.min_points:
+            raise CollapseError(f"an atom explains {counts.min():.3g} points")
+        order = np.arange(k * size).reshape(k, size)
+        free = np.concatenate([order[:-1, :q].ravel(), order[:, q : 2 * q].ravel(), order[:, -1]])
+        square_form = lambda table: table.reshape(k * size, k * size)[np.ix_(free, free)]
+        return float(value), score.ravel()[free], square_form(hessian), square_form(information)
+
+    # The gate's own certificate ---------------------------------------------------------------------------------------
+
+    def logit_step(self, theta: np.ndarray) -> float:
+        """Largest change of the difference of two logits between neighbouring points: on average over the data, or from
+        the last point below 0 to the first one above, where one atom takes over from the other. Of pairs of atoms whose
+        gates share less than one point, sum_i pi_ik pi_ij < 1; others are held by the points that they share."""
+        gate, _, _ = self.parts(theta)
+        logits, steps = gate @ self.X, [0.0]
+        gates, _ = _softmax(logits)
+        for i in range(self.family.k):
+            for j in range(i):
+                if gates[i] @ gates[j] >= 1:
+                    continue
+                difference = logits[i] - logits[j]
+                steps.append(float(np.ptp(difference)) / max(self.total - 1, 1))
+                below, above = difference[difference < 0], difference[difference >= 0]
+                if len(below) and len(above):
+                    steps.append(float(above.min() - below.max()))
+        return max(steps)
+
+
+def _softmax(logits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Softmax over atoms (rows) and its log-sum-exp."""
+    top = logits.max(axis=0)
+    weights = np.exp(logits - top)
+    total = weights.sum(axis=0)
+    weights /= total
+    return weights, top + np.log(total)
+
+
+def _gate_information(gates: np.ndarray, X: np.ndarray) -> np.ndarray:
+    """sum_i (diag(pi_i) - pi_i pi_i') kron X_i X_i' (kq, kq)."""
+    k, q = len(gates), len(X)
+    weighted = (gates[:, None, :] * X).reshape(k * q, -1)
+    information = -(weighted @ weighted.T)
+    for j in range(k):
+        information[j * q : (j + 1) * q, j * q : (j + 1) * q] += weighted[j * q : (j + 1) * q] @ X.T
+    return information
+
+
+def softmax_newton(
+    family: SoftmaxGatedFamily, sample: Sample, start: SoftmaxGatedMoE, options: SoftmaxOptions | None = None
+) -> FitResult:
+    """Maximum likelihood from ``start``, with the certificate of the point reached.
+
+    CERTIFIED needs the certificate of every maximum, a relative curvature of at least 1e-8, and a gate whose logits
+    change by at most ``max_logit_step`` from point to point; SEPARATED says that the last fails.
+    history: ``log_likelihood``, ``gap_nats`` and ``relative_lmin`` at each accepted point.
+    """
+    options = options or SoftmaxOptions()
+    return softmax_climb(SoftmaxLikelihood(family, sample, options.min_points, options.min_noise_sd), start, options)
+
+
+def softmax_climb(likelihood: SoftmaxLikelihood, start: SoftmaxGatedMoE, options: SoftmaxOptions) -> FitResult:
+    """As ``softmax_newton``, on data already laid out, so that several starts share the layout; its guards hold."""
+    family, sample = likelihood.family, likelihood.sample
+    before = dict(likelihood.passes)
+    theta = likelihood.theta_of(family.check(start))
+    if sample.n < family.n_parameters:
+        found = Ascent(theta, np.nan, FitStatus.TOO_FEW_POINTS, NO_CERTIFICATE, 0, no_history())
+    else:
+        found = ascend(likelihood, theta, options)
+    fit = _result(likelihood, found, options.max_logit_step)
+    return replace(fit, passes={name: count - before[name] for name, count in fit.passes.items()})
+
+
+def softmax_em(
+    family: SoftmaxGatedFamily, sample: Sample, start: SoftmaxGatedMoE, options: EMOptions | None = None
+) -> FitResult:
+    """The same by EM with a Newton step for the gate: the textbook loop, slow where atoms overlap.
+
+    history: ``log_likelihood`` before each step and at the end, never decreasing beyond rounding.
+    """
+    options = options or EMOptions()
+    likelihood = SoftmaxLikelihood(family, sample)
+    theta = likelihood.theta_of(family.check(start))
+    history: list[float] = []
+    certificate, status, value, detail = NO_CERTIFICATE, FitStatus.TOO_FEW_POINTS, np.nan, ""
+    iteration, next_check, limit = 0, 10, options.max_iterations
+    while sample.n >= family.n_parameters:
+        try:
+            if iteration == limit or (options.certify and iteration == next_check):
+                value, spectrum = likelihood.evaluate(theta)
+                certificate = spectrum.certificate
+                next_check = max(next_check + 1, int(1.15 * next_check))
+                done = certificate.holds(options.gap_tolerance)
+                if done or iteration == limit:
+                    status = FitStatus.CERTIFIED if done else FitStatus.NOT_CERTIFIED
+                    history.append(value)
+                    break
+            value, theta = likelihood.em_step(theta)
+            history.append(value)
+            if options.small_gain(history, likelihood.total * np.log(likelihood.scale_y)):
+                limit = iteration + 1
+        except CollapseError as error:
+            status, certificate, detail = FitStatus.COLLAPSED, NO_CERTIFICATE, str(error)
+            break
+        iteration += 1
+    found = Ascent(theta, value, status, certificate, iteration, {"log_likelihood": history}, detail)
+    return _result(likelihood, found, MAX_LOGIT_STEP)
+
+
+def _result(likelihood: SoftmaxLikelihood, found: Ascent, max_logit_step: float) -> FitResult:
+    """In the units of the data, with the gate's own certificate."""
+    volume = likelihood.total * np.log(likelihood.scale_y)
+    status, detail = found.status, found.detail
+    step = likelihood.logit_step(found.theta)
+    ended = (FitStatus.CERTIFIED, FitStatus.NOT_CERTIFIED, FitStatus.STALLED)
+    if status in ended and step > max_logit_step:
+        status, detail = FitStatus.SEPARATED, f"gate logits change by {step:.3g} from point to point"
+    elif status is FitStatus.CERTIFIED and found.certificate.relative_lmin < MIN_RELATIVE_LMIN:
+        status = FitStatus.FLAT
+        detail = f"relative curvature {found.certificate.relative_lmin:.1g}"
+    return FitResult(
+        value=likelihood.params_of(found.theta),
+        status=status,
+        certificate=found.certificate,
+        log_likelihood=found.value - volume,
+        iterations=found.iterations,
+        passes=dict(likelihood.passes),
+        history=found.history | {"log_likelihood": [v - volume for v in found.history["log_likelihood"]]},
+        detail=detail,
+    )

@@ -1,0 +1,145 @@
+"""Backbones by name: the small one pretrained on formulas that comes with the package, random ones, those of timm.
+
+small           214 k parameters, 32 pixels, patch 8: data/small.safetensors, made as data/small.json says
+small-random    the same architecture with initial weights drawn from an address: what pretraining is compared with
+small-gain      the same with larger ones, whose attention is not uniform: what prompts are planted in
+any timm name   with published weights from the hub or from a local file (.safetensors, .pth, .pt, .bin)
+"""
+
+from __future__ import annotations
+
+import json
+from importlib import resources
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
+
+import numpy as np
+import timm
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, load_file
+from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn
+from torch import Tensor
+
+from moe_prompts.errors import InputError
+from moe_prompts.seeds import address
+from moe_prompts.vision.prompting.checkpoint import read_torch_file
+
+#: Sizes of the architectures that ``experiments/pretrain.py`` trains.
+ARCHITECTURES: dict[str, dict[str, Any]] = {
+    "small": {"patch_size": 8, "embed_dim": 64, "depth": 4, "num_heads": 4},
+    "vit_tiny": {"patch_size": 8, "embed_dim": 192, "depth": 12, "num_heads": 3},
+}
+SMALL_SIZE = 32
+#: Backbones that need no file and no hub; their normalisation is ``half``.
+OWN = ("small", "small-random", "small-gain")
+
+
+def half(pixels: np.ndarray) -> Tensor:
+    """Bytes (n, H, W, 3) -> (n, 3, H, W) in [-1, 1]: the normalisation of our own pretraining."""
+    return torch.from_numpy(np.ascontiguousarray(pixels.transpose(0, 3, 1, 2))).float() / 127.5 - 1
+
+
+def architecture(name: str, size: int, entropy: int, gain: bool = False) -> VisionTransformer:
+    """A headless model with initial weights from the address (entropy, name): normal 0.02, as timm's, biases 0.
+
+    gain  matrices have variance 1 / inputs instead and places standard deviation 1/2: logits of attention are of order
+          1, so that its gates differ between tokens, which with 0.02 they hardly do
+    """
+    with torch.random.fork_rng(devices=[]):
+        model = VisionTransformer(img_size=size, num_classes=0, **ARCHITECTURES[name])
+    rng = torch.Generator().manual_seed(address(f"backbone {name}") + entropy)
+    with torch.no_grad():
+        for key, parameter in model.named_parameters():
+            if parameter.ndim == 1:
+                parameter.fill_(1.0 if "norm" in key and key.endswith("weight") else 0.0)
+            elif key.startswith("patch_embed"):
+                parameter.normal_(0, (parameter[0].numel()) ** -0.5, generator=rng)
+            elif gain:
+                token = key in ("cls_token", "pos_embed")
+                parameter.normal_(0, 0.5 if token else parameter.shape[1] ** -0.5, generator=rng)
+            else:
+                parameter.normal_(0, 0.02, generator=rng)
+    return model
+
+
+def create_backbone(
+    name: str, *, pretrained: bool = True, file: str | Path | None = None, size: int | None = None, entropy: int = 0
+) -> VisionTransformer:
+    """A headless backbone in evaluation mode.
+
+    name        ``small``; untrained ``small-random`` (weights as timm's) and ``small-gain`` (see ``architecture``); or
+                a name of timm, such as ``vit_base_patch16_224.augreg_in21k``
+    pretrained  for names of timm: published weights from the hub; False: random ones, from the entropy's address
+    file        for names of timm: take the weights from this file instead; its head is left out
+    size        side of the images, for names of timm (None: the model's own); position embeddings are resized
+    """
+    if name in OWN:
+        if file is not None or size not in (None, SMALL_SIZE):
+            raise InputError(
+                f"{name}: file {file}, size {size}; it has its own weights and {SMALL_SIZE} pixels: leave both out"
+            )
+        model = architecture("small", SMALL_SIZE, entropy, gain=name == "small-gain")
+        if name == "small":
+            model.load_state_dict(load((_data() / "small.safetensors").read_bytes()))
+        return model.eval()
+    from_hub = pretrained and file is None
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(address(f"backbone {name}") + entropy)
+        model = _of_timm(name, from_hub, size)
+    if file is not None:
+        _fill(model, Path(file))
+    return model.eval()
+
+
+def provenance() -> dict[str, Any]:
+    """How the ``small`` backbone was made, and the probes that it was judged by."""
+    return json.loads((_data() / "small.json").read_text(encoding="utf-8"))
+
+
+def _data() -> Any:
+    return resources.files("moe_prompts.vision") / "data"
+
+
+def _of_timm(name: str, from_hub: bool, size: int | None) -> VisionTransformer:
+    options: dict[str, Any] = {} if size is None else {"img_size": size}
+    if not timm.is_model(name.split(".")[0]):
+        raise InputError(f"no backbone {name!r}; expected {', '.join(OWN)} or a name from timm.list_models()")
+    try:
+        model: Any = timm.create_model(name, pretrained=from_hub, num_classes=0, **options)
+    except Exception as error:  # the hub's client raises many kinds, and which depends on its version
+        reason = str(error).split("\n")[0]
+        raise InputError(
+            f"{name}: cannot be created ({type(error).__name__}: {reason}); check the name and the way to the hub, or "
+            "give a local file with its weights"
+        ) from error
+    if not isinstance(model, VisionTransformer):
+        raise InputError(f"{name} is a {type(model).__name__}; expected a VisionTransformer: see supported_models()")
+    return model
+
+
+def _fill(model: VisionTransformer, file: Path) -> None:
+    """All weights but the head's from the file; raises if one is missing, left over or of another shape."""
+    try:
+        if file.suffix == ".npz":
+            model.load_pretrained(str(file))
+            return
+        state = _read(file)
+        state = {key: value for key, value in checkpoint_filter_fn(state, model).items() if key.split(".")[0] != "head"}
+        model.load_state_dict(state)
+    except (OSError, SafetensorError, BadZipFile, RuntimeError, ValueError, KeyError, AttributeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(
+            f"{file}: {reason}; expected the weights of this model as .safetensors, .pth, .pt, .bin or .npz"
+        ) from error
+
+
+def _read(file: Path) -> dict[str, Tensor]:
+    """Names and tensors; of .pth and the like tensors only, never code."""
+    if file.suffix == ".safetensors":
+        return load_file(file)
+    found = read_torch_file(file, "the weights of this model")
+    for wrapper in ("state_dict", "model"):
+        found = found.get(wrapper, found)
+    return found

@@ -1,0 +1,205 @@
+"""What a comparison found: accuracy per task and method, means, and paired differences with intervals.
+
+A difference of two methods on a task is taken seed by seed; its interval is Student's over seeds. Over tasks it is that
+of the tasks' mean differences: tasks are what such a table samples.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib import resources
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from moe_prompts.errors import InputError
+from moe_prompts.vision.comparison.plan import choose
+from moe_prompts.vision.training.methods import METHODS
+
+LEVEL = 0.95
+#: Column of the published table of each method that it has: ViT-B/16, supervised ImageNet-21k.
+PUBLISHED = {"full": "full", "linear": "linear", "vpt_shallow": "vpt_shallow", "vpt_deep": "vpt_deep"}
+#: Group of tasks that are drawn.
+STAND_IN = "stand-in"
+#: 19-task mean of VAPT: the published mean of full fine-tuning, 65.57, and the published gain over it, 7.34.
+PUBLISHED_VAPT_MEAN = 72.91
+
+
+@cache
+def published() -> pd.DataFrame:
+    """Published top-1 accuracies (percent) on VTAB-1K by task: arXiv 2203.12119, ViT-B/16 of ImageNet-21k."""
+    file = resources.files("moe_prompts.vision") / "data" / "vtab1k_published.csv"
+    with file.open(encoding="utf-8") as text:
+        return pd.read_csv(text).set_index("task")
+
+
+def scores(final: pd.DataFrame) -> pd.DataFrame:
+    """For each task and method: mean and standard deviation over seeds of the accuracy in percent, and their number."""
+    rows = []
+    for (task, method), group in final.groupby(["task", "method"], sort=False):
+        accuracy = 100 * group["accuracy"].dropna()
+        rows.append(
+            {
+                "task": task,
+                "group": group["group"].iloc[0],
+                "method": method,
+                "accuracy": accuracy.mean(),
+                "std": accuracy.std(ddof=1),
+                "seeds": len(accuracy),
+                "failed": len(group) - len(accuracy),
+                "cross_entropy": group["cross_entropy"].mean(),
+                "lr": group["lr"].iloc[0],
+                "weight_decay": group["weight_decay"].iloc[0],
+                "parameters": group["parameters"].iloc[0],
+                "published": _published(task, method),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def _published(task: str, method: str) -> float:
+    table = published()
+    return float(table.loc[task, PUBLISHED[method]]) if task in table.index and method in PUBLISHED else float("nan")
+
+
+def means(table: pd.DataFrame) -> pd.DataFrame:
+    """For each method the mean over tasks and the mean over the means of groups (VTAB's two ways).
+
+    NaN where a method lacks a task, or none of its seeds was sound there.
+    """
+    rows = []
+    for method, own in table.groupby("method", sort=False):
+        if set(own["task"]) != set(table["task"]):  # a mean over fewer tasks would not compare
+            rows.append({"method": method, "tasks": len(own), "over tasks": np.nan, "over groups": np.nan})
+            continue
+        groups = own.groupby("group")["accuracy"].agg(lambda values: values.mean(skipna=False))
+        rows.append(
+            {
+                "method": method,
+                "tasks": len(own),
+                "over tasks": own["accuracy"].mean(skipna=False),
+                "over groups": groups.mean(skipna=False),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def differences(final: pd.DataFrame, baseline: str) -> pd.DataFrame:
+    """Accuracy of each method minus that of ``baseline``, in points, per task (over seeds) and over all tasks."""
+    wide = final.pivot(index=["task", "seed"], columns="method", values="accuracy") * 100
+    rows = []
+    for method in (one for one in wide.columns if one != baseline):
+        paired = (wide[method] - wide[baseline]).dropna()
+        tasks = paired.groupby("task", sort=False)
+        for task, own in tasks:
+            rows.append({"method": method, "task": task, **_interval(own)})
+        if len(tasks) > 1:
+            rows.append({"method": method, "task": "all", **_interval(tasks.mean())})
+    return pd.DataFrame(rows, columns=["method", "task", "difference", "low", "high", "pairs"])
+
+
+def _interval(values: pd.Series) -> dict[str, float]:
+    """Mean with Student's interval; without one for a single value."""
+    number, centre = len(values), float(values.mean())
+    half = (
+        float(stats.t.ppf((1 + LEVEL) / 2, number - 1) * values.std(ddof=1) / np.sqrt(number)) if number > 1 else np.nan
+    )
+    return {"difference": centre, "low": centre - half, "high": centre + half, "pairs": number}
+
+
+def text(final: pd.DataFrame, setup: str = "", baseline: str = "vpt_deep") -> str:
+    """The report as Markdown; ``setup`` says on what backbone and how."""
+    twice = final.duplicated(["task", "method", "seed"])
+    if twice.any():
+        first = final[twice].iloc[0]
+        raise InputError(
+            f"{first['task']} {first['method']} seed {first['seed']} is there twice; expected runs on other tasks or "
+            "methods"
+        )
+    table = scores(final)
+    methods = [name for name in METHODS if name in set(table["method"])]
+    lines = ["| task | " + " | ".join(methods) + " |", "| --- |" + " --- |" * len(methods)]
+    for task, own in table.groupby("task", sort=False):
+        cells = own.set_index("method")
+        shown = (_cell(cells.loc[name]) if name in cells.index else "" for name in methods)
+        lines.append(f"| {task} | " + " | ".join(shown) + " |")
+        if cells["published"].notna().any():
+            known = [cells["published"].get(name, np.nan) for name in methods]
+            lines.append("| published | " + " | ".join("" if np.isnan(x) else f"{x:.1f}" for x in known) + " |")
+    both = means(table).set_index("method")
+    for column in ("over tasks", "over groups"):
+        lines.append(f"| *mean {column}* | " + " | ".join(_mean(both.loc[name, column]) for name in methods) + " |")
+    lines += ["", "Top-1 accuracy on test in percent, last epoch, mean ± standard deviation over seeds.", setup]
+    judged = final.drop_duplicates("task")
+    lines.append("Test images: " + ", ".join(f"{row.task} {row.judged}" for row in judged.itertuples()) + ".")
+    lines += _failures(table)
+    if (final["group"] == STAND_IN).any():
+        lines.append("Tasks named stand-in are drawn by formula (digits: a small real set); they are not VTAB-1K.")
+    if table["published"].notna().any():
+        lines.append(
+            "*published*: ViT-B/16 of ImageNet-21k, arXiv 2203.12119, VPT with a number of tokens tuned for each task. "
+            f"Published 19-task means: full fine-tuning 65.57, VAPT {PUBLISHED_VAPT_MEAN}. They compare only with "
+            "numbers of that backbone on the 1000 images of that data."
+        )
+    if baseline in methods and len(methods) > 1:
+        lines += ["", *_paired_lines(differences(final, baseline), baseline, methods)]
+    return "\n".join(lines)
+
+
+def _cell(row: pd.Series) -> str:
+    if not row["seeds"]:
+        return "none trained"
+    spread = "" if np.isnan(row["std"]) else f" ± {row['std']:.1f}"
+    return f"{row['accuracy']:.1f}{spread}" + (" *" if row["failed"] else "")
+
+
+def _mean(value: float) -> str:
+    return "not all tasks" if np.isnan(value) else f"{value:.1f}"
+
+
+def _failures(table: pd.DataFrame) -> list[str]:
+    bad = table[table["failed"] > 0]
+    return [
+        f"\\* {row.task} {row.method}: {row.failed} of {row.failed + row.seeds} seeds diverged or had no sound "
+        "setting, and are left out of its mean."
+        for row in bad.itertuples()
+    ]
+
+
+def _paired_lines(table: pd.DataFrame, baseline: str, methods: list[str]) -> list[str]:
+    tasks = list(dict.fromkeys(table["task"]))
+    others = [name for name in methods if name != baseline]
+    lines = [
+        f"Minus {baseline}, in points, seed by seed; in brackets {LEVEL:.0%} intervals over seeds (`all`: over tasks),",
+        "after / the number of seeds or tasks.",
+        "",
+        "| task | " + " | ".join(others) + " |",
+        "| --- |" + " --- |" * len(others),
+    ]
+    found = table.set_index(["task", "method"])
+    for task in tasks:
+        cells = (found.loc[(task, one)] if (task, one) in found.index else None for one in others)
+        lines.append(f"| {task} | " + " | ".join(map(_difference, cells)) + " |")
+    return lines
+
+
+def _difference(row: pd.Series | None) -> str:
+    if row is None:
+        return ""
+    interval = "" if np.isnan(row["low"]) else f" [{row['low']:+.1f}, {row['high']:+.1f}]"
+    return f"{row['difference']:+.1f}{interval} / {row['pairs']:.0f}"
+
+
+def at_the_edge(tuned: pd.DataFrame) -> list[str]:
+    """What to widen: pairs whose chosen learning rate is the smallest or largest that was tried, as one paragraph."""
+    found = []
+    for (task, method), setting in choose(tuned).items():
+        tried = tuned.loc[(tuned["task"] == task) & (tuned["method"] == method), "lr"]
+        if setting is not None and tried.nunique() > 1 and setting.lr in (tried.min(), tried.max()):
+            found.append(f"{task} {method} ({setting.lr:g})")
+    return (
+        ["", "Chosen at an end of the grid of rates, so perhaps not the best: " + ", ".join(found) + "."]
+        if found
+        else []
+    )

@@ -1,0 +1,128 @@
+"""What is made of curves over n: means with errors, slopes above a floor, and where two methods cross.
+
+A regular student that holds the truth pays P / (2 n) nats for its P parameters, one that does not ends at a floor F. So
+a fixed student (P_f, F_f) and an adaptive one (P_a, F_a) should cross near
+
+    n* = (P_a - P_f) / (2 (F_f - F_a)).
+
+Nothing promises that networks of this size are regular at small n: that is what is looked at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+import numpy as np
+import pandas as pd
+
+from moe_prompts.errors import InputError
+from moe_prompts.seeds import bootstrap_rng
+from moe_prompts.slopes import slope
+from moe_prompts.vision.training.statuses import TRAINED
+
+PLANTED = ("planted-fixed", "planted-adaptive")
+#: Students whose class holds the planted truth, at least in its closure: their floor is 0, wherever training ends.
+HOLDS = {
+    "planted-fixed": ("vpt_deep", "vpt_matched", "vpt_large", "vapt_offset", "at_teacher"),
+    "planted-adaptive": ("vapt", "vapt_offset", "at_teacher"),
+}
+#: In place of n: no step sees an image twice.
+FRESH = 0
+#: What is measured, where it is: excess risk and cross-entropy in nats, accuracy as a share.
+VALUES = ("excess", "cross_entropy", "accuracy")
+LEVEL, RESAMPLES = 0.90, 2000
+
+
+def curves(table: pd.DataFrame) -> pd.DataFrame:
+    """For each task, method and n (0: fresh images): the mean of each value and its standard error over replicates.
+
+    ``fits`` counts the replicates that trained, ``failed`` the others.
+    """
+    rows = []
+    for key, group in table.groupby(["task", "method", "parameters", "n"], sort=False):
+        sound = group[group["status"] == TRAINED]
+        row = dict(zip(("task", "method", "parameters", "n"), key, strict=True))
+        for value in VALUES:
+            if value in table:
+                row[value] = sound[value].mean()
+                row[f"{value}_error"] = sound[value].std(ddof=1) / max(1, len(sound)) ** 0.5
+        rows.append(row | {"fits": len(sound), "failed": len(group) - len(sound)})
+    return pd.DataFrame(rows)
+
+
+def regular(parameters: float, n: np.ndarray | float, floor: float = 0.0) -> np.ndarray:
+    """F + P / (2 n) nats: the excess risk of a regular student at large n."""
+    return floor + parameters / (2 * np.asarray(n, dtype=float))
+
+
+def above_floor(table: pd.DataFrame, task: str, method: str, entropy: int, value: str) -> dict[str, float]:
+    """Floor and slope of one curve: log-log slope of value(n) - floor with its 90 % interval over replicates.
+
+    The floor is the mean on fresh images, NaN where there are none; then, and where fewer than two sizes lie above the
+    floor in every replicate, there is no slope. ``sizes`` counts those that do.
+    """
+    own = table[(table["task"] == task) & (table["method"] == method) & (table["status"] == TRAINED)]
+    floor = float(own[own["n"] == FRESH][value].mean())
+    samples = {int(n): group[value].to_numpy() - floor for n, group in own[own["n"] > 0].groupby("n")}
+    samples = {n: values for n, values in samples.items() if (values > 0).all()}
+    found = slope(samples, bootstrap_rng(entropy, "above floor", task, method), "mean")
+    return {"floor": floor, "slope": found.value, "low": found.low, "high": found.high, "sizes": len(samples)}
+
+
+def crossing(
+    table: pd.DataFrame,
+    task: str,
+    fixed: str,
+    adaptive: str,
+    entropy: int,
+    value: str = "excess",
+    known: Mapping[str, float] = MappingProxyType({}),
+) -> dict[str, float]:
+    """From which n on the adaptive method has the smaller value: observed with an interval, and predicted.
+
+    observed   between two sizes, linear in log n; 0 if it is better at all of them, infinite if not at the largest
+    low, high  90 % percentile interval over replicates, resampled for both methods alike
+    predicted  n*, F the value on fresh images: 0 if P_a <= P_f, infinite if F_a >= F_f, NaN without fresh images
+
+    known      floors by method that are known and need no measurement
+    """
+    own = table[(table["task"] == task) & (table["status"] == TRAINED)]
+    risks = own[own["n"] > 0].pivot(index="replicate", columns=["n", "method"], values=value)
+    sizes = np.array(sorted({n for n, _ in risks.columns}))
+    pairs = [(n, method) for n in sizes for method in (fixed, adaptive)]
+    risks = risks.reindex(columns=pd.MultiIndex.from_tuples(pairs)).dropna()
+    if risks.empty:
+        raise InputError(f"{task}: no replicate has both {fixed} and {adaptive} at every n; expected at least one")
+    apart = np.stack([(risks[n, fixed] - risks[n, adaptive]).to_numpy() for n in sizes], axis=1)
+    draws = bootstrap_rng(entropy, "crossing", task, fixed, adaptive).integers(len(apart), size=(RESAMPLES, len(apart)))
+    resampled = [_root(sizes, apart[rows].mean(axis=0)) for rows in draws]
+    low, high = np.quantile(resampled, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], method="inverted_cdf")
+    floor = own[own["n"] == FRESH].groupby("method")[value].mean().to_dict() | dict(known)
+    counts = own.groupby("method")["parameters"].first()
+    gap = floor.get(fixed, float("nan")) - floor.get(adaptive, float("nan"))
+    return {
+        "observed": _root(sizes, apart.mean(axis=0)),
+        "low": float(low),
+        "high": float(high),
+        "predicted": predicted_crossing(float(counts[adaptive] - counts[fixed]), float(gap)),
+    }
+
+
+def predicted_crossing(extra: float, gap: float) -> float:
+    """n* for ``extra`` = P_a - P_f parameters and a ``gap`` = F_f - F_a between the floors."""
+    if np.isnan(gap):
+        return float("nan")
+    return max(0.0, extra / (2 * gap)) if gap > 0 else float("inf")
+
+
+def _root(sizes: np.ndarray, apart: np.ndarray) -> float:
+    """The last change of sign from below to above, linear in log n."""
+    if apart[-1] <= 0:
+        return float("inf")
+    below = np.flatnonzero(apart <= 0)
+    if not len(below):
+        return 0.0
+    i = below[-1]
+    share = -apart[i] / (apart[i + 1] - apart[i])
+    return float(np.exp(np.log(sizes[i]) + share * np.log(sizes[i + 1] / sizes[i])))

@@ -1,0 +1,116 @@
+"""Which learning rate a curve over n is trained with: from a table that was tuned before, or tuned in every cell.
+
+Tuning judges settings by cross-entropy on validation images; ties go to the smaller rate. A table holds what was chosen
+for (task, method, n); where it lacks an n, the nearest one on the log scale counts.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from math import log
+from typing import Any, Protocol
+
+import pandas as pd
+
+from moe_prompts.errors import InputError
+from moe_prompts.vision.data_efficiency.curves import FRESH
+from moe_prompts.vision.training.sgd import Score, Setting
+from moe_prompts.vision.training.statuses import TRAINED
+from moe_prompts.vision.training.tuned import TunedFile, differing
+
+
+class Rates(Protocol):
+    def of(self, task: str, method: str, n: int) -> tuple[Setting, ...]:
+        """One setting, or several to choose from."""
+        ...
+
+    @property
+    def facts(self) -> list[Any]:
+        """What rows of one folder must share, whatever their n."""
+        ...
+
+
+@dataclass(frozen=True)
+class Tune:
+    """Choose among these in every cell."""
+
+    settings: tuple[Setting, ...]
+
+    def of(self, task: str, method: str, n: int) -> tuple[Setting, ...]:
+        return self.settings
+
+    @property
+    def facts(self) -> list[Any]:
+        return [asdict(setting) for setting in self.settings]
+
+
+@dataclass(frozen=True)
+class Table:
+    """Settings by (task, method), for each n; ``source`` is where they come from, for errors."""
+
+    settings: Mapping[tuple[str, str], Mapping[int, Setting]]
+    source: str
+
+    def of(self, task: str, method: str, n: int) -> tuple[Setting, ...]:
+        by_n = self.settings.get((task, method))
+        if by_n is None:
+            there = sorted({name for name, _ in self.settings})
+            raise InputError(
+                f"no tuned rate for {method} on {task} in {self.source} (it has {', '.join(there)}); choose rates "
+                f"with --tune, or give another table with --rates"
+            )
+        return (by_n[nearest(n, list(by_n))],)
+
+    @property
+    def facts(self) -> list[Any]:
+        return [[*pair, n, asdict(setting)] for pair, by_n in self.settings.items() for n, setting in by_n.items()]
+
+
+def nearest(n: int, sizes: Sequence[int]) -> int:
+    """The size that a setting for n is taken from; fresh images are the largest n."""
+    finite = [size for size in sizes if size != FRESH]
+    if n in sizes or not finite:
+        return n if n in sizes else FRESH
+    return max(finite) if n == FRESH else min(finite, key=lambda size: (abs(log(size / n)), size))
+
+
+def best(settings: Sequence[Setting], statuses: Sequence[str], scores: Sequence[Score]) -> Setting | None:
+    """Least cross-entropy, then the smaller rate; None if all diverged."""
+    sound = [
+        (score.cross_entropy, setting.lr, number)
+        for number, (setting, status, score) in enumerate(zip(settings, statuses, scores, strict=True))
+        if status == TRAINED
+    ]
+    return settings[min(sound)[-1]] if sound else None
+
+
+def as_json(rows: pd.DataFrame, case: dict[str, Any], command: list[str]) -> str:
+    """What ``rates.json`` of a run holds: the settings of its rows, what they belong to, and how to get them again."""
+    kept = rows[rows["lr"].notna()].drop_duplicates(["task", "method", "n"])
+    lines = ",\n".join(
+        "    " + json.dumps({name: getattr(row, name) for name in ("task", "method", "n", "lr", "weight_decay")})
+        for row in kept.itertuples()
+    )
+    head = json.dumps({"command": command, "case": case}, indent=2)
+    return head[:-2] + f',\n  "rates": [\n{lines}\n  ]\n}}\n'
+
+
+def read_rates(source: str, case: Mapping[str, Any]) -> Table:
+    """The table in a file, or the ``shipped`` one.
+
+    case  backbone and prompts of this run; raises ``InputError`` if those of the table are others
+    """
+    file = TunedFile("--rates", source, "rates.json", shipped="rates.json")
+
+    def take(content: dict[str, Any]) -> tuple[dict[tuple[str, str], dict[int, Setting]], list[str]]:
+        found: dict[tuple[str, str], dict[int, Setting]] = {}
+        for row in content["rates"]:
+            found.setdefault((row["task"], row["method"]), {})[row["n"]] = Setting(row["lr"], row["weight_decay"])
+        return found, differing(content["case"], case)
+
+    found, others = file.read(take)
+    if others:
+        raise InputError(f"{file}: tuned for another case ({'; '.join(others)}); choose rates with --tune")
+    return Table(found, str(file))

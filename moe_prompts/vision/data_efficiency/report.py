@@ -1,0 +1,160 @@
+"""The report of curves over n: tables in words for planted truths and for tasks, crossings, and the figures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from moe_prompts.figures.gates import DOUBLE, SINGLE, STYLE, legend_of
+from moe_prompts.vision import figures
+from moe_prompts.vision.data_efficiency.curves import FRESH, HOLDS, PLANTED, above_floor, crossing, curves, regular
+
+#: Pairs whose crossing is reported.
+PAIRS = (("vpt_deep", "vapt"), ("vpt_matched", "vapt"), ("vpt_large", "vapt"))
+#: And on the adaptive truth, where the student that starts at the teacher is an adaptive one.
+ADAPTIVE_PAIRS = (*PAIRS, ("vpt_deep", "at_teacher"), ("vpt_matched", "at_teacher"))
+#: Methods whose distance to the floor is drawn.
+ABOVE_FLOOR = ("vpt_deep", "vpt_matched", "vapt")
+
+
+def text(results: pd.DataFrame, entropy: int) -> str:
+    """All tables and crossings of a run."""
+    planted, tasks = _both(curves(results))
+    parts = []
+    if len(planted):
+        parts += [
+            "Planted prompts: mean excess risk in nats over replicates (given images it is exact) +- standard error",
+            table_of(planted, "excess", 1, ".3f"),
+            "The teacher's accuracy that students reach, percent",
+            table_of(planted, "accuracy", 100, ".1f"),
+            crossings(results, planted, "excess", entropy),
+        ]
+    if len(tasks):
+        parts += [
+            "Tasks: accuracy on test in percent +- standard error over replicates",
+            table_of(tasks, "accuracy", 100, ".1f"),
+            "Cross-entropy on test in nats",
+            table_of(tasks, "cross_entropy", 1, ".3f"),
+            "Floor (cross-entropy on test after fresh images), log-log slope above it with its 90 % interval, and the "
+            "P / (2 n) that a regular method would pay",
+            slopes_of(results, tasks, entropy),
+            crossings(results, tasks, "cross_entropy", entropy),
+        ]
+    failed = int(planted["failed"].sum() + tasks["failed"].sum())
+    if failed:
+        parts.append(f"{failed} of {len(results)} trainings diverged; they are left out of means.")
+    return "\n\n".join(part for part in parts if part)
+
+
+def drawn(results: pd.DataFrame, names: Sequence[str] = ("planted", "tasks")) -> dict[str, Figure]:
+    """Figures by name: of ``planted`` and ``tasks`` those where there are such rows."""
+    rows = dict(zip(("planted", "tasks"), _both(curves(results)), strict=True))
+    draw = {"planted": planted_figure, "tasks": tasks_figure}
+    return {name: draw[name](rows[name]) for name in names if len(rows[name])}
+
+
+def _both(found: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    planted = found["task"].isin(PLANTED)
+    return found[planted], found[~planted]
+
+
+def table_of(found: pd.DataFrame, value: str, scale: float, digits: str) -> str:
+    """A row for each task and method, a column for each n."""
+    sizes = sorted(found["n"].unique(), key=lambda n: np.inf if n == FRESH else n)
+    heads = ["fresh images" if n == FRESH else f"n = {n}" for n in sizes]
+    lines = ["| task | method | parameters | " + " | ".join(heads) + " |", "|" + " --- |" * (3 + len(sizes))]
+    for (task, method, parameters), group in found.groupby(["task", "method", "parameters"], sort=False):
+        by_n = group.set_index("n")[[value, f"{value}_error"]].reindex(sizes) * scale
+        cells = [_mean(mean, error, digits) for mean, error in by_n.itertuples(index=False)]
+        lines.append(f"| {task} | {method} | {parameters} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def slopes_of(results: pd.DataFrame, found: pd.DataFrame, entropy: int) -> str:
+    """A row for each task and method."""
+    largest = int(found["n"].max())
+    lines = [f"| task | method | floor | slope above it | P / (2 n) at n = {largest} |", "|" + " --- |" * 5]
+    for (task, method, parameters), _ in found.groupby(["task", "method", "parameters"], sort=False):
+        at = above_floor(results, task, method, entropy, "cross_entropy")
+        slope = "-" if np.isnan(at["slope"]) else f"{at['slope']:.2f} [{at['low']:.2f}, {at['high']:.2f}]"
+        floor = _mean(at["floor"], np.nan, ".3f")
+        lines.append(f"| {task} | {method} | {floor} | {slope} | {float(regular(parameters, largest)):.2f} |")
+    return "\n".join(lines)
+
+
+def crossings(results: pd.DataFrame, found: pd.DataFrame, value: str, entropy: int) -> str:
+    """A line for each pair of methods on each task."""
+    lines = []
+    for task, group in found.groupby("task", sort=False):
+        there, known = set(group["method"]), dict.fromkeys(HOLDS.get(str(task), ()), 0.0)
+        for fixed, adaptive in ADAPTIVE_PAIRS if task == PLANTED[1] else PAIRS:
+            if {fixed, adaptive} <= there:
+                at = crossing(results, str(task), fixed, adaptive, entropy, value, known)
+                lines.append(
+                    f"- {task}: {adaptive} has less {value.replace('_', '-')} than {fixed} from n = "
+                    f"{_size(at['observed'])} on [{_size(at['low'])}, {_size(at['high'])}]; predicted from floors and "
+                    f"parameters: {_size(at['predicted'])}"
+                )
+    return "\n".join(lines)
+
+
+def _mean(mean: float, error: float, digits: str) -> str:
+    return "-" if np.isnan(mean) else f"{mean:{digits}}" + ("" if np.isnan(error) else f" +- {error:{digits}}")
+
+
+def _size(n: float) -> str:
+    if np.isnan(n):
+        return "not without fresh images"
+    return "the smallest" if n == 0 else "never" if np.isinf(n) else f"{n:.0f}"
+
+
+#: What stands on the figures for a reader of them alone.
+EXPLAINED = "bars: two standard errors over replicates; fresh: new images at every step"
+
+
+def planted_figure(found: pd.DataFrame) -> Figure:
+    """Excess risk against n, a panel for each truth."""
+    truths = list(dict.fromkeys(found["task"]))
+    with plt.rc_context(STYLE):
+        figure = Figure(figsize=(DOUBLE if len(truths) > 1 else SINGLE, 3.1), layout="constrained")
+        axes = figure.subplots(1, len(truths), squeeze=False, sharey=True)[0]
+        for ax, truth in zip(axes, truths, strict=True):
+            figures.draw_excess(ax, found[found["task"] == truth])
+            ax.set_title({PLANTED[0]: "fixed truth", PLANTED[1]: "adaptive truth"}[truth])
+            ax.label_outer()
+        legend_of(figure, axes, len(truths), f"student (parameters); {EXPLAINED}")
+    return figure
+
+
+def tasks_figure(found: pd.DataFrame) -> Figure:
+    """A row for each task: accuracy of prompts beside the grey baselines, of VAPT beside its controls, and
+    cross-entropy of prompts above the floor beside P / (2 n)."""
+    tasks = list(dict.fromkeys(found["task"]))
+    methods = figures.ordered(found["method"])
+    controls = [name for name in methods if name.startswith("vapt")]
+    others = [name for name in methods if name == "vapt" or name not in controls]
+    prompts = [name for name in ABOVE_FLOOR if name in methods]
+    with plt.rc_context(STYLE):
+        figure = Figure(figsize=(DOUBLE, 1.9 * len(tasks) + 1.1), layout="constrained")
+        axes = figure.subplots(len(tasks), 3, squeeze=False, sharex="col")
+        for row, task in zip(axes, tasks, strict=True):
+            own = found[found["task"] == task]
+            for ax, chosen in zip(row, (others, controls), strict=False):
+                figures.draw_over_n(ax, own, "accuracy", chosen)
+            low, high = zip(*(ax.get_ylim() for ax in row[:2]), strict=True)
+            for ax in row[:2]:
+                ax.set_ylim(max(0, min(low)), min(100, max(high)))
+            row[1].set_ylabel("")
+            figures.draw_above_floor(row[2], own, prompts)
+            for ax, title in zip(
+                row, ("prompts and baselines", "VAPT and its controls", "above the floor"), strict=True
+            ):
+                ax.set_title(f"{task.removeprefix('stand-in:')}: {title}")
+        for ax in axes[:-1].ravel():
+            ax.set_xlabel("")
+        legend_of(figure, axes[-1], 5, f"right: lines without marks are P / (2 n); {EXPLAINED}")
+    return figure

@@ -1,0 +1,138 @@
+"""A truth inside a Vision Transformer: frozen weights and head are known, the teacher's prompts are not.
+
+    y | x ~ softmax(head(ViT(x; teacher prompts))),    excess risk of a student = E_x KL(teacher(x) || student(x))
+
+The teacher's prompts are fixed (``planted-fixed``, VPT-deep) or adaptive (``planted-adaptive``, VAPT). Given images the
+risk is exact, since both distributions are known; it is 0 at the teacher and nowhere negative. Images are those of the
+stand-in ``count``, and every replicate has its own, the first of which are those of a smaller n.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+import torch
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+
+from moe_prompts.errors import InputError
+from moe_prompts.seeds import address
+from moe_prompts.vision.data_efficiency.curves import PLANTED
+from moe_prompts.vision.prompting.config import VAPT, VPT
+from moe_prompts.vision.tasks.replicates import TEST, replicate_images
+from moe_prompts.vision.tasks.task import Pixels
+from moe_prompts.vision.training.packed import PackedTrials
+from moe_prompts.vision.training.sgd import EVALUATION_BATCH, Recipe, normalised
+
+#: Images and classes.
+IMAGES, CLASSES = "count", 10
+
+
+@dataclass(frozen=True)
+class Planted:
+    """A planted truth on a frozen ``model``.
+
+    tokens     of the teacher
+    sharpness  standard deviation of the logits of the plain model over classes: larger is less noise in labels
+    """
+
+    kind: str
+    model: VisionTransformer
+    tokens: int = 4
+    sharpness: float = 6.0
+    entropy: int = 0
+    normalisation: str = "half"
+
+    def __post_init__(self) -> None:
+        if self.kind not in PLANTED:
+            raise InputError(f"planted truth {self.kind!r}; expected one of {', '.join(PLANTED)}")
+
+    @cached_property
+    def config(self) -> VPT | VAPT:
+        """Of the teacher, without dropout."""
+        return VPT(self.tokens) if self.kind == PLANTED[0] else without_dropout(VAPT(self.tokens))
+
+    @cached_property
+    def head(self) -> nn.Linear:
+        """Known to students: normal weights on centred features of the plain model."""
+        features = self._features(self._pixels(TEST, 256))
+        head = nn.Linear(self.model.embed_dim, CLASSES).to(features)
+        rng = self._rng("head")
+        with torch.no_grad():
+            spread = (features - features.mean(dim=0)).square().sum(dim=1).mean().sqrt()
+            head.weight.copy_(torch.from_numpy(rng.standard_normal(head.weight.shape)) * self.sharpness / spread)
+            head.bias.copy_(-head.weight @ features.mean(dim=0))
+        return head.requires_grad_(False)
+
+    @cached_property
+    def teacher(self) -> PackedTrials:
+        """One trial that holds the truth: everything is normal, weights over the root of how many are summed."""
+        teacher = PackedTrials(self.model, self.config, self.head, [torch.Generator().manual_seed(0)])
+        rng = self._rng("teacher")
+        with torch.no_grad():
+            for name, value in teacher.named_parts():
+                if name.endswith("tokens"):
+                    value.copy_(torch.from_numpy(rng.standard_normal(value.shape)))
+                elif name.endswith(("kernel", ".weight")) and "norm" not in name:
+                    scale = 1.0 if name.endswith("kernel") else value[0, 0].numel() ** -0.5
+                    value.copy_(torch.from_numpy(rng.standard_normal(value.shape)) * scale)
+                elif "projector" in name:
+                    value.copy_(torch.from_numpy(rng.standard_normal(value.shape)) * value.shape[-1] ** -0.5)
+        return teacher.requires_grad_(False)
+
+    def draw(self, n: int, replicate: int) -> Pixels:
+        """n images of a replicate with labels drawn from the teacher; the first ones are those of a smaller n."""
+        pixels = self._pixels(replicate, n)
+        shares = self.log_probabilities(pixels).exp().double().cumsum(dim=1).cpu().numpy()
+        uniform = self._rng("labels", replicate).random((n, 1)) * shares[:, -1:]
+        return Pixels(pixels, (uniform > shares[:, :-1]).sum(axis=1))
+
+    def log_probabilities(self, pixels: np.ndarray, student: PackedTrials | None = None) -> Tensor:
+        """log p(class | image): (n, C) of the teacher, or (R, n, C) of the trials of ``student``."""
+        model = self.teacher if student is None else student
+        rows = []
+        with torch.no_grad():
+            for start in range(0, len(pixels), EVALUATION_BATCH):
+                inputs = normalised(pixels[start : start + EVALUATION_BATCH], self.normalisation, self.head.weight)
+                rows.append(model(inputs).log_softmax(dim=-1))
+        found = torch.cat(rows, dim=1)
+        return found[0] if student is None else found
+
+    def excess(self, student: PackedTrials, pixels: np.ndarray) -> np.ndarray:
+        """E_x KL(teacher || student) in nats over these images, (R,)."""
+        return self.risks(student, pixels)["excess"]
+
+    def risks(self, student: PackedTrials, pixels: np.ndarray) -> dict[str, np.ndarray]:
+        """Expectations over labels given these images, each (R,): ``excess`` risk and ``cross_entropy`` in nats, and
+        ``accuracy``, the teacher's probability of the student's answer."""
+        truth, ours = self.log_probabilities(pixels), self.log_probabilities(pixels, student)
+        chosen = truth.exp().expand_as(ours).gather(-1, ours.argmax(dim=-1, keepdim=True)).squeeze(-1)
+        each = {
+            "excess": (truth.exp() * (truth - ours)).sum(dim=-1),
+            "cross_entropy": -(truth.exp() * ours).sum(dim=-1),
+            "accuracy": chosen,
+        }
+        return {name: values.double().mean(dim=-1).cpu().numpy() for name, values in each.items()}
+
+    def recipe(self, steps: int) -> Recipe:
+        """Of students."""
+        return Recipe(steps=steps, normalisation=self.normalisation)
+
+    def _pixels(self, replicate: int, n: int) -> np.ndarray:
+        return replicate_images(IMAGES, self.model.patch_embed.img_size[0], replicate, n, self.entropy).pixels
+
+    def _features(self, pixels: np.ndarray) -> Tensor:
+        with torch.no_grad():
+            inputs = normalised(pixels, self.normalisation, next(self.model.parameters()))
+            return self.model.forward_head(self.model.forward_features(inputs), pre_logits=True)
+
+    def _rng(self, purpose: str, *numbers: int) -> np.random.Generator:
+        key = (address(self.kind), address(purpose), *numbers)
+        return np.random.default_rng(np.random.SeedSequence(self.entropy, spawn_key=key))
+
+
+def without_dropout(config: VAPT) -> VAPT:
+    """The same prompts, for fits whose optimum is that of the likelihood."""
+    return replace(config, channel_dropout=0.0, hidden_dropout=0.0)

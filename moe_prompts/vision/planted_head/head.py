@@ -1,0 +1,332 @@
+"""One head of one real block as the prompt regression of the theory: its own projections, real tokens, planted prompts.
+
+    y = f(z) + N(0, s^2 I),   f the class token's row of the head's output, z which of m real images
+
+Everything frozen is the block's: tokens after its norm, W_Q, W_K, W_V and their biases. As the images are a finite
+list, z are all m - 1 principal coordinates of their tokens, so nothing of the tokens is left out; adaptive prompts read
+the first few of them. Inputs are drawn from the list, so that counts and means are sufficient and any n costs the same.
+Of a prompt in R^d the head sees at most 2 d_h directions (``models.token_head``): prompts are fitted in those.
+
+Prompts stand beside the tokens after the block's norm, as in the theory, and have logit biases b. Only ``frozen_head``
+needs torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+from scipy.optimize import brentq
+
+from moe_prompts.errors import InputError
+from moe_prompts.estimators.prompts.least_squares import LeastSquaresOptions
+from moe_prompts.estimators.prompts.objective import Box
+from moe_prompts.identifiability import kappas, second_order_part
+from moe_prompts.models.prompt_attention import PromptAttention, PromptFamily, PromptKind
+from moe_prompts.models.prompt_derivatives import PromptMap
+from moe_prompts.models.prompt_truths import PromptTruth
+from moe_prompts.models.token_head import (
+    TokenHead,
+    TokenMap,
+    Visibility,
+    blind_basis,
+    head_of_tokens,
+    seen,
+    unseen,
+    visibility,
+    visible_basis,
+)
+from moe_prompts.seeds import address
+
+TRUTHS = ("fixed", "adaptive")
+IMAGES = "count"
+#: b is searched within this of the truth's, everything else in [-5, 5] units.
+B_RANGE, THETA_RANGE = 2.0, 5.0
+#: Logit biases between which the one with the asked mass is looked for.
+B_SEARCH = 60.0
+#: How far a prompt is moved along directions that should change nothing.
+MOVE = 1.0
+
+Projections = tuple[np.ndarray, np.ndarray, np.ndarray, tuple[np.ndarray, np.ndarray, np.ndarray]]
+
+
+@dataclass(frozen=True)
+class HeadChoice:
+    """Which head, on which inputs, and what is planted beside it.
+
+    query        token whose row is the output; 0 is the class token
+    images       m, the inputs
+    coordinates  r, leading principal coordinates of the tokens that adaptive prompts read
+    outputs      l, leading principal components of the head's output without prompts; d_h: the output as it is
+    prompts      of the truth; ``hidden`` units of adaptive ones
+    mass         mean share of the gate that the truth's prompts have
+    noise        standard deviation of each output, as a share of the root mean square of f
+    """
+
+    backbone: str = "small"
+    block: int = 3
+    head: int = 0
+    query: int = 0
+    images: int = 128
+    coordinates: int = 6
+    outputs: int = 4
+    prompts: int = 2
+    hidden: int = 2
+    mass: float = 0.35
+    noise: float = 0.1
+
+    def __post_init__(self) -> None:
+        for name, least in (("images", 2), ("coordinates", 1), ("outputs", 1), ("prompts", 1), ("hidden", 1)):
+            if getattr(self, name) < least:
+                raise InputError(f"{name} = {getattr(self, name)}; expected at least {least}")
+        if not 0 < self.mass < 1 or not self.noise > 0:
+            raise InputError(f"mass = {self.mass}, noise = {self.noise}; expected a share in (0, 1) and a positive one")
+
+    @property
+    def name(self) -> str:
+        return f"{self.backbone}-b{self.block}h{self.head}"
+
+
+def frozen_head(choice: HeadChoice, entropy: int) -> tuple[Projections, np.ndarray]:
+    """W_Q, W_K, W_V (D, d_h) with their biases, and the tokens (m, N, D) that the block's attention is given, float64.
+
+    Raises ``InputError`` for a block, head or query that is not there.
+    """
+    import torch
+
+    from moe_prompts.vision import VPT, create_backbone, projections, prompt, unprompt
+    from moe_prompts.vision.backbones.create import half
+    from moe_prompts.vision.prompting.head_as_moe import attention_of
+    from moe_prompts.vision.tasks.procedural import fresh
+
+    torch.set_num_threads(1)
+    plain = create_backbone(choice.backbone).double()
+    wrapped = prompt(plain, VPT(1), 0, rng=torch.Generator().manual_seed(0))
+    found = projections(wrapped, choice.block, choice.head)
+    attn = attention_of(wrapped, choice.block)
+    plain = unprompt(wrapped)
+    pixels = fresh(IMAGES, plain.patch_embed.img_size[0], 0, choice.images, entropy).pixels
+    seen_tokens: list[torch.Tensor] = []
+    hook = attn.register_forward_pre_hook(lambda _, inputs: seen_tokens.append(inputs[0]))
+    with torch.no_grad():
+        plain.forward_features(half(pixels).double())
+    hook.remove()
+    tokens = seen_tokens[0].numpy()
+    if not 0 <= choice.query < tokens.shape[1]:
+        raise InputError(f"query {choice.query}; expected 0 to {tokens.shape[1] - 1}, the tokens of {choice.backbone}")
+    return found, tokens
+
+
+@dataclass(frozen=True, eq=False)
+class PlantedHead:
+    """A frozen head and its two truths.
+
+    head    in z, with prompts p in R^d
+    z       (m, m - 1): the images
+    kept    share of the tokens' variance in the coordinates that adaptive prompts read
+    kept_outputs  share of the variance of the head's output in the outputs of the model
+    unit    root mean square of a token's feature, the unit of prompts
+    basis   (d, v): the directions of p that f can see; p = unit * basis q
+    plain   (m, l): f without prompts
+    planted  by name: the truths as they were drawn, in p
+    truths   by name: the same functions in q, with noise and design
+    outputs  (d_h, l): which combinations of the head's outputs f are
+    """
+
+    choice: HeadChoice
+    head: TokenHead
+    z: np.ndarray
+    kept: float
+    kept_outputs: float
+    unit: float
+    basis: np.ndarray
+    plain: np.ndarray
+    planted: dict[str, PromptAttention]
+    truths: dict[str, PromptTruth]
+    outputs: np.ndarray
+
+    @property
+    def visibility(self) -> Visibility:
+        return visibility(self.head)
+
+    def options(self, truth: str) -> LeastSquaresOptions:
+        b = self.truths[truth].params.b
+        return LeastSquaresOptions(Box((b.min() - B_RANGE, b.max() + B_RANGE), (-THETA_RANGE, THETA_RANGE)))
+
+
+def planted_head(choice: HeadChoice, entropy: int, read: Callable = frozen_head) -> PlantedHead:
+    """The head of ``choice`` with its fixed and its adaptive truth, drawn from the entropy's address."""
+    projections, tokens = read(choice, entropy)
+    everything = min(len(tokens) - 1, tokens[0].size)
+    if choice.coordinates > everything:
+        raise InputError(
+            f"coordinates = {choice.coordinates}; the tokens of {choice.images} images have {everything}: ask for "
+            "fewer, or for more images"
+        )
+    _, _, kept = TokenMap.principal(tokens, choice.coordinates)
+    of, z, _ = TokenMap.principal(tokens, everything)
+    whole = head_of_tokens(projections, of, choice.query, choice.coordinates)
+    outputs, kept_outputs = _outputs(choice.outputs, without_prompts(whole, z))
+    head = head_of_tokens(projections, of, choice.query, choice.coordinates, outputs)
+    width = projections[0].shape[1]
+    sees = visibility(head).by_logit
+    if sees < width:
+        raise InputError(
+            f"block {choice.block}, query {choice.query}: on {choice.images} images its queries vary in {sees} of "
+            f"{width} directions; expected all of them: take another query (the class token is constant in block 0) "
+            "or more images"
+        )
+    unit, basis = float(np.sqrt((tokens**2).mean())), visible_basis(head)
+    planted = {name: _drawn(name, head, z, choice, unit, entropy) for name in TRUTHS}
+    truths = {}
+    for name, params in planted.items():
+        own = seen(params, basis, unit)
+        noise = choice.noise * float(np.sqrt((own.regression(z) ** 2).mean()))
+        truths[name] = PromptTruth(
+            f"{choice.name}-{name}", own, noise, z, f"this project: planted in a head of the backbone {choice.backbone}"
+        )
+    return PlantedHead(
+        choice, head, z, kept, kept_outputs, unit, basis, without_prompts(head, z), planted, truths, outputs
+    )
+
+
+def _outputs(count: int, plain: np.ndarray) -> tuple[np.ndarray, float]:
+    """Orthonormal directions (d_h, count) of the head's output (m, d_h), and the share of its variance that they keep.
+
+    All of them are the output as it is.
+    """
+    width = plain.shape[1]
+    if count > width:
+        raise InputError(f"outputs = {count}; the head has {width}: expected 1 to {width}")
+    _, sizes, right = np.linalg.svd(plain - plain.mean(axis=0))
+    kept = float((sizes[:count] ** 2).sum() / (sizes**2).sum())
+    return (np.eye(width) if count == width else right[:count].T), kept
+
+
+def _drawn(name: str, head: TokenHead, z: np.ndarray, choice: HeadChoice, unit: float, entropy: int) -> PromptAttention:
+    """Fixed: p ~ N(0, unit^2). Adaptive: W1 ~ N(0, 1 / r), W2 ~ N(0, unit^2), gelu. All b equal, for the asked mass."""
+    key = (address("planted-head"), address(name))
+    rng = np.random.default_rng(np.random.SeedSequence(entropy, spawn_key=key))
+    k, p, r = choice.prompts, head.p, head.reads
+    if name == "fixed":
+        params = PromptAttention.fixed(head, np.zeros(k), unit * rng.standard_normal((k, p)))
+    else:
+        W1 = rng.standard_normal((k, choice.hidden, r)) / np.sqrt(r)
+        params = PromptAttention.adaptive(head, np.zeros(k), W1, unit * rng.standard_normal((p, choice.hidden)))
+    with_b = lambda b: replace(params, b=np.full(k, b))
+    excess = lambda b: float(with_b(b).gates(z)[:, -k:].sum(axis=1).mean()) - choice.mass
+    return with_b(brentq(excess, -B_SEARCH, B_SEARCH))
+
+
+def without_prompts(head: TokenHead, z: np.ndarray) -> np.ndarray:
+    """The output of the frozen experts alone (m, l)."""
+    logits, experts = head.gates_and_experts(z)
+    gates = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return np.einsum("mn,mnl->ml", gates / gates.sum(axis=1, keepdims=True), experts)
+
+
+# What can be told without data ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Identified:
+    """Of one truth.
+
+    kappa1_token   smallest singular value of the Jacobian in the coordinates of tokens, p: 0, blind directions
+    blind_change   largest |change of f| when prompts move one unit in a blind direction
+    kappa1, kappa2  in visible coordinates: of the truth, and of splits in two (0 by a direction that shows it, where
+                   there are silent splits)
+    silent_splits  dimension of the directions in which a fixed prompt splits without any change of f: those that no
+                   logit sees; 0 for adaptive prompts
+    split_change   largest |change of f| over splits by one unit there; NaN where there are none
+    """
+
+    kappa1_token: float
+    blind_change: float
+    kappa1: float
+    kappa2: float
+    silent_splits: int
+    split_change: float
+
+
+def identified(design: PlantedHead, name: str, rng: np.random.Generator) -> Identified:
+    """Kappas of a truth in both coordinates, and the directions that change nothing, moved along."""
+    truth, full = design.truths[name], design.planted[name]
+    silent = silent_directions(truth)
+    if silent.shape[1]:
+        kappa2, split = _second_order(truth, silent[:, 0]), split_change(truth, MOVE)
+    else:
+        kappa2, split = kappas(truth, rng).kappa2, float("nan")
+    return Identified(
+        float(jacobian_sizes(full, design.z)[-1]), _blind_change(design, full),
+        float(jacobian_sizes(truth.params, truth.x)[-1]), kappa2, silent.shape[1], split,
+    )  # fmt: skip
+
+
+def jacobian_sizes(params: PromptAttention, x: np.ndarray) -> np.ndarray:
+    """Singular values of the weighted Jacobian of f at ``params`` on x, in decreasing order."""
+    family = params.family
+    jacobian = PromptMap(family, x).at(params.vector[None]).jacobian()[0].reshape(family.size, -1)
+    return np.linalg.svd(jacobian / np.sqrt(len(x)), compute_uv=False)
+
+
+def silent_directions(truth: PromptTruth) -> np.ndarray:
+    """(q, count): where fixed prompts p + u, p - u have the same logits, so that their values cancel for any u."""
+    head = truth.params.head
+    if truth.params.kind.base != "fixed":
+        return np.zeros((head.p, 0))
+    return unseen(np.concatenate([head.B, head.beta[None]]))
+
+
+def split_along(truth: PromptTruth, prompt: int, by: np.ndarray) -> PromptAttention:
+    """The truth with one of its prompts as two halves, ``by`` and -``by`` away from it."""
+    split = truth.params.chosen([*range(truth.k_true), prompt])
+    atoms = split.atoms.copy()
+    atoms[prompt] += by
+    atoms[-1] -= by
+    return replace(split, atoms=atoms)
+
+
+def split_change(truth: PromptTruth, by: float) -> float:
+    """Largest |change of f| when the first prompt splits by ``by`` units along the first silent direction."""
+    split = split_along(truth, 0, by * silent_directions(truth)[:, 0])
+    return float(np.abs(split.regression(truth.x) - truth.params.regression(truth.x)).max())
+
+
+def _second_order(truth: PromptTruth, u: np.ndarray) -> float:
+    """Largest over prompts of |D2[u, u]|, an upper bound of what is left off the Jacobian's span."""
+    values = PromptMap(truth.params.family, truth.x).at(truth.params.vector[None])
+    parts = [np.einsum("ablm,a,b->lm", second_order_part(values, l), u, u) for l in range(truth.k_true)]
+    return max(float(np.sqrt((part**2).sum() / len(truth.x))) for part in parts)
+
+
+def _blind_change(design: PlantedHead, full: PromptAttention) -> float:
+    blind = design.unit * MOVE * blind_basis(design.head)
+    if not blind.shape[1]:
+        return float("nan")
+    along = blind.sum(axis=1) / np.sqrt(blind.shape[1])
+    if full.kind.base == "fixed":
+        moved = replace(full, atoms=full.atoms + along)
+    else:
+        moved = replace(full, W2=full.W2 + along[:, None])
+    return float(np.abs(moved.regression(design.z) - full.regression(design.z)).max())
+
+
+def family_of(design: PlantedHead, truth: str, kind: PromptKind, k: int) -> PromptFamily:
+    """k prompts of a kind beside the head, in visible coordinates, with the choice's number of hidden units."""
+    return PromptFamily(design.truths[truth].params.head, kind, k, design.choice.hidden)
+
+
+def constants_as_adaptive(truth: PromptTruth, family: PromptFamily) -> np.ndarray:
+    """The vector of ``family`` (adaptive with bias, hidden >= k) that is a truth of fixed prompts: unit l is on, and
+    constant, in prompt l alone."""
+    k, p = truth.k_true, family.head.p
+    if not family.kind.bias or family.hidden < k or family.k != k:
+        raise InputError(f"constants_as_adaptive: {family.k} {family.kind} prompts with {family.hidden} hidden units; "
+                         f"expected {k} with bias and at least {k} hidden units")  # fmt: skip
+    W1 = np.zeros((k, family.hidden, family.w1_columns))
+    W1[np.arange(k), np.arange(k), -1] = 1.0
+    W2 = np.zeros((p, family.hidden))
+    W2[:, :k] = truth.params.atoms.T / family.kind.activation.value(np.ones(1))
+    return np.concatenate([truth.params.b, W1.ravel(), W2.ravel()])

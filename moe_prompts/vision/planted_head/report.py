@@ -1,0 +1,328 @@
+"""What the study of a planted head says: tables, a verdict computed from the rows, and the figure.
+
+A floor is the least risk that was found for a class, without noise or by any fit: an upper bound. Means and standard
+errors are over all fits, certified or not; the share of certified ones stands beside them.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from moe_prompts.estimators.result import FitStatus
+from moe_prompts.figures import gates as plots
+from moe_prompts.figures.gates import log_log, spoken
+from moe_prompts.seeds import bootstrap_rng
+from moe_prompts.slopes import slope
+from moe_prompts.vision.figures import COLOURS
+from moe_prompts.vision.planted_head.study import KAPPAS, PROFILES, STARTS
+
+#: A ratio to s^2 P / n holds if its 90 % interval meets [1 - TOLERATED, 1 + TOLERATED].
+TOLERATED, NORMAL_90 = 0.1, 1.645
+#: Risk that falls more slowly than n to this power has reached a plateau.
+FLAT = -0.1
+WORDS = {
+    "exact": "right class",
+    "over": "one prompt too many",
+    "contained": "larger class, truth at a singular point",
+    "misspecified": "wrong class",
+}
+KEY = ["truth", "kind", "k", "cell_sizes", "n_parameters"]
+
+
+def curves(results: pd.DataFrame) -> pd.DataFrame:
+    """One line per truth, kind, k and n: mean risk (in units of E |f*|^2) and its standard error, the same of the ratio
+    to what is predicted, median split, share certified. ``floor`` is the least risk found by any fit or start."""
+    lines = []
+    for key, rows in results.groupby(KEY, sort=False):
+        wrong = key[3] == "misspecified"
+        floor = min(float(rows["floor"].iloc[0]), float(rows["relative_risk"].min())) if wrong else 0.0
+        for n, own in rows.groupby("n"):
+            price = float(own["price"].iloc[0])
+            risk = own["relative_risk"].to_numpy(float)
+            lines.append(
+                dict(zip(KEY, key, strict=True)) | {
+                    "n": int(n), "fits": len(own), "risk": risk.mean(), "error": _error(risk), "floor": floor,
+                    "price": price, "ratio": risk.mean() / (floor + price), "ratio_error": _error(risk) / (floor +
+                    price), "split": float(own["split_rms"].median()), "predicted_split":
+                    float(own["predicted_split"].iloc[0]) if "predicted_split" in own else float("nan"),
+                    "certified": float((own["status"] == FitStatus.CERTIFIED.name).mean()),
+                    "start_share": float(own["start_share"].mean()),
+                }
+            )  # fmt: skip
+    return pd.DataFrame(lines)
+
+
+def _error(values: np.ndarray) -> float:
+    return float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else float("nan")
+
+
+def report(results: pd.DataFrame, noise_free: pd.DataFrame, head: dict[str, Any], entropy: int) -> str:
+    """All tables and the verdict as text; ``head`` is the choice."""
+    found = curves(results)
+    parts = [facts(noise_free, head), identification(noise_free), risks(found, noise_free), ratios(found)]
+    return "\n\n".join([*parts, "\n".join(["Verdict", *verdict(results, noise_free, entropy)])])
+
+
+def facts(noise_free: pd.DataFrame, head: dict[str, Any]) -> str:
+    """Which head, what it sees, and how much its planted prompts do."""
+    rows = noise_free[noise_free["what"] == KAPPAS]
+    one = rows.iloc[0]
+    lines = [
+        f"backbone {head['backbone']}, block {head['block']}, head {head['head']}, query token {head['query']}, "
+        f"{head['images']} images of the stand-in, {one.tokens:.0f} tokens (all of their variance kept)",
+        f"adaptive prompts read {head['coordinates']} principal coordinates: {one.kept:.1%} of the tokens' variance; "
+        f"outputs {one.outputs:.0f}: {one.kept_outputs:.1%} of the variance of the head's output",
+        f"of {one.width:.0f} directions of a prompt logits see {one.by_logit:.0f} (rank of B), values "
+        f"{one.by_value:.0f} (rank of C), together {one.together:.0f}: {one.width - one.together:.0f} have no rate "
+        "at all",
+    ]  # fmt: skip
+    for row in rows.itertuples():
+        sizes = np.array(row.sizes)
+        located = ", ".join(f"{int((sizes > row.noise / np.sqrt(n)).sum())} at n = {n:.0e}" for n in (1e3, 1e4, 1e6))
+        lines.append(
+            f"{row.truth} truth: {row.k} prompts with {row.mass:.2f} of the gate make {row.effect:.2f} of E |f*|^2; "
+            f"s = {row.noise:.3g}, E |f*|^2 = {row.signal:.3g}; of {len(sizes)} visible directions of the parameters "
+            f"those with a standard error below one unit: {located}"
+        )
+    return "\n".join(lines)
+
+
+def identification(noise_free: pd.DataFrame) -> str:
+    """Kappas in both coordinates and exponents of profiles, one line per truth."""
+    lines = [
+        "| truth | kappa1, token coordinates | kappa1, visible | exponent, exact | kappa2 | exponent, one too many | "
+        "silent splits | largest change of f by a silent split |", "|" + " --- |" * 8,
+    ]  # fmt: skip
+    for row in noise_free[noise_free["what"] == KAPPAS].itertuples():
+        own = noise_free[(noise_free["what"] == PROFILES) & (noise_free["truth"] == row.truth)]
+        exact, over = (exponent(own[own["k"] == row.k + surplus]) for surplus in (0, 1))
+        change = f"{row.split_change:.0e}" if row.silent_splits else "none"
+        lines.append(
+            f"| {row.truth} | {row.kappa1_token:.0e} | {row.kappa1:.2e} | {exact} | {row.kappa2:.1e} | {over} | "
+            f"{row.silent_splits:.0f} dimensions | {change} |"
+        )
+    return "\n".join(lines)
+
+
+def exponent(profile: pd.DataFrame) -> str:
+    """Local exponent between the two smallest spreads; a profile below 1e-12 is zero."""
+    if len(profile) < 2:
+        return "not asked"
+    first = profile.sort_values("eps").iloc[:2]
+    low, high = first["profile"]
+    if low < 1e-12:
+        return "infinite"
+    value = np.log(high / low) / np.log(first["eps"].iloc[1] / first["eps"].iloc[0])
+    return f"{value:.2f}" + ("" if first["certified"].all() else " (a minimum without certificate)")
+
+
+def risks(found: pd.DataFrame, noise_free: pd.DataFrame) -> str:
+    """Mean risk for each line and n with its standard error, and floors."""
+    sizes = sorted(found["n"].unique())
+    lines = [
+        "| truth | prompts | k | | P | " + " | ".join(f"n = {n}" for n in sizes) + " | floor | certified |",
+        "|" + " --- |" * (7 + len(sizes)),
+    ]
+    for key, own in found.groupby(KEY, sort=False):
+        truth, kind, k, word, count = key
+        by_n = {row.n: f"{row.risk:.2e} ± {row.error:.0e}" for row in own.itertuples()}
+        floor = f"{own['floor'].iloc[0]:.2e}" if word == "misspecified" else "0"
+        certified = np.average(own["certified"], weights=own["fits"])
+        cells = " | ".join(by_n.get(n, "") for n in sizes)
+        lines.append(f"| {truth} | {kind} | {k} | {WORDS[word]} | {count} | {cells} | {floor} | {certified:.0%} |")
+    fitted = set(zip(found["truth"], found["kind"], found["k"], strict=True))
+    for row in noise_free[noise_free["what"] == STARTS].itertuples():
+        if (row.truth, row.kind, row.k) not in fitted:
+            lines.append(
+                f"| {row.truth} | {row.kind} | {row.k} | {WORDS['misspecified']}, floor only | |" + " |" * len(sizes)
+                + f" {row.floor:.2e} | |"
+            )  # fmt: skip
+    notes = (
+        "Risk E |f_hat - f*|^2 in units of E |f*|^2, mean ± standard error over all fits. Floors are upper bounds: the "
+        "least risk of any noise-free start or fit."
+    )
+    return "\n".join([*lines, "", notes])
+
+
+def ratios(found: pd.DataFrame) -> str:
+    """Measured over predicted, floor + s^2 P / n."""
+    sizes = sorted(found["n"].unique())
+    lines = [
+        "| truth | prompts | k | risk over floor + s^2 P / n: " + " | ".join(f"n = {n}" for n in sizes) + " |",
+        "|" + " --- |" * (3 + len(sizes)),
+    ]
+    for (truth, kind, k, *_), own in found.groupby(KEY, sort=False):
+        by_n = {row.n: f"{row.ratio:.2f} ± {row.ratio_error:.2f}" for row in own.itertuples()}
+        lines.append(f"| {truth} | {kind} | {k} | " + " | ".join(by_n.get(n, "") for n in sizes) + " |")
+    return "\n".join(lines)
+
+
+def verdict(results: pd.DataFrame, noise_free: pd.DataFrame, entropy: int) -> list[str]:
+    """Sentences that the rows decide."""
+    found = curves(results)
+    lines = []
+    for key, own in found.groupby(KEY, sort=False):
+        truth, kind, k, word, _ = key
+        name = f"{truth} truth, {k} {kind} ({WORDS[word]})"
+        if word in ("exact", "contained"):
+            value, error = pooled(own)
+            low, high = value - NORMAL_90 * error, value + NORMAL_90 * error
+            holds = low <= 1 + TOLERATED and high >= 1 - TOLERATED
+            lines.append(
+                f"- {name}: risk = {value:.3f} s^2 P / n, 90 % interval [{low:.3f}, {high:.3f}]: "
+                + ("holds" if holds else "parts from the prediction")
+            )
+        elif word == "misspecified":
+            last, fall = own.sort_values("n").iloc[-1], last_slope(own)
+            lines.append(
+                f"- {name}: floor at most {last.floor:.2e} of E |f*|^2; at n = {last.n} the mean risk is "
+                f"{last.risk / last.floor:.2f} of it, s^2 P / n {last.price / last.floor:.1e} of it, and the last "
+                f"slope {fall:.3f}: "
+                + ("a plateau" if fall > FLAT else "still falling" if fall <= FLAT else "one size says no more")
+            )
+    return [*lines, *crossings(found), *splits(results, noise_free, entropy)]
+
+
+def last_slope(own: pd.DataFrame) -> float:
+    """Of the mean risk between the two largest sizes; NaN with one size."""
+    ordered = own.sort_values("n").iloc[-2:]
+    risk, n = np.log(ordered["risk"].to_numpy()), np.log(ordered["n"].to_numpy())
+    return float((risk[1] - risk[0]) / (n[1] - n[0])) if len(ordered) == 2 else float("nan")
+
+
+def pooled(own: pd.DataFrame) -> tuple[float, float]:
+    """Mean ratio over sizes, weighted by fits, and its standard error."""
+    weights = own["fits"].to_numpy(float) / own["fits"].sum()
+    return float(weights @ own["ratio"]), float(np.sqrt((weights**2) @ own["ratio_error"] ** 2))
+
+
+def crossings(found: pd.DataFrame) -> list[str]:
+    """On each truth, from where on the right class is better than the wrong one, predicted and observed."""
+    lines = []
+    for truth, own in found.groupby("truth", sort=False):
+        exact, wrong = (own[own["cell_sizes"] == word] for word in ("exact", "misspecified"))
+        if exact.empty or wrong.empty:
+            continue
+        extra = exact["price"].iloc[0] * exact["n"].iloc[0] - wrong["price"].iloc[0] * wrong["n"].iloc[0]
+        at = extra / wrong["floor"].iloc[0]
+        both = exact.merge(wrong, on="n", suffixes=("", "_wrong"))
+        better = both[both["risk"] < both["risk_wrong"]]["n"]
+        when = (
+            "every n" if len(better) == len(both) else f"n = {', '.join(map(str, better))}" if len(better) else "no n"
+        )
+        predicted = f"from n = {max(at, 0):.2g}" if at > 0 else "at every n, its class is the smaller one"
+        lines.append(
+            f"- {truth} truth: {exact['kind'].iloc[0]} prompts should be better {predicted}; they are at {when} of "
+            f"{', '.join(map(str, both['n']))}"
+        )
+    return lines
+
+
+def splits(results: pd.DataFrame, noise_free: pd.DataFrame, entropy: int) -> list[str]:
+    """With one prompt too many: how the distance of split prompts from the true one shrinks."""
+    lines = []
+    for key, own in results[results["cell_sizes"] == "over"].groupby(["truth", "kind"], sort=False):
+        samples = {int(n): rows["split_rms"].dropna().to_numpy(float) for n, rows in own.groupby("n")}
+        if len(samples) < 2:
+            continue
+        found = slope(samples, bootstrap_rng(entropy, "planted-head", *key))
+        predicted = own.groupby("n")["predicted_split"].first() if "predicted_split" in own else {}
+        levels = ", ".join(
+            f"{np.median(values):.2g} at n = {n}{_predicted(predicted.get(n, np.inf))}" for n, values in samples.items()
+        )
+        silent = float(
+            noise_free[(noise_free["what"] == KAPPAS) & (noise_free["truth"] == key[0])]["silent_splits"].iloc[0]
+        )
+        rate = "no rate" if silent else "-1/4"
+        certified = float((own["status"] == FitStatus.CERTIFIED.name).mean())
+        lines.append(
+            f"- {key[0]} truth, one {key[1]} prompt too many: median distance of split prompts {levels} (in units of a "
+            f"token); slope {found.value:.2f} on [{found.low:.2f}, {found.high:.2f}], theory: {rate}; certified "
+            f"{certified:.0%}"
+        )
+    return lines
+
+
+def _predicted(split: float) -> str:
+    return f" (predicted {split:.2g})" if np.isfinite(split) else ""
+
+
+# Figure ---------------------------------------------------------------------------------------------------------------
+
+MARKS = {"exact": "o", "misspecified": "s", "contained": "^", "over": "D"}
+
+
+def _style(kind: str, word: str) -> dict[str, Any]:
+    colour = COLOURS["VPT" if kind == "fixed" else "VAPT"]
+    hollow = word in ("over", "contained")
+    return {"color": colour, "marker": MARKS[word], "markerfacecolor": "white" if hollow else colour}
+
+
+def draw_risk(ax: Axes, found: pd.DataFrame) -> None:
+    """Risk against n on one truth: marks with two standard errors are measured, lines predicted, floor + s^2 P / n."""
+    low, high = found["n"].min(), found["n"].max()
+    at = np.geomspace(low / 1.5, high * 1.5, 100)
+    own = found[found["cell_sizes"] != "over"]
+    for key, rows in own.groupby(KEY, sort=False):
+        _, kind, k, word, count = key
+        style = _style(kind, word)
+        price = rows["price"].iloc[0] * rows["n"].iloc[0]
+        ax.plot(at, rows["floor"].iloc[0] + price / at, color=style["color"], linewidth=1,
+                linestyle="--" if word == "contained" else "-")  # fmt: skip
+        if word == "misspecified":
+            ax.axhline(rows["floor"].iloc[0], color=style["color"], linewidth=0.8, linestyle=":")
+        label = f"{k} {spoken(kind)} ({count})"
+        ax.errorbar(rows["n"], rows["risk"], yerr=2 * rows["error"], linestyle="none", label=label, **style)
+    log_log(ax)
+    ax.set_xlabel("number of pairs n")
+
+
+def draw_splits(ax: Axes, results: pd.DataFrame) -> None:
+    """One prompt too many: distance of split prompts from the true one, every fit and the median, and predictions."""
+    own = results[results["cell_sizes"] == "over"]
+    for place, ((truth, kind), rows) in enumerate(own.groupby(["truth", "kind"], sort=False)):
+        colour = COLOURS["VPT" if kind == "fixed" else "VAPT"]
+        ax.plot(rows["n"] * 1.12 ** (2 * place - 1), rows["split_rms"], ".", color=colour, alpha=0.5, markersize=4)
+        median = rows.groupby("n")["split_rms"].median()
+        ax.plot(median.index, median, color=colour, marker="D", markerfacecolor="white",
+                label=f"{rows['k'].iloc[0]} {spoken(kind)}, {truth} truth")  # fmt: skip
+        if "predicted_split" in rows:
+            predicted = rows.groupby("n")["predicted_split"].first()
+            predicted = predicted[np.isfinite(predicted)]
+            ax.plot(predicted.index, predicted, color=colour, marker="_", markersize=14, linestyle="none",
+                    label="predicted by the profile" if len(predicted) else None)  # fmt: skip
+    log_log(ax)
+    ax.set_xlabel("number of pairs n")
+    ax.set_ylabel("distance of split prompts, token units")
+
+
+def planted_head_figure(results: pd.DataFrame) -> Figure:
+    """Risk on both truths, and splits where there are any."""
+    found = curves(results)
+    over = (results["cell_sizes"] == "over").any()
+    with plt.rc_context(plots.STYLE):
+        figure, grid = plt.subplots(
+            1, 3 if over else 2, figsize=(plots.DOUBLE, 3.1), layout="constrained", squeeze=False
+        )
+        axes = grid[0]
+        axes[1].sharey(axes[0])
+        axes[1].tick_params(labelleft=False)
+        for ax, truth in zip(axes, ("fixed", "adaptive"), strict=False):
+            draw_risk(ax, found[found["truth"] == truth])
+            ax.set_title(f"{truth} truth in one head")
+            plots.legend_below(ax, 1, "fitted (parameters); lines: predicted")
+        axes[0].set_ylabel(r"risk $E|\hat f-f^*|^2\ /\ E|f^*|^2$")
+        if over:
+            draw_splits(axes[2], results)
+            axes[2].set_title("one prompt too many")
+            plots.legend_below(axes[2], 1, "dots: every fit; lines: their medians")
+        plots.note(
+            figure, "risk: mean over data sets, bars of two standard errors (smaller than the marks); dotted: floor"
+        )
+    return figure

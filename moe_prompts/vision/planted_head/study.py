@@ -1,0 +1,372 @@
+"""Certified fits of fixed and adaptive prompts to data from a planted head, in two stages on the study engine.
+
+``noise_free_study``: ranks and kappas of each truth, profiles of splits, and floors: the least E |f - f*|^2 of a class
+that does not contain the truth, over several starts, so an upper bound. ``fit_study``: certified least squares on n
+pairs, beside s^2 P / n where the class contains the truth. The second stage starts its wrong classes where the first
+one ended.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+
+import numpy as np
+import pandas as pd
+
+from moe_prompts.engine.grid import Row, Study
+from moe_prompts.errors import InputError
+from moe_prompts.estimators.prompts.least_squares import (
+    LeastSquaresOptions,
+    least_squares,
+    near_truth,
+    population_minima,
+    random_start,
+)
+from moe_prompts.estimators.prompts.objective import Box
+from moe_prompts.estimators.result import FitStatus
+from moe_prompts.identifiability import Profile, profile
+from moe_prompts.models.prompt_attention import PromptKind
+from moe_prompts.seeds import data_rng, start_rng
+from moe_prompts.study.attention import PARAMETER_ERRORS, cell_sizes, errors_of
+from moe_prompts.vision.planted_head.head import (
+    PlantedHead,
+    constants_as_adaptive,
+    family_of,
+    identified,
+    jacobian_sizes,
+    silent_directions,
+    split_change,
+)
+
+STARTS, KAPPAS, PROFILES, FITS = "floor", "kappas", "profile", "fits"
+#: Spreads of profiles: of the exact class, and with one prompt too many.
+EPS = {0: (0.0125, 0.025), 1: (0.0125, 0.025, 0.1, 0.3)}
+#: Random starts of the noise-free problem, standard deviation of what is added to its constructed ones, pairs that it
+#: stands for.
+POPULATION_STARTS, SHAKE, PAIRS = 12, 0.01, 10_000
+#: After so many iterations of a noise-free fit no further round begins: floors are upper bounds anyway.
+POPULATION_ITERATIONS = 100
+#: Data sets of classes in which the truth is a singular point, since fits in a flat valley are dear.
+SINGULAR_REPLICATES = 8
+#: Milliseconds of a free core for each parameter on 512 outputs: of a fit from two starts (times more where the class
+#: is singular), of a floor from each start, of kappas and of profiles.
+FIT_TIME, SLOW, FLOOR_TIME = 8.0, {"over": 5.0, "contained": 5.0}, 7.0
+OTHER_TIME = {"kappas": 50.0, "profile": 250.0}
+ADAPTIVE = "adaptive:gelu"
+BIASED = "adaptive:gelu:bias"
+
+
+@dataclass(frozen=True)
+class Line:
+    """``k`` prompts of ``kind`` on a truth; ``fitted`` False: only its floor."""
+
+    truth: str
+    kind: str
+    k: int
+    fitted: bool = True
+
+
+def lines_of(prompts: int, hidden: int, quick: bool = False) -> list[Line]:
+    """Each kind on each truth; with one prompt too many of the truth's kind; the adaptive class that contains constants
+    on the fixed truth; and the floor of twice as many fixed prompts on the adaptive one."""
+    two_by_two = [Line(truth, kind, prompts) for truth in ("fixed", "adaptive") for kind in ("fixed", ADAPTIVE)]
+    if quick:
+        return two_by_two
+    contained = [Line("fixed", BIASED, prompts)] if prompts <= hidden else []
+    over = [Line("fixed", "fixed", prompts + 1), Line("adaptive", ADAPTIVE, prompts + 1)]
+    return [*two_by_two, *contained, *over, Line("adaptive", "fixed", 2 * prompts, fitted=False)]
+
+
+@dataclass(frozen=True)
+class NoiseFreeCell:
+    """One noise-free answer: ``what`` of a truth, for ``k`` prompts of ``kind``; ``cost`` is in ms."""
+
+    what: str
+    truth: str
+    kind: str
+    k: int
+    cost: int
+    replicates: int = 1
+
+    @property
+    def label(self) -> str:
+        return f"{self.what}_{self.truth}_{self.kind.replace(':', '-')}_k{self.k}"
+
+    @property
+    def data_size(self) -> int:
+        return self.cost  # the longest first
+
+
+@dataclass(frozen=True)
+class FitCell:
+    """Certified fits of ``k`` prompts of ``kind`` to n pairs; ``cost`` is in ms a replicate."""
+
+    truth: str
+    kind: str
+    k: int
+    n: int
+    replicates: int
+    cost: int
+
+    @property
+    def label(self) -> str:
+        return f"{self.truth}_{self.kind.replace(':', '-')}_k{self.k}_n{self.n}"
+
+    @property
+    def data_size(self) -> int:
+        return self.cost
+
+
+def sizes_word(design: PlantedHead, line: Line | FitCell | NoiseFreeCell) -> str:
+    """exact, over, contained or misspecified, as in the attention study."""
+    return cell_sizes(design.truths[line.truth], PromptKind.parse(line.kind), line.k)
+
+
+def noise_free_study(
+    design: PlantedHead, lines: Sequence[Line], entropy: int, profiles: bool = True, starts: int = POPULATION_STARTS
+) -> Study:
+    """Kappas of both truths, profiles of their own kinds, and floors, from random ``starts`` each, of lines that do not
+    contain the truth or have it at a singular point."""
+    cells = []
+    for name, truth in design.truths.items():
+        kind, k, unit = str(truth.params.kind), truth.k_true, _load(design) * truth.params.family.size
+        cells.append(NoiseFreeCell(KAPPAS, name, kind, k, round(OTHER_TIME[KAPPAS] * unit)))
+        if profiles:
+            time = round(OTHER_TIME[PROFILES] * unit)
+            cells += [NoiseFreeCell(PROFILES, name, kind, k + surplus, (1 + surplus) * time) for surplus in (0, 1)]
+    for line in lines:
+        if sizes_word(design, line) in ("misspecified", "contained"):
+            size = family_of(design, line.truth, PromptKind.parse(line.kind), line.k).size
+            time = round(FLOOR_TIME * _random_starts(design, line, starts) * _load(design) * size)
+            cells.append(NoiseFreeCell(STARTS, line.truth, line.kind, line.k, time))
+    run, identity = NoiseFree(design, starts), {"head": _plain(design), "starts": starts}
+    return Study("planted-head-noise-free", cells, 1, entropy, run, identity)
+
+
+@dataclass(frozen=True)
+class NoiseFree:
+    """Runs cells of the first stage."""
+
+    design: PlantedHead
+    starts: int
+
+    def __call__(self, cell: NoiseFreeCell, replicates: tuple[int, ...], entropy: int) -> list[Row]:
+        truth = self.design.truths[cell.truth]
+        rng = start_rng(entropy, truth.name, 0, 0, cell.kind, cell.k, 0)
+        common = {"what": cell.what, "truth": cell.truth, "kind": cell.kind, "k": cell.k}
+        if cell.what == KAPPAS:
+            return [common | asdict(identified(self.design, cell.truth, rng)) | _facts(self.design, cell.truth)]
+        if cell.what == PROFILES:
+            found = split_profile(self.design, cell.truth, cell.k - truth.k_true, rng)
+            return [
+                common | {"eps": float(eps), "profile": float(value), "certified": bool(certified)}
+                for eps, value, certified in zip(found.eps, found.value, found.certified, strict=True)
+            ]
+        vectors, floor, certified = floor_of(self.design, cell, rng, self.starts)
+        signal = _signal(self.design, cell.truth)
+        return [
+            common
+            | {"floor": floor / signal, "certified": certified, "starts": self.starts, "vectors": vectors.tolist()}
+        ]
+
+
+def split_profile(design: PlantedHead, name: str, surplus: int, rng: np.random.Generator) -> Profile:
+    """The profile of a truth; where fixed prompts have silent splits, the change of f along one of them: an upper bound
+    of the profile, and zero."""
+    truth, eps = design.truths[name], np.array(EPS[surplus])
+    if surplus and silent_directions(truth).shape[1]:
+        value = np.array([split_change(truth, one) for one in eps])
+        return Profile(eps, value, np.zeros(len(eps), dtype=int), np.ones(len(eps), dtype=bool))
+    return profile(truth, rng, surplus, EPS[surplus], design.options(name).box)
+
+
+def floor_of(
+    design: PlantedHead, cell: NoiseFreeCell, rng: np.random.Generator, starts: int
+) -> tuple[np.ndarray, float, bool]:
+    """The best vector found without noise, its E |f - f*|^2, and whether that minimum has a certificate.
+
+    Starts are random; of more prompts than the truth also the best of one less with each of its prompts split; of a
+    class that contains constant prompts, the truth itself, shaken.
+    """
+    truth, kind = design.truths[cell.truth], PromptKind.parse(cell.kind)
+    family, options = family_of(design, cell.truth, kind, cell.k), design.options(cell.truth)
+    also: list[np.ndarray] = []
+    if kind.bias and truth.params.kind.base == "fixed":
+        also = [constants_as_adaptive(truth, family)]
+    elif cell.k > truth.k_true:
+        fewer, *_ = floor_of(design, replace(cell, k=cell.k - 1), rng, starts)
+        best = family.with_k(cell.k - 1).unpack(fewer)
+        also = [best.chosen([*range(cell.k - 1), prompt]).vector for prompt in range(cell.k - 1)]
+    also = [vector + SHAKE * rng.standard_normal(len(vector)) for vector in also]
+    # Masses of a larger class may be smaller than the truth's.
+    box = Box((options.box.b[0] - np.log(cell.k), options.box.b[1]), options.box.theta)
+    found = population_minima(
+        family, truth.population(PAIRS), truth.noise, rng, _random_starts(design, cell, starts),
+        LeastSquaresOptions(box, POPULATION_ITERATIONS), also,
+    )  # fmt: skip
+    floor = max(2 * truth.noise**2 * float(found.values[0]) / PAIRS, 0.0)
+    return found.vectors[0], floor, bool(found.certified[0])
+
+
+def _random_starts(design: PlantedHead, of: Line | NoiseFreeCell, starts: int) -> int:
+    """Wrong classes that have no constructed start have four times as many."""
+    bare = sizes_word(design, of) == "misspecified" and of.k <= design.truths[of.truth].k_true
+    return 4 * starts if bare else starts
+
+
+def fit_study(
+    design: PlantedHead,
+    lines: Sequence[Line],
+    noise_free: pd.DataFrame | None,
+    sizes: Sequence[int],
+    replicates: int,
+    entropy: int,
+) -> Study:
+    """Every fitted line at every n; where the truth is a singular point of the class, at the largest n and at those 100
+    and 10 000 times smaller. Without ``noise_free`` rows the study can be priced, not run."""
+    cells = []
+    for line in lines:
+        if not line.fitted:
+            continue
+        family = family_of(design, line.truth, PromptKind.parse(line.kind), line.k)
+        word = sizes_word(design, line)
+        time = round(FIT_TIME * SLOW.get(word, 1.0) * _load(design) * family.size)
+        for n in sizes:
+            if n < family.n_parameters:
+                raise InputError(
+                    f"n = {n} is below the {family.n_parameters} parameters of {line.k} {line.kind} prompts; raise --n"
+                )
+            if word not in SLOW:
+                cells.append(FitCell(line.truth, line.kind, line.k, n, replicates, time))
+            elif any(np.isclose(n, max(sizes) / 100**i, rtol=0.01) for i in range(3)):
+                few = min(replicates, SINGULAR_REPLICATES)
+                cells.append(FitCell(line.truth, line.kind, line.k, n, few, time))
+    if noise_free is None:
+        return Study("planted-head", cells, replicates, entropy, _refused)
+    run = Fits(design, starts_from(noise_free), splits_from(noise_free))
+    return Study("planted-head", cells, replicates, entropy, run, {"head": _plain(design)})
+
+
+def _refused(cell: FitCell, replicates: tuple[int, ...], entropy: int) -> list[Row]:
+    raise InputError("fit_study without noise-free rows says what it would cost; it cannot run")
+
+
+#: By truth, kind and k.
+Starts = dict[tuple[str, str, int], tuple[np.ndarray, float]]
+
+
+def starts_from(noise_free: pd.DataFrame) -> Starts:
+    """Where fits of wrong classes start, and their relative floors."""
+    rows = noise_free[noise_free["what"] == STARTS]
+    return {(row.truth, row.kind, row.k): (np.array(row.vectors), float(row.floor)) for row in rows.itertuples()}
+
+
+def splits_from(noise_free: pd.DataFrame) -> dict[str, Profile]:
+    """By truth, the profile with one prompt too many."""
+    found = {}
+    for truth, rows in noise_free[noise_free["what"] == PROFILES].groupby("truth", sort=False):
+        own = rows[rows["k"] == rows["k"].max()].sort_values("eps")
+        eps, value = own["eps"].to_numpy(float), own["profile"].to_numpy(float)
+        found[str(truth)] = Profile(eps, value, np.zeros(len(eps), dtype=int), own["certified"].to_numpy(bool))
+    return found
+
+
+@dataclass(frozen=True)
+class Fits:
+    """Runs cells of the second stage: one row per replicate."""
+
+    design: PlantedHead
+    starts: Starts
+    splits: dict[str, Profile]
+
+    def __call__(self, cell: FitCell, replicates: tuple[int, ...], entropy: int) -> list[Row]:
+        truth = self.design.truths[cell.truth]
+        family = family_of(self.design, cell.truth, PromptKind.parse(cell.kind), cell.k)
+        word, signal = sizes_word(self.design, cell), _signal(self.design, cell.truth)
+        price = truth.noise**2 * family.n_parameters / cell.n / signal
+        _, floor = self.starts.get((cell.truth, cell.kind, cell.k), (None, 0.0))
+        common: Row = {
+            "study": FITS, "truth": cell.truth, "kind": cell.kind, "k": cell.k, "n": cell.n, "cell_sizes": word,
+            "n_parameters": family.n_parameters, "noise": truth.noise, "signal": signal,
+            "floor": floor, "price": price, "predicted": floor * (word == "misspecified") + price,
+        }  # fmt: skip
+        if word == "over" and cell.truth in self.splits:
+            common["predicted_split"] = float(self.splits[cell.truth].predicted_split(np.array(cell.n), truth.noise))
+        try:
+            data = [truth.data(cell.n, data_rng(entropy, truth.name, cell.n, replicate)) for replicate in replicates]
+            starts = [self._starts(cell, word, replicate, entropy) for replicate in replicates]
+            found = least_squares(family, data, starts, truth.noise, self._options(cell))
+        except (np.linalg.LinAlgError, ArithmeticError) as error:
+            nothing = dict.fromkeys(("risk", "relative_risk", "l2", *PARAMETER_ERRORS), float("nan"))
+            failed = nothing | {"status": FitStatus.FAILED.name, "message": str(error)}
+            return [common | {"replicate": replicate} | failed for replicate in replicates]
+        return [
+            common
+            | {"replicate": replicate, "starts": one.starts, "start_share": one.share, "message": ""}
+            | errors_of(one, truth)
+            for replicate, one in zip(replicates, found, strict=True)
+        ]
+
+    def _options(self, cell: FitCell) -> LeastSquaresOptions:
+        """As for the truth; the logit of one of several prompts in a cell may be lower."""
+        box = self.design.options(cell.truth).box
+        return LeastSquaresOptions(Box((box.b[0] - np.log(cell.k), box.b[1]), box.theta))
+
+    def _starts(self, cell: FitCell, word: str, replicate: int, entropy: int) -> np.ndarray:
+        truth = self.design.truths[cell.truth]
+        family = family_of(self.design, cell.truth, PromptKind.parse(cell.kind), cell.k)
+        rng_of = lambda number: start_rng(entropy, truth.name, cell.n, replicate, cell.kind, cell.k, number)
+        if word == "over":
+            return np.array([near_truth(truth.params, cell.k, i, rng_of(i)) for i in range(truth.k_true)])
+        if word == "exact":
+            first = near_truth(truth.params, cell.k, 0, rng_of(0))
+        else:
+            first = self.starts[cell.truth, cell.kind, cell.k][0]
+        return np.array([first, random_start(family, rng_of(1), self._options(cell).box)])
+
+
+def expected_seconds(study: Study) -> float:
+    """On one free core, roughly."""
+    return sum(block.cost for block in study.blocks) / 1000
+
+
+def _load(design: PlantedHead) -> float:
+    """Outputs on the design, in units of 512."""
+    return design.z.shape[0] * design.head.l / 512
+
+
+def _signal(design: PlantedHead, name: str) -> float:
+    truth = design.truths[name]
+    return float((truth.params.regression(truth.x) ** 2).sum(axis=1).mean())
+
+
+def _facts(design: PlantedHead, name: str) -> Row:
+    """What a reader wants to know of a truth: noise, sizes, gates, and how much the prompts do."""
+    truth, k = design.truths[name], design.truths[name].k_true
+    f, gates = truth.params.regression(truth.x), truth.params.gates(truth.x)[:, -k:]
+    return {
+        "n_parameters": truth.params.family.n_parameters,
+        "noise": truth.noise,
+        "signal": _signal(design, name),
+        "effect": float(((f - design.plain) ** 2).sum(axis=1).mean()) / _signal(design, name),
+        "mass": float(gates.sum(axis=1).mean()),
+        "sizes": jacobian_sizes(truth.params, truth.x).tolist(),
+        **asdict(design.visibility),
+        "kept": design.kept,
+        "kept_outputs": design.kept_outputs,
+        "tokens": design.head.n_frozen,
+        "outputs": design.head.l,
+    }
+
+
+def _plain(design: PlantedHead) -> dict:
+    """For meta.json: the choice, and sums by which a run knows its truths."""
+    return {
+        "choice": asdict(design.choice),
+        "truths": {
+            name: {"noise": round(truth.noise, 9), "signal": round(_signal(design, name), 9)}
+            for name, truth in design.truths.items()
+        },
+        "options": {"eps": {str(k): list(v) for k, v in EPS.items()}},
+    }

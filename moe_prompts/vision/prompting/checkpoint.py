@@ -1,0 +1,225 @@
+"""A tuned model on disk: its prompts and head, how they were configured, and which frozen backbone they belong to.
+
+The backbone is known by a hash of its weights without the head and by what weights do not tell (its way of pooling,
+heads, activations, ..), so prompts cannot be put on another one unnoticed.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from hashlib import sha256
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from timm.layers import DropPath
+from timm.models.vision_transformer import VisionTransformer
+from torch import nn
+
+from moe_prompts.engine.files import write_atomically
+from moe_prompts.errors import InputError
+from moe_prompts.vision.prompting.config import VAPT, VPT
+from moe_prompts.vision.prompting.prompted import (
+    PLAIN_HEAD,
+    PromptedBlock,
+    PromptedVisionTransformer,
+    adaptive_prompts,
+    check_plain,
+    check_prompted,
+    plain_name,
+    prompt,
+    prompt_parameters,
+    unprompt,
+)
+
+#: Kind and version of the file.
+FORMAT = "moe-prompts 1"
+#: Modules that compute nothing of their own in evaluation mode.
+PASSING = (VisionTransformer, PromptedBlock, nn.Sequential, nn.Identity, nn.Dropout, DropPath)
+#: In the place of a number of classes: the head has the form of the plain model's own.
+KEPT = "kept"
+CONFIGS: dict[str, type[VPT] | type[VAPT]] = {"VPT": VPT, "VAPT": VAPT}
+
+
+def backbone_hash(model: VisionTransformer) -> str:
+    """sha256 over names, shapes, types and bytes of all weights but heads and prompts; the same plain or prompted."""
+    digest = sha256()
+    for name, value in sorted(_backbone_state(model).items()):
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
+        # Bytes, since NumPy has no bfloat16; flat first, since a number cannot be viewed as several.
+        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def backbone_traits(model: VisionTransformer) -> dict[str, Any]:
+    """What models of equal weights can differ in, as JSON has it; the same plain or prompted."""
+    parts = [part for name, part in model.named_modules() if _is_backbone(model, name)]
+    layers = {_layer(part) for part in parts if not isinstance(part, PASSING)}
+    return {
+        "pooling": model.global_pool,
+        "pooling of prefix tokens": model.pool_include_prefix,
+        "grid": list(model.patch_embed.grid_size),
+        "attention heads": [part.num_heads for part in parts if hasattr(part, "num_heads")],
+        "norm eps": sorted({part.eps for part in parts if hasattr(part, "eps")}),
+        "layers": sorted(layers),
+    }
+
+
+def save_prompts(model: PromptedVisionTransformer, path: str | Path) -> None:
+    """Write prompts and head, their config and what tells the backbone: one safetensors file, whole or not at all.
+
+    Raises ``InputError`` for what ``load_prompts`` could not restore: a head that is neither of ``prompt``'s making nor
+    the plain model's own, or prompts without the mean states they are computed from.
+    """
+    check_prompted(model, "save_prompts")
+    head = _head_kind(model)
+    traits = backbone_traits(model) | ({"head": repr(model.head)} if head == KEPT else {})
+    metadata = {
+        "format": FORMAT,
+        "kind": type(model.config).__name__,
+        "config": json.dumps(asdict(model.config)),
+        "num_classes": head,
+        "backbone": backbone_hash(model),
+        "traits": json.dumps(traits),
+    }
+    tensors = {name: value.detach().cpu().contiguous() for name, value in _stored(model).items()}
+    try:
+        write_atomically(Path(path), save(tensors, metadata))
+    except OSError as error:
+        raise InputError(
+            f"save_prompts: cannot write {path} ({error.strerror}); choose a file in an existing folder"
+        ) from error
+
+
+def load_prompts(model: VisionTransformer, path: str | Path) -> PromptedVisionTransformer:
+    """Prompt the plain ``model`` with what ``save_prompts`` wrote; it changes and is returned.
+
+    Raises ``InputError`` if the file holds something else or was made on another backbone.
+    """
+    check_plain(model, "load_prompts")
+    metadata, tensors = read_tensors(Path(path), FORMAT, "a file that save_prompts wrote")
+    config, num_classes, backbone, traits = _described(metadata, path)
+    found = backbone_hash(model)
+    if found != backbone:
+        raise InputError(
+            f"load_prompts: {path} was made on the backbone {backbone[:12]}, this one is {found[:12]}; "
+            "expected the same weights in the same number type: create the model as it was when the prompts were made"
+        )
+    own = backbone_traits(model) | {"head": repr(model.head)}
+    other = [
+        f"{name} {value!r}, this one {own.get(name)!r}" for name, value in traits.items() if own.get(name) != value
+    ]
+    if other:
+        raise InputError(
+            f"load_prompts: {path} was made on a backbone with {'; '.join(other)}: equal weights compute something "
+            "else; create the model as it was when the prompts were made"
+        )
+    prompted = prompt(model, config, num_classes)
+    try:
+        _make_room(prompted)
+        fill(_stored(prompted), tensors, str(path))
+    except InputError:
+        unprompt(prompted)
+        raise
+    return prompted
+
+
+def fill(parameters: Mapping[str, torch.Tensor], values: dict[str, torch.Tensor], source: str) -> None:
+    """Copy ``values`` into ``parameters`` of the same names and shapes; raises before anything is copied."""
+    wrong = sorted(set(parameters) ^ set(values)) or [
+        name for name, value in values.items() if value.shape != parameters[name].shape
+    ]
+    if wrong:
+        raise InputError(f"{source}: {', '.join(wrong[:5])} missing, left over or of another shape than the model's")
+    with torch.no_grad():
+        for name, value in values.items():
+            parameters[name].copy_(value)
+
+
+def _stored(model: PromptedVisionTransformer) -> dict[str, torch.Tensor]:
+    """Parameters of prompts and head, and mean states where prompts are computed from them."""
+    stored: dict[str, torch.Tensor] = dict(prompt_parameters(model))
+    for index, prompts in adaptive_prompts(model).items():
+        if prompts.config.source == "mean":
+            if prompts.mean_states is None:
+                raise InputError("save_prompts: no mean states; call set_mean_states(model, images) first")
+            stored[f"{index}.mean_states"] = prompts.mean_states
+    return stored
+
+
+def _make_room(model: PromptedVisionTransformer) -> None:
+    """Mean states of the right shape, to be filled."""
+    for prompts in adaptive_prompts(model).values():
+        if prompts.config.source == "mean":
+            prompts.mean_states = prompts.norm.weight.new_empty(prod(prompts.own_grid), len(prompts.norm.weight))
+
+
+def _head_kind(model: PromptedVisionTransformer) -> str:
+    """The number of classes of a head that ``prompt`` makes, or that the head has the plain model's form."""
+    head = model.head
+    if isinstance(head, nn.Identity):
+        return "0"
+    if type(head) is nn.Linear and head.bias is not None:
+        return str(head.out_features)
+    if repr(head) != repr(model.plain_head) or list(head.buffers()):
+        raise InputError(
+            f"save_prompts: a head of class {type(head).__name__} that is not of the plain model's form, or has "
+            "buffers; expected a Linear with bias, or the head that prompt(model, config) kept"
+        )
+    return KEPT
+
+
+def _described(metadata: Mapping[str, str], path: str | Path) -> tuple[VPT | VAPT, int | None, str, dict[str, Any]]:
+    """Config, number of classes (None: the head is kept), hash and traits (none in older files)."""
+    try:
+        config = CONFIGS[metadata["kind"]](**json.loads(metadata["config"]))
+        classes = None if metadata["num_classes"] == KEPT else int(metadata["num_classes"])
+        return config, classes, metadata["backbone"], dict(json.loads(metadata.get("traits", "{}")))
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(
+            f"{path}: its description is damaged ({type(error).__name__}: {error}); expected a file as save_prompts "
+            "wrote it"
+        ) from error
+
+
+def _layer(part: nn.Module) -> str:
+    """Its class, and its settings where no weights tell them."""
+    bare = next(part.parameters(), None) is None and next(part.children(), None) is None
+    return repr(part) if bare else type(part).__name__
+
+
+def _is_backbone(model: VisionTransformer, name: str) -> bool:
+    return plain_name(model, name) is not None and name.split(".")[0] not in ("head", PLAIN_HEAD)
+
+
+def _backbone_state(model: VisionTransformer) -> dict[str, torch.Tensor]:
+    """Weights and buffers under the plain model's names."""
+    state = model.state_dict()
+    return {plain_name(model, name) or name: value for name, value in state.items() if _is_backbone(model, name)}
+
+
+def read_tensors(path: Path, form: str, expected: str) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+    """Metadata and tensors of a safetensors file whose ``format`` is ``form``; ``expected`` says what it should be."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"{path}: {error}; expected {expected}") from error
+    if metadata.get("format") != form:
+        raise InputError(f"{path}: format {metadata.get('format')!r}; expected {form!r}: {expected}")
+    return metadata, tensors
+
+
+def read_torch_file(path: str | Path, expected: str) -> Any:
+    """What torch.save wrote, if it is tensors in containers: ``weights_only=True`` runs no code of the file."""
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises whatever the bytes of a file that is none of its own lead it to
+        why = (str(error) or type(error).__name__).splitlines()[0]
+        raise InputError(f"{path}: cannot be read as tensors ({why}); expected {expected}") from error

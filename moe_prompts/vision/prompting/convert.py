@@ -1,0 +1,281 @@
+"""Checkpoints of the published code under timm's names: VPT and VAPT with their backbone, and MoCo-v3 backbones."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor
+
+from moe_prompts.errors import InputError
+from moe_prompts.vision.prompting.checkpoint import fill, read_torch_file
+from moe_prompts.vision.prompting.config import VAPT, VPT, whole
+from moe_prompts.vision.prompting.prompted import PromptedVisionTransformer, prompt, prompt_parameters
+
+_PATCHES = "transformer.embeddings.patch_embeddings.weight"
+_LAYER = "transformer.encoder.layer."
+#: Official name -> timm's, outside the blocks; then inside a block, beside query, key and value.
+_OUTSIDE = {
+    "transformer.embeddings.position_embeddings": "pos_embed",
+    "transformer.embeddings.cls_token": "cls_token",
+    _PATCHES: "patch_embed.proj.weight",
+    "transformer.embeddings.patch_embeddings.bias": "patch_embed.proj.bias",
+    "transformer.encoder.encoder_norm.weight": "norm.weight",
+    "transformer.encoder.encoder_norm.bias": "norm.bias",
+    "head.weight": "head.weight",
+    "head.bias": "head.bias",
+}
+_INSIDE = {
+    "attention_norm": "norm1", "ffn_norm": "norm2", "ffn.fc1": "mlp.fc1", "ffn.fc2": "mlp.fc2", "attn.out": "attn.proj",
+}  # fmt: skip
+_BLOCK_NUMBER = re.compile(re.escape(_LAYER) + r"(\d+)\.")
+_INSIDE_NAME = re.compile(re.escape(_LAYER) + r"(\d+)\.(.+)\.(\w+)")
+#: Official prompt parameters of one adaptive block, and those of a projector.
+_ADAPTIVE = re.compile(r"transformer\.deep_prompt_(norm|downsample)\.(\d+)\.(.+)")
+_PROJECTOR = re.compile(r"transformer\.deep_prompt_embeddings_mlp\.(?:(\d+)\.)?(.+)")
+_PARTS = {
+    ("norm", "weight"): "norm.weight",
+    ("norm", "bias"): "norm.bias",
+    ("downsample", "conv.kernel"): "kernel",
+    ("downsample", "conv.weight"): "kernel",
+    ("downsample", "linear.weight"): "weight",
+    ("downsample", "linear.bias"): "bias",
+    ("downsample", "weight"): "weight",
+    ("downsample", "bias"): "bias",
+}
+_PROJECTOR_LAYER = re.compile(r"block\.(\d+)\.weight")
+
+
+def from_official(params: Mapping[str, Any], options: Mapping[str, Any]) -> VisionTransformer:
+    """The timm model with the weights of an official VPT or VAPT state_dict, in their number type, in evaluation mode.
+
+    params   official name -> tensor or array; the prefix ``enc.`` and the head ``head.last_layer`` are accepted
+    options  ``heads``: attention heads, which no weight tells; ``prompt``: the official MODEL.PROMPT settings
+             (NUM_TOKENS, DEEP, and for VAPT ADAPTIVE, HIDDEN_DIM, KERNEL, ..) or None for a plain model, which leaves
+             prompts of the file out; ``grid``: (height, width) if the patches do not make a square
+
+    Raises ``InputError`` for settings that are not supported and for names that are missing or left over.
+    """
+    weights = {_without_prefix(str(name)): _tensor(value) for name, value in params.items()}
+    own = {name: value for name, value in weights.items() if "prompt" not in name}
+    prompts = sorted(weights.keys() - own.keys())
+    if prompts and "prompt" not in options:
+        raise InputError(
+            f"from_official: the file has prompts ({prompts[0]}, ..), options have no 'prompt'; expected the official "
+            "MODEL.PROMPT settings there, or None for the plain model without them"
+        )
+    model = VisionTransformer(**_sizes(own, options)).to(own[_PATCHES].dtype)
+    _load(model, _backbone(own))
+    settings = options.get("prompt")
+    if settings is None:
+        return model.eval()
+    if not isinstance(settings, Mapping):
+        raise InputError(
+            f"from_official: options['prompt'] = {settings!r}; expected the MODEL.PROMPT settings, or None"
+        )
+    config = _config(settings, weights)
+    prompted = prompt(model, config)
+    parameters = prompt_parameters(prompted)
+    values = {
+        name: _reshaped(name, value, parameters) for name, value in _prompts(weights, config, len(model.blocks)).items()
+    }
+    fill(parameters, values, "from_official")
+    return prompted.eval()
+
+
+def load_moco_v3(model: VisionTransformer, path: str | Path) -> VisionTransformer:
+    """Load a MoCo-v3 checkpoint (``.pth.tar`` of a linear probe or of pre-training) into a plain ``model``.
+
+    Only tensors are read (``weights_only=True``). The file's head is left out, so the model's own stays as it is.
+    """
+    if type(model) is not VisionTransformer or isinstance(model, PromptedVisionTransformer):
+        raise InputError(f"load_moco_v3: a {type(model).__name__}; expected a plain timm VisionTransformer")
+    content = read_torch_file(path, "a MoCo-v3 checkpoint")
+    state = content.get("state_dict") if isinstance(content, dict) else None
+    if not isinstance(state, Mapping) or not all(
+        isinstance(name, str) and isinstance(value, Tensor) for name, value in state.items()
+    ):
+        raise InputError(f"load_moco_v3: {path} has no state_dict of names and tensors; expected a MoCo-v3 checkpoint")
+    weights = moco_v3_names(state)
+    own = model.state_dict()
+    expected = {name for name in own if not name.startswith("head.")}
+    wrong = sorted(expected ^ set(weights)) or [name for name in weights if weights[name].shape != own[name].shape]
+    if wrong:
+        raise InputError(
+            f"load_moco_v3: {', '.join(wrong[:5])} missing, left over or of another shape; expected the weights of a "
+            f"model like this one ({len(model.blocks)} blocks of width {model.embed_dim})"
+        )
+    model.load_state_dict(weights, strict=False)
+    return model
+
+
+def moco_v3_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """timm's names for a MoCo-v3 state_dict, without heads and without the momentum encoder."""
+    found = {}
+    for name, value in state.items():
+        inner = name.removeprefix("module.")
+        if inner.startswith(("momentum_encoder.", "predictor.")):
+            continue
+        inner = inner.removeprefix("base_encoder.")
+        if not inner.startswith("head."):
+            found[inner] = value
+    return found
+
+
+def _without_prefix(name: str) -> str:
+    return name.removeprefix("enc.").replace("head.last_layer.", "head.")
+
+
+def _tensor(value: Any) -> Tensor:
+    try:
+        found = value.detach() if isinstance(value, Tensor) else torch.from_numpy(np.array(value))
+    except TypeError as error:
+        raise InputError(f"from_official: a weight {value!r}; expected tensors or arrays of numbers") from error
+    if not found.is_floating_point():
+        raise InputError(f"from_official: a weight of type {found.dtype}; expected floating-point numbers")
+    return found
+
+
+def _sizes(weights: dict[str, Tensor], options: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments of timm's model."""
+    width, channels, *patch = _shape(weights, _PATCHES, 4)
+    positions = _shape(weights, "transformer.embeddings.position_embeddings", 3)[1] - 1
+    hidden, _ = _shape(weights, f"{_LAYER}0.ffn.fc1.weight", 2)
+    classes, _ = _shape(weights, "head.weight", 2)
+    heads = whole(_setting(options, "heads"), 1, "from_official: options['heads']")
+    if width % heads:
+        raise InputError(f"from_official: {heads} heads share a width of {width}; expected a divisor of it")
+    side = math.isqrt(positions)
+    grid = tuple(np.atleast_1d(options.get("grid", (side, side))).tolist())
+    if len(grid) != 2 or not all(isinstance(one, int) and one > 0 for one in grid) or math.prod(grid) != positions:
+        raise InputError(f"from_official: {positions} positions, grid {grid}; give options['grid'] as (height, width)")
+    # As many as there are numbers: one that is out of order is then left over.
+    depth = len({match[1] for match in map(_BLOCK_NUMBER.match, weights) if match})
+    return {
+        "img_size": (grid[0] * patch[0], grid[1] * patch[1]),
+        "patch_size": tuple(patch),
+        "in_chans": channels,
+        "num_classes": classes,
+        "embed_dim": width,
+        "depth": depth,
+        "num_heads": heads,
+        "mlp_ratio": (hidden + 0.5) / width,  # of which timm takes the whole part
+    }
+
+
+def _shape(weights: dict[str, Tensor], name: str, axes: int) -> tuple[int, ...]:
+    if name not in weights or weights[name].ndim != axes:
+        found = f"{name!r} of shape {tuple(weights[name].shape)}" if name in weights else f"no {name!r}"
+        raise InputError(
+            f"from_official: {found}; expected the state_dict of an official model, where it has {axes} axes"
+        )
+    return tuple(weights[name].shape)
+
+
+def _setting(settings: Mapping[str, Any], name: str) -> Any:
+    if name not in settings:
+        raise InputError(f"from_official: no {name!r} among the options; expected it beside {sorted(settings)}")
+    return settings[name]
+
+
+def _load(model: VisionTransformer, state: dict[str, Tensor]) -> None:
+    own = model.state_dict()
+    missing, left = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
+    other = [name for name in own if name in state and own[name].shape != state[name].shape]
+    if missing or left or other:
+        raise InputError(
+            f"from_official: missing {missing[:5]}, left over {left[:5]}, of another shape {other[:5]}; expected a "
+            "whole state_dict of an official model"
+        )
+    model.load_state_dict(state)
+
+
+def _backbone(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """timm's state_dict; names that are not known stay as they are and are reported when it is loaded."""
+    state, rows = {}, {}
+    for name, value in weights.items():
+        match = _INSIDE_NAME.fullmatch(name)
+        if not match:
+            state[_OUTSIDE.get(name, name)] = value
+            continue
+        index, part, kind = match.groups()
+        if part in ("attn.query", "attn.key", "attn.value"):
+            rows[index, part.removeprefix("attn."), kind] = value
+        else:
+            state[f"blocks.{index}.{_INSIDE.get(part, part)}.{kind}"] = value
+    for index, part, kind in rows:
+        if part == "query":
+            parts = [rows[index, one, kind] for one in ("query", "key", "value") if (index, one, kind) in rows]
+            if len({one.shape for one in parts}) == 1 and parts[0].ndim:  # else reported as missing
+                state[f"blocks.{index}.attn.qkv.{kind}"] = torch.cat(parts)
+    return state
+
+
+def _config(settings: Mapping[str, Any], weights: dict[str, Tensor]) -> VPT | VAPT:
+    """Our config for the official settings; shapes of weights decide where a setting's meaning is not documented."""
+    if settings.get("PROJECT", -1) != -1:
+        raise InputError(f"from_official: PROJECT = {settings['PROJECT']}; expected -1, prompts without projection")
+    tokens, dropout = _setting(settings, "NUM_TOKENS"), settings.get("DROPOUT", 0.0)
+    if not settings.get("ADAPTIVE", False):
+        return VPT(tokens, deep=bool(settings.get("DEEP", False)), prompt_dropout=dropout)
+    if not settings.get("FEAT_PROJECTOR", True) or not settings.get("DEEP", True):
+        raise InputError("from_official: adaptive prompts without DEEP or without FEAT_PROJECTOR are not supported")
+    kernels = [value for name, value in weights.items() if re.search(r"downsample\.\d+\.conv\.(kernel|weight)$", name)]
+    return VAPT(
+        tokens,
+        hidden=_setting(settings, "HIDDEN_DIM"),
+        kernel=settings.get("KERNEL", 2) if settings.get("CONV", True) else None,
+        padding=settings.get("PADDING", 0) if settings.get("CONV", True) else 0,
+        static_depth=settings.get("VPT_DEPTH", 1),
+        activation=str(settings.get("ACTIVATION", "relu")).lower(),
+        per_channel=any(kernel.shape[:1] != (1,) for kernel in kernels),
+        shared_projector=settings.get("SHARE_PROJECTOR", True),
+        learnable_scale=settings.get("LEARNABLE_SCALE", False),
+        prompt_dropout=dropout,
+        hidden_dropout=settings.get("DROPOUT_MLP", 0.1),
+    )
+
+
+def _prompts(weights: dict[str, Tensor], config: VPT | VAPT, blocks: int) -> dict[str, Tensor]:
+    """The weights of ``prompt_parameters`` by its names; names that are not known stay as they are."""
+    found = {name: value for name, value in weights.items() if name in ("head.weight", "head.bias")}
+    first = config.static_depth if isinstance(config, VAPT) else blocks
+    for name, value in weights.items():
+        if "prompt" not in name:
+            continue
+        if name == "transformer.prompt_embeddings" and value.ndim == 3 and len(value) == 1:
+            found["0.tokens"] = value[0]
+        elif name == "transformer.deep_prompt_embeddings" and value.ndim == 3:
+            found |= {f"{index}.tokens": tokens for index, tokens in enumerate(value, start=1)}
+        elif match := _ADAPTIVE.fullmatch(name):
+            kind, index, part = match.groups()
+            known = _PARTS.get((kind, part), part)
+            found[f"{first + int(index)}.{known}"] = value
+        elif match := _PROJECTOR.fullmatch(name):
+            index, part = match.groups()
+            found[f"{first + int(index or 0)}.projector.{_projector_part(part, value)}"] = value
+        else:
+            found[name] = value
+    return found
+
+
+def _projector_part(part: str, value: Tensor) -> str:
+    """The first layer goes down, a later one up (their numbers count what is between); a single number is the scale."""
+    layer = _PROJECTOR_LAYER.fullmatch(part)
+    if layer:
+        return "up" if int(layer[1]) else "down"
+    return "scale" if value.numel() == 1 else part
+
+
+def _reshaped(name: str, value: Tensor, parameters: Mapping[str, Tensor]) -> Tensor:
+    """Kernels (1 or d, 1, k, k), position weights (N, Q) and scales in our shapes, if they hold as many numbers."""
+    like, part = parameters.get(name), name.partition(".")[2]
+    if like is None or part not in ("kernel", "weight", "projector.scale") or value.numel() != like.numel():
+        return value
+    return value.reshape(like.shape)

@@ -1,0 +1,225 @@
+"""One head of one block of a prompted model, read as a mixture: every row of its output is gates times experts.
+
+    output_i = sum_j gates_ij f_j,   gates_i = softmax_j(q_i' k_j / sqrt(d_h)),   f_j = W_V' x_j + c_v
+
+over prefix tokens, prompts and patches j; x are the tokens as the attention sees them, after the block's norm. Patches
+are the frozen experts (functions of the image), prompts the new ones: constants for VPT, functions of it for VAPT.
+The attention output is the sum over heads of output W_O, plus its bias.
+
+Sources: arXiv 2501.18936, 2410.02200.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from timm.models.vision_transformer import Attention
+from torch import Tensor, nn
+
+from moe_prompts.errors import InputError
+from moe_prompts.vision.prompting.config import integer
+from moe_prompts.vision.prompting.prompted import PromptedBlock, PromptedVisionTransformer, check_prompted
+
+
+@dataclass(frozen=True, eq=False)
+class HeadReading:
+    """One head on B images; T tokens: prefix, then N prompts, then patches.
+
+    gates    (B, T, T)    row i: weights of all experts for query i
+    experts  (B, T, d_h)
+    """
+
+    gates: Tensor
+    experts: Tensor
+    num_prefix: int
+    num_prompts: int
+    grid: tuple[int, int]
+
+    @property
+    def output(self) -> Tensor:
+        """(B, T, d_h): the head's output before W_O."""
+        return self.gates @ self.experts
+
+    @property
+    def prompt_experts(self) -> Tensor:
+        """(B, N, d_h)."""
+        return self.experts[:, self._prompts]
+
+    @property
+    def prompt_gates(self) -> Tensor:
+        """(B, T, N)."""
+        return self.gates[:, :, self._prompts]
+
+    @property
+    def prompt_mass(self) -> Tensor:
+        """(B, T): share of each query's gate that goes to prompts."""
+        return self.prompt_gates.sum(dim=2)
+
+    @property
+    def mass_map(self) -> Tensor:
+        """(B, Gh, Gw): ``prompt_mass`` of the patches, in their places."""
+        return self.prompt_mass[:, self._prompts.stop :].reshape(-1, *self.grid)
+
+    @property
+    def variation(self) -> Tensor:
+        """(N,): how much each prompt expert varies with the image, as a share of its size.
+
+        sqrt(mean |f - mean f|^2 / mean |f|^2) over images: exactly 0 for a fixed prompt, at most 1.
+        """
+        experts = self.prompt_experts
+        # Seen from the first image, so that equal experts differ by exactly 0 whatever the rounding of a mean.
+        apart = experts - experts[:1]
+        around = (apart - apart.mean(dim=0)).square().sum(dim=2).mean(dim=0)
+        size = experts.square().sum(dim=2).mean(dim=0)
+        # An expert that is zero on every image does not vary; any other NaN is a number that went wrong, and stays.
+        return torch.where(size == 0, size, (around / size).sqrt())
+
+    @property
+    def _prompts(self) -> slice:
+        return slice(self.num_prefix, self.num_prefix + self.num_prompts)
+
+
+@dataclass(frozen=True)
+class GateRank:
+    """Ranks of B = W_Q W_K' / sqrt(d_h), which makes a logit of a prompt: of one head, and of all heads stacked.
+
+    A head with d_h < d is blind to d - d_h directions of a prompt, so with fixed prompts and one too many of them there
+    is no rate of estimation for that head alone; adaptive prompts (gelu) keep n^-1/4 (derived in this project, for one
+    head). All heads of a block share the prompts and together may see every direction.
+    """
+
+    head_width: int
+    width: int
+    rank: int
+    rank_of_all_heads: int
+
+    @property
+    def deficient(self) -> bool:
+        return self.rank < self.width
+
+
+def read_head(model: PromptedVisionTransformer, images: Tensor, block: int, head: int) -> HeadReading:
+    """Gates and experts of head ``head`` in block ``block`` on ``images`` (B, C, H, W), in evaluation mode."""
+    attn = attention_of(model, block)
+    head = _head_of(attn, head)
+    [tokens] = _attention_inputs(model, images, [attn])
+    return _reading(model, attn, tokens, head, images)
+
+
+def prompt_table(model: PromptedVisionTransformer, images: Tensor) -> pd.DataFrame:
+    """One row for each block, head and prompt: ``mass``, its mean gate over patches and images, and ``variation``."""
+    if len(images) < 2:
+        raise InputError(f"prompt_table: {len(images)} image; expected at least 2, to see what varies between them")
+    attentions = [attention_of(model, block) for block in range(len(model.blocks))]
+    rows = []
+    for block, (attn, tokens) in enumerate(zip(attentions, _attention_inputs(model, images, attentions), strict=True)):
+        for head in range(attn.num_heads):
+            reading = _reading(model, attn, tokens, head, images)
+            patches = slice(reading.num_prefix + reading.num_prompts, None)
+            mass = reading.prompt_gates[:, patches].mean(dim=(0, 1)).tolist()
+            for number, (share, variation) in enumerate(zip(mass, reading.variation.tolist(), strict=True)):
+                rows.append((block, head, number, share, variation))
+    return pd.DataFrame(rows, columns=["block", "head", "prompt", "mass", "variation"])
+
+
+def projections(
+    model: PromptedVisionTransformer, block: int, head: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """W_Q, W_K, W_V (d, d_h) and their biases, float64: what ``moe_prompts.from_head`` takes.
+
+    They act on tokens after the block's norm. Raises ``InputError`` with normed queries or keys: their logits are not
+    bilinear.
+    """
+    attn = attention_of(model, block)
+    head = _head_of(attn, head)
+    if not (isinstance(attn.q_norm, nn.Identity) and isinstance(attn.k_norm, nn.Identity)):
+        raise InputError(
+            f"projections: block {block} norms its queries and keys, so its logits are no x'Ax; read_head takes it"
+        )
+    shape = (3, attn.num_heads, attn.head_dim)
+    weights = attn.qkv.weight.detach().double().cpu().reshape(*shape, -1)[:, head]
+    bias = attn.qkv.bias
+    offsets = (
+        torch.zeros(3, attn.head_dim).double() if bias is None else bias.detach().double().cpu().reshape(shape)[:, head]
+    )
+    W_Q, W_K, W_V = (weight.T.numpy() for weight in weights)
+    c_q, c_k, c_v = (offset.numpy() for offset in offsets)
+    return W_Q, W_K, W_V, (c_q, c_k, c_v)
+
+
+def gate_rank(model: PromptedVisionTransformer, block: int, head: int) -> GateRank:
+    """What a head's logits can see of a prompt."""
+    attn = attention_of(model, block)
+    head = _head_of(attn, head)
+    made = []
+    for number in range(attn.num_heads):
+        W_Q, W_K, *_ = projections(model, block, number)
+        made.append(W_Q @ W_K.T / np.sqrt(attn.head_dim))
+    return GateRank(
+        attn.head_dim,
+        len(made[head]),
+        int(np.linalg.matrix_rank(made[head])),
+        int(np.linalg.matrix_rank(np.concatenate(made))),
+    )
+
+
+def attention_of(model: PromptedVisionTransformer, block: int) -> Attention:
+    """The attention of a block; raises ``InputError`` where its output is not a sum over heads of gates and experts."""
+    check_prompted(model, "attention_of")
+    found = model.blocks[_place("block", block, len(model.blocks))]
+    attn: Any = getattr(found.block if isinstance(found, PromptedBlock) else found, "attn", None)
+    if type(attn) is not Attention:
+        raise InputError(f"block {block} has {type(attn).__name__}; expected timm's Attention, softmax of one q'k")
+    if not isinstance(attn.norm, nn.Identity) or getattr(attn, "gate", None) is not None:
+        raise InputError(f"block {block} norms or gates the joined heads: its output is no sum over heads")
+    return attn
+
+
+def _head_of(attn: Attention, head: int) -> int:
+    return _place("head", head, attn.num_heads)
+
+
+def _place(what: str, value: int, number: int) -> int:
+    """``value`` as an int below ``number``."""
+    found = integer(value)
+    if found is None or not 0 <= found < number:
+        raise InputError(f"{what} {value!r}; expected 0 to {number - 1}")
+    return found
+
+
+def _attention_inputs(
+    model: PromptedVisionTransformer, images: Tensor, attentions: Sequence[nn.Module]
+) -> list[Tensor]:
+    """What each attention is given on ``images``: (B, T, d), in the order of the blocks."""
+    seen: list[Tensor] = []
+    hooks = [attn.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0])) for attn in attentions]
+    training = model.training
+    try:
+        with torch.no_grad():
+            model.eval().forward_features(images)
+    finally:
+        model.train(training)
+        for hook in hooks:
+            hook.remove()
+    return seen
+
+
+@torch.no_grad()
+def _reading(
+    model: PromptedVisionTransformer, attn: Attention, tokens: Tensor, head: int, images: Tensor
+) -> HeadReading:
+    start, number = model.num_prefix_tokens, model.config.num_tokens
+    qkv = attn.qkv(tokens).reshape(*tokens.shape[:2], 3, attn.num_heads, attn.head_dim)[:, :, :, head]
+    q, k, v = qkv.unbind(dim=2)
+    prompts = tokens[:, start : start + number]
+    if (prompts == prompts[:1]).all():
+        # The same prompts for every image: the rounding of a matrix product depends on the place of a row, so once.
+        v = v.clone()
+        v[:, start : start + number] = v[:1, start : start + number]
+    gates = (attn.q_norm(q) @ attn.k_norm(k).transpose(1, 2) * attn.scale).softmax(dim=-1)
+    return HeadReading(gates, v, start, number, model.grid_of(images))

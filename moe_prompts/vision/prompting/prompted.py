@@ -1,0 +1,467 @@
+"""Prompts in a timm Vision Transformer: put in after the prefix tokens before a block, taken out again after it.
+
+    [prefix; patches] -> [prefix; prompts; patches] -> block -> [prefix; patches]
+
+Between blocks the sequence is the plain model's, so pooling, intermediate features, gradient checkpointing and copies
+work as they are. Only the prompts of VPT-shallow live on from block to block, and leave after the last one.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+
+from moe_prompts.errors import InputError
+from moe_prompts.vision.prompting.config import VAPT, VPT, whole
+from moe_prompts.vision.prompting.prompts import AdaptivePrompts, Grid, Projector, StaticPrompts, prompt_bound
+
+#: Bias of a new head in the published protocol.
+HEAD_BIAS = -math.log(99)
+#: Name of the plain model's head while the model is prompted.
+PLAIN_HEAD = "plain_head"
+#: Other families of timm, and why their sequences cannot take prompts this way.
+REFUSED = {
+    "Eva": "its rotary position embeddings are tied to the places of tokens",
+    "SwinTransformer": "its windows have no room for tokens that belong to no place",
+    "SwinTransformerV2": "its windows have no room for tokens that belong to no place",
+    "NaFlexVit": "its sequences have padding and a grid for each image",
+    "VisionTransformerDistilled": "it has two heads",
+    "FeatureGetterNet": "it returns features; prompt the model it was made from",
+    "OptimizedModule": "it is compiled; give the model that torch.compile was given (_orig_mod)",
+    "DataParallel": "it is wrapped; give the model inside (module)",
+    "DistributedDataParallel": "it is wrapped; give the model inside (module)",
+}
+
+
+class PromptedBlock(nn.Module):
+    """A block with prompts in its sequence: ``prompts`` put in before it (unless None), taken out after it.
+
+    num_prefix  tokens before the prompts (class and registers), num_tokens  prompts
+    """
+
+    def __init__(
+        self, block: nn.Module, prompts: nn.Module | None, num_prefix: int, num_tokens: int, strips: bool
+    ) -> None:
+        super().__init__()
+        self.block, self.prompts = block, prompts
+        self.num_prefix, self.num_tokens, self.strips = num_prefix, num_tokens, strips
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.block(self.insert(x))
+        return self.strip(x) if self.strips else x
+
+    def insert(self, x: Tensor) -> Tensor:
+        """The sequence that enters the block."""
+        if self.prompts is None:
+            return x
+        prefix, patches = x[:, : self.num_prefix], x[:, self.num_prefix :]
+        return torch.cat([prefix, self.prompts(patches).to(x.dtype), patches], dim=1)
+
+    def strip(self, x: Tensor) -> Tensor:
+        return torch.cat([x[:, : self.num_prefix], x[:, self.num_prefix + self.num_tokens :]], dim=1)
+
+
+@dataclass(frozen=True)
+class PlainState:
+    """What ``unprompt`` restores beside the head: flags of the plain model by name."""
+
+    requires_grad: dict[str, bool]
+    training: dict[str, bool]
+    num_classes: int
+
+
+class PromptedVisionTransformer(VisionTransformer):
+    """A timm ``VisionTransformer`` while it is prompted; made by ``prompt``, never built.
+
+    Its modules but the prompts, the head and the head's dropout stay in evaluation mode.
+    """
+
+    config: VPT | VAPT
+    plain_state: PlainState
+    plain_head: nn.Module
+
+    def train(self, mode: bool = True) -> PromptedVisionTransformer:
+        super().train(False)
+        self.training = mode
+        for module in (*prompt_modules(self), self.head, self.head_drop):
+            module.train(mode)
+        return self
+
+    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
+        """A new head, as timm makes it, which trains; ``unprompt`` brings the plain model's own back."""
+        if global_pool not in (None, self.global_pool):
+            raise self._frozen("reset_classifier with another global_pool")
+        super().reset_classifier(num_classes)
+
+    def set_input_size(self, *_: Any, **__: Any) -> None:
+        raise self._frozen("set_input_size")
+
+    def prune_intermediate_layers(self, *_: Any, **__: Any) -> list[int]:
+        raise self._frozen("prune_intermediate_layers")
+
+    def _frozen(self, what: str) -> InputError:
+        return InputError(
+            f"{what}: this model is prompted, and its prompts belong to the backbone as it is; unprompt it, change it, "
+            "prompt it again"
+        )
+
+    def forward_features(self, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False) -> Tensor:
+        self._begin(x, attn_mask, is_causal)
+        return super().forward_features(x)
+
+    def forward_intermediates(
+        self,
+        x: Tensor,
+        indices: int | list[int] | None = None,
+        return_prefix_tokens: bool = False,
+        norm: bool = False,
+        stop_early: bool = False,
+        output_fmt: str = "NCHW",
+        intermediates_only: bool = False,
+        output_dict: bool = False,
+        attn_mask: Tensor | None = None,
+        is_causal: bool = False,
+    ) -> Any:
+        """As timm's, on the plain model's tokens: prompts are in neither the maps, the prefix nor the features."""
+        self._begin(x, attn_mask, is_causal)
+        options: dict[str, Any] = {"indices": indices, "norm": norm, "stop_early": stop_early}
+        if not self._prompts_live_on:
+            return super().forward_intermediates(
+                x, **options, return_prefix_tokens=return_prefix_tokens, output_fmt=output_fmt,
+                intermediates_only=intermediates_only, output_dict=output_dict,
+            )  # fmt: skip
+        if output_fmt not in ("NCHW", "NLC"):
+            raise InputError(f"forward_intermediates: output_fmt {output_fmt!r}; expected 'NCHW' or 'NLC'")
+        found: Any = super().forward_intermediates(
+            x, **options, return_prefix_tokens=True, output_fmt="NLC", output_dict=True
+        )
+        grid = self.grid_of(x)
+        maps = [self._own_patches(tokens, grid) for tokens in found["image_intermediates"]]
+        if output_fmt == "NCHW":
+            maps = [tokens.transpose(1, 2).reshape(len(x), -1, *grid).contiguous() for tokens in maps]
+        prefix = found.get("image_intermediates_prefix")
+        features = found["image_features"]
+        start = self.num_prefix_tokens
+        features = torch.cat([features[:, :start], self._own_patches(features[:, start:], grid)], dim=1)
+        if output_dict:
+            return (
+                {"image_intermediates": maps}
+                | ({"image_intermediates_prefix": prefix} if prefix is not None and return_prefix_tokens else {})
+                | ({} if intermediates_only else {"image_features": features})
+            )
+        intermediates = list(zip(maps, prefix, strict=True)) if prefix is not None and return_prefix_tokens else maps
+        return intermediates if intermediates_only else (features, intermediates)
+
+    @property
+    def _prompts_live_on(self) -> bool:
+        return isinstance(self.config, VPT) and not self.config.deep
+
+    def _own_patches(self, tokens: Tensor, grid: Grid) -> Tensor:
+        """The patches among tokens (B, P0 or N + P0, d): prompts stand first where they have not been taken out."""
+        return tokens[:, -grid[0] * grid[1] :]
+
+    def grid_of(self, images: Tensor) -> Grid:
+        """Height and width in patches."""
+        height, width = self.patch_embed.dynamic_feat_size((images.shape[-2], images.shape[-1]))
+        return height, width
+
+    def _begin(self, images: Tensor, attn_mask: Tensor | None, is_causal: bool) -> None:
+        """Check the images, and hand their grid to the prompts that need it."""
+        if isinstance(images, torch.fx.Proxy):
+            raise InputError(
+                "torch.fx cannot trace a prompted model, which looks at its images' size; for features of blocks use "
+                "forward_intermediates"
+            )
+        if attn_mask is not None or is_causal:
+            raise InputError("a prompted model takes no attention mask: it would not cover the prompts")
+        if images.ndim != 4 or images.shape[1] != getattr(self, "in_chans", images.shape[1]):
+            raise InputError(f"images of shape {tuple(images.shape)}; expected (B, {self.in_chans}, height, width)")
+        size, own = tuple(images.shape[-2:]), self.patch_embed.img_size
+        if getattr(self.patch_embed, "strict_img_size", False) and own is not None and size != tuple(own):
+            raise InputError(
+                f"images of {size[0]} x {size[1]} pixels; this model takes {own[0]} x {own[1]}: resize them, or create "
+                "it with dynamic_img_size=True"
+            )
+        grid = self.grid_of(images)
+        for module in prompt_modules(self):
+            if isinstance(module, AdaptivePrompts) and module.grid != grid:
+                module.grid = grid
+
+
+def prompt(
+    model: VisionTransformer,
+    config: VPT | VAPT,
+    num_classes: int | None = None,
+    *,
+    rng: torch.Generator | None = None,
+) -> PromptedVisionTransformer:
+    """Put prompts into ``model``, freeze it and give it a new head.
+
+    The model itself changes and is returned; ``copy.deepcopy`` it before to keep a plain one. What trains: the prompts
+    and the head, nothing else (``norm``, ``fc_norm`` and ``attn_pool`` stay frozen). ``unprompt`` undoes it.
+
+    num_classes  of the new head (weights Kaiming normal, fan_out, bias -log 99); 0: no head, the pooled features; None:
+                 the head the model has goes on training, as a copy
+    rng          torch.Generator that draws the initial prompts and head; torch's global one without it
+
+    Raises ``InputError`` for models other than timm's ``VisionTransformer`` and for prompts that do not fit.
+    """
+    check_plain(model, "prompt")
+    if not isinstance(config, (VPT, VAPT)):
+        raise InputError(f"prompt: config {config!r}; expected VPT(...) or VAPT(...)")
+    if rng is not None and not isinstance(rng, torch.Generator):
+        raise InputError(f"prompt: rng = {rng!r}; expected a torch.Generator, as torch.Generator().manual_seed(0)")
+    if num_classes is not None:
+        num_classes = whole(num_classes, 0, "prompt: num_classes")
+    grid = tuple(model.patch_embed.grid_size)
+    config.check(len(model.blocks), grid)
+
+    state = PlainState(
+        {name: parameter.requires_grad for name, parameter in model.named_parameters()},
+        {name: module.training for name, module in model.named_modules()},
+        model.num_classes,
+    )
+    made = new_prompts(model, config, grid, rng)
+    head = new_head(model, num_classes, rng)
+    model.requires_grad_(False)
+    for index, prompts in enumerate(made):
+        last = index == len(made) - 1
+        shallow = isinstance(config, VPT) and not config.deep
+        if prompts is not None or (shallow and last):
+            block = PromptedBlock(
+                model.blocks[index], prompts, model.num_prefix_tokens, config.num_tokens, not shallow or last
+            )
+            model.blocks[index] = block
+    changed: Any = model  # whose class is about to be another
+    changed.add_module(PLAIN_HEAD, model.head)
+    changed.head = head.requires_grad_(True)
+    changed.num_classes = model.num_classes if num_classes is None else num_classes
+    changed.__class__ = PromptedVisionTransformer
+    changed.config, changed.plain_state = config, state
+    return changed.train(model.training)
+
+
+def unprompt(model: PromptedVisionTransformer) -> VisionTransformer:
+    """The plain model as it was: weights, head, ``requires_grad`` and training flags. The same object, changed back.
+
+    Raises ``InputError`` before anything is changed if the model has other parts than when it was prompted.
+    """
+    check_prompted(model, "unprompt")
+    state = model.plain_state
+    modules = {plain_name(model, name) for name, _ in model.named_modules()} - {None}
+    parameters = {plain_name(model, name) for name, _ in model.named_parameters()} - {None}
+    changed = sorted(map(str, (modules ^ set(state.training)) | (parameters ^ set(state.requires_grad))))
+    if changed:
+        raise InputError(
+            f"unprompt: {', '.join(changed[:5])} came or went since the model was prompted; make it as it was first"
+        )
+    for index, block in enumerate(model.blocks):
+        if isinstance(block, PromptedBlock):
+            model.blocks[index] = block.block
+    plain: Any = model  # whose class is about to be another
+    plain.head = model.plain_head
+    delattr(plain, PLAIN_HEAD)
+    del plain.config, plain.plain_state
+    plain.__class__ = VisionTransformer
+    plain.num_classes = state.num_classes
+    for name, parameter in plain.named_parameters():
+        parameter.requires_grad_(state.requires_grad[name])
+    for name, module in plain.named_modules():
+        module.training = state.training[name]
+    return plain
+
+
+def plain_name(model: VisionTransformer, name: str) -> str | None:
+    """The plain model's name of a part of a model, prompted or not; None for what belongs to the prompting."""
+    if not isinstance(model, PromptedVisionTransformer):
+        return name
+    first, *rest = name.split(".")
+    if first in (PLAIN_HEAD, "head"):
+        return ".".join(["head", *rest]) if first == PLAIN_HEAD else None
+    if first == "blocks" and len(rest) > 1 and isinstance(model.blocks[int(rest[0])], PromptedBlock):
+        return None if rest[1] == "prompts" else ".".join([first, rest[0], *rest[2:]])
+    return name
+
+
+def prompt_modules(model: PromptedVisionTransformer) -> Iterator[StaticPrompts | AdaptivePrompts]:
+    """The prompts in the order of their blocks."""
+    for block in model.blocks:
+        if isinstance(block, PromptedBlock) and isinstance(block.prompts, (StaticPrompts, AdaptivePrompts)):
+            yield block.prompts
+
+
+def adaptive_prompts(model: PromptedVisionTransformer) -> dict[int, AdaptivePrompts]:
+    """The adaptive prompts by the index of their block."""
+    blocks = enumerate(model.blocks)
+    found = {index: block.prompts for index, block in blocks if isinstance(block, PromptedBlock)}
+    return {index: prompts for index, prompts in found.items() if isinstance(prompts, AdaptivePrompts)}
+
+
+def prompt_parameters(model: PromptedVisionTransformer) -> dict[str, nn.Parameter]:
+    """Trainable parameters by short names that do not depend on where they hang: ``3.norm.weight``, ``head.weight``.
+
+    A projector that blocks share is listed once, at its first block.
+    """
+    check_prompted(model, "prompt_parameters")
+    return named_parts(
+        [block.prompts if isinstance(block, PromptedBlock) else None for block in model.blocks], model.head
+    )
+
+
+def named_parts(prompts: Sequence[nn.Module | None], head: nn.Module) -> dict[str, nn.Parameter]:
+    """Parameters of the prompts of each block and of the head, as ``prompt_parameters`` names them."""
+    found = {
+        f"{index}.{name}": parameter
+        for index, module in enumerate(prompts)
+        if module is not None
+        for name, parameter in module.named_parameters()
+    }
+    return found | {f"head.{name}": parameter for name, parameter in head.named_parameters()}
+
+
+def set_mean_states(model: PromptedVisionTransformer, images: Iterable[Tensor]) -> None:
+    """Give ``VAPT(source="mean")`` what its prompts are computed from.
+
+    images  batches (B, 3, H, W), normalised, as the training images: the mean over them of the patch states that enter
+            each block of the plain model
+    """
+    check_prompted(model, "set_mean_states")
+    if model.config.source != "mean" if isinstance(model.config, VAPT) else True:
+        raise InputError(f"set_mean_states: a model with {model.config}; expected VAPT(source='mean')")
+    means = mean_states(model, images)
+    for index, prompts in adaptive_prompts(model).items():
+        prompts.mean_states = means[index]
+
+
+@torch.no_grad()
+def mean_states(model: VisionTransformer, images: Iterable[Tensor]) -> list[Tensor]:
+    """Mean over images of the patch states (P0, d) that enter each block of the plain model."""
+    sums, count = [torch.zeros(())] * len(model.blocks), 0
+    for batch in images:
+        x = model.norm_pre(model._pos_embed(model.patch_embed(batch)))
+        for index, block in enumerate(model.blocks):
+            sums[index] = sums[index].to(x.device) + x[:, model.num_prefix_tokens :].double().sum(dim=0)
+            x = block.block(x) if isinstance(block, PromptedBlock) else block(x)
+        count += len(batch)
+    if not count:
+        raise InputError("mean_states: no images; expected at least one batch (B, 3, H, W)")
+    like = next(model.blocks.parameters())
+    return [(total / count).to(like) for total in sums]
+
+
+@dataclass(frozen=True)
+class TrainableSummary:
+    """Numbers of parameters; ``prompts`` and ``head`` train."""
+
+    prompts: int
+    head: int
+    frozen: int
+
+    def __str__(self) -> str:
+        share = (self.prompts + self.head) / (self.prompts + self.head + self.frozen)
+        return f"{self.prompts} in prompts + {self.head} in the head train ({share:.2%}), {self.frozen} are frozen"
+
+
+def trainable_summary(model: PromptedVisionTransformer) -> TrainableSummary:
+    """How many numbers train and how many do not (the plain model's own head is not counted)."""
+    trained = prompt_parameters(model)
+    head = sum(parameter.numel() for parameter in model.head.parameters())
+    frozen = sum(
+        parameter.numel()
+        for name, parameter in model.named_parameters()
+        if not parameter.requires_grad and not name.startswith(PLAIN_HEAD)
+    )
+    return TrainableSummary(sum(parameter.numel() for parameter in trained.values()) - head, head, frozen)
+
+
+def parameter_groups(
+    model: PromptedVisionTransformer, weight_decay: float, rule: str = "no_decay"
+) -> list[dict[str, Any]]:
+    """Two groups for a torch optimiser, with decay and without.
+
+    rule  ``no_decay``: norms, biases and scales do not decay; ``official``: only the head's bias does not
+    """
+    if isinstance(weight_decay, bool) or not isinstance(weight_decay, (int, float)) or not 0 <= weight_decay < math.inf:
+        raise InputError(f"parameter_groups: weight_decay = {weight_decay!r}; expected a number of at least 0")
+    if rule not in ("no_decay", "official"):
+        raise InputError(f"parameter_groups: rule {rule!r}; expected 'no_decay' or 'official'")
+    groups: dict[bool, list[nn.Parameter]] = {True: [], False: []}
+    for name, parameter in prompt_parameters(model).items():
+        decays = name != "head.bias" if rule == "official" else parameter.ndim > 1
+        groups[decays].append(parameter)
+    return [
+        {"params": groups[True], "weight_decay": weight_decay},
+        {"params": groups[False], "weight_decay": 0.0},
+    ]
+
+
+def check_prompted(model: nn.Module, where: str) -> None:
+    if not isinstance(model, PromptedVisionTransformer):
+        raise InputError(
+            f"{where}: a {type(model).__name__}; expected a model that prompt(...) returned, as it is (not compiled "
+            "or wrapped: pass its _orig_mod or module)"
+        )
+
+
+def refusal(model: nn.Module) -> str | None:
+    """Why ``prompt`` does not take this model, in a few words; None if it does."""
+    if isinstance(model, PromptedVisionTransformer):
+        return "it has prompts already; unprompt it first"
+    if type(model) is not VisionTransformer:
+        reason = REFUSED.get(type(model).__name__, "only this class has the sequence of tokens that prompts join")
+        return f"its class is {type(model).__name__}, not timm's VisionTransformer: {reason}"
+    if not isinstance(model.patch_drop, nn.Identity):
+        return "patch_drop_rate > 0 drops patches at random; create it with patch_drop_rate=0"
+    if not hasattr(model.patch_embed, "dynamic_feat_size"):
+        return "its patch embedding does not tell the grid of an image"
+    return None
+
+
+def check_plain(model: nn.Module, where: str) -> None:
+    reason = refusal(model)
+    if reason:
+        raise InputError(f"{where}: this model cannot take prompts: {reason}")
+
+
+def new_prompts(
+    model: VisionTransformer, config: VPT | VAPT, grid: Grid, rng: torch.Generator | None
+) -> list[StaticPrompts | AdaptivePrompts | None]:
+    """New prompts for each block, on the device and in the type of the patch embedding."""
+    width, blocks = model.embed_dim, len(model.blocks)
+    bound = prompt_bound(width, math.prod(model.patch_embed.patch_size))
+
+    def static() -> StaticPrompts:
+        return StaticPrompts(config.num_tokens, width, bound, config.prompt_dropout, rng)
+
+    made: list[StaticPrompts | AdaptivePrompts | None]
+    if isinstance(config, VPT):
+        made = [static() if config.deep or index == 0 else None for index in range(blocks)]
+    else:
+        made = [static() for _ in range(config.static_depth)]
+        projector = Projector(config, width, rng)
+        for index in range(config.static_depth, blocks):
+            later = index > config.static_depth
+            if later and not config.shared_projector:
+                projector = Projector(config, width, rng)
+            borrowed = later and config.shared_projector
+            made.append(AdaptivePrompts(config, width, grid, projector, rng, borrowed=borrowed))
+    like = next(model.blocks.parameters())
+    return [prompts if prompts is None else prompts.to(like) for prompts in made]
+
+
+def new_head(model: VisionTransformer, num_classes: int | None, rng: torch.Generator | None) -> nn.Module:
+    if num_classes is None:
+        return deepcopy(model.head)
+    if num_classes == 0:
+        return nn.Identity()
+    head = nn.Linear(model.embed_dim, num_classes)
+    nn.init.kaiming_normal_(head.weight, mode="fan_out", generator=rng)
+    nn.init.constant_(head.bias, HEAD_BIAS)
+    return head.to(next(model.blocks.parameters()))

@@ -1,0 +1,208 @@
+"""Prompts of one block: free constants, or a function of the block's patch states X (P0 positions, d features).
+
+    U = LN(X),   Z[n] = sum_p E[n, p] U[p] + b[n],   prompt = Z + s W2 act(W1 Z)
+
+E is a convolution over the grid followed by position weights W, both linear and shared by all channels, so one map
+
+    E[n, y, x] = sum_{a, b} W[n, y - a, x - b] K[a, b];
+
+``fused_tokens`` uses it, ``literal_tokens`` goes step by step and is its oracle.
+
+Sources: arXiv 2203.12119 (fixed), arXiv 2501.18936 (adaptive).
+"""
+
+from __future__ import annotations
+
+from math import sqrt
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from moe_prompts.errors import InputError
+from moe_prompts.vision.prompting.config import VAPT
+
+#: Of the LayerNorm in front of adaptive prompts; the backbone's is 1e-6.
+NORM_EPS = 1e-5
+
+Grid = tuple[int, int]
+
+
+def position_map(weight: Tensor, kernel: Tensor | None, padding: int = 0) -> Tensor:
+    """E (..., N, Gh, Gw) from position weights (..., N, Sh, Sw) and one kernel (..., k, k); leading axes go along.
+
+    A sum of k^2 shifted copies: for weights this small several times faster than a transposed convolution. Zero padding
+    of the patches cuts the borders of E.
+    """
+    if kernel is None:
+        return weight
+    k = kernel.shape[-1]
+    shifted = [
+        kernel[..., a, b, None, None, None]
+        * F.pad(weight, (b - padding, k - 1 - b - padding, a - padding, k - 1 - a - padding))
+        for a in range(k)
+        for b in range(k)
+    ]
+    return torch.stack(shifted).sum(dim=0)
+
+
+def resized_map(E: Tensor, grid: Grid) -> Tensor:
+    """E (N, Gh, Gw) on another grid, bilinear with antialiasing; divided by the growth of the grid, as E is summed."""
+    growth = grid[0] * grid[1] / (E.shape[1] * E.shape[2])
+    # torch resamples with antialiasing in no smaller type than float32 on a CPU.
+    wide = E[None].to(torch.promote_types(E.dtype, torch.float32))
+    return (F.interpolate(wide, size=grid, mode="bilinear", antialias=True)[0] / growth).to(E.dtype)
+
+
+def fused_tokens(U: Tensor, E: Tensor, bias: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Z (B, N, d) from U (B, P0, d), E (N, Gh, Gw), bias (N,) and a mask of channels (B, d)."""
+    # Not E @ U, which would copy U to fold the images into the columns of one matrix.
+    Z = torch.bmm(E.flatten(1).expand(len(U), -1, -1), U)
+    if mask is not None:
+        Z = Z * mask[:, None]
+    return Z + bias[:, None]
+
+
+def literal_tokens(
+    U: Tensor, weight: Tensor, kernel: Tensor | None, bias: Tensor, grid: Grid, padding: int, mask: Tensor | None = None
+) -> Tensor:
+    """The same step by step: maps of channels, convolution, dropout of channels, a linear map over positions.
+
+    weight (N, Sh, Sw); kernel (k, k), or (d, k, k) with one per channel.
+    """
+    B, _, d = U.shape
+    maps = U.transpose(1, 2).reshape(B, d, *grid)
+    if kernel is not None:
+        each = kernel.expand(d, *kernel.shape[-2:])[:, None]
+        maps = F.conv2d(maps, each, padding=padding, groups=d)
+    if mask is not None:
+        maps = maps * mask[:, :, None, None]
+    return F.linear(maps.flatten(2), weight.flatten(1), bias).transpose(1, 2)
+
+
+def prompt_bound(width: int, patch: int) -> float:
+    """v of the published init, uniform on (-v, v): sqrt(6 / (3 patch + d)) with ``patch`` pixels in a patch."""
+    return sqrt(6 / (3 * patch + width))
+
+
+class StaticPrompts(nn.Module):
+    """N free vectors, the same for every image."""
+
+    def __init__(self, num_tokens: int, width: int, bound: float, dropout: float, rng: torch.Generator | None) -> None:
+        super().__init__()
+        self.tokens = nn.Parameter(nn.init.uniform_(torch.empty(num_tokens, width), -bound, bound, generator=rng))
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, patches: Tensor) -> Tensor:
+        """(B, N, d) for patch states (B, P0, d)."""
+        return self.dropout(self.tokens.expand(len(patches), -1, -1))
+
+
+class Projector(nn.Module):
+    """Z + s W2 act(W1 Z), W1 (r, d), W2 (d, r), no biases."""
+
+    def __init__(self, config: VAPT, width: int, rng: torch.Generator | None) -> None:
+        super().__init__()
+        self.activation = config.activation
+        self.down = nn.Parameter(_linear_init(torch.empty(config.hidden, width), rng))
+        self.up = nn.Parameter(_linear_init(torch.empty(width, config.hidden), rng))
+        self.scale = nn.Parameter(torch.ones(())) if config.learnable_scale else None
+        self.dropout = nn.Dropout(config.hidden_dropout)
+
+    def forward(self, Z: Tensor) -> Tensor:
+        hidden = self.dropout(activated(F.linear(Z, self.down), self.activation))
+        added = F.linear(hidden, self.up)
+        return Z + (added if self.scale is None else self.scale * added)
+
+
+def activated(hidden: Tensor, activation: str) -> Tensor:
+    """The projector's activation of (..., r)."""
+    if activation == "softmax":
+        return hidden.softmax(dim=-1)
+    return hidden if activation == "identity" else getattr(F, activation)(hidden)
+
+
+class AdaptivePrompts(nn.Module):
+    """N functions of the patch states. ``grid`` is that of the current images and is set by the model.
+
+    With the published init (kernel normal, position weights and biases zero) and an activation that is zero at zero
+    (relu, gelu, identity) every prompt starts at exactly zero; with sigmoid or softmax at s W2 act(0).
+
+    borrowed  the projector belongs to another block's prompts: used here, but no part of this module's own state
+    """
+
+    mean_states: Tensor | None
+    projector: Projector
+
+    def __init__(
+        self,
+        config: VAPT,
+        width: int,
+        grid: Grid,
+        projector: Projector,
+        rng: torch.Generator | None,
+        *,
+        borrowed: bool = False,
+    ) -> None:
+        super().__init__()
+        self.config, self.own_grid, self.grid = config, grid, grid
+        self.norm = nn.LayerNorm(width, eps=NORM_EPS)
+        self.kernel: nn.Parameter | None = None
+        if config.kernel is not None:
+            shape = (*([width] if config.per_channel else []), config.kernel, config.kernel)
+            self.kernel = nn.Parameter(nn.init.normal_(torch.empty(shape), generator=rng))
+        self.weight = nn.Parameter(
+            torch.zeros(config.num_tokens, *((1, 1) if config.pooled else config.positions(grid)))
+        )
+        self.bias = nn.Parameter(torch.zeros(config.num_tokens))
+        self.offset = nn.Parameter(torch.zeros(config.num_tokens, width)) if config.offset else None
+        if borrowed:
+            # Past torch's registration, so that state_dict, moving averages and files see a shared projector once.
+            self.__dict__["projector"] = projector
+        else:
+            self.projector = projector
+        self.register_buffer("mean_states", None)
+
+    def forward(self, patches: Tensor) -> Tensor:
+        """(B, N, d) for patch states (B, Gh Gw, d), row by row."""
+        states = source_states(patches, self.config.source, self.mean_states)
+        prompts = self.projector(self.tokens(self.norm(states.to(self.norm.weight.dtype))))
+        return prompts if self.offset is None else prompts + self.offset
+
+    def tokens(self, U: Tensor) -> Tensor:
+        """Z (B, N, d), before the projector."""
+        config, mask = self.config, self._mask(U)
+        moved = self.grid != self.own_grid
+        if moved and config.resize is None:
+            raise InputError(
+                f"images of {self.grid[0]} x {self.grid[1]} patches; these adaptive prompts were made for "
+                f"{self.own_grid[0]} x {self.own_grid[1]}: resize the images, or use VAPT(resize='bilinear')"
+            )
+        weight = self.weight.expand(-1, *config.positions(self.own_grid))
+        if config.per_channel or not (config.fused or moved):
+            return literal_tokens(U, weight, self.kernel, self.bias, self.grid, config.padding, mask)
+        E = position_map(weight, self.kernel, config.padding)
+        return fused_tokens(U, resized_map(E, self.grid) if moved else E, self.bias, mask)
+
+    def _mask(self, U: Tensor) -> Tensor | None:
+        """Dropout of whole channels of an image, (B, d); there is none without a convolution."""
+        if not self.training or self.kernel is None or not self.config.channel_dropout:
+            return None
+        return F.dropout(U.new_ones(U.shape[0], U.shape[2]), self.config.channel_dropout)
+
+
+def source_states(patches: Tensor, source: str, mean_states: Tensor | None) -> Tensor:
+    """What prompts are computed from, of the shape of ``patches`` (..., B, P0, d); see ``VAPT.source``."""
+    if source == "mean":
+        if mean_states is None:
+            raise InputError(
+                "prompts with source='mean' have no mean states; call set_mean_states(model, images) first"
+            )
+        return mean_states.to(patches.dtype).expand_as(patches)
+    return patches.roll(1, dims=-3) if source == "another" else patches
+
+
+def _linear_init(weight: Tensor, rng: torch.Generator | None) -> Tensor:
+    """torch's own for a linear layer: uniform within 1 / sqrt(columns)."""
+    bound = 1 / sqrt(weight.shape[1])
+    return nn.init.uniform_(weight, -bound, bound, generator=rng)

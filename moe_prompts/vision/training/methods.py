@@ -1,0 +1,99 @@
+"""What is compared: prompts, their controls and baselines without prompts, by the names of tables and command lines.
+
+prompts    vpt_shallow, vpt_deep, vapt; vpt_matched: VPT-deep with the fewest tokens that give it VAPT's parameters
+controls   vapt_constant, vapt_shuffled, vapt_pooled: VAPT blind to the image, fed another image, blind to place
+baselines  linear (the head alone), bias (all biases and the head), full (everything)
+"""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from timm.models.vision_transformer import VisionTransformer
+
+from moe_prompts.errors import InputError
+from moe_prompts.vision.prompting.config import VAPT, VPT
+from moe_prompts.vision.prompting.prompted import new_head
+from moe_prompts.vision.training.sgd import Setting
+
+PROMPTS = ("vpt_shallow", "vpt_deep", "vpt_matched", "vapt")
+CONTROLS = ("vapt_constant", "vapt_shuffled", "vapt_pooled")
+BASELINES = ("linear", "bias", "full")
+METHODS = (*BASELINES, *PROMPTS, *CONTROLS)
+#: Methods that change the backbone, one model for each trial.
+TRAINS_BACKBONE = ("bias", "full")
+
+#: Base learning rates and weight decays that the papers search; ``bias`` shares the rates of prompts here.
+PROMPT_LRS = (50.0, 25.0, 10.0, 5.0, 2.5, 1.0, 0.5, 0.25, 0.1, 0.05)
+FULL_LRS = (0.005, 0.001, 0.0005, 0.0001)
+WEIGHT_DECAYS = (0.01, 0.001, 0.0001, 0.0)
+
+#: Seconds of a step of one trial relative to packed VAPT's, rounded from docs/packed_benchmark.md: for estimates only.
+RELATIVE_SECONDS = {"linear": 0.1, "bias": 1.9, "full": 2.2, "vpt_shallow": 1.6, "vpt_deep": 1.0, "vpt_matched": 1.0}
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Number of tokens N, hidden units r and kernel k of the prompts that are compared."""
+
+    tokens: int = 10
+    hidden: int = 8
+    kernel: int = 2
+
+    def __post_init__(self) -> None:
+        VAPT(self.tokens, self.hidden, self.kernel)
+
+
+def check_method(name: str) -> None:
+    if name not in METHODS:
+        raise InputError(f"method {name!r}; expected one of {', '.join(METHODS)}")
+
+
+def config(name: str, sizes: Sizes, model: VisionTransformer) -> VPT | VAPT | None:
+    """The prompts of a method on this model; None for methods without prompts."""
+    check_method(name)
+    vapt = VAPT(sizes.tokens, sizes.hidden, sizes.kernel)
+    if name == "vpt_matched":
+        return VPT(matched_tokens(vapt, model))
+    configs: dict[str, VPT | VAPT] = {
+        "vpt_shallow": VPT(sizes.tokens, deep=False),
+        "vpt_deep": VPT(sizes.tokens),
+        "vapt": vapt,
+        "vapt_constant": VAPT(sizes.tokens, sizes.hidden, sizes.kernel, source="mean"),
+        "vapt_shuffled": VAPT(sizes.tokens, sizes.hidden, sizes.kernel, source="another"),
+        "vapt_pooled": VAPT(sizes.tokens, sizes.hidden, sizes.kernel, pooled=True),
+    }
+    return configs.get(name)
+
+
+def whole(name: str, model: VisionTransformer, num_classes: int, rng: torch.Generator) -> VisionTransformer:
+    """A copy of the plain model with a new head, whose backbone trains as ``bias`` or ``full`` says."""
+    own: Any = deepcopy(model)
+    own.head = new_head(model, num_classes, rng)
+    for part, value in own.named_parameters():
+        value.requires_grad_(name == "full" or part.endswith("bias") or part.startswith("head."))
+    return own
+
+
+def matched_tokens(vapt: VAPT, model: VisionTransformer) -> int:
+    """The smallest N with which VPT-deep (N L d) has at least as many parameters as ``vapt``."""
+    blocks, width = len(model.blocks), model.embed_dim
+    return -(-vapt.n_parameters(width, blocks, model.patch_embed.grid_size) // (blocks * width))
+
+
+def distinct_methods(sizes: Sizes, model: VisionTransformer) -> tuple[str, ...]:
+    """All methods, without ``vpt_matched`` where it has as many tokens as ``vpt_deep`` and so is the same."""
+    same = config("vpt_matched", sizes, model) == config("vpt_deep", sizes, model)
+    return tuple(name for name in METHODS if name != "vpt_matched" or not same)
+
+
+def settings(
+    name: str, lrs: tuple[float, ...] | None = None, weight_decays: tuple[float, ...] | None = None
+) -> tuple[Setting, ...]:
+    """The grid that a method is tuned over: the published one where nothing else is given."""
+    check_method(name)
+    lrs = lrs or (FULL_LRS if name == "full" else PROMPT_LRS)
+    return tuple(Setting(lr, decay) for lr in lrs for decay in (weight_decays or WEIGHT_DECAYS))

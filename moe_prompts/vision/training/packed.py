@@ -1,0 +1,302 @@
+"""Trials on one frozen backbone as one model: prompts (R, ...), states (R, B, T, d), logits (R, B, C).
+
+A deep prompt leaves after its block, so nothing of it is used but its key and value: with X the other tokens it is
+
+    X + softmax(q(X) [k(P); k(X)]^T / sqrt(d_h)) [v(P); v(X)],   then   X + MLP(LN X),
+
+the same numbers as in the block with P inserted and stripped, for less. For fixed prompts k(P), v(P) belong to a trial
+and not to an image, and in the first block q(X), k(X), v(X) belong to an image and not to a trial. Of the last block
+the class token's row is enough where only that is read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from timm.layers import Attention
+from timm.models.vision_transformer import Block, VisionTransformer
+from torch import Tensor, nn
+
+from moe_prompts.errors import InputError
+from moe_prompts.vision.prompting.config import VAPT, VPT
+from moe_prompts.vision.prompting.prompted import (
+    PromptedVisionTransformer,
+    named_parts,
+    new_head,
+    new_prompts,
+    refusal,
+)
+from moe_prompts.vision.prompting.prompts import NORM_EPS, activated, position_map, source_states
+
+#: With rows of at most so many tokens attention is written out, which is faster than torch's fused one for small heads
+#: on a CPU; longer rows would need too much memory.
+SHORT = 64
+
+
+@dataclass(frozen=True)
+class Noise:
+    """Dropout masks of one step, by (block, place): (R, B, 1, d) of channels, (R, B, N, r) of hidden units or
+    (R, B, N, d) of fixed prompts; empty where nothing is dropped."""
+
+    masks: dict[tuple[int, str], Tensor]
+
+    def on(self, value: Tensor, block: int, place: str) -> Tensor:
+        mask = self.masks.get((block, place))
+        return value if mask is None else value * mask
+
+
+SILENT = Noise({})
+
+
+class PackedTrials(nn.Module):
+    """R trials of one kind of prompt on a plain frozen model, which is left as it is.
+
+    model        frozen and in evaluation mode: ``model.requires_grad_(False).eval()``
+    config       of the prompts; None: only the head is learned
+    head         a number of classes: each trial learns a head of its own; a layer: that is the head of all, frozen
+    rngs         one generator for each trial: its first prompts and head are those of ``prompt(model, config,
+                 num_classes, rng=...)``
+    mean_states  for ``source="mean"``: of each block, as ``prompted.mean_states`` gives them
+    """
+
+    def __init__(
+        self,
+        model: VisionTransformer,
+        config: VPT | VAPT | None,
+        head: int | nn.Linear,
+        rngs: Sequence[torch.Generator],
+        mean_states: Sequence[Tensor] | None = None,
+    ) -> None:
+        super().__init__()
+        _check(model, config, head, mean_states)
+        self.config, self.n_trials, self.mean_states = config, len(rngs), mean_states
+        # In lists, so that they are no part of this module's state.
+        self._frozen, self._known_head = [model], [head] if isinstance(head, nn.Linear) else []
+        trials = [self._initial(model, config, head, rng) for rng in rngs]
+        self.parts = nn.ParameterDict(
+            {_key(name): torch.stack([trial[name].detach() for trial in trials]) for name in trials[0]}
+        )
+        self._first_rows_only = model.global_pool == "token" and model.attn_pool is None
+
+    @property
+    def model(self) -> VisionTransformer:
+        return self._frozen[0]
+
+    @staticmethod
+    def _initial(
+        model: VisionTransformer, config: VPT | VAPT | None, head: int | nn.Linear, rng: torch.Generator
+    ) -> dict[str, nn.Parameter]:
+        made = [] if config is None else new_prompts(model, config, model.patch_embed.grid_size, rng)
+        return named_parts(made, new_head(model, head, rng) if isinstance(head, int) else nn.Identity())
+
+    def trial(self, index: int) -> dict[str, Tensor]:
+        """Prompts and head of one trial, as ``prompt_parameters`` names them."""
+        return {_name(key): value[index].detach().clone() for key, value in self.parts.items()}
+
+    def named_parts(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """Stacked parameters (R, ...), as ``prompt_parameters`` names those of one trial."""
+        return ((_name(key), value) for key, value in self.parts.items())
+
+    def forward(self, images: Tensor, batch_of: Tensor | None = None, noise: Noise = SILENT) -> Tensor:
+        """Logits (R, B, C).
+
+        images    (S, B, 3, H, W), S batches, or (B, 3, H, W), one for all
+        batch_of  (R,), which of the S batches a trial sees; all see the first without it
+        """
+        features = self._features(images[None] if images.ndim == 4 else images, batch_of, noise)
+        if self._known_head:
+            known = self._known_head[0]
+            return F.linear(features, known.weight.detach(), None if known.bias is None else known.bias.detach())
+        head = self._part("head.weight")
+        return torch.baddbmm(self._part("head.bias")[:, None], features, head.transpose(1, 2))
+
+    def _features(self, images: Tensor, batch_of: Tensor | None, noise: Noise) -> Tensor:
+        """What heads see, (R, B, d)."""
+        model, S = self.model, len(images)
+        with torch.no_grad():
+            x = model.norm_pre(model._pos_embed(model.patch_embed(images.flatten(0, 1)))).unflatten(0, (S, -1))
+        which = torch.zeros(self.n_trials, dtype=torch.long, device=x.device) if batch_of is None else batch_of
+        for index, block in enumerate(model.blocks):
+            if self.config is None:
+                x = _plain(block, x)
+            else:
+                last = index == len(model.blocks) - 1 and self._first_rows_only
+                x = self._block(index, block, x, which if index == 0 else None, noise, last)
+        features = model.forward_head(model.norm(x.flatten(0, 1)), pre_logits=True).unflatten(0, x.shape[:2])
+        # Without prompts trials part here.
+        return features[which] if self.config is None else features
+
+    def _block(
+        self, index: int, block: nn.Module, x: Tensor, shared: Tensor | None, noise: Noise, last: bool
+    ) -> Tensor:
+        """States (R, B, T, d) after a block; before it (S, B, T, d) with ``shared`` (R,) which trial has which."""
+        prefix, config = self.model.num_prefix_tokens, self.config
+        assert config is not None
+        shallow = isinstance(config, VPT) and not config.deep
+        if index == 0 or not shallow:
+            prompts = self._prompts(index, x[:, :, prefix:], noise)
+            if not shallow and _is_known(block):
+                return _attend(block, x, prompts, shared, last)
+            x = x if shared is None else x[shared]
+            prompts = prompts.expand(-1, x.shape[1], -1, -1)
+            x = torch.cat([x[:, :, :prefix], prompts, x[:, :, prefix:]], dim=2)
+        x = _attend(block, x, None, None, last) if _is_known(block) else _plain(block, x)
+        if shallow and index < len(self.model.blocks) - 1:
+            return x
+        return torch.cat([x[:, :, :prefix], x[:, :, prefix + config.num_tokens :]], dim=2)
+
+    def _prompts(self, index: int, patches: Tensor, noise: Noise) -> Tensor:
+        """Prompts of a block: (R, 1, N, d) where they are the same for all images, else (R, B, N, d)."""
+        if _key(f"{index}.tokens") in self.parts:
+            tokens = self._part(f"{index}.tokens")[:, None]
+            return noise.on(tokens, index, "prompts")
+        config = self.config
+        assert isinstance(config, VAPT)
+        if self.mean_states is None:
+            states = source_states(patches, config.source, None)
+        else:
+            states = self.mean_states[index][None, None]
+        gain, shift = self._part(f"{index}.norm.weight"), self._part(f"{index}.norm.bias")
+        weight = self._part(f"{index}.weight")
+        weight = weight.expand(-1, -1, *config.positions(self.model.patch_embed.grid_size))
+        kernel = None if config.kernel is None else self._part(f"{index}.kernel")
+        E = position_map(weight, kernel, config.padding).flatten(2)
+        # Gain and shift after the map over positions, which leaves fewer rows: E (gain U + shift).
+        Z = E[:, None] @ F.layer_norm(states, states.shape[-1:], eps=NORM_EPS)
+        Z = Z * gain[:, None, None] + E.sum(dim=-1)[:, None, :, None] * shift[:, None, None]
+        Z = noise.on(Z, index, "channels") + self._part(f"{index}.bias")[:, None, :, None]
+        owner = config.static_depth if config.shared_projector else index
+        down, up = self._part(f"{owner}.projector.down"), self._part(f"{owner}.projector.up")
+        hidden = activated(_of_each(Z, down), config.activation)
+        added = _of_each(noise.on(hidden, index, "hidden"), up)
+        if config.learnable_scale:
+            added = added * self._part(f"{owner}.projector.scale")[:, None, None, None]
+        offset = self._part(f"{index}.offset")[:, None] if config.offset else 0.0
+        return Z + added + offset
+
+    def _part(self, name: str) -> Tensor:
+        return self.parts[_key(name)]
+
+    def noise(self, seeds: Sequence[int], batch: int) -> Noise:
+        """Dropout masks of a step of every trial: those that a prompted model draws after ``torch.manual_seed(seed)``.
+
+        seeds  one for each trial; trials with equal seeds have equal masks
+        """
+        config = self.config
+        if config is None:
+            return SILENT
+        drawn = {seed: self._masks(config, seed, batch) for seed in dict.fromkeys(seeds)}
+        return Noise({place: torch.stack([drawn[seed][place] for seed in seeds]) for place in drawn[seeds[0]]})
+
+    def _masks(self, config: VPT | VAPT, seed: int, batch: int) -> dict[tuple[int, str], Tensor]:
+        like = next(iter(self.parts.values()))
+        d, N = self.model.embed_dim, config.num_tokens
+        masks: dict[tuple[int, str], Tensor] = {}
+        with torch.random.fork_rng(devices=[like.device] if like.is_cuda else []):
+            torch.manual_seed(seed)
+            for index in range(len(self.model.blocks)):
+                if _key(f"{index}.tokens") in self.parts:
+                    if config.prompt_dropout:
+                        masks[index, "prompts"] = F.dropout(like.new_ones(batch, N, d), config.prompt_dropout)
+                elif isinstance(config, VAPT):
+                    if config.kernel is not None and config.channel_dropout:
+                        masks[index, "channels"] = F.dropout(like.new_ones(batch, d), config.channel_dropout)[:, None]
+                    if config.hidden_dropout:
+                        masks[index, "hidden"] = F.dropout(
+                            like.new_ones(batch, N, config.hidden), config.hidden_dropout
+                        )
+        return masks
+
+
+def _check(
+    model: VisionTransformer, config: VPT | VAPT | None, head: int | nn.Linear, mean_states: Sequence[Tensor] | None
+) -> None:
+    if isinstance(model, PromptedVisionTransformer) or refusal(model):
+        raise InputError(f"PackedTrials: this model cannot be shared by trials: {refusal(model)}")
+    if model.training or any(value.requires_grad for value in model.parameters()):
+        raise InputError("PackedTrials: the model trains itself; expected model.requires_grad_(False).eval()")
+    if config is None and isinstance(head, nn.Linear):
+        raise InputError("PackedTrials: no prompts and a known head leave nothing to learn; give a config, or classes")
+    if config is not None:
+        config.check(len(model.blocks), model.patch_embed.grid_size)
+    if isinstance(config, VAPT) and config.per_channel:
+        raise InputError(
+            "PackedTrials: VAPT(per_channel=True); expected one kernel for all channels, or trials one by one"
+        )
+    if isinstance(config, VAPT) and (config.source == "mean") != (mean_states is not None):
+        raise InputError("PackedTrials: mean_states belong to VAPT(source='mean'), and to nothing else")
+
+
+def _key(name: str) -> str:
+    """A name without dots, which torch does not allow."""
+    return name.replace(".", "/")
+
+
+def _name(key: str) -> str:
+    return key.replace("/", ".")
+
+
+def _of_each(values: Tensor, matrix: Tensor) -> Tensor:
+    """(R, B, N, out) from (R, B, N, in) and a matrix (R, out, in) for each trial: one product per trial."""
+    return torch.bmm(values.flatten(1, 2), matrix.transpose(1, 2)).unflatten(1, values.shape[1:3])
+
+
+def _plain(block: nn.Module, x: Tensor) -> Tensor:
+    """The block on states (R, B, T, d)."""
+    return block(x.flatten(0, 1)).unflatten(0, x.shape[:2])
+
+
+def _is_known(block: nn.Module) -> bool:
+    """Whether ``_attend`` knows this block: timm's own, without the gates and norms of later variants."""
+    attention = getattr(block, "attn", None)
+    return (
+        type(block) is Block
+        and type(attention) is Attention
+        and getattr(attention, "gate", None) is None
+        and isinstance(getattr(attention, "norm", None), (nn.Identity, type(None)))
+    )
+
+
+def _attend(block: Any, x: Tensor, prompts: Tensor | None, shared: Tensor | None, first_row: bool) -> Tensor:
+    """States (R, B, T, d) after a block whose attention also sees prompts (R, 1 or B, N, d).
+
+    shared     (R,): x is (S, B, T, d), and each trial has one of the S; what belongs to images is computed once
+    first_row  only the first token's row is computed
+    """
+    attention = block.attn
+    H, size = attention.num_heads, attention.head_dim
+    weight, bias = attention.qkv.weight, attention.qkv.bias
+    width = H * size
+
+    def heads(values: Tensor, parts: slice, norm: nn.Module) -> Tensor:
+        """(R, B, H, T, d_h)"""
+        own = None if bias is None else bias[parts]
+        return norm(F.linear(values, weight[parts], own).unflatten(-1, (H, size)).transpose(-2, -3))
+
+    def of_trials(values: Tensor) -> Tensor:
+        return values if shared is None else values[shared]
+
+    query, key, value = slice(0, width), slice(width, 2 * width), slice(2 * width, 3 * width)
+    X, none = block.norm1(x), nn.Identity()
+    q = of_trials(heads(X[:, :, :1] if first_row else X, query, attention.q_norm) * attention.scale)
+    k, v = of_trials(heads(X, key, attention.k_norm)), of_trials(heads(X, value, none))
+    if prompts is not None:
+        P, images = block.norm1(prompts), k.shape[1]
+        k = torch.cat([heads(P, key, attention.k_norm).expand(-1, images, -1, -1, -1), k], dim=-2)
+        v = torch.cat([heads(P, value, none).expand(-1, images, -1, -1, -1), v], dim=-2)
+    if first_row:
+        # Products with a single row are slower than sums.
+        gates = (k * q).sum(dim=-1).softmax(dim=-1)
+        mixed = (gates[..., None] * v).sum(dim=-2, keepdim=True)
+    elif k.shape[-2] <= SHORT:
+        mixed = (q @ k.transpose(-1, -2)).softmax(dim=-1) @ v
+    else:
+        fused = F.scaled_dot_product_attention(q.flatten(0, 1), k.flatten(0, 1), v.flatten(0, 1), scale=1.0)
+        mixed = fused.unflatten(0, q.shape[:2])
+    x = of_trials(x[:, :, :1] if first_row else x)
+    x = x + block.ls1(attention.proj(mixed.transpose(-2, -3).flatten(-2)))
+    return x + block.ls2(block.mlp(block.norm2(x)))

@@ -1,0 +1,331 @@
+"""One training run of the published protocol: SGD on a fixed number of steps, the last state counts.
+
+    lr(t) = base lr * batch / 256 * factor(t),    factor: linear warm-up, then half a cosine
+
+Trials that share a frozen backbone train as one (``train_packed``); others one by one (``train_alone``) on the same
+batches, with the same dropout masks and steps. A batch, a mask and an init are functions of the trial's seed.
+
+Sources: arXiv 2203.12119 and 2501.18936 (protocol).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from math import ceil
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from moe_prompts.errors import InputError
+from moe_prompts.seeds import address
+from moe_prompts.vision.tasks.task import ImageSet
+from moe_prompts.vision.training.packed import PackedTrials
+from moe_prompts.vision.training.statuses import DIVERGED, TRAINED
+
+#: Mean and standard deviation of red, green and blue that inputs are shifted and scaled by.
+NORMALISATIONS = {
+    "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    "half": ((0.5,) * 3, (0.5,) * 3),
+    "none": ((0.0,) * 3, (1.0,) * 3),
+}
+SCHEDULES = ("smooth", "official")
+PRECISIONS = ("float32", "bfloat16")
+#: Images per forward pass where nothing is learned.
+EVALUATION_BATCH = 256
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How long and in which steps to train.
+
+    steps          of SGD; None: ``epochs`` times through the images
+    batch          images in a step; all of them where there are fewer
+    warmup         share of the steps in which the rate grows
+    schedule       ``smooth``: the factor changes with every step and is never 0, norms and biases do not decay;
+                   ``official``: it changes with every epoch and is 0 in the first, all but the head's bias decays
+    normalisation  imagenet, half or none
+    precision      float32, or bfloat16 (autocast)
+    """
+
+    steps: int | None = None
+    epochs: int = 100
+    batch: int = 64
+    warmup: float = 0.1
+    momentum: float = 0.9
+    schedule: str = "smooth"
+    normalisation: str = "imagenet"
+    precision: str = "float32"
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch", *([] if self.steps is None else ["steps"])):
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < 1:
+                raise InputError(f"Recipe: {name} = {value!r}; expected a whole number of at least 1")
+        for name in ("warmup", "momentum"):
+            if not 0 <= getattr(self, name) < 1:
+                raise InputError(f"Recipe: {name} = {getattr(self, name)}; expected at least 0, less than 1")
+        choices = (("schedule", SCHEDULES), ("normalisation", tuple(NORMALISATIONS)), ("precision", PRECISIONS))
+        for name, allowed in choices:
+            if getattr(self, name) not in allowed:
+                raise InputError(f"Recipe: {name} {getattr(self, name)!r}; expected one of {', '.join(allowed)}")
+
+    def autocast(self, device: torch.device) -> torch.autocast:
+        """Around a forward pass."""
+        return torch.autocast(device.type, torch.bfloat16, enabled=self.precision == "bfloat16")
+
+    def per_epoch(self, n: int) -> int:
+        """Steps once through n images; an image that would be left alone joins the batch before it."""
+        return max(1, n // self.batch + (n % self.batch > 1))
+
+    def total(self, n: int) -> int:
+        """Steps of a run on n images."""
+        return self.epochs * self.per_epoch(n) if self.steps is None else self.steps
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What is tuned: the base learning rate, for 256 images a step, and the weight decay."""
+
+    lr: float
+    weight_decay: float
+
+    def __post_init__(self) -> None:
+        if not self.lr > 0 or not self.weight_decay >= 0:
+            raise InputError(f"{self}; expected a positive lr and a weight decay of at least 0")
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One run: a setting, and the seed of its init, batches and dropout."""
+
+    setting: Setting
+    seed: int
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How one trial ended: mean loss of the last tenth of the steps, and whether it stayed finite."""
+
+    train_loss: float
+    status: str
+
+
+@dataclass(frozen=True)
+class Score:
+    """On one set of images: share of right answers and mean cross-entropy in nats."""
+
+    accuracy: float
+    cross_entropy: float
+
+
+def factors(recipe: Recipe, n: int) -> np.ndarray:
+    """Factor of the learning rate in each step of a run on n images."""
+    total = recipe.total(n)
+    if recipe.schedule == "smooth":
+        warm = max(1, round(recipe.warmup * total))
+        rising = np.arange(1, warm + 1) / warm
+        return np.concatenate([rising, _cosine(np.arange(1, total - warm + 1) / max(1, total - warm + 1))])[:total]
+    epochs = ceil(total / recipe.per_epoch(n))
+    warm = round(recipe.warmup * epochs)
+    each = np.concatenate([np.arange(warm) / max(1, warm), _cosine(np.arange(epochs - warm) / (epochs - warm))])
+    return np.repeat(each, recipe.per_epoch(n))[:total]
+
+
+def _cosine(progress: np.ndarray) -> np.ndarray:
+    return (1 + np.cos(np.pi * progress)) / 2
+
+
+def seeded(seed: int, purpose: str, *numbers: int) -> np.random.Generator:
+    """The generator of one purpose of one trial's seed."""
+    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(address(purpose), *numbers)))
+
+
+def checked_device(name: str) -> str:
+    """``name``, if torch can use it."""
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise InputError(f"--device {name}; torch sees no GPU here: use --device cpu")
+    return name
+
+
+def trial_seed(entropy: int, replicate: int) -> int:
+    """Of the trial of a replicate, the same for all methods."""
+    key = (address("trial"), replicate)
+    return int(np.random.SeedSequence(entropy, spawn_key=key).generate_state(1, np.uint64)[0])
+
+
+def init_generator(seed: int) -> torch.Generator:
+    """Draws the first prompts and head of a trial."""
+    return torch.Generator().manual_seed(int(seeded(seed, "init").integers(2**63)))
+
+
+def batches(n: int, recipe: Recipe, seed: int) -> Iterator[np.ndarray]:
+    """Indices of each step: a new order in each pass, whose last batch may be short."""
+    left, epoch = recipe.total(n), 0
+    while left:
+        order = seeded(seed, "order", epoch).permutation(n)
+        cuts = [recipe.batch * step for step in range(1, recipe.per_epoch(n))]
+        yield from np.split(order, cuts)[:left]
+        left -= min(left, recipe.per_epoch(n))
+        epoch += 1
+
+
+def normalised(pixels: np.ndarray, normalisation: str, like: Tensor) -> Tensor:
+    """Bytes (..., H, W, 3) as floats (..., 3, H, W), shifted and scaled; on the device and of the type of ``like``."""
+    mean, std = (torch.tensor(values).to(like) for values in NORMALISATIONS[normalisation])
+    values = torch.tensor(pixels).to(like) / 255
+    return ((values - mean) / std).movedim(-1, -3)
+
+
+def decays(name: str, ndim: int, schedule: str) -> bool:
+    """Whether a parameter of this name and number of axes has weight decay."""
+    return name != "head.bias" if schedule == "official" else ndim > 1
+
+
+def train_packed(
+    packed: PackedTrials,
+    images: ImageSet | Sequence[ImageSet],
+    trials: Sequence[Trial],
+    recipe: Recipe,
+    progress: bool = False,
+) -> list[Outcome]:
+    """Train all trials at once; ``packed`` holds one for each, in the same order.
+
+    images  one set for all, or as many equally large sets as trials
+    """
+    seeds = [trial.seed for trial in trials]
+    lrs = torch.tensor([trial.setting.lr for trial in trials], dtype=torch.float64) * recipe.batch / 256
+    weight_decays = torch.tensor([trial.setting.weight_decay for trial in trials], dtype=torch.float64)
+    optimiser = StackedSGD(packed, lrs, weight_decays, recipe)
+
+    def step(images: Tensor, labels: Tensor, batch_of: Tensor, noise_seeds: list[int], factor: float) -> Tensor:
+        noise = packed.noise(noise_seeds, labels.shape[1])
+        with recipe.autocast(images.device):
+            logits = packed(images, batch_of, noise)
+        targets = labels[batch_of]
+        losses = F.cross_entropy(_wide(logits).flatten(0, 1), targets.flatten(), reduction="none")
+        losses = losses.view(targets.shape).mean(dim=1)
+        packed.zero_grad()
+        losses.sum().backward()
+        optimiser.step(factor)
+        return losses.detach()
+
+    sets = list(images) if isinstance(images, Sequence) else [images] * len(trials)
+    return _run(step, sets, seeds, recipe, next(packed.parameters()), progress)
+
+
+def train_alone(model: nn.Module, images: ImageSet, trial: Trial, recipe: Recipe, progress: bool = False) -> Outcome:
+    """Train what has ``requires_grad`` in one model, in its training mode."""
+    groups: dict[bool, list[nn.Parameter]] = {True: [], False: []}
+    for name, value in model.named_parameters():
+        if value.requires_grad:
+            groups[decays(name, value.ndim, recipe.schedule)].append(value)
+    both: list[dict[str, Any]] = [
+        {"params": groups[True], "weight_decay": trial.setting.weight_decay},
+        {"params": groups[False]},
+    ]
+    optimiser = torch.optim.SGD(
+        both,
+        lr=trial.setting.lr * recipe.batch / 256,
+        momentum=recipe.momentum,
+    )
+    model.train()
+
+    def step(images: Tensor, labels: Tensor, batch_of: Tensor, noise_seeds: list[int], factor: float) -> Tensor:
+        with torch.random.fork_rng(devices=[images.device] if images.is_cuda else []):
+            torch.manual_seed(noise_seeds[0])
+            with recipe.autocast(images.device):
+                logits = model(images[0])
+        loss = F.cross_entropy(_wide(logits), labels[0])
+        optimiser.zero_grad()
+        loss.backward()
+        for group in optimiser.param_groups:
+            group["lr"] = trial.setting.lr * recipe.batch / 256 * factor
+        optimiser.step()
+        return loss.detach()[None]
+
+    return _run(step, [images], [trial.seed], recipe, next(model.parameters()), progress)[0]
+
+
+def _run(
+    step: Callable[[Tensor, Tensor, Tensor, list[int], float], Tensor],
+    images: Sequence[ImageSet],
+    seeds: Sequence[int],
+    recipe: Recipe,
+    like: Tensor,
+    progress: bool,
+) -> list[Outcome]:
+    """All steps of trials with these images and seeds; trials that share both see the same batches."""
+    sizes = {len(one.labels) for one in images}
+    if len(sizes) != 1 or len(images) != len(seeds):
+        raise InputError(
+            f"{len(seeds)} trials on {len(images)} sets of {sorted(sizes)} images; expected sets of one size"
+        )
+    n = sizes.pop()
+    keys = [(id(one), seed) for one, seed in zip(images, seeds, strict=True)]
+    distinct = {key: one for key, one in zip(keys, images, strict=True)}
+    batch_of = torch.tensor([list(distinct).index(key) for key in keys], device=like.device)
+    streams = zip(*(batches(n, recipe, seed) for _, seed in distinct), strict=True)
+    losses = []
+    rates = factors(recipe, n)
+    for number, chosen in enumerate(tqdm(streams, total=len(rates), desc="steps", leave=False, disable=not progress)):
+        drawn = zip(distinct.items(), chosen, strict=True)
+        pixels = [one.batch(own, seeded(seed, "augmentation", number)) for ((_, seed), one), own in drawn]
+        labels = np.stack([one.labels[own] for one, own in zip(distinct.values(), chosen, strict=True)])
+        noise = {seed: int(seeded(seed, "dropout", number).integers(2**63)) for seed in dict.fromkeys(seeds)}
+        inputs = normalised(np.stack(pixels), recipe.normalisation, like)
+        targets = torch.from_numpy(labels).to(like.device)
+        losses.append(step(inputs, targets, batch_of, [noise[seed] for seed in seeds], rates[number]))
+    found = torch.stack(losses).cpu()
+    last = found[-max(1, len(found) // 10) :].mean(dim=0)
+    finite = found.isfinite().all(dim=0)
+    return [Outcome(float(loss), TRAINED if ok else DIVERGED) for loss, ok in zip(last, finite, strict=True)]
+
+
+def _wide(logits: Tensor) -> Tensor:
+    """Losses are computed in float32 at least."""
+    return logits.float() if logits.dtype in (torch.bfloat16, torch.float16) else logits
+
+
+class StackedSGD:
+    """torch's SGD with momentum on parameters (R, ...), with a rate and a weight decay for each of the R trials."""
+
+    def __init__(self, packed: PackedTrials, lrs: Tensor, weight_decays: Tensor, recipe: Recipe) -> None:
+        self.momentum = recipe.momentum
+        self.parts = []
+        for name, value in packed.named_parts():
+            shape = (-1, *[1] * (value.ndim - 1))
+            decay = weight_decays if decays(name, value.ndim - 1, recipe.schedule) else torch.zeros_like(weight_decays)
+            self.parts.append((value, torch.zeros_like(value), lrs.to(value).view(shape), decay.to(value).view(shape)))
+
+    @torch.no_grad()
+    def step(self, factor: float) -> None:
+        for value, velocity, lr, decay in self.parts:
+            assert value.grad is not None
+            velocity.mul_(self.momentum).add_(value.grad).addcmul_(decay, value)
+            value.addcmul_(lr, velocity, value=-factor)
+
+
+@torch.no_grad()
+def evaluate(forward: Callable[[Tensor], Tensor], images: ImageSet, recipe: Recipe, like: Tensor) -> list[Score]:
+    """Scores of R trials, whose logits (R, B, C) are ``forward`` of a batch of inputs, made ``like`` a parameter.
+
+    Images come in an order that is drawn once for their number, so that the other image of ``source="another"`` has
+    nothing to do with the order of a list; no batch is of one image, unless there is but one.
+    """
+    n = len(images.labels)
+    order = seeded(n, "evaluation").permutation(n)
+    right, nats = [], []
+    for indices in np.array_split(order, ceil(n / EVALUATION_BATCH)):
+        labels = torch.from_numpy(images.labels[indices]).to(like.device)
+        with recipe.autocast(like.device):
+            logits = _wide(forward(normalised(images.batch(indices), recipe.normalisation, like)))
+        right.append((logits.argmax(dim=-1) == labels).sum(dim=1))
+        losses = F.cross_entropy(logits.flatten(0, 1), labels.repeat(len(logits)), reduction="none")
+        nats.append(losses.view(len(logits), -1).double().sum(dim=1))
+    hits, total = torch.stack(right).sum(dim=0).tolist(), torch.stack(nats).sum(dim=0).tolist()
+    return [Score(own / n, loss / n) for own, loss in zip(hits, total, strict=True)]

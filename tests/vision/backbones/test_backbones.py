@@ -1,0 +1,160 @@
+"""Backbones by name: the same name the same weights, files read strictly, and one line where there is no way."""
+
+import re
+
+import numpy as np
+import pytest
+import timm
+import torch
+from safetensors.torch import save_file
+
+from moe_prompts.errors import InputError
+from moe_prompts.vision import VPT, prompt
+from moe_prompts.vision.backbones.create import create_backbone
+from moe_prompts.vision.prompting.checkpoint import backbone_hash
+
+NAME = "test_vit"
+
+
+@pytest.fixture(scope="module")
+def published():
+    """A small model of timm with a head, in place of a published one."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(5)
+        return timm.create_model(NAME, num_classes=9).eval()
+
+
+def test_small_ones_are_headless_frozen_names():
+    small = create_backbone("small")
+    assert not small.training
+    assert sum(p.numel() for p in small.parameters()) == 213_568
+    assert small(torch.zeros(1, 3, 32, 32)).shape == (1, 64)
+    assert prompt(small, VPT(3), 7)(torch.zeros(2, 3, 32, 32)).shape == (2, 7)
+
+
+def test_random_weights_come_from_the_address():
+    state = torch.random.get_rng_state()
+    hashes = {
+        (name, entropy): backbone_hash(create_backbone(name, pretrained=False, entropy=entropy))
+        for name in ("small-random", NAME)
+        for entropy in (0, 1)
+    }
+    assert len(set(hashes.values())) == 4
+    torch.manual_seed(99)
+    for (name, entropy), value in hashes.items():
+        assert backbone_hash(create_backbone(name, pretrained=False, entropy=entropy)) == value
+    torch.random.set_rng_state(state)
+    create_backbone("small-random")
+    assert torch.equal(torch.random.get_rng_state(), state)
+
+
+@pytest.mark.parametrize("kind", ["safetensors", "pth", "wrapped.pth"])
+def test_a_local_file_gives_its_weights_without_the_head(kind, published, tmp_path):
+    file = tmp_path / f"weights.{kind}"
+    state = published.state_dict()
+    if kind == "safetensors":
+        save_file(state, file)
+    else:
+        torch.save({"state_dict": state} if kind.startswith("wrapped") else state, file)
+    model = create_backbone(NAME, file=file)
+    assert backbone_hash(model) == backbone_hash(published)
+    assert model.num_classes == 0
+
+
+def as_flax(model) -> dict[str, np.ndarray]:
+    """The arrays of a model under the names and in the shapes of the published .npz files: kernels (in, out)."""
+    state = {name: value.numpy() for name, value in model.state_dict().items()}
+    heads, size = model.blocks[0].attn.num_heads, model.blocks[0].attn.head_dim
+    found = {
+        "embedding/kernel": state["patch_embed.proj.weight"].transpose(2, 3, 1, 0),
+        "embedding/bias": state["patch_embed.proj.bias"],
+        "cls": state["cls_token"],
+        "Transformer/posembed_input/pos_embedding": state["pos_embed"],
+        "Transformer/encoder_norm/scale": state["norm.weight"],
+        "Transformer/encoder_norm/bias": state["norm.bias"],
+    }
+    for index in range(len(model.blocks)):
+        ours, theirs = f"blocks.{index}.", f"Transformer/encoderblock_{index}/"
+        attention = theirs + "MultiHeadDotProductAttention_1/"
+        for name, weight, bias in zip(
+            ("query", "key", "value"),
+            np.split(state[ours + "attn.qkv.weight"], 3),
+            np.split(state[ours + "attn.qkv.bias"], 3),
+            strict=True,
+        ):
+            found[f"{attention}{name}/kernel"] = weight.T.reshape(-1, heads, size)
+            found[f"{attention}{name}/bias"] = bias.reshape(heads, size)
+        found[f"{attention}out/kernel"] = state[ours + "attn.proj.weight"].T.reshape(heads, size, -1)
+        found[f"{attention}out/bias"] = state[ours + "attn.proj.bias"]
+        for number, layer in enumerate(("fc1", "fc2")):
+            found[f"{theirs}MlpBlock_3/Dense_{number}/kernel"] = state[f"{ours}mlp.{layer}.weight"].T
+            found[f"{theirs}MlpBlock_3/Dense_{number}/bias"] = state[f"{ours}mlp.{layer}.bias"]
+        for number, norm in ((0, "norm1"), (2, "norm2")):
+            found[f"{theirs}LayerNorm_{number}/scale"] = state[f"{ours}{norm}.weight"]
+            found[f"{theirs}LayerNorm_{number}/bias"] = state[f"{ours}{norm}.bias"]
+    return found
+
+
+def test_files_of_the_form_of_the_papers_weights_are_read(published, tmp_path):
+    arrays = as_flax(published)
+    np.savez(tmp_path / "w.npz", **arrays)
+    assert backbone_hash(create_backbone(NAME, file=tmp_path / "w.npz")) == backbone_hash(published)
+    del arrays["cls"]
+    np.savez(tmp_path / "less.npz", **arrays)
+    (tmp_path / "text.npz").write_text("no archive")
+    for name in ("less", "text"):
+        with pytest.raises(InputError, match="expected the weights of this model") as error:
+            create_backbone(NAME, file=tmp_path / f"{name}.npz")
+        assert "\n" not in str(error.value)
+
+
+def test_positions_are_resized_on_request(published, tmp_path):
+    save_file(published.state_dict(), tmp_path / "w.safetensors")
+    model = create_backbone(NAME, file=tmp_path / "w.safetensors", size=64)
+    assert model.patch_embed.grid_size == (4, 4)
+    assert torch.equal(model.blocks[0].attn.qkv.weight, published.blocks[0].attn.qkv.weight)
+
+
+class Code:
+    """What a pickle would run."""
+
+    def __reduce__(self):
+        return (print, ("run",))
+
+
+def test_code_in_a_file_is_not_run(tmp_path, capsys):
+    torch.save({"model": Code()}, tmp_path / "w.pth")
+    with pytest.raises(InputError, match="expected the weights of this model"):
+        create_backbone(NAME, file=tmp_path / "w.pth")
+    assert capsys.readouterr().out == ""
+
+
+def test_a_missing_weight_is_an_error_not_a_random_one(published, tmp_path):
+    state = {name: value for name, value in published.state_dict().items() if name != "blocks.0.attn.qkv.weight"}
+    save_file(state, tmp_path / "w.safetensors")
+    with pytest.raises(InputError, match=re.escape("blocks.0.attn.qkv.weight")) as error:
+        create_backbone(NAME, file=tmp_path / "w.safetensors")
+    assert "\n" not in str(error.value)
+
+
+def test_no_way_to_the_hub_is_one_line(monkeypatch, tmp_path):
+    huggingface_hub = pytest.importorskip("huggingface_hub")
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(InputError, match=r"cannot be created .* give a local file") as error:
+        create_backbone("vit_tiny_patch16_224.augreg_in21k")
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: create_backbone("tiny"), "no backbone 'tiny'; expected small, small-random, small-gain or a name"),
+        (lambda: create_backbone("resnet18", pretrained=False), "resnet18 is a ResNet; expected a VisionTransformer"),
+        (lambda: create_backbone("small", size=64), "small: file None, size 64; it has its own weights"),
+        (lambda: create_backbone(NAME, file="nowhere.pth"), "nowhere.pth: .* expected the weights of this model"),
+    ],
+)
+def test_wrong_names_are_one_clear_error(call, message):
+    with pytest.raises(InputError, match=message) as error:
+        call()
+    assert "\n" not in str(error.value)

@@ -1,0 +1,118 @@
+"""Curves over n: means, slopes above a floor, crossings, by hand."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from moe_prompts.errors import InputError
+from moe_prompts.vision.data_efficiency import report as curves_report
+from moe_prompts.vision.data_efficiency.curves import FRESH, above_floor, crossing, curves, predicted_crossing, regular
+from moe_prompts.vision.training.statuses import DIVERGED, TRAINED
+
+
+def rows(fixed, adaptive, floors=(0.3, 0.1), counts=(100, 300)):
+    """Excess risks {n: risks over replicates} of two students on the adaptive truth."""
+    both = (("vpt_deep", fixed, floors[0], counts[0]), ("vapt", adaptive, floors[1], counts[1]))
+    return pd.DataFrame(
+        {
+            "task": "planted-adaptive", "method": student, "n": n, "replicate": replicate, "parameters": count,
+            "excess": risk, "accuracy": 0.5, "cross_entropy": 1 + risk, "status": TRAINED,
+        }
+        for student, by_n, floor, count in both
+        for n, risks in (by_n | {FRESH: (floor, floor)}).items()
+        for replicate, risk in enumerate(risks)
+    )  # fmt: skip
+
+
+def test_a_crossing_by_hand():
+    """Differences -.2 and .1 at 100 and 10 000: two thirds of the way in log n; predicted 200 / (2 * .2)."""
+    table = rows({100: (0.5, 0.7), 10_000: (0.4, 0.4)}, {100: (0.7, 0.9), 10_000: (0.3, 0.3)})
+    found = crossing(table, "planted-adaptive", "vpt_deep", "vapt", entropy=0)
+    assert found["observed"] == pytest.approx(100 * 100 ** (2 / 3))
+    assert found["predicted"] == pytest.approx(500)
+    assert found["low"] == pytest.approx(found["observed"])  # all replicates differ alike
+    assert found["high"] == pytest.approx(found["observed"])
+
+
+def test_intervals_hold_what_resampled_replicates_say():
+    """Three replicates whose own crossings are 1000, none and below 100: an interval from 0 to infinity."""
+    fixed = {100: (0.4, 0.4, 0.6), 10_000: (0.6, 0.4, 0.6)}
+    adaptive = {100: (0.5, 0.5, 0.5), 10_000: (0.5, 0.5, 0.5)}
+    table = rows(fixed, adaptive)
+    found = crossing(table[table["n"] > 0], "planted-adaptive", "vpt_deep", "vapt", entropy=0)
+    assert found["low"] == 0
+    assert found["high"] == np.inf
+    assert np.isnan(found["predicted"])
+
+
+def test_no_crossing_within_the_sizes():
+    up, down = {100: (0.5,) * 2, 1000: (0.5,) * 2}, {100: (0.4,) * 2, 1000: (0.4,) * 2}
+    assert crossing(rows(up, down), "planted-adaptive", "vpt_deep", "vapt", 0)["observed"] == 0
+    assert crossing(rows(down, up), "planted-adaptive", "vpt_deep", "vapt", 0)["observed"] == np.inf
+
+
+@pytest.mark.parametrize(
+    ("extra", "gap", "expected"),
+    [(200, 0.2, 500), (-50, 0.2, 0), (200, -0.1, np.inf), (200, 0.0, np.inf), (-50, -0.1, np.inf)],
+)
+def test_predicted_crossings(extra, gap, expected):
+    """The lower floor wins at large n; the fewer parameters at small n."""
+    assert predicted_crossing(extra, gap) == expected
+
+
+def test_a_crossing_is_where_the_regular_curves_cross():
+    n = predicted_crossing(200, 0.2)
+    assert regular(100, n, floor=0.3) == pytest.approx(regular(300, n, floor=0.1))
+
+
+def test_methods_that_share_no_replicate_cannot_cross():
+    table = rows({100: (0.5,)}, {100: (0.5,)})
+    table.loc[table["method"] == "vapt", "status"] = DIVERGED
+    with pytest.raises(InputError, match="no replicate has both vpt_deep and vapt at every n"):
+        crossing(table, "planted-adaptive", "vpt_deep", "vapt", 0)
+
+
+def test_means_leave_out_what_diverged_and_count_it():
+    table = rows({100: (0.5, 0.7, 9.0)}, {100: (0.5,) * 3})
+    table.loc[table["excess"] == 9.0, "status"] = DIVERGED
+    row = curves(table).set_index(["method", "n"]).loc["vpt_deep", 100]
+    assert row["excess"] == pytest.approx(0.6)
+    assert row["excess_error"] == pytest.approx(np.std([0.5, 0.7], ddof=1) / 2**0.5)
+    assert (row["fits"], row["failed"]) == (2, 1)
+
+
+def test_the_slope_above_a_floor_is_that_of_the_power_law_it_was_made_from():
+    fixed = {n: tuple(0.3 + c * n**-0.5 for c in (0.9, 1.0, 1.1)) for n in (100, 1000, 10_000)}
+    at = above_floor(rows(fixed, fixed), "planted-adaptive", "vpt_deep", 0, "excess")
+    assert at["floor"] == pytest.approx(0.3)
+    assert at["slope"] == pytest.approx(-0.5)
+    assert at["low"] < -0.5 < at["high"]
+    assert at["sizes"] == 3
+
+
+def test_there_is_no_slope_without_a_floor_or_below_it():
+    fixed = {100: (0.5, 0.5), 1000: (0.2, 0.4)}
+    table = rows(fixed, fixed)
+    at = above_floor(table, "planted-adaptive", "vpt_deep", 0, "excess")
+    assert np.isnan(at["slope"])
+    assert at["sizes"] == 1
+    assert np.isnan(above_floor(table[table["n"] > 0], "planted-adaptive", "vpt_deep", 0, "excess")["floor"])
+
+
+def test_the_report_of_planted_prompts_by_hand():
+    """The adaptive student holds the truth: its floor counts as 0, whatever fresh images gave, and n* = 200 / .6."""
+    table = rows({100: (0.5, 0.7), 10_000: (0.4, 0.4)}, {100: (0.7, 0.9), 10_000: (0.3, 0.3)})
+    text = curves_report.text(table, 0)
+    assert "| planted-adaptive | vpt_deep | 100 | 0.600 +- 0.100 | 0.400 +- 0.000 | 0.300 +- 0.000 |" in text
+    assert "vapt has less excess than vpt_deep from n = 2154 on [2154, 2154]; predicted from floors and" in text
+    assert text.endswith("parameters: 333")
+
+
+def test_the_report_of_tasks_by_hand():
+    """Cross-entropies above a floor of 1.3 that fall as n^-1/2."""
+    fixed = {n: tuple(0.3 + c * n**-0.5 for c in (0.9, 1.0, 1.1)) for n in (100, 1000, 10_000)}
+    text = curves_report.text(rows(fixed, fixed, (0.3, 0.3)).assign(task="stand-in:count"), 0)
+    assert "| stand-in:count | vapt | 1.300 | -0.50 [" in text
+    assert "| 0.01 |" in text  # P / (2 n) = 300 / 20 000
+    assert "vapt has less cross-entropy than vpt_deep from n = never" in text
+    assert "predicted from floors and parameters: never" in text

@@ -1,0 +1,192 @@
+"""Methods on tasks against n: rows, whose images, pools; the command and its wrong inputs."""
+
+import importlib.util
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from data_roots import make_fgvc_root
+
+from moe_prompts.engine.runner import run_study
+from moe_prompts.errors import InputError
+from moe_prompts.vision.comparison import plan as protocol
+from moe_prompts.vision.comparison.plan import Place
+from moe_prompts.vision.data_efficiency import planted_study, task_study
+from moe_prompts.vision.data_efficiency.curves import FRESH
+from moe_prompts.vision.data_efficiency.rates import Tune
+from moe_prompts.vision.data_efficiency.task_study import halves, images_of
+from moe_prompts.vision.tasks.named import TaskSpec
+from moe_prompts.vision.training.methods import METHODS, Sizes
+from moe_prompts.vision.training.sgd import Recipe, Setting
+from moe_prompts.vision.training.statuses import TRAINED
+
+SCRIPT = Path(__file__).parents[3] / "experiments" / "data_efficiency.py"
+COUNT, DIGITS = TaskSpec("stand-in:count", size=32), TaskSpec("stand-in:digits", size=32)
+PLACE = Place("small", None, 8, Sizes(2, 4, 2), Recipe(steps=3, batch=16, normalisation="half"))
+ONE = Tune((Setting(0.5, 0.0),))
+
+
+@pytest.fixture(autouse=True)
+def few_images(monkeypatch):
+    from moe_prompts.vision.tasks import procedural
+
+    monkeypatch.setattr(procedural, "TEST", 80)
+    monkeypatch.setattr(task_study, "VALIDATION_IMAGES", 32)
+    monkeypatch.setattr(planted_study, "VALIDATION_IMAGES", 32)
+    monkeypatch.setattr(planted_study, "TEST_IMAGES", 64)
+    protocol.opened.cache_clear()
+    yield
+    protocol.opened.cache_clear()
+
+
+def study(tasks, methods, sizes, rates=ONE, fresh_replicates=1, entropy=0):
+    by_task = {task.name: sizes for task in tasks}
+    return task_study.task_study(tasks, methods, by_task, 2, PLACE, 2, entropy, rates, fresh_replicates)
+
+
+def test_every_method_has_its_rows_and_none_depends_on_the_others(tmp_path):
+    table = run_study(study([COUNT], METHODS, [16, 32]), tmp_path / "all", progress=False)
+    assert len(table) == len(METHODS) * (2 * 2 + 1)
+    assert (table["status"] == TRAINED).all()
+    assert set(table["n"]) == {16, 32, FRESH}
+    assert table.groupby(["method", "n"])["replicate"].nunique().unstack()[[16, 32]].eq(2).all(axis=None)
+    alone = run_study(study([COUNT], ["vapt_constant"], [32], fresh_replicates=0), tmp_path / "one", progress=False)
+    same = table[(table["method"] == "vapt_constant") & (table["n"] == 32)].reset_index(drop=True)
+    pd.testing.assert_frame_equal(alone, same)
+
+
+def test_replicates_of_drawn_tasks_share_no_image_and_sizes_are_nested():
+    first, second = (images_of(COUNT, 40, replicate, 0) for replicate in (0, 1))
+    flat = [{image.tobytes() for image in one.batch(np.arange(40))} for one in (first, second)]
+    assert not flat[0] & flat[1]
+    smaller = images_of(COUNT, 10, 0, 0)
+    assert (smaller.batch(np.arange(10)) == first.batch(np.arange(10))).all()
+
+
+def test_replicates_of_a_pool_are_its_stratified_subsets():
+    pool = protocol.opened(DIGITS).split("train800val200")
+    small, large = images_of(DIGITS, 30, 0, 0), images_of(DIGITS, 100, 0, 0)
+    assert set(small.indices) < set(large.indices)
+    assert set(small.indices) != set(images_of(DIGITS, 30, 1, 0).indices)
+    share = np.bincount(pool.labels[large.indices], minlength=10) / 100
+    assert np.abs(share - np.bincount(pool.labels) / len(pool.labels)).max() < 0.02
+
+
+def test_a_pool_has_no_floor_and_an_end(tmp_path):
+    table = run_study(study([DIGITS], ["linear"], [20], fresh_replicates=2), tmp_path, progress=False)
+    assert set(table["n"]) == {20}
+    with pytest.raises(InputError, match=r"task stand-in:digits, n = 2000: a subset of 2000 images.* the 1000 of"):
+        study([DIGITS], ["linear"], [2000])
+
+
+def test_held_out_images_are_the_rest():
+    images = images_of(DIGITS, 50, 0, 0)
+    fit, judge = halves(images, 0)
+    assert (len(fit.labels), len(judge.labels)) == (40, 10)
+    every = {image.tobytes() for one in (fit, judge) for image in one.batch(np.arange(len(one.labels)))}
+    assert every == {image.tobytes() for image in images.batch(np.arange(50))}
+
+
+@pytest.mark.parametrize("task", [COUNT, DIGITS])
+def test_tuning_gives_the_rows_of_what_it_chose(tmp_path, task):
+    rates = Tune((Setting(0.5, 0.0), Setting(1e30, 0.0)))
+    table = run_study(study([task], ["vapt"], [20], rates, 0), tmp_path / "tuned", progress=False)
+    given = run_study(study([task], ["vapt"], [20], ONE, 0), tmp_path / "given", progress=False)
+    pd.testing.assert_frame_equal(table, given)
+
+
+def test_a_method_without_a_rate_is_rows(tmp_path):
+    table = run_study(
+        study([COUNT], ["vapt"], [20], Tune((Setting(1e30, 0), Setting(1e31, 0))), 0), tmp_path, progress=False
+    )
+    assert list(table["status"]) == ["UNTUNED"] * 2
+
+
+def test_images_that_the_backbone_does_not_take():
+    with pytest.raises(InputError, match="images of 64 x 64 pixels; small takes 32 x 32"):
+        study([TaskSpec("stand-in:count", size=64)], ["linear"], [20])
+
+
+def call(monkeypatch, *arguments):
+    spec = importlib.util.spec_from_file_location("data_efficiency_script", SCRIPT)
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    monkeypatch.setattr(sys, "argv", ["data_efficiency.py", *map(str, arguments)])
+    script.main()
+    return script
+
+
+def test_the_command_on_planted_truths_and_tasks(tmp_path, monkeypatch, capsys):
+    call(monkeypatch, "--quick", "--workers", 1, "--out", tmp_path / "run")
+    shown = capsys.readouterr().out
+    assert "minutes of training with 1 processes" in shown
+    assert "| task | method | parameters | n = 20 | n = 40 | fresh images |" in shown
+    assert "planted-adaptive: vapt has less excess than vpt_deep from n = " in shown
+    assert "| stand-in:count | linear |" in shown
+    for name in ("planted.png", "tasks.png", "rates.json"):
+        assert (tmp_path / "run" / name).stat().st_size > 0
+    own = ("--rates", tmp_path / "run" / "rates.json", "--task", "count", "--workers", 1)
+    call(monkeypatch, "--quick", *own, "--out", tmp_path / "again")
+    first, second = (pd.read_parquet(tmp_path / name / "results.parquet") for name in ("run", "again"))
+    columns = ["task", "method", "n", "replicate", "lr", "cross_entropy"]
+    first = first[first["task"] == "stand-in:count"].reset_index(drop=True)
+    pd.testing.assert_frame_equal(first[columns], second[columns])
+
+
+def test_a_real_task_by_fractions(tmp_path, monkeypatch, capsys):
+    make_fgvc_root(tmp_path / "data", "dogs")
+    call(
+        monkeypatch, "--task", "fgvc:dogs", "--data", tmp_path / "data", "--fraction", "0.5,1", "--size", 32,
+        "--methods", "linear", "--tune", "--lr", "0.5,1", "--steps", 2, "--reps", 2, "--workers", 1, "--cache", "none",
+        "--out", tmp_path / "run",
+    )  # fmt: skip
+    assert "| fgvc:dogs | linear | 0 |" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--task", "planted-fixed,counts"), "--task planted-fixed,counts; expected some of planted-fixed, planted-"),
+        (("--task", "dtd"), "task dtd needs images: give their folder with --data"),
+        (("--students", "vpt_deep,lora"), "student 'lora'; expected one of vpt_deep"),
+        (("--methods", "lora"), "method 'lora'; expected one of linear"),
+        (("--n", "5"), "not a whole number of pairs from 10"),
+        (("--task", "digits", "--n", "2000", "--tune"), "the 1000 of the pool"),
+        (("--backbone", "none", "--tune"), "no backbone 'none'; expected small, small-random, small-gain or a name"),
+        (("--resume",), "--resume needs --out"),
+        (("--tune", "--rates", "shipped"), "--tune with --rates"),
+        (("--lr", "0.1"), "--lr 0.1 without --tune"),
+        (("--tokens", "3"), "tuned for another case (tasks {"),
+        (("--fraction", "0..1", "--task", "count"), "expected shares in (0, 1]"),
+        (("--fraction", "0.5"), "--fraction 0.5 with planted-fixed; expected FGVC tasks alone"),
+        (("--data", "nowhere"), "--data nowhere: no such folder"),
+        (("--device", "cuda"), "--device cuda; torch sees no GPU here"),
+    ],
+)
+def test_wrong_input_is_one_clear_error(monkeypatch, arguments, message):
+    with pytest.raises(InputError) as raised:
+        call(monkeypatch, *arguments)
+    assert message in str(raised.value)
+
+
+def test_the_table_covers_every_pair_of_the_presets():
+    """With it the default run tunes nothing."""
+    spec = importlib.util.spec_from_file_location("data_efficiency_script", SCRIPT)
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    table = task_study_rates()
+    for preset in ("small", "night"):
+        for task in script.PRESETS[preset]["task"]:
+            planted = task in script.PLANTED
+            for method in planted_study.STUDENTS if planted else METHODS:
+                [setting] = table.of(task if planted else f"stand-in:{task}", method, 200)
+                assert setting.lr > 0
+
+
+def task_study_rates():
+    from moe_prompts.vision.data_efficiency.rates import read_rates
+    from moe_prompts.vision.training.tuned import SHIPPED
+
+    return read_rates(SHIPPED, {})
