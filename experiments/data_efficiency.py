@@ -165,8 +165,8 @@ def fill_in(arguments: argparse.Namespace) -> None:
 def place_of(arguments: argparse.Namespace):
     """Backbone, prompts and steps of methods on tasks."""
     from moe_prompts.vision.backbones.create import OWN
-    from moe_prompts.vision.comparison.plan import Place
     from moe_prompts.vision.training.methods import Sizes
+    from moe_prompts.vision.training.runs import Place
     from moe_prompts.vision.training.sgd import Recipe, checked_device
 
     backbone = arguments.backbone or "small"
@@ -195,11 +195,11 @@ def case(arguments: argparse.Namespace, place) -> dict[str, Any]:
 
 def studies_of(arguments: argparse.Namespace, place) -> list[Study]:
     """One for planted truths, one for tasks, where they are asked for."""
-    from moe_prompts.vision.comparison.plan import backbone
     from moe_prompts.vision.data_efficiency.planted_study import AT_TEACHER, STUDENTS, planted_study
     from moe_prompts.vision.data_efficiency.rates import Rates, Tune, read_rates
     from moe_prompts.vision.data_efficiency.task_study import task_study
     from moe_prompts.vision.training.methods import distinct_methods
+    from moe_prompts.vision.training.runs import backbone
     from moe_prompts.vision.training.sgd import Setting
     from moe_prompts.vision.training.tuned import SHIPPED
 
@@ -271,8 +271,8 @@ def sizes_of(arguments: argparse.Namespace, tasks: list) -> dict[str, list[int]]
         sizes = cli.sizes(arguments.n, arguments.points)
         return {task.name: sizes for task in tasks}
 
-    from moe_prompts.vision.comparison.plan import opened
     from moe_prompts.vision.tasks.named import FGVC
+    from moe_prompts.vision.training.runs import opened
 
     shares, found = fractions(arguments.fraction, arguments.points), {}
     for task in tasks:
@@ -296,7 +296,7 @@ def fractions(text: str, points: int) -> list[float]:
 
 def expected_minutes(study: Study, place, size: int, workers: int) -> float:
     """From a few steps of one pack of VAPT trials on this machine; work of a resumed run counts again."""
-    from moe_prompts.vision.comparison.plan import seconds_per_step
+    from moe_prompts.vision.training.runs import seconds_per_step
 
     steps = sum(block.cost for block in study.blocks)
     return seconds_per_step(place, size) * steps / workers / 60
@@ -305,13 +305,13 @@ def expected_minutes(study: Study, place, size: int, workers: int) -> float:
 def tell(results: pd.DataFrame, entropy: int, out: Path) -> None:
     """Print the report and write it with the figures."""
     from moe_prompts.engine.files import write_atomically
-    from moe_prompts.figures import gates as plots
+    from moe_prompts.figures.style import save
     from moe_prompts.vision.data_efficiency import report as curves_report
 
     text = curves_report.text(results, entropy)
     print(text)
     write_atomically(out / "summary.md", (text + "\n").encode())
-    drawn = [path for name, figure in curves_report.drawn(results).items() for path in plots.save(figure, out, name)]
+    drawn = [path for name, figure in curves_report.drawn(results).items() for path in save(figure, out, name)]
     files = ["results.parquet", "summary.md", "rates.json", *(path.name for path in drawn)]
     print(f"\nresults   {out}: {', '.join(files)}")
 

@@ -102,7 +102,7 @@ def main() -> None:
     import pandas as pd
     import torch
 
-    from moe_prompts.figures import gates as plots
+    from moe_prompts.figures.style import DOUBLE, STYLE, save
     from moe_prompts.vision import VAPT, VPT, gate_rank, prompt_table, read_head
     from moe_prompts.vision.figures import draw_input_dependence, draw_mass
 
@@ -130,17 +130,15 @@ def main() -> None:
     readings = {(block, head): read_head(model, shown[:3], block, head) for block, head in heads}
     block, head = max(readings, key=lambda key: readings[key].mass_map.flatten(1).std(dim=1).mean().item())
     maps = readings[block, head].mass_map.numpy()
-    with plt.rc_context(plots.STYLE):
-        figure, axes = plt.subplots(
-            1, 4, figsize=(plots.DOUBLE, 2.3), layout="constrained", width_ratios=[1.5, 1, 1, 1]
-        )
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(1, 4, figsize=(DOUBLE, 2.3), layout="constrained", width_ratios=[1.5, 1, 1, 1])
         draw_input_dependence(axes[0], table)
         axes[0].legend()
         for ax, mass, image in zip(axes[1:], maps, shown, strict=False):
             drawn = draw_mass(ax, mass, image.mean(dim=0).numpy(), top=float(maps.max()))
             ax.set_title(f"VAPT, block {block}, head {head}")
         figure.colorbar(drawn, ax=axes[1:], shrink=0.8, label="share of the gate on prompts")
-    print(f"figure    {plots.save(figure, out, 'head_as_moe')[1]}")
+    print(f"figure    {save(figure, out, 'head_as_moe')[1]}")
 
 
 if __name__ == "__main__":

@@ -88,7 +88,7 @@ def main() -> None:
 def tell(results, noise_free, head: dict, entropy: int, out: Path) -> None:
     """Print tables and verdict and write them with the figure."""
     from moe_prompts.engine.files import appearing, write_atomically
-    from moe_prompts.figures import gates as plots
+    from moe_prompts.figures.style import save
     from moe_prompts.vision.planted_head.report import curves, planted_head_figure, report
 
     text = report(results, noise_free, head, entropy)
@@ -98,7 +98,7 @@ def tell(results, noise_free, head: dict, entropy: int, out: Path) -> None:
     kept = noise_free.drop(columns="vectors", errors="ignore")
     with appearing(out / "noise_free.parquet") as file:
         kept.to_parquet(file, index=False)
-    paths = plots.save(planted_head_figure(results), out, "planted_head")
+    paths = save(planted_head_figure(results), out, "planted_head")
     print(f"\nresults   {out}: results.parquet, noise_free.parquet, summary.md, {paths[0].name} and {paths[1].name}")
 
 

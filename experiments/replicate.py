@@ -93,8 +93,8 @@ def published_file(paper: str, given: Path | None) -> Path | None:
 def report(results: pd.DataFrame, published: pd.DataFrame | None, entropy: int, out: Path, quick: bool) -> None:
     """Print table and findings and write them with the figure."""
     from moe_prompts.engine.files import write_atomically
-    from moe_prompts.figures import gates as plots
-    from moe_prompts.figures import replication as plots_replication
+    from moe_prompts.figures.replication import replication_figure
+    from moe_prompts.figures.style import save
     from moe_prompts.study.replication_report import replication_report
 
     text, summary = replication_report(results, published, entropy)
@@ -104,7 +104,7 @@ def report(results: pd.DataFrame, published: pd.DataFrame | None, entropy: int, 
     write_atomically(out / "summary.md", (text + "\n").encode())
     write_atomically(out / "summary.json", summary.to_json(orient="records", indent=2).encode())
     print(f"\nresults   {out / 'results.parquet'} ({len(results)} rows), summary.md, summary.json, meta.json")
-    paths = plots.save(plots_replication.replication_figure(summary), out, f"replicate_{results['paper'].iloc[0]}")
+    paths = save(replication_figure(summary), out, f"replicate_{results['paper'].iloc[0]}")
     print(f"figure    {paths[0]} and {paths[1].name}")
 
 

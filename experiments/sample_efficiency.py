@@ -189,7 +189,8 @@ def attention(arguments: argparse.Namespace, sizes: list[int], kinds: list[str] 
 def report(results: pd.DataFrame, entropy: int, out: Path, quick: bool) -> None:
     """Print the verdict tables and write them with the figures."""
     from moe_prompts.engine.files import write_atomically
-    from moe_prompts.figures import gates as plots
+    from moe_prompts.figures.studies import figures
+    from moe_prompts.figures.style import save
     from moe_prompts.study.report import report_of
 
     text, summary = report_of(results, entropy)
@@ -199,8 +200,8 @@ def report(results: pd.DataFrame, entropy: int, out: Path, quick: bool) -> None:
     write_atomically(out / "summary.md", (text + "\n").encode())
     write_atomically(out / "summary.json", summary.to_json(orient="records", indent=2).encode())
     print(f"\nresults   {out / 'results.parquet'} ({len(results)} rows), summary.md, summary.json, meta.json")
-    for name, figure in plots.figures(results, entropy).items():
-        paths = plots.save(figure, out, name)
+    for name, figure in figures(results, entropy).items():
+        paths = save(figure, out, name)
         print(f"figure    {paths[0]} and {paths[1].name}")
 
 

@@ -147,10 +147,11 @@ def fill_in(arguments: argparse.Namespace) -> None:
 def plan_of(arguments: argparse.Namespace):
     """The plan that the options describe."""
     from moe_prompts.vision.backbones.create import OWN
-    from moe_prompts.vision.comparison.plan import SEEDS, Place, Plan
+    from moe_prompts.vision.comparison.plan import SEEDS, Plan
     from moe_prompts.vision.comparison.settings import read_settings
     from moe_prompts.vision.tasks.named import TaskSpec, task_names
     from moe_prompts.vision.training.methods import METHODS, Sizes, check_method
+    from moe_prompts.vision.training.runs import Place
     from moe_prompts.vision.training.sgd import Recipe, checked_device
 
     if arguments.task is None:
@@ -218,7 +219,7 @@ def refuse_unused(arguments: argparse.Namespace, names: list[str], real: list[st
 
 def expected_minutes(plan, workers: int) -> float:
     """From a few steps of one pack of VAPT trials on this machine."""
-    from moe_prompts.vision.comparison.plan import seconds_per_step
+    from moe_prompts.vision.training.runs import seconds_per_step
 
     return seconds_per_step(plan.place, plan.tasks[0].size) * plan.vapt_steps / workers / 60
 
@@ -229,7 +230,7 @@ def tell(runs: list[Path], out: Path) -> None:
     import pandas as pd
 
     from moe_prompts.engine.files import write_atomically
-    from moe_prompts.figures import gates as plots
+    from moe_prompts.figures.style import save
     from moe_prompts.vision import figures
     from moe_prompts.vision.comparison import report
 
@@ -240,7 +241,7 @@ def tell(runs: list[Path], out: Path) -> None:
     rows = final["task"].nunique() * final["method"].nunique()
     figure, ax = plt.subplots(figsize=(7, max(2.2, 0.9 + 0.14 * rows)), layout="constrained")
     figures.draw_accuracies(ax, report.scores(final))
-    paths = plots.save(figure, out, "accuracies")
+    paths = save(figure, out, "accuracies")
     print(f"\nresults   {out}: report.md, {paths[0].name} and {paths[1].name}; tables in tune/ and final/")
 
 

@@ -3,14 +3,16 @@
     model -> sample -> fit -> loss -> slope -> study -> claim -> figure
 
 models       1 MODEL   what generates data: Gaussian gates, softmax gates, prompts in an attention head; named truths
-estimators   2 FIT     (family, data, start, options) -> FitResult with a status and a certificate
+estimators   2 FIT     (family, data, start, options) -> FitResult with a status and a certificate; a folder a model
 losses       3 LOSS    Voronoi losses, prediction risk, Hellinger distance
 slopes       4 SLOPE   exponents with intervals, verdicts, n to reach a risk
 identifiability        what decides a rate without noise: kappas, profiles, likelihood gaps
 theory                 predicted exponents: rates derived by computer algebra, each with a certificate
-study        5 STUDY   a grid of cells -> a tidy table: blocks, executors, resume
+engine                 how any study is run: cells, blocks, executors, stored rows, resume
+study        5 STUDY   a grid of cells -> a tidy table, for gates, softmax gates, prompts and published simulations
 claims       6 CLAIM   statement, prediction and rule -> a verdict with its evidence
-plots        7 FIGURE  draw_*(ax, table)
+figures      7 FIGURE  draw_*(ax, table)
+tables                 the same tables as Markdown
 vision                 the same theory inside a ViT: VPT and VAPT on timm models (extra ``vision``)
 """
 
@@ -51,7 +53,7 @@ _PUBLIC = {
     "prompt_data": "models.gaussian_truths",
     "RegressionData": "models.data",
     "em": "estimators.gaussian.em",
-    "EMOptions": "estimators.gaussian.em",
+    "EMOptions": "estimators.trust_region",
     "newton": "estimators.gaussian.newton",
     "NewtonOptions": "estimators.gaussian.newton",
     "best_of": "estimators.gaussian.search",

@@ -31,7 +31,7 @@ import numpy as np
 import pandas as pd
 
 from moe_prompts.vision.data_efficiency.curves import FRESH, crossing, curves
-from moe_prompts.vision.figures import draw_excess
+from moe_prompts.vision.data_efficiency.figures import draw_excess
 
 run = Path("../paper_figures/data/planted_vit")  # a committed run: its command is in meta.json
 table = pd.read_parquet(run / "results.parquet")

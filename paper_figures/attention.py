@@ -10,14 +10,14 @@ from pathlib import Path
 import runs
 from matplotlib.figure import Figure
 
-from moe_prompts.figures import gates as plots
+from moe_prompts.figures.attention import attention_figure
 from moe_prompts.study.attention import FITS
 
 
 def figure(run: Path) -> Figure:
     """Three panels of the attention study."""
     rows, entropy = runs.read(run, FITS)
-    return plots.attention_figure(rows, entropy)
+    return attention_figure(rows, entropy)
 
 
 DRAWING = runs.Drawing(

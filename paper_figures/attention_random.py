@@ -10,14 +10,14 @@ from pathlib import Path
 import runs
 from matplotlib.figure import Figure
 
-from moe_prompts.figures import gates as plots
+from moe_prompts.figures.attention import identifiability_figure
 from moe_prompts.study.attention import FITS
 
 
 def figure(run: Path) -> Figure:
     """Noise-free profiles and likelihood gaps."""
     rows, _ = runs.read(run, FITS)
-    return plots.identifiability_figure(rows)
+    return identifiability_figure(rows)
 
 
 DRAWING = runs.Drawing(

@@ -19,7 +19,7 @@ from matplotlib.lines import Line2D
 
 from moe_prompts.claims.claim import REGISTERED_SEED
 from moe_prompts.errors import InputError
-from moe_prompts.figures import gates as plots
+from moe_prompts.figures.style import DOUBLE, STYLE
 
 FAMILIES = {
     "P": "prompts in attention",
@@ -52,8 +52,8 @@ def figure(run: Path) -> Figure:
     families = list(dict.fromkeys(claim["id"][0] for claim in claims))
     total = sum(heights) + 1.5 * len(families)
     height = total * LINE + HEAD + FOOT
-    with plt.rc_context(plots.STYLE):
-        drawn = plt.figure(figsize=(plots.DOUBLE, height))
+    with plt.rc_context(STYLE):
+        drawn = plt.figure(figsize=(DOUBLE, height))
         bottom, tall = FOOT / height, total * LINE / height
         words = drawn.add_axes((0.01, bottom, 0.53, tall), xlim=(0, 1), ylim=(total, 0))
         slopes = drawn.add_axes((0.55, bottom, 0.37, tall), xlim=SHOWN, ylim=(total, 0))

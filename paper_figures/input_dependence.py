@@ -11,19 +11,19 @@ import matplotlib.pyplot as plt
 import runs
 from matplotlib.figure import Figure
 
-from moe_prompts.figures import gates as plots
+from moe_prompts.figures.style import SINGLE, STYLE, note
 from moe_prompts.vision.figures import draw_input_dependence
 
 
 def figure(run: Path) -> Figure:
     """Variation sqrt(mean |f - mean f|^2 / mean |f|^2) of prompt experts f over images: exactly 0 for fixed prompts."""
     table = runs.read_table(run, "experiments/head_as_moe.py", "block", "variation")
-    with plt.rc_context(plots.STYLE):
-        drawn, ax = plt.subplots(figsize=(plots.SINGLE, 2.5), layout="constrained")
+    with plt.rc_context(STYLE):
+        drawn, ax = plt.subplots(figsize=(SINGLE, 2.5), layout="constrained")
         draw_input_dependence(ax, table)
         ax.set_ylim(-0.03, 1)
         ax.legend(loc="lower right", bbox_to_anchor=(1, 0.1))
-        plots.note(
+        note(
             drawn,
             "0: the same on all images, as VAPT's prompts are in block 0\n"
             "small marks: prompts, mean over heads; lines: their mean",

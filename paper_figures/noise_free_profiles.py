@@ -10,14 +10,14 @@ from pathlib import Path
 import runs
 from matplotlib.figure import Figure
 
-from moe_prompts.figures import gates as plots
+from moe_prompts.figures.attention import profiles_figure
 from moe_prompts.study.attention import FITS
 
 
 def figure(run: Path) -> Figure:
     """Least error against what is held."""
     rows, _ = runs.read(run, FITS)
-    return plots.profiles_figure(rows)
+    return profiles_figure(rows)
 
 
 DRAWING = runs.Drawing(

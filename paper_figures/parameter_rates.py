@@ -10,14 +10,14 @@ from pathlib import Path
 import runs
 from matplotlib.figure import Figure
 
-from moe_prompts.figures import gates as plots
+from moe_prompts.figures.attention import parameter_rates_figure
 from moe_prompts.study.attention import FITS
 
 
 def figure(run: Path) -> Figure:
     """Loss D exact, loss D and split prompts with one too many."""
     rows, entropy = runs.read(run, FITS)
-    return plots.parameter_rates_figure(rows, entropy)
+    return parameter_rates_figure(rows, entropy)
 
 
 DRAWING = runs.Drawing(

@@ -10,14 +10,14 @@ from pathlib import Path
 import runs
 from matplotlib.figure import Figure
 
-from moe_prompts.figures import gates as plots
+from moe_prompts.figures.attention import prediction_risk_figure
 from moe_prompts.study.attention import FITS
 
 
 def figure(run: Path) -> Figure:
     """A panel for each truth."""
     rows, entropy = runs.read(run, FITS)
-    return plots.prediction_risk_figure(rows, entropy)
+    return prediction_risk_figure(rows, entropy)
 
 
 DRAWING = runs.Drawing(

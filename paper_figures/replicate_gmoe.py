@@ -10,12 +10,12 @@ from pathlib import Path
 import runs
 from matplotlib.figure import Figure
 
-from moe_prompts.figures import replication as plots_replication
+from moe_prompts.figures.replication import replication_figure
 
 
 def figure(run: Path) -> Figure:
     """Losses by truth and k: published ones, and what each procedure has again."""
-    return plots_replication.replication_figure(runs.read_summary(run))
+    return replication_figure(runs.read_summary(run))
 
 
 DRAWING = runs.Drawing(

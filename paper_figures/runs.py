@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 
 from moe_prompts import cli
 from moe_prompts.errors import InputError
-from moe_prompts.figures import gates as plots
+from moe_prompts.figures.style import save
 from moe_prompts.study.report import of_study
 
 HERE = Path(__file__).parent
@@ -54,7 +54,7 @@ class Drawing:
 
     def draw(self, run: Path | None = None, to: Path = HERE) -> list[Path]:
         """The figure of the run in ``run`` (default: the committed one) as PDF and PNG in ``to``."""
-        return plots.save(self.figure(run or self.data), to, self.name)
+        return save(self.figure(run or self.data), to, self.name)
 
     def regenerated(self, out: Path, quick: bool) -> Path:
         """A new run in ``out``, made by the command."""

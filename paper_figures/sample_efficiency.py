@@ -10,14 +10,14 @@ from pathlib import Path
 import runs
 from matplotlib.figure import Figure
 
-from moe_prompts.figures import gates as plots
+from moe_prompts.figures.gates import sample_efficiency_figure
 from moe_prompts.study.report import GAUSSIAN
 
 
 def figure(run: Path) -> Figure:
     """Prediction risk by truth, and parameter loss of the published model."""
     rows, entropy = runs.read(run, GAUSSIAN)
-    return plots.sample_efficiency_figure(rows, entropy)
+    return sample_efficiency_figure(rows, entropy)
 
 
 DRAWING = runs.Drawing(

@@ -1,6 +1,5 @@
 """What holds the house together: cheap import, one direction of imports, one list of dependencies."""
 
-import ast
 import json
 import re
 import subprocess
@@ -18,23 +17,6 @@ from moe_prompts.vision.data_efficiency import report as curves_report
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "moe_prompts"
-#: The way of the data; a module may import from its own layer and from those before it.
-LAYERS = [
-    "errors",
-    "seeds",
-    "models",
-    "estimators",
-    "losses",
-    "slopes",
-    "identifiability",
-    "theory",
-    "study",
-    "claims",
-    "plots",
-    "plots_replication",
-    "vision",
-    "cli",
-]
 
 
 def test_import_is_cheap():
@@ -61,33 +43,6 @@ def test_every_public_name_resolves():
         assert getattr(moe_prompts, name) is not None
     with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
         _ = moe_prompts.nonsense
-
-
-def imports(path: Path) -> set[str]:
-    found = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.level == 0:
-            found |= {f"{node.module}.{alias.name}" for alias in node.names} | {node.module}
-    return found
-
-
-def layer(dotted: str) -> int | None:
-    parts = dotted.split(".")
-    return LAYERS.index(parts[1]) if parts[0] == "moe_prompts" and len(parts) > 1 and parts[1] in LAYERS else None
-
-
-@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda p: str(p.relative_to(PACKAGE)))
-def test_imports_point_one_way(path):
-    own = path.relative_to(PACKAGE).with_suffix("").parts[0]
-    if own == "__init__":
-        assert not [name for name in imports(path) if name.startswith("moe_prompts")]
-        return
-    assert own in LAYERS, f"{own} has no place in the way of the data: add it to LAYERS"
-    for name in imports(path):
-        target = layer(name)
-        assert target is None or target <= LAYERS.index(own), f"{path.name} imports {name}, which comes after {own}"
 
 
 def project() -> dict:

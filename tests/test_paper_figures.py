@@ -19,7 +19,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from test_docs import ParsedError, end_of
 from test_package import ROOT
 
-from moe_prompts.figures import gates as plots
+from moe_prompts.figures.gates import softmax_figure
+from moe_prompts.figures.style import DOUBLE, SINGLE, STYLE
 from moe_prompts.study import softmax
 from moe_prompts.study.report import of_study
 
@@ -66,12 +67,12 @@ def test_figure_can_be_read_in_print(drawings, name):
     another; axes are named."""
     drawing = drawings[name]
     figure = drawing.figure(drawing.data)
-    with plt.rc_context(plots.STYLE):
+    with plt.rc_context(STYLE):
         canvas = FigureCanvasAgg(figure)
         # Lays out and draws in one pass; savefig takes two.
         canvas.draw()
     assert len(set(canvas.buffer_rgba().tobytes())) > 2
-    assert figure.get_size_inches()[0] in (plots.SINGLE, plots.DOUBLE)
+    assert figure.get_size_inches()[0] in (SINGLE, DOUBLE)
     assert figure.get_size_inches()[1] <= 9.2
     for ax in figure.axes:
         if ax.axison:
@@ -115,7 +116,7 @@ def overlap(first, second):
 def test_experiments_draw_softmax_gates_in_the_same_style():
     """Of no script here, but of ``experiments/sample_efficiency.py``."""
     rows = pd.read_parquet(ROOT / "docs" / "claims" / "softmax-exact" / "results.parquet")
-    figure = plots.softmax_figure(of_study(rows, softmax.FITS), 0)
+    figure = softmax_figure(of_study(rows, softmax.FITS), 0)
     assert {text.get_text() for ax in figure.axes for text in ax.get_legend().get_texts()} >= {"2 experts"}
     plt.close(figure)
 
@@ -137,7 +138,7 @@ def test_the_same_figure_is_the_same_file(drawings, tmp_path):
 
 def test_there_is_one_style():
     assert (FOLDER / "style.mplstyle").resolve() == (ROOT / "moe_prompts" / "figures" / "style.mplstyle").resolve()
-    assert plots.STYLE["pdf.fonttype"] == 42
+    assert STYLE["pdf.fonttype"] == 42
 
 
 def test_every_script_has_its_files(drawings):

@@ -10,7 +10,7 @@ from moe_prompts.claims.claim import Claim, Judgement
 from moe_prompts.engine.grid import Study
 from moe_prompts.errors import InputError
 from moe_prompts.slopes import BAND, Verdict
-from moe_prompts.study.summary import markdown, short
+from moe_prompts.tables import markdown, short
 
 CLAIMS: dict[str, Claim] = {
     claim.id: claim

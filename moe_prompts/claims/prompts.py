@@ -15,7 +15,8 @@ from moe_prompts.models.prompt_truths import prompt_truth
 from moe_prompts.slopes import Verdict
 from moe_prompts.study.attention import FITS, MODEL, SPREAD
 from moe_prompts.study.attention_report import BOUNDED_GAP, L2, SPLIT, D, identifiability, summarise_attention
-from moe_prompts.study.summary import Measure, measured_slope, short
+from moe_prompts.study.summary import Measure, measured_slope
+from moe_prompts.tables import short
 from moe_prompts.theory import predictions
 
 RATES, CROSS = "attention-rates", "attention-cross"

@@ -10,10 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-import numpy as np
-
 from moe_prompts.errors import InputError
-from moe_prompts.estimators.result import FitResult, FitStatus
 
 BLOCK_SIZE = 8
 
@@ -52,27 +49,6 @@ class Block:
 
 Row = dict[str, Any]
 RunCell = Callable[[Any, tuple[int, ...], int], list[Row]]
-
-
-def failed(error: Exception) -> Row:
-    """How a fit ended that raised. What the machine lacks says nothing about the fit: it is raised again, and the block
-    can be run once more."""
-    if isinstance(error, (MemoryError, OSError)):
-        raise error
-    if isinstance(error, (np.linalg.LinAlgError, ArithmeticError, InputError)):
-        return {"status": FitStatus.FAILED.name, "message": str(error)}
-    return {"status": FitStatus.RAISED.name, "message": f"{type(error).__name__}: {error}"}
-
-
-def outcome(fit: FitResult) -> Row:
-    """How a fit ended, as the columns that every table of fits has."""
-    return {
-        "status": fit.status.name,
-        "gap_nats": fit.certificate.gap_nats,
-        "relative_lmin": fit.certificate.relative_lmin,
-        "log_likelihood": fit.log_likelihood,
-        "iterations": fit.iterations,
-    }
 
 
 @dataclass(frozen=True)

@@ -56,6 +56,36 @@ class TrustRegionOptions:
 
 
 @dataclass(frozen=True)
+class EMOptions:
+    """certify          test the certificate at iterations growing by 15 % and stop when it holds
+    relative_change  stop where a step gains less than this share of the log-likelihood in the units of the data, the
+                     habit of published runs and no sign of a maximum; 0: never
+    """
+
+    max_iterations: int = 10_000
+    certify: bool = True
+    gap_tolerance: float = GAP_TOLERANCE
+    relative_change: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.max_iterations < 0 or not self.gap_tolerance > 0:
+            raise InputError(
+                f"EMOptions: max_iterations = {self.max_iterations}, gap_tolerance = {self.gap_tolerance}; expected "
+                f">= 0 and > 0"
+            )
+        if not 0 <= self.relative_change < 1:
+            raise InputError(f"EMOptions: relative_change = {self.relative_change}; expected in [0, 1)")
+
+    def small_gain(self, history: list[float], volume: float) -> bool:
+        """Of the last step; log-likelihoods in ``history`` are ``volume`` larger than in the units of the data."""
+        return (
+            self.relative_change > 0
+            and len(history) > 1
+            and abs(history[-1] - history[-2]) < self.relative_change * abs(history[-2] - volume)
+        )
+
+
+@dataclass(frozen=True)
 class Spectrum:
     """Gradient and Hessian in the metric of the complete-data information I_c = C C'.
 

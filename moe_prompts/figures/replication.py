@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from moe_prompts.figures.gates import DOUBLE, STYLE, draw_guide, log_log
+from moe_prompts.figures.style import DOUBLE, STYLE, draw_guide, log_log
 from moe_prompts.study.replication_report import FILE
 
 #: How each source is drawn and called, in the order of the legend; fits from data are open, on top of the others.

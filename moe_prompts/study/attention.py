@@ -13,7 +13,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from moe_prompts.engine.grid import Row, Study, failed, outcome
+from moe_prompts.engine.grid import Row, Study
 from moe_prompts.errors import InputError
 from moe_prompts.estimators.prompts.least_squares import (
     LeastSquaresOptions,
@@ -31,6 +31,7 @@ from moe_prompts.models.gaussian_truths import prompt_data
 from moe_prompts.models.prompt_attention import PromptFamily, PromptKind
 from moe_prompts.models.prompt_truths import PromptTruth, prompt_truth
 from moe_prompts.seeds import start_rng
+from moe_prompts.study.rows import failed, outcome
 
 MODEL = "prompt-attention"
 FITS, GAPS, PROFILES = "attention", "attention-gap", "attention-profile"

@@ -16,7 +16,8 @@ from moe_prompts.estimators.result import FitStatus
 from moe_prompts.identifiability import ZERO_KAPPA2, Profile
 from moe_prompts.slopes import MIN_REPLICATES, Verdict
 from moe_prompts.study.attention import FITS, GAPS, MODEL, PROFILES, SPREAD
-from moe_prompts.study.summary import Measure, markdown, short, summarise
+from moe_prompts.study.summary import Measure, summarise
+from moe_prompts.tables import markdown, short
 
 L2 = Measure("L2", "l2", "L2", unpredicted=True)
 D = Measure("D", "loss", "D", unpredicted=True)

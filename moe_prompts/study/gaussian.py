@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cache, lru_cache
 
-from moe_prompts.engine.grid import BLOCK_SIZE, Row, Study, failed, outcome
+from moe_prompts.engine.grid import BLOCK_SIZE, Row, Study
 from moe_prompts.errors import InputError
 from moe_prompts.estimators.gaussian import starts
 from moe_prompts.estimators.gaussian.newton import NewtonOptions
@@ -22,6 +22,7 @@ from moe_prompts.models.data import HELD_PAIRS, Data
 from moe_prompts.models.gaussian_gated import GaussianGatedFamily
 from moe_prompts.models.gaussian_truths import Truth, sample, streamed, truth
 from moe_prompts.seeds import start_rng
+from moe_prompts.study.rows import failed, outcome
 
 MODEL = "gaussian-gated"
 EXPERTS = {"fixed": "constant", "adaptive": "affine"}

@@ -22,15 +22,16 @@ from typing import Any
 
 import numpy as np
 
-from moe_prompts.engine.grid import Row, Study, failed, outcome
+from moe_prompts.engine.grid import Row, Study
 from moe_prompts.errors import InputError
 from moe_prompts.estimators.gaussian import starts
-from moe_prompts.estimators.gaussian.em import EMOptions, em
+from moe_prompts.estimators.gaussian.em import em
 from moe_prompts.estimators.gaussian.search import best_of
 from moe_prompts.estimators.result import FitResult, SearchResult
 from moe_prompts.estimators.softmax.likelihood import SoftmaxOptions, softmax_em
 from moe_prompts.estimators.softmax.search import SoftmaxSearchOptions, softmax_best_of, softmax_from_data
 from moe_prompts.estimators.softmax.starts import published_start
+from moe_prompts.estimators.trust_region import EMOptions
 from moe_prompts.losses.gaussian_voronoi import voronoi_errors
 from moe_prompts.losses.softmax_voronoi import softmax_errors
 from moe_prompts.models.gaussian_gated import GaussianGatedMoE
@@ -39,6 +40,7 @@ from moe_prompts.models.softmax_gated import SoftmaxGatedMoE
 from moe_prompts.models.softmax_truths import softmax_sample, softmax_truth
 from moe_prompts.seeds import start_rng
 from moe_prompts.study.gaussian import OPTIONS as GAUSSIAN_OPTIONS
+from moe_prompts.study.rows import failed, outcome
 
 PROCEDURES = ("start", "published", "certified", "certified-data")
 #: Atoms fitted and replicates, as published.

@@ -18,7 +18,7 @@ from moe_prompts.losses.softmax_voronoi import UNIDENTIFIED
 from moe_prompts.seeds import bootstrap_rng
 from moe_prompts.slopes import RESAMPLES, slope
 from moe_prompts.study.replication import MODELS, PROCEDURES, PUBLISHED_K, PUBLISHED_REPLICATES
-from moe_prompts.study.summary import markdown, short
+from moe_prompts.tables import markdown, short
 
 FILE = "published file"
 #: Losses by name: as published, smallest over translations of the gate (softmax gates), intrinsic.

@@ -12,7 +12,7 @@ from functools import lru_cache
 import numpy as np
 import pandas as pd
 
-from moe_prompts.engine.grid import BLOCK_SIZE, Row, Study, failed, outcome
+from moe_prompts.engine.grid import BLOCK_SIZE, Row, Study
 from moe_prompts.errors import InputError
 from moe_prompts.estimators.result import FitResult
 from moe_prompts.estimators.softmax.likelihood import SoftmaxOptions, softmax_newton
@@ -21,6 +21,7 @@ from moe_prompts.losses.softmax_voronoi import SOFTMAX_GROUPS, UNIDENTIFIED, sof
 from moe_prompts.models.data import HELD_PAIRS, Sample
 from moe_prompts.models.softmax_truths import SoftmaxTruth, softmax_sample, softmax_truth
 from moe_prompts.seeds import start_rng
+from moe_prompts.study.rows import failed, outcome
 from moe_prompts.study.summary import Measure, summarise
 
 MODEL = FITS = "softmax-gated"

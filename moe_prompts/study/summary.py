@@ -15,6 +15,7 @@ import pandas as pd
 from moe_prompts.estimators.result import FitStatus
 from moe_prompts.seeds import bootstrap_rng
 from moe_prompts.slopes import CONFIDENCE, RESAMPLES, STATISTICS, Slope, n_to_reach, runaway_share, slope
+from moe_prompts.tables import markdown, short
 from moe_prompts.theory import predict
 
 #: Relative risks to reach, by the name of their column.
@@ -138,13 +139,6 @@ def as_markdown(summary: pd.DataFrame) -> str:
     return markdown(header, body)
 
 
-def markdown(header: list[str], body: list[list[str]]) -> str:
-    """A table with aligned columns."""
-    widths = [max(len(row[column]) for row in [header, *body]) for column in range(len(header))]
-    text = lambda row: "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |"
-    return "\n".join([text(header), "|" + "|".join("-" * (width + 2) for width in widths) + "|", *map(text, body)])
-
-
 def _predicted(line) -> str:
     if np.isnan(line.predicted):
         return "-"
@@ -172,12 +166,6 @@ def _size(n: float, line) -> str:
     if np.isinf(n):
         return f"> {short(line.n_max)}"
     return f"<= {short(line.n_min)}" if n <= line.n_min else short(n)
-
-
-def short(n: float) -> str:
-    """1000 -> 1e3, 4217 -> 4.2e3."""
-    mantissa, exponent = f"{n:.1e}".split("e")
-    return f"{mantissa.removesuffix('.0')}e{int(exponent)}"
 
 
 def status_lines(results: pd.DataFrame) -> list[str]:

@@ -17,7 +17,7 @@ from fractions import Fraction
 from typing import Any
 
 from moe_prompts.losses.gaussian_voronoi import rbar
-from moe_prompts.theory.certificates.verify import ORBIT
+from moe_prompts.theory.certificates.basis import ORBIT
 from moe_prompts.theory.table import RateTable, rate_table
 
 SCHEMA = {

@@ -20,7 +20,7 @@ import sympy as sp
 
 from moe_prompts.errors import InputError
 from moe_prompts.theory.atoms import PROMPTS, Atom, atom
-from moe_prompts.theory.certificates.verify import ORBIT
+from moe_prompts.theory.certificates.basis import ORBIT
 from moe_prompts.theory.dependences import Identity, dependences
 from moe_prompts.theory.exponents import Analysis, Bound, Certificate, Exponent, whole
 from moe_prompts.theory.mixture import Column

@@ -2,20 +2,16 @@
 
     model = prompt(timm.create_model("vit_base_patch16_224", pretrained=True), VAPT(num_tokens=10), num_classes=100)
 
-config       VPT, VAPT  what to learn: frozen, checked, with their number of parameters
-prompts      modules    StaticPrompts, AdaptivePrompts and the pure functions under them
-prompted     prompt, unprompt, trainable_summary, parameter_groups
-checkpoint   save_prompts, load_prompts, backbone_hash
-convert      from_official, load_moco_v3
-head_as_moe  one head of one block: gates, experts, what prompts carry
-planted_head  the exact theory in it: planted prompts, certified fits (planted_head_study, planted_head_report)
-figures      draw_*(ax, table)
-supported    which timm models
-backbones    create_backbone: the small one that comes along, or timm's
-packed       PackedTrials: many trials on one frozen backbone as one model
-devices      which GPU a process uses
-training     one run of the published protocol;   methods  what is compared;   tasks  on what
-protocol     tune, train, test;   report  what came out;   shipped  settings to use again
+prompting        VPT, VAPT; prompt, unprompt; saved, converted, and read as experts
+backbones        create_backbone: the small one that comes along, or timm's
+tasks            images with labels: VTAB-1K, FGVC, drawn stand-ins
+training         one run of the published protocol, many trials packed as one model
+comparison       methods on tasks: tune, train, test, report
+data_efficiency  accuracy and excess risk against the number of images
+planted_head     the exact theory in one real head
+figures          draw_*(ax, table)
+
+The first four are the library; the others are studies made with it.
 
 Needs the extra ``vision`` (torch, timm, safetensors), loaded on first use.
 """

@@ -4,7 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from moe_prompts.study.summary import as_markdown, comparison_lines, short, status_lines, summarise
+from moe_prompts.study.summary import as_markdown, comparison_lines, status_lines, summarise
+from moe_prompts.tables import short
 
 SIZES = (1_000, 10_000, 100_000, 1_000_000)
 

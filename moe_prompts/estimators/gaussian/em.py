@@ -10,48 +10,17 @@ thousands; ``newton`` reaches the same maxima in tens.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import fields
 
 import numpy as np
 
-from moe_prompts.errors import InputError
 from moe_prompts.estimators.gaussian.chart import Chart
 from moe_prompts.estimators.gaussian.moments import MIN_POINTS, check_multiplicities
 from moe_prompts.estimators.gaussian.streaming import Passes, passes_of
-from moe_prompts.estimators.result import GAP_TOLERANCE, NO_CERTIFICATE, FitResult, FitStatus
-from moe_prompts.estimators.trust_region import CollapseError, Spectrum
+from moe_prompts.estimators.result import NO_CERTIFICATE, FitResult, FitStatus
+from moe_prompts.estimators.trust_region import CollapseError, EMOptions, Spectrum
 from moe_prompts.models.data import Data
 from moe_prompts.models.gaussian_gated import GaussianGatedFamily, GaussianGatedMoE
-
-
-@dataclass(frozen=True)
-class EMOptions:
-    """certify          test the certificate at iterations growing by 15 % and stop when it holds
-    relative_change  stop where a step gains less than this share of the log-likelihood in the units of the data, the
-                     habit of published runs and no sign of a maximum; 0: never
-    """
-
-    max_iterations: int = 10_000
-    certify: bool = True
-    gap_tolerance: float = GAP_TOLERANCE
-    relative_change: float = 0.0
-
-    def __post_init__(self) -> None:
-        if self.max_iterations < 0 or not self.gap_tolerance > 0:
-            raise InputError(
-                f"EMOptions: max_iterations = {self.max_iterations}, gap_tolerance = {self.gap_tolerance}; expected "
-                f">= 0 and > 0"
-            )
-        if not 0 <= self.relative_change < 1:
-            raise InputError(f"EMOptions: relative_change = {self.relative_change}; expected in [0, 1)")
-
-    def small_gain(self, history: list[float], volume: float) -> bool:
-        """Of the last step; log-likelihoods in ``history`` are ``volume`` larger than in the units of the data."""
-        return (
-            self.relative_change > 0
-            and len(history) > 1
-            and abs(history[-1] - history[-2]) < self.relative_change * abs(history[-2] - volume)
-        )
 
 
 def m_step(passes: Passes, S: np.ndarray) -> GaussianGatedMoE:

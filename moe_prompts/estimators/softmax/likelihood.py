@@ -19,11 +19,11 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from moe_prompts.errors import InputError
-from moe_prompts.estimators.gaussian.em import EMOptions
 from moe_prompts.estimators.result import NO_CERTIFICATE, FitResult, FitStatus
 from moe_prompts.estimators.trust_region import (
     Ascent,
     CollapseError,
+    EMOptions,
     Spectrum,
     TrustRegionOptions,
     ascend,

@@ -13,10 +13,10 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from moe_prompts.errors import InputError
-from moe_prompts.estimators.gaussian.search import Stages, Summit, distinct, searched
 from moe_prompts.estimators.result import SearchResult
 from moe_prompts.estimators.softmax.likelihood import SoftmaxLikelihood, SoftmaxOptions, softmax_climb
 from moe_prompts.estimators.softmax.starts import data_start, split_start
+from moe_prompts.estimators.stages import Stages, Summit, distinct, searched
 from moe_prompts.models.data import Sample
 from moe_prompts.models.softmax_gated import SoftmaxGatedFamily, SoftmaxGatedMoE
 

@@ -1,10 +1,10 @@
-"""Checks of row bounds and of curves along which f hardly moves: see ``verification``."""
+"""Checks of row bounds, and of curves along which f hardly moves."""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from fractions import Fraction
 from functools import lru_cache
 from itertools import product
@@ -13,15 +13,15 @@ from typing import Any
 import sympy as sp
 
 from moe_prompts.theory.atoms import Atom, atom
-from moe_prompts.theory.certificates.verify import (
+from moe_prompts.theory.certificates.basis import (
     Claims,
     Refuted,
-    _derivative,
-    _parts,
     check_sizes,
     claims,
+    component_derivative,
     configuration_of,
     named,
+    parts_of,
     require,
     theta_of,
     vanishes,
@@ -69,7 +69,7 @@ def _terms(
     spec: str, place: int, alpha: tuple[int, ...], theta: tuple[tuple[sp.Symbol, sp.Rational], ...]
 ) -> list[tuple[tuple[int, ...], Fraction]]:
     """Exponents of the inputs and coefficients in one derivative at ``theta``; all rows of a bound read them."""
-    at_theta = _derivative(spec, place, alpha).xreplace(dict(theta))
+    at_theta = component_derivative(spec, place, alpha).xreplace(dict(theta))
     return [(e, _fraction(c)) for e, c in sp.Poly(at_theta, *atom(**json.loads(spec)).inputs, domain=sp.QQ).terms()]
 
 
@@ -363,7 +363,7 @@ def _explicit(made: Atom, place: Mapping[sp.Symbol, sp.Expr]) -> list[tuple[sp.E
     functions = {symbol: value for unit in made.units for symbol, value in unit.functions.items()}
     return [
         (part.log_factor.xreplace(functions).xreplace(place), part.value.xreplace(functions).xreplace(place))
-        for part in _parts(made)
+        for part in parts_of(made)
     ]
 
 
@@ -424,7 +424,8 @@ def _orbit(made: Atom, mixture: Mixture, certificate: Mapping[str, Any]) -> None
     )
 
 
-CHECKS = {
+#: Kind of certificate -> its check.
+CHECKS: dict[str, Callable[[Mapping[str, Any]], Claims]] = {
     "row": _row, "s1-block": _s1_block, "homogeneous": _homogeneous, "peeled": _peeled, "one atom": _one_atom,
     "split": _split, "s1-witness": _witness, "gauss-hermite": _gauss_hermite, "invisible": _invisible,
 }  # fmt: skip

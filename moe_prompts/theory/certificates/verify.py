@@ -7,35 +7,30 @@ Of the code that makes certificates only the definitions of atoms and mixtures a
 
 from __future__ import annotations
 
-import ast
-import json
 import math
-import operator
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import lru_cache
-from itertools import product
 from typing import Any
 
-import sympy as sp
-from sympy.polys.matrices import DomainMatrix
-
 from moe_prompts.errors import InputError
-from moe_prompts.theory.arithmetic import Real, evaluate
-from moe_prompts.theory.atoms import Atom, Component, atom
+from moe_prompts.theory.certificates import bounds, ranks
+from moe_prompts.theory.certificates.basis import (
+    LOWER,
+    ORBIT,
+    REGISTER,
+    UPPER,
+    Claims,
+    Refuted,
+    check_sizes,
+    claims,
+    configuration_of,
+    require,
+)
 from moe_prompts.theory.mixture import Mixture
 
-Alpha = tuple[int, ...]
-Address = tuple[int | None, Alpha]
-#: (cell, or None for all; parameter) -> theta, an upper or a lower bound by the kind of certificate.
-Claims = dict[tuple[int | None, str], Fraction | float]
-UPPER = ("first-order", "definite", "s1-block", "homogeneous", "peeled")
-LOWER = ("one atom", "split", "gauss-hermite", "invisible")
-
-
-class Refuted(Exception):
-    """What is wrong with the certificate."""
+REGISTER.update(ranks.CHECKS)
+REGISTER.update(bounds.CHECKS)
 
 
 @dataclass(frozen=True)
@@ -51,10 +46,11 @@ class Verification:
 
 def verify(certificate: Mapping[str, Any]) -> Verification:
     """Check a certificate as ``rate_table``, ``dependences`` and ``solvability`` make it, or its JSON read back."""
-    kinds = checks()
-    if not isinstance(certificate, Mapping) or certificate.get("kind") not in kinds:
+    if not isinstance(certificate, Mapping) or certificate.get("kind") not in REGISTER:
         given = certificate.get("kind") if isinstance(certificate, Mapping) else type(certificate).__name__
-        raise InputError(f"certificate of kind {given!r}; expected a dict with kind one of {', '.join(sorted(kinds))}")
+        raise InputError(
+            f"certificate of kind {given!r}; expected a dict with kind one of {', '.join(sorted(REGISTER))}"
+        )
     return _checked(lambda: claims(certificate))
 
 
@@ -114,28 +110,9 @@ def _check_table(table: Mapping[str, Any]) -> None:
         require(all((name, cell) in listed for cell in (*cells, *every)), f"rows of {name} are missing")
 
 
-#: The group of what a continuous symmetry moves.
-ORBIT = "W1, W2 along their orbit"
-
-
 def slope_of(theta: str) -> str | None:
     """-1 / (2 theta) as text, 0 where there is no rate."""
     return None if theta == "" else "0" if theta == "infinite" else str(-1 / (2 * Fraction(theta)))
-
-
-def configuration_of(certificate: Mapping[str, Any]) -> Any:
-    """The mixture that a bound is about."""
-    if certificate["kind"] in ("first-order", "definite"):
-        return certificate["rank"]["minor"]["mixture"]
-    return certificate["mixture"]
-
-
-def check_sizes(mixture: Mixture, sizes: Any) -> None:
-    """Fitted atoms per cell: a cell of one atom is seen to first order, others to second."""
-    require(not mixture.alone, "an atom by itself is no configuration")
-    require(len(sizes) == len(mixture.cells), "sizes and cells differ in number")
-    require(all(isinstance(m, int) and m >= 1 for m in sizes), "sizes are no whole numbers of at least 1")
-    require([cell.order for cell in mixture.cells] == [1 if m == 1 else 2 for m in sizes], "sizes and orders differ")
 
 
 def _settled(
@@ -172,405 +149,3 @@ def _slowest(parts: list[tuple[float, str, bool]]) -> tuple[str, str]:
     if status == "undetermined":
         return "", status
     return str(Fraction(max(theta for theta, _, _ in parts))), status
-
-
-def claims(certificate: Mapping[str, Any]) -> Claims:
-    """Bounds on theta that the certificate proves; raises ``Refuted``."""
-    return checks()[certificate["kind"]](certificate)
-
-
-def checks() -> dict[str, Callable[[Mapping[str, Any]], Claims]]:
-    """Kind of certificate -> its check."""
-    from moe_prompts.theory.certificates import bounds
-
-    return {
-        "identity": _identity, "minor": lambda c: _no_claim(_minor(c)), "rank": lambda c: _no_claim(_rank(c)),
-        "first-order": _first_order, "definite": _definite, "hidden": _hidden, **bounds.CHECKS,
-    }  # fmt: skip
-
-
-def _no_claim(_: Any) -> Claims:
-    return {}
-
-
-def require(condition: bool, message: str) -> None:
-    if not condition:
-        raise Refuted(message)
-
-
-# Derivatives of the explicit functions --------------------------------------------------------------------------------
-
-
-def named(made: Atom) -> dict[str, sp.Symbol]:
-    return {str(p): p for p in made.params}
-
-
-@lru_cache(maxsize=4096)
-def _derivative(spec: str, place: int, alpha: Alpha) -> sp.Expr:
-    """(D^alpha u) / exp(log_factor) of one component, from the explicit function; almost everywhere at kinks."""
-    made = atom(**json.loads(spec))
-    part = _parts(made)[place]
-    functions = {symbol: value for unit in made.units for symbol, value in unit.functions.items()}
-    log_factor, value = part.log_factor.xreplace(functions), part.value.xreplace(functions)
-    if not any(alpha):
-        return value
-    last = max(i for i, count in enumerate(alpha) if count)
-    lower = tuple(count - (i == last) for i, count in enumerate(alpha))
-    before, p = _derivative(spec, place, lower), made.params[last]
-    found = sp.diff(before, p) + before * sp.diff(log_factor, p)
-    return found.replace(lambda e: isinstance(e, sp.DiracDelta), lambda e: sp.Integer(0))
-
-
-def _parts(made: Atom) -> tuple[Component, ...]:
-    """All components, the gate last if there is one."""
-    return made.values + ((made.gate,) if made.gate else ())
-
-
-def derivative(mixture: Mixture, place: int, address: Address) -> sp.Expr:
-    """At the parameters of its cell."""
-    cell, alpha = address
-    theta = mixture.cells[cell or 0].theta
-    return _derivative(mixture.atom.key(), place, alpha).xreplace(theta)
-
-
-def address(given: Any) -> Address:
-    cell, alpha = given
-    return (None if cell is None else int(cell)), tuple(int(a) for a in alpha)
-
-
-def all_addresses(mixture: Mixture) -> set[Address]:
-    """Every column of a mixture: derivatives in each cell to its order, and shared parameters once."""
-    made = mixture.atom
-    held = set() if mixture.alone else {*made.pinned, *made.shared}
-    found: set[Address] = set()
-    for j, cell in enumerate(mixture.cells):
-        ranges = [range(1 if p in held else cell.order + 1) for p in made.params]
-        found |= {(j, alpha) for alpha in product(*ranges) if sum(alpha) <= cell.order}
-    if not mixture.alone:
-        for i, p in enumerate(made.params):
-            if p in made.shared and p not in made.pinned:
-                found.add((None, tuple(int(i == k) for k in range(len(made.params)))))
-    return found
-
-
-def vanishes(expression: sp.Expr) -> bool:
-    """Whether an expression in inputs and elementary functions is identically zero, functions taken as unknowns."""
-    unknowns = {f: sp.Dummy() for f in expression.atoms(sp.Function)}
-    steps = {unknowns[f] for f in unknowns if isinstance(f, sp.Heaviside)}
-    flat = sp.expand(sp.numer(sp.together(expression.xreplace(unknowns))))
-    return sp.expand(flat.replace(lambda e: e.is_Pow and e.base in steps, lambda e: e.base)) == 0
-
-
-# Sums of columns ------------------------------------------------------------------------------------------------------
-
-
-class Functions:
-    """The columns of a mixture as expressions, with symbols for the factors e^{..} of cells and frozen experts."""
-
-    def __init__(self, mixture: Mixture) -> None:
-        self.mixture = mixture
-        self.factors: dict[sp.Symbol, sp.Expr] = {}
-        self._names: dict[tuple[sp.Expr, int], sp.Symbol] = {}
-
-    def factor(self, place: int, cell: int) -> sp.Symbol:
-        made = self.mixture.atom
-        part = _parts(made)[place]
-        functions = {symbol: value for unit in made.units for symbol, value in unit.functions.items()}
-        exponent = part.log_factor.xreplace(functions).xreplace(self.mixture.cells[cell].theta)
-        return self._name((part.log_factor, cell), exponent)
-
-    def _name(self, key: tuple[sp.Expr, int], exponent: sp.Expr) -> sp.Symbol:
-        if key not in self._names:
-            self._names[key] = sp.Dummy(f"e{len(self._names)}")
-            self.factors[self._names[key]] = exponent
-        return self._names[key]
-
-    def moved(self, place: int, where: Address) -> sp.Expr:
-        """D^alpha of a component with its factor, or the weighted sum of a shared parameter's over all cells."""
-        cells = [where[0]] if where[0] is not None else range(len(self.mixture.cells))
-        weights = [sp.Integer(1)] if where[0] is not None else [cell.weight for cell in self.mixture.cells]
-        pairs = zip(weights, cells, strict=True)
-        return sp.Add(*(w * self.factor(place, j) * derivative(self.mixture, place, (j, where[1])) for w, j in pairs))
-
-    def total(self, place: int) -> sp.Expr:
-        """The component at the truth, frozen experts included."""
-        zero = (0,) * len(self.mixture.atom.params)
-        terms = [cell.weight * self.moved(place, (j, zero)) for j, cell in enumerate(self.mixture.cells)]
-        for i, (values, gate) in enumerate(self.mixture.frozen):
-            part = (*values, gate)[place]
-            terms.append(self._name((part.log_factor, -1 - i), part.log_factor) * part.value)
-        return sp.Add(*terms)
-
-    def column(self, component: int, where: Address) -> sp.Expr:
-        """One row of a column: of an atom alone without its factor, of a conditional model times its denominator."""
-        made = self.mixture.atom
-        if self.mixture.alone:
-            return derivative(self.mixture, component, where)
-        if made.gate is None:
-            return self.moved(component, where)
-        gate = len(made.values)
-        return self.moved(component, where) * self.total(gate) - self.moved(gate, where) * self.total(component)
-
-    @property
-    def components(self) -> int:
-        made = self.mixture.atom
-        return len(made.values) + (1 if self.mixture.alone and made.normaliser else 0)
-
-
-def dependent(functions: Functions, terms: list[tuple[Address, sp.Rational]]) -> bool:
-    """Whether the sum of columns is zero for all inputs."""
-    mixture = functions.mixture
-    cells = {where[0] for where, _ in terms}
-    if not mixture.alone and mixture.atom.gate is not None and len(cells) == 1 and None not in cells:
-        # Zero in numerator and gate apart is zero in the quotient.
-        places = range(len(_parts(mixture.atom)))
-        if all(vanishes(sp.Add(*(c * derivative(mixture, p, where) for where, c in terms))) for p in places):
-            return True
-    return all(
-        vanishes(sp.Add(*(c * functions.column(component, where) for where, c in terms)))
-        for component in range(functions.components)
-    )
-
-
-def rational_function(text: str, names: Mapping[str, sp.Symbol]) -> sp.Expr:
-    """An expression of parameters and whole numbers with + - * / **; nothing in a certificate is ever evaluated."""
-
-    def build(node: ast.AST) -> sp.Expr:
-        if isinstance(node, ast.Constant) and isinstance(node.value, int):
-            return sp.Integer(node.value)
-        if isinstance(node, ast.Name) and node.id in names:
-            return names[node.id]
-        if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
-            return -build(node.operand)
-        if isinstance(node, ast.BinOp) and type(node.op) in OPERATIONS:
-            power = isinstance(node.op, ast.Pow)
-            if power and not (isinstance(node.right, ast.Constant) and node.right.value in range(17)):
-                raise Refuted(f"{text} has a power that is no whole number up to 16")
-            return OPERATIONS[type(node.op)](build(node.left), build(node.right))
-        raise Refuted(f"{text} is no rational function of the parameters")
-
-    return build(ast.parse(text, mode="eval").body)
-
-
-OPERATIONS: dict[type, Callable[[Any, Any], Any]] = {
-    ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv,
-    ast.Pow: operator.pow,
-}  # fmt: skip
-
-
-def _identity(certificate: Mapping[str, Any]) -> Claims:
-    mixture = Mixture.from_json(certificate["mixture"])
-    made, names = mixture.atom, named(mixture.atom)
-    terms = [(address(where), rational_function(text, names)) for where, text in certificate["terms"]]
-    require(any(value != 0 for _, value in terms), "the identity has no terms")
-    require(len({where for where, _ in terms}) == len(terms), "a derivative is listed twice")
-    require({where for where, _ in terms} <= all_addresses(mixture), "a derivative is not of this mixture")
-    if certificate["at"] is not None:
-        theta = {names[name]: sp.Rational(value) for name, value in certificate["at"].items()}
-        require(theta == dict(mixture.cells[0].theta), "the parameters are not those of the mixture")
-        fixed = [(where, sp.Rational(value.xreplace(theta))) for where, value in terms]
-        require(dependent(Functions(mixture), fixed), "the sum of derivatives is not zero at the given parameters")
-        return {}
-    require(mixture.alone and len(mixture.cells) == 1, "closed forms are for an atom by itself")
-    for place in range(Functions(mixture).components):
-        total = sp.Add(*(value * _derivative(made.key(), place, where[1]) for where, value in terms))
-        require(vanishes(total), f"the sum of derivatives is not zero in component {place}")
-    return {}
-
-
-# Rank -----------------------------------------------------------------------------------------------------------------
-
-
-def _minor(certificate: Mapping[str, Any]) -> tuple[Mixture, set[Address]]:
-    """A square matrix of values of columns at points, with interval pivots that exclude zero: its columns are
-    independent."""
-    mixture = Mixture.from_json(certificate["mixture"])
-    columns = [address(where) for where in certificate["columns"]]
-    rows = [(tuple(sp.Rational(v) for v in point), int(component)) for point, component in certificate["rows"]]
-    require(len(rows) == len(columns) > 0, "the minor is not square")
-    require(
-        len(set(columns)) == len(columns) and set(columns) <= all_addresses(mixture), "columns repeat or do not exist"
-    )
-    functions, numbers = Functions(mixture), Real(intervals=True, digits=int(certificate["digits"]))
-    require(all(0 <= component < functions.components for _, component in rows), "a component does not exist")
-    wanted = sorted({component for _, component in rows})
-    expressions = [functions.column(component, where) for component in wanted for where in columns]
-    shared, reduced = sp.cse([*functions.factors.values(), *expressions], order="none")
-    exponents, values = reduced[: len(functions.factors)], reduced[len(functions.factors) :]
-    cache: dict[tuple, list[list[Any]]] = {}
-    matrix: list[list[Any]] = []
-    for point, component in rows:
-        if point not in cache:
-            cache[point] = _values(mixture, point, functions, shared, exponents, values, numbers)
-        start = wanted.index(component) * len(columns)
-        matrix.append(cache[point][start : start + len(columns)])
-    smallest = math.inf
-    for k, pivot in enumerate(matrix):
-        require(0 not in pivot[k], f"interval pivot {k + 1} of {len(matrix)} contains zero")
-        smallest = min(smallest, float(abs(pivot[k]).a))
-        for below in matrix[k + 1 :]:
-            ratio = below[k] / pivot[k]
-            below[k + 1 :] = [b - ratio * a for a, b in zip(pivot[k + 1 :], below[k + 1 :], strict=True)]
-    require(math.isclose(float(certificate["smallest_pivot"]), smallest, rel_tol=1e-3), "the smallest pivot is another")
-    return mixture, set(columns)
-
-
-def _values(
-    mixture: Mixture, point: tuple, functions: Functions, shared: list, exponents: list, values: list, numbers: Real
-) -> list[Any]:
-    place: dict[sp.Symbol, Any] = {
-        x: numbers.rational(value) for x, value in zip(mixture.atom.inputs, point, strict=True)
-    }
-    # Factors may occur in common subexpressions, so exponents come first; they contain none themselves.
-    pending = dict(shared)
-
-    def need(expression: sp.Expr) -> None:
-        for symbol in expression.free_symbols:
-            if symbol in pending and symbol not in place:
-                need(pending[symbol])
-                place[symbol] = evaluate(pending[symbol], place, numbers)
-
-    for name, exponent in zip(functions.factors, exponents, strict=True):
-        need(exponent)
-        place[name] = numbers.function("exp", evaluate(exponent, place, numbers))
-    found = []
-    for value in values:
-        need(value)
-        found.append(evaluate(value, place, numbers))
-    return found
-
-
-Null = list[list[tuple[Address, sp.Rational]]]
-
-
-def _rank(certificate: Mapping[str, Any]) -> tuple[Mixture, Null]:
-    """The minor and the dependences account for every column."""
-    return _rank_of(json.dumps(certificate))
-
-
-@lru_cache(maxsize=64)
-def _rank_of(text: str) -> tuple[Mixture, Null]:
-    """One rank serves many bounds."""
-    certificate = json.loads(text)
-    mixture, columns = _minor(certificate["minor"])
-    null = [[(address(where), sp.Rational(value)) for where, value in vector] for vector in certificate["null"]]
-    functions = Functions(mixture)
-    require({where for vector in null for where, _ in vector} <= all_addresses(mixture), "a column does not exist")
-    require(all(len({where for where, _ in vector}) == len(vector) for vector in null), "a column is listed twice")
-    for vector in null:
-        require(dependent(functions, vector), f"not a dependence: {vector}")
-    everything = sorted(all_addresses(mixture), key=repr)
-    rows = [[sp.QQ.from_sympy(dict(vector).get(where, sp.Integer(0))) for where in everything] for vector in null]
-    independent = DomainMatrix(rows, (len(null), len(everything)), sp.QQ).rank() if null else 0
-    require(independent == len(null), "the dependences are themselves dependent")
-    require(len(columns) + len(null) == len(everything), "minor and dependences do not account for every column")
-    return mixture, null
-
-
-def second_order(mixture: Mixture, null: Null, places: list[tuple[int, int]]) -> list[sp.Matrix]:
-    """M of each dependence: coefficient of u_ij on the diagonal doubled, which makes M symmetric."""
-    index = {place: row for row, place in enumerate(places)}
-    found = []
-    for vector in null:
-        matrix = sp.zeros(len(places), len(places))
-        for (cell, alpha), value in vector:
-            if cell is None or sum(alpha) != 2:
-                continue
-            i, j = (k for k, count in enumerate(alpha) for _ in range(count))
-            matrix[index[cell, i], index[cell, j]] += value
-            matrix[index[cell, j], index[cell, i]] += value
-        found.append(matrix)
-    return found
-
-
-def _only_gauges(mixture: Mixture, null: Null, parts: list[sp.Matrix]) -> None:
-    """As many dependences lack second orders as the model has gauges: all masses scaled, all gates shifted."""
-    gauges = 0 if mixture.alone or mixture.atom.gate is None or mixture.frozen else 1 + len(mixture.atom.gate_shift)
-    require(len(null) - flat_rank(parts) == gauges, "a first-order direction is invisible and no gauge")
-
-
-def _seen_to_second(mixture: Mixture) -> list[tuple[int, int]]:
-    """(cell, parameter) pairs of the cells seen to second order."""
-    made = mixture.atom
-    held = set() if mixture.alone else {*made.pinned, *made.shared}
-    free = [i for i, p in enumerate(made.params) if p not in held]
-    return [(j, i) for j, cell in enumerate(mixture.cells) if cell.order >= 2 for i in free]
-
-
-def _shared(made: Atom) -> Claims:
-    return {(None, str(p)): Fraction(1) for p in made.shared if p not in made.pinned}
-
-
-def _first_order(certificate: Mapping[str, Any]) -> Claims:
-    """Nothing but gauges is invisible to first order: theta = 1 in cells of one atom, and of shared parameters if all
-    cells are such."""
-    mixture, null = _rank(certificate["rank"])
-    require(not mixture.alone, "an atom by itself is no configuration")
-    _only_gauges(mixture, null, second_order(mixture, null, _seen_to_second(mixture)))
-    made = mixture.atom
-    single: Claims = {
-        (j, str(p)): Fraction(1)
-        for j, cell in enumerate(mixture.cells) if cell.order == 1
-        for p in made.params if p not in {*made.pinned, *made.shared}
-    }  # fmt: skip
-    return single | (_shared(made) if all(cell.order == 1 for cell in mixture.cells) else {})
-
-
-def _split_parts(
-    certificate: Mapping[str, Any],
-) -> tuple[Mixture, Null, list[sp.Matrix], sp.Matrix, list[tuple[int, int]]]:
-    mixture, null = _rank(certificate["rank"])
-    places = [(int(j), int(i)) for j, i in certificate["places"]]
-    require(places == _seen_to_second(mixture), "the rows of the matrix are not the parameters seen to second order")
-    matrix = sp.Matrix([[sp.Rational(v) for v in row] for row in certificate["matrix"]])
-    require(matrix.shape == (len(places), len(places)) and matrix == matrix.T, "the matrix is not symmetric")
-    return mixture, null, second_order(mixture, null, places), matrix, places
-
-
-def _inner(a: sp.Matrix, b: sp.Matrix) -> sp.Rational:
-    return sp.Add(*(x * y for x, y in zip(a, b, strict=True)))
-
-
-def flat_rank(matrices: list[sp.Matrix]) -> int:
-    if not matrices or not matrices[0].rows:
-        return 0
-    rows = [[sp.QQ.from_sympy(v) for v in matrix] for matrix in matrices]
-    return DomainMatrix(rows, (len(rows), len(rows[0])), sp.QQ).rank()
-
-
-def _definite(certificate: Mapping[str, Any]) -> Claims:
-    """Y > 0 is orthogonal to every invisible M, and first orders alone are invisible only along gauges."""
-    mixture, null, parts, matrix, places = _split_parts(certificate)
-    require(all(_inner(matrix, part) == 0 for part in parts), "Y is not orthogonal to the second-order parts")
-    size = matrix.rows
-    minors = [matrix[:k, :k].det(method="bareiss") for k in range(1, size + 1)]
-    require(all(minor > 0 for minor in minors), "Y is not positive definite")
-    _only_gauges(mixture, null, parts)
-    second: Claims = {(j, str(mixture.atom.params[i])): Fraction(2) for j, i in places}
-    return second | _shared(mixture.atom)
-
-
-def _hidden(certificate: Mapping[str, Any]) -> Claims:
-    """M >= 0, not 0, is the second-order part of a dependence."""
-    _, _, parts, matrix, _ = _split_parts(certificate)
-    require(any(matrix), "M is zero")
-    require(flat_rank([*parts, matrix]) == flat_rank(parts), "M is not the second-order part of a dependence")
-    signs = sp.Matrix(-matrix).charpoly().all_coeffs()
-    require(all(c >= 0 for c in signs), "M is not positive semidefinite")
-    return {}
-
-
-def theta_of(given: Mapping[str, Any], place: Mapping[str, Any]) -> Fraction:
-    """The upper bound that a nested certificate proves for its parameter, at the same place."""
-    nested, param = given["certificate"], given["param"]
-    require(
-        nested["kind"] in ("s1-block", "homogeneous", "peeled"), f"a bound of kind {nested['kind']} is no row bound"
-    )
-    require(
-        all(nested.get(name) == place[name] for name in ("mixture", "sizes", "cell")),
-        "a bound used is of another place",
-    )
-    found = claims(nested).get((place["cell"], param))
-    if found is None or str(found) != given["theta"]:
-        raise Refuted(f"theta of {param} is {found}, not {given['theta']}")
-    return Fraction(found)

@@ -11,7 +11,8 @@ from dataclasses import asdict
 from typing import Any
 
 from moe_prompts.errors import InputError
-from moe_prompts.vision.comparison.plan import Place, Plan
+from moe_prompts.vision.comparison.plan import Plan
+from moe_prompts.vision.training.runs import Place
 from moe_prompts.vision.training.sgd import Setting
 from moe_prompts.vision.training.tuned import TunedFile, differing
 

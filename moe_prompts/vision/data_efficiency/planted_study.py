@@ -19,7 +19,6 @@ import torch
 from moe_prompts.engine.grid import Row, Study
 from moe_prompts.errors import InputError
 from moe_prompts.vision.backbones.create import create_backbone
-from moe_prompts.vision.comparison.plan import status_of
 from moe_prompts.vision.data_efficiency.curves import FRESH, PLANTED
 from moe_prompts.vision.data_efficiency.rates import Rates, best
 from moe_prompts.vision.data_efficiency.teacher import Planted, without_dropout
@@ -30,6 +29,7 @@ from moe_prompts.vision.tasks.task import Pixels
 from moe_prompts.vision.training.devices import own_device
 from moe_prompts.vision.training.methods import matched_tokens
 from moe_prompts.vision.training.packed import PackedTrials
+from moe_prompts.vision.training.runs import status_of
 from moe_prompts.vision.training.sgd import (
     Outcome,
     Setting,

@@ -9,9 +9,10 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from moe_prompts.figures.gates import DOUBLE, SINGLE, STYLE, legend_of
-from moe_prompts.vision import figures
+from moe_prompts.figures.style import DOUBLE, SINGLE, STYLE, legend_of
 from moe_prompts.vision.data_efficiency.curves import FRESH, HOLDS, PLANTED, above_floor, crossing, curves, regular
+from moe_prompts.vision.data_efficiency.figures import draw_above_floor, draw_excess, draw_over_n
+from moe_prompts.vision.figures import ordered
 
 #: Pairs whose crossing is reported.
 PAIRS = (("vpt_deep", "vapt"), ("vpt_matched", "vapt"), ("vpt_large", "vapt"))
@@ -123,7 +124,7 @@ def planted_figure(found: pd.DataFrame) -> Figure:
         figure = Figure(figsize=(DOUBLE if len(truths) > 1 else SINGLE, 3.1), layout="constrained")
         axes = figure.subplots(1, len(truths), squeeze=False, sharey=True)[0]
         for ax, truth in zip(axes, truths, strict=True):
-            figures.draw_excess(ax, found[found["task"] == truth])
+            draw_excess(ax, found[found["task"] == truth])
             ax.set_title({PLANTED[0]: "fixed truth", PLANTED[1]: "adaptive truth"}[truth])
             ax.label_outer()
         legend_of(figure, axes, len(truths), f"student (parameters); {EXPLAINED}")
@@ -134,7 +135,7 @@ def tasks_figure(found: pd.DataFrame) -> Figure:
     """A row for each task: accuracy of prompts beside the grey baselines, of VAPT beside its controls, and
     cross-entropy of prompts above the floor beside P / (2 n)."""
     tasks = list(dict.fromkeys(found["task"]))
-    methods = figures.ordered(found["method"])
+    methods = ordered(found["method"])
     controls = [name for name in methods if name.startswith("vapt")]
     others = [name for name in methods if name == "vapt" or name not in controls]
     prompts = [name for name in ABOVE_FLOOR if name in methods]
@@ -144,12 +145,12 @@ def tasks_figure(found: pd.DataFrame) -> Figure:
         for row, task in zip(axes, tasks, strict=True):
             own = found[found["task"] == task]
             for ax, chosen in zip(row, (others, controls), strict=False):
-                figures.draw_over_n(ax, own, "accuracy", chosen)
+                draw_over_n(ax, own, "accuracy", chosen)
             low, high = zip(*(ax.get_ylim() for ax in row[:2]), strict=True)
             for ax in row[:2]:
                 ax.set_ylim(max(0, min(low)), min(100, max(high)))
             row[1].set_ylabel("")
-            figures.draw_above_floor(row[2], own, prompts)
+            draw_above_floor(row[2], own, prompts)
             for ax, title in zip(
                 row, ("prompts and baselines", "VAPT and its controls", "above the floor"), strict=True
             ):

@@ -16,7 +16,6 @@ import numpy as np
 from moe_prompts.engine.grid import Row, Study
 from moe_prompts.errors import InputError
 from moe_prompts.seeds import address
-from moe_prompts.vision.comparison.plan import Place, backbone, opened, status_of, train_and_score, trained_parameters
 from moe_prompts.vision.data_efficiency.curves import FRESH
 from moe_prompts.vision.data_efficiency.rates import Rates, best
 from moe_prompts.vision.tasks.named import STAND_IN, TaskSpec
@@ -25,6 +24,7 @@ from moe_prompts.vision.tasks.replicates import ENDLESS, TUNING, VALIDATION, rep
 from moe_prompts.vision.tasks.subsets import stratified_subset
 from moe_prompts.vision.tasks.task import ImageSet, Pixels, Subset
 from moe_prompts.vision.training.methods import RELATIVE_SECONDS, check_method
+from moe_prompts.vision.training.runs import Place, backbone, opened, status_of, train_and_score, trained_parameters
 from moe_prompts.vision.training.sgd import Setting, Trial, trial_seed
 from moe_prompts.vision.training.statuses import UNTUNED
 

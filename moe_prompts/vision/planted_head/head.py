@@ -95,9 +95,10 @@ def frozen_head(choice: HeadChoice, entropy: int) -> tuple[Projections, np.ndarr
     """
     import torch
 
-    from moe_prompts.vision import VPT, create_backbone, projections, prompt, unprompt
-    from moe_prompts.vision.backbones.create import half
-    from moe_prompts.vision.prompting.head_as_moe import attention_of
+    from moe_prompts.vision.backbones.create import create_backbone, half
+    from moe_prompts.vision.prompting.config import VPT
+    from moe_prompts.vision.prompting.head_as_moe import attention_of, projections
+    from moe_prompts.vision.prompting.prompted import prompt, unprompt
     from moe_prompts.vision.tasks.procedural import fresh
 
     torch.set_num_threads(1)

@@ -15,8 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from moe_prompts.estimators.result import FitStatus
-from moe_prompts.figures import gates as plots
-from moe_prompts.figures.gates import log_log, spoken
+from moe_prompts.figures.style import DOUBLE, STYLE, legend_below, log_log, note, spoken
 from moe_prompts.seeds import bootstrap_rng
 from moe_prompts.slopes import slope
 from moe_prompts.vision.figures import COLOURS
@@ -306,23 +305,19 @@ def planted_head_figure(results: pd.DataFrame) -> Figure:
     """Risk on both truths, and splits where there are any."""
     found = curves(results)
     over = (results["cell_sizes"] == "over").any()
-    with plt.rc_context(plots.STYLE):
-        figure, grid = plt.subplots(
-            1, 3 if over else 2, figsize=(plots.DOUBLE, 3.1), layout="constrained", squeeze=False
-        )
+    with plt.rc_context(STYLE):
+        figure, grid = plt.subplots(1, 3 if over else 2, figsize=(DOUBLE, 3.1), layout="constrained", squeeze=False)
         axes = grid[0]
         axes[1].sharey(axes[0])
         axes[1].tick_params(labelleft=False)
         for ax, truth in zip(axes, ("fixed", "adaptive"), strict=False):
             draw_risk(ax, found[found["truth"] == truth])
             ax.set_title(f"{truth} truth in one head")
-            plots.legend_below(ax, 1, "fitted (parameters); lines: predicted")
+            legend_below(ax, 1, "fitted (parameters); lines: predicted")
         axes[0].set_ylabel(r"risk $E|\hat f-f^*|^2\ /\ E|f^*|^2$")
         if over:
             draw_splits(axes[2], results)
             axes[2].set_title("one prompt too many")
-            plots.legend_below(axes[2], 1, "dots: every fit; lines: their medians")
-        plots.note(
-            figure, "risk: mean over data sets, bars of two standard errors (smaller than the marks); dotted: floor"
-        )
+            legend_below(axes[2], 1, "dots: every fit; lines: their medians")
+        note(figure, "risk: mean over data sets, bars of two standard errors (smaller than the marks); dotted: floor")
     return figure

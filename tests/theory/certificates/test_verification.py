@@ -12,7 +12,8 @@ import sympy as sp
 from moe_prompts import InputError, theory
 from moe_prompts.theory.arithmetic import Real
 from moe_prompts.theory.atoms import atom
-from moe_prompts.theory.certificates.verify import checks, claims, verify, verify_table
+from moe_prompts.theory.certificates.basis import REGISTER, claims
+from moe_prompts.theory.certificates.verify import verify, verify_table
 from moe_prompts.theory.dependences import ExactColumns, dependences, interval_pivots
 from moe_prompts.theory.exponents import Analysis
 from moe_prompts.theory.mixture import Column, mixture, real_place
@@ -107,7 +108,7 @@ def test_certificates_hold(name):
 
 @pytest.mark.slow
 def test_every_kind_of_certificate_is_here():
-    assert {certificate(name)["kind"] for name in MADE} == set(checks())
+    assert {certificate(name)["kind"] for name in MADE} == set(REGISTER)
     ways = {certificate(name)["how"] for name in MADE if name.startswith("invisible")}
     assert ways == {"affine", "cosh", "alone", "orbit"}
 
@@ -308,7 +309,7 @@ def test_tampering_is_found(name, path, to, reason):
 
 def test_each_kind_is_tampered_with_twice():
     kinds = [name.split(",")[0] for name, *_ in TAMPERED]
-    assert all(kinds.count(kind) >= 2 for kind in checks())
+    assert all(kinds.count(kind) >= 2 for kind in REGISTER)
     assert all(sum(tampered == name for tampered, *_ in TAMPERED) >= 2 for name in MADE if name.startswith("invisible"))
 
 
@@ -733,30 +734,30 @@ def test_missing_entries_are_refused(name):
 # Independence ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("module", ["verification", "verification_of_bounds"])
+@pytest.mark.parametrize("module", ["basis", "bounds", "ranks", "verify"])
 def test_checks_import_nothing_that_makes_certificates(module):
     """Of this package: errors, numbers, the definitions of atoms and mixtures, and each other."""
     allowed = {"errors", *(f"theory.{name}" for name in ("arithmetic", "atoms", "mixture"))}
-    allowed |= {"theory", "theory.verification", "theory.verification_of_bounds"}
-    tree = ast.parse(Path(theory.__file__).with_name(f"{module}.py").read_text(encoding="utf-8"))
+    allowed |= {"theory.certificates", *(f"theory.certificates.{name}" for name in ("basis", "bounds", "ranks"))}
+    tree = ast.parse((Path(theory.__file__).parent / "certificates" / f"{module}.py").read_text(encoding="utf-8"))
     imported = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom):
             assert node.level == 0
             imported.add(node.module)
-            if node.module == "moe_prompts.theory":
-                imported |= {f"moe_prompts.theory.{alias.name}" for alias in node.names}
+            if node.module in ("moe_prompts.theory", "moe_prompts.theory.certificates"):
+                imported |= {f"{node.module}.{alias.name}" for alias in node.names}
         elif isinstance(node, ast.Import):
             imported |= {alias.name for alias in node.names}
     own = {name.removeprefix("moe_prompts.") for name in imported if name.split(".")[0] == "moe_prompts"}
     assert "moe_prompts" not in imported
-    assert "theory.atoms" in own
+    assert "theory.mixture" in own
     assert own <= allowed
 
 
 def test_derivatives_of_the_checks_are_those_of_the_functions():
     """Fraction by fraction, at a rational place: the one derivative that both roads share is sympy's."""
-    from moe_prompts.theory.certificates.verify import _derivative
+    from moe_prompts.theory.certificates.basis import component_derivative
 
     made = atom("covariate-free")
     x, y = made.inputs
@@ -768,5 +769,5 @@ def test_derivatives_of_the_checks_are_those_of_the_functions():
         for p, count in zip(made.params, alpha, strict=True):
             derivative = sp.diff(derivative, p, count) if count else derivative
         ratio = sp.simplify((derivative / explicit).subs({k: sp.Rational(v) for k, v in point.items()}))
-        found = _derivative(made.key(), 0, alpha).subs({k: sp.Rational(v) for k, v in point.items()})
+        found = component_derivative(made.key(), 0, alpha).subs({k: sp.Rational(v) for k, v in point.items()})
         assert sp.simplify(found - ratio) == 0

@@ -16,11 +16,12 @@ from moe_prompts.engine.executors import InProcess
 from moe_prompts.errors import InputError
 from moe_prompts.vision.comparison import plan as protocol
 from moe_prompts.vision.comparison import report
-from moe_prompts.vision.comparison.plan import Place, Plan, choose, run_plan, trained_parameters
+from moe_prompts.vision.comparison.plan import Plan, choose, run_plan
 from moe_prompts.vision.comparison.settings import as_json, read_settings
 from moe_prompts.vision.tasks.named import TaskSpec
 from moe_prompts.vision.tasks.vtab import VtabTask
 from moe_prompts.vision.training.methods import METHODS, Sizes, config, distinct_methods, matched_tokens, settings
+from moe_prompts.vision.training.runs import Place, trained_parameters
 from moe_prompts.vision.training.sgd import Recipe, Setting
 from moe_prompts.vision.training.statuses import DIVERGED, TRAINED, UNTUNED
 

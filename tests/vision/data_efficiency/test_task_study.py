@@ -12,13 +12,13 @@ from data_roots import make_fgvc_root
 from moe_prompts.engine.runner import run_study
 from moe_prompts.errors import InputError
 from moe_prompts.vision.comparison import plan as protocol
-from moe_prompts.vision.comparison.plan import Place
 from moe_prompts.vision.data_efficiency import planted_study, task_study
 from moe_prompts.vision.data_efficiency.curves import FRESH
 from moe_prompts.vision.data_efficiency.rates import Tune
 from moe_prompts.vision.data_efficiency.task_study import halves, images_of
 from moe_prompts.vision.tasks.named import TaskSpec
 from moe_prompts.vision.training.methods import METHODS, Sizes
+from moe_prompts.vision.training.runs import Place
 from moe_prompts.vision.training.sgd import Recipe, Setting
 from moe_prompts.vision.training.statuses import TRAINED
 

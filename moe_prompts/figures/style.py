@@ -1,0 +1,104 @@
+"""What all figures share: one style, widths, legends, guides, and how a figure is saved."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib import rc_params_from_file
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
+
+#: The one style, of experiments and of ``paper_figures/style.mplstyle``, which leads here.
+STYLE: dict[Any, Any] = dict(
+    rc_params_from_file(Path(__file__).with_name("style.mplstyle"), use_default_template=False)
+)
+#: Widths in inches at which figures are read: a column and a page.
+SINGLE, DOUBLE = 3.4, 7.0
+#: What bars are, as a note of figures.
+BARS = "bars: 90 % bootstrap intervals"
+COLUMNS = 3  # panels in a row
+
+
+def spoken(kind: str) -> str:
+    """``adaptive:gelu:bias`` as ``adaptive (gelu, bias)``."""
+    base, _, options = kind.partition(":")
+    return f"{base} ({', '.join(options.split(':'))})" if options else base
+
+
+def log_log(ax: Axes) -> None:
+    """Both axes; small ticks only where an axis spans few decades, where they are needed to read it."""
+    ax.set_xscale("log")
+    ax.set_yscale("log")
+    for axis, (low, high) in ((ax.xaxis, ax.get_xlim()), (ax.yaxis, ax.get_ylim())):
+        if high > 100 * low:
+            axis.set_minor_locator(NullLocator())
+
+
+def _width(panels: int) -> float:
+    return SINGLE if panels == 1 else DOUBLE
+
+
+def legend_below(ax: Axes, ncols: int = 2, title: str | None = None) -> None:
+    ax.legend(
+        loc="upper center", bbox_to_anchor=(0.5, -0.17), ncols=ncols, title=title, handlelength=1.8, columnspacing=0.9,
+        handletextpad=0.5,
+    )  # fmt: skip
+
+
+def legend_of(figure: Figure, axes: Iterable[Axes], ncols: int, title: str | None = None) -> None:
+    """One legend below the figure, of every label in ``axes`` once."""
+    handles: dict[str, Any] = {}
+    for ax in axes:
+        for handle, label in zip(*ax.get_legend_handles_labels(), strict=True):
+            handles.setdefault(label, handle)
+    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=ncols, title=title)
+
+
+def note(figure: Figure, text: str) -> None:
+    """A line below the panels that says what they do not; with ``legend_of`` it is that legend's title."""
+    figure.supxlabel(text, color="0.25")
+
+
+def draw_guide(ax: Axes, exponent: float, label: str, linestyle: Any = ":") -> None:
+    """A thin line of a predicted slope through the centre of the panel."""
+    low, high = ax.get_xlim()
+    bottom, top = ax.get_ylim()
+    at_low = np.sqrt(bottom * top) * (high / low) ** (-exponent / 2)
+    ends = np.array([low, high])
+    ax.plot(
+        ends, at_low * (ends / low) ** exponent, color="0.5", linewidth=0.9, linestyle=linestyle, zorder=0, label=label
+    )
+    ax.set_xlim(low, high)
+    ax.set_ylim(bottom, top)
+
+
+def one_scale(axes: Sequence[Axes]) -> None:
+    """The same y limits, which hold what each shows."""
+    limits = [ax.get_ylim() for ax in axes]
+    for ax in axes:
+        ax.set_ylim(min(low for low, _ in limits), max(high for _, high in limits))
+        log_log(ax)
+
+
+#: What the formats would write of time and version: left out, so that the same figure is the same file.
+UNDATED: dict[str, dict[str, None]] = {
+    "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
+    "png": {"Software": None},
+}
+
+
+def save(figure: Figure, folder: Path, name: str) -> list[Path]:
+    """As PDF and PNG; returns the paths."""
+    paths = {suffix: folder / f"{name}.{suffix}" for suffix in UNDATED}
+    with plt.rc_context(STYLE):
+        # Laid out once, for the PNG, whose places the PDF keeps: layout is the larger part of drawing.
+        for suffix in reversed(UNDATED):
+            figure.savefig(paths[suffix], metadata=UNDATED[suffix])
+            figure.set_layout_engine("none")
+    plt.close(figure)
+    return list(paths.values())

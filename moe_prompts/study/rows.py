@@ -1,0 +1,30 @@
+"""How a fit ended, as the columns that every table of fits has."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from moe_prompts.engine.grid import Row
+from moe_prompts.errors import InputError
+from moe_prompts.estimators.result import FitResult, FitStatus
+
+
+def failed(error: Exception) -> Row:
+    """How a fit ended that raised. What the machine lacks says nothing about the fit: it is raised again, and the block
+    can be run once more."""
+    if isinstance(error, (MemoryError, OSError)):
+        raise error
+    if isinstance(error, (np.linalg.LinAlgError, ArithmeticError, InputError)):
+        return {"status": FitStatus.FAILED.name, "message": str(error)}
+    return {"status": FitStatus.RAISED.name, "message": f"{type(error).__name__}: {error}"}
+
+
+def outcome(fit: FitResult) -> Row:
+    """How a fit ended, as the columns that every table of fits has."""
+    return {
+        "status": fit.status.name,
+        "gap_nats": fit.certificate.gap_nats,
+        "relative_lmin": fit.certificate.relative_lmin,
+        "log_likelihood": fit.log_likelihood,
+        "iterations": fit.iterations,
+    }

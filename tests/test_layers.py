@@ -1,0 +1,121 @@
+"""The order of the house: which part of the package may import which, read from the sources themselves."""
+
+import ast
+import json
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+import moe_prompts
+from moe_prompts import vision
+
+PACKAGE = Path(moe_prompts.__file__).parent
+
+#: From the lowest floor up. A module imports from lower floors and from its own part, never from above or beside.
+FLOORS = [
+    ["errors", "seeds", "tables"],
+    ["models", "slopes", "engine"],
+    ["estimators", "losses", "cli"],
+    ["identifiability", "theory"],
+    ["study"],
+    ["claims", "figures"],
+    # vision: a library of four parts, then the studies that are made with it
+    ["vision.tasks", "vision.figures"],
+    ["vision.prompting"],
+    ["vision.backbones"],
+    ["vision.training"],
+    ["vision.comparison", "vision.data_efficiency", "vision.planted_head"],
+]
+#: Doors that load names on first use: their tables of names are read by other tests.
+DOORS = {"moe_prompts", "moe_prompts.vision", "moe_prompts.vision.tasks"}
+LEVEL = {part: number for number, floor in enumerate(FLOORS) for part in floor}
+
+
+def modules(root: Path = PACKAGE) -> dict[str, Path]:
+    """Dotted name of every module of the package -> its file."""
+    every = {}
+    for path in root.rglob("*.py"):
+        parts = ("moe_prompts", *path.relative_to(root).with_suffix("").parts)
+        every[".".join(parts).removesuffix(".__init__")] = path
+    return every
+
+
+def imports(path: Path, known: set[str]) -> set[str]:
+    """Modules of the package that a file imports, at its top or inside a function, but not for types only."""
+    found = set()
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for_types = {
+        id(inner)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+        for inner in ast.walk(node)
+    }
+    for node in ast.walk(tree):
+        if id(node) in for_types:
+            continue
+        if isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+            found |= {name if name in known else node.module for name in names}
+        elif isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+    return {name for name in found if name.split(".")[0] == "moe_prompts"}
+
+
+def part(module: str) -> str:
+    """The room that a module belongs to: the folder under the package, in vision the folder under it."""
+    parts = module.split(".")[1:]
+    return ".".join(parts[:2]) if parts[0] == "vision" else parts[0]
+
+
+EVERY = modules()
+GRAPH = {name: imports(path, set(EVERY)) for name, path in EVERY.items()}
+
+
+def test_every_module_has_a_floor():
+    parts = {part(name) for name in EVERY if name not in DOORS}
+    assert parts == set(LEVEL)
+
+
+def test_no_module_imports_from_above_or_beside():
+    wrong = [
+        f"{name} imports {other}"
+        for name, others in GRAPH.items() if name not in DOORS
+        for other in others - DOORS
+        if part(other) != part(name) and LEVEL[part(other)] >= LEVEL[part(name)]
+    ]  # fmt: skip
+    assert not wrong, "\n".join(wrong)
+
+
+def test_no_module_below_vision_imports_the_door_of_the_package():
+    """A door loads names from every floor, so an import of it from inside is an arrow up in disguise."""
+    wrong = [f"{name} imports {door}" for name, others in GRAPH.items() for door in others & DOORS if name not in DOORS]
+    assert not wrong, "\n".join(wrong)
+    assert not any(GRAPH[door] for door in DOORS), "a door imports nothing until a name is asked for"
+
+
+def test_no_circle_of_modules():
+    try:
+        TopologicalSorter(GRAPH).prepare()
+    except CycleError as error:
+        pytest.fail(" -> ".join(error.args[1]))
+
+
+def test_the_checks_see_an_arrow_up_and_a_circle(tmp_path):
+    """The checks themselves, on a small package that breaks both rules."""
+    (tmp_path / "errors.py").write_text("from moe_prompts.study import rows\n")
+    (tmp_path / "study.py").write_text("def f():\n    from moe_prompts import errors\n")
+    small = modules(tmp_path)
+    graph = {name: imports(path, set(small)) for name, path in small.items()}
+    assert graph == {"moe_prompts.errors": {"moe_prompts.study"}, "moe_prompts.study": {"moe_prompts.errors"}}
+    assert LEVEL["study"] > LEVEL["errors"]
+    with pytest.raises(CycleError):
+        TopologicalSorter(graph).prepare()
+
+
+@pytest.mark.parametrize("door", [moe_prompts, vision], ids=lambda door: door.__name__)
+def test_no_public_name_is_lost(door):
+    """``public_names.json`` is what users may have imported: a name leaves it only with a note in the changes."""
+    promised = json.loads(Path(__file__).with_name("public_names.json").read_text(encoding="utf-8"))[door.__name__]
+    assert set(promised) <= set(door.__all__)
