@@ -19,7 +19,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.optimize import minimize
 
 from moe_prompts.errors import InputError
 from moe_prompts.estimators.prompts.coordinates import OnSphere, PairCoordinates
@@ -101,6 +100,7 @@ def second_order_part(values: PromptValues, l: int) -> np.ndarray:
 
 def _smallest_quartic(gram: np.ndarray, rng: np.random.Generator, starts: int = 24) -> tuple[float, np.ndarray]:
     """min over unit u of sqrt(gram[u, u, u, u]) and where it is."""
+    from scipy.optimize import minimize  # loaded where it is used: a refused option need not wait for it
 
     def value(u: np.ndarray) -> tuple[float, np.ndarray]:
         length = np.linalg.norm(u)

@@ -1,7 +1,9 @@
 """What holds the house together: cheap import, one direction of imports, one list of dependencies."""
 
+import ast
 import json
 import re
+import resource
 import subprocess
 import sys
 import tomllib
@@ -29,13 +31,47 @@ def test_import_is_cheap():
     assert done.stdout.strip() == "[]"
 
 
-def test_running_a_study_imports_neither_sympy_nor_torch():
-    code = (
-        "import sys, moe_prompts.study.gaussian, moe_prompts.engine.runner, moe_prompts.study.summary; "
-        "print([m for m in ('torch', 'matplotlib', 'sympy') if m in sys.modules])"
-    )
+def loaded(code: str, *names: str) -> list[str]:
+    """Which of these modules a fresh process has after ``code``."""
+    code = f"import sys\n{code}\nprint([m for m in {names!r} if m in sys.modules], file=sys.stderr)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
+    return ast.literal_eval(done.stderr.splitlines()[-1])
+
+
+def test_running_a_study_imports_neither_sympy_nor_torch():
+    """Nor what its fits load when they first need it: scipy.stats alone takes as long as all the rest."""
+    code = "import moe_prompts.study.gaussian, moe_prompts.study.attention, moe_prompts.engine.runner"
+    names = ("torch", "matplotlib", "sympy", "scipy.stats", "scipy.optimize", "numba")
+    assert loaded(code, *names) == []
+    assert loaded("import moe_prompts.study.summary", "torch", "matplotlib", "sympy") == []
+
+
+@pytest.mark.parametrize("option", ["--help", "--n=1e3..x"])
+def test_help_and_a_refused_size_load_nothing_but_numpy(option: str):
+    code = (
+        f"import runpy\nsys.argv = ['sample_efficiency.py', {option!r}]\n"
+        f"try:\n    runpy.run_path({str(ROOT / 'experiments' / 'sample_efficiency.py')!r}, run_name='__main__')\n"
+        "except SystemExit:\n    pass\n"
+    )
+    assert loaded(code, "scipy", "pandas", "pyarrow", "matplotlib", "tqdm", "numba", "numpy") == ["numpy"]
+
+
+def processor_seconds(*arguments: str) -> float:
+    """Of a fresh Python process: what it computed, not what it waited for, so that a busy machine counts little."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run([sys.executable, *arguments], capture_output=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
+
+
+def test_startup_costs_few_imports_of_numpy():
+    """Measured at 1.1, 4 and 8 of them (0.12 s each on a quiet machine): 1 s is 8, 2 s is 16."""
+    command = str(ROOT / "experiments" / "sample_efficiency.py")
+    study = "import moe_prompts.cli, moe_prompts.study.gaussian, moe_prompts.study.attention, moe_prompts.engine.runner"
+    asked = [([command, "--help"], 4), ([command, "--kinds", "unknown"], 8), (["-c", study], 16)]
+    for arguments, most in asked:
+        ratios = (processor_seconds(*arguments) / processor_seconds("-c", "import numpy") for _ in range(3))
+        assert any(ratio < most for ratio in ratios), arguments  # the first measurement that holds is enough
 
 
 def test_every_public_name_resolves():

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
-from scipy.optimize import brentq
 
 from moe_prompts.errors import InputError
 from moe_prompts.estimators.result import GAP_TOLERANCE, NO_CERTIFICATE, Certificate, FitStatus
@@ -206,6 +205,8 @@ def trust_region_step(values: np.ndarray, gradient: np.ndarray, radius: float) -
     s = (mu - Lambda)^-1 g with mu >= max(0, values[-1]); where even mu -> values[-1] leaves s inside (the hard case)
     the top eigenvector fills up the radius, in the direction of its gradient component.
     """
+    from scipy.optimize import brentq  # loaded where it is used: a refused option need not wait for it
+
     gain = lambda s: float(gradient @ s + 0.5 * (values * s) @ s)
     top = values[-1]
     if top < 0:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import numpy as np
 from scipy.special import ndtri
-from scipy.stats import qmc
 
 from moe_prompts.errors import InputError
 from moe_prompts.models.gaussian_gated import GaussianGatedMoE
@@ -26,6 +25,8 @@ class Evaluation:
     """Nodes and weights of one truth; build once, use for every fit."""
 
     def __init__(self, truth: GaussianGatedMoE) -> None:
+        from scipy.stats import qmc  # half a second, wanted by fits that are evaluated and by nothing before them
+
         self.truth = truth
         points, weights = [], []
         _, means, covs = truth.to_joint()

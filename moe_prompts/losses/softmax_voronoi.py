@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from scipy.optimize import minimize
 
 from moe_prompts.errors import InputError
 from moe_prompts.losses.gaussian_voronoi import rbar
@@ -134,6 +133,8 @@ def softmax_errors(
     fitted: SoftmaxGatedMoE, truth: SoftmaxGatedMoE, translate: bool = True, variant: SoftmaxVariant = "intrinsic"
 ) -> SoftmaxErrors:
     """The pieces of the loss at the best translation of the fitted gate, or as both stand (``translate=False``)."""
+    from scipy.optimize import minimize  # loaded where it is used: a refused option need not wait for it
+
     if fitted.d != truth.d:
         raise InputError(f"softmax Voronoi loss: fitted atoms have d = {fitted.d}, the truth has d = {truth.d}")
     if not translate:
