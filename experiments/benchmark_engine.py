@@ -30,7 +30,7 @@ from moe_prompts.errors import InputError
 PAGE = Path(__file__).parents[1] / "docs" / "scaling_benchmark.md"
 PACKED = PAGE.with_name("packed_benchmark.md")
 #: Rows as wide as those of the study of Gaussian gates.
-NUMBERS, WORDS = 34, ("study", "truth", "truth_kind", "kind", "cell_sizes", "start", "status", "message")
+NUMBERS, WORDS = 34, ("study", "truth", "truth_kind", "kind", "fit_class", "start", "status", "message")
 BLOCK, MILLION = 8, 1_000_000
 REPLICATES_OF_A_CELL = 800
 

@@ -5,7 +5,7 @@ import pytest
 
 from moe_prompts import EMOptions, GaussianGatedFamily, em, run_study, sample, slope, starts, truth, voronoi_loss
 from moe_prompts.seeds import start_rng
-from moe_prompts.study.gaussian import Kind, cell_sizes, gaussian_study
+from moe_prompts.study.gaussian import Kind, fit_class, gaussian_study
 from moe_prompts.theory import predict
 
 
@@ -84,7 +84,7 @@ def test_where_theory_is_silent_there_is_no_prediction():
     ],
 )  # fmt: skip
 def test_families_that_do_not_contain_the_truth_are_called_so(name, kind, k, cells):
-    assert cell_sizes(truth(name), Kind(kind), k) == cells
+    assert fit_class(truth(name), Kind(kind), k) == cells
 
 
 @pytest.mark.slow

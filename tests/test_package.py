@@ -122,7 +122,7 @@ def test_lock_pins_every_requirement():
 
 def test_predictions_name_what_they_must():
     table = json.loads((PACKAGE / "theory" / "predictions.json").read_text(encoding="utf-8"))
-    keys = ("model", "truth_kind", "kind", "cell_sizes", "group")
+    keys = ("model", "truth_kind", "kind", "fit_class", "group")
     seen = set()
     for entry in table["predictions"]:
         assert set(entry) == {*keys, "exponent", "over", "status", "source"}

@@ -21,7 +21,7 @@ PUBLISHED_LOSSES = (Measure("D", "loss_type1", "loss D, type I"), Measure("D", "
 
 def gaussian_exact(tables: Tables, seed: int) -> list[Line]:
     rows = tables[GAUSSIAN]
-    return _lines(rows[rows["cell_sizes"] == "exact"], seed, LOSS)
+    return _lines(rows[rows["fit_class"] == "exact"], seed, LOSS)
 
 
 def _lines(rows: pd.DataFrame, seed: int, measure: Measure) -> list[Line]:
@@ -31,7 +31,7 @@ def _lines(rows: pd.DataFrame, seed: int, measure: Measure) -> list[Line]:
 def gaussian_over(tables: Tables, seed: int) -> list[Line]:
     """The intrinsic loss for every k; the published one where cells hold at most two atoms, k = k_true + 1."""
     rows = tables[GAUSSIAN]
-    over = rows[rows["cell_sizes"] == "over"]
+    over = rows[rows["fit_class"] == "over"]
     lines = _lines(over, seed, LOSS)
     one = over[over["k"] == over["k_true"] + 1]
     for name, measure in zip(MODELS, PUBLISHED_LOSSES, strict=True):
@@ -51,8 +51,8 @@ def softmax_over(tables: Tables, seed: int) -> list[Line]:
     return [verified("softmax-gaussian", 1, 2, 3), *softmax_lines(tables[SOFTMAX_OVER], seed)]
 
 
-def _predicted(model: str, kind: str, cell_sizes: str) -> str:
-    found = predict(model, kind, kind, cell_sizes, "D")
+def _predicted(model: str, kind: str, fit_class: str) -> str:
+    found = predict(model, kind, kind, fit_class, "D")
     return f"D n^({found.exponent}): {found.source}" if found else "nothing"
 
 

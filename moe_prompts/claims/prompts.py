@@ -44,12 +44,12 @@ FLOOR_RULE = (
 )
 
 
-def predicted(cell_sizes: Sequence[str], groups: Sequence[str], truths: Sequence[str]) -> str:
+def predicted(fit_classes: Sequence[str], groups: Sequence[str], truths: Sequence[str]) -> str:
     """Entries of predictions.json in words, kinds with the same prediction together."""
     kinds = {prompt_truth(name).kind for name in truths}
     said: dict[tuple[str, str, str], list[str]] = {}
     for entry in predictions():
-        mine = entry["model"] == MODEL and entry["truth_kind"] in kinds and entry["cell_sizes"] in cell_sizes
+        mine = entry["model"] == MODEL and entry["truth_kind"] in kinds and entry["fit_class"] in fit_classes
         if mine and entry["group"] in groups:
             names = said.setdefault((entry["group"], entry["exponent"], entry["status"]), [])
             name = entry["truth_kind"].replace(",", " with")
@@ -57,10 +57,10 @@ def predicted(cell_sizes: Sequence[str], groups: Sequence[str], truths: Sequence
     return "; ".join(f"{group} n^({p}), {status}: {', '.join(names)}" for (group, p, status), names in said.items())
 
 
-def _rates(tables: Tables, seed: int, cell_sizes: str, measures: Sequence[str]) -> list[Line]:
+def _rates(tables: Tables, seed: int, fit_class: str, measures: Sequence[str]) -> list[Line]:
     rows = tables[RATES]
     summary, fits = summarise_attention(rows, seed), rows[rows["study"] == FITS]
-    return slope_lines(summary[summary["cell_sizes"] == cell_sizes], fits, measures)
+    return slope_lines(summary[summary["fit_class"] == fit_class], fits, measures)
 
 
 def _of(tables: Tables, truths: Sequence[str]) -> Tables:
@@ -153,7 +153,7 @@ def signal(rows: pd.DataFrame) -> float:
 
 
 def price(rows: pd.DataFrame, seed: int) -> Line:
-    return floor_line(rows, seed) if rows["cell_sizes"].iloc[0] == "misspecified" else parameters_line(rows)
+    return floor_line(rows, seed) if rows["fit_class"].iloc[0] == "misspecified" else parameters_line(rows)
 
 
 def floor(tables: Tables, seed: int) -> list[Line]:

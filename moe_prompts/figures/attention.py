@@ -98,7 +98,7 @@ def prediction_risk_figure(results: pd.DataFrame, entropy: int) -> Figure:
 
 def draw_floors(ax: Axes, results: pd.DataFrame) -> None:
     """The least risk of each class that does not contain the truth, without noise."""
-    missed = results[results["cell_sizes"] == "misspecified"]
+    missed = results[results["fit_class"] == "misspecified"]
     for floor in missed.groupby(["kind", "k"])["population_relative_risk"].median():
         ax.axhline(floor, color="0.2", linewidth=0.7, linestyle=":", zorder=3, label="least risk of the class")
 
@@ -123,7 +123,7 @@ def draw_attention_loss(ax: Axes, results: pd.DataFrame, entropy: int) -> None:
 def own_fits(results: pd.DataFrame, surplus: int) -> pd.DataFrame:
     """Of each truth's own kind, with ``surplus`` prompts too many."""
     word = "over" if surplus else "exact"
-    fits = results[(results["study"] == FITS) & (results["cell_sizes"] == word)]
+    fits = results[(results["study"] == FITS) & (results["fit_class"] == word)]
     return fits[fits["k"] == fits["k_true"] + surplus]
 
 

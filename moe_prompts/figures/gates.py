@@ -137,7 +137,7 @@ def sample_efficiency_figure(results: pd.DataFrame, entropy: int) -> Figure:
     risk = [rows for _, rows in prompts.groupby("truth", sort=False)]
     loss = [rows for _, rows in published.groupby("truth", sort=False)]
     if not loss:
-        contained = prompts[prompts["cell_sizes"] != "misspecified"]
+        contained = prompts[prompts["fit_class"] != "misspecified"]
         loss = [rows for _, rows in contained.groupby("truth", sort=False)]
     count = len(risk) + len(loss)
     columns = min(count, COLUMNS)

@@ -76,10 +76,12 @@ QUICK_LINES: dict[str, Lines] = {
 RANDOM_TRUTHS = tuple(f"attention-random-{n}-{kind}" for n in (1, 2, 3) for kind in ("fixed", "gelu", "tanh"))
 
 
-def cell_sizes(of: PromptTruth, kind: PromptKind, k: int) -> str:
-    """Of the fitted family at this truth, the words of the predictions: "exact", "over" (the same kind, with more
-    prompts),
-    "contained" (a larger kind that contains the truth) or "misspecified"."""
+def fit_class(of: PromptTruth, kind: PromptKind, k: int) -> str:
+    """Return how the fitted family stands to the truth, in the words of the predictions.
+
+    "exact", "over" (the same kind with more prompts), "contained" (a larger kind that contains the truth) or
+    "misspecified" (no prompt of this family is the truth).
+    """
     true = of.params.kind
     if k < of.k_true:
         return "misspecified"
@@ -109,7 +111,7 @@ class AttentionCell:
     @property
     def cost(self) -> float:
         family = prompt_truth(self.truth).family(PromptKind.parse(self.kind), self.k)
-        easy = cell_sizes(prompt_truth(self.truth), family.kind, self.k) == "exact" or self.kind == "fixed"
+        easy = fit_class(prompt_truth(self.truth), family.kind, self.k) == "exact" or self.kind == "fixed"
         return family.size * (3e3 if easy else 15e3)
 
     @property
@@ -296,10 +298,9 @@ def projections(truth: str, kind: str, k: int, entropy: int) -> tuple[np.ndarray
 def fit_rows(cell: AttentionCell, replicates: tuple[int, ...], entropy: int) -> list[Row]:
     """One row per replicate; where the fits of a block cannot be made, FAILED (or RAISED) rows with the reason."""
     known, kind = prompt_truth(cell.truth), PromptKind.parse(cell.kind)
-    family = known.family(kind, cell.k)
-    sizes = cell_sizes(known, kind, cell.k)
+    family, word = known.family(kind, cell.k), fit_class(known, kind, cell.k)
     fields = _common(FITS, known, kind, cell.k) | {
-        "cell_sizes": sizes, "n": cell.n, "start": cell.start, "n_parameters": family.n_parameters,
+        "fit_class": word, "n": cell.n, "start": cell.start, "n_parameters": family.n_parameters,
     }  # fmt: skip
     try:
         data = _data(cell.truth, cell.n, replicates, entropy)
@@ -312,7 +313,7 @@ def fit_rows(cell: AttentionCell, replicates: tuple[int, ...], entropy: int) -> 
     at_truth = PromptObjective(known.params.family, data, known.noise).at(
         np.tile(known.params.vector, (len(data), 1)), np.arange(len(data))
     )
-    own = sizes in ("exact", "over")
+    own = word in ("exact", "over")
     floor = 0.0 if own else projections(cell.truth, cell.kind, cell.k, entropy)[1]
     signal = float((known.params.regression(known.x) ** 2).sum(axis=1).mean())
     return [

@@ -41,7 +41,7 @@ def rates_table(results: pd.DataFrame, summary: pd.DataFrame) -> str:
 
     Of certified fits; where theory denies a rate, of all fits, marked with a star.
     """
-    fits = results[(results["study"] == FITS) & results["cell_sizes"].isin(["exact", "over"])]
+    fits = results[(results["study"] == FITS) & results["fit_class"].isin(["exact", "over"])]
     header = [
         "truth", "prompts", "k", "L2", "D (median)", "D (mean)", "D (90 % quantile)", "singleton", "split",
         "2 x gain (parameters)", "certified", "predicted slopes",
@@ -94,7 +94,7 @@ def cross_table(results: pd.DataFrame) -> str:
     body = []
     for (truth, kind, k), rows in fits.groupby(["truth", "kind", "k"], sort=False):
         last = rows[rows["n"] == rows["n"].max()]
-        misses = rows["cell_sizes"].iloc[0] == "misspecified"
+        misses = rows["fit_class"].iloc[0] == "misspecified"
         scaled = (last["risk"] * last["n"]).to_numpy() / noise[truth] ** 2
         error = f" +- {scaled.std(ddof=1) / np.sqrt(len(scaled)):.1f}" if len(scaled) > 1 else ""
         floor = last["population_relative_risk"].median()
@@ -152,7 +152,7 @@ def _median_splits(results: pd.DataFrame, truth: str) -> pd.Series:
     fits = results[(results["study"] == FITS) & (results["truth"] == truth) & (results["k"] == results["k_true"] + 1)]
     if fits.empty:
         return pd.Series(dtype=float)
-    own = fits[(fits["cell_sizes"] == "over") & (fits["status"] == FitStatus.CERTIFIED.name)]
+    own = fits[(fits["fit_class"] == "over") & (fits["status"] == FitStatus.CERTIFIED.name)]
     return own.groupby("n")["split_rms"].median().dropna()
 
 

@@ -60,8 +60,8 @@ class Kind:
         return of.family_with(k, EXPERTS[self.base], tied_gate=self.tied)
 
 
-def cell_sizes(of: Truth, kind: Kind, k: int) -> str:
-    """Of the fitted family at this truth: "exact", "over" or "misspecified", the words of the predictions."""
+def fit_class(of: Truth, kind: Kind, k: int) -> str:
+    """Return how the fitted family stands to the truth: "exact", "over" or "misspecified", as in the predictions."""
     gates = of.params.gate_covs[: of.k_true]
     contains = k >= of.k_true and (kind.base == "adaptive" or of.kind == "fixed")
     contains = contains and not (kind.tied and (gates != gates[0]).any())
@@ -163,7 +163,7 @@ def run_cell(cell: GaussianCell, replicates: tuple[int, ...], entropy: int) -> l
             "k": cell.k,
             "k_true": known.k_true,
             "n_frozen": known.family.n_frozen,
-            "cell_sizes": cell_sizes(known, Kind(cell.kind), cell.k),
+            "fit_class": fit_class(known, Kind(cell.kind), cell.k),
             "n": cell.n,
             "replicate": replicate,
             "start": cell.start,

@@ -104,7 +104,7 @@ def run_cell(cell: SoftmaxCell, replicates: tuple[int, ...], entropy: int) -> li
     for replicate in replicates:
         fields: Row = {
             "study": FITS, "truth": cell.truth, "truth_kind": KIND, "kind": KIND, "k": cell.k, "k_true": known.k_true,
-            "cell_sizes": "exact" if cell.k == known.k_true else "over", "n": cell.n, "replicate": replicate,
+            "fit_class": "exact" if cell.k == known.k_true else "over", "n": cell.n, "replicate": replicate,
             "start": START,
         }  # fmt: skip
         rng = start_rng(entropy, cell.truth, cell.n, replicate, KIND, cell.k, 0)

@@ -35,7 +35,7 @@ class Measure:
 
 RISK = Measure("risk", "relative_risk", "risk", unpredicted=True)
 LOSS = Measure("D", "loss_intrinsic", "loss D")
-KEY = ["truth", "truth_kind", "kind", "k", "cell_sizes", "start"]
+KEY = ["truth", "truth_kind", "kind", "k", "fit_class", "start"]
 
 
 def errors_by_size(rows: pd.DataFrame, column: str, all_fits: bool = False) -> dict[int, np.ndarray]:
@@ -73,13 +73,13 @@ def summarise(
         for key, rows in results.groupby(KEY, sort=False):
             line = dict(zip(KEY, key, strict=True))
             kind = predicted_kind(line["kind"])
-            prediction = predict(model, line["truth_kind"], kind, line["cell_sizes"], measure.group)
+            prediction = predict(model, line["truth_kind"], kind, line["fit_class"], measure.group)
             if (prediction is None and not measure.unpredicted) or rows[measure.column].isna().all():
                 continue
             over = prediction.over if prediction else "grid"
             # Where theory denies a rate, a fit without a certificate is one that still travels along a flat valley:
             # leaving it out would hide what is claimed.
-            all_fits = prediction is None and line["cell_sizes"] == "over"
+            all_fits = prediction is None and line["fit_class"] == "over"
             found = {name: measured_slope(rows, measure, over, entropy, name, all_fits) for name in STATISTICS}
             samples = errors_by_size(rows, measure.column, all_fits)
             medians = {n: float(np.median(values)) for n, values in samples.items()}
@@ -215,7 +215,7 @@ def comparison_lines(results: pd.DataFrame, entropy: int) -> list[str]:
 
 def _representative(rows: pd.DataFrame, n: int) -> int | None:
     """The k that stands for a kind: the exact one, or that of smallest median risk at ``n``."""
-    exact = rows[rows["cell_sizes"] == "exact"]
+    exact = rows[rows["fit_class"] == "exact"]
     if len(exact):
         return int(exact["k"].iloc[0])
     medians = rows[rows["n"] == n].groupby("k")["relative_risk"].median()

@@ -39,12 +39,12 @@ def predictions() -> tuple[dict[str, str], ...]:
     return tuple(json.loads(text)["predictions"])
 
 
-def predict(model: str, truth_kind: str, kind: str, cell_sizes: str, group: str) -> Prediction | None:
+def predict(model: str, truth_kind: str, kind: str, fit_class: str, group: str) -> Prediction | None:
     """The predicted exponent of ``group`` ("risk", "D", ...), or None where theory is silent.
 
-    ``cell_sizes``: "exact", "over", "contained" or "misspecified", as in the file's schema.
+    ``fit_class``: "exact", "over", "contained" or "misspecified", as in the file's schema.
     """
-    wanted = {"model": model, "truth_kind": truth_kind, "kind": kind, "cell_sizes": cell_sizes, "group": group}
+    wanted = {"model": model, "truth_kind": truth_kind, "kind": kind, "fit_class": fit_class, "group": group}
     found = [entry for entry in predictions() if all(entry[key] in (value, "*") for key, value in wanted.items())]
     if len(found) > 1:
         raise InputError(f"predictions.json has {len(found)} entries for {wanted}; expected at most one")

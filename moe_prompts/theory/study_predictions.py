@@ -24,7 +24,7 @@ SCHEMA = {
     "model, truth_kind, kind": "prompt kind of the truth and of the estimator: 'fixed', 'adaptive', 'softmax' for "
     "softmax-gated Gaussian experts, for attention also "
     "'decoupled' and 'adaptive:SIGMA', of a truth ', singular B' where its key projection loses directions; '*' is any",
-    "cell_sizes": "'exact' (one atom in each cell), 'over' (more atoms than the truth has), 'contained' (another kind, "
+    "fit_class": "'exact' (one atom in each cell), 'over' (more atoms than the truth has), 'contained' (another kind, "
     "which contains the truth) or 'misspecified' (the family does not contain the truth)",
     "group": "what is measured",
     "exponent": "p in error ~ n^p, a fraction as text",
@@ -57,7 +57,7 @@ def _entry(
     model: str, truth: str, kind: str, cells: str, group: str, exponent: Fraction, status: str, source: str
 ) -> dict:
     return {
-        "model": model, "truth_kind": truth, "kind": kind, "cell_sizes": cells, "group": group,
+        "model": model, "truth_kind": truth, "kind": kind, "fit_class": cells, "group": group,
         "exponent": str(exponent), "over": "last decade" if cells == "misspecified" else "grid", "status": status,
         "source": source,
     }  # fmt: skip

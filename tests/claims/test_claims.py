@@ -90,12 +90,12 @@ def test_a_selection_at_one_size_counts():
     assert least_certified(rows) == 0.75
 
 
-def gated_rows(study, truth, kind, k, cell_sizes, exponent, noise=0.1, certified=1.0, columns=("loss_intrinsic",)):
+def gated_rows(study, truth, kind, k, fit_class, exponent, noise=0.1, certified=1.0, columns=("loss_intrinsic",)):
     rng = np.random.default_rng(0)
     rows = [
         {
             "study": study, "truth": truth, "truth_kind": kind, "kind": kind, "k": k, "k_true": 3,
-            "cell_sizes": cell_sizes, "start": "near_truth", "n": n, "replicate": replicate,
+            "fit_class": fit_class, "start": "near_truth", "n": n, "replicate": replicate,
             "status": "CERTIFIED" if replicate < 16 * certified else "COLLAPSED", "notice": "",
             "singleton_error": np.nan,
             "split_rms": np.nan,
@@ -130,13 +130,13 @@ def test_gated_claims_follow_the_laws_of_their_tables(exponent, noise, certified
     assert judged(book.CLAIMS["S-exact"], {gated.SOFTMAX_EXACT: softmax}, 0).verdict is verdict
 
 
-def cross_rows(risk_of, cell_sizes, floor, parameters, certified=True, noise=0.02):
+def cross_rows(risk_of, fit_class, floor, parameters, certified=True, noise=0.02):
     """Fits to attention-gelu at 1e5 and 1e6; noise .02 keeps means of 32 values to .6 % at 90 %."""
     rng = np.random.default_rng(1)
     return pd.DataFrame([
         {
             "study": "attention", "truth": "attention-gelu", "truth_kind": "adaptive:gelu", "kind": "fixed", "k": 2,
-            "cell_sizes": cell_sizes, "start": "projection", "n": n, "replicate": replicate,
+            "fit_class": fit_class, "start": "projection", "n": n, "replicate": replicate,
             "status": "CERTIFIED" if certified else "NOT_CERTIFIED", "n_parameters": parameters,
             "population_relative_risk": floor, "relative_risk": risk_of(n) * np.exp(noise * rng.standard_normal()),
         }

@@ -16,7 +16,7 @@ from moe_prompts.study.attention import (
     GapCell,
     ProfileCell,
     attention_study,
-    cell_sizes,
+    fit_class,
     identifiability_study,
     run_cell,
 )
@@ -62,16 +62,16 @@ def test_rows_are_tidy(run):
     certified = fits[fits["status"] == "CERTIFIED"]
     assert len(certified) >= 0.9 * len(fits)
     assert (certified["gap_nats"] <= 1e-6).all()
-    own = certified[certified["cell_sizes"].isin(["exact", "over"])]
+    own = certified[certified["fit_class"].isin(["exact", "over"])]
     assert (own["loss"] > 0).all()
     assert (own["gain"] > 0).all()
     assert own.loc[own["k"] == 3, "split_rms"].notna().any()
     other = fits[fits["kind"] != "fixed"]
     assert other["loss"].isna().all()
     assert (other["start"] == "projection").all()
-    assert (fits.loc[fits["cell_sizes"] == "misspecified", "population_relative_risk"] > 0.2).all()
+    assert (fits.loc[fits["fit_class"] == "misspecified", "population_relative_risk"] > 0.2).all()
     # Where the class contains the truth the risk without noise is 0 up to the certificate: 1e-6 nats of 1e4 pairs.
-    assert (fits.loc[fits["cell_sizes"] != "misspecified", "population_relative_risk"] < 1e-11).all()
+    assert (fits.loc[fits["fit_class"] != "misspecified", "population_relative_risk"] < 1e-11).all()
 
 
 def test_prediction_risk_is_what_the_number_of_parameters_says(run):
@@ -127,7 +127,7 @@ def test_a_block_that_cannot_be_fitted_is_rows(monkeypatch, tmp_path):
     ],
 )  # fmt: skip
 def test_which_family_contains_which_truth(name, kind, k, sizes):
-    assert cell_sizes(prompt_truth(f"attention-{name}"), PromptKind.parse(kind), k) == sizes
+    assert fit_class(prompt_truth(f"attention-{name}"), PromptKind.parse(kind), k) == sizes
 
 
 @pytest.mark.parametrize(

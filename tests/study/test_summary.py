@@ -10,13 +10,13 @@ from moe_prompts.tables import short
 SIZES = (1_000, 10_000, 100_000, 1_000_000)
 
 
-def rows(kind, k, cell_sizes, law, truth_kind="adaptive", noise=0.1, replicates=16):
+def rows(kind, k, fit_class, law, truth_kind="adaptive", noise=0.1, replicates=16):
     """One line of a study: ``law(n)`` times log-normal noise common to all lines, all certified."""
     rng = np.random.default_rng(0)
     return pd.DataFrame(
         {
             "truth": f"prompts-{truth_kind}", "truth_kind": truth_kind, "kind": kind, "k": k, "n_frozen": 2,
-            "cell_sizes": cell_sizes, "start": "data", "n": n, "replicate": replicate, "status": "CERTIFIED",
+            "fit_class": fit_class, "start": "data", "n": n, "replicate": replicate, "status": "CERTIFIED",
             "relative_risk": law(n) * np.exp(noise * rng.standard_normal()), "loss_intrinsic": np.sqrt(law(n)),
         }
         for n in SIZES for replicate in range(replicates)
@@ -73,7 +73,7 @@ def test_comparison_is_paired_and_takes_the_exact_family(study):
     assert (
         "best fixed (k = 4) / adaptive (k = 2) = 5e+03 [5e+03, 5e+03] over 16 paired fits: adaptive prompts win" in text
     )
-    study["truth_kind"], study["cell_sizes"] = "fixed", np.where(study["k"] == 2, "exact", "over")
+    study["truth_kind"], study["fit_class"] = "fixed", np.where(study["k"] == 2, "exact", "over")
     (text,) = comparison_lines(study, 0)
     assert "all n: risk of fixed (k = 2) / adaptive (k = 2)" in text
     assert "over 64 paired fits" in text

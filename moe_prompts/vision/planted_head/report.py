@@ -31,7 +31,7 @@ WORDS = {
     "contained": "larger class, truth at a singular point",
     "misspecified": "wrong class",
 }
-KEY = ["truth", "kind", "k", "cell_sizes", "n_parameters"]
+KEY = ["truth", "kind", "k", "fit_class", "n_parameters"]
 
 
 def curves(results: pd.DataFrame) -> pd.DataFrame:
@@ -205,7 +205,7 @@ def crossings(found: pd.DataFrame) -> list[str]:
     """On each truth, from where on the right class is better than the wrong one, predicted and observed."""
     lines = []
     for truth, own in found.groupby("truth", sort=False):
-        exact, wrong = (own[own["cell_sizes"] == word] for word in ("exact", "misspecified"))
+        exact, wrong = (own[own["fit_class"] == word] for word in ("exact", "misspecified"))
         if exact.empty or wrong.empty:
             continue
         extra = exact["price"].iloc[0] * exact["n"].iloc[0] - wrong["price"].iloc[0] * wrong["n"].iloc[0]
@@ -226,7 +226,7 @@ def crossings(found: pd.DataFrame) -> list[str]:
 def splits(results: pd.DataFrame, noise_free: pd.DataFrame, entropy: int) -> list[str]:
     """With one prompt too many: how the distance of split prompts from the true one shrinks."""
     lines = []
-    for key, own in results[results["cell_sizes"] == "over"].groupby(["truth", "kind"], sort=False):
+    for key, own in results[results["fit_class"] == "over"].groupby(["truth", "kind"], sort=False):
         samples = {int(n): rows["split_rms"].dropna().to_numpy(float) for n, rows in own.groupby("n")}
         if len(samples) < 2:
             continue
@@ -267,7 +267,7 @@ def draw_risk(ax: Axes, found: pd.DataFrame) -> None:
     """Risk against n on one truth: marks with two standard errors are measured, lines predicted, floor + s^2 P / n."""
     low, high = found["n"].min(), found["n"].max()
     at = np.geomspace(low / 1.5, high * 1.5, 100)
-    own = found[found["cell_sizes"] != "over"]
+    own = found[found["fit_class"] != "over"]
     for key, rows in own.groupby(KEY, sort=False):
         _, kind, k, word, count = key
         style = _style(kind, word)
@@ -284,7 +284,7 @@ def draw_risk(ax: Axes, found: pd.DataFrame) -> None:
 
 def draw_splits(ax: Axes, results: pd.DataFrame) -> None:
     """One prompt too many: distance of split prompts from the true one, every fit and the median, and predictions."""
-    own = results[results["cell_sizes"] == "over"]
+    own = results[results["fit_class"] == "over"]
     for place, ((truth, kind), rows) in enumerate(own.groupby(["truth", "kind"], sort=False)):
         colour = COLOURS["VPT" if kind == "fixed" else "VAPT"]
         ax.plot(rows["n"] * 1.12 ** (2 * place - 1), rows["split_rms"], ".", color=colour, alpha=0.5, markersize=4)
@@ -304,7 +304,7 @@ def draw_splits(ax: Axes, results: pd.DataFrame) -> None:
 def planted_head_figure(results: pd.DataFrame) -> Figure:
     """Risk on both truths, and splits where there are any."""
     found = curves(results)
-    over = (results["cell_sizes"] == "over").any()
+    over = (results["fit_class"] == "over").any()
     with plt.rc_context(STYLE):
         figure, grid = plt.subplots(1, 3 if over else 2, figsize=(DOUBLE, 3.1), layout="constrained", squeeze=False)
         axes = grid[0]

@@ -28,7 +28,7 @@ from moe_prompts.estimators.result import FitStatus
 from moe_prompts.identifiability import Profile, profile
 from moe_prompts.models.prompt_attention import PromptKind
 from moe_prompts.seeds import data_rng, start_rng
-from moe_prompts.study.attention import PARAMETER_ERRORS, cell_sizes, errors_of
+from moe_prompts.study.attention import PARAMETER_ERRORS, errors_of, fit_class
 from moe_prompts.vision.planted_head.head import (
     PlantedHead,
     constants_as_adaptive,
@@ -120,7 +120,7 @@ class FitCell:
 
 def sizes_word(design: PlantedHead, line: Line | FitCell | NoiseFreeCell) -> str:
     """exact, over, contained or misspecified, as in the attention study."""
-    return cell_sizes(design.truths[line.truth], PromptKind.parse(line.kind), line.k)
+    return fit_class(design.truths[line.truth], PromptKind.parse(line.kind), line.k)
 
 
 def noise_free_study(
@@ -287,7 +287,7 @@ class Fits:
         price = truth.noise**2 * family.n_parameters / cell.n / signal
         _, floor = self.starts.get((cell.truth, cell.kind, cell.k), (None, 0.0))
         common: Row = {
-            "study": FITS, "truth": cell.truth, "kind": cell.kind, "k": cell.k, "n": cell.n, "cell_sizes": word,
+            "study": FITS, "truth": cell.truth, "kind": cell.kind, "k": cell.k, "n": cell.n, "fit_class": word,
             "n_parameters": family.n_parameters, "noise": truth.noise, "signal": signal,
             "floor": floor, "price": price, "predicted": floor * (word == "misspecified") + price,
         }  # fmt: skip

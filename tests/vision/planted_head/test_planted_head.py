@@ -218,7 +218,7 @@ def test_curves_and_verdict_by_hand():
     common = {"truth": "adaptive", "status": "CERTIFIED", "start_share": 1.0, "split_rms": np.nan}
     rows = [
         common | {
-            "kind": kind, "k": 2, "cell_sizes": word, "n_parameters": count, "n": n, "relative_risk": risk,
+            "kind": kind, "k": 2, "fit_class": word, "n_parameters": count, "n": n, "relative_risk": risk,
             "floor": floor, "price": count / n,
         }
         for kind, word, count, floor, risks in (
