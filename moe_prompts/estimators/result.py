@@ -1,4 +1,10 @@
-"""What every fit returns: a value, a status that is advice, a certificate, and how it went."""
+"""Say what every fit returns: a value, a status that is advice, a certificate, and how the fit went.
+
+A certificate is evidence of a local optimum: the gain left is negligible and the curvature has the right
+sign,
+
+    g'(-H)^-1 g / 2 <= tolerance   and   -H positive definite.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +12,13 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
-#: Estimated log-likelihood left to gain, in total nats, below which a local maximum counts as reached. 1e-3 is not
-#: safe: paths cross plateaus where -H is barely positive definite and the decrement is tiny.
+#: Estimated log-likelihood left to gain, in total nats, below which a local maximum counts as reached. 1e-3
+#: is not safe: paths cross plateaus where -H is barely positive definite and the decrement is tiny.
 GAP_TOLERANCE = 1e-6
 
 
 class FitStatus(Enum):
-    """How a fit ended; the value of each member says what to do about it."""
+    """Say how a fit ended; the value of each member says what to do about it."""
 
     CERTIFIED = "certified local maximum: use it"
     NOT_CERTIFIED = (
@@ -37,19 +43,24 @@ class FitStatus(Enum):
 
     @property
     def advice(self) -> str:
+        """Return the sentence that says what to do."""
         return self.value
 
 
 @dataclass(frozen=True)
 class Certificate:
-    """Evidence that a fit stands at a local optimum.
+    """Give the evidence that a fit stands at a local optimum.
 
     kind           "maximum likelihood" or "least squares"
-    gap_nats       estimated gain left, g'(-H)^-1 g / 2 in total nats; infinite where -H is not positive definite
-    relative_lmin  of maximum likelihood: smallest eigenvalue of I_c^-1 (-H), I_c the complete-data information; at a
-                   stationary point 1 - (contraction rate of EM), so EM would need about 4 / relative_lmin iterations.
-                   Of least squares: smallest eigenvalue of D^-1/2 (-H) D^-1/2, D the diagonal of the Gauss-Newton
-                   matrix, on the parameters that the box does not hold; 0 up to rounding where surplus prompts coincide
+    gap_nats       estimated gain left, g'(-H)^-1 g / 2 in total nats; infinite where -H is not positive
+                   definite
+    relative_lmin  smallest eigenvalue of the curvature in its own units, as follows
+
+    For maximum likelihood, ``relative_lmin`` is that of I_c^-1 (-H), with I_c the complete-data information.
+    At a stationary point it is 1 - (contraction rate of EM), so that EM would need about 4 / relative_lmin
+    iterations. For least squares it is that of D^-1/2 (-H) D^-1/2, with D the diagonal of the Gauss-Newton
+    matrix, on the parameters that the box does not hold. It is 0 up to rounding where surplus prompts
+    coincide.
     """
 
     kind: str
@@ -57,19 +68,27 @@ class Certificate:
     relative_lmin: float
 
     def holds(self, tolerance: float = GAP_TOLERANCE) -> bool:
+        """Say whether at most ``tolerance`` nats are left to gain and the curvature has the right sign."""
         return self.gap_nats <= tolerance and self.relative_lmin > 0
 
 
-#: Of a fit that never got to where one could be computed.
+#: The certificate of a fit that never got to where one could be computed.
 NO_CERTIFICATE = Certificate("maximum likelihood", float("inf"), float("nan"))
 
 
 @dataclass(frozen=True)
 class FitResult:
-    """One fit. ``value`` holds the parameters, ``log_likelihood`` the total in nats at them.
+    """Hold what one fit found and how it went.
 
-    ``history`` maps names to lists, one entry per iteration; ``passes`` counts passes over the data (e1, e2);
-    ``detail`` says which guard ended a fit that collapsed.
+    value           parameters, in the units of the data
+    status          how the fit ended, with advice
+    certificate     evidence that it stands at a local optimum
+    log_likelihood  total in nats at ``value``
+    iterations      how many were used
+    passes          number of passes over the data by kind: ``e1`` gives one EM step, ``e2`` also the
+                    curvature
+    history         lists by name, one entry per iteration
+    detail          the guard that ended a fit that collapsed
     """
 
     value: Any
@@ -83,12 +102,18 @@ class FitResult:
 
     @property
     def certified(self) -> bool:
+        """Say whether the fit is a certified local maximum."""
         return self.status is FitStatus.CERTIFIED
 
 
 @dataclass(frozen=True)
 class SearchResult:
-    """``best`` fit on all the data; ``starts`` how many were tried; ``share`` of them whose path ended on ``best``."""
+    """Hold the best of several fits.
+
+    best    the best fit on all the data
+    starts  how many starts were tried
+    share   share of the starts whose path ended on ``best``
+    """
 
     best: FitResult
     starts: int

@@ -1,7 +1,9 @@
-"""A search in stages: starts climb a subsample, the best distinct summits go on, the best certified one is returned.
+"""Search for a global maximum in stages.
 
-What the searches of all models share. A certificate is of a local maximum; several starts are how a global one is
-sought, and the share of starts whose path ended on the best says how often it was found.
+All starts climb a subsample, the best distinct summits go on to more data, and the best certified one is
+returned. Every model's search shares this. A certificate is about a local maximum only. A global maximum is
+sought by several starts, and the share of starts whose path ended on the best summit says how often it was
+found.
 """
 
 from __future__ import annotations
@@ -23,9 +25,14 @@ Summit = tuple[FitResult, int]
 
 @dataclass(frozen=True)
 class Stages:
-    """first_stage     pairs on which all starts climb
-    finalists       distinct summits that go on to the next stage
-    rescues         further starts, one at a time, while none has been certified
+    """Say how many starts, points and rescues a search spends.
+
+    first_stage  number of pairs on which all starts climb first; at least 1
+    finalists    how many distinct summits go on to the next stage; at least 1
+    rescues      how many further starts are tried, one at a time, while no summit has been certified; at
+                 least 0
+
+    Raises ``InputError`` where a number is below its bound.
     """
 
     first_stage: int = 5_000
@@ -43,9 +50,19 @@ class Stages:
 def searched(
     summits: Callable[[list[Any]], list[Summit]], draw: Callable[[int], Any], count: int, rescues: int
 ) -> SearchResult:
-    """The first of the summits of ``count`` draws; of further draws too, one at a time, while none is certified."""
+    """Return the best summit of ``count`` starts, and of up to ``rescues`` more while none is certified.
+
+    summits  climbs from a list of starts and returns the distinct summits, best first
+    draw     returns the start with the given number, 0, 1, ...
+    count    how many starts climb together
+    rescues  how many further starts may follow, one at a time
+
+    Returns the best fit, the number of starts tried, and the share of them whose path ended on the best fit.
+    """
     found = summits([draw(number) for number in range(count)])
     tried = count
+    # A search that certified nothing has found no answer yet, so it goes on; one start at a time, since the
+    # first that is certified ends it.
     while not found[0][0].certified and tried < count + rescues:
         found = distinct(found + summits([draw(tried)]))
         tried += 1
@@ -54,7 +71,12 @@ def searched(
 
 
 def distinct(fits: list[Summit]) -> list[Summit]:
-    """Summits, certified ones first, then by likelihood; votes of paths that met are added."""
+    """Return the distinct summits of ``fits``: certified ones first, then by log-likelihood.
+
+    Certified fits within ``SAME_SUMMIT`` nats of each other are one summit, and their votes are added. Fits
+    without a certificate are never merged: two paths that stopped early may stop at the same height on
+    different slopes.
+    """
     order = sorted(fits, key=lambda pair: (not pair[0].certified, -np.nan_to_num(pair[0].log_likelihood, nan=-np.inf)))
     summits: list[Summit] = []
     for fit, votes in order:

@@ -1,11 +1,15 @@
-"""Climbing a likelihood to a certified maximum: a trust region on exact curvature, with an EM corrector.
+"""Climb a likelihood to a certified maximum: a trust region on exact curvature, corrected by EM steps.
 
-Each iteration maximises the quadratic model g's + s'Hs/2 inside |s|_{I_c} <= delta sqrt(n), I_c the complete-data
-information (the metric in which EM takes unit steps), then lets EM steps correct the trial before it is judged.
-Over-specified models meet saddles on every path, so negative curvature is followed, not patched. It ends where -H is
-positive definite and the Newton decrement is at most 1e-6 nats, or says why not.
+Each iteration maximises the quadratic model of the log-likelihood inside a ball,
 
-Source: trust region of Moré and Sorensen (1983) on the exact Hessian.
+    g's + s'Hs / 2   over   |s|_{I_c} <= delta sqrt(n),
+
+with gradient g, Hessian H and complete-data information I_c, the metric in which EM takes unit steps. EM
+steps then correct the trial point before it is judged. Over-specified models meet saddles on every path, so
+negative curvature is followed and not patched. A climb ends where -H is positive definite and the Newton
+decrement is at most 1e-6 nats, or it says why it does not.
+
+Source: the trust region of Moré and Sorensen (1983), on the exact Hessian.
 """
 
 from __future__ import annotations
@@ -20,16 +24,28 @@ from moe_prompts.estimators.result import GAP_TOLERANCE, NO_CERTIFICATE, Certifi
 
 
 class CollapseError(ArithmeticError):
-    """An atom beyond the guards, or without information of its own; carried to the status of the fit."""
+    """Say that an atom is beyond the guards or has no information of its own.
+
+    The climb catches it and carries its text to the status of the fit.
+    """
 
 
 @dataclass(frozen=True)
 class TrustRegionOptions:
-    """Defaults are those of the measured algorithm; change ``max_iterations`` and ``gap_tolerance`` if anything.
+    """Set how the trust region climbs; the defaults are those of the algorithm as it was measured.
 
-    em_warmup         EM steps before the first Newton step
-    corrector_steps   EM steps on each trial while the decrement is above ``corrector_until`` nats
-    radius, max_radius  of the trust region, in units of sqrt(n) in the metric of the complete-data information
+    Change ``max_iterations`` and ``gap_tolerance`` if anything.
+
+    max_iterations   iterations after which the climb gives up; at least 1
+    gap_tolerance    estimated gain left, in nats, at which the certificate holds; in (0, 1)
+    em_warmup        EM steps before the first Newton step
+    corrector_steps  EM steps on each trial point while the decrement is above ``corrector_until``
+    corrector_until  Newton decrement, in nats, below which trial points are no longer corrected
+    radius           first radius of the trust region, in units of sqrt(n) in the metric of the complete-data
+                     information
+    max_radius       largest radius, in the same units
+
+    Raises ``InputError`` where a number is outside its range.
     """
 
     max_iterations: int = 500
@@ -56,9 +72,16 @@ class TrustRegionOptions:
 
 @dataclass(frozen=True)
 class EMOptions:
-    """certify          test the certificate at iterations growing by 15 % and stop when it holds
-    relative_change  stop where a step gains less than this share of the log-likelihood in the units of the data, the
-                     habit of published runs and no sign of a maximum; 0: never
+    """Set when EM stops.
+
+    max_iterations   iterations after which EM gives up; at least 0
+    certify          whether the certificate is tested, at iterations growing by 15 %, and EM stops when it
+                     holds
+    gap_tolerance    estimated gain left, in nats, at which the certificate holds
+    relative_change  EM stops where a step gains less than this share of the log-likelihood in the units of
+                     the data; this is the habit of published runs and no sign of a maximum; 0: never
+
+    Raises ``InputError`` where a number is outside its range.
     """
 
     max_iterations: int = 10_000
@@ -76,7 +99,13 @@ class EMOptions:
             raise InputError(f"EMOptions: relative_change = {self.relative_change}; expected in [0, 1)")
 
     def small_gain(self, history: list[float], volume: float) -> bool:
-        """Of the last step; log-likelihoods in ``history`` are ``volume`` larger than in the units of the data."""
+        """Say whether the last step gained less than ``relative_change`` asks for.
+
+        history  log-likelihoods so far, in standardised units
+        volume   how much they exceed the log-likelihoods in the units of the data
+
+        The share is taken in the units of the data, as published runs do.
+        """
         return (
             self.relative_change > 0
             and len(history) > 1
@@ -86,9 +115,12 @@ class EMOptions:
 
 @dataclass(frozen=True)
 class Spectrum:
-    """Gradient and Hessian in the metric of the complete-data information I_c = C C'.
+    """Gather gradient and Hessian in the metric of the complete-data information I_c = C C'.
 
-    values (p,), vectors (p, p): eigen-decomposition of C^-1 H C^-T; gradient (p,): in that basis.
+    values    (p,)    eigenvalues of C^-1 H C^-T, ascending
+    vectors   (p, p)  its eigenvectors, as columns
+    gradient  (p,)    gradient in the basis of the eigenvectors
+    root      (p, p)  C, lower triangular
     """
 
     values: np.ndarray
@@ -98,6 +130,10 @@ class Spectrum:
 
     @classmethod
     def of(cls, gradient: np.ndarray, hessian: np.ndarray, information: np.ndarray) -> Spectrum:
+        """Return the spectrum of a gradient (p,) and a Hessian (p, p) in the metric of an information (p, p).
+
+        Raises ``CollapseError`` where the information is singular: an atom has none of its own.
+        """
         try:
             root = np.linalg.cholesky(information)
         except np.linalg.LinAlgError as error:
@@ -109,31 +145,51 @@ class Spectrum:
 
     @property
     def certificate(self) -> Certificate:
+        """Return the certificate of this point.
+
+        The gap is the Newton decrement g'(-H)^-1 g / 2 in nats, infinite where -H is not positive definite.
+        """
         lmin = -float(self.values[-1])
         gap = 0.5 * float((self.gradient**2 / -self.values).sum()) if lmin > 0 else np.inf
         return Certificate("maximum likelihood", gap, lmin)
 
     def step(self, coefficients: np.ndarray) -> np.ndarray:
-        """Back to the chart's coordinates."""
+        """Return a step (p,) in the chart's coordinates from its coefficients of the eigenvectors (p,)."""
         return np.linalg.solve(self.root.T, self.vectors @ coefficients)
 
 
 class Likelihood(Protocol):
-    """What is climbed: a log-likelihood of a vector, with EM steps for it. Both may raise ``CollapseError``."""
+    """Describe what is climbed: a log-likelihood of a vector theta (p,), with EM steps for it.
+
+    Both methods may raise ``CollapseError``.
+    """
 
     @property
     def total(self) -> float:
-        """Number of observations."""
+        """Return the number of observations n."""
         ...
 
-    def em(self, theta: np.ndarray, steps: int) -> np.ndarray: ...
+    def em(self, theta: np.ndarray, steps: int) -> np.ndarray:
+        """Return theta (p,) after that many EM steps."""
+        ...
 
-    def evaluate(self, theta: np.ndarray) -> tuple[float, Spectrum]: ...
+    def evaluate(self, theta: np.ndarray) -> tuple[float, Spectrum]:
+        """Return the log-likelihood at theta, in nats, and the spectrum of its curvature there."""
+        ...
 
 
 @dataclass(frozen=True)
 class Ascent:
-    """Where a climb ended; history: ``log_likelihood``, ``gap_nats``, ``relative_lmin`` at each accepted point."""
+    """Say where a climb ended.
+
+    theta        (p,)  the point reached
+    value              log-likelihood there, in nats
+    status             how the climb ended
+    certificate        evidence that the point is a local maximum
+    iterations         how many were used
+    history            ``log_likelihood``, ``gap_nats`` and ``relative_lmin`` at each accepted point
+    detail             the guard that ended the climb, if one did
+    """
 
     theta: np.ndarray
     value: float
@@ -145,11 +201,17 @@ class Ascent:
 
 
 def no_history() -> dict[str, list[float]]:
+    """Return a history with its names and no entries."""
     return {"log_likelihood": [], "gap_nats": [], "relative_lmin": []}
 
 
 def ascend(likelihood: Likelihood, theta: np.ndarray, options: TrustRegionOptions) -> Ascent:
-    """Climb from ``theta`` to a certified local maximum, or to where no step helps."""
+    """Climb from ``theta`` (p,) to a certified local maximum, or to where no step helps.
+
+    Returns where the climb ended; it never raises ``CollapseError``. The status is CERTIFIED where the
+    certificate holds, COLLAPSED where guards reject every short step, STALLED where the likelihood does, and
+    NOT_CERTIFIED where the iterations ran out.
+    """
     history = no_history()
     try:
         theta = likelihood.em(theta, options.em_warmup)
@@ -173,16 +235,23 @@ def ascend(likelihood: Likelihood, theta: np.ndarray, options: TrustRegionOption
         coefficients, predicted, at_boundary = trust_region_step(
             spectrum.values, spectrum.gradient, radius * np.sqrt(likelihood.total)
         )
+        # EM steps never descend, and they move the responsibilities to where the trial put the atoms, which
+        # the quadratic model cannot foresee. Close to the maximum they would only spend passes: Newton
+        # converges by itself.
         correct = options.corrector_steps if certificate.gap_nats > options.corrector_until else 0
         try:
             trial = likelihood.em(theta + spectrum.step(coefficients), correct)
             trial_value, trial_spectrum = likelihood.evaluate(trial)
         except (CollapseError, np.linalg.LinAlgError) as error:
+            # The trial is beyond a guard. It counts as the worst of steps, so that the radius shrinks and the
+            # climb goes on from the last good point.
             guard, ratio = str(error), -np.inf
         else:
             # A sum of n terms of size 1 is known to about eps * |L|; gains below that are taken as agreement.
             noise = 8 * np.finfo(float).eps * abs(value)
             guard, ratio = "", (trial_value - value + noise) / (predicted + noise)
+        # The radius follows from the step taken, not from the radius allowed: an interior step that failed
+        # was shorter than the radius, and a quarter of the radius might repeat it.
         size = np.linalg.norm(coefficients) / np.sqrt(likelihood.total)
         if ratio > 1e-3:
             theta, value, spectrum = trial, trial_value, trial_spectrum
@@ -190,6 +259,8 @@ def ascend(likelihood: Likelihood, theta: np.ndarray, options: TrustRegionOption
             radius = size / 4
         elif at_boundary and ratio > 0.5:
             radius = min(options.max_radius, radius * (3 if ratio > 0.9 else 1.5))
+        # A guard that still rejects steps of 1e-5 will not be passed. Without a guard smaller steps are
+        # tried, since the model becomes exact as they shrink.
         if radius < (1e-5 if guard else 1e-9):
             status = FitStatus.COLLAPSED if guard else FitStatus.STALLED
             return Ascent(theta, value, status, spectrum.certificate, iteration + 1, history, guard)
@@ -200,10 +271,20 @@ def ascend(likelihood: Likelihood, theta: np.ndarray, options: TrustRegionOption
 
 
 def trust_region_step(values: np.ndarray, gradient: np.ndarray, radius: float) -> tuple[np.ndarray, float, bool]:
-    """Maximise g's + s'Lambda s / 2 over |s| <= radius, Lambda = diag(values) ascending: (s, gain, at the boundary).
+    """Maximise g's + s'Lambda s / 2 over |s| <= radius, for Lambda = diag(values).
 
-    s = (mu - Lambda)^-1 g with mu >= max(0, values[-1]); where even mu -> values[-1] leaves s inside (the hard case)
-    the top eigenvector fills up the radius, in the direction of its gradient component.
+    values    (p,)  eigenvalues, ascending
+    gradient  (p,)  g, in the basis of the eigenvectors
+    radius          largest length of s
+
+    Returns s (p,), the gain that the model predicts, and whether s lies on the boundary.
+
+        s = (mu - Lambda)^-1 g   with   mu >= max(0, values[-1]).
+
+    In the hard case even mu -> values[-1] leaves s inside the ball. The top eigenvector then fills up the
+    radius, in the direction of its gradient component.
+
+    Source: Moré and Sorensen (1983).
     """
     from scipy.optimize import brentq  # loaded where it is used: a refused option need not wait for it
 
@@ -216,11 +297,14 @@ def trust_region_step(values: np.ndarray, gradient: np.ndarray, radius: float) -
     lowest = max(0.0, top)
     at = lambda mu: gradient / (mu - values)
     floor = lowest + 1e-12 * max(1.0, abs(lowest))
+    # The hard case: g has no component along the top eigenvector, as at a saddle that a symmetry made. Either
+    # direction along it gains the same.
     if np.linalg.norm(at(floor)) <= radius:
         s = at(floor)
         rest = np.sqrt(max(radius**2 - (s[:-1] ** 2).sum(), 0.0))
         s[-1] = rest if gradient[-1] >= 0 else -rest
         return s, gain(s), True
+    # 1 / |s(mu)| is nearly linear in mu, so its root is found where that of |s(mu)| - radius would be missed.
     ceiling = lowest + np.linalg.norm(gradient) / radius
     mu = brentq(lambda mu: 1 / np.linalg.norm(at(mu)) - 1 / radius, floor, ceiling * (1 + 1e-12) + 1e-300, xtol=1e-14)
     s = at(mu)

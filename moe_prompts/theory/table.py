@@ -1,6 +1,6 @@
 """The rate of every group of parameters in a configuration of cells, with its proof and what is published.
 
->>> print(rate_table("softmax-gaussian", cells=[1, 2]).markdown())  # doctest: +SKIP
+    print(rate_table("softmax-gaussian", cells=[1, 2]).markdown())
 
 A configuration is the vector of cell sizes: cells=[1, 2, 3] are three true atoms, fitted by one, two and three atoms.
 The rates of a cell depend on the others: a gate is pinned by a cell of one atom or by a frozen expert.

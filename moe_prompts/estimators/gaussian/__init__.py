@@ -1,11 +1,11 @@
-"""Certified maximum likelihood of Gaussian-gated experts.
+"""Fit Gaussian-gated experts by certified maximum likelihood.
 
-em            the textbook loop
-newton        trust-region Newton on sufficient statistics, with a certificate
-search        the best of several starts
-starts        where a fit begins: near the truth, from data, random
-moments       passes over the data: log-likelihood, statistics, curvature
-streaming     the same passes over samples larger than memory
-compression   many points as one, where they lie close
-chart         coordinates without constraints
+em           runs the textbook loop
+newton       climbs by trust-region Newton on sufficient statistics, with a certificate
+search       takes the best of several starts
+starts       says where a fit begins: near the truth, from data, random
+moments      passes over the data: log-likelihood, statistics, curvature
+streaming    does the same passes over samples larger than memory
+compression  replaces many points by one, where they lie close
+chart        gives coordinates without constraints
 """

@@ -1,9 +1,13 @@
-"""A large sample of z = (x, y) in the plane as a short quadrature: a cheap likelihood that leads to the exact one.
+"""Replace a large sample of z = (x, y) in the plane by a short quadrature, as a cheap guide to the exact fit.
 
-In each cell of a grid, sum_i f(z_i) = sum_c w_c f(node_c) for every polynomial f of degree < p per coordinate, with
-w_c = sum_i l_c(z_i) the summed Lagrange basis at tensor Chebyshev nodes. The log density of a Gaussian mixture is
-analytic, so where atoms are wider than a cell's node spacing the log-likelihood is reproduced to many digits and its
-cost no longer depends on n. It is never the final word: fits end, and are certified, on the data themselves.
+In each cell of a grid,
+
+    sum_i f(z_i) = sum_c w_c f(node_c)   with   w_c = sum_i l_c(z_i)
+
+for every polynomial f of degree < p per coordinate, where l_c is the Lagrange basis at tensor Chebyshev
+nodes. The log density of a Gaussian mixture is analytic. Where atoms are wider than a cell's node spacing,
+the log-likelihood is therefore reproduced to many digits, and its cost no longer depends on n. It is never
+the final word: fits end, and are certified, on the data themselves.
 """
 
 from __future__ import annotations
@@ -19,7 +23,8 @@ from moe_prompts.models.data import Data, Sample, StreamedSample
 
 #: Cell width in standard deviations of the data, and nodes per coordinate of a cell.
 CELL, NODES = 0.15, 8
-#: Atoms narrower than this (in the same units) are beyond the quadrature: a climb stops there and goes on on the data.
+#: Atoms narrower than this (in the same units) are beyond the quadrature: a climb stops there and goes on on
+#: the data.
 RESOLUTION = 0.03
 
 
@@ -30,17 +35,20 @@ _COMPRESSED: WeakKeyDictionary[Data, tuple[Sample, np.ndarray]] = WeakKeyDiction
 
 
 def compressed_once(sample: Data) -> tuple[Sample, np.ndarray]:
-    """``compress(sample)``, kept for as long as the sample lives: several families are fitted to the same data."""
+    """Return ``compress(sample)``, kept while the sample lives, since several families are fitted to it."""
     if sample not in _COMPRESSED:
         _COMPRESSED[sample] = compress(sample)
     return _COMPRESSED[sample]
 
 
 def compress(sample: Data) -> tuple[Sample, np.ndarray]:
-    """Nodes (m pairs) and weights (m,), m <= n, summing smooth functions over the sample; some are negative.
+    """Return nodes (m pairs) and weights (m,) that sum smooth functions over the sample; m <= n.
 
-    For d = l = 1. Cells with no more points than nodes keep their points with weight 1. Of a ``StreamedSample`` one
-    pass over the chunks suffices: a cell's points are held until there are more of them than nodes.
+    Some weights are negative. Cells with no more points than nodes keep their points with weight 1. A
+    ``StreamedSample`` needs one pass over its chunks: a cell's points are held until there are more of them
+    than nodes.
+
+    Raises ``InputError`` unless d = l = 1.
     """
     if (sample.d, sample.l) != (1, 1):
         raise InputError(
@@ -66,7 +74,10 @@ def compress(sample: Data) -> tuple[Sample, np.ndarray]:
 
 @dataclass(frozen=True)
 class _Grid:
-    """Cells of ``width`` (2, 1) from ``low`` (2, 1) on; a cell's key is row * columns + column."""
+    """Divide the plane in cells of ``width`` (2, 1) from ``low`` (2, 1) on.
+
+    A cell's key is row * columns + column.
+    """
 
     low: np.ndarray
     width: np.ndarray
@@ -83,8 +94,10 @@ class _Grid:
         return cls(low, width, int(np.floor((high - low) / width)[1, 0]) + 1)
 
     def gather(self, z: np.ndarray, moments: dict[int, np.ndarray]) -> np.ndarray:
-        """Points z (2, m) of dense cells are added to these cells' ``moments``; those of others are returned, cell by
-        cell. A cell is dense once more than NODES^2 of its points stand together."""
+        """Add points z (2, m) of dense cells to the cells' ``moments``; return the others, cell by cell.
+
+        A cell is dense once more than NODES^2 of its points stand together.
+        """
         place = (z - self.low) / self.width
         cell = np.floor(place)
         key = cell[0] * self.columns + cell[1]
@@ -102,7 +115,7 @@ class _Grid:
 
 
 def _chebyshev(t: np.ndarray) -> np.ndarray:
-    """T_0 .. T_(NODES - 1) at t: shape (NODES, n)."""
+    """Return T_0 .. T_(NODES - 1) at t, of shape (NODES, n)."""
     values = np.empty((NODES, len(t)))
     values[0], values[1], twice = 1, t, 2 * t
     for degree in range(2, NODES):

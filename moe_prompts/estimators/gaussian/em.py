@@ -1,11 +1,11 @@
-"""The textbook EM algorithm for Gaussian-gated experts: constant, affine, tied and frozen atoms.
+"""Fit Gaussian-gated experts by the textbook EM algorithm: constant, affine, tied and frozen atoms.
 
     E: r_ik = pi_k N(z_i; k) / sum_j pi_j N(z_i; j)
     M: pi_k = n_k / n,  c_k, Gamma_k = weighted mean and covariance of x,
        (A_k, b_k) = weighted least squares of y on x,  nu_k = weighted residual covariance
 
-The likelihood never decreases. It is linear: about 4 / relative_lmin iterations, which over-specified models make
-thousands; ``newton`` reaches the same maxima in tens.
+The likelihood never decreases. Convergence is linear: EM needs about 4 / relative_lmin iterations, which
+over-specified models make thousands. ``newton`` reaches the same maxima in tens.
 """
 
 from __future__ import annotations
@@ -24,9 +24,12 @@ from moe_prompts.models.gaussian_gated import GaussianGatedFamily, GaussianGated
 
 
 def m_step(passes: Passes, S: np.ndarray) -> GaussianGatedMoE:
-    """Parameters that maximise the expected complete-data log-likelihood, from S (k, P), in standardised units.
+    """Return the parameters that maximise the expected complete-data log-likelihood.
 
-    Raises ``CollapseError`` where an atom explains fewer than ``MIN_POINTS`` points or its covariance degenerates.
+    S (k, P) are the sums of responsibilities times monomials; the parameters are in standardised units.
+
+    Raises ``CollapseError`` where an atom explains fewer than ``MIN_POINTS`` points or its covariance
+    degenerates.
     """
     family, l = passes.family, passes.family.l
     counts = S[:, 0]
@@ -68,9 +71,26 @@ def em(
     *,
     weights: np.ndarray | None = None,
 ) -> FitResult:
-    """Maximum likelihood by EM from ``start`` (projected on the family where it lies outside).
+    """Fit Gaussian-gated experts by EM from ``start``.
 
-    history: ``log_likelihood`` before each M-step and at the end, never decreasing beyond rounding.
+    family         what the model may be: dimensions, number of atoms, ties, frozen atoms
+    sample         pairs x (n, d), y (n, l), held in memory or streamed
+    start          where the loop begins, in the units of the data; projected on the family where it lies
+                   outside
+    options        when it stops; ``EMOptions()`` by default
+    weights  (n,)  how many times each point counts; not for streamed samples
+
+    Returns the fit; its history holds ``log_likelihood`` before each M-step and at the end, never decreasing
+    beyond rounding.
+
+    Raises ``InputError`` where sample, start or weights do not fit the family, or where a column of the data
+    is constant.
+
+    >>> import moe_prompts as mp
+    >>> truth = mp.truth("gmoe-1")
+    >>> fit = mp.em(truth.family, mp.sample("gmoe-1", n=500, seed=0), start=truth.params)
+    >>> fit.status.name
+    'CERTIFIED'
     """
     options = options or EMOptions()
     check_multiplicities(weights)
@@ -97,6 +117,8 @@ def em(
             log_likelihood, S = passes.e1(W, log_frozen_mass)
             history.append(log_likelihood)
             params = m_step(passes, S)
+            # The rule of published runs says stop, not that a maximum is reached: one more iteration
+            # evaluates the certificate at the point where it stopped.
             if options.small_gain(history, volume):
                 limit = iteration + 1
         except CollapseError as error:
@@ -117,9 +139,10 @@ def em(
 
 
 def evaluate(passes: Passes, chart: Chart, theta: np.ndarray) -> tuple[float, Spectrum]:
-    """Log-likelihood (standardised) and spectrum at ``theta``, by one pass with exact curvature.
+    """Return the log-likelihood, in standardised units, and the spectrum at ``theta`` by one pass.
 
-    Raises ``CollapseError`` beyond the guards: near an atom that explains nothing a certificate would mean nothing.
+    Raises ``CollapseError`` beyond the guards: near an atom that explains nothing a certificate would mean
+    nothing.
     """
     atoms = chart.atoms(theta)
     R, _ = chart.factors(atoms)

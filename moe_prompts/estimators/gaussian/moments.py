@@ -1,14 +1,14 @@
-"""Passes over the data: log-likelihood, sufficient statistics and exact curvature, all from monomials of z = (y, x).
+"""Pass over the data: likelihood, statistics and curvature are sums of monomials of z = (y, x).
 
-The log density of an atom is a quadratic in z, so with phi(z) the monomials of degree <= 2 every pass is a product of
-small matrices with blocks of phi:
+The log density of an atom is a quadratic in z, so with phi(z) the monomials of degree <= 2 every pass is a
+product of small matrices with blocks of phi:
 
     log pi_k N(z; mu_k, Sigma_k) = w_k . phi(z),     r_k = softmax_k(w_k . phi),
     E1: L = sum log sum_k exp(w_k . phi),  S_k = sum r_k phi            one EM step
     E2: E1 and  Q_kj = sum (delta_kj r_k - r_k r_j) m(z),  m the monomials of degree <= 4.
 
-Blocks are laid out as (monomials, points), small enough to stay in cache. Frozen atoms enter each point through one
-number, their summed log density, computed once.
+Blocks are laid out as (monomials, points), small enough to stay in cache. Frozen atoms enter each point
+through one number, their summed log density, computed once.
 """
 
 from __future__ import annotations
@@ -23,20 +23,23 @@ from moe_prompts.errors import InputError
 from moe_prompts.models.data import Data, Sample, StreamedSample
 from moe_prompts.models.gaussian_gated import LOG_2PI, GaussianGatedFamily, GaussianGatedMoE
 
-#: Guards in standardised units: an atom must explain at least this many points, and its joint covariance must have at
-#: least this smallest eigenvalue. Beyond them the likelihood is unbounded and a "maximum" means nothing.
+#: Guards in standardised units: an atom must explain at least this many points, and its joint covariance must
+#: have at least this smallest eigenvalue. Beyond them the likelihood is unbounded and a "maximum" means
+#: nothing.
 MIN_POINTS, MIN_EIGENVALUE = 5.0, 1e-7
 BLOCK_BYTES = 3 << 18  # of scratch per pass: stays in a common L2 cache
 
 
 @dataclass(frozen=True)
 class Monomials:
-    """Products of the entries of h = (1, z_1 .. z_D); index tables shared by the passes and the chart.
+    """Index the products of the entries of h = (1, z_1 .. z_D), for the passes and the chart.
 
-    pairs      the P pairs (i, j), i <= j, of degree <= 2: phi = h_i h_j; the first D + 1 are h itself
-    pair_of    (D + 1, D + 1) -> position in ``pairs``
-    quads      for each monomial of degree <= 4, positions (p, q) with m = phi_p phi_q; q = 0 in the first P (phi_0 = 1)
-    quad_of    (P, P) -> position in ``quads``
+    D        number of coordinates of z, d + l
+    pairs    the P pairs (i, j), i <= j, of degree <= 2: phi = h_i h_j; the first D + 1 are h itself
+    pair_of  (D + 1, D + 1) -> position in ``pairs``
+    quads    for each monomial of degree <= 4, positions (p, q) with m = phi_p phi_q; q = 0 in the first P
+             (phi_0 = 1)
+    quad_of  (P, P) -> position in ``quads``
     """
 
     D: int
@@ -48,6 +51,7 @@ class Monomials:
     @staticmethod
     @cache
     def of(D: int) -> Monomials:
+        """Return the tables for D coordinates, made once."""
         pairs = list(combinations_with_replacement(range(D + 1), 2))
         pair_of = np.zeros((D + 1, D + 1), dtype=int)
         for p, (i, j) in enumerate(pairs):
@@ -66,23 +70,24 @@ class Monomials:
 
     @property
     def P(self) -> int:
+        """Return the number of monomials of degree <= 2."""
         return len(self.pairs)
 
     def second_moments(self, statistics: np.ndarray) -> np.ndarray:
-        """Sums of r (1, z)(1, z)': (..., P) -> (..., D + 1, D + 1)."""
+        """Return the sums of r (1, z)(1, z)' as matrices: (..., P) -> (..., D + 1, D + 1)."""
         return statistics[..., self.pair_of]
 
 
 @dataclass
 class PassCounts:
-    """Passes over the whole data: ``e1`` gives one EM step, ``e2`` also the curvature."""
+    """Count passes over the whole data: ``e1`` gives one EM step, ``e2`` also the curvature."""
 
     e1: int = 0
     e2: int = 0
 
 
 def _mean_and_sd(sample: Data, name: str, weights: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-    """Of the columns of "x" or "y"."""
+    """Return mean and standard deviation of the columns of "x" or "y"."""
     if isinstance(sample, StreamedSample):
         columns = slice(sample.d) if name == "x" else slice(sample.d, None)
         return sample.spread.mean[columns], sample.spread.sd[columns]
@@ -93,7 +98,13 @@ def _mean_and_sd(sample: Data, name: str, weights: np.ndarray | None) -> tuple[n
 
 @dataclass(frozen=True)
 class Scale:
-    """Each coordinate to mean 0 and standard deviation 1; parameters follow with ``inward`` and ``outward``."""
+    """Bring each coordinate to mean 0 and standard deviation 1.
+
+    Parameters follow with ``inward`` and ``outward``.
+
+    shift_x, scale_x  (d,)  means and standard deviations of the inputs
+    shift_y, scale_y  (l,)  those of the outputs
+    """
 
     shift_x: np.ndarray
     scale_x: np.ndarray
@@ -102,6 +113,10 @@ class Scale:
 
     @classmethod
     def of(cls, sample: Data, weights: np.ndarray | None) -> Scale:
+        """Return the scale of a sample, whose points count ``weights`` (n,) times.
+
+        Raises ``InputError`` where a column is constant: a joint density needs every column to vary.
+        """
         moments = []
         for name in ("x", "y"):
             mean, sd = _mean_and_sd(sample, name, weights)
@@ -115,23 +130,25 @@ class Scale:
         return cls(*moments)
 
     def inward(self, params: GaussianGatedMoE) -> GaussianGatedMoE:
+        """Return parameters given in the units of the data in standardised units."""
         return params.rescaled(self.shift_x, self.scale_x, self.shift_y, self.scale_y)
 
     def outward(self, params: GaussianGatedMoE) -> GaussianGatedMoE:
+        """Return parameters given in standardised units in the units of the data."""
         return params.rescaled(
             -self.shift_x / self.scale_x, 1 / self.scale_x, -self.shift_y / self.scale_y, 1 / self.scale_y
         )
 
     @property
     def log_volume(self) -> float:
-        """Log density in original units = log density in standardised ones - this."""
+        """Return the log density in standardised units less that in original units."""
         return float(np.log(self.scale_x).sum() + np.log(self.scale_y).sum())
 
 
 #: Sums of exponentials in this range keep full precision without a shift by the largest exponent.
 SAFE_TOTALS = (1e-100, 1e260)
-#: exp of less than this counts as exp of this (1e-130 beside a total above 1e-100): products of two such numbers stay
-#: clear of denormals, which would slow a pass down by half.
+#: exp of less than this counts as exp of this (1e-130 beside a total above 1e-100): products of two such
+#: numbers stay clear of denormals, which would slow a pass down by half.
 LOWEST_LOG = -300.0
 
 
@@ -142,7 +159,7 @@ def check_multiplicities(weights: np.ndarray | None) -> None:
 
 
 def quadratic_coefficients(params: GaussianGatedMoE, monomials: Monomials) -> np.ndarray:
-    """W (k, P) with w_k . phi(z) = log pi_k N(z; mu_k, Sigma_k) at z = (y, x)."""
+    """Return W (k, P) with w_k . phi(z) = log pi_k N(z; mu_k, Sigma_k) at z = (y, x)."""
     weights, means, covs = params.to_joint()
     order = np.roll(np.arange(monomials.D), params.l)  # (x, y) -> (y, x)
     means, precision = means[:, order], np.linalg.inv(covs[:, order][:, :, order])
@@ -165,11 +182,18 @@ def _log_sum(logs: np.ndarray) -> np.ndarray:
 
 @dataclass
 class DataPasses:
-    """The data of one fit, standardised and laid out in blocks; every method is one pass.
+    """Standardise the data of one fit and lay them out in blocks; every method is one pass.
 
-    ``weights`` (n,) makes each point count that many times: a quadrature of the truth in place of a sample gives the
-    population fit. ``min_eigenvalue`` is the guard on the smallest eigenvalue of an atom's joint covariance. ``whole``
-    is the scale of all the data where ``sample`` is a chunk of them; those have been checked.
+    family          what the model may be
+    sample          pairs x (n, d), y (n, l)
+    weights         (n,), how many times each point counts; a quadrature of the truth in place of a sample
+                    gives the population fit
+    min_eigenvalue  guard on the smallest eigenvalue of an atom's joint covariance, in standardised units
+    counts          passes so far
+    scale           units in which the passes are
+    whole           scale of all the data where ``sample`` is a chunk of them; those have been checked
+
+    Raises ``InputError`` where sample or weights do not fit, or where a column is constant.
     """
 
     family: GaussianGatedFamily
@@ -219,7 +243,10 @@ class DataPasses:
     def _responsibilities(
         self, index: int, W: np.ndarray, log_frozen_mass: float, r: np.ndarray, total: np.ndarray
     ) -> float:
-        """Of one block: fills r (k, B), uses total (B,) as scratch, returns its share of the log-likelihood."""
+        """Return one block's share of the log-likelihood, and fill r (k, B) with its responsibilities.
+
+        ``total`` (B,) is scratch.
+        """
         phi = self.blocks[index]
         frozen = self.frozen_logs[index] + log_frozen_mass if self.frozen is not None else None
         np.exp(np.maximum(np.matmul(W, phi, out=r), LOWEST_LOG, out=r), out=r)
@@ -227,6 +254,8 @@ class DataPasses:
         if frozen is not None:
             total += np.exp(frozen)
         top = None
+        # Exponentials are summed without a shift first, which saves the search for the largest. Only where
+        # that leaves the safe range, for points far from all atoms, the block is done again with the shift.
         if total.min() < SAFE_TOTALS[0] or not total.sum() < SAFE_TOTALS[1]:
             np.matmul(W, phi, out=r)
             top = r.max(axis=0) if frozen is None else np.maximum(r.max(axis=0), frozen)
@@ -244,7 +273,7 @@ class DataPasses:
         return np.empty((rows, self.blocks[0].shape[1]))
 
     def e1(self, W: np.ndarray, log_frozen_mass: float = -np.inf) -> tuple[float, np.ndarray]:
-        """Log-likelihood (in standardised units) and S (k, P) at atoms ``W`` (k, P)."""
+        """Return the log-likelihood (in standardised units) and S (k, P) at atoms ``W`` (k, P)."""
         self.counts.e1 += 1
         log_likelihood, S, scratch = 0.0, np.zeros(W.shape), self._scratch(len(W) + 1)
         with np.errstate(over="ignore"):  # an overflow is seen in the total and shifted away
@@ -257,7 +286,7 @@ class DataPasses:
         return log_likelihood, S
 
     def e2(self, W: np.ndarray, log_frozen_mass: float = -np.inf) -> tuple[float, np.ndarray, np.ndarray]:
-        """As ``e1``, and Q (k, k, P, P) = sum over points of (delta_kj r_k - r_k r_j) phi phi'."""
+        """Return what ``e1`` does and Q (k, k, P, P), the sums of (delta_kj r_k - r_k r_j) phi phi'."""
         self.counts.e2 += 1
         k, P = W.shape
         first, second = np.triu_indices(k)
@@ -280,6 +309,9 @@ class DataPasses:
                 log_likelihood += self._responsibilities(index, W, log_frozen_mass, r, total)
                 weighted = r if self.weights is None else r * self.block_weights[index]
                 S += weighted @ phi.T
+                # Q is symmetric in (k, j), so only pairs j >= k are summed. Below, r_k r_j is made for all of
+                # them and r_k is added to the diagonal by taking the product away from it; the sign of the
+                # others is turned at the end.
                 row = 0
                 for atom in range(k):
                     np.multiply(weighted[atom], r[atom:], out=products[row : row + k - atom])

@@ -1,6 +1,8 @@
-"""Certified maximum likelihood of Gaussian-gated experts: the trust region of ``trust_region`` on exact curvature.
+"""Fit Gaussian-gated experts by certified maximum likelihood: the trust region on exact curvature.
 
-The certificate is of a *local* maximum; use several starts (``best_of``) where the global one is meant.
+The climb is that of ``trust_region``, in the coordinates of ``chart``: each step maximises g's + s'Hs / 2 in
+a ball. The certificate is about a *local* maximum; use several starts (``best_of``) where the global one is
+meant.
 """
 
 from __future__ import annotations
@@ -23,12 +25,14 @@ from moe_prompts.models.gaussian_gated import GaussianGatedFamily, GaussianGated
 
 @dataclass(frozen=True)
 class NewtonOptions(TrustRegionOptions):
-    """Beside those of ``TrustRegionOptions``:
+    """Set how ``newton`` climbs: ``TrustRegionOptions``, a guard, and a shortcut for large samples.
 
-    min_eigenvalue    guard: smallest eigenvalue of an atom's joint covariance, in standardised units; the compact
-                      parameter space that the theory assumes
-    compress          for d = l = 1 and large n, climb a short quadrature of the data first; the fit still ends, and is
-                      certified, on the data
+    min_eigenvalue  guard: smallest eigenvalue of an atom's joint covariance, in standardised units; it stands
+                    for the compact parameter space that the theory assumes; in (0, 1)
+    compress        whether a climb with d = l = 1 and large n goes over a short quadrature of the data first;
+                    the fit still ends, and is certified, on the data
+
+    Raises ``InputError`` where a number is outside its range.
     """
 
     min_eigenvalue: float = MIN_EIGENVALUE
@@ -41,7 +45,7 @@ class NewtonOptions(TrustRegionOptions):
 
 
 class _Climb:
-    """One path on one data set: the passes, the chart, and the point reached."""
+    """Hold one path on one data set: the passes and the chart, as a ``Likelihood``."""
 
     def __init__(self, passes: Passes) -> None:
         self.passes = passes
@@ -70,12 +74,28 @@ def newton(
     *,
     weights: np.ndarray | None = None,
 ) -> FitResult:
-    """Maximum likelihood from ``start`` (projected on the family), with the certificate of the point reached.
+    """Fit Gaussian-gated experts by maximum likelihood from ``start``, and certify the point reached.
 
-    ``weights`` (n,) count each point that many times; a quadrature of the truth gives the population fit.
-    history: ``log_likelihood``, ``gap_nats`` and ``relative_lmin`` at each accepted point.
-    Source: the exact Hessian is that of the missing-information identity of Louis (1982); ``experiments/benchmark.py``
-    measures cost and reliability.
+    family   what the model may be: dimensions, number of atoms, ties, frozen atoms
+    sample   pairs x (n, d), y (n, l), held in memory or streamed
+    start    where the climb begins, in the units of the data; projected on the family where it lies outside
+    options  how it climbs; ``NewtonOptions()`` by default
+    weights  (n,), how many times each point counts; a quadrature of the truth gives the population fit
+
+    Returns the fit; its history holds ``log_likelihood``, ``gap_nats`` and ``relative_lmin`` at each accepted
+    point.
+
+    Raises ``InputError`` where sample, start or weights do not fit the family, or where a column of the data
+    is constant.
+
+    Source: the exact Hessian is that of the missing-information identity of Louis (1982).
+    ``experiments/benchmark.py`` measures cost and reliability.
+
+    >>> import moe_prompts as mp
+    >>> truth = mp.truth("gmoe-1")
+    >>> fit = mp.newton(truth.family, mp.sample("gmoe-1", n=500, seed=0), start=truth.params)
+    >>> fit.certified, fit.certificate.gap_nats < 1e-6
+    (True, True)
     """
     options = options or NewtonOptions()
     check_multiplicities(weights)
@@ -84,13 +104,13 @@ def newton(
     return climb(full, start, options) if short is None else finish(full, climb(short, start, options), start, options)
 
 
-#: A climb on compressed data is followed where its log-likelihood agrees with the data's to this many nats, or to this
-#: many nats per pair: errors of a quadrature grow with n.
+#: A climb on compressed data is followed where its log-likelihood agrees with the data's to this many nats,
+#: or to this many nats per pair: errors of a quadrature grow with n.
 COMPRESSION_TRUST, COMPRESSION_TRUST_PER_PAIR = 1.0, 1e-6
 
 
 def compressed(family: GaussianGatedFamily, sample: Data, options: NewtonOptions) -> DataPasses | None:
-    """The sample as a short quadrature, where that is possible and pays."""
+    """Return the passes over the sample as a short quadrature, or None where that does not pay."""
     if not options.compress or (family.d, family.l) != (1, 1) or sample.n < WORTHWHILE:
         return None
     family.check_sample(sample)
@@ -101,7 +121,10 @@ def compressed(family: GaussianGatedFamily, sample: Data, options: NewtonOptions
 
 
 def finish(full: Passes, rough: FitResult, start: GaussianGatedMoE, options: NewtonOptions) -> FitResult:
-    """From where the climb of the compressed data ended, on the data; from ``start`` where the two disagree there."""
+    """Return the fit on the data that goes on from where the climb of the compressed data ended.
+
+    Where the two disagree at that point, the fit on the data begins at ``start`` again.
+    """
     spent = {f"compressed_{name}": count for name, count in rough.passes.items()}
     if rough.status is FitStatus.COLLAPSED and options.min_eigenvalue >= RESOLUTION**2:
         # the same guards hold on the data: one trial there instead of the same rejections again
@@ -118,7 +141,7 @@ def finish(full: Passes, rough: FitResult, start: GaussianGatedMoE, options: New
 
 
 def climb(passes: Passes, start: GaussianGatedMoE, options: NewtonOptions) -> FitResult:
-    """As ``newton``, on data already laid out, so that several starts share the layout."""
+    """Climb as ``newton`` does, on data already laid out, so that several starts share the layout."""
     path = _Climb(passes)
     before = vars(passes.counts).copy()
     theta = path.chart.theta_of(passes.scale.inward(passes.family.project(start)))

@@ -1,8 +1,8 @@
-"""The best of several starts: screened on a subsample, finished on all the data, with the share that agrees.
+"""Find the best of several Gaussian-gated fits, screened on a subsample and finished on all the data.
 
-A certificate is of a local maximum. Where the global one is meant, several starts climb a subsample first (it is cheap
-and an exact local maximum there), the best distinct summits go on to all the data, and the best certified one is
-returned with the share of starts whose path ended on it.
+A certificate is about a local maximum. Where the global one is meant, several starts climb a subsample first,
+which is cheap and ends in an exact local maximum there. The best distinct summits go on to all the data, and
+the best certified one is returned with the share of starts whose path ended on it.
 """
 
 from __future__ import annotations
@@ -25,8 +25,11 @@ from moe_prompts.models.gaussian_gated import GaussianGatedFamily, GaussianGated
 
 @dataclass(frozen=True)
 class SearchOptions(Stages):
-    """As ``Stages``; ``newton``: here atoms stay as wide as ``RESOLUTION``. From data, narrower ones are spurious
-    maxima on a handful of points, outside the compact parameter space of the theory."""
+    """Set how a search spends its effort: the numbers of ``Stages``, and how each fit climbs.
+
+    newton  options of each climb; here atoms stay as wide as ``RESOLUTION``, since narrower ones are, from
+            data, spurious maxima on a handful of points, outside the compact parameter space of the theory
+    """
 
     newton: NewtonOptions = field(default_factory=lambda: NewtonOptions(min_eigenvalue=RESOLUTION**2))
 
@@ -38,9 +41,26 @@ def best_of(
     rng_of: Callable[[int], np.random.Generator],
     options: SearchOptions | None = None,
 ) -> SearchResult:
-    """Certified maximum likelihood from ``start.count`` draws, draw i with the generator ``rng_of(i)``.
+    """Return the best certified Gaussian-gated fit of several starts.
 
-    A single draw climbs all the data at once and is not rescued: it asks for the maximum next to that start.
+    family   what the model may be: dimensions, number of atoms, ties, frozen atoms
+    sample   pairs x (n, d), y (n, l), held in memory or streamed
+    start    where fits begin and how many do, such as ``mp.starts.data(8)``
+    rng_of   returns the generator of start i, so that a start does not depend on the others
+    options  stages and guards; ``SearchOptions()`` by default
+
+    Returns the best fit, the number of starts tried and the share that ended on it. A single start climbs all
+    the data at once and is not rescued: it asks for the maximum next to that start.
+
+    Raises ``InputError`` where the sample does not fit the family, or where a column of it is constant.
+
+    >>> import numpy as np
+    >>> import moe_prompts as mp
+    >>> data = mp.sample("gmoe-1", n=500, seed=0)
+    >>> rng_of = lambda i: np.random.default_rng([0, i])
+    >>> found = mp.best_of(mp.truth("gmoe-1").family, data, mp.starts.data(4), rng_of)
+    >>> found.best.certified, found.starts
+    (True, 4)
     """
     options = options or SearchOptions()
     family.check_sample(sample)
@@ -53,7 +73,10 @@ def best_of(
     full, short = layout(sample), compressed(family, sample, options.newton)
 
     def summits(starts: list[GaussianGatedMoE]) -> list[Summit]:
-        """On all the data, certified ones first; of the compressed summits only the best that holds is finished."""
+        """Return the summits on all the data, certified ones first.
+
+        Of the compressed summits only the best that holds on the data is finished.
+        """
         paths = [(params, 1) for params in starts]
         if few is not None:
             first = distinct([(climb(few, params, options.newton), votes) for params, votes in paths])

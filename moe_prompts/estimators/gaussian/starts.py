@@ -1,7 +1,7 @@
-"""Where a fit begins, as a value: ``near_truth`` | ``data`` | ``random``.
+"""Say where a Gaussian-gated fit begins, as a value: ``near_truth``, ``data`` or ``random``.
 
-A start beside the truth measures the rate of the nearest local maximum only; starts from the data measure what a user
-gets. Studies name the one they used in every row.
+A start beside the truth measures the rate of the nearest local maximum only; starts from the data measure
+what a user gets. Studies name the one they used in every row.
 """
 
 from __future__ import annotations
@@ -21,23 +21,36 @@ LLOYD_STEPS = 10
 
 
 class Start(Protocol):
-    """``name`` goes to the table; ``count`` is how many draws a fit takes the best of."""
+    """Describe where a fit begins; ``draw`` makes one start."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """Return the name that goes to the table."""
+        ...
 
     @property
-    def count(self) -> int: ...
+    def count(self) -> int:
+        """Return how many draws a fit takes the best of."""
+        ...
 
-    def draw(self, family: GaussianGatedFamily, sample: Data, rng: np.random.Generator) -> GaussianGatedMoE: ...
+    def draw(self, family: GaussianGatedFamily, sample: Data, rng: np.random.Generator) -> GaussianGatedMoE:
+        """Return parameters in the family, in the units of the data."""
+        ...
 
 
 @dataclass(frozen=True)
 class NearTruth:
-    """The published start: true atoms, split at random, plus noise that shrinks with n.
+    """Begin at true atoms, split at random, plus noise that shrinks with n: the published start.
 
-    Labels of the k atoms are uniform over the true free atoms until all appear; pi = pi_true / (atoms with that label);
-    c, A, b + N(0, (.005 n^-.083)^2) per entry; Gamma, nu + diag |N(0, (.0005 n^-.25)^2)|.
+    truth   parameters to stay close to; its free atoms come first
+    k_true  number of true free atoms
+    name    what the table calls it
+    count   draws that a fit takes the best of
+
+    Labels of the k atoms are uniform over the true free atoms until all appear, and pi = pi_true / (atoms
+    with that label). Every entry of c, A and b moves by N(0, (.005 n^-.083)^2); the diagonals of Gamma and nu
+    grow by |N(0, (.0005 n^-.25)^2)|.
+
     Source: the simulations of arXiv 2305.07572.
     """
 
@@ -47,6 +60,10 @@ class NearTruth:
     count: int = 1
 
     def draw(self, family: GaussianGatedFamily, sample: Data, rng: np.random.Generator) -> GaussianGatedMoE:
+        """Return one start.
+
+        Raises ``InputError`` where the family has fewer atoms than the truth.
+        """
         if family.k < self.k_true:
             raise InputError(
                 f"near_truth: k = {family.k} atoms cannot sit at all {self.k_true} true ones; "
@@ -65,9 +82,13 @@ class NearTruth:
         atoms = self.truth.atoms(labels)
         weights = self.truth.weights[labels] / split[labels]
         free = GaussianGatedMoE(
-            weights / weights.sum(), jitter(atoms.gate_means), widen(atoms.gate_covs), jitter(atoms.slopes),
-            jitter(atoms.intercepts), widen(atoms.noise_covs),
-        )  # fmt: skip
+            weights=weights / weights.sum(),
+            gate_means=jitter(atoms.gate_means),
+            gate_covs=widen(atoms.gate_covs),
+            slopes=jitter(atoms.slopes),
+            intercepts=jitter(atoms.intercepts),
+            noise_covs=widen(atoms.noise_covs),
+        )
         if family.frozen is None:
             return family.project(free)
         return family.project(free.joined(family.frozen, float(self.truth.weights[self.k_true :].sum())))
@@ -75,15 +96,20 @@ class NearTruth:
 
 @dataclass(frozen=True)
 class FromData:
-    """k-means++ centres in standardised (x, y), a few Lloyd steps, then each cluster's own regression.
+    """Begin at clusters of the data: k-means++ centres, a few Lloyd steps, a regression in each cluster.
 
-    Frozen atoms take part as centres that do not move, in proportion to how many points they explain best.
+    Distances are those of standardised (x, y). Frozen atoms take part as centres that do not move, in
+    proportion to how many points they explain best.
+
+    count  draws that a fit takes the best of
+    name   what the table calls it
     """
 
     count: int = 4
     name: str = "data"
 
     def draw(self, family: GaussianGatedFamily, sample: Data, rng: np.random.Generator) -> GaussianGatedMoE:
+        """Return one start."""
         few = sample.head(START_POINTS)
         z = np.concatenate([few.x, few.y], axis=1)
         scale = z.std(axis=0)
@@ -105,30 +131,43 @@ class FromData:
 
 @dataclass(frozen=True)
 class Random:
-    """Atoms at random points of the data, as wide as the data over k, flat and at that point's height."""
+    """Begin with flat atoms at random points of the data, at that point's height.
+
+    Their variances are those of the data over k.
+
+    count  draws that a fit takes the best of
+    name   what the table calls it
+    """
 
     count: int = 4
     name: str = "random"
 
     def draw(self, family: GaussianGatedFamily, sample: Data, rng: np.random.Generator) -> GaussianGatedMoE:
+        """Return one start."""
         few = sample.head(START_POINTS)
         picks = rng.choice(few.n, size=family.k, replace=few.n < family.k)
         diagonal = lambda values: np.repeat(np.diag(values.var(axis=0) / family.k)[None], family.k, axis=0)
         free = GaussianGatedMoE(
-            rng.dirichlet(np.full(family.k, 5.0)), few.x[picks], diagonal(few.x),
-            np.zeros((family.k, family.l, family.d)), few.y[picks], diagonal(few.y),
-        )  # fmt: skip
+            weights=rng.dirichlet(np.full(family.k, 5.0)),
+            gate_means=few.x[picks],
+            gate_covs=diagonal(few.x),
+            slopes=np.zeros((family.k, family.l, family.d)),
+            intercepts=few.y[picks],
+            noise_covs=diagonal(few.y),
+        )
         return family.project(free)
 
 
 def _squared_distances(points: np.ndarray, centres: np.ndarray) -> np.ndarray:
+    """Return the squared distances (points, centres)."""
     return ((points[:, None] - centres[None]) ** 2).sum(axis=2)
 
 
 def _from_clusters(family: GaussianGatedFamily, sample: Sample, labels: np.ndarray) -> GaussianGatedMoE:
-    """Mean and covariance of (x, y) in clusters 0 .. k - 1; negative labels belong to the frozen atoms.
+    """Return parameters from the mean and covariance of (x, y) in clusters 0 .. k - 1.
 
-    Five points' worth of the overall spread and a tenth of an equal share of mass keep small clusters regular.
+    Negative labels belong to the frozen atoms. Five points' worth of the overall spread and a tenth of an
+    equal share of mass keep small clusters regular.
     """
     z = np.concatenate([sample.x, sample.y], axis=1)
     spread = np.diag(z.var(axis=0)) / family.k**2
@@ -148,15 +187,26 @@ def _from_clusters(family: GaussianGatedFamily, sample: Sample, labels: np.ndarr
 
 
 def near_truth(truth: GaussianGatedMoE, k_true: int | None = None) -> NearTruth:
-    """The published start; ``k_true`` counts the free atoms, listed first (all of them by default)."""
+    """Return the published start beside ``truth``.
+
+    ``k_true`` counts the free atoms, listed first; all of them by default.
+    """
     return NearTruth(truth, truth.k if k_true is None else k_true)
 
 
 def data(count: int = 4) -> FromData:
+    """Return a start from clusters of the data, of which a fit takes the best of ``count`` draws.
+
+    Raises ``InputError`` where ``count`` < 1.
+    """
     return FromData(_positive(count))
 
 
 def random(count: int = 4) -> Random:
+    """Return a start at random points of the data, of which a fit takes the best of ``count`` draws.
+
+    Raises ``InputError`` where ``count`` < 1.
+    """
     return Random(_positive(count))
 
 

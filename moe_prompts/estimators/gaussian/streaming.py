@@ -1,9 +1,10 @@
-"""Passes over data that are never held whole: sums over pairs are sums over chunks of the same sums.
+"""Pass over data that are never held whole: sums over pairs are sums over chunks of the same sums.
 
     L = sum_c L_c,   S = sum_c S_c,   Q = sum_c Q_c,   each chunk drawn, laid out, summed and forgotten.
 
-A certificate asks for 1e-6 nats of a log-likelihood near n. Chunks are therefore added with the rounding error of each
-addition kept beside the sum (Neumaier), so that the error of a total is that of one chunk, whatever their number.
+A certificate asks for 1e-6 nats of a log-likelihood near n. Chunks are therefore added with the rounding
+error of each addition kept beside the sum (Neumaier), so that the error of a total is that of one chunk,
+whatever their number.
 """
 
 from __future__ import annotations
@@ -20,10 +21,13 @@ from moe_prompts.models.gaussian_gated import GaussianGatedFamily
 
 
 def compensated_sum(terms: Iterable[np.ndarray]) -> np.ndarray:
-    """Sum of arrays of one shape, entry by entry, to eps |sum| + (number of terms)^2 eps^2 sum |terms|.
+    """Return the sum of arrays of one shape, entry by entry, with its rounding errors added back.
 
-    Raises ``InputError`` where there are none. Source: Neumaier, ZAMM 54 (1974); Ogita, Rump and Oishi, SIAM J. Sci.
-    Comput. 26 (2005), Cor. 4.7.
+    The error is at most eps |sum| + (number of terms)^2 eps^2 sum |terms|.
+
+    Raises ``InputError`` where there are none.
+
+    Source: Neumaier, ZAMM 54 (1974); Ogita, Rump and Oishi, SIAM J. Sci. Comput. 26 (2005), Cor. 4.7.
     """
     total = lost = None
     for term in terms:
@@ -42,7 +46,15 @@ def compensated_sum(terms: Iterable[np.ndarray]) -> np.ndarray:
 
 @dataclass
 class StreamedPasses:
-    """As ``DataPasses``, without weights, for a sample in chunks; a pass draws all of them once."""
+    """Pass over a sample in chunks, as ``DataPasses`` does over one in memory, without weights.
+
+    A pass draws all chunks once.
+
+    family          what the model may be
+    sample          the chunks
+    min_eigenvalue  guard on the smallest eigenvalue of an atom's joint covariance, in standardised units
+    counts          passes so far
+    """
 
     family: GaussianGatedFamily
     sample: StreamedSample
@@ -57,13 +69,13 @@ class StreamedPasses:
         self.frozen = None if self.family.frozen is None else self.scale.inward(self.family.frozen)
 
     def e1(self, W: np.ndarray, log_frozen_mass: float = -np.inf) -> tuple[float, np.ndarray]:
-        """Log-likelihood (in standardised units) and S (k, P) at atoms ``W`` (k, P)."""
+        """Return the log-likelihood (in standardised units) and S (k, P) at atoms ``W`` (k, P)."""
         self.counts.e1 += 1
         sums = compensated_sum(_flat(passes.e1(W, log_frozen_mass)) for passes in self._chunks())
         return float(sums[0]), sums[1:].reshape(W.shape)
 
     def e2(self, W: np.ndarray, log_frozen_mass: float = -np.inf) -> tuple[float, np.ndarray, np.ndarray]:
-        """As ``e1``, and Q (k, k, P, P)."""
+        """Return what ``e1`` does and Q (k, k, P, P), the sums of (delta_kj r_k - r_k r_j) phi phi'."""
         self.counts.e2 += 1
         k, P = W.shape
         sums = compensated_sum(_flat(passes.e2(W, log_frozen_mass)) for passes in self._chunks())
@@ -83,7 +95,10 @@ def passes_of(
     weights: np.ndarray | None = None,
     min_eigenvalue: float = MIN_EIGENVALUE,
 ) -> Passes:
-    """The passes over data held in memory or in chunks. Chunks take no ``weights``: raises ``InputError``."""
+    """Return the passes over data held in memory or in chunks.
+
+    Raises ``InputError`` where chunks are given ``weights``.
+    """
     if not isinstance(sample, StreamedSample):
         return DataPasses(family, sample, weights, min_eigenvalue)
     if weights is not None:

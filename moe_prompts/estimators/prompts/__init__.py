@@ -1,8 +1,8 @@
-"""Certified least squares for prompts in an attention head.
+"""Fit prompts in an attention head by certified least squares.
 
-least_squares         fits from several starts, for many data sets at once
-levenberg_marquardt   the minimiser
-objective             the sum of squares and its box
-coordinates           coordinates that fit the box
-quadrature            exact expectations over the inputs
+least_squares        fits from several starts, for many data sets at once
+levenberg_marquardt  minimises on a box
+objective            gives the sum of squares and its box
+coordinates          gives coordinates in which valleys are straight
+quadrature           replaces a large sample by few points
 """

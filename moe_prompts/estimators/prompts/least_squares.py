@@ -1,9 +1,11 @@
-"""Certified least squares for prompts: every start climbs, in coordinates that fit, to a certified minimum of Q in a
-box.
+"""Fit prompts by certified least squares: every start climbs down to a certified minimum of Q in a box.
 
-Fits begin in the family's own coordinates. What has not converged after a round goes on in ``PairCoordinates`` of its
-two nearest prompts: an over-specified fit, whose surplus prompt shares the cell of another, lies in a valley that is
-curved in (b, theta) and straight there. Rounds alternate, because a third prompt may join or the box may stop a pair.
+    Q(theta) = sum_i |y_i - f(x_i; theta)|^2 / (2 s^2)
+
+Fits begin in the family's own coordinates. What has not converged after a round goes on in
+``PairCoordinates`` of its two nearest prompts: an over-specified fit, whose surplus prompt shares the cell of
+another, lies in a valley that is curved in (b, theta) and straight there. Rounds alternate, because a third
+prompt may join or the box may stop a pair.
 """
 
 from __future__ import annotations
@@ -33,8 +35,15 @@ NEAR_SPREAD, RANDOM_SPREAD = 0.1, 1.5
 
 @dataclass(frozen=True)
 class LeastSquaresOptions:
-    """``max_iterations``: after so many no further round begins (one has up to 112; relu goes through all of them
-    three times). Certified below ``tolerance`` nats left to gain."""
+    """Set the box of a fit and when it stops.
+
+    box             bounds of the parameters
+    max_iterations  after so many no further round begins; one has up to 112, and relu goes through all of
+                    them three times; at least 1
+    tolerance       estimated gain left, in nats, below which a minimum is certified; above 0
+
+    Raises ``InputError`` where a number is outside its range.
+    """
 
     box: Box = field(default_factory=Box)
     max_iterations: int = 200
@@ -55,10 +64,29 @@ def least_squares(
     noise: float,
     options: LeastSquaresOptions | None = None,
 ) -> list[SearchResult]:
-    """For each data set the best certified minimum of Q over its starts (count, size), all climbed together.
+    """Fit each data set by least squares from several starts, and certify the minimum reached.
 
-    Data sets share their points x. ``share`` is the part of a data set's starts that ended within ``SAME_MINIMUM`` nats
-    of the best; where the lowest end is not certified and no certified one is as low, that is what the status says.
+    family   prompt kind, head and number of prompts
+    data     data sets, which share their points x
+    starts   for each data set vectors (count, size) where fits begin
+    noise    standard deviation s of the outputs, known; it makes Q a negative log-likelihood in nats
+    options  box and stopping rule; ``LeastSquaresOptions()`` by default
+
+    Returns for each data set the best certified minimum of Q over its starts, all climbed together. ``share``
+    is the part of a data set's starts that ended within ``SAME_MINIMUM`` nats of the best. Where the lowest
+    end is not certified and no certified one is as low, that is what the status says.
+
+    Raises ``InputError`` where starts have the wrong shape or entries that are not finite, or where data do
+    not fit the family.
+
+    >>> import numpy as np
+    >>> import moe_prompts as mp
+    >>> truth = mp.prompt_truth("attention-tanh")
+    >>> data = mp.prompt_data("attention-tanh", n=10_000, seed=0)
+    >>> start = mp.near_truth(truth.params, k=2, number=0, rng=np.random.default_rng(0))
+    >>> [found] = mp.least_squares(truth.params.family, [data], [start[None]], noise=truth.noise)
+    >>> found.best.certified
+    True
     """
     options = options or LeastSquaresOptions()
     objective = PromptObjective(family, data, noise)
@@ -76,7 +104,10 @@ def least_squares(
 
 
 def climb(objective: PromptObjective, starts: np.ndarray, sets: np.ndarray, options: LeastSquaresOptions) -> Minima:
-    """A minimum from each start (S, size) on its data set (S,), with the certificate of the last of Q's stages."""
+    """Return a minimum from each start (S, size) on its data set (S,), with its certificate.
+
+    The certificate is that of the last of Q's stages, and iterations add up over the stages.
+    """
     iterations = np.zeros(len(starts), dtype=int)
     for stage in objective.stages():
         found = _rounds(stage, starts, sets, options)
@@ -86,6 +117,7 @@ def climb(objective: PromptObjective, starts: np.ndarray, sets: np.ndarray, opti
 
 
 def _rounds(objective: PromptObjective, starts: np.ndarray, sets: np.ndarray, options: LeastSquaresOptions) -> Minima:
+    """Return the minima after rounds in the family's coordinates and in those of pairs, in turn."""
     found = minimise(objective, starts, sets, *objective.bounds(options.box), ROUND, options.tolerance)
     while len(rows := np.flatnonzero(_may_go_on(found, options.max_iterations))):
         if objective.family.k > 1:
@@ -100,6 +132,7 @@ def _rounds(objective: PromptObjective, starts: np.ndarray, sets: np.ndarray, op
 
 
 def _may_go_on(found: Minima, max_iterations: int) -> np.ndarray:
+    """Say which minima (S,) have neither ended nor used up their iterations."""
     open_ends = np.array([status is FitStatus.NOT_CERTIFIED for status in found.status])
     return open_ends & (found.iterations < max_iterations)
 
@@ -131,6 +164,7 @@ def _follow_pairs(
 
 
 def _best(family: PromptFamily, minima: Minima, rows: np.ndarray) -> SearchResult:
+    """Return the best of the minima ``rows`` of one data set, certified ones first among those that tie."""
     lowest = minima.values[rows].min()
     tied = rows[minima.values[rows] <= lowest + SAME_MINIMUM]
     best = min(tied, key=lambda i: (not minima.certified[i], minima.values[i]))
@@ -145,8 +179,21 @@ def _best(family: PromptFamily, minima: Minima, rows: np.ndarray) -> SearchResul
 
 
 def near_truth(truth: PromptAttention, k: int, number: int, rng: np.random.Generator) -> np.ndarray:
-    """The truth plus N(0, .1^2) on every parameter; of more than k_true prompts the surplus splits true ones in turn,
-    beginning with prompt ``number``."""
+    """Return the vector of the truth plus N(0, .1^2) on every parameter.
+
+    truth   parameters to stay close to, with k_true prompts
+    k       number of prompts of the start; at least k_true
+    number  which true prompt the first surplus one splits; the others follow in turn
+    rng     source of the noise
+
+    Raises ``InputError`` where k < k_true.
+
+    >>> import numpy as np
+    >>> import moe_prompts as mp
+    >>> truth = mp.prompt_truth("attention-fixed").params
+    >>> mp.near_truth(truth, k=3, number=0, rng=np.random.default_rng(0)).shape
+    (9,)
+    """
     if k < truth.k:
         raise InputError(f"near_truth: k = {k} prompts cannot sit at all {truth.k} true ones; raise k")
     atoms = [*range(truth.k), *((number + i) % truth.k for i in range(k - truth.k))]
@@ -155,7 +202,11 @@ def near_truth(truth: PromptAttention, k: int, number: int, rng: np.random.Gener
 
 
 def random_start(family: PromptFamily, rng: np.random.Generator, box: Box) -> np.ndarray:
-    """b uniform on the lower three quarters of its box, everything else N(0, 1.5^2) within its box."""
+    """Return a random vector (size,) in the box.
+
+    The logit biases b are uniform on the lower three quarters of their box, and everything else is N(0,
+    1.5^2), clipped to its box.
+    """
     low, high = box.b
     b = rng.uniform(low, low + 0.75 * (high - low), family.k)
     return np.concatenate([b, np.clip(RANDOM_SPREAD * rng.standard_normal(family.size - family.k), *box.theta)])
@@ -170,8 +221,19 @@ def population_minima(
     options: LeastSquaresOptions | None = None,
     also: Sequence[np.ndarray] = (),
 ) -> Minima:
-    """Minima of the expected Q from ``count`` random starts and those in ``also``, best first: what a family that does
-    not contain the truth tends to, as n grows. Upper bounds of the floor: more starts may find lower ones."""
+    """Return the minima of the expected Q from random starts, best first.
+
+    They are what a family that does not contain the truth tends to as n grows, and upper bounds of the floor:
+    more starts may find lower ones.
+
+    family      prompt kind, head and number of prompts
+    population  the truth's own responses, with weights instead of a sample
+    noise       standard deviation s of the outputs
+    rng         source of the random starts
+    count       number of random starts
+    options     box and stopping rule; ``LeastSquaresOptions()`` by default
+    also        further starts (size,)
+    """
     options = options or LeastSquaresOptions()
     starts = np.array([*also, *(random_start(family, rng, options.box) for _ in range(count))])
     objective = PromptObjective(family, [population], noise)

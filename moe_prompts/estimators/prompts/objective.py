@@ -1,9 +1,10 @@
-"""Least squares of prompt regression as an objective: minus the log-likelihood of y = f(x; theta) + N(0, s^2 I),
+"""Give the least squares of prompt regression as an objective in nats.
 
-    Q(theta) = sum_c [ w_c |f(x_c)|^2 - 2 f(x_c)'s_c ] / (2 s^2)    in nats, up to a constant of the data,
+It is minus the log-likelihood of y = f(x; theta) + N(0, s^2 I) with s known,
 
-s known, so that it costs the same for every n where the points x_c do not grow with n (a discrete design, or
-``quadrature``).
+    Q(theta) = sum_c [ w_c |f(x_c)|^2 - 2 f(x_c)'s_c ] / (2 s^2)    up to a constant of the data.
+
+It costs the same for every n where the points x_c do not grow with n (a discrete design, or ``quadrature``).
 """
 
 from __future__ import annotations
@@ -22,14 +23,25 @@ from moe_prompts.models.prompt_derivatives import PromptMap, PromptValues
 
 #: Weights below this share of the mean are too small to divide by.
 SMALL_WEIGHT = 1e-6
-#: Over which relu's kinks are rounded, in turn.
+#: Widths over which relu's kinks are rounded, in turn.
 WIDTHS = (1e-2, 1e-5, 1e-8)
 
 
 @dataclass(frozen=True)
 class Box:
-    """Bounds of the logit biases b and of all other parameters. Without bounds on b there is no n^-1/4 for every atom:
-    one whose mass vanishes may be anywhere."""
+    """Bound the logit biases b and all other parameters.
+
+    b      lowest and highest logit bias
+    theta  lowest and highest value of every other parameter
+
+    Without bounds on b there is no n^-1/4 for every atom: one whose mass vanishes may be anywhere.
+
+    Raises ``InputError`` where an interval is empty or not finite.
+
+    >>> import moe_prompts as mp
+    >>> mp.Box(b=(-1.0, 1.0)).theta
+    (-5.0, 5.0)
+    """
 
     b: tuple[float, float] = (-1.0, 3.0)
     theta: tuple[float, float] = (-5.0, 5.0)
@@ -41,7 +53,7 @@ class Box:
                 raise InputError(f"Box: {name} in [{low}, {high}] is empty or not finite; expected low < high")
 
     def bounds(self, family: PromptFamily) -> tuple[np.ndarray, np.ndarray]:
-        """Lower and upper ends for a vector of the family."""
+        """Return the lower and upper ends (size,) for a vector of the family."""
         of_b = np.arange(family.size) < family.k
         return np.where(of_b, self.b[0], self.theta[0]), np.where(of_b, self.b[1], self.theta[1])
 
@@ -51,7 +63,15 @@ WIDE = Box((-8.0, 4.0), (-8.0, 8.0))
 
 
 class PromptObjective:
-    """Q of a family on data sets that share their points x."""
+    """Evaluate Q of a family on data sets that share their points x.
+
+    family  prompt kind, head and number of prompts
+    data    data sets at the same points
+    noise   standard deviation s of the outputs
+
+    Raises ``InputError`` where there are no data, where they do not fit the head or differ in their points,
+    or where ``noise`` is not positive.
+    """
 
     def __init__(self, family: PromptFamily, data: Sequence[RegressionData], noise: float) -> None:
         if not data:
@@ -77,10 +97,11 @@ class PromptObjective:
         self.remainder = sums - self.weights * self.centre
 
     def stages(self) -> list[PromptObjective]:
-        """Q itself, or for relu Q with kinks rounded over ever smaller widths, to be minimised in turn.
+        """Return what is minimised in turn: Q itself, or for relu Q with kinks rounded ever less.
 
-        Minima of relu prompts tend to lie on kinks, where a hidden unit switches at a point of the data and Q has no
-        derivative. The last stage stands for Q: its f differs by at most a quarter of the last width times |W2|.
+        Minima of relu prompts tend to lie on kinks, where a hidden unit switches at a point of the data and Q
+        has no derivative. The last stage stands for Q: its f differs by at most a quarter of the last width
+        times |W2|.
         """
         kind = self.family.kind
         if kind.base != "adaptive" or kind.activation.analytic:
@@ -93,16 +114,19 @@ class PromptObjective:
         return other
 
     def bounds(self, box: Box) -> tuple[np.ndarray, np.ndarray]:
+        """Return the lower and upper ends (size,) of the coordinates in the box."""
         return box.bounds(self.family)
 
     def vectors(self, phi: np.ndarray, sets: np.ndarray) -> np.ndarray:
-        """The coordinates are the family's own."""
+        """Return phi itself: the coordinates are the family's own."""
         return phi
 
     def at(self, vectors: np.ndarray, sets: np.ndarray) -> PromptPoint:
+        """Return the objective at vectors (S, size), each on the data set that ``sets`` (S,) names."""
         return PromptPoint(self, self.map.at(vectors), sets)
 
     def retract(self, vectors: np.ndarray) -> np.ndarray:
+        """Return the vectors in the normal form of the family's symmetries."""
         family = self.family
         if family.n_parameters == family.size:
             return vectors
@@ -110,6 +134,7 @@ class PromptObjective:
         return np.concatenate([vectors[:, : -family.shared_size], w2.reshape(len(vectors), -1)], axis=1)
 
     def gauges(self, vectors: np.ndarray) -> np.ndarray:
+        """Return the directions (S, size, G) along which f does not change."""
         family = self.family
         units = family.size - family.n_parameters
         out = np.zeros((len(vectors), family.size, units))
@@ -121,7 +146,7 @@ class PromptObjective:
 
 
 class PromptPoint:
-    """``PromptObjective`` at S vectors."""
+    """Give values and derivatives of a ``PromptObjective`` at S vectors."""
 
     def __init__(self, objective: PromptObjective, values: PromptValues, sets: np.ndarray) -> None:
         self.objective, self.values, self.sets = objective, values, sets
@@ -131,6 +156,10 @@ class PromptPoint:
         self.residual = (weighted - objective.remainder[sets]) / objective.noise**2
 
     def derivatives(self, which: np.ndarray, exact: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return gradients (T, P), Gauss-Newton matrices (T, P, P), and what the Hessian has beyond them.
+
+        Arguments are those of ``Point.derivatives``.
+        """
         values, residual = self.values.chosen(which), self.residual[which]
         jacobian = values.jacobian()
         flat = jacobian.reshape(*jacobian.shape[:2], -1)

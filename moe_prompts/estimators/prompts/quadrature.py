@@ -1,12 +1,12 @@
-"""A large sample on [-1, 1]^d as a short quadrature for least squares: a fit then costs the same for every n.
+"""Replace a large sample on [-1, 1]^d by a short quadrature, so that fits cost the same for every n.
 
 With l_c the tensor Lagrange polynomials at Gauss-Legendre nodes x_c,
 
-    w_c = sum_i l_c(x_i),  s_c = sum_i l_c(x_i) y_i:   sum_i g(x_i) = sum_c w_c g(x_c) and sum_i y_i'g(x_i) = sum_c
-    s_c'g(x_c)
+    w_c = sum_i l_c(x_i),  s_c = sum_i l_c(x_i) y_i:
+    sum_i g(x_i) = sum_c w_c g(x_c)   and   sum_i y_i'g(x_i) = sum_c s_c'g(x_c)
 
 for every polynomial g of degree < nodes per axis. f is analytic where its activation is, so the error falls
-geometrically with the number of nodes; relu has a kink, and no number of nodes helps.
+geometrically with the number of nodes. relu has a kink, and no number of nodes helps.
 """
 
 from __future__ import annotations
@@ -21,12 +21,26 @@ from moe_prompts.models.prompt_truths import tensor_grid
 
 NODES = 32
 MAX_INPUTS = 3
-#: Of a block of rows times the nodes of all axes but one: what is held in memory at once.
+#: Number of rows of a block times the nodes of all axes but one: what is held in memory at once.
 MAX_ENTRIES = 2**20
 
 
 def quadrature(sample: Sample, kind: PromptKind, nodes: int = NODES) -> RegressionData:
-    """Statistics of ``sample`` at ``nodes``^d points, for fits of prompts of ``kind``; x must lie in [-1, 1]^d."""
+    """Return the statistics of ``sample`` at ``nodes``^d points, for fits of prompts of ``kind``.
+
+    sample  pairs x (n, d) in [-1, 1]^d, y (n, l); d at most 3
+    kind    prompt kind, whose activation must be analytic
+    nodes   number of nodes per axis; at least 2
+
+    Raises ``InputError`` where ``kind`` has a kink, d is too large, ``nodes`` < 2, or x is empty or outside
+    [-1, 1]^d.
+
+    >>> import numpy as np
+    >>> import moe_prompts as mp
+    >>> sample = mp.prompt_truth("attention-tanh").params.sample(1000, np.random.default_rng(0), noise=0.1)
+    >>> mp.quadrature(sample, mp.PromptKind.parse("adaptive:tanh"), nodes=8).x.shape
+    (64, 2)
+    """
     n, d = sample.x.shape
     if kind.base == "adaptive" and not kind.activation.analytic:
         raise InputError(

@@ -1,6 +1,6 @@
-"""Certified maximum likelihood of softmax-gated experts.
+"""Fit softmax-gated experts by certified maximum likelihood.
 
-likelihood   Newton and EM on the conditional likelihood
-starts       from clusters, or from an atom split in two
-search       the best of several starts
+likelihood  climbs the conditional likelihood by Newton's method or EM
+starts      begins from clusters, or from an atom split in two
+search      takes the best of several starts
 """

@@ -1,14 +1,18 @@
-"""Certified maximum likelihood of softmax-gated experts: textbook EM, and the trust region on exact curvature.
+"""Fit softmax-gated experts by maximum likelihood: the textbook EM, or the trust region on exact curvature.
 
-With X = (1, x), r_ik the responsibilities, pi_ik the gates, e = y - a'x - b and u_k = (X, (e/s) X, (e^2/s - 1)/2) the
-derivatives of one atom's log contribution by its gate, its expert and log s_k,
+Write X = (1, x), r_ik for the responsibilities, pi_ik for the gates, e = y - a'x - b, and
+
+    u_k = (X, (e/s) X, (e^2/s - 1)/2)
+
+for the derivatives of one atom's log contribution in its gate, its expert and log s_k. Then
 
     gradient  sum_i r_ik u_ik - pi_ik (X, 0, 0)
     Hessian   sum_i [cov_r(u) - cov_pi((X, 0, 0)) + sum_k r_ik d^2 log N_k],
 
-block products that one matrix multiplication each provides. Beside the certificate of every maximum a gate has one of
-its own: where logits change by more than 5 between neighbouring points and two gates share less than one point, the
-gate separates the data, no finite maximum exists, and -H looks positive definite only because the data end.
+block products that one matrix multiplication each provides. Beside the certificate of every maximum a gate
+has one of its own. Where logits change by more than 5 between neighbouring points and two gates share less
+than one point, the gate separates the data: no finite maximum exists, and -H looks positive definite only
+because the data end.
 """
 
 from __future__ import annotations
@@ -28,15 +32,15 @@ from moe_prompts.estimators.trust_region import (
     TrustRegionOptions,
     ascend,
     no_history,
-)  # fmt: skip
+)
 from moe_prompts.models.data import Sample
 from moe_prompts.models.softmax_gated import LOG_2PI, SoftmaxGatedFamily, SoftmaxGatedMoE
 
-#: An atom that explains fewer points, or whose noise is smaller in standardised units, collapses.
+#: An atom that explains fewer points, or whose noise is smaller in standardised units, counts as collapsed.
 MIN_POINTS, MIN_NOISE_SD = 5.0, 3e-4
 #: A gate whose logits change by more than this between neighbouring points separates them.
 MAX_LOGIT_STEP = 5.0
-#: Below this the curvature of a certificate is rounding.
+#: Below this relative curvature, what a certificate calls positive is rounding.
 MIN_RELATIVE_LMIN = 1e-8
 #: Rows per block: a block's products stay in cache.
 BLOCK = 8192
@@ -44,11 +48,14 @@ BLOCK = 8192
 
 @dataclass(frozen=True)
 class SoftmaxOptions(TrustRegionOptions):
-    """Beside those of ``TrustRegionOptions``:
+    """Set how ``softmax_newton`` climbs: the options of ``TrustRegionOptions`` and three guards.
 
-    max_logit_step  between neighbouring points: the gate's own certificate
-    min_points      guard: points that an atom must explain
-    min_noise_sd    guard: smallest noise of an atom, a standard deviation in standardised units
+    max_logit_step  largest change of a gate's logits between neighbouring points; beyond it the gate
+                    separates the data
+    min_points      smallest number of points that an atom must explain
+    min_noise_sd    smallest noise of an atom, a standard deviation in standardised units; in (0, 1)
+
+    Raises ``InputError`` where a number is outside its range.
     """
 
     max_logit_step: float = MAX_LOGIT_STEP
@@ -68,7 +75,19 @@ class SoftmaxOptions(TrustRegionOptions):
 
 @dataclass
 class SoftmaxLikelihood:
-    """Log-likelihood of theta = (gate of atoms 1..k-1, experts (b, a) of all, log s) in standardised units."""
+    """Lay out the data of a fit, and give the log-likelihood and its derivatives.
+
+    The vector theta (p,) holds the gates of atoms 1 .. k-1, the experts (b, a) of all atoms, and log s, in
+    standardised units: every column of (x, y) has mean 0 and standard deviation 1.
+
+    family        dimensions and number of atoms
+    sample        the data
+    min_points    guard: points that an atom must explain
+    min_noise_sd  guard: smallest noise of an atom, a standard deviation in standardised units
+    passes        counts passes over the data: ``e1`` for EM steps, ``e2`` for exact curvature
+
+    Raises ``InputError`` where the sample does not fit the family, or where a column is constant.
+    """
 
     family: SoftmaxGatedFamily
     sample: Sample
@@ -91,23 +110,25 @@ class SoftmaxLikelihood:
 
     @property
     def total(self) -> int:
+        """Return the number of observations n."""
         return self.sample.n
 
     @property
     def q(self) -> int:
-        """Coefficients of a linear function of x."""
+        """Return the number of coefficients of a linear function of x, d + 1."""
         return self.family.d + 1
 
-    # Parameters -------------------------------------------------------------------------------------------------------
+    # Parameters ---------------------------------------------------------------------------------------------
 
     def theta_of(self, params: SoftmaxGatedMoE) -> np.ndarray:
-        """Of parameters in the units of the data."""
+        """Return theta (p,) for parameters in the units of the data."""
         p = params.rescaled(self.shift_x, self.scale_x, self.shift_y, self.scale_y).pinned()
         gate = np.concatenate([p.gate_intercepts[:-1, None], p.gate_slopes[:-1]], axis=1)
         experts = np.concatenate([p.intercepts[:, None], p.slopes], axis=1)
         return np.concatenate([gate.ravel(), experts.ravel(), np.log(p.noise_vars)])
 
     def params_of(self, theta: np.ndarray) -> SoftmaxGatedMoE:
+        """Return the parameters, in the units of the data, for theta (p,)."""
         gate, experts, variances = self.parts(theta)
         inner = SoftmaxGatedMoE(gate[:, 0], gate[:, 1:], experts[:, 1:], experts[:, 0], variances)
         return inner.rescaled(
@@ -115,18 +136,21 @@ class SoftmaxLikelihood:
         ).pinned()
 
     def parts(self, theta: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Gate (k, q) with a last row of zeros, experts (k, q), variances (k,)."""
+        """Return the gate (k, q), with a last row of zeros, the experts (k, q) and the variances (k,)."""
         k, q = self.family.k, self.q
         gate = np.concatenate([theta[: (k - 1) * q].reshape(k - 1, q), np.zeros((1, q))])
         rest = theta[(k - 1) * q :]
         return gate, rest[: k * q].reshape(k, q), np.exp(rest[k * q :])
 
-    # Passes -----------------------------------------------------------------------------------------------------------
+    # Passes -------------------------------------------------------------------------------------------------
 
     def blocks(self, theta: np.ndarray) -> Iterator[tuple[np.ndarray, ...]]:
-        """Per block of points: X (q, m), y (m,), residuals, gates, responsibilities (k, m), sum of log densities.
+        """Yield what a pass needs, block by block.
 
-        Atoms are rows, so that every elementwise step runs along memory.
+        Each block of m points gives X (q, m), y (m,), the residuals, gates and responsibilities (k, m), and
+        its sum of log densities. Atoms are rows, so that every elementwise step runs along memory.
+
+        Raises ``CollapseError`` where an atom's noise is below the guard.
         """
         gate, experts, variances = self.parts(theta)
         if not np.isfinite(theta).all() or variances.min() < self.min_noise_sd**2:
@@ -143,13 +167,21 @@ class SoftmaxLikelihood:
             yield X, y, residuals, gates, responsibilities, log_density.sum()
 
     def em(self, theta: np.ndarray, steps: int) -> np.ndarray:
-        """EM steps: weighted least squares for the experts, one Newton step (halved until it ascends) for the gate."""
+        """Return theta after that many EM steps.
+
+        A step is weighted least squares for the experts and one Newton step, halved until it ascends, for the
+        gate.
+        """
         for _ in range(steps):
             theta = self.em_step(theta)[1]
         return theta
 
     def em_step(self, theta: np.ndarray) -> tuple[float, np.ndarray]:
-        """Log-likelihood at ``theta`` and the next point."""
+        """Return the log-likelihood at ``theta`` and the next point.
+
+        Raises ``CollapseError`` where an atom explains too few points or too few distinct inputs, or where
+        its noise is below the guard.
+        """
         self.passes["e1"] += 1
         k, q = self.family.k, self.q
         gram, moment, square, counts = np.zeros((k, q, q)), np.zeros((k, q)), np.zeros(k), np.zeros(k)
@@ -181,8 +213,11 @@ class SoftmaxLikelihood:
     def _gate_step(
         self, theta: np.ndarray, score: np.ndarray, information: np.ndarray, labels: np.ndarray
     ) -> np.ndarray:
-        """Newton step of multinomial logistic regression on soft labels, halved until the labels' likelihood rises;
-        ``labels`` (k, q) = sum_i r_ik X_i are all that it needs of them."""
+        """Return the gate after a Newton step of multinomial logistic regression on soft labels.
+
+        The step is halved until the likelihood of the labels rises; ``labels`` (k, q) = sum_i r_ik X_i are
+        all that it needs of them.
+        """
         free = (self.family.k - 1) * self.q
         gate = theta[:free]
         if not free:
@@ -200,7 +235,7 @@ class SoftmaxLikelihood:
         return gate
 
     def _labels_likelihood(self, gate: np.ndarray, labels: np.ndarray) -> float:
-        """sum_i sum_k r_ik log gate_k(x_i)."""
+        """Return sum_i sum_k r_ik log gate_k(x_i)."""
         table = np.concatenate([gate.reshape(-1, self.q), np.zeros((1, self.q))])
         value = float((labels * table).sum())
         for begin in range(0, self.total, BLOCK):
@@ -208,13 +243,18 @@ class SoftmaxLikelihood:
         return value
 
     def evaluate(self, theta: np.ndarray) -> tuple[float, Spectrum]:
-        """Log-likelihood and spectrum, by one pass with exact curvature."""
+        """Return the log-likelihood and the spectrum at theta, by one pass with exact curvature."""
         self.passes["e2"] += 1
         value, gradient, hessian, information = self.derivatives(theta)
         return value, Spectrum.of(gradient, hessian, information)
 
     def derivatives(self, theta: np.ndarray) -> tuple[float, np.ndarray, np.ndarray, np.ndarray]:
-        """Log-likelihood, gradient, Hessian and complete-data information in theta."""
+        """Return the log-likelihood, its gradient (p,) and Hessian (p, p), and the information (p, p).
+
+        The information is that of the complete data, with the labels known.
+
+        Raises ``CollapseError`` where an atom explains too few points.
+        """
         k, q = self.family.k, self.q
         _, _, variances = self.parts(theta)
         size = 2 * q + 1  # of one atom's u: gate, expert, log variance
@@ -234,6 +274,8 @@ class SoftmaxLikelihood:
             score += ru.sum(axis=2)
             score[:, :q] -= gates @ X.T
             flat = ru.reshape(k * size, -1)
+            # cov_r(u) = sum_k r_k u_k u_k' - (sum_k r_k u_k)(sum_k r_k u_k)'. The second term is one product
+            # for all pairs of atoms; the first stands on the diagonal and is added atom by atom below.
             hessian -= (flat @ flat.T).reshape(k, size, k, size)
             gate_information = _gate_information(gates, X).reshape(k, q, k, q)
             hessian[:, :q, :, :q] -= gate_information
@@ -255,12 +297,15 @@ class SoftmaxLikelihood:
         square_form = lambda table: table.reshape(k * size, k * size)[np.ix_(free, free)]
         return float(value), score.ravel()[free], square_form(hessian), square_form(information)
 
-    # The gate's own certificate ---------------------------------------------------------------------------------------
+    # The gate's own certificate -----------------------------------------------------------------------------
 
     def logit_step(self, theta: np.ndarray) -> float:
-        """Largest change of the difference of two logits between neighbouring points: on average over the data, or from
-        the last point below 0 to the first one above, where one atom takes over from the other. Of pairs of atoms whose
-        gates share less than one point, sum_i pi_ik pi_ij < 1; others are held by the points that they share."""
+        """Return the largest change of the difference of two logits between neighbouring points.
+
+        Neighbours are taken on average over the data, and also at the step from the last point below 0 to the
+        first one above, where one atom takes over from the other. Only pairs of atoms whose gates share less
+        than one point count, those with sum_i pi_ik pi_ij < 1; the points that they share hold the others.
+        """
         gate, _, _ = self.parts(theta)
         logits, steps = gate @ self.X, [0.0]
         gates, _ = _softmax(logits)
@@ -277,7 +322,7 @@ class SoftmaxLikelihood:
 
 
 def _softmax(logits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Softmax over atoms (rows) and its log-sum-exp."""
+    """Return the softmax over atoms (rows) and its log-sum-exp."""
     top = logits.max(axis=0)
     weights = np.exp(logits - top)
     total = weights.sum(axis=0)
@@ -286,7 +331,7 @@ def _softmax(logits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _gate_information(gates: np.ndarray, X: np.ndarray) -> np.ndarray:
-    """sum_i (diag(pi_i) - pi_i pi_i') kron X_i X_i' (kq, kq)."""
+    """Return sum_i (diag(pi_i) - pi_i pi_i') kron X_i X_i' (kq, kq)."""
     k, q = len(gates), len(X)
     weighted = (gates[:, None, :] * X).reshape(k * q, -1)
     information = -(weighted @ weighted.T)
@@ -298,18 +343,37 @@ def _gate_information(gates: np.ndarray, X: np.ndarray) -> np.ndarray:
 def softmax_newton(
     family: SoftmaxGatedFamily, sample: Sample, start: SoftmaxGatedMoE, options: SoftmaxOptions | None = None
 ) -> FitResult:
-    """Maximum likelihood from ``start``, with the certificate of the point reached.
+    """Fit softmax-gated experts by maximum likelihood from ``start``, and certify the point reached.
 
-    CERTIFIED needs the certificate of every maximum, a relative curvature of at least 1e-8, and a gate whose logits
-    change by at most ``max_logit_step`` from point to point; SEPARATED says that the last fails.
-    history: ``log_likelihood``, ``gap_nats`` and ``relative_lmin`` at each accepted point.
+    family   dimensions and number of atoms of the model
+    sample   pairs x (n, d), y (n, 1)
+    start    where the climb begins, in the units of the data
+    options  how it climbs; ``SoftmaxOptions()`` by default
+
+    Returns the fit. CERTIFIED needs the certificate of every maximum, a relative curvature of at least 1e-8,
+    and a gate whose logits change by at most ``max_logit_step`` from point to point; SEPARATED says that the
+    last fails, FLAT that the second does. The history holds ``log_likelihood``, ``gap_nats`` and
+    ``relative_lmin`` at each accepted point.
+
+    Raises ``InputError`` where the sample or the start does not fit the family, or where a column is
+    constant.
+
+    >>> import moe_prompts as mp
+    >>> truth = mp.softmax_truth("sgame")
+    >>> sample = mp.softmax_sample("sgame", n=1000, seed=0)
+    >>> fit = mp.softmax_newton(truth.family(k=2), sample, start=truth.params)
+    >>> fit.certified
+    True
     """
     options = options or SoftmaxOptions()
     return softmax_climb(SoftmaxLikelihood(family, sample, options.min_points, options.min_noise_sd), start, options)
 
 
 def softmax_climb(likelihood: SoftmaxLikelihood, start: SoftmaxGatedMoE, options: SoftmaxOptions) -> FitResult:
-    """As ``softmax_newton``, on data already laid out, so that several starts share the layout; its guards hold."""
+    """Climb as ``softmax_newton`` does, on data already laid out, so that several starts share the layout.
+
+    The guards are those of ``likelihood``.
+    """
     family, sample = likelihood.family, likelihood.sample
     before = dict(likelihood.passes)
     theta = likelihood.theta_of(family.check(start))
@@ -324,9 +388,11 @@ def softmax_climb(likelihood: SoftmaxLikelihood, start: SoftmaxGatedMoE, options
 def softmax_em(
     family: SoftmaxGatedFamily, sample: Sample, start: SoftmaxGatedMoE, options: EMOptions | None = None
 ) -> FitResult:
-    """The same by EM with a Newton step for the gate: the textbook loop, slow where atoms overlap.
+    """Fit softmax-gated experts by EM from ``start``, with a Newton step for the gate.
 
-    history: ``log_likelihood`` before each step and at the end, never decreasing beyond rounding.
+    This is the textbook loop, slow where atoms overlap. Arguments, result and errors are those of
+    ``softmax_newton``, but for the options, and the history holds ``log_likelihood`` only: before each step
+    and at the end, never decreasing beyond rounding.
     """
     options = options or EMOptions()
     likelihood = SoftmaxLikelihood(family, sample)
@@ -358,7 +424,7 @@ def softmax_em(
 
 
 def _result(likelihood: SoftmaxLikelihood, found: Ascent, max_logit_step: float) -> FitResult:
-    """In the units of the data, with the gate's own certificate."""
+    """Return a fit in the units of the data, after the gate's own certificate."""
     volume = likelihood.total * np.log(likelihood.scale_y)
     status, detail = found.status, found.detail
     step = likelihood.logit_step(found.theta)

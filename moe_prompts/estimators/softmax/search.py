@@ -1,8 +1,10 @@
-"""The best of several starts of softmax gates, in the stages of ``search``: thinned samples first, then all the data.
+"""Find the best of several softmax-gated fits: starts climb thinned samples first, a few then all data.
 
-From data most summits are spurious: an atom on a needle of points, or a gate that separates. A wider guard than beside
-the truth keeps climbs in the compact parameter space of the theory, surplus atoms begin as halves of others, and
-certified fits go first.
+From data most summits are spurious: an atom sits on a needle of points, or a gate separates. Three things
+help. A wider guard than beside the truth keeps climbs in the compact parameter space of the theory, surplus
+atoms begin as halves of others, and certified fits go first. The stages have sizes
+
+    first_stage * 4^j   as long as that is at most n / 2,   and last n.
 """
 
 from __future__ import annotations
@@ -20,8 +22,9 @@ from moe_prompts.estimators.stages import Stages, Summit, distinct, searched
 from moe_prompts.models.data import Sample
 from moe_prompts.models.softmax_gated import SoftmaxGatedFamily, SoftmaxGatedMoE
 
-#: From data, an atom's smallest noise in standardised units. With .03, the guard of Gaussian gates, a third of the
-#: searches with surplus atoms ended in collapse; the 3e-4 from beside the truth lets needles through.
+#: The smallest noise of an atom in standardised units where starts come from data. With .03, the guard of
+#: Gaussian gates, a third of the searches with surplus atoms ended in collapse; the 3e-4 from beside the
+#: truth lets needles through.
 NOISE_FROM_DATA = 0.01
 #: Each stage has this many times the pairs of the one before.
 GROWTH = 4
@@ -29,12 +32,19 @@ GROWTH = 4
 
 @dataclass(frozen=True)
 class SoftmaxSearchOptions(Stages):
-    """As ``Stages``; ``newton``: here with the guard that starts from data need."""
+    """Set how a search of softmax gates spends its effort: ``Stages``, and how each fit climbs.
+
+    newton  options of each climb, here with the guard that starts from data need
+    """
 
     newton: SoftmaxOptions = field(default_factory=lambda: SoftmaxOptions(min_noise_sd=NOISE_FROM_DATA))
 
     def stages(self, n: int) -> list[int]:
-        """Pairs in each stage: ``first_stage`` and four times more each time, as long as that is at most n / 2; n."""
+        """Return the number of pairs in each stage, for a sample of n.
+
+        It is ``first_stage`` and four times more each time, as long as that is at most n / 2, and n at the
+        end.
+        """
         sizes, size = [], self.first_stage
         while 2 * size <= n:
             sizes.append(size)
@@ -50,9 +60,18 @@ def softmax_best_of(
     rng_of: Callable[[int], np.random.Generator],
     options: SoftmaxSearchOptions | None = None,
 ) -> SearchResult:
-    """Certified maximum likelihood from ``count`` draws of a start, draw i with the generator ``rng_of(i)``.
+    """Return the best certified softmax-gated fit of ``count`` starts.
 
-    A single draw climbs all the data at once and is not rescued: it asks for the maximum next to that start.
+    family   dimensions and number of atoms of the model
+    sample   pairs x (n, d), y (n, 1)
+    draw     returns a start, given a generator
+    count    number of starts; at least 1
+    rng_of   returns the generator of start i, so that a start does not depend on the others
+    options  stages and guards; ``SoftmaxSearchOptions()`` by default
+
+    A single start climbs all the data at once and is not rescued: it asks for the maximum next to that start.
+
+    Raises ``InputError`` where ``count`` < 1 or the sample does not fit the family.
     """
     if count < 1:
         raise InputError(f"softmax_best_of: count = {count}; expected at least 1 start")
@@ -63,7 +82,7 @@ def softmax_best_of(
     layouts = [SoftmaxLikelihood(family, sample.thinned(size), *guards) for size in sizes]
 
     def summits(starts: list[SoftmaxGatedMoE]) -> list[Summit]:
-        """On all the data, certified ones first; the best of each stage go on to the next."""
+        """Return the summits on all the data; the best of each stage go on to the next."""
         paths = [(params, 1) for params in starts]
         for layout in layouts:
             found = distinct([(softmax_climb(layout, params, options.newton), votes) for params, votes in paths])
@@ -83,10 +102,13 @@ def softmax_from_data(
     options: SoftmaxSearchOptions | None = None,
     smaller: SoftmaxGatedMoE | None = None,
 ) -> SearchResult:
-    """As ``softmax_best_of``, knowing the data only: from clusters, or from a random atom of ``smaller`` split in two.
+    """Return the best certified softmax-gated fit with ``k`` atoms, knowing the data only.
 
-    ``smaller`` is a fit with k - 1 atoms, to be given where atoms are surplus: from clusters these cut a line in
-    pieces, and gates between pieces of one line separate.
+    Starts come from clusters, or from a random atom of ``smaller`` split in two. ``smaller`` is a fit with k
+    - 1 atoms, to be given where atoms are surplus: clusters cut a line in pieces there, and gates between
+    pieces of one line separate. The other arguments and the result are those of ``softmax_best_of``.
+
+    Raises ``InputError`` where ``smaller`` does not have k - 1 atoms, or where ``softmax_best_of`` does.
     """
     if smaller is not None and smaller.k != k - 1:
         raise InputError(f"softmax_from_data: smaller has {smaller.k} atoms; expected k - 1 = {k - 1}")

@@ -1,6 +1,7 @@
-"""Where a softmax-gated fit begins, as a value: ``published_start`` beside the truth, or ``data_start``.
+"""Say where a softmax-gated fit begins: beside the truth, from clusters of the data, or from a smaller fit.
 
-A start beside the truth measures the rate of the nearest local maximum only.
+A start beside the truth measures the rate of the nearest local maximum only, and its distance shrinks with n,
+as in the published runs: gate and expert move by O(n^-.083), variances by O(n^-.25).
 """
 
 from __future__ import annotations
@@ -22,11 +23,21 @@ SPLIT = 0.1
 def published_start(
     truth: SoftmaxGatedMoE, k: int, n: int, rng: np.random.Generator, as_published: bool = True
 ) -> SoftmaxGatedMoE:
-    """True atoms repeated at random, plus noise that shrinks with n.
+    """Return true atoms repeated at random, plus noise that shrinks with n.
 
-    The last atom repeats the last true one, the others any, until all true ones appear; gate + N(0, (.005 n^-.083)^2)
-    and expert + N(0, (.05 n^-.083)^2), one number for each of the two; variance + |N(0, (.005 n^-.25)^2)|.
-    as_published: variances start at the true *standard deviations*, as in the published runs; else at the variances.
+    truth         parameters to stay close to, with k_true atoms
+    k             number of atoms of the start; at least k_true
+    n             sample size that sets the size of the noise
+    rng           source of the draws
+    as_published  whether variances start at the true *standard deviations*, as in the published runs, or at
+                  the variances
+
+    The last atom repeats the last true one. The others repeat any, drawn again until all true ones appear.
+    Gates then move by N(0, (.005 n^-.083)^2) and experts by N(0, (.05 n^-.083)^2), one number for each of the
+    two, and each variance grows by |N(0, (.005 n^-.25)^2)|.
+
+    Raises ``InputError`` where k < k_true.
+
     Source: the simulations of arXiv 2305.03288.
     """
     if k < truth.k:
@@ -39,15 +50,21 @@ def published_start(
     gate, expert = (size * n**-0.083 * rng.standard_normal() for size in (0.005, 0.05))
     spread = np.sqrt(atoms.noise_vars) if as_published else atoms.noise_vars
     return SoftmaxGatedMoE(
-        atoms.gate_intercepts + gate, atoms.gate_slopes + gate, atoms.slopes + expert, atoms.intercepts + expert,
-        spread + np.abs(0.005 * n**-0.25 * rng.standard_normal(k)),
-    )  # fmt: skip
+        gate_intercepts=atoms.gate_intercepts + gate,
+        gate_slopes=atoms.gate_slopes + gate,
+        slopes=atoms.slopes + expert,
+        intercepts=atoms.intercepts + expert,
+        noise_vars=spread + np.abs(0.005 * n**-0.25 * rng.standard_normal(k)),
+    )
 
 
 def data_start(sample: Sample, k: int, rng: np.random.Generator) -> SoftmaxGatedMoE:
-    """Clusters of (x, y) with their own regressions; Gaussian gates of one common covariance are a softmax of
+    """Return clusters of (x, y) with their own regressions as a start with ``k`` atoms.
 
-    beta_k = Gamma^-1 c_k,    beta0_k = log pi_k - c_k' Gamma^-1 c_k / 2.
+    Gaussian gates of one common covariance Gamma, with centres c_k and masses pi_k, are a softmax of beta0_k
+    + beta_k' x:
+
+        beta_k = Gamma^-1 c_k,    beta0_k = log pi_k - c_k' Gamma^-1 c_k / 2.
 
     Clusters are those of a thinned sample: the first pairs of a sorted design would show one end of it.
     """
@@ -55,16 +72,20 @@ def data_start(sample: Sample, k: int, rng: np.random.Generator) -> SoftmaxGated
     drawn = starts.data(1).draw(family, sample.thinned(starts.START_POINTS), rng)
     slopes = np.linalg.solve(drawn.gate_covs[0], drawn.gate_means.T).T
     return SoftmaxGatedMoE(
-        np.log(drawn.weights) - 0.5 * (slopes * drawn.gate_means).sum(axis=1), slopes, drawn.slopes[:, 0],
-        drawn.intercepts[:, 0], drawn.noise_covs[:, 0, 0],
-    )  # fmt: skip
+        gate_intercepts=np.log(drawn.weights) - 0.5 * (slopes * drawn.gate_means).sum(axis=1),
+        gate_slopes=slopes,
+        slopes=drawn.slopes[:, 0],
+        intercepts=drawn.intercepts[:, 0],
+        noise_vars=drawn.noise_covs[:, 0, 0],
+    )
 
 
 def split_start(fitted: SoftmaxGatedMoE, sample: Sample, rng: np.random.Generator) -> SoftmaxGatedMoE:
-    """One atom more than ``fitted``: a random one becomes two of half its mass, moved apart at random.
+    """Return a start in which a random atom of ``fitted`` becomes two of half its mass, moved apart.
 
-    In units of the spread of x: the expert's height at the mean of x and its slope by N(0, (``SPLIT`` sd)^2), sd the
-    atom's noise, and the slope of the gate by N(0, 1), the two gates equal at a random point.
+    In units of the spread of x, the expert's height at the mean of x and its slope move by N(0, (``SPLIT``
+    sd)^2), where sd is the atom's noise. The slope of the gate moves by N(0, 1), and the two gates are equal
+    at a random point of the data.
     """
     atom = int(rng.integers(fitted.k))
     both = fitted.atoms(np.append(np.arange(fitted.k), atom))
