@@ -12,7 +12,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "moe_prompts"
 #: Folders and modules that are held to it.
-HELD = ("estimators",)
+HELD = ("estimators", "models")
 WIDTH = 110
 
 

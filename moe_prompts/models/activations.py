@@ -1,7 +1,11 @@
-"""Activations of adaptive prompts, with two derivatives and the symmetries that they give to a hidden unit.
+"""Give adaptive prompts their activations, with two derivatives and the symmetries of a hidden unit.
 
-A hidden unit contributes w sigma(v'x) to a prompt. Its parameters (v, w) are known up to a sign if sigma is odd (tanh),
-up to a positive scale if it is positively homogeneous (relu), and with the identity only the product of all units is.
+A hidden unit contributes
+
+    w sigma(v'x)
+
+to a prompt. Its parameters (v, w) are known up to a sign if sigma is odd (tanh), and up to a positive scale
+if it is positively homogeneous (relu). With the identity only the product of all units is known.
 """
 
 from __future__ import annotations
@@ -17,15 +21,28 @@ from moe_prompts.errors import InputError
 
 Elementwise = Callable[[np.ndarray], np.ndarray]
 
-#: Where an added activation is looked at, the step of its differences, and how far they may be off, relative to
-#: 1 + size: rounding leaves 1e-11, curvature of order 1 another 1e-10.
+#: Where an added activation is looked at, the step of its differences, and how far they may be off, relative
+#: to 1 + size: rounding leaves 1e-11, curvature of order 1 another 1e-10.
 LOOKED_AT, STEP, SAME = np.linspace(-3.01, 2.99, 60), 1e-5, 1e-7
 
 
 @dataclass(frozen=True)
 class Activation:
-    """``value`` and its first two derivatives. ``odd``: sigma(-t) = -sigma(t); ``homogeneous``: for c > 0,
-    sigma(ct) = c sigma(t); ``analytic``: a power series everywhere, so that polynomial interpolation converges."""
+    """Hold an activation sigma, its first two derivatives and its symmetries.
+
+    name                  what ``adaptive:NAME`` calls it
+    value, first, second  sigma and its derivatives, elementwise on arrays
+    odd                   whether sigma(-t) = -sigma(t)
+    homogeneous           whether sigma(ct) = c sigma(t) for c > 0
+    analytic              whether sigma is a power series everywhere, so that polynomial interpolation
+                          converges
+
+    >>> import numpy as np
+    >>> import moe_prompts as mp
+    >>> sine = mp.Activation("sine", np.sin, np.cos, lambda t: -np.sin(t), odd=True)
+    >>> float(sine.first(0.0))
+    1.0
+    """
 
     name: str
     value: Elementwise
@@ -51,7 +68,10 @@ RELU = Activation(
 
 
 def rounded_relu(width: float) -> Activation:
-    """relu with its kink rounded to a parabola over |t| < ``width``; it differs from relu by at most width / 4."""
+    """Return relu with its kink rounded to a parabola over |t| < ``width``.
+
+    It differs from relu by at most width / 4.
+    """
     return Activation(
         "relu",
         lambda t: np.where(np.abs(t) < width, (t + width) ** 2 / (4 * width), np.maximum(t, 0)),
@@ -91,6 +111,10 @@ ACTIVATIONS: dict[str, Activation] = {
 
 
 def activation(name: str) -> Activation:
+    """Return the activation with this name.
+
+    Raises ``InputError`` for a name that is not in ``ACTIVATIONS``.
+    """
     if name not in ACTIVATIONS:
         raise InputError(f"unknown activation {name!r}; expected one of {', '.join(ACTIVATIONS)}")
     return ACTIVATIONS[name]
@@ -99,10 +123,12 @@ def activation(name: str) -> Activation:
 def add_activation(new: Activation) -> Activation:
     """Make ``new`` known by its name: ``adaptive:NAME`` then works in models, fits, losses and studies.
 
-    Workers of a study know it if the module that holds the study's ``run`` adds it on import (docs/extending.md).
-    Raises ``InputError`` for a name that is taken or not made of a-z, 0-9 and _, derivatives that are not those of
-    ``value``, symmetries that are not as declared, even functions (a sign that ``prompt_loss`` does not know) and
-    ``analytic`` = False.
+    Workers of a study know it if the module that holds the study's ``run`` adds it on import
+    (docs/extending.md).
+
+    Raises ``InputError`` for a name that is taken or not made of a-z, 0-9 and _, for derivatives that are not
+    those of ``value``, for symmetries that are not as declared, for even functions (a sign that
+    ``prompt_loss`` does not know) and for ``analytic`` = False.
     """
     if not re.fullmatch(r"[a-z][a-z0-9_]*", new.name) or new.name in (*ACTIVATIONS, "bias"):
         raise InputError(f"activation name {new.name!r} is taken or not of a-z, 0-9 and _; expected a new one")

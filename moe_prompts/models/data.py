@@ -1,4 +1,9 @@
-"""What models generate and estimators take: pairs (x, y), held or in chunks, or the statistics that stand for them."""
+"""Hold what models generate and estimators take: pairs (x, y), whole or in chunks, or their statistics.
+
+For least squares the statistics of pairs say all that the pairs do,
+
+    sum_i |y_i - f(x_i)|^2 = constant + sum_c [w_c |f(x_c)|^2 - 2 f(x_c)' s_c].
+"""
 
 from __future__ import annotations
 
@@ -18,9 +23,19 @@ HELD_PAIRS = 1_000_000
 
 @dataclass(frozen=True, eq=False)
 class Sample:
-    """n pairs (x_i, y_i): ``x`` has shape (n, d) and ``y`` (n, l); both finite. Unpacks as ``x, y = sample``.
+    """Hold n pairs (x_i, y_i) in memory; unpacks as ``x, y = sample``.
+
+    x  (n, d), finite; a vector counts as one column
+    y  (n, l), finite; a vector counts as one column
 
     Samples compare by identity, so that what is derived from one can be kept beside it.
+
+    Raises ``InputError`` where shapes do not fit or a value is not finite.
+
+    >>> import moe_prompts as mp
+    >>> sample = mp.Sample(x=[0.0, 0.5, 1.0], y=[1.0, 0.0, 1.0])
+    >>> sample.n, sample.d, sample.l
+    (3, 1, 1)
     """
 
     x: np.ndarray
@@ -44,28 +59,32 @@ class Sample:
 
     @property
     def n(self) -> int:
+        """Return the number of pairs."""
         return len(self.x)
 
     @property
     def d(self) -> int:
-        """Number of inputs."""
+        """Return the number of inputs."""
         return self.x.shape[1]
 
     @property
     def l(self) -> int:
-        """Number of outputs."""
+        """Return the number of outputs."""
         return self.y.shape[1]
 
     def chunks(self) -> Iterator[Sample]:
-        """One chunk: itself. Of samples that are never held whole see ``StreamedSample``."""
+        """Yield one chunk, the sample itself; ``StreamedSample`` yields several."""
         yield self
 
     def head(self, n: int) -> Sample:
-        """The first n pairs: a subsample, since the pairs are exchangeable."""
+        """Return the first n pairs: a subsample, since the pairs are exchangeable."""
         return Sample(self.x[:n], self.y[:n])
 
     def thinned(self, n: int) -> Sample:
-        """At most n pairs, every m-th from the first: a subsample that keeps the design where inputs are sorted."""
+        """Return at most n pairs, every m-th from the first.
+
+        This subsample keeps the design where inputs are sorted.
+        """
         step = -(-self.n // n)
         return Sample(self.x[::step], self.y[::step])
 
@@ -75,7 +94,13 @@ class Sample:
 
 @dataclass(frozen=True)
 class Spread:
-    """Of the columns of (x, y), each (d + l,): ``mean``, standard deviation ``sd``, smallest and largest value."""
+    """Summarise the columns of (x, y).
+
+    mean  (d + l,)  means
+    sd    (d + l,)  standard deviations
+    low   (d + l,)  smallest values
+    high  (d + l,)  largest values
+    """
 
     mean: np.ndarray
     sd: np.ndarray
@@ -85,17 +110,24 @@ class Spread:
 
 @dataclass(frozen=True, eq=False)
 class StreamedSample:
-    """n pairs (x_i, y_i) that are never held whole: every pass draws the same ones again, ``chunk`` at a time.
+    """Stand for n pairs (x_i, y_i) that are never held whole: every pass draws the same ones again.
 
-    draw(chunk)   yields the pairs from the first on, as ``Sample``s of ``chunk`` pairs and a shorter last one; every
-                  call and every ``chunk`` gives the same pairs
-    n, d, l       how many pairs, inputs and outputs
-    chunk         pairs in memory at once
+    draw(chunk)  yields the pairs from the first on, as ``Sample``s of ``chunk`` pairs and a shorter last one;
+                 every call and every ``chunk`` gives the same pairs
+    n, d, l      how many pairs, inputs and outputs
+    chunk        pairs in memory at once
 
-    Estimators of Gaussian gates take it in place of a ``Sample``: their passes are sums over pairs. Drawing again needs
-    no disk and takes one to two times as long as what a pass does with the pairs. Raises ``InputError`` for sizes below
-    1, for ``x`` and ``y``, which do not exist, and where ``draw`` yields other than n pairs of that many columns.
-    Samples compare by identity, so that what is derived from one can be kept beside it.
+    Estimators of Gaussian gates take it in place of a ``Sample``: their passes are sums over pairs. Drawing
+    again needs no disk and takes one to two times as long as what a pass does with the pairs. Samples compare
+    by identity, so that what is derived from one can be kept beside it.
+
+    Raises ``InputError`` for sizes below 1, for ``x`` and ``y``, which do not exist, and where ``draw``
+    yields other than n pairs of that many columns.
+
+    >>> import moe_prompts as mp
+    >>> stream = mp.streamed("gmoe-1", n=1000, seed=0, chunk=300)
+    >>> [pairs.n for pairs in stream.chunks()]
+    [300, 300, 300, 100]
     """
 
     draw: Callable[[int], Iterator[Sample]]
@@ -111,7 +143,10 @@ class StreamedSample:
                 raise InputError(f"StreamedSample: {name} = {value!r}; expected a whole number of at least 1")
 
     def chunks(self) -> Iterator[Sample]:
-        """All pairs in order, ``chunk`` at a time."""
+        """Yield all pairs in order, ``chunk`` at a time.
+
+        Raises ``InputError`` where ``draw`` yields other than n pairs of d inputs and l outputs.
+        """
         seen = 0
         for pairs in self.draw(self.chunk):
             if (pairs.d, pairs.l) != (self.d, self.l):
@@ -125,17 +160,20 @@ class StreamedSample:
             raise InputError(f"StreamedSample: drew {seen} pairs; expected n = {self.n}")
 
     def head(self, n: int) -> Sample:
-        """The first n pairs, in memory."""
+        """Return the first n pairs, in memory."""
         return next(self.draw(min(n, self.n)))
 
     def held(self) -> Sample:
-        """All pairs in memory: 8 (d + l) bytes each."""
+        """Return all pairs in memory: 8 (d + l) bytes each."""
         return self.head(self.n)
 
     @cached_property
     def spread(self) -> Spread:
-        """One pass. Means and squares of chunks join as those of Chan, Golub and LeVeque (1983), which lose no digits:
-        M <- M + M_c + (mean_c - mean)^2 n n_c / (n + n_c)."""
+        """Return the spread of all columns, by one pass.
+
+        Means and squares of chunks join as those of Chan, Golub and LeVeque (1983), which lose no digits: M
+        <- M + M_c + (mean_c - mean)^2 n n_c / (n + n_c).
+        """
         seen, mean, squares = 0, np.zeros(self.d + self.l), np.zeros(self.d + self.l)
         low, high = np.full(self.d + self.l, np.inf), np.full(self.d + self.l, -np.inf)
         for pairs in self.chunks():
@@ -150,10 +188,12 @@ class StreamedSample:
 
     @property
     def x(self) -> np.ndarray:
+        """Raise ``InputError``: the inputs are never held whole."""
         raise InputError(self._not_held("x"))
 
     @property
     def y(self) -> np.ndarray:
+        """Raise ``InputError``: the outputs are never held whole."""
         raise InputError(self._not_held("y"))
 
     def __iter__(self) -> Iterator[np.ndarray]:
@@ -172,16 +212,19 @@ Data = Sample | StreamedSample
 
 @dataclass(frozen=True, eq=False)
 class RegressionData:
-    """Statistics of a regression y = f(x) + noise: all that least squares needs, whatever n is.
+    """Hold the statistics of a regression y = f(x) + noise: all that least squares needs, whatever n is.
 
-    sum_i |y_i - f(x_i)|^2 = constant + sum_c [w_c |f(x_c)|^2 - 2 f(x_c)' s_c]
+        sum_i |y_i - f(x_i)|^2 = constant + sum_c [w_c |f(x_c)|^2 - 2 f(x_c)' s_c]
 
-    x        (m, d)   points: the pairs themselves, the cells of a discrete design, or the nodes of a quadrature
-    weights  (m,)     w_c: how many pairs stand at x_c (a quadrature may have small negative weights)
-    sums     (m, l)   s_c: the sum of their outputs
-    n                 pairs that these statistics stand for
+    x        (m, d)  points: the pairs themselves, the cells of a discrete design, or the nodes of a
+                     quadrature
+    weights  (m,)    w_c: how many pairs stand at x_c (a quadrature may have small negative weights)
+    sums     (m, l)  s_c: the sum of their outputs
+    n                pairs that these statistics stand for
 
-    Exact for the pairs themselves and for a discrete design; for a quadrature see ``estimators.quadrature``.
+    They are exact for the pairs themselves and for a discrete design; for a quadrature see ``mp.quadrature``.
+
+    Raises ``InputError`` where shapes do not fit or a value is not finite.
     """
 
     x: np.ndarray
@@ -205,5 +248,5 @@ class RegressionData:
 
     @classmethod
     def of(cls, sample: Sample) -> RegressionData:
-        """Every pair a point of weight 1."""
+        """Return every pair of the sample as a point of weight 1."""
         return cls(sample.x, np.ones(sample.n), sample.y, sample.n)

@@ -1,12 +1,12 @@
-"""The Gaussian-gated mixture of experts (GLLiM): a joint density of input and output.
+"""Describe the Gaussian-gated mixture of experts (GLLiM): a joint density of input and output.
 
 Each atom owns a Gaussian region of input space and a Gaussian linear expert in it,
 
     p(x, y) = sum_k pi_k N(x; c_k, Gamma_k) N(y; A_k x + b_k, nu_k),   x in R^d, y in R^l.
 
-Read as prompts, an atom with A_k = 0 is a *fixed* prompt (its expert is a constant) and an atom with a free A_k is
-an *adaptive* one (its expert is a function of the input). Unconstrained, the model is a full-covariance Gaussian
-mixture of (x, y).
+Read as prompts, an atom with A_k = 0 is a *fixed* prompt (its expert is a constant) and an atom with a free
+A_k is an *adaptive* one (its expert is a function of the input). Unconstrained, the model is a
+full-covariance Gaussian mixture of (x, y).
 
 Source: Nguyen et al., arXiv 2305.07572 (AISTATS 2024).
 """
@@ -29,17 +29,22 @@ LOG_2PI = float(np.log(2 * np.pi))
 
 @dataclass(frozen=True, eq=False)
 class GaussianGatedMoE:
-    """Parameters of a Gaussian-gated mixture of k experts; they check themselves.
+    """Hold the parameters of a Gaussian-gated mixture of k experts; they check themselves.
 
-    weights      (k,)       pi_k > 0, sum 1
-    gate_means   (k, d)     c_k
-    gate_covs    (k, d, d)  Gamma_k, symmetric positive definite
-    slopes       (k, l, d)  A_k
-    intercepts   (k, l)     b_k
-    noise_covs   (k, l, l)  nu_k, symmetric positive definite
+    weights     (k,)       pi_k > 0, sum 1
+    gate_means  (k, d)     c_k
+    gate_covs   (k, d, d)  Gamma_k, symmetric positive definite
+    slopes      (k, l, d)  A_k
+    intercepts  (k, l)     b_k
+    noise_covs  (k, l, l)  nu_k, symmetric positive definite
 
-    Raises ``InputError`` for shapes that do not fit, weights that are not a distribution, non-finite values and
-    covariances that are not symmetric positive definite.
+    Raises ``InputError`` for shapes that do not fit, weights that are not a distribution, non-finite values
+    and covariances that are not symmetric positive definite.
+
+    >>> import moe_prompts as mp
+    >>> params = mp.GaussianGatedMoE.univariate([0.5, 0.5], [-1, 1], [0.2, 0.2], [1, -1], [0, 0], [0.1, 0.1])
+    >>> params.k, params.d, params.l
+    (2, 1, 1)
     """
 
     weights: np.ndarray
@@ -61,9 +66,13 @@ class GaussianGatedMoE:
             )
         k, d, l = self.k, self.d, self.l
         expected = {
-            "weights": (k,), "gate_means": (k, d), "gate_covs": (k, d, d),
-            "slopes": (k, l, d), "intercepts": (k, l), "noise_covs": (k, l, l),
-        }  # fmt: skip
+            "weights": (k,),
+            "gate_means": (k, d),
+            "gate_covs": (k, d, d),
+            "slopes": (k, l, d),
+            "intercepts": (k, l),
+            "noise_covs": (k, l, l),
+        }
         for name, shape in expected.items():
             value = getattr(self, name)
             if value.shape != shape:
@@ -93,18 +102,25 @@ class GaussianGatedMoE:
 
     @classmethod
     def univariate(cls, weights, gate_means, gate_covs, slopes, intercepts, noise_covs) -> GaussianGatedMoE:
-        """The same with d = l = 1, each argument a list of k numbers."""
+        """Return parameters with d = l = 1, each argument a list of k numbers."""
         k = len(weights)
         column = lambda v: np.reshape(np.asarray(v, dtype=float), (k, 1))
         matrix = lambda v: np.reshape(np.asarray(v, dtype=float), (k, 1, 1))
         return cls(
-            np.asarray(weights, dtype=float), column(gate_means), matrix(gate_covs), matrix(slopes),
-            column(intercepts), matrix(noise_covs),
-        )  # fmt: skip
+            weights=np.asarray(weights, dtype=float),
+            gate_means=column(gate_means),
+            gate_covs=matrix(gate_covs),
+            slopes=matrix(slopes),
+            intercepts=column(intercepts),
+            noise_covs=matrix(noise_covs),
+        )
 
     @classmethod
     def unchecked(cls, *arrays: np.ndarray) -> GaussianGatedMoE:
-        """Without the checks, for the inner loops of estimators, where arrays are valid by construction."""
+        """Return parameters without the checks.
+
+        This is for the inner loops of estimators, where arrays are valid by construction.
+        """
         params = object.__new__(cls)
         for field, value in zip(fields(cls), arrays, strict=True):
             object.__setattr__(params, field.name, value)
@@ -112,33 +128,39 @@ class GaussianGatedMoE:
 
     @property
     def k(self) -> int:
-        """Number of atoms."""
+        """Return the number of atoms."""
         return self.weights.shape[0]
 
     @property
     def d(self) -> int:
-        """Number of inputs."""
+        """Return the number of inputs."""
         return self.gate_means.shape[1]
 
     @property
     def l(self) -> int:
-        """Number of outputs."""
+        """Return the number of outputs."""
         return self.intercepts.shape[1]
 
     def atoms(self, index) -> GaussianGatedMoE:
-        """The chosen atoms in the given order, weights rescaled to sum 1."""
+        """Return the chosen atoms in the given order, weights rescaled to sum 1."""
         chosen = {f.name: getattr(self, f.name)[index] for f in fields(self)}
         chosen["weights"] = chosen["weights"] / chosen["weights"].sum()
         return GaussianGatedMoE(**chosen)
 
     def joined(self, other: GaussianGatedMoE, mass_of_other: float) -> GaussianGatedMoE:
-        """Both sets of atoms, self first; ``other`` receives total weight ``mass_of_other`` in (0, 1)."""
+        """Return both sets of atoms, those of ``self`` first.
+
+        ``other`` receives the total weight ``mass_of_other`` in (0, 1).
+        """
         both = {f.name: np.concatenate([getattr(self, f.name), getattr(other, f.name)]) for f in fields(self)}
         both["weights"] = np.concatenate([self.weights * (1 - mass_of_other), other.weights * mass_of_other])
         return GaussianGatedMoE(**both)
 
     def rescaled(self, shift_x, scale_x, shift_y, scale_y) -> GaussianGatedMoE:
-        """The law of ((x - shift_x) / scale_x, (y - shift_y) / scale_y); shifts and scales are vectors."""
+        """Return the law of ((x - shift_x) / scale_x, (y - shift_y) / scale_y).
+
+        Shifts and scales are vectors, (d,) for x and (l,) for y.
+        """
         shift_x, scale_x, shift_y, scale_y = (np.asarray(v, dtype=float) for v in (shift_x, scale_x, shift_y, scale_y))
         return replace(
             self,
@@ -149,12 +171,12 @@ class GaussianGatedMoE:
             noise_covs=self.noise_covs / np.outer(scale_y, scale_y),
         )
 
-    # -- the joint Gaussian mixture ------------------------------------------------------------------------------
+    # -- the joint Gaussian mixture --------------------------------------------------------------------------
 
     def to_joint(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Weights (k,), means (k, d + l) and covariances (k, d + l, d + l) of the mixture of (x, y).
+        """Return weights (k,), means (k, d + l) and covariances (k, d + l, d + l) of the mixture of (x, y).
 
-        mean (c, A c + b), covariance [[Gamma, Gamma A'], [A Gamma, nu + A Gamma A']].
+        An atom has mean (c, A c + b) and covariance [[Gamma, Gamma A'], [A Gamma, nu + A Gamma A']].
         """
         cross = self.slopes @ self.gate_covs
         mean_y = np.einsum("kld,kd->kl", self.slopes, self.gate_means) + self.intercepts
@@ -165,7 +187,12 @@ class GaussianGatedMoE:
 
     @classmethod
     def from_joint(cls, weights, means, covs, d: int) -> GaussianGatedMoE:
-        """The inverse of ``to_joint``: A = S_yx S_xx^-1, b = m_y - A m_x, nu = S_yy - A S_xy."""
+        """Return the parameters of a mixture of (x, y), the inverse of ``to_joint``.
+
+            A = S_yx S_xx^-1,   b = m_y - A m_x,   nu = S_yy - A S_xy.
+
+        Raises ``InputError`` where shapes do not fit or d is not in 1 .. D - 1.
+        """
         means, covs = np.asarray(means, dtype=float), np.asarray(covs, dtype=float)
         if means.ndim != 2 or covs.shape != (*means.shape, means.shape[1]) or not 0 < d < means.shape[1]:
             raise InputError(
@@ -177,23 +204,23 @@ class GaussianGatedMoE:
         intercepts = means[:, d:] - np.einsum("kld,kd->kl", slopes, means[:, :d])
         return cls(weights, means[:, :d], xx, slopes, intercepts, (noise + noise.swapaxes(1, 2)) / 2)
 
-    # -- densities -----------------------------------------------------------------------------------------------
+    # -- densities -------------------------------------------------------------------------------------------
 
     @cached_property
     def _whiteners(self) -> tuple[np.ndarray, np.ndarray]:
-        """Inverse Cholesky factors of Gamma (k, d, d) and nu (k, l, l)."""
+        """Return the inverse Cholesky factors of Gamma (k, d, d) and nu (k, l, l)."""
         invert = lambda covs: np.linalg.inv(np.linalg.cholesky(covs))
         return invert(self.gate_covs), invert(self.noise_covs)
 
     def log_gate_terms(self, x) -> np.ndarray:
-        """log pi_k + log N(x_i; c_k, Gamma_k): shape (n, k)."""
+        """Return log pi_k + log N(x_i; c_k, Gamma_k) (n, k), for x (n, d)."""
         whiten, _ = self._whiteners
         scaled = np.stack([(x - c) @ w.T for c, w in zip(self.gate_means, whiten, strict=True)], axis=1)
         log_det = np.log(np.diagonal(whiten, axis1=1, axis2=2)).sum(axis=1)
         return np.log(self.weights) + log_det - 0.5 * (self.d * LOG_2PI + (scaled**2).sum(axis=2))
 
     def log_expert_terms(self, x, y) -> np.ndarray:
-        """log N(y_i; A_k x_i + b_k, nu_k): shape (n, k)."""
+        """Return log N(y_i; A_k x_i + b_k, nu_k) (n, k), for x (n, d) and y (n, l)."""
         _, whiten = self._whiteners
         scaled = np.stack(
             [(y - x @ a.T - b) @ w.T for a, b, w in zip(self.slopes, self.intercepts, whiten, strict=True)],
@@ -203,7 +230,7 @@ class GaussianGatedMoE:
         return log_det - 0.5 * (self.l * LOG_2PI + (scaled**2).sum(axis=2))
 
     def _inputs(self, x) -> np.ndarray:
-        """x as (n, d), finite."""
+        """Return x as (n, d), finite, or raise ``InputError``."""
         x = np.asarray(x, dtype=float)
         x = x[:, None] if x.ndim == 1 and self.d == 1 else x
         if x.ndim != 2 or x.shape[1] != self.d:
@@ -213,57 +240,80 @@ class GaussianGatedMoE:
         return x
 
     def _pairs(self, x, y) -> tuple[np.ndarray, np.ndarray]:
-        """x as (n, d) and y as (n, l), finite and of one length."""
+        """Return x as (n, d) and y as (n, l), finite and of one length, or raise ``InputError``."""
         sample = Sample(self._inputs(x), y)
         if sample.y.shape[1] != self.l:
             raise InputError(f"y has shape {sample.y.shape}; expected (n, {self.l})")
         return sample.x, sample.y
 
     def log_density(self, x, y) -> np.ndarray:
-        """log p(x_i, y_i): shape (n,)."""
+        """Return log p(x_i, y_i) (n,), in nats.
+
+        Raises ``InputError`` where x (n, d) or y (n, l) has another shape or is not finite.
+        """
         x, y = self._pairs(x, y)
         return logsumexp(self.log_gate_terms(x) + self.log_expert_terms(x, y), axis=1)
 
     def log_conditional(self, x, y) -> np.ndarray:
-        """log p(y_i | x_i): shape (n,)."""
+        """Return log p(y_i | x_i) (n,), in nats.
+
+        Raises ``InputError`` where x (n, d) or y (n, l) has another shape or is not finite.
+        """
         x, y = self._pairs(x, y)
         gate = self.log_gate_terms(x)
         return logsumexp(gate + self.log_expert_terms(x, y), axis=1) - logsumexp(gate, axis=1)
 
     def responsibilities(self, x, y) -> np.ndarray:
-        """P(atom k | x_i, y_i): shape (n, k), rows sum to 1."""
+        """Return P(atom k | x_i, y_i) (n, k); rows sum to 1.
+
+        Raises ``InputError`` where x (n, d) or y (n, l) has another shape or is not finite.
+        """
         x, y = self._pairs(x, y)
         terms = self.log_gate_terms(x) + self.log_expert_terms(x, y)
         return np.exp(terms - logsumexp(terms, axis=1, keepdims=True))
 
     def gates(self, x) -> np.ndarray:
-        """P(atom k | x_i), the weights that the prediction gives to the experts: shape (n, k)."""
+        """Return P(atom k | x_i) (n, k), the weights that the prediction gives to the experts.
+
+        Raises ``InputError`` where x (n, d) has another shape or is not finite.
+        """
         terms = self.log_gate_terms(self._inputs(x))
         return np.exp(terms - logsumexp(terms, axis=1, keepdims=True))
 
     def regression(self, x) -> np.ndarray:
-        """m(x) = E[y | x] = sum_k gate_k(x) (A_k x + b_k): shape (n, l)."""
+        """Return m(x) = E[y | x] = sum_k gate_k(x) (A_k x + b_k) (n, l).
+
+        Raises ``InputError`` where x (n, d) has another shape or is not finite.
+        """
         x = self._inputs(x)
         experts = np.einsum("kld,nd->nkl", self.slopes, x) + self.intercepts
         return np.einsum("nk,nkl->nl", self.gates(x), experts)
 
     def sample(self, n: int, rng: np.random.Generator) -> Sample:
-        """n independent pairs (x, y)."""
+        """Draw n independent pairs (x, y).
+
+        Raises ``InputError`` where n < 1.
+        """
         if n < 1:
             raise InputError(f"sample: n = {n}; expected a positive number of pairs")
         uniforms = rng.random(n)
         return self.from_standard(uniforms, rng.standard_normal((n, self.d)), rng.standard_normal((n, self.l)))
 
     def streamed(self, n: int, rng: np.random.Generator, chunk: int = CHUNK) -> StreamedSample:
-        """The pairs of ``sample(n, rng)``, never more than ``chunk`` of them at once: bit for bit where d = l = 1.
+        """Return the pairs of ``sample(n, rng)`` as a stream, never more than ``chunk`` of them at once.
 
-        With more columns, products of matrices may round otherwise in a chunk than in the whole: equal to 1e-15.
-        ``rng`` stays where it is. Raises ``InputError`` for n or chunk below 1.
+        The pairs are the same bit for bit where d = l = 1. With more columns, products of matrices may round
+        otherwise in a chunk than in the whole: they are equal to 1e-15. ``rng`` stays where it is.
+
+        Raises ``InputError`` for n or chunk below 1.
         """
         return StreamedSample(_Drawing(self, n, deepcopy(rng)), n, self.d, self.l, chunk)
 
     def from_standard(self, uniforms: np.ndarray, x: np.ndarray, y: np.ndarray) -> Sample:
-        """Of uniforms (n,) that choose the atom and standard normals x (n, d), y (n, l), which are overwritten."""
+        """Return the pairs made from uniforms (n,) and standard normals x (n, d), y (n, l).
+
+        The uniforms choose the atoms; x and y are overwritten.
+        """
         labels = np.searchsorted(np.cumsum(self.weights)[:-1], uniforms, side="right")
         gate_root, noise_root = np.linalg.cholesky(self.gate_covs), np.linalg.cholesky(self.noise_covs)
         for atom in range(self.k):
@@ -276,8 +326,11 @@ class GaussianGatedMoE:
 
 @dataclass(frozen=True, eq=False)
 class _Drawing:
-    """``params.sample(n, rng)`` in chunks: it reads n uniforms, then n d and n l normals, from one stream; here three
-    readers of that stream go side by side."""
+    """Draw ``params.sample(n, rng)`` in chunks.
+
+    The sample reads n uniforms, then n d and n l normals, from one stream. Here three readers of that stream
+    go side by side.
+    """
 
     params: GaussianGatedMoE
     n: int
@@ -285,8 +338,11 @@ class _Drawing:
 
     @cached_property
     def readers(self) -> list[np.random.Generator]:
-        """At the uniforms, the normals of x and those of y. A normal may take more than one number of the stream, so
-        where those of y begin is known by drawing those of x once (1 s at n = 1e8)."""
+        """Return generators at the uniforms, at the normals of x and at those of y.
+
+        A normal may take more than one number of the stream, so where those of y begin is known by drawing
+        those of x once (1 s at n = 1e8).
+        """
         readers = [deepcopy(self.rng)]
         for fill, columns in ((np.random.Generator.random, 1), (np.random.Generator.standard_normal, self.params.d)):
             readers.append(deepcopy(readers[-1]))
@@ -303,19 +359,29 @@ class _Drawing:
 
 
 def _spans(n: int, chunk: int) -> Iterator[int]:
-    """Lengths of consecutive chunks of n things, the last one shorter."""
+    """Return the lengths of consecutive chunks of n things, the last one shorter."""
     return (min(chunk, n - first) for first in range(0, n, chunk))
 
 
 @dataclass(frozen=True)
 class GaussianGatedFamily:
-    """What an estimator may move: ``k`` free atoms beside ``frozen`` ones whose parameters are known.
+    """Say what an estimator may move: ``k`` free atoms beside ``frozen`` ones whose parameters are known.
 
-    experts     "affine" (adaptive prompts) or "constant" (fixed prompts, A_k = 0)
-    tied_gate   one common Gamma for the free atoms: the faithful image of attention, whose logits are linear in the
-                query
-    frozen      known atoms with known relative weights (they sum to 1); their total mass is free. Fitted parameters
-                list the free atoms first and the frozen ones last.
+    d, l       numbers of inputs and outputs
+    k          number of free atoms
+    experts    "affine" (adaptive prompts) or "constant" (fixed prompts, A_k = 0)
+    tied_gate  whether the free atoms have one common Gamma: the faithful image of attention, whose logits are
+               linear in the query
+    frozen     known atoms with known relative weights (they sum to 1); their total mass is free
+
+    Fitted parameters list the free atoms first and the frozen ones last.
+
+    Raises ``InputError`` where a number is below 1, where ``experts`` is another word, or where frozen atoms
+    have other inputs or outputs.
+
+    >>> import moe_prompts as mp
+    >>> mp.GaussianGatedFamily(d=1, l=1, k=3, experts="constant").n_parameters
+    14
     """
 
     d: int
@@ -340,11 +406,12 @@ class GaussianGatedFamily:
 
     @property
     def n_frozen(self) -> int:
+        """Return the number of frozen atoms."""
         return 0 if self.frozen is None else self.frozen.k
 
     @property
     def n_parameters(self) -> int:
-        """Free real parameters, counting the masses."""
+        """Return the number of free real parameters, counting the masses."""
         d, l, k = self.d, self.l, self.k
         masses = k if self.n_frozen else k - 1
         gates = k * d + (1 if self.tied_gate else k) * d * (d + 1) // 2
@@ -352,7 +419,7 @@ class GaussianGatedFamily:
         return masses + gates + experts
 
     def check_sample(self, sample: Data) -> None:
-        """Raise ``InputError`` unless the sample has the family's shape and at least one pair for each atom."""
+        """Raise ``InputError`` unless the sample has the family's shape and one pair for each atom."""
         if (sample.d, sample.l) != (self.d, self.l):
             raise InputError(
                 f"data have d = {sample.d} inputs and l = {sample.l} outputs; the family expects "
@@ -362,10 +429,14 @@ class GaussianGatedFamily:
             raise InputError(f"data have n = {sample.n} pairs for k = {self.k} atoms; expected n >= k: lower k")
 
     def project(self, params: GaussianGatedMoE) -> GaussianGatedMoE:
-        """Free atoms moved into the family keeping each atom's mean and variance of y and its mass.
+        """Return the parameters moved into the family.
 
-        Constant experts absorb the slope: b <- A c + b, nu <- nu + A Gamma A'. A tied gate takes the weighted mean of
-        the Gamma_k. ``params`` holds free atoms only, or free then frozen ones.
+        Each atom keeps its mass and its mean and variance of y.
+
+        Constant experts absorb the slope: b <- A c + b, nu <- nu + A Gamma A'. A tied gate takes the weighted
+        mean of the Gamma_k. ``params`` holds free atoms only, or free then frozen ones.
+
+        Raises ``InputError`` where ``params`` have another number of atoms, inputs or outputs.
         """
         if params.k not in (self.k, self.k + self.n_frozen) or (params.d, params.l) != (self.d, self.l):
             raise InputError(
@@ -376,9 +447,11 @@ class GaussianGatedFamily:
         if self.experts == "constant" and free.slopes.any():
             _, means, covs = free.to_joint()
             free = replace(
-                free, slopes=np.zeros_like(free.slopes), intercepts=means[:, self.d :],
+                free,
+                slopes=np.zeros_like(free.slopes),
+                intercepts=means[:, self.d :],
                 noise_covs=covs[:, self.d :, self.d :],
-            )  # fmt: skip
+            )
         if self.tied_gate:
             common = np.einsum("k,kde->de", free.weights, free.gate_covs)
             free = replace(free, gate_covs=np.repeat(common[None], self.k, axis=0))

@@ -1,4 +1,4 @@
-"""Named truths: the parameters that generate data in a study, with the family they belong to and their source.
+"""Name the Gaussian-gated truths: the parameters that generate data, their family and their source.
 
 ``sample(name, n, seed)`` draws from any of them, and draws exactly what a study with that seed fits.
 """
@@ -20,9 +20,14 @@ from moe_prompts.seeds import address, data_rng
 
 @dataclass(frozen=True)
 class Truth:
-    """``params`` (free atoms first, then frozen ones), the exact ``family`` and where they come from.
+    """Hold the parameters that generate data, the family that they belong to, and where they come from.
 
-    ``kind`` is the prompt kind that the truth is made of: "adaptive" (affine experts) or "fixed" (constant ones).
+    name      what ``truth``, ``sample`` and studies call it
+    params    free atoms first, then frozen ones
+    family    the exact family
+    kind      the prompt kind that the truth is made of: "adaptive" (affine experts) or "fixed" (constant
+              ones)
+    citation  source of the parameters
     """
 
     name: str
@@ -33,18 +38,23 @@ class Truth:
 
     @property
     def k_true(self) -> int:
+        """Return the number of free atoms."""
         return self.family.k
 
     def family_with(self, k: int, experts: str, tied_gate: bool = False) -> GaussianGatedFamily:
-        """The same inputs, outputs and frozen atoms with ``k`` free atoms of another kind."""
+        """Return a family with the same frozen atoms, beside ``k`` free atoms of another kind."""
         return GaussianGatedFamily(self.family.d, self.family.l, k, experts, tied_gate, self.family.frozen)
 
 
 def published(model: int) -> Truth:
-    """Models 1 to 4 of the published Gaussian-gated simulations (arXiv 2305.07572): three affine atoms.
+    """Return a truth of the published Gaussian-gated simulations: three affine atoms.
 
-    Models 1, 2 have d = 1 and models 3, 4 d = 2 with equal coordinates. Models 1, 3 have every c_k != 0 (type I),
-    models 2, 4 have c_1 = 0 (type II).
+    ``model`` is 1 to 4. Models 1, 2 have d = 1, and models 3, 4 have d = 2 with equal coordinates. Models 1,
+    3 have every c_k != 0 (type I), and models 2, 4 have c_1 = 0 (type II).
+
+    Raises ``InputError`` for any other model.
+
+    Source: arXiv 2305.07572, simulations.
     """
     if model not in (1, 2, 3, 4):
         raise InputError(f"published: model {model}; expected 1, 2, 3 or 4")
@@ -67,7 +77,7 @@ def published(model: int) -> Truth:
 
 
 def _with_prompts(name: str, kind: str, prompts: GaussianGatedMoE, citation: str) -> Truth:
-    """Two frozen experts (weights .2, .2) beside two prompt experts (.3, .3), d = l = 1."""
+    """Return a truth with two frozen experts (weights .2, .2) beside two prompts (.3, .3), d = l = 1."""
     frozen = GaussianGatedMoE.univariate([0.5, 0.5], [-2, 2], [0.5, 0.5], [0.3, -0.4], [-1, 1], [0.05, 0.05])
     experts = "affine" if kind == "adaptive" else "constant"
     family = GaussianGatedFamily(1, 1, prompts.k, experts, frozen=frozen)
@@ -75,7 +85,7 @@ def _with_prompts(name: str, kind: str, prompts: GaussianGatedMoE, citation: str
 
 
 def prompts_adaptive() -> Truth:
-    """The reference: two frozen experts and two adaptive prompts, whose experts are functions of x."""
+    """Return the reference: two frozen experts and two adaptive prompts, whose experts are functions of x."""
     prompts = GaussianGatedMoE.univariate([0.5, 0.5], [-0.5, 0.9], [0.35, 0.35], [1.6, -1.8], [0.5, 0.2], [0.05, 0.05])
     return _with_prompts(
         "prompts-adaptive", "adaptive", prompts, "this project: the reference truth of docs/notation.md"
@@ -83,7 +93,10 @@ def prompts_adaptive() -> Truth:
 
 
 def prompts_fixed() -> Truth:
-    """The reverse: the same with constant prompt experts (b_k is the reference expert's value at c_k)."""
+    """Return the reverse of the reference, with constant prompt experts.
+
+    b_k is the value of the reference expert at c_k.
+    """
     reference = prompts_adaptive().params.atoms([0, 1])
     level = reference.intercepts + np.einsum("kld,kd->kl", reference.slopes, reference.gate_means)
     prompts = GaussianGatedMoE.univariate([0.5, 0.5], [-0.5, 0.9], [0.35, 0.35], [0, 0], level.ravel(), [0.05, 0.05])
@@ -91,15 +104,19 @@ def prompts_fixed() -> Truth:
 
 
 def prompts_random(number: int) -> Truth:
-    """Random adaptive prompts beside the frozen pair of the reference; drawn once from seed ``number``, not selected.
+    """Return adaptive prompts drawn once from seed ``number``, beside the frozen pair of the reference.
 
-    c ~ U[-1.5, 1.5], Gamma ~ U[.15, .6], A ~ N(0, 1.5^2), b ~ N(0, .7^2), nu = .05.
+    They are not selected: c ~ U[-1.5, 1.5], Gamma ~ U[.15, .6], A ~ N(0, 1.5^2), b ~ N(0, .7^2), nu = .05.
     """
     rng = np.random.default_rng([address("prompts-random"), number])
     prompts = GaussianGatedMoE.univariate(
-        [0.5, 0.5], rng.uniform(-1.5, 1.5, 2), rng.uniform(0.15, 0.6, 2), 1.5 * rng.standard_normal(2),
-        0.7 * rng.standard_normal(2), [0.05, 0.05],
-    )  # fmt: skip
+        weights=[0.5, 0.5],
+        gate_means=rng.uniform(-1.5, 1.5, 2),
+        gate_covs=rng.uniform(0.15, 0.6, 2),
+        slopes=1.5 * rng.standard_normal(2),
+        intercepts=0.7 * rng.standard_normal(2),
+        noise_covs=[0.05, 0.05],
+    )
     return _with_prompts(f"prompts-random-{number}", "adaptive", prompts, "this project, drawn at random")
 
 
@@ -113,24 +130,51 @@ TRUTHS: dict[str, Callable[[], Truth]] = {
 
 @cache
 def truth(name: str) -> Truth:
-    """The named truth; ``TRUTHS`` lists the names."""
+    """Return the named truth; ``TRUTHS`` lists the names.
+
+    Raises ``InputError`` for an unknown name.
+
+    >>> import moe_prompts as mp
+    >>> mp.truth("prompts-adaptive").family.n_frozen
+    2
+    """
     if name not in TRUTHS:
         raise InputError(f"unknown truth {name!r}; expected one of {', '.join(TRUTHS)}")
     return TRUTHS[name]()
 
 
 def sample(name: str, n: int, seed: int, replicate: int = 0) -> Sample:
-    """n pairs (x, y) from the named truth: the data that a study of entropy ``seed`` fits as ``replicate``."""
+    """Draw n pairs (x, y) from the named truth, as a study of entropy ``seed`` does for ``replicate``.
+
+    Raises ``InputError`` for an unknown name, or where n is no positive whole number.
+
+    >>> import moe_prompts as mp
+    >>> mp.sample("gmoe-1", n=100, seed=0).x.shape
+    (100, 1)
+    """
     return truth(name).params.sample(_whole(n), data_rng(seed, name, int(n), replicate))
 
 
 def streamed(name: str, n: int, seed: int, replicate: int = 0, chunk: int = CHUNK) -> StreamedSample:
-    """The same pairs as ``sample``, drawn again in each pass, ``chunk`` at a time: n = 1e8 in 1 GB."""
+    """Return the pairs of ``sample`` as a stream, drawn again in each pass, ``chunk`` at a time.
+
+    n = 1e8 then takes 1 GB. The arguments and errors are those of ``sample``.
+    """
     return truth(name).params.streamed(_whole(n), data_rng(seed, name, int(n), replicate), chunk)
 
 
 def prompt_data(name: str, n: int, seed: int, replicate: int = 0) -> RegressionData:
-    """The same for a truth of prompt regression: n pairs as the sufficient statistics of its discrete design."""
+    """Draw n pairs from a truth of prompt regression, as the sufficient statistics of its discrete design.
+
+    They are the data that a study of entropy ``seed`` fits as ``replicate``.
+
+    Raises ``InputError`` for an unknown name, or where n is no positive whole number.
+
+    >>> import moe_prompts as mp
+    >>> data = mp.prompt_data("attention-fixed", n=1_000_000, seed=0)
+    >>> data.n, data.x.shape
+    (1000000, (256, 2))
+    """
     return prompt_truth(name).data(_whole(n), data_rng(seed, name, int(n), replicate))
 
 

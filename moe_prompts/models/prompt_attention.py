@@ -1,14 +1,17 @@
-"""Prompt regression: one attention head read as a mixture of frozen experts and prompts, each prompt a new expert.
+"""Describe prompt regression: an attention head as a mixture of frozen experts and prompts.
+
+Each prompt is a new expert:
 
     Y = f(x) + noise,
-    f(x) = [ sum_j e^{x'A_j x + a_j} h_j(x) + sum_l e^{(B key_l(x))'x + b_l} C val_l(x) ] / [ sum of the same e ]
+    f(x) = [ sum_j e^{x'A_j x + a_j} h_j(x) + sum_l e^{(B key_l(x))'x + b_l} C val_l(x) ]
+           / [ sum of the same e ]
 
-Everything of the head (A, a, h, B, C) is pre-trained and known; the prompts and their logit biases b are learned. A
-prompt is ``decoupled`` (key and value are two free constants: prefix tuning without reparameterisation), ``fixed`` (one
-constant p for both: VPT) or ``adaptive`` (key_l = val_l = W2 sigma(W1_l x), W2 shared: VAPT). With ``bias``, W1_l acts
-on (x, 1).
+Everything of the head (A, a, h, B, C) is pre-trained and known; the prompts and their logit biases b are
+learned. A prompt is ``decoupled`` (key and value are two free constants: prefix tuning without
+reparameterisation), ``fixed`` (one constant p for both: VPT) or ``adaptive`` (key_l = val_l = W2 sigma(W1_l
+x), W2 shared: VAPT). With ``bias``, W1_l acts on (x, 1).
 
-Sources: arXiv 2501.18936 (VAPT), arXiv 2410.02200 (prefixes), arXiv 2203.12119 (VPT).
+Source: arXiv 2501.18936 (VAPT), arXiv 2410.02200 (prefixes), arXiv 2203.12119 (VPT).
 """
 
 from __future__ import annotations
@@ -32,22 +35,23 @@ def _left_out() -> np.ndarray:
 
 @dataclass(frozen=True, eq=False)
 class Head:
-    """The frozen part: N experts and the projections that make experts of prompts.
+    """Hold the frozen part: N experts and the projections that make experts of prompts.
 
     A    (N, d, d)      gate of frozen expert j: logit x'A_j x + a_j
-    a    (N,)
+    a    (N,)           its constant
     eta  (N, l, d + 1)  frozen expert: h_j(x) = eta_j (x, 1)
-    B    (d, p)         of a prompt's key: logit (B key)'x + b
-    C    (l, p)         of a prompt's value: expert C val
+    B    (d, p)         projection of a prompt's key: logit (B key)'x + b
+    C    (l, p)         projection of a prompt's value: expert C val
 
     Real heads with biases of queries and values also have (zero by default)
 
-    alpha (N, d)        adds alpha_j'x to the logit of frozen expert j
-    beta  (p,)          adds beta'key to the logit of a prompt
-    c     (l,)          adds to every prompt's expert
+    alpha  (N, d)  adds alpha_j'x to the logit of frozen expert j
+    beta   (p,)    adds beta'key to the logit of a prompt
+    c      (l,)    adds to every prompt's expert
 
-    d inputs, l outputs, p the dimension of a prompt. Raises ``InputError`` for shapes that do not fit and for values
-    that are not finite.
+    There are d inputs and l outputs, and p is the dimension of a prompt.
+
+    Raises ``InputError`` for shapes that do not fit and for values that are not finite.
     """
 
     A: np.ndarray
@@ -72,49 +76,70 @@ class Head:
             if not getattr(self, name).size:
                 object.__setattr__(self, name, np.zeros(shape))
         expected = {
-            "A": (n_frozen, d, d), "a": (n_frozen,), "eta": (n_frozen, l, d + 1), "B": (d, p), "C": (l, p),
-            "alpha": (n_frozen, d), "beta": (p,), "c": (l,),
-        }  # fmt: skip
+            "A": (n_frozen, d, d),
+            "a": (n_frozen,),
+            "eta": (n_frozen, l, d + 1),
+            "B": (d, p),
+            "C": (l, p),
+            "alpha": (n_frozen, d),
+            "beta": (p,),
+            "c": (l,),
+        }
         _check_shapes(self, expected, f"N = {n_frozen}, d = {d}, l = {l}, p = {p}")
 
     @property
     def n_frozen(self) -> int:
+        """Return the number N of frozen experts."""
         return len(self.A)
 
     @property
     def d(self) -> int:
+        """Return the number of inputs."""
         return self.A.shape[2]
 
     @property
     def l(self) -> int:
+        """Return the number of outputs."""
         return len(self.C)
 
     @property
     def p(self) -> int:
+        """Return the dimension of a prompt."""
         return self.B.shape[1]
 
     def gates_and_experts(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Logits (m, N) and values (m, N, l) of the frozen experts at x (m, d)."""
+        """Return the logits (m, N) and values (m, N, l) of the frozen experts at x (m, d)."""
         logits = np.einsum("mi,nij,mj->mn", x, self.A, x, optimize=True) + x @ self.alpha.T + self.a
         return logits, np.einsum("nlj,mj->mnl", self.eta, with_one(x))
 
     def queries(self, x: np.ndarray) -> np.ndarray:
-        """What keys are multiplied with, B'x + beta: (m, p)."""
+        """Return what keys are multiplied with at x (m, d), B'x + beta (m, p)."""
         return x @ self.B + self.beta
 
     @property
     def reads(self) -> int:
-        """How many numbers adaptive prompts are functions of: all of x."""
+        """Return how many numbers adaptive prompts are functions of: all of x."""
         return self.d
 
     def read(self, x: np.ndarray) -> np.ndarray:
-        """These numbers at x (m, d): (m, reads)."""
+        """Return these numbers (m, reads) at x (m, d)."""
         return x
 
 
 @dataclass(frozen=True)
 class PromptKind:
-    """A prompt kind: ``fixed``, ``decoupled``, or ``adaptive`` with its activation ``sigma`` and option ``bias``."""
+    """Name a prompt kind: ``fixed``, ``decoupled``, or ``adaptive`` with its activation and option.
+
+    base   "fixed", "decoupled" or "adaptive"
+    sigma  name of the activation of adaptive prompts
+    bias   whether W1 of adaptive prompts acts on (x, 1)
+
+    Raises ``InputError`` for an unknown kind or activation, and for options that a kind does not have.
+
+    >>> import moe_prompts as mp
+    >>> str(mp.PromptKind("adaptive", "tanh", bias=True))
+    'adaptive:tanh:bias'
+    """
 
     base: str
     sigma: str = ""
@@ -130,7 +155,13 @@ class PromptKind:
 
     @classmethod
     def parse(cls, text: str) -> PromptKind:
-        """``fixed``, ``decoupled``, ``adaptive`` (gelu), ``adaptive:SIGMA`` or ``adaptive:SIGMA:bias``."""
+        """Return the kind that a text names.
+
+        Texts are ``fixed``, ``decoupled``, ``adaptive`` (gelu), ``adaptive:SIGMA`` and
+        ``adaptive:SIGMA:bias``.
+
+        Raises ``InputError`` for any other.
+        """
         base, *options = text.split(":")
         bias = options[-1:] == ["bias"]
         options = options[:-1] if bias else options
@@ -148,19 +179,34 @@ class PromptKind:
 
     @property
     def activation(self) -> Activation:
+        """Return the activation of adaptive prompts."""
         return activation(self.sigma)
 
     @property
     def shares_w2(self) -> bool:
-        """W2 is a free parameter. With the identity only the products M_l = W2 W1_l matter, and W2 = I."""
+        """Say whether W2 is a free parameter.
+
+        With the identity it is not: only the products M_l = W2 W1_l matter, and W2 = I.
+        """
         return self.base == "adaptive" and self.sigma != "identity"
 
 
 @dataclass(frozen=True)
 class PromptFamily:
-    """``k`` prompts of one kind beside a head, with ``hidden`` units r if adaptive (the identity has r = p).
+    """Say what a fit may be: ``k`` prompts of one kind beside a head.
+
+    head    the frozen part
+    kind    prompt kind
+    k       number of prompts
+    hidden  number r of hidden units of adaptive prompts (the identity has r = p)
 
     A point of the family is a vector: b (k), then the prompts (k, atom_size), then W2 (p, r) row by row.
+
+    Raises ``InputError`` where a number is below 1.
+
+    >>> import moe_prompts as mp
+    >>> mp.prompt_truth("attention-fixed").family(mp.PromptKind("decoupled"), k=3).size
+    15
     """
 
     head: Head
@@ -178,40 +224,47 @@ class PromptFamily:
 
     @property
     def w1_columns(self) -> int:
+        """Return the number of columns of W1."""
         return self.head.reads + self.kind.bias
 
     @property
     def atom_size(self) -> int:
-        """Parameters of one prompt besides b."""
+        """Return the number of parameters of one prompt besides b."""
         p = self.head.p
         return {"fixed": p, "decoupled": 2 * p, "adaptive": self.hidden * self.w1_columns}[self.kind.base]
 
     @property
     def shared_size(self) -> int:
+        """Return the number of parameters that all prompts share."""
         return self.head.p * self.hidden if self.kind.shares_w2 else 0
 
     @property
     def size(self) -> int:
-        """Length of the parameter vector."""
+        """Return the length of the parameter vector."""
         return self.k * (1 + self.atom_size) + self.shared_size
 
     @property
     def n_parameters(self) -> int:
-        """Free parameters: without the scale of each hidden unit where sigma is homogeneous."""
+        """Return the number of free parameters.
+
+        Where sigma is homogeneous the scale of each hidden unit is not one.
+        """
         scales = self.hidden if self.kind.shares_w2 and self.kind.activation.homogeneous else 0
         return self.size - scales
 
     def slot(self, prompt: int) -> np.ndarray:
-        """Where the own parameters of a prompt stand in the vector (atom_size,)."""
+        """Return where the own parameters of a prompt stand in the vector (atom_size,)."""
         return np.arange(self.k + prompt * self.atom_size, self.k + (prompt + 1) * self.atom_size)
 
     def with_k(self, k: int) -> PromptFamily:
+        """Return the family with ``k`` prompts."""
         return PromptFamily(self.head, self.kind, k, self.hidden)
 
     def split(self, vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """b (..., k), prompts (..., k, atom_size) and W2 (..., p, r) of parameter vectors (..., size).
+        """Return b (..., k), prompts (..., k, atom_size) and W2 (..., p, r) of vectors (..., size).
 
-        W2 has unit columns where sigma is homogeneous (the scale of a unit is W1's), and is I for the identity.
+        W2 has unit columns where sigma is homogeneous (the scale of a unit is W1's), and is I for the
+        identity.
         """
         k, q, p, r = self.k, self.atom_size, self.head.p, self.hidden
         lead = vectors.shape[:-1]
@@ -224,7 +277,10 @@ class PromptFamily:
         return b, atoms, w2
 
     def unpack(self, vector: np.ndarray) -> PromptAttention:
-        """The parameters of one vector (size,)."""
+        """Return the parameters of one vector (size,).
+
+        Raises ``InputError`` where the vector has another shape.
+        """
         vector = np.asarray(vector, dtype=float)
         if vector.shape != (self.size,):
             raise InputError(
@@ -237,11 +293,25 @@ class PromptFamily:
 
 @dataclass(frozen=True, eq=False)
 class PromptAttention:
-    """Parameters of a head with k prompts; they check themselves. Build with ``fixed``, ``decoupled``, ``adaptive``.
+    """Hold the parameters of a head with k prompts; they check themselves.
 
+    Build them with ``fixed``, ``decoupled`` or ``adaptive``.
+
+    head                   the frozen part
+    kind                   prompt kind
     b      (k,)            logit biases; e^b is the mass of a prompt
     atoms  (k, atom_size)  p_l (fixed), (key_l, val_l) (decoupled) or W1_l row by row (adaptive)
     W2     (p, r)          shared by adaptive prompts, else (p, 0)
+
+    Raises ``InputError`` for shapes that do not fit, values that are not finite, and a W2 that the kind does
+    not have.
+
+    >>> import numpy as np
+    >>> import moe_prompts as mp
+    >>> head = mp.prompt_truth("attention-fixed").params.head
+    >>> params = mp.PromptAttention.fixed(head, b=np.zeros(1), prompts=np.ones((1, 2)))
+    >>> params.regression(np.zeros((4, 2))).shape
+    (4, 2)
     """
 
     head: Head
@@ -276,12 +346,15 @@ class PromptAttention:
 
     @classmethod
     def fixed(cls, head: Head, b: np.ndarray, prompts: np.ndarray) -> PromptAttention:
-        """Prompts p_l (k, p), keys and values at once."""
+        """Return fixed prompts p_l (k, p), keys and values at once."""
         return cls(head, PromptKind("fixed"), b, prompts, np.zeros((head.p, 0)))
 
     @classmethod
     def decoupled(cls, head: Head, b: np.ndarray, keys: np.ndarray, values: np.ndarray) -> PromptAttention:
-        """Keys (k, p) and values (k, p)."""
+        """Return decoupled prompts, with keys (k, p) and values (k, p).
+
+        Raises ``InputError`` where their shapes differ from that.
+        """
         shapes = np.shape(keys), np.shape(values)
         if set(shapes) != {(np.size(b), head.p)}:
             raise InputError(
@@ -294,9 +367,13 @@ class PromptAttention:
     def adaptive(
         cls, head: Head, b: np.ndarray, W1: np.ndarray, W2: np.ndarray, sigma: str = "gelu", bias: bool = False
     ) -> PromptAttention:
-        """W1 (k, r, d), or (k, r, d + 1) with ``bias``, and W2 (p, r); of a head that reads less, ``reads`` for d.
+        """Return adaptive prompts, with W1 (k, r, d), or (k, r, d + 1) with ``bias``, and W2 (p, r).
 
-        Where sigma is homogeneous (relu) the scale of each column of W2 moves to W1, with the identity all of W2 does.
+        For a head that reads less, d stands for ``reads``. Where sigma is homogeneous (relu) the scale of
+        each column of W2 moves to W1, with the identity all of W2 does.
+
+        Raises ``InputError`` where shapes do not fit, W2 is not finite, or a homogeneous sigma meets a zero
+        column of W2.
         """
         W1, W2 = np.asarray(W1, dtype=float), np.asarray(W2, dtype=float)
         if W1.ndim != 3 or W2.ndim != 2 or W1.shape[1] != W2.shape[1] or not W1.size:
@@ -317,26 +394,31 @@ class PromptAttention:
 
     @property
     def k(self) -> int:
+        """Return the number of prompts."""
         return len(self.b)
 
     @property
     def family(self) -> PromptFamily:
+        """Return the family that these parameters belong to."""
         return PromptFamily(self.head, self.kind, self.k, max(self.W2.shape[1], 1))
 
     @property
     def vector(self) -> np.ndarray:
-        """The point of ``family`` (size,)."""
+        """Return the point of ``family`` (size,)."""
         shared = self.W2.ravel() if self.kind.shares_w2 else np.zeros(0)
         return np.concatenate([self.b, self.atoms.ravel(), shared])
 
     def chosen(self, atoms: list[int]) -> PromptAttention:
-        """The same head with these prompts; a repeated one splits into equal parts that leave f as it is."""
+        """Return the same head with these prompts.
+
+        A repeated prompt splits into equal parts that leave f as it is.
+        """
         times = np.bincount(atoms, minlength=self.k)
         b = self.b[atoms] - np.log(times[atoms])
         return PromptAttention(self.head, self.kind, b, self.atoms[atoms], self.W2)
 
     def prompts(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Keys and values at x (m, d): two arrays (m, k, p)."""
+        """Return keys and values at x (m, d): two arrays (m, k, p)."""
         p, m = self.head.p, len(x)
         if self.kind.base == "adaptive":
             read = self.head.read(x)
@@ -348,7 +430,10 @@ class PromptAttention:
         return np.broadcast_to(keys, (m, self.k, p)), np.broadcast_to(values, (m, self.k, p))
 
     def gates(self, x: np.ndarray) -> np.ndarray:
-        """Softmax weights (m, N + k): frozen experts first, then prompts."""
+        """Return the softmax weights (m, N + k) at x (m, d): frozen experts first, then prompts.
+
+        Raises ``InputError`` where x has another shape or is not finite.
+        """
         x = self._inputs(x)
         frozen, _ = self.head.gates_and_experts(x)
         keys, _ = self.prompts(x)
@@ -357,7 +442,10 @@ class PromptAttention:
         )
 
     def regression(self, x: np.ndarray) -> np.ndarray:
-        """f(x) (m, l) at x (m, d): the attention output."""
+        """Return f(x) (m, l), the attention output, at x (m, d).
+
+        Raises ``InputError`` where x has another shape or is not finite.
+        """
         x = self._inputs(x)
         _, experts = self.head.gates_and_experts(x)
         _, values = self.prompts(x)
@@ -366,7 +454,10 @@ class PromptAttention:
         )
 
     def sample(self, n: int, rng: np.random.Generator, noise: float) -> Sample:
-        """n pairs, x uniform on [-1, 1]^d, y = f(x) + N(0, noise^2)."""
+        """Draw n pairs with x uniform on [-1, 1]^d and y = f(x) + N(0, noise^2).
+
+        Raises ``InputError`` where n is no positive whole number or ``noise`` is negative.
+        """
         if int(n) != n or n < 1 or not noise >= 0:
             raise InputError(f"sample: n = {n}, noise = {noise}; expected a whole number of at least 1 and noise >= 0")
         x = rng.uniform(-1, 1, (n, self.head.d))
@@ -380,7 +471,7 @@ class PromptAttention:
 
 
 def with_one(x: np.ndarray) -> np.ndarray:
-    """(x, 1)."""
+    """Return (x, 1), for x (m, d): (m, d + 1)."""
     return np.concatenate([x, np.ones((len(x), 1))], axis=1)
 
 
@@ -392,16 +483,30 @@ def from_head(
     bias: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None,
     query: int = 0,
 ) -> Head:
-    """A real attention head as a ``Head``: row ``query`` of its output as a function of x = (x_1, .., x_N), d = N D.
+    """Return a real attention head as a ``Head``: row ``query`` of its output as a function of all tokens.
 
-    W_Q, W_K (D, d_h) and W_V (D, d_v) act on ``tokens`` = N tokens of D features; ``bias`` = (c_q, c_k, c_v) if the
-    head has biases. With E_j x = x_j and q the token ``query``, softmax(Q K' / sqrt(d_h)) V with prompts appended is
+    W_Q, W_K, W_V  (D, d_h), (D, d_h) and (D, d_v), the projections
+    tokens         number N of tokens, each of D features; x = (x_1, .., x_N) has d = N D
+    bias           (c_q, c_k, c_v) if the head has biases
+    query          number of the token whose row is meant
 
-        A_j = E_q'W_Q W_K'E_j / sqrt(d_h),   h_j = W_V'E_j x + c_v,   B = E_q'W_Q W_K' / sqrt(d_h),   C = W_V',
-        alpha_j = E_j'W_K c_q / sqrt(d_h),   beta = W_K c_q / sqrt(d_h),   c = c_v,   a = 0, and b = 0 for each prompt;
+    With E_j x = x_j and q the token ``query``, softmax(Q K' / sqrt(d_h)) V with prompts appended is
 
-    c_k adds the same to all logits and drops out. Prompts live in token space, p = D; ``token_wise`` makes the W1_l of
-    adaptive ones. Where d_h < D, B has rank d_h < p.
+        A_j = E_q'W_Q W_K'E_j / sqrt(d_h),   h_j = W_V'E_j x + c_v,
+        B = E_q'W_Q W_K' / sqrt(d_h),   C = W_V',
+        alpha_j = E_j'W_K c_q / sqrt(d_h),   beta = W_K c_q / sqrt(d_h),   c = c_v,   a = 0,
+        and b = 0 for each prompt;
+
+    c_k adds the same to all logits and drops out. Prompts live in token space, p = D; ``token_wise`` makes
+    the W1_l of adaptive ones. Where d_h < D, B has rank d_h < p.
+
+    Raises ``InputError`` for shapes that do not fit, and for a query that is none of the tokens.
+
+    >>> import numpy as np
+    >>> import moe_prompts as mp
+    >>> head = mp.from_head(np.eye(4, 2), np.eye(4, 2), np.eye(4, 2), tokens=3)
+    >>> head.n_frozen, head.d, head.l, head.p
+    (3, 12, 2, 4)
     """
     W_Q, W_K, W_V = (np.asarray(W, dtype=float) for W in (W_Q, W_K, W_V))
     if W_Q.ndim != 2 or W_K.shape != W_Q.shape or W_V.ndim != 2 or len(W_V) != len(W_Q) or not W_Q.size:
@@ -431,9 +536,17 @@ def from_head(
 
 
 def token_wise(W1: np.ndarray, projectors: np.ndarray) -> np.ndarray:
-    """W1_l = W1 (g_l' (x) I_D) (k, r, N D): prompt l sees sum_j g_lj x_j, from W1 (r, D) and projectors g (k, N).
+    """Return W1_l = W1 (g_l' (x) I_D) (k, r, N D): prompt l sees sum_j g_lj x_j.
+
+    W1          (r, D), the shared feature projector
+    projectors  (k, N), the token-wise projectors g
 
     Source: arXiv 2501.18936, token-wise projectors with a shared feature projector.
+
+    >>> import numpy as np
+    >>> import moe_prompts as mp
+    >>> mp.token_wise(np.ones((2, 4)), np.ones((5, 3))).shape
+    (5, 2, 12)
     """
     return np.einsum("ri,kn->krni", W1, projectors).reshape(len(projectors), len(W1), -1)
 

@@ -1,9 +1,10 @@
-"""f, its Jacobian and its exact curvature for many parameter vectors of a prompt family at once.
+"""Compute f, its Jacobian and its exact curvature for many parameter vectors of a prompt family at once.
 
 A prompt acts on f through its logit s_l and its value v_l alone: with gates g,
 
     df  = g_l (v_l - f) ds_l + g_l dv_l,
-    d2f = g_l (v_l - f) ds_l^2 + 2 g_l ds_l dv_l - (g_l ds_l) (g_m (v_m - f) ds_m + g_m dv_m), both orders, all l and m,
+    d2f = g_l (v_l - f) ds_l^2 + 2 g_l ds_l dv_l
+          - (g_l ds_l) (g_m (v_m - f) ds_m + g_m dv_m), both orders, all l and m,
 
 plus what adaptive prompts, being curved themselves, add. Vectors come first and points last: (S, .., m).
 """
@@ -19,7 +20,12 @@ from moe_prompts.models.prompt_attention import PromptFamily, with_one
 
 
 class PromptMap:
-    """theta -> f(x; theta) of a family at fixed points x (m, d); ``activation`` may stand in for the family's own."""
+    """Map theta to f(x; theta) for a family at fixed points x (m, d).
+
+    family      prompt kind, head and number of prompts
+    x           (m, d), the points
+    activation  stands in for the family's own, if given
+    """
 
     def __init__(self, family: PromptFamily, x: np.ndarray, activation: Activation | None = None) -> None:
         self.family = family
@@ -39,7 +45,7 @@ class PromptMap:
         self.own = np.array([[l, *range(k + l * q, k + (l + 1) * q), *shared] for l in range(k)])
 
     def at(self, vectors: np.ndarray) -> PromptValues:
-        """f at S vectors (S, size)."""
+        """Return f, with what its derivatives need, at S vectors (S, size)."""
         family, head = self.family, self.family.head
         b, atoms, w2 = family.split(vectors)
         hidden, activated = None, None
@@ -52,6 +58,8 @@ class PromptMap:
             keys, values = atoms[..., : head.p, None], atoms[..., -head.p :, None]
         logits = (keys * self.queries).sum(axis=2) + b[..., None]
         experts = head.C @ values + head.c[:, None]  # (S, k, l, m), or (S, k, l, 1) of constants
+        # Both sums of exponentials are taken relative to the largest logit at a point, so that none
+        # overflows.
         top = np.maximum(logits.max(axis=1), self.frozen_logits.max(axis=0))
         frozen = np.exp(self.frozen_logits - top[:, None])
         mass = np.exp(logits - top[:, None])
@@ -62,8 +70,15 @@ class PromptMap:
 
 @dataclass(frozen=True)
 class PromptValues:
-    """f (S, l, m) at S vectors, with what its derivatives need: gates (S, k, m), experts (S, k, l, m or 1), and of
-    adaptive prompts W2, the hidden units before and after their activation (S, k, r, m)."""
+    """Hold f at S vectors, with what its derivatives need.
+
+    map                                   family and points
+    f                  (S, l, m)          values
+    gates              (S, k, m)          weights of the prompts
+    experts            (S, k, l, m or 1)  values of the prompts; 1 where they are constants
+    w2                 (S, p, r)          W2
+    hidden, activated  (S, k, r, m)       hidden units of adaptive prompts before and after their activation
+    """
 
     map: PromptMap
     f: np.ndarray
@@ -74,15 +89,20 @@ class PromptValues:
     activated: np.ndarray | None
 
     def chosen(self, which: np.ndarray) -> PromptValues:
-        """Those of some of the vectors."""
+        """Return the values at some of the vectors."""
         pick = lambda array: None if array is None else array[which]
         return PromptValues(
-            self.map, self.f[which], self.gates[which], self.experts[which], self.w2[which], pick(self.hidden),
+            self.map,
+            self.f[which],
+            self.gates[which],
+            self.experts[which],
+            self.w2[which],
+            pick(self.hidden),
             pick(self.activated),
-        )  # fmt: skip
+        )
 
     def jacobian(self) -> np.ndarray:
-        """df / dtheta: (S, size, l, m)."""
+        """Return df / dtheta (S, size, l, m)."""
         map, gates = self.map, self.gates[:, :, None]
         by_logit = gates * (self.experts - self.f[:, None])  # (S, k, l, m)
         by_value = gates[:, :, None] * map.family.head.C.T[:, :, None]  # (S, k, p, l, m)
@@ -94,7 +114,7 @@ class PromptValues:
         return out
 
     def curvature(self, residual: np.ndarray) -> np.ndarray:
-        """Sum over points and outputs of residual (S, l, m) times d2f / dtheta2: (S, size, size)."""
+        """Return residual (S, l, m) times d2f / dtheta2, summed over points and outputs (S, size, size)."""
         map, gates = self.map, self.gates[:, :, None]
         family = map.family
         lean = (residual[:, None] * (self.experts - self.f[:, None])).sum(axis=2)[:, :, None]  # (S, k, 1, m)
@@ -115,12 +135,15 @@ class PromptValues:
             out[:, own[:, None], own] += block[:, l]
             firsts[:, own] += first[:, l]
             seconds[:, own] += second[:, l]
+        # The last term of d2f couples all pairs of prompts: one product of their sums, in both orders.
         cross = firsts @ seconds.swapaxes(1, 2)
         return out - cross - cross.swapaxes(1, 2)
 
     def chain(self, by_key: np.ndarray, by_value: np.ndarray) -> np.ndarray:
-        """Derivatives in key and value (S, k, p, .., m) to those in all that prompt l depends on but b: (S, k, own - 1,
-        .., m)."""
+        """Return derivatives in all that prompt l depends on but b, from those in its key and value.
+
+        by_key, by_value  (S, k, p, .., m) -> (S, k, own - 1, .., m)
+        """
         kind = self.map.family.kind
         if kind.base == "decoupled":
             return np.concatenate([by_key, by_value], axis=2)
@@ -151,7 +174,7 @@ class PromptValues:
         return self.map.family.kind.activation.homogeneous
 
     def _bends(self, force: np.ndarray) -> np.ndarray:
-        """Sum over points of force_l (S, k, p, m) times the second derivatives of prompt l in what it depends on."""
+        """Return the sum over points of force_l (S, k, p, m) times the second derivatives of prompt l."""
         family, inputs = self.map.family, self.map.inputs
         assert self.hidden is not None
         assert self.activated is not None

@@ -1,8 +1,8 @@
-"""Named truths of prompt regression: the reference configuration with each kind of prompt, and random ones beside it.
+"""Name the truths of prompt regression: the reference with each kind of prompt, and random ones beside it.
 
-All have d = p = l = 2, N = 2 frozen experts, L = 2 prompts, noise .1, and x uniform on the midpoints of a grid over
-[-1, 1]^2. On such a design the counts and the means of the cells are exactly sufficient, so that data of any n cost the
-same to draw and to fit.
+All have d = p = l = 2, N = 2 frozen experts, L = 2 prompts, noise .1, and x uniform on the midpoints of a
+grid over [-1, 1]^2. On such a design the counts and the means of the cells are exactly sufficient, so that
+data of any n cost the same to draw and to fit.
 """
 
 from __future__ import annotations
@@ -25,20 +25,35 @@ KINDS = ("fixed", "decoupled", *(f"adaptive:{sigma}" for sigma in ACTIVATIONS))
 
 
 def midpoint_grid(per_axis: int = CELLS_PER_AXIS, d: int = 2) -> np.ndarray:
-    """Midpoints of ``per_axis``^d equal cells of [-1, 1]^d: (m, d)."""
+    """Return the midpoints of ``per_axis``^d equal cells of [-1, 1]^d (m, d).
+
+    Raises ``InputError`` where ``per_axis`` < 1.
+    """
     if per_axis < 1:
         raise InputError(f"midpoint_grid: {per_axis} cells per axis; expected at least 1")
     return tensor_grid((np.arange(per_axis) + 0.5) * 2 / per_axis - 1, d)
 
 
 def tensor_grid(axis: np.ndarray, d: int) -> np.ndarray:
-    """All points whose coordinates are in ``axis``, the last one running fastest: (len(axis)^d, d)."""
+    """Return all points (len(axis)^d, d) whose coordinates are in ``axis``, the last one running fastest."""
     return np.stack(np.meshgrid(*[axis] * d, indexing="ij"), axis=-1).reshape(-1, d)
 
 
 @dataclass(frozen=True, eq=False)
 class PromptTruth:
-    """``params``, the ``noise`` of each output (a standard deviation), the points x of the design, and the source."""
+    """Hold the parameters that generate data of a prompt regression, with the design and the source.
+
+    name      what ``prompt_truth``, ``prompt_data`` and studies call it
+    params    head and prompts
+    noise     standard deviation of each output
+    x         (m, d), the points of the design
+    citation  source of the parameters
+
+    >>> import moe_prompts as mp
+    >>> truth = mp.prompt_truth("attention-fixed")
+    >>> truth.k_true, truth.noise, truth.x.shape
+    (2, 0.1, (256, 2))
+    """
 
     name: str
     params: PromptAttention
@@ -48,20 +63,27 @@ class PromptTruth:
 
     @property
     def kind(self) -> str:
-        """What its prompts are; ``singular`` where the projection B loses directions of a prompt."""
+        """Return what its prompts are, and ``singular B`` where B loses directions of a prompt."""
         singular = np.linalg.matrix_rank(self.params.head.B) < self.params.head.p
         return str(self.params.kind) + (", singular B" if singular else "")
 
     @property
     def k_true(self) -> int:
+        """Return the number of prompts."""
         return self.params.k
 
     def family(self, kind: PromptKind, k: int) -> PromptFamily:
-        """k prompts of any kind beside the same head, with as many hidden units as the truth has (2 if it has none)."""
+        """Return the family of k prompts of any kind beside the same head.
+
+        It has as many hidden units as the truth has, 2 if it has none.
+        """
         return PromptFamily(self.params.head, kind, k, self.params.W2.shape[1] or 2)
 
     def data(self, n: int, rng: np.random.Generator) -> RegressionData:
-        """n pairs, exactly: multinomial counts of the cells and Gaussian sums of their outputs."""
+        """Draw n pairs, exactly: multinomial counts of the cells and Gaussian sums of their outputs.
+
+        Raises ``InputError`` where n is no positive whole number.
+        """
         if int(n) != n or n < 1:
             raise InputError(f"data: n = {n}; expected a whole number of at least 1")
         m = len(self.x)
@@ -70,13 +92,17 @@ class PromptTruth:
         return RegressionData(self.x, counts, counts[:, None] * self.params.regression(self.x) + noise, n)
 
     def population(self, n: int = 1) -> RegressionData:
-        """The expectation of ``data(n)``: no noise, every cell as often as any other."""
+        """Return the expectation of ``data(n)``: no noise, every cell as often as any other."""
         share = n / len(self.x)
         return RegressionData(self.x, np.full(len(self.x), share), share * self.params.regression(self.x), n)
 
 
 def reference_head() -> Head:
-    """Chosen for large kappas among 223 random draws, so not a typical one: see ``random_configuration``."""
+    """Return the head of the reference configuration.
+
+    It was chosen for large kappas among 223 random draws, so it is not a typical one: see
+    ``random_configuration``.
+    """
     return Head(
         A=np.array([[[-0.28, -0.72], [-0.72, -0.93]], [[0.50, -0.35], [-0.35, -0.02]]]),
         a=np.array([-0.37, -0.42]),
@@ -88,7 +114,14 @@ def reference_head() -> Head:
 
 @dataclass(frozen=True)
 class Parts:
-    """The learned numbers of a configuration, from which prompts of every kind are made."""
+    """Hold the learned numbers of a configuration, from which prompts of every kind are made.
+
+    b             (k,)       logit biases
+    prompts       (k, p)     fixed prompts
+    keys, values  (k, p)     decoupled prompts
+    W1            (k, r, d)  adaptive prompts
+    W2            (p, r)     shared by adaptive prompts
+    """
 
     b: np.ndarray
     prompts: np.ndarray
@@ -98,6 +131,7 @@ class Parts:
     W2: np.ndarray
 
     def params(self, head: Head, kind: str) -> PromptAttention:
+        """Return the prompts of one kind beside ``head``."""
         if kind == "fixed":
             return PromptAttention.fixed(head, self.b, self.prompts)
         if kind == "decoupled":
@@ -116,15 +150,18 @@ REFERENCE = Parts(
 
 
 def reference(kind: str) -> PromptTruth:
-    """The reference configuration with prompts of ``kind``."""
+    """Return the reference configuration with prompts of ``kind``."""
     return PromptTruth(
-        f"attention-{_short(kind)}", REFERENCE.params(reference_head(), kind), NOISE, midpoint_grid(),
+        f"attention-{_short(kind)}",
+        REFERENCE.params(reference_head(), kind),
+        NOISE,
+        midpoint_grid(),
         "this project: the reference configuration of docs/notation.md, chosen for large kappas among 223 random draws",
-    )  # fmt: skip
+    )
 
 
 def rank_one(of: PromptTruth) -> PromptTruth:
-    """The same with the first singular value of B alone, as in a head with d_h = 1 < d."""
+    """Return the same truth with the first singular value of B alone, as in a head with d_h = 1 < d."""
     head = of.params.head
     left, values, right = np.linalg.svd(head.B)
     singular = replace(head, B=values[0] * np.outer(left[:, 0], right[0]))
@@ -137,21 +174,30 @@ def rank_one(of: PromptTruth) -> PromptTruth:
 
 
 def random_configuration(number: int, kind: str) -> PromptTruth:
-    """Drawn from seed ``number``, not selected: A the symmetric part of N(0, .5^2) entries, a ~ N(0, .5^2); eta,
-    prompts, W1, W2 ~ N(0, 1); b ~ U[0, 1]; B and C 3 and 2 times a random orthogonal matrix (as the reference)."""
+    """Return a truth drawn from seed ``number``, not selected.
+
+    A is the symmetric part of N(0, .5^2) entries and a ~ N(0, .5^2). eta, prompts, W1, W2 ~ N(0, 1); b ~ U[0,
+    1]. B and C are 3 and 2 times a random orthogonal matrix (as in the reference).
+    """
     rng = np.random.default_rng([address("attention-random"), number])
     symmetric = 0.5 * rng.standard_normal((2, 2, 2))
     orthogonal = lambda: np.linalg.qr(rng.standard_normal((2, 2)))[0]
     head = Head(
-        A=(symmetric + symmetric.swapaxes(1, 2)) / 2, a=0.5 * rng.standard_normal(2), eta=rng.standard_normal((2, 2,
-        3)), B=3 * orthogonal(), C=2 * orthogonal(),
-    )  # fmt: skip
+        A=(symmetric + symmetric.swapaxes(1, 2)) / 2,
+        a=0.5 * rng.standard_normal(2),
+        eta=rng.standard_normal((2, 2, 3)),
+        B=3 * orthogonal(),
+        C=2 * orthogonal(),
+    )
     b, (prompts, keys, values) = rng.uniform(0, 1, 2), rng.standard_normal((3, 2, 2))
     parts = Parts(b, prompts, keys, values, rng.standard_normal((2, 2, 2)), rng.standard_normal((2, 2)))
     return PromptTruth(
-        f"attention-random-{number}-{_short(kind)}", parts.params(head, kind), NOISE, midpoint_grid(),
+        f"attention-random-{number}-{_short(kind)}",
+        parts.params(head, kind),
+        NOISE,
+        midpoint_grid(),
         "this project, drawn at random",
-    )  # fmt: skip
+    )
 
 
 def _short(kind: str) -> str:
@@ -168,7 +214,10 @@ _ADDED: dict[str, PromptTruth] = {}
 def add_prompt_truth(new: PromptTruth) -> PromptTruth:
     """Make ``new`` known by its name to ``prompt_truth``, ``prompt_data`` and studies.
 
-    Workers of a study know it if the module that holds the study's ``run`` adds it on import (docs/extending.md).
+    Workers of a study know it if the module that holds the study's ``run`` adds it on import
+    (docs/extending.md).
+
+    Raises ``InputError`` where the name is taken or not made of letters, digits, '.' and '-'.
     """
     if not re.fullmatch(r"[A-Za-z0-9.-]+", new.name) or new.name in _ADDED or _NAME.fullmatch(new.name):
         raise InputError(
@@ -180,9 +229,13 @@ def add_prompt_truth(new: PromptTruth) -> PromptTruth:
 
 @cache
 def prompt_truth(name: str) -> PromptTruth:
-    """``attention-KIND`` (the reference), ``attention-random-NUMBER-KIND``, each also with ``-rank1``; or an added one.
+    """Return a named truth of prompt regression.
 
-    KIND is fixed, decoupled, or the activation of adaptive prompts.
+    Names are ``attention-KIND`` (the reference) and ``attention-random-NUMBER-KIND``, each also with
+    ``-rank1`` after it for a singular B, or what ``add_prompt_truth`` made known. KIND is fixed, decoupled,
+    or the activation of adaptive prompts.
+
+    Raises ``InputError`` for an unknown name.
     """
     if name in _ADDED:
         return _ADDED[name]

@@ -1,9 +1,10 @@
-"""The softmax-gated Gaussian mixture of experts: a conditional density of the output given the input.
+"""Describe the softmax-gated Gaussian mixture of experts: a density of the output given the input.
 
     p(y | x) = sum_k softmax_k(beta_k' x + beta0_k) N(y; a_k' x + b_k, s_k),   x in R^d, y in R
 
-The gate is a function of x alone and says nothing about where x comes from. It is known up to a translation common to
-all atoms: (beta0_k + t0, beta_k + t1) is the same gate for every t0, t1. A family pins the last atom's gate to zero.
+The gate is a function of x alone and says nothing about where x comes from. It is known up to a translation
+common to all atoms: (beta0_k + t0, beta_k + t1) is the same gate for every t0, t1. A family pins the last
+atom's gate to zero.
 
 Source: Nguyen et al., arXiv 2305.03288 (NeurIPS 2023).
 """
@@ -23,13 +24,22 @@ LOG_2PI = float(np.log(2 * np.pi))
 
 @dataclass(frozen=True, eq=False)
 class SoftmaxGatedMoE:
-    """Parameters of k experts; they check themselves.
+    """Hold the parameters of a softmax-gated mixture of k experts; they check themselves.
 
     gate_intercepts  (k,)    beta0_k; exp(beta0_k) is the mass of atom k
     gate_slopes      (k, d)  beta_k
     slopes           (k, d)  a_k
     intercepts       (k,)    b_k
     noise_vars       (k,)    s_k > 0, variances
+
+    Raises ``InputError`` for shapes that do not fit, values that are not finite and variances that are not
+    positive.
+
+    >>> import numpy as np
+    >>> import moe_prompts as mp
+    >>> params = mp.SoftmaxGatedMoE([0, 0], [[5], [0]], [[1], [-1]], [0, 0], [0.1, 0.1])
+    >>> params.gates(np.zeros((1, 1)))
+    array([[0.5, 0.5]])
     """
 
     gate_intercepts: np.ndarray
@@ -68,23 +78,25 @@ class SoftmaxGatedMoE:
 
     @property
     def k(self) -> int:
+        """Return the number of atoms."""
         return self.gate_slopes.shape[0]
 
     @property
     def d(self) -> int:
+        """Return the number of inputs."""
         return self.gate_slopes.shape[1]
 
     @property
     def masses(self) -> np.ndarray:
-        """exp(beta0_k) (k,)."""
+        """Return exp(beta0_k) (k,)."""
         return np.exp(self.gate_intercepts)
 
     def atoms(self, index) -> SoftmaxGatedMoE:
-        """The chosen atoms in the given order, gates as they stand."""
+        """Return the chosen atoms in the given order, gates as they stand."""
         return SoftmaxGatedMoE(**{f.name: getattr(self, f.name)[index] for f in fields(self)})
 
     def translated(self, intercept: float, slope) -> SoftmaxGatedMoE:
-        """The same conditional density: ``intercept`` and ``slope`` (d,) added to every gate."""
+        """Return the same conditional density with ``intercept`` and ``slope`` (d,) added to every gate."""
         return replace(
             self,
             gate_intercepts=self.gate_intercepts + float(intercept),
@@ -92,28 +104,31 @@ class SoftmaxGatedMoE:
         )
 
     def pinned(self) -> SoftmaxGatedMoE:
-        """The same with the last gate zero."""
+        """Return the same conditional density with the last gate zero."""
         return self.translated(-self.gate_intercepts[-1], -self.gate_slopes[-1])
 
     def gate_logits(self, x: np.ndarray) -> np.ndarray:
-        """beta_k' x + beta0_k (n, k), for x (n, d)."""
+        """Return beta_k' x + beta0_k (n, k), for x (n, d)."""
         return np.atleast_2d(x) @ self.gate_slopes.T + self.gate_intercepts
 
     def gates(self, x: np.ndarray) -> np.ndarray:
-        """Softmax of the logits (n, k)."""
+        """Return the softmax of the logits (n, k), for x (n, d)."""
         logits = self.gate_logits(x)
         return np.exp(logits - logsumexp(logits, axis=1, keepdims=True))
 
     def expert_means(self, x: np.ndarray) -> np.ndarray:
-        """a_k' x + b_k (n, k)."""
+        """Return a_k' x + b_k (n, k), for x (n, d)."""
         return np.atleast_2d(x) @ self.slopes.T + self.intercepts
 
     def regression(self, x: np.ndarray) -> np.ndarray:
-        """m(x) = E[y | x] (n, 1)."""
+        """Return m(x) = E[y | x] (n, 1), for x (n, d)."""
         return (self.gates(x) * self.expert_means(x)).sum(axis=1, keepdims=True)
 
     def log_density(self, sample: Sample) -> np.ndarray:
-        """log p(y_i | x_i) (n,)."""
+        """Return log p(y_i | x_i) (n,), in nats.
+
+        Raises ``InputError`` where the sample has other than d inputs and one output.
+        """
         x, y = sample
         if x.shape[1] != self.d or y.shape[1] != 1:
             raise InputError(f"sample has {x.shape[1]} inputs and {y.shape[1]} outputs; expected {self.d} and 1")
@@ -122,7 +137,10 @@ class SoftmaxGatedMoE:
         return logsumexp(logits + log_normal, axis=1) - logsumexp(logits, axis=1)
 
     def respond(self, x: np.ndarray, rng: np.random.Generator) -> Sample:
-        """One y for each row of x (n, d)."""
+        """Draw one y for each row of x (n, d).
+
+        Raises ``InputError`` where x has another shape.
+        """
         x = np.asarray(x, dtype=float)
         if x.ndim != 2 or x.shape[1] != self.d:
             raise InputError(f"respond: x has shape {x.shape}; expected (n, {self.d}) inputs")
@@ -132,7 +150,10 @@ class SoftmaxGatedMoE:
         return Sample(x, mean + np.sqrt(self.noise_vars[atom]) * rng.standard_normal(len(x)))
 
     def rescaled(self, shift_x, scale_x, shift_y: float, scale_y: float) -> SoftmaxGatedMoE:
-        """The conditional law of (y - shift_y) / scale_y given (x - shift_x) / scale_x; x shifts are vectors."""
+        """Return the conditional law of (y - shift_y) / scale_y given (x - shift_x) / scale_x.
+
+        Shifts and scales of x are vectors (d,), those of y numbers.
+        """
         shift_x, scale_x = np.asarray(shift_x, dtype=float), np.asarray(scale_x, dtype=float)
         return SoftmaxGatedMoE(
             self.gate_intercepts + self.gate_slopes @ shift_x,
@@ -145,7 +166,17 @@ class SoftmaxGatedMoE:
 
 @dataclass(frozen=True)
 class SoftmaxGatedFamily:
-    """All softmax-gated mixtures of ``k`` experts with ``d`` inputs, the last gate pinned to zero."""
+    """Say what a fit may be: all softmax-gated mixtures of ``k`` experts, the last gate pinned to zero.
+
+    d  number of inputs
+    k  number of atoms
+
+    Raises ``InputError`` where one of them is below 1.
+
+    >>> import moe_prompts as mp
+    >>> mp.SoftmaxGatedFamily(d=1, k=2).n_parameters
+    8
+    """
 
     d: int
     k: int
@@ -156,17 +187,21 @@ class SoftmaxGatedFamily:
 
     @property
     def n_parameters(self) -> int:
-        """(k - 1)(d + 1) of the gate, k (d + 2) of the experts."""
+        """Return the number of free parameters: (k - 1)(d + 1) of the gate and k (d + 2) of the experts."""
         return (self.k - 1) * (self.d + 1) + self.k * (self.d + 2)
 
     def check_sample(self, sample: Sample) -> None:
+        """Raise ``InputError`` unless the sample has d inputs and one output."""
         if sample.x.shape[1] != self.d or sample.y.shape[1] != 1:
             raise InputError(
                 f"sample has {sample.x.shape[1]} inputs and {sample.y.shape[1]} outputs; expected d = {self.d} and 1"
             )
 
     def check(self, params: SoftmaxGatedMoE) -> SoftmaxGatedMoE:
-        """``params`` with the last gate pinned."""
+        """Return ``params`` with the last gate pinned.
+
+        Raises ``InputError`` where they have another number of atoms or inputs.
+        """
         if (params.k, params.d) != (self.k, self.d):
             raise InputError(f"start has k = {params.k}, d = {params.d}; expected k = {self.k}, d = {self.d}")
         return params.pinned()

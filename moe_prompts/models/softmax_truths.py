@@ -1,4 +1,4 @@
-"""Named softmax-gated truths: parameters, how inputs are drawn, and where they come from.
+"""Name the softmax-gated truths: their parameters, how inputs are drawn, and where they come from.
 
 ``softmax_sample(name, n, seed)`` draws what a study with that seed fits.
 """
@@ -21,7 +21,13 @@ Inputs = Callable[[int, np.random.Generator], np.ndarray]
 
 @dataclass(frozen=True)
 class SoftmaxTruth:
-    """``inputs(n, rng)`` makes x (n, d)."""
+    """Hold the parameters that generate data, how their inputs are drawn, and where they come from.
+
+    name            what ``softmax_truth``, ``softmax_sample`` and studies call it
+    params          the parameters
+    inputs(n, rng)  makes x (n, d)
+    citation        source of the parameters
+    """
 
     name: str
     params: SoftmaxGatedMoE
@@ -30,21 +36,25 @@ class SoftmaxTruth:
 
     @property
     def k_true(self) -> int:
+        """Return the number of atoms."""
         return self.params.k
 
     def family(self, k: int) -> SoftmaxGatedFamily:
+        """Return the family with the same inputs and ``k`` atoms."""
         return SoftmaxGatedFamily(self.params.d, k)
 
     def sample(self, n: int, rng: np.random.Generator) -> Sample:
+        """Draw n pairs."""
         return self.params.respond(self.inputs(n, rng), rng)
 
 
 def grid(n: int, rng: np.random.Generator) -> np.ndarray:
-    """n equally spaced points of [0, 1], ends included, as published."""
+    """Return n equally spaced points of [0, 1] (n, 1), ends included, as published."""
     return np.linspace(0, 1, n)[:, None]
 
 
 def uniform(n: int, rng: np.random.Generator) -> np.ndarray:
+    """Return n uniform points of [0, 1] (n, 1)."""
     return rng.uniform(size=(n, 1))
 
 
@@ -68,14 +78,24 @@ SOFTMAX_TRUTHS: dict[str, Callable[[], SoftmaxTruth]] = {
 
 @cache
 def softmax_truth(name: str) -> SoftmaxTruth:
-    """The named truth; ``SOFTMAX_TRUTHS`` lists the names."""
+    """Return the named softmax-gated truth; ``SOFTMAX_TRUTHS`` lists the names.
+
+    Raises ``InputError`` for an unknown name.
+
+    >>> import moe_prompts as mp
+    >>> mp.softmax_truth("sgame").k_true
+    2
+    """
     if name not in SOFTMAX_TRUTHS:
         raise InputError(f"unknown softmax-gated truth {name!r}; expected one of {', '.join(SOFTMAX_TRUTHS)}")
     return SOFTMAX_TRUTHS[name]()
 
 
 def softmax_sample(name: str, n: int, seed: int, replicate: int = 0) -> Sample:
-    """n pairs (x, y): the data that a study of entropy ``seed`` fits as ``replicate``."""
+    """Draw n pairs (x, y) from the named truth, as a study of entropy ``seed`` does for ``replicate``.
+
+    Raises ``InputError`` for an unknown name, or where n is no positive whole number.
+    """
     if int(n) != n or n < 1:
         raise InputError(f"softmax_sample: n = {n}; expected a positive whole number")
     return softmax_truth(name).sample(int(n), data_rng(seed, name, int(n), replicate))

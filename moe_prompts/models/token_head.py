@@ -1,12 +1,12 @@
-"""A real attention head as a function of few coordinates of its tokens, and what of a prompt it can see.
+"""Make a real attention head a function of few coordinates of its tokens, and say what it sees of a prompt.
 
 Tokens that are affine in z, x_j = E_j z + e_j, make the head a ``Head`` in z: with query token q,
 
     A_j = E_q'G E_j,   alpha_j = E_q'G e_j + E_j'beta,   a_j = beta'e_j,   G = W_Q W_K' / sqrt(d_h),
     B = E_q'G,   beta = G'e_q + W_K c_q / sqrt(d_h),   C = W_V',   c = c_v,   h_j = W_V'(E_j z + e_j) + c_v.
 
-B and C have rank d_h at most, so that of a prompt p in R^D only its part in the span of the rows of B, C and beta acts
-at all: the rest has no rate, and ``visible`` takes it out.
+B and C have rank d_h at most, so that of a prompt p in R^D only its part in the span of the rows of B, C and
+beta acts at all: the rest has no rate, and ``visible`` takes it out.
 """
 
 from __future__ import annotations
@@ -24,7 +24,14 @@ RANK = 1e-9
 
 @dataclass(frozen=True, eq=False)
 class TokenHead(Head):
-    """A head whose adaptive prompts are functions of the first ``first`` coordinates of z alone (0: of all)."""
+    """Hold a head whose adaptive prompts are functions of the first coordinates of z alone.
+
+    first  how many coordinates they read; 0: all
+
+    The other fields are those of ``Head``.
+
+    Raises ``InputError`` where there are fewer coordinates, or where ``Head`` does.
+    """
 
     first: int = 0
 
@@ -37,32 +44,43 @@ class TokenHead(Head):
 
     @property
     def reads(self) -> int:
+        """Return how many numbers adaptive prompts are functions of."""
         return self.first
 
     def read(self, x: np.ndarray) -> np.ndarray:
+        """Return these numbers (m, reads) at x (m, d)."""
         return x[:, : self.first]
 
     def gates_and_experts(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """As ``Head`` has it, by matrix products: z has many coordinates."""
+        """Return what ``Head`` does, by matrix products: z has many coordinates."""
         logits = ((x @ self.A) * x).sum(axis=2).T + x @ self.alpha.T + self.a
         return logits, (with_one(x) @ self.eta.swapaxes(1, 2)).swapaxes(0, 1)
 
 
 @dataclass(frozen=True, eq=False)
 class TokenMap:
-    """Tokens x_j = basis_j z + offset_j: basis (N, D, d), offset (N, D)."""
+    """Map coordinates z to tokens x_j = basis_j z + offset_j.
+
+    basis   (N, D, d)
+    offset  (N, D)
+    """
 
     basis: np.ndarray
     offset: np.ndarray
 
     def tokens(self, z: np.ndarray) -> np.ndarray:
-        """(m, N, D) at z (m, d)."""
+        """Return the tokens (m, N, D) at z (m, d)."""
         return np.einsum("njd,md->mnj", self.basis, z, optimize=True) + self.offset
 
     @classmethod
     def principal(cls, tokens: np.ndarray, keep: int) -> tuple[TokenMap, np.ndarray, float]:
-        """From tokens (m, N, D): the map of their ``keep`` leading principal coordinates, those coordinates (m, keep),
-        each of variance 1, and the share of the variance of all tokens that they keep."""
+        """Return the map of the leading principal coordinates of tokens (m, N, D).
+
+        It comes with those ``keep`` coordinates (m, keep), each of variance 1, and the share of the variance
+        of all tokens that they keep.
+
+        Raises ``InputError`` where the tokens vary in fewer coordinates.
+        """
         m, N, D = tokens.shape
         flat = tokens.reshape(m, -1)
         centre = flat.mean(axis=0)
@@ -83,10 +101,16 @@ def head_of_tokens(
     first: int = 0,
     outputs: np.ndarray | None = None,
 ) -> TokenHead:
-    """Row ``query`` of the output of the head with W_Q, W_K, W_V (D, d_h) and their biases, as a function of z.
+    """Return row ``query`` of a real head's output as a function of z.
 
-    ``outputs`` (d_h, l) has orthonormal columns: the model is of these combinations of the head's outputs (all of them
-    by default). c_k adds the same to all logits and drops out. Equals ``from_head`` where z are all tokens.
+    projections  W_Q, W_K, W_V (D, d_h) and their biases (c_q, c_k, c_v)
+    of           the map from z to tokens
+    query        number of the token whose row is meant
+    first        how many coordinates of z adaptive prompts read; 0: all
+    outputs      (d_h, l) with orthonormal columns: the model is of these combinations of the head's outputs;
+                 all by default
+
+    c_k adds the same to all logits and drops out. The result equals ``from_head`` where z are all tokens.
     """
     W_Q, W_K, W_V, (c_q, _, c_v) = projections
     if outputs is not None:
@@ -102,7 +126,13 @@ def head_of_tokens(
 
 @dataclass(frozen=True)
 class Visibility:
-    """Of the ``width`` directions of a prompt: how many logits see (rank of B), values (rank of C), and f at all."""
+    """Count the directions of a prompt that a head sees.
+
+    width     directions in all
+    by_logit  how many the logits see (rank of B)
+    by_value  how many the values see (rank of C)
+    together  how many f sees at all
+    """
 
     width: int
     by_logit: int
@@ -111,10 +141,12 @@ class Visibility:
 
     @property
     def blind(self) -> int:
+        """Return the number of directions that f does not see."""
         return self.width - self.together
 
 
 def visibility(head: Head) -> Visibility:
+    """Return how many directions of a prompt the head sees."""
     every = _rows(head)
     size = float(np.linalg.norm(every, 2))
     rank = lambda rows: int((np.linalg.svd(rows, compute_uv=False) > RANK * size).sum())
@@ -122,23 +154,28 @@ def visibility(head: Head) -> Visibility:
 
 
 def visible_basis(head: Head) -> np.ndarray:
-    """Orthonormal directions (p, v) of all that f can see of a prompt."""
+    """Return orthonormal directions (p, v) of all that f can see of a prompt."""
     return spanned(_rows(head))
 
 
 def blind_basis(head: Head) -> np.ndarray:
-    """The others (p, p - v): moving a prompt there changes nothing."""
+    """Return the other directions (p, p - v): moving a prompt there changes nothing."""
     return unseen(_rows(head))
 
 
 def visible(head: Head, basis: np.ndarray, unit: float = 1.0) -> Head:
-    """The head of prompts p = unit * basis q: they live in q."""
+    """Return the head of prompts p = unit * basis q: they live in q."""
     V = unit * basis
     return replace(head, B=head.B @ V, C=head.C @ V, beta=head.beta @ V)
 
 
 def seen(params: PromptAttention, basis: np.ndarray, unit: float = 1.0) -> PromptAttention:
-    """The same function in the coordinates q of its fixed or adaptive prompts; ``basis`` spans all that is visible."""
+    """Return the same function in the coordinates q of its fixed or adaptive prompts.
+
+    ``basis`` spans all that is visible, and p = unit * basis q.
+
+    Raises ``InputError`` for other prompts: they must be fixed, or adaptive with a free W2.
+    """
     head = visible(params.head, basis, unit)
     if params.kind.base == "fixed":
         return PromptAttention.fixed(head, params.b, params.atoms @ basis / unit)
@@ -148,12 +185,12 @@ def seen(params: PromptAttention, basis: np.ndarray, unit: float = 1.0) -> Promp
 
 
 def spanned(rows: np.ndarray) -> np.ndarray:
-    """Orthonormal basis (p, rank) of the span of rows (count, p)."""
+    """Return an orthonormal basis (p, rank) of the span of rows (count, p)."""
     return _split(rows)[0]
 
 
 def unseen(rows: np.ndarray) -> np.ndarray:
-    """Orthonormal basis (p, p - rank) of what is orthogonal to all rows (count, p)."""
+    """Return an orthonormal basis (p, p - rank) of what is orthogonal to all rows (count, p)."""
     return _split(rows)[1]
 
 
