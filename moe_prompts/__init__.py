@@ -6,6 +6,7 @@ models       1 MODEL   what generates data: Gaussian gates, softmax gates, promp
 estimators   2 FIT     (family, data, start, options) -> FitResult with a status and a certificate; a folder a model
 losses       3 LOSS    Voronoi losses, prediction risk, Hellinger distance
 slopes       4 SLOPE   exponents with intervals, verdicts, n to reach a risk
+intervals              intervals of 90 %, one method for each kind of quantity, and when a prediction holds
 identifiability        what decides a rate without noise: kappas, profiles, likelihood gaps
 theory                 predicted exponents: rates derived by computer algebra, each with a certificate
 engine                 how any study is run: cells, blocks, executors, stored rows, resume
@@ -78,7 +79,7 @@ _PUBLIC = {
     "prompt_errors": "losses.prompt_voronoi",
     "Evaluation": "losses.prediction",
     "slope": "slopes",
-    "Verdict": "slopes",
+    "Verdict": "intervals",
     "kappas": "identifiability",
     "profile": "identifiability",
     "likelihood_gaps": "identifiability",

@@ -1,26 +1,24 @@
 """4 SLOPE: from errors at several n to an exponent with an interval, and to a verdict on a predicted one.
 
 The exponent is the least-squares slope of log(statistic of the replicates) on log n. Intervals come from resampling
-replicates within each n. The verdict rule is fixed before data are seen: a prediction p *holds* if the 90 % interval
-lies in [p - .08, p + .08], *fails* if it is disjoint from it, and is otherwise *not decidable here*; so are slopes from
-fewer than 8 replicates at a size or from sizes less than a factor 5 apart, whose intervals mean little.
+replicates within each n (``intervals``). The verdict rule is fixed before data are seen: a prediction p *holds* if the
+90 % interval lies in [p - .08, p + .08], *fails* if it is disjoint from it, and is otherwise *not decidable here*; so
+are slopes from fewer than 8 replicates at a size or from sizes less than a factor 5 apart, whose intervals mean little.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from enum import Enum
 
 import numpy as np
 
 from moe_prompts.errors import InputError
+from moe_prompts.intervals import MIN_REPLICATES, RESAMPLES, Verdict, percentiles, within
 
 BAND = 0.08
-CONFIDENCE = 0.90
-RESAMPLES = 4000
 RUNAWAY_FACTOR = 3.0
-MIN_REPLICATES, MIN_RANGE = 8, 5.0  # below these there is no verdict
+MIN_RANGE = 5.0  # largest over smallest size; below it there is no verdict
 
 #: Each reduces the last axis.
 STATISTICS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
@@ -28,12 +26,6 @@ STATISTICS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "mean": lambda values: np.mean(values, axis=-1),
     "q90": lambda values: np.quantile(values, 0.9, axis=-1),
 }
-
-
-class Verdict(Enum):
-    HOLDS = "holds"
-    FAILS = "fails"
-    UNDECIDED = "not decidable here"
 
 
 @dataclass(frozen=True)
@@ -52,14 +44,11 @@ class Slope:
     replicates: int
 
     def verdict(self, predicted: float, band: float = BAND) -> Verdict:
-        low, high = predicted - band, predicted + band
-        if not np.isfinite([self.low, self.high]).all() or self.replicates < MIN_REPLICATES:
+        """Return whether the exponent ``predicted`` holds: undecided from too few replicates, or sizes too near."""
+        near = len(self.n) == 0 or self.n.max() < MIN_RANGE * self.n.min()
+        if self.replicates < MIN_REPLICATES or near:
             return Verdict.UNDECIDED
-        if self.n.max() < MIN_RANGE * self.n.min():
-            return Verdict.UNDECIDED
-        if low <= self.low and self.high <= high:
-            return Verdict.HOLDS
-        return Verdict.FAILS if self.high < low or self.low > high else Verdict.UNDECIDED
+        return within(self.low, self.high, (predicted - band, predicted + band))
 
 
 def slope(
@@ -84,11 +73,10 @@ def slope(
     level = np.array([of(values) for values in kept.values()])
     draws = np.array([of(rng.choice(values, size=(resamples, len(values)))) for values in kept.values()])
     draws = draws.reshape(len(sizes), resamples).T
-    tails = [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2]
     several = np.array([len(values) > 1 for values in kept.values()], dtype=bool)
     band = np.full((len(sizes), 2), np.nan)
     if several.any():
-        band[several] = np.quantile(draws[:, several], tails, axis=0).T
+        band[several] = percentiles(draws[:, several]).T
     if len(sizes) < 2:
         nan = float("nan")
         return Slope(nan, nan, nan, sizes, level, band, np.array([]), 0)
@@ -96,7 +84,7 @@ def slope(
     log_n, log_level = np.log(sizes), np.log(level)
     centred = log_n[used] - log_n[used].mean()
     centred /= (centred**2).sum()
-    low, high = np.quantile(np.log(draws[:, used]) @ centred, tails) if several.sum() > 1 else (np.nan, np.nan)
+    low, high = percentiles(np.log(draws[:, used]) @ centred) if several.sum() > 1 else (np.nan, np.nan)
     local = np.diff(log_level) / np.diff(log_n)
     fewest = min(len(values) for values, counts in zip(kept.values(), used, strict=True) if counts)
     return Slope(float(log_level[used] @ centred), float(low), float(high), sizes, level, band, local, fewest)

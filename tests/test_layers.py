@@ -15,8 +15,8 @@ PACKAGE = Path(moe_prompts.__file__).parent
 #: From the lowest floor up. A module imports from lower floors and from its own part, never from above or beside.
 FLOORS = [
     ["errors", "seeds", "tables"],
-    ["models", "slopes", "engine"],
-    ["estimators", "losses", "cli"],
+    ["models", "intervals", "engine"],
+    ["estimators", "losses", "slopes", "cli"],
     ["identifiability", "theory"],
     ["study"],
     ["claims", "figures"],

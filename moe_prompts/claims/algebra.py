@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from moe_prompts.claims.claim import DERIVED, Claim, Line, Tables, true_or_false
+from moe_prompts.intervals import Verdict
 from moe_prompts.losses.gaussian_voronoi import rbar
 from moe_prompts.models.data import Sample
 from moe_prompts.models.softmax_gated import SoftmaxGatedMoE
 from moe_prompts.models.softmax_truths import softmax_truth
-from moe_prompts.slopes import Verdict
 
 if TYPE_CHECKING:
     from moe_prompts.theory.table import RateTable

@@ -9,11 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import pandas as pd
 
 from moe_prompts.estimators.result import FitStatus
-from moe_prompts.slopes import Verdict
+from moe_prompts.intervals import Verdict
 
 #: Seed of the page: no test, no quick run and no default of any other command uses it. Its predecessor 1618033 was
 #: retired with the first edition of the rules.
@@ -22,8 +21,6 @@ QUICK_SEED = 314_159
 #: A slope of certified fits decides where at least this share of fits is certified at every n: below, they are a
 #: selection.
 MIN_CERTIFIED = 0.9
-#: Quantile of the normal law for a 90 % interval of a mean.
-Z90 = 1.6449
 
 DERIVED = "derived here"
 
@@ -79,24 +76,6 @@ def combined(verdicts: Sequence[Verdict]) -> Verdict:
     if Verdict.FAILS in verdicts:
         return Verdict.FAILS
     return Verdict.HOLDS if verdicts and set(verdicts) == {Verdict.HOLDS} else Verdict.UNDECIDED
-
-
-def within(low: float, high: float, band: tuple[float, float]) -> Verdict:
-    """Of an interval [low, high] and the band where the prediction holds; NaN decides nothing."""
-    if not np.isfinite([low, high]).all():
-        return Verdict.UNDECIDED
-    if band[0] <= low and high <= band[1]:
-        return Verdict.HOLDS
-    return Verdict.FAILS if high < band[0] or low > band[1] else Verdict.UNDECIDED
-
-
-def mean_interval(values: np.ndarray) -> tuple[float, float, float]:
-    """Mean with its 90 % interval, normal law; NaN ends for fewer than 8 values."""
-    values = np.asarray(values, dtype=float)
-    if len(values) < 8 or not np.isfinite(values).all():
-        return (float(values.mean()) if len(values) else np.nan), np.nan, np.nan
-    half = Z90 * values.std(ddof=1) / np.sqrt(len(values))
-    return float(values.mean()), float(values.mean() - half), float(values.mean() + half)
 
 
 def true_or_false(condition: bool) -> Verdict:

@@ -9,10 +9,10 @@ import numpy as np
 import pandas as pd
 
 from moe_prompts.claims.algebra import rate_of
-from moe_prompts.claims.claim import DERIVED, Claim, Line, Tables, combined, mean_interval, slope_lines, within
+from moe_prompts.claims.claim import DERIVED, Claim, Line, Tables, combined, slope_lines
 from moe_prompts.estimators.result import FitStatus
+from moe_prompts.intervals import Verdict, mean_interval, within
 from moe_prompts.models.prompt_truths import prompt_truth
-from moe_prompts.slopes import Verdict
 from moe_prompts.study.attention import FITS, MODEL, SPREAD
 from moe_prompts.study.attention_report import BOUNDED_GAP, L2, SPLIT, D, identifiability, summarise_attention
 from moe_prompts.study.summary import Measure, measured_slope
@@ -136,9 +136,9 @@ def floor_line(rows: pd.DataFrame, seed: int) -> Line:
 def parameters_line(rows: pd.DataFrame) -> Line:
     """Of a class that contains the truth: n risk / s^2 against the number of parameters."""
     parameters, noise = int(rows["n_parameters"].iloc[0]), prompt_truth(rows["truth"].iloc[0]).noise
-    mean, low, high = mean_interval((rows["n"] * rows["relative_risk"] * signal(rows)).to_numpy() / noise**2)
-    shown = f"n risk / s^2 = {mean:.1f} [{low:.1f}, {high:.1f}]; {_certified(rows)}"
-    verdict = within(low / parameters, high / parameters, PARAMETER_BAND)
+    found = mean_interval((rows["n"] * rows["relative_risk"] * signal(rows)).to_numpy() / noise**2)
+    shown = f"n risk / s^2 = {found.value:.1f} [{found.low:.1f}, {found.high:.1f}]; {_certified(rows)}"
+    verdict = found.on(lambda scaled: scaled / parameters).verdict(PARAMETER_BAND)
     return Line(_name(rows), f"s^2 P / n, P = {parameters}", shown, verdict)
 
 

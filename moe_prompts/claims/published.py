@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from moe_prompts.claims.claim import Claim, Line, Tables, mean_interval, within
+from moe_prompts.claims.claim import Claim, Line, Tables
 from moe_prompts.claims.gated import GMOE, SGAME
 from moe_prompts.estimators.result import FitStatus
-from moe_prompts.slopes import BAND, Verdict
+from moe_prompts.intervals import Verdict, mean_interval, within
+from moe_prompts.slopes import BAND
 from moe_prompts.study.replication_report import FROM_N, published_lines, summarise_replication
 
 GMOE_RUN, SGAME_RUN = "replicate-gmoe", "replicate-sgame"
@@ -76,9 +77,9 @@ def levels(tables: Tables, seed: int) -> list[Line]:
     """Loss of the certified fit over that of the published procedure, geometric mean over data sets."""
     lines = []
     for name, logs in _paired(tables[GMOE_RUN], "published", "certified"):
-        ratio, low, high = np.exp(mean_interval(logs))
-        found = f"{ratio:.2f} [{low:.2f}, {high:.2f}] over {len(logs)} data sets"
-        lines.append(Line(f"{name}: loss at the maximum / published", "1", found, within(low, high, SAME_LOSS)))
+        ratio = mean_interval(logs).on(np.exp)
+        found = f"{ratio.value:.2f} [{ratio.low:.2f}, {ratio.high:.2f}] over {ratio.count} data sets"
+        lines.append(Line(f"{name}: loss at the maximum / published", "1", found, ratio.verdict(SAME_LOSS)))
     return lines
 
 

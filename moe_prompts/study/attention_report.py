@@ -14,7 +14,7 @@ from pandas.api.typing import SeriesGroupBy
 
 from moe_prompts.estimators.result import FitStatus
 from moe_prompts.identifiability import ZERO_KAPPA2, Profile
-from moe_prompts.slopes import MIN_REPLICATES, Verdict
+from moe_prompts.intervals import MIN_REPLICATES, Verdict
 from moe_prompts.study.attention import FITS, GAPS, MODEL, PROFILES, SPREAD
 from moe_prompts.study.summary import Measure, summarise
 from moe_prompts.tables import markdown, short

@@ -14,9 +14,10 @@ import pandas as pd
 
 from moe_prompts.errors import InputError
 from moe_prompts.estimators.result import FitStatus
+from moe_prompts.intervals import RESAMPLES
 from moe_prompts.losses.softmax_voronoi import UNIDENTIFIED
 from moe_prompts.seeds import bootstrap_rng
-from moe_prompts.slopes import RESAMPLES, slope
+from moe_prompts.slopes import slope
 from moe_prompts.study.replication import MODELS, PROCEDURES, PUBLISHED_K, PUBLISHED_REPLICATES
 from moe_prompts.tables import markdown, short
 

@@ -45,7 +45,7 @@ def report_of(results: pd.DataFrame, entropy: int) -> tuple[str, pd.DataFrame]:
         texts += [
             "## Gaussian gates: fixed against adaptive prompts",
             as_markdown(summary),
-            "\n".join(comparison_lines(gated, entropy)),
+            "\n".join(comparison_lines(gated)),
             "\n".join(status_lines(gated)),
         ]
         summaries.append(summary.assign(study=GAUSSIAN))

@@ -13,8 +13,9 @@ import numpy as np
 import pandas as pd
 
 from moe_prompts.estimators.result import FitStatus
+from moe_prompts.intervals import mean_interval
 from moe_prompts.seeds import bootstrap_rng
-from moe_prompts.slopes import CONFIDENCE, RESAMPLES, STATISTICS, Slope, n_to_reach, runaway_share, slope
+from moe_prompts.slopes import STATISTICS, Slope, n_to_reach, runaway_share, slope
 from moe_prompts.tables import markdown, short
 from moe_prompts.theory import predict
 
@@ -177,12 +178,12 @@ def status_lines(results: pd.DataFrame) -> list[str]:
     ]  # fmt: skip
 
 
-def comparison_lines(results: pd.DataFrame, entropy: int) -> list[str]:
+def comparison_lines(results: pd.DataFrame) -> list[str]:
     """Fixed against adaptive prompts for each prompt truth, paired on the same data.
 
     A kind that can be exact is represented by its exact family; fixed prompts on an adaptive truth by the k of smallest
     median risk at the largest n, a choice in their favour. The ratio of risks is a geometric mean over replicates where
-    both fits are certified, with a bootstrap interval: at the largest n where fixed prompts have a floor (there it
+    both fits are certified, with its 90 % interval: at the largest n where fixed prompts have a floor (there it
     grows with n), over all n where both families contain the truth (there it tends to a constant).
     """
     lines = []
@@ -201,13 +202,16 @@ def comparison_lines(results: pd.DataFrame, entropy: int) -> list[str]:
         pairs = (ratios[ratios.index.get_level_values("n") == n] if floor else ratios).to_numpy()
         if len(pairs) < 2:
             continue
-        draws = bootstrap_rng(entropy, str(name), "ratio").choice(pairs, size=(RESAMPLES, len(pairs))).mean(axis=1)
-        low, high = np.exp(np.quantile(draws, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2]))
-        winner = "adaptive prompts win" if low > 1 else "fixed prompts win" if high < 1 else "no difference seen"
+        ratio = mean_interval(pairs).on(np.exp)
+        winner = (
+            "adaptive prompts win" if ratio.low > 1
+            else "fixed prompts win" if ratio.high < 1
+            else "no difference seen"
+        )  # fmt: skip
         where = f"n = {short(n)}" if floor else "all n"
         lines.append(
             f"{name}, {where}: risk of {'best ' if floor else ''}fixed (k = {chosen['fixed']}) / adaptive "
-            f"(k = {chosen['adaptive']}) = {np.exp(pairs.mean()):.3g} [{low:.3g}, {high:.3g}] over {len(pairs)} "
+            f"(k = {chosen['adaptive']}) = {ratio.value:.3g} [{ratio.low:.3g}, {ratio.high:.3g}] over {len(pairs)} "
             f"paired fits: {winner}"
         )
     return lines

@@ -15,16 +15,14 @@ from moe_prompts.claims.claim import (
     combined,
     judged,
     least_certified,
-    mean_interval,
     slope_line,
-    within,
 )
 from moe_prompts.claims.runs import RUNS, Scale
 from moe_prompts.engine.store import RunFolder
 from moe_prompts.errors import InputError
+from moe_prompts.intervals import Verdict
 from moe_prompts.models.data import Sample
 from moe_prompts.models.softmax_truths import softmax_truth
-from moe_prompts.slopes import Verdict
 
 ROOT = Path(__file__).parents[2]
 HOLDS, FAILS, OPEN = Verdict.HOLDS, Verdict.FAILS, Verdict.UNDECIDED
@@ -42,31 +40,6 @@ SIZES = (1_000, 10_000, 100_000, 1_000_000)
 )  # fmt: skip
 def test_a_claim_is_as_good_as_its_lines(verdicts, together):
     assert combined(verdicts) is together
-
-
-@pytest.mark.parametrize(
-    ("low", "high", "verdict"),
-    [
-        (0.8, 1.2, HOLDS), (0.75, 1.25, HOLDS), (0.7, 1.2, OPEN), (0.1, 0.7, FAILS), (1.3, 2, FAILS), (0.1, 2, OPEN),
-        (np.nan, 1, OPEN), (1, np.inf, OPEN),
-    ],
-)  # fmt: skip
-def test_intervals_and_bands(low, high, verdict):
-    assert within(low, high, (0.75, 1.25)) is verdict
-
-
-def test_mean_interval_covers_as_often_as_it_says():
-    """Coverage of 2000 intervals of 32 normal values: 90 %, less .9 % for the normal law in place of Student's, with a
-    standard error of .7 %."""
-    draws = np.random.default_rng(0).standard_normal((2000, 32))
-    covered = [low <= 0 <= high for _, low, high in map(mean_interval, draws)]
-    assert 0.87 <= np.mean(covered) <= 0.92
-
-
-def test_too_few_or_broken_values_have_no_interval():
-    assert np.isnan(mean_interval(np.ones(7))[1])
-    assert np.isnan(mean_interval(np.array([*range(9), np.nan]))[1])
-    assert np.isnan(mean_interval(np.array([]))[0])
 
 
 def summary_line(certified, all_fits=False, verdict="holds"):

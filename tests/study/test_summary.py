@@ -69,12 +69,12 @@ def test_table_reads(study):
 
 
 def test_comparison_is_paired_and_takes_the_exact_family(study):
-    (text,) = comparison_lines(study, 0)
+    (text,) = comparison_lines(study)
     assert (
         "best fixed (k = 4) / adaptive (k = 2) = 5e+03 [5e+03, 5e+03] over 16 paired fits: adaptive prompts win" in text
     )
     study["truth_kind"], study["fit_class"] = "fixed", np.where(study["k"] == 2, "exact", "over")
-    (text,) = comparison_lines(study, 0)
+    (text,) = comparison_lines(study)
     assert "all n: risk of fixed (k = 2) / adaptive (k = 2)" in text
     assert "over 64 paired fits" in text
 
@@ -86,11 +86,11 @@ def test_missing_certificates_do_not_break_the_report(study):
         changed = study.copy()
         changed.loc[broken, "status"] = "COLLAPSED"
         text = as_markdown(summarise(changed, "gaussian-gated", 0))
-        comparison_lines(changed, 0)
+        comparison_lines(changed)
         assert any("COLLAPSED" in each for each in status_lines(changed))
     assert "too few sizes" in text
     assert "-, -" in text
-    assert comparison_lines(changed, 0) == []
+    assert comparison_lines(changed) == []
 
 
 def test_short_numbers():
