@@ -164,13 +164,13 @@ def fill_in(arguments: argparse.Namespace) -> None:
 
 def place_of(arguments: argparse.Namespace):
     """Backbone, prompts and steps of methods on tasks."""
-    from moe_prompts.vision.backbones.create import OWN
+    from moe_prompts.vision.backbones.normalisation import normalisation_of
     from moe_prompts.vision.training.methods import Sizes
     from moe_prompts.vision.training.runs import Place
     from moe_prompts.vision.training.sgd import Recipe, checked_device
 
     backbone = arguments.backbone or "small"
-    recipe = Recipe(steps=arguments.steps, normalisation="half" if backbone in OWN else "imagenet")
+    recipe = Recipe(steps=arguments.steps, normalisation=normalisation_of(backbone))
     weights = None if arguments.weights is None else str(arguments.weights)
     device = checked_device(arguments.device or "cpu")
     return Place(backbone, weights, arguments.pack, Sizes(arguments.tokens), recipe, device)

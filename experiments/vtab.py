@@ -146,7 +146,7 @@ def fill_in(arguments: argparse.Namespace) -> None:
 
 def plan_of(arguments: argparse.Namespace):
     """The plan that the options describe."""
-    from moe_prompts.vision.backbones.create import OWN
+    from moe_prompts.vision.backbones.normalisation import normalisation_of
     from moe_prompts.vision.comparison.plan import SEEDS, Plan
     from moe_prompts.vision.comparison.settings import read_settings
     from moe_prompts.vision.tasks.named import TaskSpec, task_names
@@ -181,13 +181,12 @@ def plan_of(arguments: argparse.Namespace):
         for name in names
     )
     backbone = arguments.backbone or default[0]
-    own = "half" if backbone in OWN else "imagenet"
     recipe = Recipe(
         steps=arguments.steps,
         epochs=arguments.epochs or 100,
         batch=arguments.batch,
         schedule=arguments.schedule,
-        normalisation=arguments.normalisation or own,
+        normalisation=arguments.normalisation or normalisation_of(backbone),
         precision=arguments.precision,
     )
     sizes = Sizes(arguments.tokens or 10, arguments.hidden, arguments.kernel)

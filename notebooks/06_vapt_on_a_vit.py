@@ -27,7 +27,7 @@ import torch
 
 import moe_prompts.vision as mpv
 from moe_prompts.vision import VAPT, VPT, create_backbone, prompt
-from moe_prompts.vision.backbones.create import half
+from moe_prompts.vision.backbones.normalisation import normalised
 from moe_prompts.vision.figures import draw_input_dependence, draw_mass
 from moe_prompts.vision.tasks.procedural import procedural_task
 
@@ -56,8 +56,8 @@ steps, n = 200, 1000
 # %%
 task = procedural_task("dsprites_loc", n_train=n, n_test=500)
 train, test = task.split("train800val200"), task.split("test")
-images, labels = half(train.batch(range(n))), torch.tensor(train.labels)
-unseen, truth = half(test.batch(range(500))), torch.tensor(test.labels)
+images, labels = normalised(train.batch(range(n)), "half"), torch.tensor(train.labels)
+unseen, truth = normalised(test.batch(range(500)), "half"), torch.tensor(test.labels)
 
 
 def tuned(config):

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
 
-import numpy as np
 import timm
 import torch
 from safetensors import SafetensorError
@@ -32,13 +31,8 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
     "vit_tiny": {"patch_size": 8, "embed_dim": 192, "depth": 12, "num_heads": 3},
 }
 SMALL_SIZE = 32
-#: Backbones that need no file and no hub; their normalisation is ``half``.
+#: Backbones that need no file and no hub.
 OWN = ("small", "small-random", "small-gain")
-
-
-def half(pixels: np.ndarray) -> Tensor:
-    """Bytes (n, H, W, 3) -> (n, 3, H, W) in [-1, 1]: the normalisation of our own pretraining."""
-    return torch.from_numpy(np.ascontiguousarray(pixels.transpose(0, 3, 1, 2))).float() / 127.5 - 1
 
 
 def architecture(name: str, size: int, entropy: int, gain: bool = False) -> VisionTransformer:

@@ -26,9 +26,11 @@ from torch import Tensor, nn
 from moe_prompts.engine.files import write_atomically
 from moe_prompts.errors import InputError
 from moe_prompts.seeds import address
-from moe_prompts.vision.backbones.create import ARCHITECTURES, architecture, half
+from moe_prompts.vision.backbones.create import ARCHITECTURES, architecture
 from moe_prompts.vision.backbones.formulas import BLOCK, HEADS, NONE, pretraining_block
+from moe_prompts.vision.backbones.normalisation import normalised
 from moe_prompts.vision.prompting.checkpoint import backbone_hash, read_tensors
+from moe_prompts.vision.prompting.weight_decay import decay_groups
 
 FORMAT = "moe-prompts pretraining 1"
 THUMBNAIL = 8
@@ -98,7 +100,7 @@ def batch_of(config: Pretraining, step: int, device: str = "cpu") -> tuple[Tenso
     """Normalised images and answers of one step; each image is seen once."""
     each = config.batch // BLOCK
     drawn = [pretraining_block(block, config.size, config.entropy) for block in range(step * each, (step + 1) * each)]
-    images = half(np.concatenate([pixels for pixels, _ in drawn])).to(device)
+    images = normalised(np.concatenate([pixels for pixels, _ in drawn]), "half").to(device)
     answers = {name: np.concatenate([found[name] for _, found in drawn]) for name in HEADS}
     return images, {name: torch.from_numpy(values).to(device) for name, values in answers.items()}
 
@@ -136,12 +138,7 @@ class Run:
     def __init__(self, config: Pretraining, device: str = "cpu") -> None:
         self.config, self.device = config, device
         self.pupil = Pupil(config).to(device).train()
-        # Weights decay; biases, norms, class token and positions do not.
-        weights: list[nn.Parameter] = []
-        others: list[nn.Parameter] = []
-        for parameter in self.pupil.parameters():
-            (weights if parameter.ndim > 1 and len(parameter) > 1 else others).append(parameter)
-        groups = [{"params": weights, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}]
+        groups = decay_groups(self.pupil.named_parameters(), config.weight_decay, "matrices")
         self.optimiser = torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.98))
         self.done = 0
         self.recent: dict[str, float] = {}

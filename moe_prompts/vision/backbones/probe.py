@@ -15,7 +15,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from timm.models.vision_transformer import VisionTransformer
 
-from moe_prompts.vision.backbones.create import half
+from moe_prompts.vision.backbones.normalisation import normalised
 from moe_prompts.vision.tasks.task import SPLITS, Task
 
 #: Inverse strengths of the penalty, on features of variance 1.
@@ -42,7 +42,7 @@ def _features(model: VisionTransformer, images: np.ndarray, pool: str) -> np.nda
     model.eval()
     rows = []
     with torch.no_grad():
-        for chunk in half(images).split(256):
+        for chunk in normalised(images, "half").split(256):
             out = model.forward_features(chunk)
             rows.append(out[:, 0] if pool == "token" else out[:, model.num_prefix_tokens :].mean(dim=1))
     return torch.cat(rows).double().numpy()

@@ -19,6 +19,7 @@ import torch
 from moe_prompts.engine.grid import Row, Study
 from moe_prompts.errors import InputError
 from moe_prompts.vision.backbones.create import create_backbone
+from moe_prompts.vision.backbones.normalisation import normalised
 from moe_prompts.vision.data_efficiency.curves import FRESH, PLANTED
 from moe_prompts.vision.data_efficiency.rates import Rates, best
 from moe_prompts.vision.data_efficiency.teacher import Planted, without_dropout
@@ -36,7 +37,6 @@ from moe_prompts.vision.training.sgd import (
     Trial,
     evaluate,
     init_generator,
-    normalised,
     train_packed,
     trial_seed,
 )

@@ -19,12 +19,13 @@ from torch import Tensor, nn
 
 from moe_prompts.errors import InputError
 from moe_prompts.seeds import address
+from moe_prompts.vision.backbones.normalisation import normalised
 from moe_prompts.vision.data_efficiency.curves import PLANTED
 from moe_prompts.vision.prompting.config import VAPT, VPT
 from moe_prompts.vision.tasks.replicates import TEST, replicate_images
 from moe_prompts.vision.tasks.task import Pixels
 from moe_prompts.vision.training.packed import PackedTrials
-from moe_prompts.vision.training.sgd import EVALUATION_BATCH, Recipe, normalised
+from moe_prompts.vision.training.sgd import EVALUATION_BATCH, Recipe
 
 #: Images and classes.
 IMAGES, CLASSES = "count", 10

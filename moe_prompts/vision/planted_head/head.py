@@ -95,7 +95,8 @@ def frozen_head(choice: HeadChoice, entropy: int) -> tuple[Projections, np.ndarr
     """
     import torch
 
-    from moe_prompts.vision.backbones.create import create_backbone, half
+    from moe_prompts.vision.backbones.create import create_backbone
+    from moe_prompts.vision.backbones.normalisation import normalised
     from moe_prompts.vision.prompting.config import VPT
     from moe_prompts.vision.prompting.head_as_moe import attention_of, projections
     from moe_prompts.vision.prompting.prompted import prompt, unprompt
@@ -111,7 +112,8 @@ def frozen_head(choice: HeadChoice, entropy: int) -> tuple[Projections, np.ndarr
     seen_tokens: list[torch.Tensor] = []
     hook = attn.register_forward_pre_hook(lambda _, inputs: seen_tokens.append(inputs[0]))
     with torch.no_grad():
-        plain.forward_features(half(pixels).double())
+        # In one piece of memory: the strides of an image decide how sums over a patch round.
+        plain.forward_features(normalised(pixels, "half").contiguous().double())
     hook.remove()
     tokens = seen_tokens[0].numpy()
     if not 0 <= choice.query < tokens.shape[1]:

@@ -6,5 +6,6 @@ prompted      prompt, unprompt: prompts put into a model and taken out
 checkpoint    save_prompts, load_prompts
 convert       official VPT and VAPT files, MoCo-v3 files
 head_as_moe   one head of one block as a mixture of experts
+weight_decay  which trained numbers have weight decay
 supported     which models of timm take prompts
 """

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from moe_prompts.errors import InputError
 from moe_prompts.vision.prompting.config import VAPT, VPT, whole
 from moe_prompts.vision.prompting.prompts import AdaptivePrompts, Grid, Projector, StaticPrompts, prompt_bound
+from moe_prompts.vision.prompting.weight_decay import decay_groups
 
 #: Bias of a new head in the published protocol.
 HEAD_BIAS = -math.log(99)
@@ -384,22 +385,15 @@ def trainable_summary(model: PromptedVisionTransformer) -> TrainableSummary:
 def parameter_groups(
     model: PromptedVisionTransformer, weight_decay: float, rule: str = "no_decay"
 ) -> list[dict[str, Any]]:
-    """Two groups for a torch optimiser, with decay and without.
+    """Return two groups for a torch optimiser: the prompts and head that decay, then those that do not.
 
-    rule  ``no_decay``: norms, biases and scales do not decay; ``official``: only the head's bias does not
+    weight_decay  of the first group
+    rule          ``no_decay``: norms, biases and scales do not decay; ``official``: only the head's bias does not (see
+                  ``weight_decay``)
+
+    Raises ``InputError`` for another rule or a weight decay that is no number of at least 0.
     """
-    if isinstance(weight_decay, bool) or not isinstance(weight_decay, (int, float)) or not 0 <= weight_decay < math.inf:
-        raise InputError(f"parameter_groups: weight_decay = {weight_decay!r}; expected a number of at least 0")
-    if rule not in ("no_decay", "official"):
-        raise InputError(f"parameter_groups: rule {rule!r}; expected 'no_decay' or 'official'")
-    groups: dict[bool, list[nn.Parameter]] = {True: [], False: []}
-    for name, parameter in prompt_parameters(model).items():
-        decays = name != "head.bias" if rule == "official" else parameter.ndim > 1
-        groups[decays].append(parameter)
-    return [
-        {"params": groups[True], "weight_decay": weight_decay},
-        {"params": groups[False], "weight_decay": 0.0},
-    ]
+    return decay_groups(prompt_parameters(model).items(), weight_decay, rule)
 
 
 def check_prompted(model: nn.Module, where: str) -> None:

@@ -14,6 +14,7 @@ from timm.models.vision_transformer import VisionTransformer
 
 from moe_prompts.engine.grid import BLOCK_SIZE
 from moe_prompts.vision.backbones.create import create_backbone
+from moe_prompts.vision.backbones.normalisation import normalised
 from moe_prompts.vision.prompting.config import VAPT
 from moe_prompts.vision.prompting.prompted import mean_states
 from moe_prompts.vision.tasks.named import Spec
@@ -30,7 +31,6 @@ from moe_prompts.vision.training.sgd import (
     Trial,
     evaluate,
     init_generator,
-    normalised,
     train_alone,
     train_packed,
 )

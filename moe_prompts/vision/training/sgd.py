@@ -13,7 +13,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from math import ceil
-from typing import Any
 
 import numpy as np
 import torch
@@ -23,17 +22,14 @@ from tqdm import tqdm
 
 from moe_prompts.errors import InputError
 from moe_prompts.seeds import address
+from moe_prompts.vision.backbones.normalisation import NORMALISATIONS, normalised
+from moe_prompts.vision.prompting.weight_decay import decay_groups, decays
 from moe_prompts.vision.tasks.task import ImageSet
 from moe_prompts.vision.training.packed import PackedTrials
 from moe_prompts.vision.training.statuses import DIVERGED, TRAINED
 
-#: Mean and standard deviation of red, green and blue that inputs are shifted and scaled by.
-NORMALISATIONS = {
-    "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
-    "half": ((0.5,) * 3, (0.5,) * 3),
-    "none": ((0.0,) * 3, (1.0,) * 3),
-}
-SCHEDULES = ("smooth", "official")
+#: Schedules of the learning rate, each with its rule of weight decay (``prompting.weight_decay``).
+SCHEDULES = {"smooth": "no_decay", "official": "official"}
 PRECISIONS = ("float32", "bfloat16")
 #: Images per forward pass where nothing is learned.
 EVALUATION_BATCH = 256
@@ -69,10 +65,15 @@ class Recipe:
         for name in ("warmup", "momentum"):
             if not 0 <= getattr(self, name) < 1:
                 raise InputError(f"Recipe: {name} = {getattr(self, name)}; expected at least 0, less than 1")
-        choices = (("schedule", SCHEDULES), ("normalisation", tuple(NORMALISATIONS)), ("precision", PRECISIONS))
+        choices = (("schedule", tuple(SCHEDULES)), ("normalisation", tuple(NORMALISATIONS)), ("precision", PRECISIONS))
         for name, allowed in choices:
             if getattr(self, name) not in allowed:
                 raise InputError(f"Recipe: {name} {getattr(self, name)!r}; expected one of {', '.join(allowed)}")
+
+    @property
+    def decay_rule(self) -> str:
+        """The rule of weight decay that goes with the schedule."""
+        return SCHEDULES[self.schedule]
 
     def autocast(self, device: torch.device) -> torch.autocast:
         """Around a forward pass."""
@@ -174,18 +175,6 @@ def batches(n: int, recipe: Recipe, seed: int) -> Iterator[np.ndarray]:
         epoch += 1
 
 
-def normalised(pixels: np.ndarray, normalisation: str, like: Tensor) -> Tensor:
-    """Bytes (..., H, W, 3) as floats (..., 3, H, W), shifted and scaled; on the device and of the type of ``like``."""
-    mean, std = (torch.tensor(values).to(like) for values in NORMALISATIONS[normalisation])
-    values = torch.tensor(pixels).to(like) / 255
-    return ((values - mean) / std).movedim(-1, -3)
-
-
-def decays(name: str, ndim: int, schedule: str) -> bool:
-    """Whether a parameter of this name and number of axes has weight decay."""
-    return name != "head.bias" if schedule == "official" else ndim > 1
-
-
 def train_packed(
     packed: PackedTrials,
     images: ImageSet | Sequence[ImageSet],
@@ -220,16 +209,9 @@ def train_packed(
 
 def train_alone(model: nn.Module, images: ImageSet, trial: Trial, recipe: Recipe, progress: bool = False) -> Outcome:
     """Train what has ``requires_grad`` in one model, in its training mode."""
-    groups: dict[bool, list[nn.Parameter]] = {True: [], False: []}
-    for name, value in model.named_parameters():
-        if value.requires_grad:
-            groups[decays(name, value.ndim, recipe.schedule)].append(value)
-    both: list[dict[str, Any]] = [
-        {"params": groups[True], "weight_decay": trial.setting.weight_decay},
-        {"params": groups[False]},
-    ]
+    trained = ((name, value) for name, value in model.named_parameters() if value.requires_grad)
     optimiser = torch.optim.SGD(
-        both,
+        decay_groups(trained, trial.setting.weight_decay, recipe.decay_rule),
         lr=trial.setting.lr * recipe.batch / 256,
         momentum=recipe.momentum,
     )
@@ -299,7 +281,7 @@ class StackedSGD:
         self.parts = []
         for name, value in packed.named_parts():
             shape = (-1, *[1] * (value.ndim - 1))
-            decay = weight_decays if decays(name, value.ndim - 1, recipe.schedule) else torch.zeros_like(weight_decays)
+            decay = weight_decays * decays(name, value.ndim - 1, recipe.decay_rule)
             self.parts.append((value, torch.zeros_like(value), lrs.to(value).view(shape), decay.to(value).view(shape)))
 
     @torch.no_grad()

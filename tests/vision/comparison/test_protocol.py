@@ -67,8 +67,9 @@ def test_the_final_model_is_scored_on_test_as_a_loop_by_hand_scores_it(tmp_path)
     """A head on frozen features, by torch's own optimiser and counting."""
     import torch
 
+    from moe_prompts.vision.backbones.normalisation import normalised
     from moe_prompts.vision.prompting.prompted import new_head
-    from moe_prompts.vision.training.sgd import batches, factors, init_generator, normalised
+    from moe_prompts.vision.training.sgd import batches, factors, init_generator
 
     plan = small_plan(methods=("linear",), given={(COUNT.name, "linear"): Setting(2.0, 0.01)}, seeds=(42,))
     _, final = run_plan(plan, tmp_path, progress=False)

@@ -7,10 +7,11 @@ from scipy import stats
 
 from moe_prompts.errors import InputError
 from moe_prompts.vision import VPT, PackedTrials, create_backbone
+from moe_prompts.vision.backbones.normalisation import normalised
 from moe_prompts.vision.data_efficiency.curves import PLANTED
 from moe_prompts.vision.data_efficiency.teacher import CLASSES, Planted
 from moe_prompts.vision.tasks.replicates import TEST, VALIDATION
-from moe_prompts.vision.training.sgd import Setting, Trial, init_generator, normalised, train_packed
+from moe_prompts.vision.training.sgd import Setting, Trial, init_generator, train_packed
 
 IMAGES = 128
 

@@ -34,6 +34,7 @@ from moe_prompts.errors import InputError
 from moe_prompts.vision import VAPT, VPT, AdaptivePrompts, parameter_groups, prompt, trainable_summary, unprompt
 from moe_prompts.vision.prompting.prompted import prompt_modules, prompt_parameters
 from moe_prompts.vision.prompting.prompts import StaticPrompts, position_map, resized_map
+from moe_prompts.vision.prompting.weight_decay import decay_groups
 
 GRIDS = [(4, 4), (7, 7), (16, 16), (4, 6)]
 
@@ -452,6 +453,15 @@ def test_parameter_groups():
         assert {id(one) for one in rest["params"]} == {id(named[name]) for name in free}
         assert len(decay["params"]) + len(rest["params"]) == len(named)
         torch.optim.SGD([decay, rest], lr=0.1)
+
+
+def test_of_a_backbone_only_matrices_decay():
+    """In pretraining neither norms and biases nor the class token and the positions do."""
+    backbone = plain()
+    free = {name for name, value in backbone.named_parameters() if value.ndim == 1} | {"cls_token", "pos_embed"}
+    decay, rest = decay_groups(backbone.named_parameters(), 0.1, "matrices")
+    assert {id(one) for one in rest["params"]} == {id(dict(backbone.named_parameters())[name]) for name in free}
+    assert len(decay["params"]) + len(free) == len(list(backbone.parameters()))
 
 
 def test_the_summary_counts_everything_once():
