@@ -87,11 +87,11 @@ def writing(blocks: int) -> float:
 
     rows = idle(IdleCell("cell"), tuple(range(BLOCK)), 0)
     with tempfile.TemporaryDirectory(dir=".") as folder:
-        shards = Shards(Path(folder))
+        shards = Shards(Path(folder), ["0" * 16])
         shards.prepare()
         began = time.perf_counter()
         for number in range(blocks):
-            shards.write(str(number), rows, 0.0, "host")
+            shards.write(str(number), shards.content(str(number), rows, 0.0, "host"))
         return (time.perf_counter() - began) / blocks / BLOCK
 
 
@@ -107,7 +107,7 @@ from moe_prompts.engine.runner import run_study
 from moe_prompts.engine.store import RunFolder
 peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 study, folder, began = own.idle_study(own.MILLION), Path(sys.argv[2]), time.perf_counter()
-with RunFolder(folder).opened(study, True) as finished:
+with RunFolder(folder).opened(study, True) as (_, finished):
     missing = [block for block in study.blocks if block.name not in finished]
 opened = time.perf_counter() - began, peak()
 began = time.perf_counter()
@@ -136,11 +136,11 @@ def fill(folder: Path) -> None:
     """Blocks as a run leaves them, with random numbers, in another order than the study's."""
     import pyarrow as pa
 
-    from moe_prompts.engine.shards import SEGMENT, Piece
+    from moe_prompts.engine.shards import SEGMENT, Piece, about
     from moe_prompts.engine.store import RunFolder
 
     study, rng, run = idle_study(MILLION), np.random.default_rng(0), RunFolder(folder)
-    with run.opened(study, False):
+    with run.opened(study, False) as (shards, _):
         blocks = study.blocks
         order = rng.permutation(len(blocks))
         for start in range(0, len(order), SEGMENT):
@@ -149,8 +149,8 @@ def fill(folder: Path) -> None:
             columns = {name: pa.array(["prompts-adaptive"] * count) for name in WORDS}
             columns |= {f"error{i}": pa.array(rng.random(count)) for i in range(NUMBERS)}
             columns["replicate"] = pa.array([replicate for block in some for replicate in block.replicates])
-            about = [{"block": block.name, "rows": BLOCK, "seconds": 0.1, "host": "host"} for block in some]
-            run.shards.write_segments([Piece(pa.table(columns), about)])
+            said = [about(block.name, shards.seals[-1], BLOCK, 0.1, "host") for block in some]
+            shards.write_segments([Piece(pa.table(columns), said)])
 
 
 # Fits ----------------------------------------------------------------------------------------------------------------

@@ -64,7 +64,7 @@ def main() -> None:
             print(f"run {number} of {len(studies)}: {run}")
             # A kill between two runs leaves later ones without a folder.
             resume = arguments.resume and (out / run / "meta.json").exists()
-            tables[run] = run_study(study, out / run, executor=executor, resume=resume)
+            tables[run] = run_study(study, out / run, executor=executor, resume=resume, allow=cli.allowed(arguments))
     judgements = [judged(claim, tables, seed) for claim in claims]
     print(f"\n{book.summary(judgements)}\n")
     options = (" --quick" if arguments.quick else "") + (f" --seed {seed}" if arguments.seed is not None else "")

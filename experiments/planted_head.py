@@ -76,11 +76,11 @@ def main() -> None:
     out = arguments.out or cli.default_folder("planted-head")
     began = time.perf_counter()
     with cli.resumable("planted_head.py", out):
-        executor = executor_for(workers)
-        noise_free = run_study(first, out / "noise_free", executor=executor, resume=arguments.resume)
+        executor, allow = executor_for(workers, insist=arguments.insist), cli.allowed(arguments)
+        noise_free = run_study(first, out / "noise_free", executor=executor, resume=arguments.resume, allow=allow)
         study = fit_study(design, lines, noise_free, sizes, replicates, arguments.seed)
         resume = arguments.resume and (out / "meta.json").exists()
-        results = run_study(study, out, executor=executor, resume=resume)
+        results = run_study(study, out, executor=executor, resume=resume, allow=allow)
     print(f"{(time.perf_counter() - began) / 60:.1f} minutes\n")
     tell(results, noise_free, asdict(choice), arguments.seed, out)
 

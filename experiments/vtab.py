@@ -129,7 +129,7 @@ def run(arguments: argparse.Namespace) -> None:
     minutes = expected_minutes(plan, workers)
     print(f"about {minutes:.1f} minutes of training with {workers} processes, beside start and images", flush=True)
     with cli.resumable("vtab.py run", out):
-        _, final = run_plan(plan, out, executor=executor, resume=arguments.resume)
+        _, final = run_plan(plan, out, executor=executor, resume=arguments.resume, allow=cli.allowed(arguments))
     settings = plan.chosen(final)
     command = [Path(sys.argv[0]).name, *sys.argv[1:]]
     write_atomically(out / "settings.json", as_json(settings, plan, command).encode())

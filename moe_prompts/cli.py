@@ -99,6 +99,20 @@ def add_run(
     add("--seed", type=int, default=seed, help=draws if seed is None else f"{draws} (default {seed})")
     add("--out", type=Path, default=None, help="folder of the run (default: a new one under results/)")
     add("--resume", action="store_true", help="complete the run in --out")
+    add(
+        "--accept-code-change",
+        action="store_true",
+        help="with --resume: rows of changed code beside those of the old, noted in meta.json",
+    )
+    add("--clear", action="store_true", help="remove blocks that a killed command left in --out without meta.json")
+    add("--insist", action="store_true", help="run more fits, or start more workers, than a mistake would ask for")
+
+
+def allowed(arguments: argparse.Namespace) -> frozenset[str]:
+    """Return what the options of ``add_run`` allow: ``allow`` of ``run_study``."""
+    from moe_prompts.engine.store import ALLOWED
+
+    return frozenset(word for word, option in ALLOWED.items() if getattr(arguments, option[2:].replace("-", "_")))
 
 
 def check_run(arguments: argparse.Namespace) -> None:
@@ -149,18 +163,18 @@ def executor(arguments: argparse.Namespace) -> Executor:
     """Of ``--workers``, ``--executor`` and ``--scheduler``."""
     from moe_prompts.engine.executors import executor_for
 
-    return executor_for(arguments.workers, arguments.executor, arguments.scheduler)
+    return executor_for(arguments.workers, arguments.executor, arguments.scheduler, arguments.insist)
 
 
 def results(study: Study, out: Path, arguments: argparse.Namespace, program: str) -> pd.DataFrame:
     """Run the study as the options say; with ``--shard`` the part alone, and end with how to go on."""
     from moe_prompts.engine.runner import run_part, run_study
 
-    runs = executor(arguments)
+    runs, allow = executor(arguments), allowed(arguments)
     with resumable(program, out):
         if arguments.shard is None:
-            return run_study(study, out, executor=runs, resume=arguments.resume)
-        count = run_part(study, out, arguments.shard, executor=runs, resume=arguments.resume)
+            return run_study(study, out, executor=runs, resume=arguments.resume, allow=allow)
+        count = run_part(study, out, arguments.shard, executor=runs, resume=arguments.resume, allow=allow)
     print(
         f"part {arguments.shard}: its {count} blocks are in {out}. When all parts are there:\n"
         f"  python experiments/gather.py --out WHOLE {out} ...\n"

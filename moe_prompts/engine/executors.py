@@ -17,6 +17,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, Protocol
 
 from moe_prompts.engine.grid import Block
+from moe_prompts.engine.orphans import deaf_to_interrupts, end_with
 from moe_prompts.errors import InputError
 
 if TYPE_CHECKING:
@@ -31,6 +32,8 @@ RESUME = "finished blocks are kept: repeat the command with --resume"
 #: Blocks at the scheduler: enough to feed workers and to call for more, few beside a million; how often workers are
 #: counted, in seconds.
 AHEAD, AHEAD_PER_WORKER, COUNTED_EVERY = 256, 3, 5.0
+#: Processes for each core, and at the least, that are started without being asked twice.
+MOST_PER_CORE, MOST_ANYWAY = 4, 16
 #: For a scheduler to answer.
 PATIENCE = "10s"
 
@@ -49,12 +52,16 @@ class InProcess:
 
 @dataclass(frozen=True)
 class Joblib:
-    """``workers`` processes, one thread each; receipts come in the order in which blocks end."""
+    """``workers`` processes, one thread each; receipts come in the order in which blocks end.
+
+    ``insist``: even if they are more than this machine has use for.
+    """
 
     workers: int
+    insist: bool = False
 
     def __post_init__(self) -> None:
-        _check_workers(self.workers)
+        _check_workers(self.workers, self.insist)
 
     def map(self, run_block: RunBlock, blocks: Sequence[Block]) -> Iterator[Receipt]:
         from joblib.externals.loky.process_executor import TerminatedWorkerError
@@ -82,8 +89,11 @@ class Joblib:
             return_as="generator_unordered",
             batch_size=1,
             pre_dispatch="n_jobs",
+            initializer=end_with,
+            initargs=(os.getpid(),),
         )
-        return parallel(delayed(_numbered)(run_block, number, block) for number, block in list(left.items()))
+        with deaf_to_interrupts():  # workers start here, and later from threads that start here
+            return parallel(delayed(_numbered)(run_block, number, block) for number, block in list(left.items()))
 
 
 def _numbered(run_block: RunBlock, number: int, block: Block) -> tuple[int, Receipt]:
@@ -101,9 +111,10 @@ class Dask:
 
     workers: int = 1
     scheduler: str | None = None
+    insist: bool = False
 
     def __post_init__(self) -> None:
-        _check_workers(self.workers)
+        _check_workers(self.workers, self.insist)
 
     def map(self, run_block: RunBlock, blocks: Sequence[Block]) -> Iterator[Receipt]:
         if not blocks:
@@ -191,14 +202,24 @@ def _on_worker(run_block: RunBlock, block: Block) -> Receipt:
     return run_block(block)
 
 
-def _check_workers(workers: int) -> None:
+def _check_workers(workers: int, insist: bool) -> None:
     if workers < 1:
         raise InputError(f"workers = {workers}; expected at least 1")
+    most = max(MOST_ANYWAY, MOST_PER_CORE * available_cores())
+    if workers > most and not insist:
+        raise InputError(
+            f"workers = {workers}; expected at most {most} on {available_cores()} cores, as more only take memory: "
+            "choose fewer, or say that you mean it (--insist; insist=True)"
+        )
 
 
-def executor_for(workers: int | None, name: str | None = None, scheduler: str | None = None) -> Executor:
-    """The executor of ``--workers``, ``--executor`` and ``--scheduler``; by default joblib on all cores, and in this
-    process where there is one."""
+def executor_for(
+    workers: int | None, name: str | None = None, scheduler: str | None = None, insist: bool = False
+) -> Executor:
+    """Return the executor of ``--workers``, ``--executor`` and ``--scheduler``.
+
+    By default joblib on all cores, and this process where there is one core. ``insist``: with any number of workers.
+    """
     if name not in (None, *NAMES):
         raise InputError(f"--executor {name}; expected one of {', '.join(NAMES)}")
     if scheduler is not None and name != "dask":
@@ -209,9 +230,10 @@ def executor_for(workers: int | None, name: str | None = None, scheduler: str | 
         raise InputError(f"--workers {workers} with --executor in-process; expected joblib or dask")
     count = available_cores() if workers is None else workers
     if name == "dask":
-        return Dask(1 if scheduler else count, scheduler)
-    return InProcess() if name == "in-process" or (name is None and count == 1) else Joblib(count)
+        return Dask(1 if scheduler else count, scheduler, insist)
+    return InProcess() if name == "in-process" or (name is None and count == 1) else Joblib(count, insist)
 
 
 def available_cores() -> int:
+    """Return how many cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

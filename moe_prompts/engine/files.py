@@ -23,7 +23,8 @@ def appearing(path: Path) -> Iterator[IO[bytes]]:
     # Hosts that share a folder may have processes of one number.
     temporary = path.with_name(f".{path.name}.{platform.node()}-{os.getpid()}{TEMPORARY}")
     try:
-        with open(temporary, "wb") as file:
+        temporary.unlink(missing_ok=True)  # of a killed process of the same number
+        with open(temporary, "xb") as file:  # never through a link that somebody else laid there
             yield file
             file.flush()
             os.fsync(file.fileno())

@@ -13,6 +13,10 @@ from typing import Any, Protocol
 from moe_prompts.errors import InputError
 
 BLOCK_SIZE = 8
+#: Bytes of a label: with span, identity, host and process it must fit into the 255 of a file's name.
+LONGEST_LABEL = 120
+#: Fits of one study that are run without being asked twice.
+MOST_FITS = 10**7
 
 
 class Cell(Protocol):
@@ -86,6 +90,37 @@ class Study:
             spans = [range(a, min(a + BLOCK_SIZE, count)) for a in range(0, count, BLOCK_SIZE)]
             blocks += [Block(cell, tuple(span)) for span in spans]
         return blocks
+
+    @property
+    def fits(self) -> int:
+        """Return how many replicates all cells have together."""
+        return sum(getattr(cell, "replicates", self.replicates) for cell in self.cells)
+
+    def check_labels(self) -> None:
+        """Raise ``InputError`` if a cell's label cannot be a part of a file's name."""
+        for cell in self.cells:
+            if wrong := _wrong_label(cell.label):
+                shown = repr(cell.label)
+                raise InputError(
+                    f"the cell {shown if len(shown) <= 60 else shown[:57] + '...'} {wrong}; expected a label of 1 to "
+                    f"{LONGEST_LABEL} bytes that can be part of a file's name: rename the cell, or the truth, kind or "
+                    "task that it is named after"
+                )
+
+
+def _wrong_label(label: Any) -> str:
+    if not isinstance(label, str):
+        return f"has a label of type {type(label).__name__}"
+    try:
+        length = len(label.encode())
+    except UnicodeEncodeError:
+        return "has a label that is no text"
+    if not 1 <= length <= LONGEST_LABEL:
+        return f"has a label of {length} bytes"
+    if label.startswith("."):
+        return "has a label that starts with a dot"
+    odd = [character for character in label if character in "/\\" or not character.isprintable()]
+    return f"has {odd[0]!r} in its label" if odd else ""
 
 
 @dataclass(frozen=True)

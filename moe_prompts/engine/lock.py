@@ -12,11 +12,13 @@ import json
 import os
 import platform
 import secrets
+import stat
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import IO
 
 from moe_prompts.errors import InputError
 
@@ -26,10 +28,20 @@ UNKNOWN = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP)
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Hold the folder; raise ``InputError`` at once, naming host and process, if another run holds it."""
+def locked(folder: Path, to_read: bool = False) -> Iterator[None]:
+    """Hold the folder; raise ``InputError`` at once, naming host and process, if another run holds it.
+
+    ``to_read``: a folder that cannot be written to needs no lock, since no run can work in it.
+    """
     # Kept between runs: a file that is removed could be locked by two, the one that still has it open and the next.
-    with open(folder / NAME, "a+", encoding="utf-8") as file:
+    try:
+        file = _opened(folder / NAME)
+    except OSError as error:
+        if to_read and error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            yield
+            return
+        raise
+    with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -40,7 +52,8 @@ def locked(folder: Path) -> Iterator[None]:
             if error.errno not in UNKNOWN:
                 raise
             print(f"{folder}: no locks on this file system; see to it that no other run works here", file=sys.stderr)
-        file.truncate(0)
+        file.seek(0)
+        file.truncate()
         since = f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S}"
         holder = {"host": platform.node(), "process": os.getpid(), "since": since, "token": secrets.token_hex(8)}
         json.dump(holder, file)
@@ -49,18 +62,36 @@ def locked(folder: Path) -> Iterator[None]:
         yield
 
 
+def _opened(path: Path) -> IO[str]:
+    """The lock's file, to read and to write; never what a link points to, nor a file that has a name elsewhere."""
+    expected = f"expected a file of its own, or none: remove {path}"
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise InputError(f"{path} is a link; {expected}") from error
+        if error.errno in (errno.ENXIO, errno.EISDIR):
+            raise InputError(f"{path} is no regular file; {expected}") from error
+        raise
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:
+        os.close(descriptor)
+        raise InputError(f"{path} is no regular file, or has another name elsewhere; {expected}")
+    return open(descriptor, "r+", encoding="utf-8")
+
+
 def token_of(folder: Path) -> str | None:
     """Of the run that holds the folder, or held it last; None where there is none to be seen."""
     try:
         return json.loads((folder / NAME).read_text(encoding="utf-8"))["token"]
-    except (FileNotFoundError, json.JSONDecodeError):
+    except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError):
         return None
 
 
-def _holder(file) -> str:
-    file.seek(0)
-    text = file.read()
-    if not text:  # it has the lock, but not yet written who it is
+def _holder(file: IO[str]) -> str:
+    try:
+        file.seek(0)
+        holder = json.load(file)
+        return f"process {holder['process']} on {holder['host']} (since {holder['since']} UTC)"
+    except (ValueError, KeyError, TypeError):  # it has the lock, but not yet written who it is
         return "another run"
-    holder = json.loads(text)
-    return f"process {holder['process']} on {holder['host']} (since {holder['since']} UTC)"

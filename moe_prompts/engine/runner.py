@@ -6,19 +6,22 @@ import platform
 import sys
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pandas as pd
 from threadpoolctl import ThreadpoolController
 from tqdm import tqdm
 
+from moe_prompts.engine.code import package_code
 from moe_prompts.engine.executors import Executor, InProcess
-from moe_prompts.engine.grid import Block, Part, RunCell, Study
+from moe_prompts.engine.grid import Block, Part, Row, RunCell, Study
 from moe_prompts.engine.lock import token_of
-from moe_prompts.engine.shards import SEGMENT
+from moe_prompts.engine.shards import FOREIGN, SEGMENT, Shards
 from moe_prompts.engine.store import RunFolder, versions
 from moe_prompts.errors import InputError
 
@@ -28,7 +31,7 @@ MOST_RAISED = 100
 
 @dataclass(frozen=True)
 class Receipt:
-    """Of a block: its cost, and how it ended if not with rows."""
+    """What a worker answers for a block: its cost, and how it ended if not with rows."""
 
     block: str
     cost: float
@@ -39,29 +42,52 @@ class Receipt:
 class BlockRunner:
     """What a worker needs. Called with a block, it writes the block's shard and returns a receipt.
 
+    seal      of the study, which stands in the block's file
     token     of the run, found in its folder by everyone who sees it
-    versions  of the packages of the main process
+    versions  of the packages of the main process, and the fingerprint of this one's sources
     """
 
     run: RunCell
     entropy: int
     folder: Path
+    seal: str
     token: str | None
     versions: tuple[tuple[str, str], ...]
 
     def __call__(self, block: Block) -> Receipt:
         check_worker(self.folder, self.token, self.versions)
-        folder = RunFolder(self.folder)
+        shards = Shards(self.folder, [self.seal])
         began = time.perf_counter()
         # Sums depend on how many threads share them: one, everywhere, so that results do not depend on the machine.
         try:
             with _pools(len(sys.modules)).limit(limits=1):
-                rows = self.run(block.cell, block.replicates, self.entropy)
-        except Exception as error:
-            folder.write_error(block.name, traceback.format_exc())
+                rows = checked(self.run(block.cell, block.replicates, self.entropy), block)
+            content = shards.content(block.name, rows, time.perf_counter() - began, platform.node())
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # sys.exit in a fit ends the fit, not the run
+            RunFolder(self.folder).write_error(block.name, traceback.format_exc())
             return Receipt(block.name, block.cost, f"{type(error).__name__}: {error}")
-        folder.shards.write(block.name, rows, time.perf_counter() - began, platform.node())
+        shards.write(block.name, content)
         return Receipt(block.name, block.cost)
+
+
+def checked(rows: Any, block: Block) -> list[Row]:
+    """Return the rows of a block; raise ``InputError`` if they are not rows, or not of all of its replicates."""
+    expected = "expected a list of dicts, at least one row for each replicate"
+    if not isinstance(rows, list | tuple) or not all(isinstance(row, dict) for row in rows):
+        raise InputError(f"the study's function returned no list of rows but {type(rows).__name__}; {expected}")
+    if len(rows) < len(block.replicates):
+        raise InputError(
+            f"the study's function returned {len(rows)} rows for {len(block.replicates)} replicates; {expected}"
+        )
+    named = {row["replicate"] for row in rows if isinstance(row.get("replicate"), int | np.integer)}
+    if named and named != set(block.replicates):
+        raise InputError(
+            f"the study's function returned rows of the replicates {sorted(map(int, named))} for those of "
+            f"{list(block.replicates)}; {expected}"
+        )
+    return list(rows)
 
 
 @lru_cache(maxsize=1)
@@ -80,7 +106,7 @@ def check_worker(folder: Path, token: str | None, wanted: tuple[tuple[str, str],
             f"{here} does not see {folder} as this run's folder; expected one that all workers share: give --out on a "
             f"shared file system"
         )
-    own = versions()
+    own = versions_here()
     differing = [
         f"{name} {own.get(name)} there, {version} here" for name, version in wanted if own.get(name) != version
     ]
@@ -91,17 +117,30 @@ def check_worker(folder: Path, token: str | None, wanted: tuple[tuple[str, str],
         )
 
 
+def versions_here() -> dict[str, str]:
+    """Return what workers must have in common with the command: versions and this package's sources."""
+    return versions() | {"moe-prompts' sources": package_code()}
+
+
 def run_study(
-    study: Study, out: Path, *, executor: Executor | None = None, resume: bool = False, progress: bool = True
+    study: Study,
+    out: Path,
+    *,
+    executor: Executor | None = None,
+    resume: bool = False,
+    allow: Collection[str] = (),
+    progress: bool = True,
 ) -> pd.DataFrame:
-    """All rows of the study, from ``out`` where blocks are finished there; writes results.parquet and returns it.
+    """Return all rows of the study, from ``out`` where blocks are finished there, and write results.parquet.
 
     Interrupted, it leaves the finished blocks; ``resume=True`` completes them to the identical table.
+    ``allow`` names what is refused otherwise: "code change" (rows of changed code beside those of the old, noted in
+    meta.json), "clear" (remove blocks of which no meta.json says what they are), "size" (more than 1e7 fits).
     """
     folder = RunFolder(out)
-    with folder.opened(study, resume) as finished:
-        _work(study, folder, study.blocks, finished, executor or InProcess(), progress)
-        return folder.merge(study)
+    with folder.opened(study, resume, allow) as (shards, finished):
+        _work(study, folder, shards, study.blocks, finished, executor or InProcess(), progress)
+        return folder.merge(study, shards)
 
 
 def run_part(
@@ -111,32 +150,46 @@ def run_part(
     *,
     executor: Executor | None = None,
     resume: bool = False,
+    allow: Collection[str] = (),
     progress: bool = True,
 ) -> int:
-    """Only the blocks of ``part``, for folders that ``gather`` puts together; returns how many there are.
+    """Run only the blocks of ``part``, for folders that ``gather`` puts together; return how many there are.
 
     A table is written by ``run_study`` on the whole alone.
     """
     folder = RunFolder(out)
-    with folder.opened(study, resume) as finished:
+    with folder.opened(study, resume, allow) as (shards, finished):
         blocks = part.chosen(study.blocks)
-        _work(study, folder, blocks, finished, executor or InProcess(), progress)
+        _work(study, folder, shards, blocks, finished, executor or InProcess(), progress)
         return len(blocks)
 
 
 def _work(
-    study: Study, folder: RunFolder, blocks: Sequence[Block], finished: set[str], executor: Executor, progress: bool
+    study: Study,
+    folder: RunFolder,
+    shards: Shards,
+    blocks: Sequence[Block],
+    finished: set[str],
+    executor: Executor,
+    progress: bool,
 ) -> None:
     """Run what is missing of ``blocks``."""
-    for path in folder.shards.set_aside:
-        print(f"{path}: damaged and set aside; its blocks are run again", file=sys.stderr)
+    for path in shards.set_aside:
+        what = "of another study" if path.name.endswith(FOREIGN) else "damaged"
+        print(f"{path}: {what} and set aside; its blocks are run again", file=sys.stderr)
+    shards.set_aside.clear()
     missing = sorted((block for block in blocks if block.name not in finished), key=lambda block: -block.cell.data_size)
     total = sum(block.cost for block in blocks)
     done = sum(block.cost for block in blocks if block.name in finished)
     runner = BlockRunner(
-        study.run, study.entropy, folder.path.resolve(), token_of(folder.path), tuple(versions().items())
+        study.run,
+        study.entropy,
+        folder.path.resolve(),
+        shards.seals[-1],
+        token_of(folder.path),
+        tuple(versions_here().items()),
     )
-    alone, raised = folder.shards.alone, []
+    alone, raised = shards.alone, []
     bar_format = "{desc} {percentage:3.0f}%|{bar}| {elapsed} done, about {remaining} left"
     with tqdm(total=total, initial=done, desc=study.name, bar_format=bar_format, disable=not progress) as bar:
         for receipt in executor.map(runner, missing):
@@ -148,7 +201,7 @@ def _work(
             else:
                 alone.append(receipt.block)
             if len(alone) >= SEGMENT:
-                folder.shards.compact(alone)
+                shards.compact(alone)
                 alone = []
     if raised:
         first, more = raised[0], f" and {len(raised) - 3} more" if len(raised) > 3 else ""

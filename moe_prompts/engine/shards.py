@@ -1,7 +1,8 @@
 """Finished blocks on disk: one small file per block, put together by the thousand, each with a checksum at its end.
 
-A file is an Arrow stream of rows whose schema says which blocks they are of, and the 16 bytes of its BLAKE2b. Blocks of
-one file have equal columns. A file whose checksum is wrong is set aside, and its blocks count as not yet run.
+A file is an Arrow stream of rows whose schema says which blocks they are of and of which study, and the 16 bytes of its
+BLAKE2b. Blocks of one file have equal columns. A file whose checksum is wrong, or whose blocks are of another study, is
+set aside, and its blocks count as not yet run.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -21,7 +23,7 @@ from moe_prompts.engine.grid import Row
 from moe_prompts.errors import InputError
 
 DIGEST = 16
-ENDING, DAMAGED = ".arrow", ".damaged"
+ENDING, DAMAGED, FOREIGN = ".arrow", ".damaged", ".foreign"
 #: Blocks in a segment; and the rows from which on merged tables come in several row groups.
 SEGMENT, ROW_GROUP = 1024, 2**16
 _BLOCKS = b"blocks"
@@ -29,19 +31,50 @@ _BLOCKS = b"blocks"
 
 @dataclass(frozen=True)
 class Piece:
-    """The rows of some blocks, in the order of ``blocks``: name, rows, seconds and host of each."""
+    """The rows of some blocks, in the order of ``blocks``: name, seal, rows, seconds and host of each.
+
+    A seal is the hash of the identity of the study that a block was run for.
+    """
 
     table: pa.Table
     blocks: list[Row]
 
 
+def seal_of(identity: dict[str, Any]) -> str:
+    """Return the hash of a study's identity: its name, seed, options, versions and code."""
+    return blake2b(json.dumps(identity, sort_keys=True).encode(), digest_size=8).hexdigest()
+
+
+def about(name: str, seal: str, rows: int, seconds: float, host: str) -> Row:
+    """Return what a file says of a block."""
+    return {"block": name, "seal": seal, "rows": rows, "seconds": seconds, "host": host}
+
+
 def table_of(rows: Sequence[Row]) -> pa.Table:
-    """Rows as a table with every column that one of them has, in order of appearance."""
+    """Return rows as a table with every column that one of them has, in order of appearance.
+
+    Raises ``InputError`` that names the column where Arrow cannot hold a value.
+    """
     names = list(dict.fromkeys(name for row in rows for name in row))
-    return pa.Table.from_pydict({name: [row.get(name) for row in rows] for name in names})
+    columns = {}
+    for name in names:
+        values = [row.get(name) for row in rows]
+        try:
+            columns[name] = pa.array(values)
+        except (pa.ArrowException, OverflowError, TypeError, ValueError) as error:
+            kinds = ", ".join(sorted({type(value).__name__ for value in values}))
+            raise InputError(
+                f"column {name!r} cannot be stored ({str(error).splitlines()[0]}); its values are of type {kinds}: "
+                "expected numbers within 64 bits, text, truth values or None, of one kind in a column"
+            ) from error
+    try:
+        return pa.Table.from_pydict(columns)
+    except (pa.ArrowException, TypeError) as error:
+        raise InputError(f"the names of columns {names!r}: {error}; expected text") from error
 
 
 def sealed(piece: Piece, compression: str | None = None) -> bytes:
+    """Return the content of a file: rows, what blocks they are of, checksum."""
     table = piece.table.replace_schema_metadata({_BLOCKS: json.dumps(piece.blocks)})
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, table.schema, options=pa.ipc.IpcWriteOptions(compression=compression)) as writer:
@@ -51,24 +84,31 @@ def sealed(piece: Piece, compression: str | None = None) -> bytes:
 
 
 def stream(content: bytes) -> pa.RecordBatchStreamReader | None:
-    """A reader of a file's rows; None where the file is damaged."""
+    """Return a reader of a file's rows; None where the file is damaged."""
     body, digest = memoryview(content)[:-DIGEST], content[-DIGEST:]
     return pa.ipc.open_stream(pa.py_buffer(body)) if blake2b(body, digest_size=DIGEST).digest() == digest else None
 
 
 def blocks_of(found: pa.RecordBatchStreamReader) -> list[Row]:
+    """Return what a file says of its blocks."""
     return json.loads(found.schema.metadata[_BLOCKS])
 
 
 def piece_of(found: pa.RecordBatchStreamReader) -> Piece:
+    """Return a file's rows."""
     return Piece(found.read_all().replace_schema_metadata(None), blocks_of(found))
 
 
 class Shards:
-    """``blocks/`` with one file per block and ``segments/`` with many blocks in each, under a run's folder."""
+    """``blocks/`` with one file per block and ``segments/`` with many blocks in each, under a run's folder.
 
-    def __init__(self, path: Path) -> None:
+    seals  of the studies whose blocks count here; new blocks get the last one. More than one where a change of the code
+           was accepted.
+    """
+
+    def __init__(self, path: Path, seals: Sequence[str]) -> None:
         self.loose, self.segments = path / "blocks", path / "segments"
+        self.seals = tuple(seals)
         self.set_aside: list[Path] = []
 
     def prepare(self) -> None:
@@ -78,55 +118,82 @@ class Shards:
             for file in folder.glob(f".*{TEMPORARY}"):
                 file.unlink(missing_ok=True)
 
-    def write(self, name: str, rows: Sequence[Row], seconds: float, host: str) -> None:
-        about = {"block": name, "rows": len(rows), "seconds": seconds, "host": host}
-        write_atomically(self._file(name), sealed(Piece(table_of(rows), [about])))
+    def files(self) -> list[Path]:
+        """Return all files of blocks, segments first."""
+        return [path for folder in (self.segments, self.loose) for path in sorted(folder.glob(f"*{ENDING}"))]
+
+    def clear(self) -> None:
+        """Remove all blocks."""
+        for path in self.files():
+            path.unlink()
+
+    def content(self, name: str, rows: Sequence[Row], seconds: float, host: str) -> bytes:
+        """Return the content of a block's file; raises ``InputError`` for rows that cannot be stored."""
+        return sealed(Piece(table_of(rows), [about(name, self.seals[-1], len(rows), seconds, host)]))
+
+    def write(self, name: str, content: bytes) -> None:
+        """Write the file of a block, whole or not at all."""
+        write_atomically(self._file(name), content)
 
     def _file(self, name: str) -> Path:
-        return self.loose / f"{name}{ENDING}"
+        # Named after its study, too: a block of another one, finished late, takes no other's place.
+        return self.loose / f"{name}.{self.seals[-1]}{ENDING}"
 
-    def whole(self) -> Iterator[pa.RecordBatchStreamReader]:
-        """Of all files, segments first. A block may come twice, with equal rows, after a kill in ``compact``.
+    def counted(self, blocks: Sequence[Row]) -> bool:
+        """Return whether all blocks of a file are of the studies that count."""
+        return all(block.get("seal") in self.seals for block in blocks)
 
-        Damaged files are renamed and listed in ``set_aside``.
+    def sound(self, rename: bool = True) -> Iterator[tuple[Path, bytes, pa.RecordBatchStreamReader]]:
+        """All files that count, segments first: path, content, reader.
+
+        A block may come twice, with equal rows, after a kill in ``compact``. Files that are damaged or of another study
+        are listed in ``set_aside``, with their new names where they are to be renamed.
         """
-        for folder in (self.segments, self.loose):
-            for path in sorted(folder.glob(f"*{ENDING}")):
-                found = stream(path.read_bytes())
-                if found is None:
-                    self.set_aside.append(path.replace(path.with_name(path.name + DAMAGED)))
-                else:
-                    yield found
+        for path in self.files():
+            content = path.read_bytes()
+            found = stream(content)
+            if found is not None and self.counted(blocks_of(found)):
+                yield path, content, found
+            else:
+                ending = DAMAGED if found is None else FOREIGN
+                self.set_aside.append(path.replace(path.with_name(path.name + ending)) if rename else path)
 
     def pieces(self) -> Iterator[Piece]:
-        return map(piece_of, self.whole())
+        """The rows of all files that count."""
+        return (piece_of(found) for _, _, found in self.sound())
 
     def finished(self) -> set[str]:
-        return {block["block"] for found in self.whole() for block in blocks_of(found)}
+        """Return the names of all blocks that count."""
+        return {block["block"] for _, _, found in self.sound() for block in blocks_of(found)}
 
     @property
     def alone(self) -> list[str]:
-        """Names of blocks that have a file of their own."""
-        return [path.name.removesuffix(ENDING) for path in self.loose.glob(f"*{ENDING}")]
+        """Names of blocks of the last study that have a file of their own."""
+        ending = f".{self.seals[-1]}{ENDING}"
+        return [path.name.removesuffix(ending) for path in self.loose.glob(f"*{ending}")]
 
     def compact(self, names: Iterable[str]) -> None:
         """Put shards into segments, one for each set of columns; a kill leaves shards, segments or both."""
         found = [(path, stream(path.read_bytes())) for path in map(self._file, names)]
-        whole = [(path, reader) for path, reader in found if reader is not None]  # others are set aside in ``whole``
+        # Others are set aside by ``sound``.
+        whole = [(path, reader) for path, reader in found if reader is not None and self.counted(blocks_of(reader))]
         self.write_segments([piece_of(reader) for _, reader in whole])
         for path, _ in whole:
             path.unlink()
 
     def write_segments(self, pieces: Sequence[Piece]) -> None:
+        """Write one file for each set of columns."""
         groups: dict[bytes, list[Piece]] = defaultdict(list)
         for piece in pieces:
             groups[_schema_key(piece.table)].append(piece)
         for group in groups.values():
             table = pa.concat_tables([piece.table for piece in group]).combine_chunks()
-            content = sealed(Piece(table, [block for piece in group for block in piece.blocks]), "zstd")
-            # Named after what it holds: no two segments share a name.
-            write_atomically(self.segments / f"{blake2b(content, digest_size=8).hexdigest()}{ENDING}", content)
+            self.write_segment(sealed(Piece(table, [block for piece in group for block in piece.blocks]), "zstd"))
         sync_folder(self.segments)
+
+    def write_segment(self, content: bytes) -> None:
+        """Write a file of several blocks, named after what it holds: no two segments share a name."""
+        write_atomically(self.segments / f"{blake2b(content, digest_size=8).hexdigest()}{ENDING}", content)
 
 
 def _schema_key(table: pa.Table) -> bytes:
@@ -134,9 +201,10 @@ def _schema_key(table: pa.Table) -> bytes:
 
 
 def in_order(pieces: Iterable[Piece], names: Sequence[str]) -> tuple[pa.Schema, Iterator[pa.Table], list[Row]]:
-    """The rows of the blocks ``names`` in this order, whatever the pieces: common schema, row groups, and blocks.
+    """Return the rows of the blocks ``names`` in this order: common schema, row groups, and what is said of blocks.
 
     Columns come in order of appearance, and types are the narrowest that hold all: a table depends on its rows alone.
+    Raises ``InputError`` for blocks that are missing, and for columns of kinds that do not go together.
     """
     groups: dict[bytes, list[pa.Table]] = defaultdict(list)
     lengths: dict[bytes, int] = defaultdict(int)
@@ -156,8 +224,23 @@ def in_order(pieces: Iterable[Piece], names: Sequence[str]) -> tuple[pa.Schema, 
     order = [places[name] for name in names]
     tables = {key: pa.concat_tables(parts) for key, parts in groups.items()}
     seen = list(dict.fromkeys(key for key, _, _ in order))
-    schema = pa.unify_schemas([tables[key].schema for key in seen], promote_options="permissive")
+    schema = _common([tables[key].schema for key in seen])
     return schema, _row_groups(order, tables, schema), [block for _, _, block in order]
+
+
+def _common(schemas: Sequence[pa.Schema]) -> pa.Schema:
+    try:
+        return pa.unify_schemas(list(schemas), promote_options="permissive")
+    except pa.ArrowException as error:
+        kinds: dict[str, set[str]] = defaultdict(set)
+        for schema in schemas:
+            for field in schema:
+                kinds[field.name].add(str(field.type))
+        mixed = "; ".join(f"{name}: {', '.join(sorted(kinds[name]))}" for name in kinds if len(kinds[name]) > 1)
+        raise InputError(
+            f"blocks hold values of kinds that do not fit one column ({mixed}); expected the same kind of value in all "
+            "rows of a column: mend the function of the study, and run it with another --out"
+        ) from error
 
 
 def _row_groups(
@@ -184,4 +267,11 @@ def _taken(order: Sequence[tuple[bytes, int, Row]], tables: dict[bytes, pa.Table
             runs.append((key, []))
         runs[-1][1].append(np.arange(start, start + block["rows"]))
     parts = [tables[key].take(np.concatenate(indices)) for key, indices in runs]
-    return pa.concat_tables([schema.empty_table(), *parts], promote_options="permissive").combine_chunks()
+    try:
+        return pa.concat_tables([schema.empty_table(), *parts], promote_options="permissive").combine_chunks()
+    except pa.ArrowException as error:
+        raise InputError(
+            f"{order[0][2]['block']} and the {len(order) - 1} blocks after it hold whole numbers too large for a "
+            f"column of other kinds of numbers ({str(error).splitlines()[0]}); expected the same kind of number in all "
+            "rows of a column"
+        ) from error

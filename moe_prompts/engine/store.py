@@ -6,14 +6,15 @@ killed is resumed from its finished blocks and ends with the same results.parque
 
 from __future__ import annotations
 
+import hashlib
 import json
 import platform
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime
 from importlib import metadata
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -21,19 +22,24 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from moe_prompts.engine.files import appearing, write_atomically
-from moe_prompts.engine.grid import Study
+from moe_prompts.engine.code import code_of
+from moe_prompts.engine.files import TEMPORARY, appearing, write_atomically
+from moe_prompts.engine.grid import MOST_FITS, Study
 from moe_prompts.engine.lock import locked
-from moe_prompts.engine.shards import SEGMENT, Shards, in_order
+from moe_prompts.engine.shards import SEGMENT, Piece, Shards, in_order, piece_of, seal_of
 from moe_prompts.errors import InputError
 
 PACKAGES = ("moe-prompts", "numpy", "scipy", "pandas", "pyarrow")
 #: How finished blocks lie in a folder; a run is resumed in its own layout only.
-LAYOUT = "sealed shards and segments"
+LAYOUT = "sealed shards and segments of a known study"
+RESULTS, TIMINGS = "results.parquet", "timings.parquet"
+#: What a command may allow that is refused otherwise, with its option.
+CODE_CHANGE, CLEAR, SIZE = "code change", "clear", "size"
+ALLOWED = {CODE_CHANGE: "--accept-code-change", CLEAR: "--clear", SIZE: "--insist"}
 
 
 def versions() -> dict[str, str]:
-    """Of what rows depend on."""
+    """Return the versions of what rows depend on."""
     return {name: metadata.version(name) for name in PACKAGES} | {"python": platform.python_version()}
 
 
@@ -44,14 +50,26 @@ class RunFolder:
         self.path = Path(path)
         self.meta = self.path / "meta.json"
         self.errors = self.path / "errors"
-        self.shards = Shards(self.path)
+
+    @property
+    def shards(self) -> Shards:
+        """Return the finished blocks, as meta.json says which count."""
+        return Shards(self.path, seals_of(self.read_meta()))
 
     @contextmanager
-    def opened(self, study: Study, resume: bool) -> Iterator[set[str]]:
-        """Hold the folder for this study, new or to ``resume``; gives the names of the blocks finished there.
+    def opened(self, study: Study, resume: bool, allow: Collection[str] = ()) -> Iterator[tuple[Shards, set[str]]]:
+        """Hold the folder for this study, new or to ``resume``; gives its blocks and the names of those finished.
 
         Raises ``InputError`` with what to do where another run works in it or it holds another study.
         """
+        if unknown := set(allow) - ALLOWED.keys():
+            raise InputError(f"allow = {sorted(unknown)}; expected some of {', '.join(map(repr, ALLOWED))}")
+        study.check_labels()
+        if study.fits > MOST_FITS and SIZE not in allow:
+            raise InputError(
+                f"the study has {study.fits:.3g} fits, more than {MOST_FITS:.0e}; check its replicates and sizes, or "
+                f"say that you mean it: {ALLOWED[SIZE]}"
+            )
         if resume and not self.meta.exists():
             raise InputError(f"{self.path} holds no run to resume; check --out or leave out --resume")
         with ExitStack() as stack:
@@ -63,17 +81,23 @@ class RunFolder:
                     f"{self.path} already holds a run; add --resume to complete it or choose another --out"
                 )
             identity = json.loads(json.dumps(self.identity(study)))
-            commands = self._commands_of_this_study(identity) if resume else []
+            before = self._of_this_study(identity, CODE_CHANGE in allow) if resume else {"commands": []}
+            commands = [*before["commands"], _command(identity, study)]
+            shards = Shards(self.path, seals_of({"commands": commands}))
             with self._writing():
-                self.shards.prepare()
-                finished = self.shards.finished()
+                if not resume:
+                    self._refuse_leftovers(shards, CLEAR in allow)
+                shards.prepare()
+                self._clear_temporary()
+                finished = shards.finished()
                 self._refuse_to_shrink(study, finished)
-                command = [Path(sys.argv[0]).name, *sys.argv[1:]]  # where the script stands is the machine's business
-                content = describe(study, identity) | {"commands": [*commands, command]}
+                content = describe(study, identity) | {"commands": commands}
+                if "sha256" in before:  # of the table that is there until this run writes its own
+                    content["sha256"] = before["sha256"]
                 write_atomically(self.meta, json.dumps(content, indent=2).encode())
                 for file in self.errors.glob("*.txt"):
                     file.unlink()
-            yield finished
+            yield shards, finished
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
@@ -84,29 +108,60 @@ class RunFolder:
                 f"cannot write to {self.path} ({error.strerror}); choose a folder you may write to with --out"
             ) from error
 
-    def _commands_of_this_study(self, identity: dict[str, Any]) -> list[list[str]]:
-        """The commands that wrote the folder so far; raises if it holds another study."""
+    def _clear_temporary(self) -> None:
+        """What a killed command left half written beside the blocks."""
+        for folder in (self.path, self.errors):
+            for file in folder.glob(f".*{TEMPORARY}"):
+                file.unlink(missing_ok=True)
+
+    def _refuse_leftovers(self, shards: Shards, clear: bool) -> None:
+        """Blocks without meta.json are of nobody knows which study."""
+        if not shards.files():
+            return
+        if not clear:
+            raise InputError(
+                f"{self.path} holds finished blocks but no meta.json that says of which study: it was lost, or a "
+                f"command was killed; choose another --out, or remove the blocks with {ALLOWED[CLEAR]}"
+            )
+        shards.clear()
+
+    def _of_this_study(self, identity: dict[str, Any], code_may_change: bool) -> dict[str, Any]:
+        """meta.json as the commands so far left it; raises if it holds another study."""
         meta = self.read_meta()
         found = meta["identity"]
-        if found != identity:
-            differing = sorted(key for key in found.keys() | identity.keys() if found.get(key) != identity.get(key))
+        differing = sorted(key for key in found.keys() | identity.keys() if found.get(key) != identity.get(key))
+        if differing == ["code"]:
+            if not code_may_change:
+                raise InputError(
+                    f"{self.path} was made by other code (code: {found.get('code')} there, {identity['code']} here): "
+                    "the sources of this package, or the study's own function, have changed since; go back to them, "
+                    f"choose another --out, or let rows of both stand in one table with {ALLOWED[CODE_CHANGE]}"
+                )
+        elif differing:
             shown = "; ".join(
                 f"{key}: {_short(found.get(key))} there, {_short(identity.get(key))} here" for key in differing
             )
             raise InputError(
                 f"{self.path} holds another study ({shown}); give the same options or choose another --out"
             )
-        return meta["commands"]
+        return meta
 
     def read_meta(self) -> dict[str, Any]:
-        """meta.json of a run in this layout."""
+        """Return meta.json of a run in this layout."""
+        meta = read_json(self.meta)
         try:
-            meta = json.loads(self.meta.read_text(encoding="utf-8"))
-            found = meta["identity"], meta["commands"]
-        except (OSError, json.JSONDecodeError, KeyError, TypeError) as error:
-            raise InputError(f"{self.meta} was not written by a study of this package; choose another --out") from error
-        if meta.get("layout") != LAYOUT or not isinstance(found[0], dict):
+            layout, known = (
+                meta.get("layout"),
+                isinstance(meta["identity"], dict) and isinstance(meta["commands"], list),
+            )
+        except (AttributeError, KeyError, TypeError) as error:
+            raise _not_ours(self.meta) from error
+        if layout != LAYOUT or not known:
             raise InputError(f"{self.path} was begun by an earlier version of this package; choose another --out")
+        try:
+            seals_of(meta)
+        except (KeyError, TypeError) as error:
+            raise _not_ours(self.meta) from error
         return meta
 
     def _refuse_to_shrink(self, study: Study, finished: set[str]) -> None:
@@ -121,59 +176,178 @@ class RunFolder:
 
     @staticmethod
     def identity(study: Study) -> dict[str, Any]:
-        """What all rows of a folder share; versions are part of it, so that no table mixes two of them."""
-        return {"study": study.name, "entropy": study.entropy, "versions": versions(), **study.identity}
+        """Return what all rows of a folder share.
+
+        Versions and code are part of it, so that no table mixes two of them unnoticed.
+        """
+        shared = {"study": study.name, "entropy": study.entropy, "versions": versions(), "code": code_of(study.run)}
+        return shared | study.identity
 
     def write_error(self, name: str, text: str) -> None:
+        """Keep the traceback of a block."""
         self.errors.mkdir(exist_ok=True)
-        write_atomically(self.errors / f"{name}.txt", text.encode())
+        write_atomically(self.errors / f"{name}.txt", text.encode(errors="backslashreplace"))
 
-    def merge(self, study: Study) -> pd.DataFrame:
+    def merge(self, study: Study, shards: Shards) -> pd.DataFrame:
         """Write results.parquet and timings.parquet from the study's blocks, in its order; returns the results."""
-        schema, tables, blocks = in_order(self.shards.pieces(), [block.name for block in study.blocks])
-        with appearing(self.path / "results.parquet") as file, pq.ParquetWriter(file, schema, compression="zstd") as to:
+        schema, tables, blocks = in_order(shards.pieces(), [block.name for block in study.blocks])
+        options: dict[str, Any] = {"compression": "zstd", "write_page_checksum": True}
+        with appearing(self.path / RESULTS) as file, pq.ParquetWriter(file, schema, **options) as to:
             for table in tables:
                 to.write_table(table, row_group_size=len(table))
-        with appearing(self.path / "timings.parquet") as file:
-            pq.write_table(pa.Table.from_pylist(blocks), file, compression="zstd")
+        with appearing(self.path / TIMINGS) as file:
+            pq.write_table(pa.Table.from_pylist(blocks), file, **options)
         del tables, blocks
         pa.default_memory_pool().release_unused()
+        keep_sums(self.path, RESULTS, TIMINGS)
         # One column after the other, as its own copy, which may be written to: a long table is never held twice.
-        written = pq.ParquetFile(self.path / "results.parquet", pre_buffer=False)
+        written = pq.ParquetFile(self.path / RESULTS, pre_buffer=False, page_checksum_verification=True)
         columns = {name: written.read([name]).column(0).to_pandas().copy() for name in schema.names}
         return pd.DataFrame(columns, copy=False)
 
 
-def gather(out: Path, parts: Sequence[Path]) -> int:
+def seals_of(meta: dict[str, Any]) -> list[str]:
+    """Return the seals of the studies whose blocks count: those of the commands that wrote the folder."""
+    return list(dict.fromkeys(command["seal"] for command in reversed(meta["commands"])))[::-1]
+
+
+def _command(identity: dict[str, Any], study: Study) -> dict[str, Any]:
+    """The entry of this command in meta.json; where the script stands is the machine's business."""
+    return {
+        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+        "began": f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC",
+        "seal": seal_of(identity),
+        "code": identity["code"],
+        "replicates": study.replicates,
+        **surroundings(),
+    }
+
+
+def read_json(path: Path) -> Any:
+    """Return a JSON file that this package wrote."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise _not_ours(path) from error
+
+
+def _not_ours(path: Path) -> InputError:
+    return InputError(
+        f"{path} was not written by a study of this package, or is damaged; expected the folder of a run: check the "
+        "folder, or choose another --out"
+    )
+
+
+def sha256_of(path: Path) -> str:
+    """Return the sha256 of a file."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def keep_sums(run: Path, *names: str) -> None:
+    """Write the sha256 of some tables of a run into its meta.json, for ``read_table``."""
+    meta = read_json(run / "meta.json")
+    meta["sha256"] = meta.get("sha256", {}) | {name: sha256_of(run / name) for name in names}
+    write_atomically(run / "meta.json", json.dumps(meta, indent=2).encode())
+
+
+def read_table(run: Path, name: str = RESULTS) -> pd.DataFrame:
+    """Return a table of a run, as the run wrote it; its sha256 and checksums of pages are verified.
+
+    Raises ``InputError`` where there is none, where meta.json knows another one, and where it cannot be read.
+    """
+    path = run / name
+    if not path.exists():
+        raise InputError(f"{run} has no {name}; expected the folder of a finished run")
+    meta = read_json(run / "meta.json")
+    known = meta.get("sha256") if isinstance(meta, dict) else None
+    if not isinstance(known, dict) or name not in known:
+        raise InputError(f"{run / 'meta.json'} has no sha256 of {name}; repeat the run's command with --resume")
+    if sha256_of(path) != known[name]:
+        raise InputError(
+            f"{path} is not the file that the run wrote: its sha256 differs from that in meta.json; it is damaged or "
+            "was changed: repeat the run's command with --resume, or fetch the file anew"
+        )
+    try:
+        return pd.read_parquet(path, page_checksum_verification=True)
+    except (pa.ArrowException, OSError, ValueError, KeyError) as error:
+        why = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(f"{path} cannot be read ({why}); repeat the run's command with --resume") from error
+
+
+def gather(out: Path, parts: Sequence[Path], allow: Collection[str] = ()) -> int:
     """Put finished blocks of several folders of one study into the new folder ``out``; returns how many there are.
 
     The parts stay as they are. ``run_study`` on ``out`` with ``resume=True`` completes the whole and writes its table.
     """
     target = RunFolder(out)
+    for part in parts:
+        if not part.is_dir():
+            raise InputError(f"{part} is no folder; expected the folders of parts that ran with --shard")
+        if part.resolve() == out.resolve():
+            raise InputError(f"{out} is one of the parts; expected a new folder for the whole")
     if target.meta.exists():
         raise InputError(f"{out} already holds a run; choose another --out")
-    metas = [RunFolder(part).read_meta() for part in parts]
+    metas = [_part_meta(part) for part in parts]
     for part, meta in zip(parts, metas, strict=True):
-        if meta["identity"] != metas[0]["identity"]:
-            raise InputError(f"{part} and {parts[0]} are no parts of one study; expected runs of the same command")
+        _refuse_other(part, meta, parts[0], metas[0], CODE_CHANGE in allow)
     out.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
-        for folder in (out, *parts):
-            stack.enter_context(locked(folder))
-        target.shards.prepare()
-        damaged = []
-        for part in parts:
-            source = Shards(part)
-            pieces = source.pieces()
-            while some := list(islice(pieces, SEGMENT)):
-                target.shards.write_segments(some)
-            damaged += source.set_aside
-        # Last, so that a folder that was not filled is no run.
+        stack.enter_context(locked(out))
+        for part in dict.fromkeys(part.resolve() for part in parts):
+            stack.enter_context(locked(part, to_read=True))
         commands = [command for meta in metas for command in meta["commands"]]
-        write_atomically(target.meta, json.dumps(metas[0] | {"commands": commands}, indent=2).encode())
-    for path in damaged:
-        print(f"{path}: damaged and set aside; its blocks are missing", file=sys.stderr)
-    return len(target.shards.finished())
+        shards = Shards(out, seals_of({"commands": commands}))
+        target._refuse_leftovers(shards, CLEAR in allow)
+        shards.prepare()
+        for part, meta in zip(parts, metas, strict=True):
+            for path in _gathered(Shards(part, seals_of(meta)), shards):
+                print(f"{path}: damaged or of another study; its blocks are missing", file=sys.stderr)
+        # Last, so that a folder that was not filled is no run.
+        content = {key: value for key, value in metas[0].items() if key != "sha256"} | {"commands": commands}
+        write_atomically(target.meta, json.dumps(content, indent=2).encode())
+        return len(shards.finished())
+
+
+def _part_meta(part: Path) -> dict[str, Any]:
+    meta = RunFolder(part).meta
+    if not meta.exists():
+        raise InputError(
+            f"{part} holds no run: it has no meta.json; expected the folder of a part that ran with --shard"
+        )
+    return RunFolder(part).read_meta()
+
+
+def _refuse_other(part: Path, meta: dict[str, Any], first: Path, wanted: dict[str, Any], code_may_change: bool) -> None:
+    """Parts are of one study, one grid and one code."""
+    own, other = dict(meta["identity"]), dict(wanted["identity"])
+    if own.pop("code", None) != other.pop("code", None) and not code_may_change and own == other:
+        raise InputError(
+            f"{part} and {first} were made by different code; make one of them anew, or let rows of both stand in one "
+            f"table with {ALLOWED[CODE_CHANGE]}"
+        )
+    differing = sorted(key for key in own.keys() | other.keys() if own.get(key) != other.get(key))
+    differing += [key for key in ("cells", "replicates") if meta.get(key) != wanted.get(key)]
+    if differing:
+        raise InputError(
+            f"{part} and {first} are no parts of one study (they differ in {', '.join(differing)}); expected runs of "
+            "the same command, each with its own --shard"
+        )
+
+
+def _gathered(source: Shards, target: Shards) -> list[Path]:
+    """Copy finished blocks, one file at a time in memory; returns the files that do not count."""
+    some: list[Piece] = []
+    for path, content, found in source.sound(rename=False):
+        if path.parent == source.segments:
+            target.write_segment(content)
+            continue
+        some.append(piece_of(found))
+        if len(some) == SEGMENT:
+            target.write_segments(some)
+            some = []
+    target.write_segments(some)
+    return source.set_aside
 
 
 def _short(value: Any) -> str:
@@ -182,7 +356,7 @@ def _short(value: Any) -> str:
 
 
 def describe(study: Study, identity: dict[str, Any]) -> dict[str, Any]:
-    """What meta.json says of a run."""
+    """Return what meta.json says of a run."""
     return {
         "identity": identity,
         "layout": LAYOUT,
@@ -194,7 +368,7 @@ def describe(study: Study, identity: dict[str, Any]) -> dict[str, Any]:
 
 
 def surroundings() -> dict[str, Any]:
-    """Where a run is made: commit, host and platform."""
+    """Return where a run is made: commit, host and platform."""
     return {"git_commit": _git_commit(), "host": platform.node(), "platform": platform.platform()}
 
 

@@ -227,7 +227,7 @@ def test_the_engine_takes_any_study(tmp_path):
     with pytest.raises(InputError, match="no cells"):
         replace(study, cells=[])
     with pytest.raises(InputError, match="2 of 2 blocks are not there"):
-        RunFolder(tmp_path).merge(replace(study, cells=[Toy("c")]))
+        RunFolder(tmp_path).merge(replace(study, cells=[Toy("c")]), RunFolder(tmp_path).shards)
 
 
 def test_nothing_temporary_is_left(baseline, tmp_path):

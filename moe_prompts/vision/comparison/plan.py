@@ -12,7 +12,7 @@ Sources: arXiv 2203.12119 and 2501.18936 (protocol).
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
@@ -260,11 +260,17 @@ class Plan:
 
 
 def run_plan(
-    plan: Plan, out: Path, *, executor: Executor | None = None, resume: bool = False, progress: bool = True
+    plan: Plan,
+    out: Path,
+    *,
+    executor: Executor | None = None,
+    resume: bool = False,
+    allow: Collection[str] = (),
+    progress: bool = True,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Tune, then train and test: tables of both stages, kept in ``out/tune`` and ``out/final``.
 
-    Killed at any point, ``resume=True`` completes both to the same tables.
+    Killed at any point, ``resume=True`` completes both to the same tables; ``allow`` as in ``run_study``.
     """
     plan.check()
     chosen: dict[tuple[str, str], Setting | None] = dict(plan.given or {})
@@ -276,8 +282,10 @@ def run_plan(
         raise InputError(f"{out} holds no run to resume; check --out or leave out --resume")
     tuned = pd.DataFrame()
     if cells:
-        tuned = run_study(plan.study("tune", cells), out / "tune", executor=executor, resume=resume, progress=progress)
+        tuned = run_study(
+            plan.study("tune", cells), out / "tune", executor=executor, resume=resume, allow=allow, progress=progress
+        )
         chosen |= choose(tuned)
     finals = plan.study("final", plan.final_cells(chosen))
-    final = run_study(finals, out / "final", executor=executor, resume=began, progress=progress)
+    final = run_study(finals, out / "final", executor=executor, resume=began, allow=allow, progress=progress)
     return tuned, final
