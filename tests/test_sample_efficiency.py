@@ -53,7 +53,7 @@ def test_quick_run_leaves_table_figures_and_metadata(quick):
     assert meta["identity"]["entropy"] == 0
     assert meta["identity"]["truths_used"]["gmoe-1"]["weights"] == [0.3, 0.4, 0.3]
     assert meta["identity"]["prompt_truths_used"]["attention-fixed"]["b"] == [0.81, 0.88]
-    assert meta["commands"][0][:2] == ["sample_efficiency.py", "--quick"]  # and not where the script stands
+    assert meta["commands"][0]["command"][:2] == ["sample_efficiency.py", "--quick"]  # and not where the script stands
     assert {"git_commit", "commands", "host", "platform", "cells"} <= meta.keys()
     assert meta["identity"]["versions"]["moe-prompts"]
     timings = pd.read_parquet(out / "timings.parquet")
