@@ -101,10 +101,6 @@ class Planted:
         found = torch.cat(rows, dim=1)
         return found[0] if student is None else found
 
-    def excess(self, student: PackedTrials, pixels: np.ndarray) -> np.ndarray:
-        """E_x KL(teacher || student) in nats over these images, (R,)."""
-        return self.risks(student, pixels)["excess"]
-
     def risks(self, student: PackedTrials, pixels: np.ndarray) -> dict[str, np.ndarray]:
         """Expectations over labels given these images, each (R,): ``excess`` risk and ``cross_entropy`` in nats, and
         ``accuracy``, the teacher's probability of the student's answer."""

@@ -98,10 +98,6 @@ class GateRank:
     rank: int
     rank_of_all_heads: int
 
-    @property
-    def deficient(self) -> bool:
-        return self.rank < self.width
-
 
 def read_head(model: PromptedVisionTransformer, images: Tensor, block: int, head: int) -> HeadReading:
     """Gates and experts of head ``head`` in block ``block`` on ``images`` (B, C, H, W), in evaluation mode."""

@@ -23,7 +23,6 @@ from moe_prompts.vision.tasks.task import SPLITS, ImageSet, Pixels, Subset
 SIZES = (32, 64)
 #: Scenes drawn from one generator: the address of a block is (entropy; name, role, block).
 BLOCK = 64
-ROLES = ("train", "test", "fresh")
 TEST = 2000
 #: Proposals for the place of one object before it is given up.
 TRIES = 16

@@ -30,9 +30,9 @@ def at_teacher(truth: Planted) -> PackedTrials:
 
 def test_the_excess_risk_is_none_at_the_teacher_and_positive_elsewhere(truth):
     pixels = truth.draw(IMAGES, TEST).pixels
-    assert truth.excess(at_teacher(truth), pixels) == pytest.approx(0.0, abs=1e-9)
+    assert truth.risks(at_teacher(truth), pixels)["excess"] == pytest.approx(0.0, abs=1e-9)
     others = PackedTrials(truth.model, VPT(3), truth.head, [init_generator(seed) for seed in range(4)])
-    assert (truth.excess(others, pixels) > 0.01).all()
+    assert (truth.risks(others, pixels)["excess"] > 0.01).all()
 
 
 def test_the_excess_risk_is_a_sum_over_classes_by_hand(truth):
@@ -41,7 +41,7 @@ def test_the_excess_risk_is_a_sum_over_classes_by_hand(truth):
     p, q = (np.exp(truth.log_probabilities(pixels, one).numpy().astype(float)) for one in (None, student))
     expected = np.mean([stats.entropy(ours, theirs) for ours, theirs in zip(p, q[0], strict=True)])
     # Probabilities are float32: relative rounding 1e-7 of logarithms of size 10.
-    assert truth.excess(student, pixels)[0] == pytest.approx(expected, rel=1e-4)
+    assert truth.risks(student, pixels)["excess"][0] == pytest.approx(expected, rel=1e-4)
 
 
 def test_prompts_of_the_teacher_matter(truth):
@@ -80,7 +80,7 @@ def test_a_student_that_starts_at_the_teacher_stays_near_it(truth):
     student = at_teacher(truth)
     data = truth.draw(256, 0)
     train_packed(student, data, [Trial(Setting(0.01, 0.0), 0)], truth.recipe(steps=8))
-    assert truth.excess(student, truth.draw(IMAGES, TEST).pixels)[0] < 0.01
+    assert truth.risks(student, truth.draw(IMAGES, TEST).pixels)["excess"][0] < 0.01
 
 
 def test_at_the_teacher_the_mean_score_is_noise(truth):

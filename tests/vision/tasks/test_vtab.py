@@ -61,22 +61,6 @@ def test_the_table_agrees_with_the_published_results(reference):
     }
 
 
-def test_meanings_of_labels():
-    """One for every class or none, all different; bins checked against the division that defines them."""
-    for data in TASKS.values():
-        assert len(data.meaning) in (0, data.classes)
-        assert len(set(data.meaning)) == len(data.meaning)
-    assert TASKS["clevr_count"].meaning[0] == "3 objects"
-    assert TASKS["clevr_count"].meaning[7] == "10 objects"
-    assert TASKS["smallnorb_azi"].meaning[17] == "340 degrees"
-    assert TASKS["smallnorb_ele"].meaning[8] == "70 degrees"
-    for task, steps in (("dsprites_loc", 32), ("dsprites_ori", 40)):
-        bins = np.floor(np.arange(steps) / (steps / 16)).astype(int)
-        for number, text in enumerate(TASKS[task].meaning):
-            inside = np.flatnonzero(bins == number)
-            assert text == f"steps {inside[0]} to {inside[-1]} of 0 to {steps - 1}"
-
-
 @pytest.fixture(scope="module")
 def clean(tmp_path_factory):
     """A root with kitti; never written to."""
