@@ -21,7 +21,8 @@ def parser() -> argparse.ArgumentParser:
         "--configurations",
         type=cli.names,
         default=["reference", "rank1"],
-        help="reference, rank1, random-NUMBER, random-NUMBER-rank1 (default reference,rank1)",
+        help="reference, rank1 (keys of one dimension), heads2 (two heads that share their prompts), random-NUMBER, "
+        "random-NUMBER-rank1, random-NUMBER-heads2 (default reference,rank1)",
     )
     add(
         "--kinds",
@@ -43,14 +44,16 @@ def names_of(configurations: list[str], kinds: list[str]) -> list[str]:
     """Names of truths: every kind in every configuration."""
     names = []
     for configuration in configurations:
-        found = re.fullmatch(r"rank1|(?P<draw>reference|random-\d+)(-rank1)?", configuration)
+        pattern = r"(?P<heads>rank1|heads2)|(?P<draw>reference|random-\d+)(?P<suffix>-rank1|-heads2)?"
+        found = re.fullmatch(pattern, configuration)
         if not found:
             raise InputError(
-                f"--configurations {configuration}; expected reference, rank1, random-NUMBER or random-NUMBER-rank1"
+                f"--configurations {configuration}; expected reference, rank1, heads2, random-NUMBER, "
+                "random-NUMBER-rank1 or random-NUMBER-heads2"
             )
         draw = found["draw"] or "reference"
         prefix = "attention-" if draw == "reference" else f"attention-{draw}-"
-        suffix = "-rank1" if configuration.endswith("rank1") else ""
+        suffix = f"-{found['heads']}" if found["heads"] else found["suffix"] or ""
         names += [f"{prefix}{kind.removeprefix('adaptive:')}{suffix}" for kind in kinds]
     return names
 

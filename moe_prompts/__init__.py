@@ -43,6 +43,8 @@ _PUBLIC = {
     "Head": "models.prompt_attention",
     "from_head": "models.prompt_attention",
     "token_wise": "models.prompt_attention",
+    "MultiHead": "models.multi_head",
+    "from_block": "models.multi_head",
     "PromptKind": "models.prompt_attention",
     "PromptFamily": "models.prompt_attention",
     "PromptAttention": "models.prompt_attention",

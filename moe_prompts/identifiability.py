@@ -27,8 +27,9 @@ from moe_prompts.estimators.prompts.levenberg_marquardt import minimise
 from moe_prompts.estimators.prompts.objective import Box, PromptObjective
 from moe_prompts.estimators.result import GAP_TOLERANCE
 from moe_prompts.models.data import RegressionData
+from moe_prompts.models.multi_head import MultiHeadValues, prompt_map
 from moe_prompts.models.prompt_attention import PromptFamily
-from moe_prompts.models.prompt_derivatives import PromptMap, PromptValues
+from moe_prompts.models.prompt_derivatives import PromptValues
 from moe_prompts.models.prompt_truths import PromptTruth
 
 #: Spreads at which profiles are computed, beside the two between which the local exponent is read.
@@ -58,7 +59,7 @@ class Kappas:
 def kappas(truth: PromptTruth, rng: np.random.Generator) -> Kappas:
     """kappa1 and kappa2 of the truth on its design; the minimum over directions u is the best of several descents."""
     family = truth.params.family
-    values = PromptMap(family, truth.x).at(truth.params.vector[None])
+    values = prompt_map(family, truth.x).at(truth.params.vector[None])
     root = 1 / np.sqrt(len(truth.x))
     jacobian = values.jacobian()[0].reshape(family.size, -1) * root
     left, sizes, _ = np.linalg.svd(jacobian.T, full_matrices=False)
@@ -74,10 +75,16 @@ def kappas(truth: PromptTruth, rng: np.random.Generator) -> Kappas:
     return Kappas(float(sizes[family.n_parameters - 1]), min(per_prompt), np.array(per_prompt), np.array(directions))
 
 
-def second_order_part(values: PromptValues, l: int) -> np.ndarray:
-    """(e^{b_l} / 2) d2/dtheta_l2 { e^{s_l} (v_l - f) / den } at fixed den and f: (q, q, outputs, m)."""
+def second_order_part(values: PromptValues | MultiHeadValues, l: int) -> np.ndarray:
+    """(e^{b_l} / 2) d2/dtheta_l2 { e^{s_l} (v_l - f) / den } at fixed den and f: (q, q, outputs, m).
+
+    Of several heads: the parts of the heads, each with its own den and f, through the output projection.
+    """
+    if isinstance(values, MultiHeadValues):
+        parts = [second_order_part(part, l) for part in values.parts]
+        return np.sum([O @ part for O, part in zip(values.map.outputs, parts, strict=True)], axis=0)
     map = values.map
-    family, head = map.family, map.family.head
+    family, head = map.family, map.family.one_head
     q, m = family.atom_size, map.queries.shape[1]
     shape = (1, family.k, head.p)
     ds = values.chain(np.broadcast_to(map.queries, (*shape, m)), np.zeros((*shape, m)))[0, l, :q]

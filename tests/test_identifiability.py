@@ -160,3 +160,12 @@ def test_wrong_input():
         profile(known, rng(), 2)
     with pytest.raises(InputError, match="spread = 0; expected a positive number"):
         likelihood_gaps(known, [prompt_data(known.name, 100, 0)], 0, rng())
+
+
+def test_a_profile_does_not_depend_on_which_other_spreads_are_asked_for():
+    """Spreads of one call are data sets of very different n; what is small is relative to each one's own weights."""
+    known = prompt_truth("attention-fixed")
+    wide = profile(known, rng(), eps=(0.003125, 0.0125, 0.4))
+    narrow = profile(known, rng(), eps=(0.0125, 0.4))
+    assert (narrow.value > 0).all()
+    assert_allclose(wide.value[1:], narrow.value, rtol=1e-6)  # both certified to 1e-6 of 100 nats

@@ -17,6 +17,7 @@ Source: arXiv 2501.18936 (VAPT), arXiv 2410.02200 (prefixes), arXiv 2203.12119 (
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
+from typing import Protocol
 
 import numpy as np
 from scipy.special import softmax
@@ -116,6 +117,17 @@ class Head:
         """Return what keys are multiplied with at x (m, d), B'x + beta (m, p)."""
         return x @ self.B + self.beta
 
+    def gates(self, x: np.ndarray, keys: np.ndarray, b: np.ndarray) -> np.ndarray:
+        """Softmax weights (m, N + k) at x (m, d) for keys (m, k, p): frozen experts first, then prompts."""
+        frozen, _ = self.gates_and_experts(x)
+        return softmax(np.concatenate([frozen, np.einsum("mp,mkp->mk", self.queries(x), keys) + b], axis=1), axis=1)
+
+    def output(self, x: np.ndarray, keys: np.ndarray, values: np.ndarray, b: np.ndarray) -> np.ndarray:
+        """f(x) (m, l) at x (m, d) with prompts of keys and values (m, k, p)."""
+        _, experts = self.gates_and_experts(x)
+        every = np.concatenate([experts, values @ self.C.T + self.c], axis=1)
+        return np.einsum("mn,mnl->ml", self.gates(x, keys, b), every)
+
     @property
     def reads(self) -> int:
         """Return how many numbers adaptive prompts are functions of: all of x."""
@@ -124,6 +136,31 @@ class Head:
     def read(self, x: np.ndarray) -> np.ndarray:
         """Return these numbers (m, reads) at x (m, d)."""
         return x
+
+
+class AnyHead(Protocol):
+    """What families ask of the frozen part: a ``Head``, or several heads that share their prompts (``multi_head``)."""
+
+    @property
+    def n_frozen(self) -> int: ...
+
+    @property
+    def d(self) -> int: ...
+
+    @property
+    def l(self) -> int: ...
+
+    @property
+    def p(self) -> int: ...
+
+    @property
+    def reads(self) -> int: ...
+
+    def read(self, x: np.ndarray) -> np.ndarray: ...
+
+    def gates(self, x: np.ndarray, keys: np.ndarray, b: np.ndarray) -> np.ndarray: ...
+
+    def output(self, x: np.ndarray, keys: np.ndarray, values: np.ndarray, b: np.ndarray) -> np.ndarray: ...
 
 
 @dataclass(frozen=True)
@@ -209,7 +246,7 @@ class PromptFamily:
     15
     """
 
-    head: Head
+    head: AnyHead
     kind: PromptKind
     k: int
     hidden: int = 2
@@ -221,6 +258,11 @@ class PromptFamily:
             raise InputError(f"PromptFamily: hidden = {self.hidden}; expected at least 1 hidden unit")
         if self.kind.sigma == "identity":
             object.__setattr__(self, "hidden", self.head.p)
+
+    @property
+    def one_head(self) -> Head:
+        """The head, where there is one; raises ``InputError`` for several, whose derivatives ``multi_head`` has."""
+        return single(self.head)
 
     @property
     def w1_columns(self) -> int:
@@ -314,7 +356,7 @@ class PromptAttention:
     (4, 2)
     """
 
-    head: Head
+    head: AnyHead
     kind: PromptKind
     b: np.ndarray
     atoms: np.ndarray
@@ -345,12 +387,12 @@ class PromptAttention:
                 )
 
     @classmethod
-    def fixed(cls, head: Head, b: np.ndarray, prompts: np.ndarray) -> PromptAttention:
+    def fixed(cls, head: AnyHead, b: np.ndarray, prompts: np.ndarray) -> PromptAttention:
         """Return fixed prompts p_l (k, p), keys and values at once."""
         return cls(head, PromptKind("fixed"), b, prompts, np.zeros((head.p, 0)))
 
     @classmethod
-    def decoupled(cls, head: Head, b: np.ndarray, keys: np.ndarray, values: np.ndarray) -> PromptAttention:
+    def decoupled(cls, head: AnyHead, b: np.ndarray, keys: np.ndarray, values: np.ndarray) -> PromptAttention:
         """Return decoupled prompts, with keys (k, p) and values (k, p).
 
         Raises ``InputError`` where their shapes differ from that.
@@ -365,7 +407,7 @@ class PromptAttention:
 
     @classmethod
     def adaptive(
-        cls, head: Head, b: np.ndarray, W1: np.ndarray, W2: np.ndarray, sigma: str = "gelu", bias: bool = False
+        cls, head: AnyHead, b: np.ndarray, W1: np.ndarray, W2: np.ndarray, sigma: str = "gelu", bias: bool = False
     ) -> PromptAttention:
         """Return adaptive prompts, with W1 (k, r, d), or (k, r, d + 1) with ``bias``, and W2 (p, r).
 
@@ -432,14 +474,12 @@ class PromptAttention:
     def gates(self, x: np.ndarray) -> np.ndarray:
         """Return the softmax weights (m, N + k) at x (m, d): frozen experts first, then prompts.
 
+        Of several heads they are (m, H, N + k).
+
         Raises ``InputError`` where x has another shape or is not finite.
         """
         x = self._inputs(x)
-        frozen, _ = self.head.gates_and_experts(x)
-        keys, _ = self.prompts(x)
-        return softmax(
-            np.concatenate([frozen, np.einsum("mp,mkp->mk", self.head.queries(x), keys) + self.b], axis=1), axis=1
-        )
+        return self.head.gates(x, self.prompts(x)[0], self.b)
 
     def regression(self, x: np.ndarray) -> np.ndarray:
         """Return f(x) (m, l), the attention output, at x (m, d).
@@ -447,11 +487,7 @@ class PromptAttention:
         Raises ``InputError`` where x has another shape or is not finite.
         """
         x = self._inputs(x)
-        _, experts = self.head.gates_and_experts(x)
-        _, values = self.prompts(x)
-        return np.einsum(
-            "mn,mnl->ml", self.gates(x), np.concatenate([experts, values @ self.head.C.T + self.head.c], axis=1)
-        )
+        return self.head.output(x, *self.prompts(x), self.b)
 
     def sample(self, n: int, rng: np.random.Generator, noise: float) -> Sample:
         """Draw n pairs with x uniform on [-1, 1]^d and y = f(x) + N(0, noise^2).
@@ -468,6 +504,13 @@ class PromptAttention:
         if x.ndim != 2 or x.shape[1] != self.head.d or not np.isfinite(x).all():
             raise InputError(f"PromptAttention: x of shape {x.shape}; expected (points, {self.head.d}), all finite")
         return x
+
+
+def single(head: AnyHead) -> Head:
+    """Return a head as the single ``Head`` that it is; raises ``InputError`` for several heads."""
+    if not isinstance(head, Head):
+        raise InputError(f"expected a single Head, given {type(head).__name__}; ask each of its heads")
+    return head
 
 
 def with_one(x: np.ndarray) -> np.ndarray:

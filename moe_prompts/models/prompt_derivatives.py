@@ -31,12 +31,12 @@ class PromptMap:
         self.family = family
         if family.kind.base == "adaptive":
             self.activation = activation or family.kind.activation
-        logits, experts = family.head.gates_and_experts(x)
+        logits, experts = family.one_head.gates_and_experts(x)
         self.frozen_logits, self.frozen_experts = (
             logits.T.copy(),
             experts.transpose(1, 2, 0).copy(),
         )  # (N, m), (N, l, m)
-        self.queries = family.head.queries(x).T.copy()  # (p, m)
+        self.queries = family.one_head.queries(x).T.copy()  # (p, m)
         read = family.head.read(x)
         self.inputs = (with_one(read) if family.kind.bias else read).T.copy()  # (D, m)
         k, q = family.k, family.atom_size
@@ -46,7 +46,7 @@ class PromptMap:
 
     def at(self, vectors: np.ndarray) -> PromptValues:
         """Return f, with what its derivatives need, at S vectors (S, size)."""
-        family, head = self.family, self.family.head
+        family, head = self.family, self.family.one_head
         b, atoms, w2 = family.split(vectors)
         hidden, activated = None, None
         if family.kind.base == "adaptive":
@@ -105,7 +105,7 @@ class PromptValues:
         """Return df / dtheta (S, size, l, m)."""
         map, gates = self.map, self.gates[:, :, None]
         by_logit = gates * (self.experts - self.f[:, None])  # (S, k, l, m)
-        by_value = gates[:, :, None] * map.family.head.C.T[:, :, None]  # (S, k, p, l, m)
+        by_value = gates[:, :, None] * map.family.one_head.C.T[:, :, None]  # (S, k, p, l, m)
         local = self.chain(by_logit[:, :, None] * map.queries[:, None], by_value)
         out = np.zeros((len(self.f), map.family.size, *self.f.shape[1:]))
         for l, own in enumerate(map.own):
@@ -119,7 +119,7 @@ class PromptValues:
         family = map.family
         lean = (residual[:, None] * (self.experts - self.f[:, None])).sum(axis=2)[:, :, None]  # (S, k, 1, m)
         pull = np.broadcast_to(
-            (family.head.C.T @ residual)[:, None], (*self.gates.shape[:2], family.head.p, residual.shape[2])
+            (family.one_head.C.T @ residual)[:, None], (*self.gates.shape[:2], family.head.p, residual.shape[2])
         )
         queries = np.broadcast_to(map.queries, pull.shape)
         with_b = lambda b, rest: np.concatenate([np.full_like(rest[:, :, :1], b), rest], axis=2)

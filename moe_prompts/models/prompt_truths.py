@@ -16,7 +16,8 @@ import numpy as np
 from moe_prompts.errors import InputError
 from moe_prompts.models.activations import ACTIVATIONS
 from moe_prompts.models.data import RegressionData
-from moe_prompts.models.prompt_attention import Head, PromptAttention, PromptFamily, PromptKind
+from moe_prompts.models.multi_head import MultiHead, divided
+from moe_prompts.models.prompt_attention import Head, PromptAttention, PromptFamily, PromptKind, single
 from moe_prompts.seeds import address
 
 NOISE = 0.1
@@ -63,9 +64,12 @@ class PromptTruth:
 
     @property
     def kind(self) -> str:
-        """Return what its prompts are, and ``singular B`` where B loses directions of a prompt."""
-        singular = np.linalg.matrix_rank(self.params.head.B) < self.params.head.p
-        return str(self.params.kind) + (", singular B" if singular else "")
+        """Return what its prompts are, with ``singular B`` where no head sees some direction of a key."""
+        head = self.params.head
+        keys = head.B if isinstance(head, MultiHead) else single(head).B
+        singular = ", singular B" if np.linalg.matrix_rank(keys) < head.p else ""
+        several = f", {len(head.heads)} heads" if isinstance(head, MultiHead) else ""
+        return f"{self.params.kind}{singular}{several}"
 
     @property
     def k_true(self) -> int:
@@ -162,7 +166,7 @@ def reference(kind: str) -> PromptTruth:
 
 def rank_one(of: PromptTruth) -> PromptTruth:
     """Return the same truth with the first singular value of B alone, as in a head with d_h = 1 < d."""
-    head = of.params.head
+    head = single(of.params.head)
     left, values, right = np.linalg.svd(head.B)
     singular = replace(head, B=values[0] * np.outer(left[:, 0], right[0]))
     return replace(
@@ -170,6 +174,21 @@ def rank_one(of: PromptTruth) -> PromptTruth:
         name=f"{of.name}-rank1",
         params=replace(of.params, head=singular),
         citation=f"{of.citation}, with B of rank 1",
+    )
+
+
+def two_heads(of: PromptTruth) -> PromptTruth:
+    """Return the same truth with its head divided in two of d_h = 1.
+
+    Each head sees one singular direction of B and gives one output.
+
+    As in a network with H d_h = d, where every head loses directions of a prompt and all heads together lose none.
+    """
+    return replace(
+        of,
+        name=f"{of.name}-heads2",
+        params=replace(of.params, head=divided(single(of.params.head), [[0], [1]])),
+        citation=f"{of.citation}, with the head divided in two",
     )
 
 
@@ -205,7 +224,9 @@ def _short(kind: str) -> str:
 
 
 _KINDS = {_short(kind): kind for kind in KINDS}
-_NAME = re.compile(rf"attention-(?:random-(?P<number>0|[1-9]\d*)-)?(?P<kind>{'|'.join(_KINDS)})(?P<rank1>-rank1)?")
+_NAME = re.compile(
+    rf"attention-(?:random-(?P<number>0|[1-9]\d*)-)?(?P<kind>{'|'.join(_KINDS)})(?P<heads>-rank1|-heads2)?"
+)
 
 
 _ADDED: dict[str, PromptTruth] = {}
@@ -232,7 +253,7 @@ def prompt_truth(name: str) -> PromptTruth:
     """Return a named truth of prompt regression.
 
     Names are ``attention-KIND`` (the reference) and ``attention-random-NUMBER-KIND``, each also with
-    ``-rank1`` after it for a singular B, or what ``add_prompt_truth`` made known. KIND is fixed, decoupled,
+    ``-rank1`` after it for a singular B or ``-heads2`` for two heads of d_h = 1, or what ``add_prompt_truth`` made known. KIND is fixed, decoupled,
     or the activation of adaptive prompts.
 
     Raises ``InputError`` for an unknown name.
@@ -243,8 +264,9 @@ def prompt_truth(name: str) -> PromptTruth:
     if not found:
         raise InputError(
             f"unknown truth {name!r}; expected attention-KIND or attention-random-NUMBER-KIND, with -rank1 after "
-            f"it for a singular B, and KIND one of {', '.join(_KINDS)}; or one that add_prompt_truth made known"
+            f"it for a singular B or -heads2 for two heads, and KIND one of {', '.join(_KINDS)}; or one that "
+            "add_prompt_truth made known"
         )
     kind = _KINDS[found["kind"]]
     made = reference(kind) if found["number"] is None else random_configuration(int(found["number"]), kind)
-    return rank_one(made) if found["rank1"] else made
+    return {None: lambda one: one, "-rank1": rank_one, "-heads2": two_heads}[found["heads"]](made)

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from moe_prompts.errors import InputError
-from moe_prompts.models.prompt_attention import Head, PromptAttention, with_one
+from moe_prompts.models.prompt_attention import Head, PromptAttention, single, with_one
 
 #: Singular values below this share of the largest are zero.
 RANK = 1e-9
@@ -176,7 +176,7 @@ def seen(params: PromptAttention, basis: np.ndarray, unit: float = 1.0) -> Promp
 
     Raises ``InputError`` for other prompts: they must be fixed, or adaptive with a free W2.
     """
-    head = visible(params.head, basis, unit)
+    head = visible(single(params.head), basis, unit)
     if params.kind.base == "fixed":
         return PromptAttention.fixed(head, params.b, params.atoms @ basis / unit)
     if params.kind.base == "decoupled" or params.kind.sigma == "identity" or params.kind.activation.homogeneous:

@@ -18,8 +18,9 @@ import numpy as np
 from moe_prompts.errors import InputError
 from moe_prompts.models.activations import rounded_relu
 from moe_prompts.models.data import RegressionData
+from moe_prompts.models.multi_head import MultiHeadValues, prompt_map
 from moe_prompts.models.prompt_attention import PromptFamily
-from moe_prompts.models.prompt_derivatives import PromptMap, PromptValues
+from moe_prompts.models.prompt_derivatives import PromptValues
 
 #: Weights below this share of the mean are too small to divide by.
 SMALL_WEIGHT = 1e-6
@@ -88,11 +89,12 @@ class PromptObjective:
                 raise InputError("PromptObjective: data sets at different points; fit them one by one")
         self.family, self.noise = family, noise
         self.x = data[0].x
-        self.map = PromptMap(family, self.x)
+        self.map = prompt_map(family, self.x)
         self.weights = np.array([one.weights for one in data])[:, None]  # (R, 1, m)
         sums = np.array([one.sums.T for one in data])  # (R, l, m)
         # Around the cell means Q is a sum of small squares: Q itself would lose digits at large n.
-        enough = self.weights > SMALL_WEIGHT * np.abs(self.weights).mean()
+        # Small is relative to the data set's own weights: data sets of one call may differ in n by any factor.
+        enough = self.weights > SMALL_WEIGHT * np.abs(self.weights).mean(axis=2, keepdims=True)
         self.centre = np.where(enough, sums / np.where(enough, self.weights, 1.0), 0.0)
         self.remainder = sums - self.weights * self.centre
 
@@ -110,7 +112,7 @@ class PromptObjective:
 
     def _rounded(self, width: float) -> PromptObjective:
         other = copy(self)
-        other.map = PromptMap(self.family, self.x, rounded_relu(width))
+        other.map = prompt_map(self.family, self.x, rounded_relu(width))
         return other
 
     def bounds(self, box: Box) -> tuple[np.ndarray, np.ndarray]:
@@ -148,7 +150,7 @@ class PromptObjective:
 class PromptPoint:
     """Give values and derivatives of a ``PromptObjective`` at S vectors."""
 
-    def __init__(self, objective: PromptObjective, values: PromptValues, sets: np.ndarray) -> None:
+    def __init__(self, objective: PromptObjective, values: PromptValues | MultiHeadValues, sets: np.ndarray) -> None:
         self.objective, self.values, self.sets = objective, values, sets
         off = values.f - objective.centre[sets]
         weighted = objective.weights[sets] * off

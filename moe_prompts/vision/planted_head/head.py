@@ -23,7 +23,7 @@ from moe_prompts.errors import InputError
 from moe_prompts.estimators.prompts.least_squares import LeastSquaresOptions
 from moe_prompts.estimators.prompts.objective import Box
 from moe_prompts.identifiability import kappas, second_order_part
-from moe_prompts.models.prompt_attention import PromptAttention, PromptFamily, PromptKind
+from moe_prompts.models.prompt_attention import PromptAttention, PromptFamily, PromptKind, single
 from moe_prompts.models.prompt_derivatives import PromptMap
 from moe_prompts.models.prompt_truths import PromptTruth
 from moe_prompts.models.token_head import (
@@ -276,7 +276,7 @@ def jacobian_sizes(params: PromptAttention, x: np.ndarray) -> np.ndarray:
 
 def silent_directions(truth: PromptTruth) -> np.ndarray:
     """(q, count): where fixed prompts p + u, p - u have the same logits, so that their values cancel for any u."""
-    head = truth.params.head
+    head = single(truth.params.head)
     if truth.params.kind.base != "fixed":
         return np.zeros((head.p, 0))
     return unseen(np.concatenate([head.B, head.beta[None]]))

@@ -1,0 +1,261 @@
+"""Several attention heads that share their prompts: the multi-head attention of a real network.
+
+    f(x) = sum_h O_h f_h(x) + o,    f_h the prompt regression of head h,
+
+every head with its own frozen experts, gate and projections B_h, C_h, and all heads with the same k prompts. A prompt
+is a token of the network, so that what one head cannot see of it another head may: the keys of a fixed prompt p act
+through (B_1 p, .., B_H p) together.
+
+When is a split of a fixed prompt p into p + u and p - u, half the mass each, invisible? In head h it moves the logits
+by x'B_h u and the values by C_h u. Where B_h u = 0 the two logits stay equal and the two values average to the old one,
+so that f_h stays what it was; where B_h u != 0 the second-order part of f_h is
+
+    (g_h / 2) [ (x'B_h u)^2 (v_h - f_h) + 2 (x'B_h u) C_h u ],
+
+g_h the gate of the prompt and v_h its value, which does not vanish in x. So a direction is hidden to all orders exactly
+where B_h u = 0 in every head: in the kernel of the stacked matrix (B_1; ..; B_H). One head with d_h < p always has such
+directions; H heads with H d_h >= p and projections in general position have none, and two heads with equal key
+projections have those of one. Where B_h u != 0 for some head, the split is seen to second order unless the span of the
+first derivatives holds this part; ``identifiability.kappas`` measures whether it does.
+
+Sources: multi-head attention: arXiv 1706.03762; prompts as tokens of all heads: arXiv 2203.12119.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from moe_prompts.errors import InputError
+from moe_prompts.models.activations import Activation
+from moe_prompts.models.prompt_attention import Head, PromptFamily, from_head
+from moe_prompts.models.prompt_derivatives import PromptMap, PromptValues
+
+
+def _left_out() -> np.ndarray:
+    return np.zeros(0)
+
+
+@dataclass(frozen=True, eq=False)
+class MultiHead:
+    """The frozen part of H heads that share their prompts; it takes the place of a ``Head`` in every family.
+
+    heads  H heads with the same d and p; their numbers of outputs l_h may differ
+    out    (l, l_1 + .. + l_H)  the output projection of the concatenated heads; the identity by default, so that the
+           outputs of all heads stand side by side
+    shift  (l,)  the bias of the output projection, zero by default
+
+    Raises ``InputError`` for no heads, heads of different inputs or prompts, and shapes that do not fit.
+    """
+
+    heads: tuple[Head, ...]
+    out: np.ndarray = field(default_factory=_left_out)
+    shift: np.ndarray = field(default_factory=_left_out)
+
+    def __post_init__(self) -> None:
+        heads = tuple(self.heads)
+        object.__setattr__(self, "heads", heads)
+        if not heads or not all(isinstance(head, Head) for head in heads):
+            raise InputError("MultiHead: expected at least one Head")
+        for name in ("d", "p", "reads"):
+            found = [getattr(head, name) for head in heads]
+            if len(set(found)) > 1:
+                raise InputError(
+                    f"MultiHead: heads with {name} = {found}; expected the same for all: they share x and prompts"
+                )
+        width = sum(head.l for head in heads)
+        out = np.array(self.out if np.size(self.out) else np.eye(width), dtype=float)
+        if out.ndim != 2 or out.shape[1] != width:
+            raise InputError(
+                f"MultiHead: out has shape {out.shape}; expected (outputs, {width}) for heads of {width} outputs in all"
+            )
+        shift = np.array(self.shift if np.size(self.shift) else np.zeros(len(out)), dtype=float)
+        if shift.shape != (len(out),):
+            raise InputError(f"MultiHead: shift has shape {shift.shape}; expected ({len(out)},)")
+        for name, value in (("out", out), ("shift", shift)):
+            if not np.isfinite(value).all():
+                raise InputError(f"MultiHead: {name} has NaN or infinite entries; expected finite numbers")
+            value.setflags(write=False)
+            object.__setattr__(self, name, value)
+
+    @property
+    def n_frozen(self) -> int:
+        """Frozen experts of the first head; in a real network all heads have as many, one for each token."""
+        return self.heads[0].n_frozen
+
+    @property
+    def d(self) -> int:
+        """Inputs."""
+        return self.heads[0].d
+
+    @property
+    def l(self) -> int:
+        """Outputs after the projection."""
+        return len(self.out)
+
+    @property
+    def p(self) -> int:
+        """Dimension of a prompt."""
+        return self.heads[0].p
+
+    @property
+    def reads(self) -> int:
+        """How many numbers adaptive prompts are functions of."""
+        return self.heads[0].reads
+
+    def read(self, x: np.ndarray) -> np.ndarray:
+        """These numbers at x (m, d): (m, reads)."""
+        return self.heads[0].read(x)
+
+    @property
+    def B(self) -> np.ndarray:
+        """The key projections of all heads below each other, (H d, p): its kernel is what no head sees of a key."""
+        return np.concatenate([head.B for head in self.heads])
+
+    @property
+    def outputs(self) -> tuple[np.ndarray, ...]:
+        """O_h (l, l_h): the columns of ``out`` that belong to each head."""
+        return tuple(np.split(self.out, np.cumsum([head.l for head in self.heads])[:-1], axis=1))
+
+    def gates(self, x: np.ndarray, keys: np.ndarray, b: np.ndarray) -> np.ndarray:
+        """Softmax weights of every head at x (m, d) for keys (m, k, p): (m, H, N + k), frozen experts first."""
+        sizes = {head.n_frozen for head in self.heads}
+        if len(sizes) > 1:
+            raise InputError(f"gates: heads with {sorted(sizes)} frozen experts; ask each of ``heads`` for its own")
+        return np.stack([head.gates(x, keys, b) for head in self.heads], axis=1)
+
+    def output(self, x: np.ndarray, keys: np.ndarray, values: np.ndarray, b: np.ndarray) -> np.ndarray:
+        """f(x) (m, l) at x (m, d) with prompts of keys and values (m, k, p)."""
+        parts = [head.output(x, keys, values, b) for head in self.heads]
+        return np.concatenate(parts, axis=1) @ self.out.T + self.shift
+
+
+def from_block(
+    W_Q: np.ndarray,
+    W_K: np.ndarray,
+    W_V: np.ndarray,
+    W_O: np.ndarray,
+    heads: int,
+    tokens: int,
+    bias: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray] | None = None,
+    query: int = 0,
+) -> MultiHead:
+    """Return a real attention block as a ``MultiHead``: row ``query`` of its output as a function of all its tokens.
+
+    W_Q, W_K (D, H d_h), W_V (D, H d_v)   columns h d_h .. (h + 1) d_h belong to head h, as timm and torch lay them out
+    W_O (H d_v, D')                       the output projection, concat(heads) W_O
+    heads, tokens                         H, and N tokens of D features: x = (x_1, .., x_N), d = N D
+    bias                                  (c_q, c_k, c_v, c_o) if the block has biases
+    query                                 the token whose output is read, 0 <= query < tokens
+
+    Raises ``InputError`` for shapes that do not fit and widths that H does not divide. See ``from_head`` for one head.
+    """
+    W_Q, W_K, W_V, W_O = (np.asarray(W, dtype=float) for W in (W_Q, W_K, W_V, W_O))
+    if not isinstance(heads, int) or heads < 1:
+        raise InputError(f"from_block: heads = {heads!r}; expected a whole number of at least 1")
+    if any(W.ndim != 2 for W in (W_Q, W_K, W_V, W_O)) or W_K.shape != W_Q.shape or len(W_V) != len(W_Q):
+        raise InputError(
+            f"from_block: W_Q {W_Q.shape}, W_K {W_K.shape}, W_V {W_V.shape}, W_O {W_O.shape}; expected (D, H d_h), "
+            "(D, H d_h), (D, H d_v), (H d_v, D')"
+        )
+    if W_Q.shape[1] % heads or W_V.shape[1] % heads or len(W_O) != W_V.shape[1]:
+        raise InputError(
+            f"from_block: {heads} heads of queries {W_Q.shape[1]} and values {W_V.shape[1]} columns wide, W_O with "
+            f"{len(W_O)} rows; expected widths that {heads} divides, and a row of W_O for each column of W_V"
+        )
+    if bias is not None and len(bias) != 4:
+        raise InputError(f"from_block: {len(bias)} biases; expected four, of queries, keys, values and the output")
+    columns = lambda W: np.split(np.asarray(W, dtype=float), heads, axis=-1)
+    own = list(zip(columns(W_Q), columns(W_K), columns(W_V), strict=True))
+    if bias is None:
+        made = [from_head(*three, tokens, query=query) for three in own]
+        shift = np.zeros(W_O.shape[1])
+    else:
+        c_q, c_k, c_v = bias[:3]
+        for name, c, width in (("c_q", c_q, W_Q.shape[1]), ("c_k", c_k, W_Q.shape[1]), ("c_v", c_v, W_V.shape[1])):
+            if np.shape(c) != (width,):
+                raise InputError(f"from_block: {name} has shape {np.shape(c)}; expected ({width},)")
+        biases = zip(columns(c_q), columns(c_k), columns(c_v), strict=True)
+        made = [from_head(*three, tokens, bias=cs, query=query) for three, cs in zip(own, biases, strict=True)]
+        shift = np.asarray(bias[3], dtype=float)
+    return MultiHead(tuple(made), W_O.T, shift)
+
+
+def divided(head: Head, parts: Sequence[Sequence[int]]) -> MultiHead:
+    """Return heads that share the work of one: head h keeps the singular directions and outputs ``parts[h]``.
+
+    With B = U S V', head h has B_h = U_h S_h V_h', frozen experts whose gates pass its own queries, U_h U_h' A_j, and
+    the outputs of that number; all outputs stand side by side. So d_h = d_v = len(parts[h]) as in a network with
+    H d_h = d, and one part with all directions is the head itself with its outputs. Raises ``InputError`` for
+    directions or outputs that the head does not have, and where an output is in no part or in two.
+    """
+    left, sizes, right = np.linalg.svd(head.B)
+    order = [one for part in parts for one in part]
+    if len(sizes) != head.l or sorted(order) != list(range(head.l)) or not all(len(part) for part in parts):
+        raise InputError(
+            f"divided: parts {[list(part) for part in parts]} of a head with {len(sizes)} directions and {head.l} "
+            "outputs; expected as many outputs as directions, each in exactly one part"
+        )
+    heads = []
+    for part in parts:
+        chosen = list(part)
+        u = left[:, chosen]
+        own = {"A": u @ u.T @ head.A, "alpha": head.alpha @ u @ u.T, "B": (u * sizes[chosen]) @ right[chosen]}
+        heads.append(replace(head, eta=head.eta[:, chosen], C=head.C[chosen], c=head.c[chosen], **own))
+    return MultiHead(tuple(heads), np.eye(head.l)[:, order])
+
+
+def prompt_map(family: PromptFamily, x: np.ndarray, activation: Activation | None = None) -> PromptMap | MultiHeadMap:
+    """Return theta -> f(x; theta) of a family at fixed points x (m, d), for one head or several."""
+    if isinstance(family.head, MultiHead):
+        return MultiHeadMap(family, x, activation)
+    return PromptMap(family, x, activation)
+
+
+class MultiHeadMap:
+    """theta -> f(x; theta) of a family on several heads at fixed points x (m, d): the maps of its heads, projected."""
+
+    def __init__(self, family: PromptFamily, x: np.ndarray, activation: Activation | None = None) -> None:
+        assert isinstance(family.head, MultiHead)
+        self.family = family
+        self.outputs = family.head.outputs
+        self.shift = family.head.shift
+        self.maps = [PromptMap(replace(family, head=head), x, activation) for head in family.head.heads]
+
+    def at(self, vectors: np.ndarray) -> MultiHeadValues:
+        """Return f at S vectors (S, size)."""
+        return MultiHeadValues(self, tuple(map.at(vectors) for map in self.maps))
+
+
+@dataclass(frozen=True)
+class MultiHeadValues:
+    """f (S, l, m) at S vectors, from the values of every head at the same vectors.
+
+    f is linear in the outputs of the heads and every head has the same parameters, so that Jacobians add up after the
+    projection and the curvature of a residual r is that of O_h'r in each head.
+    """
+
+    map: MultiHeadMap
+    parts: tuple[PromptValues, ...]
+
+    @property
+    def f(self) -> np.ndarray:
+        """f (S, l, m)."""
+        parts = [O @ part.f for O, part in zip(self.map.outputs, self.parts, strict=True)]
+        return np.sum(parts, axis=0) + self.map.shift[:, None]
+
+    def chosen(self, which: np.ndarray) -> MultiHeadValues:
+        """Return those of some of the vectors."""
+        return replace(self, parts=tuple(part.chosen(which) for part in self.parts))
+
+    def jacobian(self) -> np.ndarray:
+        """Return df / dtheta: (S, size, l, m)."""
+        parts = [O @ part.jacobian() for O, part in zip(self.map.outputs, self.parts, strict=True)]
+        return np.sum(parts, axis=0)
+
+    def curvature(self, residual: np.ndarray) -> np.ndarray:
+        """Return the sum over points and outputs of residual (S, l, m) times d2f / dtheta2: (S, size, size)."""
+        parts = [part.curvature(O.T @ residual) for O, part in zip(self.map.outputs, self.parts, strict=True)]
+        return np.sum(parts, axis=0)
