@@ -20,14 +20,48 @@ def parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--only", type=cli.names, default=None, metavar="IDS", help="such as P-rank,G-over (default: all claims)")
     add("--list", action="store_true", help="print the claims with their rules, and stop")
+    add(
+        "--rejudge",
+        action="store_true",
+        help="judge the committed runs in docs/claims again, without new data, and write docs/claims.md and .json",
+    )
     add("--quick", action="store_true", help="few sizes and replicates: shows the way, decides little")
     cli.add_execution(parser)
     cli.add_run(parser, "another seed than the registered one; docs/ stay as they are", seed=None)
     return parser
 
 
+DOCS = Path(__file__).parents[1] / "docs"
+
+
+def rejudge() -> None:
+    """Write the page again from its committed rows: for a change of words, of a rule's code, or of the page's form."""
+    import pandas as pd
+
+    from moe_prompts.claims import book
+    from moe_prompts.claims.claim import REGISTERED_SEED, judged
+    from moe_prompts.claims.runs import RUNS, Scale
+    from moe_prompts.engine.files import write_atomically
+
+    claims = book.chosen(None)
+    needed = book.needed(claims)
+    tables = {run: pd.read_parquet(DOCS / "claims" / run / "results.parquet") for run in needed}
+    studies = {run: RUNS[run](truths, Scale(False), REGISTERED_SEED) for run, truths in needed.items()}
+    judgements = [judged(claim, tables, REGISTERED_SEED) for claim in claims]
+    write_atomically(DOCS / "claims.md", book.page(judgements, studies, "claims", "", REGISTERED_SEED).encode())
+    write_atomically(DOCS / "claims.json", (json.dumps(book.records(judgements), indent=1) + "\n").encode())
+    print(f"{book.summary(judgements)}\n\npage      {DOCS / 'claims.md'}, claims.json")
+
+
 def main() -> None:
     arguments = parser().parse_args()
+    if arguments.rejudge:
+        if arguments.only or arguments.quick or arguments.seed is not None or arguments.out or arguments.resume:
+            raise InputError(
+                "--rejudge judges all committed runs; expected no --only, --quick, --seed, --out or --resume"
+            )
+        rejudge()
+        return
     cli.check_run(arguments)
     out = arguments.out or cli.default_folder("claims")
 
@@ -76,15 +110,14 @@ def main() -> None:
         write_atomically(out / name, text.encode())
     print(f"claims    {out / 'claims.md'} with all evidence, claims.json")
     if arguments.only is None and registered:
-        docs = Path(__file__).parents[1] / "docs"
         for run in studies:
-            (docs / "claims" / run).mkdir(parents=True, exist_ok=True)
+            (DOCS / "claims" / run).mkdir(parents=True, exist_ok=True)
             for name in ("results.parquet", "meta.json"):
-                write_atomically(docs / "claims" / run / name, (out / run / name).read_bytes())
+                write_atomically(DOCS / "claims" / run / name, (out / run / name).read_bytes())
         texts["claims.md"] = book.page(judgements, studies, "claims", options, seed)
         for name, text in texts.items():
-            write_atomically(docs / name, text.encode())
-        print(f"page      {docs / 'claims.md'}, with its runs in {docs / 'claims'}")
+            write_atomically(DOCS / name, text.encode())
+        print(f"page      {DOCS / 'claims.md'}, with its runs in {DOCS / 'claims'}")
     else:
         print("page      docs/claims.md stays as it is: it shows all claims at full scale and the registered seed")
 

@@ -26,8 +26,8 @@ def test_any_configuration_and_kind(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--configurations", "moon"], "--configurations moon; expected reference, rank1, random-NUMBER"),
-        (["--configurations", "random-"], "expected reference, rank1, random-NUMBER or random-NUMBER-rank1"),
+        (["--configurations", "moon"], "--configurations moon; expected reference, rank1, heads2, random-NUMBER"),
+        (["--configurations", "random-"], "expected reference, rank1, heads2, random-NUMBER"),
         (["--kinds", "adaptive:swish"], "unknown prompt kind 'adaptive:swish'"),
         (["--kinds", "adaptive:tanh:bias"], "--kinds adaptive:tanh:bias; expected some of fixed, decoupled,"),
         (["--n", "abc"], "'abc' is not a size"),

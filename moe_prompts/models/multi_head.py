@@ -2,20 +2,20 @@
 
     f(x) = sum_h O_h f_h(x) + o,    f_h the prompt regression of head h,
 
-every head with its own frozen experts, gate and projections B_h, C_h, and all heads with the same k prompts. A prompt
-is a token of the network, so that what one head cannot see of it another head may: the keys of a fixed prompt p act
-through (B_1 p, .., B_H p) together.
+every head with its own frozen experts, gate and projections B_h, C_h, and all heads with the same k prompts.
+A prompt is a token of the network, so that what one head cannot see of it another head may: the keys of a
+fixed prompt p act through (B_1 p, .., B_H p) together.
 
-When is a split of a fixed prompt p into p + u and p - u, half the mass each, invisible? In head h it moves the logits
-by x'B_h u and the values by C_h u. Where B_h u = 0 the two logits stay equal and the two values average to the old one,
-so that f_h stays what it was; where B_h u != 0 the second-order part of f_h is
+When is a split of a fixed prompt p into p + u and p - u, half the mass each, invisible? In head h it moves
+the logits by x'B_h u and the values by C_h u. Where B_h u = 0 the two logits stay equal and the two values
+average to the old one, so that f_h stays what it was. Where B_h u != 0 the second-order part of f_h is
 
     (g_h / 2) [ (x'B_h u)^2 (v_h - f_h) + 2 (x'B_h u) C_h u ],
 
-g_h the gate of the prompt and v_h its value, which does not vanish in x. So a direction is hidden to all orders exactly
-where B_h u = 0 in every head: in the kernel of the stacked matrix (B_1; ..; B_H). One head with d_h < p always has such
-directions; H heads with H d_h >= p and projections in general position have none, and two heads with equal key
-projections have those of one. Where B_h u != 0 for some head, the split is seen to second order unless the span of the
+g_h the gate of the prompt and v_h its value. So a direction is hidden to all orders where B_h u = 0 in every
+head: in the kernel of the stacked matrix (B_1; ..; B_H). One head with d_h < p always has such directions; H
+heads with H d_h >= p and projections in general position have none, and two heads with equal key projections
+have those of one. Where B_h u != 0 for some head, the split is seen to second order unless the span of the
 first derivatives holds this part; ``identifiability.kappas`` measures whether it does.
 
 Sources: multi-head attention: arXiv 1706.03762; prompts as tokens of all heads: arXiv 2203.12119.
@@ -40,11 +40,11 @@ def _left_out() -> np.ndarray:
 
 @dataclass(frozen=True, eq=False)
 class MultiHead:
-    """The frozen part of H heads that share their prompts; it takes the place of a ``Head`` in every family.
+    """Hold the frozen part of H heads that share their prompts; it stands where a ``Head`` stands.
 
     heads  H heads with the same d and p; their numbers of outputs l_h may differ
-    out    (l, l_1 + .. + l_H)  the output projection of the concatenated heads; the identity by default, so that the
-           outputs of all heads stand side by side
+    out    (l, l_1 + .. + l_H)  the output projection of the concatenated heads; the identity by default, so
+           that the outputs of all heads stand side by side
     shift  (l,)  the bias of the output projection, zero by default
 
     Raises ``InputError`` for no heads, heads of different inputs or prompts, and shapes that do not fit.
@@ -82,52 +82,58 @@ class MultiHead:
 
     @property
     def n_frozen(self) -> int:
-        """Frozen experts of the first head; in a real network all heads have as many, one for each token."""
+        """Return the number of frozen experts of the first head; in a network all heads have as many."""
         return self.heads[0].n_frozen
 
     @property
     def d(self) -> int:
-        """Inputs."""
+        """Return the number of inputs."""
         return self.heads[0].d
 
     @property
     def l(self) -> int:
-        """Outputs after the projection."""
+        """Return the number of outputs after the projection."""
         return len(self.out)
 
     @property
     def p(self) -> int:
-        """Dimension of a prompt."""
+        """Return the dimension of a prompt."""
         return self.heads[0].p
 
     @property
     def reads(self) -> int:
-        """How many numbers adaptive prompts are functions of."""
+        """Return how many numbers adaptive prompts are functions of."""
         return self.heads[0].reads
 
     def read(self, x: np.ndarray) -> np.ndarray:
-        """These numbers at x (m, d): (m, reads)."""
+        """Return these numbers at x (m, d): (m, reads)."""
         return self.heads[0].read(x)
 
     @property
     def B(self) -> np.ndarray:
-        """The key projections of all heads below each other, (H d, p): its kernel is what no head sees of a key."""
+        """Return the key projections of all heads below each other (H d, p).
+
+        Its kernel is what no head sees of a key.
+        """
         return np.concatenate([head.B for head in self.heads])
 
     @property
     def outputs(self) -> tuple[np.ndarray, ...]:
-        """O_h (l, l_h): the columns of ``out`` that belong to each head."""
+        """Return O_h (l, l_h), the columns of ``out`` that belong to each head."""
         return tuple(np.split(self.out, np.cumsum([head.l for head in self.heads])[:-1], axis=1))
 
     def gates(self, x: np.ndarray, keys: np.ndarray, b: np.ndarray) -> np.ndarray:
-        """Softmax weights of every head at x (m, d) for keys (m, k, p): (m, H, N + k), frozen experts first."""
+        """Return the softmax weights (m, H, N + k) of every head at x (m, d) for keys (m, k, p).
+
+        Frozen experts come first. Raises ``InputError`` where heads differ in their number of them.
+        """
         sizes = {head.n_frozen for head in self.heads}
         if len(sizes) > 1:
             raise InputError(f"gates: heads with {sorted(sizes)} frozen experts; ask each of ``heads`` for its own")
         return np.stack([head.gates(x, keys, b) for head in self.heads], axis=1)
 
     def output(self, x: np.ndarray, keys: np.ndarray, values: np.ndarray, b: np.ndarray) -> np.ndarray:
-        """f(x) (m, l) at x (m, d) with prompts of keys and values (m, k, p)."""
+        """Return f(x) (m, l) at x (m, d) with prompts of keys and values (m, k, p)."""
         parts = [head.output(x, keys, values, b) for head in self.heads]
         return np.concatenate(parts, axis=1) @ self.out.T + self.shift
 
@@ -142,15 +148,23 @@ def from_block(
     bias: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray] | None = None,
     query: int = 0,
 ) -> MultiHead:
-    """Return a real attention block as a ``MultiHead``: row ``query`` of its output as a function of all its tokens.
+    """Return a real attention block as a ``MultiHead``: one row of its output as a function of its tokens.
 
-    W_Q, W_K (D, H d_h), W_V (D, H d_v)   columns h d_h .. (h + 1) d_h belong to head h, as timm and torch lay them out
+    W_Q, W_K (D, H d_h), W_V (D, H d_v)   columns h d_h .. (h + 1) d_h belong to head h, as in timm and torch
     W_O (H d_v, D')                       the output projection, concat(heads) W_O
     heads, tokens                         H, and N tokens of D features: x = (x_1, .., x_N), d = N D
     bias                                  (c_q, c_k, c_v, c_o) if the block has biases
     query                                 the token whose output is read, 0 <= query < tokens
 
-    Raises ``InputError`` for shapes that do not fit and widths that H does not divide. See ``from_head`` for one head.
+    Raises ``InputError`` for shapes that do not fit and widths that H does not divide. See ``from_head`` for
+    one head.
+
+    >>> import numpy as np
+    >>> import moe_prompts as mp
+    >>> W_Q, W_K, W_V, W_O = np.random.default_rng(0).standard_normal((4, 6, 6))
+    >>> block = mp.from_block(W_Q, W_K, W_V, W_O, heads=3, tokens=5)
+    >>> (block.d, block.p, block.l, np.linalg.matrix_rank(block.heads[0].B), np.linalg.matrix_rank(block.B))
+    (30, 6, 6, np.int64(2), np.int64(6))
     """
     W_Q, W_K, W_V, W_O = (np.asarray(W, dtype=float) for W in (W_Q, W_K, W_V, W_O))
     if not isinstance(heads, int) or heads < 1:
@@ -186,10 +200,12 @@ def from_block(
 def divided(head: Head, parts: Sequence[Sequence[int]]) -> MultiHead:
     """Return heads that share the work of one: head h keeps the singular directions and outputs ``parts[h]``.
 
-    With B = U S V', head h has B_h = U_h S_h V_h', frozen experts whose gates pass its own queries, U_h U_h' A_j, and
-    the outputs of that number; all outputs stand side by side. So d_h = d_v = len(parts[h]) as in a network with
-    H d_h = d, and one part with all directions is the head itself with its outputs. Raises ``InputError`` for
-    directions or outputs that the head does not have, and where an output is in no part or in two.
+    With B = U S V', head h has B_h = U_h S_h V_h', frozen experts whose gates pass its own queries,
+    U_h U_h' A_j, and the outputs of that number; all outputs stand side by side. So d_h = d_v = len(parts[h])
+    as in a network with H d_h = d, and one part with all directions is the head itself with its outputs.
+
+    Raises ``InputError`` for directions or outputs that the head does not have, and where an output is in no
+    part or in two.
     """
     left, sizes, right = np.linalg.svd(head.B)
     order = [one for part in parts for one in part]
@@ -215,7 +231,7 @@ def prompt_map(family: PromptFamily, x: np.ndarray, activation: Activation | Non
 
 
 class MultiHeadMap:
-    """theta -> f(x; theta) of a family on several heads at fixed points x (m, d): the maps of its heads, projected."""
+    """Map theta to f(x; theta) of a family on several heads at fixed points x (m, d)."""
 
     def __init__(self, family: PromptFamily, x: np.ndarray, activation: Activation | None = None) -> None:
         assert isinstance(family.head, MultiHead)
@@ -231,10 +247,10 @@ class MultiHeadMap:
 
 @dataclass(frozen=True)
 class MultiHeadValues:
-    """f (S, l, m) at S vectors, from the values of every head at the same vectors.
+    """Hold f (S, l, m) at S vectors, from the values of every head at the same vectors.
 
-    f is linear in the outputs of the heads and every head has the same parameters, so that Jacobians add up after the
-    projection and the curvature of a residual r is that of O_h'r in each head.
+    f is linear in the outputs of the heads and every head has the same parameters, so that Jacobians add up
+    after the projection and the curvature of a residual r is that of O_h'r in each head.
     """
 
     map: MultiHeadMap
@@ -242,7 +258,7 @@ class MultiHeadValues:
 
     @property
     def f(self) -> np.ndarray:
-        """f (S, l, m)."""
+        """Return f (S, l, m)."""
         parts = [O @ part.f for O, part in zip(self.map.outputs, self.parts, strict=True)]
         return np.sum(parts, axis=0) + self.map.shift[:, None]
 
@@ -256,6 +272,6 @@ class MultiHeadValues:
         return np.sum(parts, axis=0)
 
     def curvature(self, residual: np.ndarray) -> np.ndarray:
-        """Return the sum over points and outputs of residual (S, l, m) times d2f / dtheta2: (S, size, size)."""
+        """Return the sum of residual (S, l, m) times d2f / dtheta2 over points and outputs (S, size, size)."""
         parts = [part.curvature(O.T @ residual) for O, part in zip(self.map.outputs, self.parts, strict=True)]
         return np.sum(parts, axis=0)

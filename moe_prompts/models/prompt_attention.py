@@ -118,12 +118,12 @@ class Head:
         return x @ self.B + self.beta
 
     def gates(self, x: np.ndarray, keys: np.ndarray, b: np.ndarray) -> np.ndarray:
-        """Softmax weights (m, N + k) at x (m, d) for keys (m, k, p): frozen experts first, then prompts."""
+        """Return the softmax weights (m, N + k) at x (m, d) for keys (m, k, p), frozen experts first."""
         frozen, _ = self.gates_and_experts(x)
         return softmax(np.concatenate([frozen, np.einsum("mp,mkp->mk", self.queries(x), keys) + b], axis=1), axis=1)
 
     def output(self, x: np.ndarray, keys: np.ndarray, values: np.ndarray, b: np.ndarray) -> np.ndarray:
-        """f(x) (m, l) at x (m, d) with prompts of keys and values (m, k, p)."""
+        """Return f(x) (m, l) at x (m, d) with prompts of keys and values (m, k, p)."""
         _, experts = self.gates_and_experts(x)
         every = np.concatenate([experts, values @ self.C.T + self.c], axis=1)
         return np.einsum("mn,mnl->ml", self.gates(x, keys, b), every)
@@ -139,28 +139,36 @@ class Head:
 
 
 class AnyHead(Protocol):
-    """What families ask of the frozen part: a ``Head``, or several heads that share their prompts (``multi_head``)."""
+    """Say what families ask of the frozen part: a ``Head``, or several heads that share their prompts."""
 
     @property
-    def n_frozen(self) -> int: ...
+    def n_frozen(self) -> int:
+        """Return the number of frozen experts."""
 
     @property
-    def d(self) -> int: ...
+    def d(self) -> int:
+        """Return the number of inputs."""
 
     @property
-    def l(self) -> int: ...
+    def l(self) -> int:
+        """Return the number of outputs."""
 
     @property
-    def p(self) -> int: ...
+    def p(self) -> int:
+        """Return the dimension of a prompt."""
 
     @property
-    def reads(self) -> int: ...
+    def reads(self) -> int:
+        """Return how many numbers adaptive prompts are functions of."""
 
-    def read(self, x: np.ndarray) -> np.ndarray: ...
+    def read(self, x: np.ndarray) -> np.ndarray:
+        """Return these numbers at x (m, d): (m, reads)."""
 
-    def gates(self, x: np.ndarray, keys: np.ndarray, b: np.ndarray) -> np.ndarray: ...
+    def gates(self, x: np.ndarray, keys: np.ndarray, b: np.ndarray) -> np.ndarray:
+        """Return the softmax weights at x (m, d) for keys (m, k, p), frozen experts first."""
 
-    def output(self, x: np.ndarray, keys: np.ndarray, values: np.ndarray, b: np.ndarray) -> np.ndarray: ...
+    def output(self, x: np.ndarray, keys: np.ndarray, values: np.ndarray, b: np.ndarray) -> np.ndarray:
+        """Return f(x) (m, l) at x (m, d) with prompts of keys and values (m, k, p)."""
 
 
 @dataclass(frozen=True)
@@ -261,7 +269,7 @@ class PromptFamily:
 
     @property
     def one_head(self) -> Head:
-        """The head, where there is one; raises ``InputError`` for several, whose derivatives ``multi_head`` has."""
+        """Return the head where there is one; raises ``InputError`` for several (see ``multi_head``)."""
         return single(self.head)
 
     @property

@@ -182,7 +182,7 @@ def two_heads(of: PromptTruth) -> PromptTruth:
 
     Each head sees one singular direction of B and gives one output.
 
-    As in a network with H d_h = d, where every head loses directions of a prompt and all heads together lose none.
+    As in a network with H d_h = d, every head loses directions of a prompt and all heads together lose none.
     """
     return replace(
         of,
@@ -253,8 +253,8 @@ def prompt_truth(name: str) -> PromptTruth:
     """Return a named truth of prompt regression.
 
     Names are ``attention-KIND`` (the reference) and ``attention-random-NUMBER-KIND``, each also with
-    ``-rank1`` after it for a singular B or ``-heads2`` for two heads of d_h = 1, or what ``add_prompt_truth`` made known. KIND is fixed, decoupled,
-    or the activation of adaptive prompts.
+    ``-rank1`` after it for a singular B or ``-heads2`` for two heads of d_h = 1, or what ``add_prompt_truth``
+    made known. KIND is fixed, decoupled, or the activation of adaptive prompts.
 
     Raises ``InputError`` for an unknown name.
     """
