@@ -272,6 +272,6 @@ class MultiHeadValues:
         return np.sum(parts, axis=0)
 
     def curvature(self, residual: np.ndarray) -> np.ndarray:
-        """Return the sum of residual (S, l, m) times d2f / dtheta2 over points and outputs (S, size, size)."""
+        """Return the sum of residual (S, l, m) times d2f / dtheta2, (S, size, size)."""
         parts = [part.curvature(O.T @ residual) for O, part in zip(self.map.outputs, self.parts, strict=True)]
         return np.sum(parts, axis=0)
