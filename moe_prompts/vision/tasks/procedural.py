@@ -20,7 +20,8 @@ from moe_prompts.seeds import address
 from moe_prompts.vision.tasks.drawing import Scenes, render, shape_ids
 from moe_prompts.vision.tasks.task import SPLITS, ImageSet, Pixels, Subset
 
-SIZES = (32, 64)
+#: Sides of an image in pixels, lowest and highest.
+SIZES = (8, 1024)
 #: Scenes drawn from one generator: the address of a block is (entropy; name, role, block).
 BLOCK = 64
 TEST = 2000
@@ -297,7 +298,7 @@ def _digits(size: int, start: int, number: int, entropy: int) -> Pixels:
 def _check(name: str, size: int, entropy: int) -> None:
     if name not in NAMES:
         raise InputError(f"no stand-in task {name!r}; expected one of {', '.join(NAMES)}")
-    if size not in SIZES:
-        raise InputError(f"{name}: size {size}; expected {' or '.join(map(str, SIZES))} pixels")
+    if not isinstance(size, int) or not SIZES[0] <= size <= SIZES[1]:
+        raise InputError(f"{name}: size {size}; expected a whole number of pixels from {SIZES[0]} to {SIZES[1]}")
     if entropy < 0:
         raise InputError(f"{name}: entropy {entropy}; expected a whole number of at least 0")

