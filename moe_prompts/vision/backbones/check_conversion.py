@@ -35,7 +35,7 @@ def check(name: str, content: bytes, sizes: Sequence[int]) -> list[dict[str, Any
                 model = read_fetched(name, folder / f"{precision}.safetensors", size, depth)
                 row[precision] = float(np.abs(model.forward_features(images).numpy() - wanted).max())
             model = read_fetched(name, size=size, blocks=depth)
-            model.pos_embed.copy_(resample_abs_pos_embed(table, list(model.patch_embed.grid_size)))
+            model.get_parameter("pos_embed").copy_(resample_abs_pos_embed(table, list(model.patch_embed.grid_size)))
             row["antialiased"] = float(np.abs(model.forward_features(images).numpy() - wanted).max())
         rows.append(row | {"rms": float(np.sqrt((wanted**2).mean()))})
     return rows

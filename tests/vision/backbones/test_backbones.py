@@ -148,9 +148,12 @@ def test_no_way_to_the_hub_is_one_line(monkeypatch, tmp_path):
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: create_backbone("tiny"), "no backbone 'tiny'; expected small, small-random, small-gain or a name"),
+        (
+            lambda: create_backbone("tiny"),
+            "no backbone 'tiny'; expected dinov2-small-focus, small, small-random, small-gain or a name",
+        ),
         (lambda: create_backbone("resnet18", pretrained=False), "resnet18 is a ResNet; expected a VisionTransformer"),
-        (lambda: create_backbone("small", size=64), "small: file None, size 64; it has its own weights"),
+        (lambda: create_backbone("small", size=64), "small: file None, size 64, blocks None; it has its own weights"),
         (lambda: create_backbone(NAME, file="nowhere.pth"), "nowhere.pth: .* expected the weights of this model"),
     ],
 )
