@@ -59,15 +59,15 @@ def main() -> None:
         POPULATION_STARTS,
         expected_seconds,
         fit_study,
-        lines_of,
         noise_free_study,
+        prompt_classes,
     )
 
     asked = {name: getattr(arguments, name) for name in asdict(HeadChoice()) if hasattr(arguments, name)}
     choice = HeadChoice(**asked | (QUICK if quick else {}))
     replicates = min(arguments.reps, 2) if quick else arguments.reps
     design = planted_head(choice, arguments.seed)
-    lines = lines_of(choice.prompts, choice.hidden, quick)
+    lines = prompt_classes(choice.prompts, choice.hidden, quick)
     first = noise_free_study(design, lines, arguments.seed, not quick, QUICK_STARTS if quick else POPULATION_STARTS)
     workers = arguments.workers or available_cores()
     fits = expected_seconds(fit_study(design, lines, None, sizes, replicates, arguments.seed))
@@ -89,12 +89,12 @@ def tell(results, noise_free, head: dict, entropy: int, out: Path) -> None:
     """Print tables and verdict and write them with the figure."""
     from moe_prompts.engine.files import appearing, write_atomically
     from moe_prompts.figures.style import save
-    from moe_prompts.vision.planted_head.report import curves, planted_head_figure, report
+    from moe_prompts.vision.planted_head.report import planted_head_figure, report, risk_curves
 
     text = report(results, noise_free, head, entropy)
     print(text)
     write_atomically(out / "summary.md", (text + "\n").encode())
-    write_atomically(out / "summary.json", curves(results).to_json(orient="records", indent=2).encode())
+    write_atomically(out / "summary.json", risk_curves(results).to_json(orient="records", indent=2).encode())
     kept = noise_free.drop(columns="vectors", errors="ignore")
     with appearing(out / "noise_free.parquet") as file:
         kept.to_parquet(file, index=False)

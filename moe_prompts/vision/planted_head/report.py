@@ -2,6 +2,13 @@
 
 A floor is the least risk that was found for a class, without noise or by any fit: an upper bound. Means and standard
 errors are over all fits, certified or not; the share of certified ones stands beside them.
+
+A verdict has the one meaning of ``intervals``: it *holds* if the whole 90 % interval lies in the band.
+
+    a class that contains the truth    mean of n risk / (s^2 P) over all fits, in [.9, 1.1]
+    one that does not: a plateau       slope of the mean risk over the last decade in [-.08, .08], and mean risk at the
+                                       largest n over the floor in [.95, 1.05]
+    splits of one prompt too many      slope of the median distance within .08 of -1/4, where theory gives it a rate
 """
 
 from __future__ import annotations
@@ -14,17 +21,20 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from moe_prompts.claims.claim import combined
 from moe_prompts.estimators.result import FitStatus
 from moe_prompts.figures.style import DOUBLE, STYLE, legend_below, log_log, note, spoken
+from moe_prompts.intervals import mean_interval
 from moe_prompts.seeds import bootstrap_rng
 from moe_prompts.slopes import slope
+from moe_prompts.tables import markdown
 from moe_prompts.vision.figures import COLOURS
-from moe_prompts.vision.planted_head.study import KAPPAS, PROFILES, STARTS
+from moe_prompts.vision.planted_head.study import FLOORS, KAPPAS, PROFILES
 
-#: A ratio to s^2 P / n holds if its 90 % interval meets [1 - TOLERATED, 1 + TOLERATED].
-TOLERATED, NORMAL_90 = 0.1, 1.645
-#: Risk that falls more slowly than n to this power has reached a plateau.
-FLAT = -0.1
+#: Where n risk / (s^2 P) and risk over floor must lie.
+PRICE_BAND, FLOOR_BAND = (0.9, 1.1), (0.95, 1.05)
+#: Slope of the distance of split prompts where a split is seen in second order.
+SPLIT_RATE = -0.25
 WORDS = {
     "exact": "right class",
     "over": "one prompt too many",
@@ -34,9 +44,14 @@ WORDS = {
 KEY = ["truth", "kind", "k", "fit_class", "n_parameters"]
 
 
-def curves(results: pd.DataFrame) -> pd.DataFrame:
-    """One line per truth, kind, k and n: mean risk (in units of E |f*|^2) and its standard error, the same of the ratio
-    to what is predicted, median split, share certified. ``floor`` is the least risk found by any fit or start."""
+def risk_curves(results: pd.DataFrame) -> pd.DataFrame:
+    """Return one line per truth, kind, k and n of the table of fits.
+
+    Columns: ``risk``, the mean in units of E |f*|^2, and its standard ``error``; ``ratio`` to floor + s^2 P / n and
+    ``ratio_error``; ``split``, the median distance of split prompts in units of a token; ``certified`` and
+    ``start_share``, means in [0, 1]. ``floor`` is the least risk found by any fit or start; 0 where the class contains
+    the truth.
+    """
     lines = []
     for key, rows in results.groupby(KEY, sort=False):
         wrong = key[3] == "misspecified"
@@ -63,7 +78,7 @@ def _error(values: np.ndarray) -> float:
 
 def report(results: pd.DataFrame, noise_free: pd.DataFrame, head: dict[str, Any], entropy: int) -> str:
     """All tables and the verdict as text; ``head`` is the choice."""
-    found = curves(results)
+    found = risk_curves(results)
     parts = [facts(noise_free, head), identification(noise_free), risks(found, noise_free), ratios(found)]
     return "\n\n".join([*parts, "\n".join(["Verdict", *verdict(results, noise_free, entropy)])])
 
@@ -93,20 +108,23 @@ def facts(noise_free: pd.DataFrame, head: dict[str, Any]) -> str:
 
 
 def identification(noise_free: pd.DataFrame) -> str:
-    """Kappas in both coordinates and exponents of profiles, one line per truth."""
-    lines = [
-        "| truth | kappa1, token coordinates | kappa1, visible | exponent, exact | kappa2 | exponent, one too many | "
-        "silent splits | largest change of f by a silent split |", "|" + " --- |" * 8,
+    """Return the table of kappas in both coordinates and of exponents of profiles, one line per truth."""
+    header = [
+        "truth", "kappa1, token coordinates", "kappa1, visible", "exponent, exact", "kappa2", "exponent, one too many",
+        "silent splits", "largest change of f by a silent split",
     ]  # fmt: skip
+    body = []
     for row in noise_free[noise_free["what"] == KAPPAS].itertuples():
         own = noise_free[(noise_free["what"] == PROFILES) & (noise_free["truth"] == row.truth)]
         exact, over = (exponent(own[own["k"] == row.k + surplus]) for surplus in (0, 1))
         change = f"{row.split_change:.0e}" if row.silent_splits else "none"
-        lines.append(
-            f"| {row.truth} | {row.kappa1_token:.0e} | {row.kappa1:.2e} | {exact} | {row.kappa2:.1e} | {over} | "
-            f"{row.silent_splits:.0f} dimensions | {change} |"
-        )
-    return "\n".join(lines)
+        body.append(
+            [
+                row.truth, f"{row.kappa1_token:.0e}", f"{row.kappa1:.2e}", exact, f"{row.kappa2:.1e}", over,
+                f"{row.silent_splits:.0f} dimensions", change,
+            ]
+        )  # fmt: skip
+    return markdown(header, body)
 
 
 def exponent(profile: pd.DataFrame) -> str:
@@ -122,83 +140,74 @@ def exponent(profile: pd.DataFrame) -> str:
 
 
 def risks(found: pd.DataFrame, noise_free: pd.DataFrame) -> str:
-    """Mean risk for each line and n with its standard error, and floors."""
+    """Return the table of mean risks for each class and n with their standard errors, and of floors."""
     sizes = sorted(found["n"].unique())
-    lines = [
-        "| truth | prompts | k | | P | " + " | ".join(f"n = {n}" for n in sizes) + " | floor | certified |",
-        "|" + " --- |" * (7 + len(sizes)),
-    ]
+    header = ["truth", "prompts", "k", "", "P", *(f"n = {n}" for n in sizes), "floor", "certified"]
+    body = []
     for key, own in found.groupby(KEY, sort=False):
         truth, kind, k, word, count = key
         by_n = {row.n: f"{row.risk:.2e} ± {row.error:.0e}" for row in own.itertuples()}
         floor = f"{own['floor'].iloc[0]:.2e}" if word == "misspecified" else "0"
-        certified = np.average(own["certified"], weights=own["fits"])
-        cells = " | ".join(by_n.get(n, "") for n in sizes)
-        lines.append(f"| {truth} | {kind} | {k} | {WORDS[word]} | {count} | {cells} | {floor} | {certified:.0%} |")
+        certified = f"{np.average(own['certified'], weights=own['fits']):.0%}"
+        cells = [by_n.get(n, "") for n in sizes]
+        body.append([truth, kind, str(k), WORDS[word], str(count), *cells, floor, certified])
     fitted = set(zip(found["truth"], found["kind"], found["k"], strict=True))
-    for row in noise_free[noise_free["what"] == STARTS].itertuples():
+    for row in noise_free[noise_free["what"] == FLOORS].itertuples():
         if (row.truth, row.kind, row.k) not in fitted:
-            lines.append(
-                f"| {row.truth} | {row.kind} | {row.k} | {WORDS['misspecified']}, floor only | |" + " |" * len(sizes)
-                + f" {row.floor:.2e} | |"
-            )  # fmt: skip
+            word, none = f"{WORDS['misspecified']}, floor only", [""] * len(sizes)
+            body.append([row.truth, row.kind, str(row.k), word, "", *none, f"{row.floor:.2e}", ""])
     notes = (
         "Risk E |f_hat - f*|^2 in units of E |f*|^2, mean ± standard error over all fits. Floors are upper bounds: the "
         "least risk of any noise-free start or fit."
     )
-    return "\n".join([*lines, "", notes])
+    return f"{markdown(header, body)}\n\n{notes}"
 
 
 def ratios(found: pd.DataFrame) -> str:
-    """Measured over predicted, floor + s^2 P / n."""
+    """Return the table of measured over predicted risk, floor + s^2 P / n, for each class and n."""
     sizes = sorted(found["n"].unique())
-    lines = [
-        "| truth | prompts | k | risk over floor + s^2 P / n: " + " | ".join(f"n = {n}" for n in sizes) + " |",
-        "|" + " --- |" * (3 + len(sizes)),
-    ]
+    header = ["truth", "prompts", "k", *(f"n = {n}" for n in sizes)]
+    body = []
     for (truth, kind, k, *_), own in found.groupby(KEY, sort=False):
         by_n = {row.n: f"{row.ratio:.2f} ± {row.ratio_error:.2f}" for row in own.itertuples()}
-        lines.append(f"| {truth} | {kind} | {k} | " + " | ".join(by_n.get(n, "") for n in sizes) + " |")
-    return "\n".join(lines)
+        body.append([truth, kind, str(k), *(by_n.get(n, "") for n in sizes)])
+    return f"Risk over floor + s^2 P / n\n\n{markdown(header, body)}"
 
 
 def verdict(results: pd.DataFrame, noise_free: pd.DataFrame, entropy: int) -> list[str]:
-    """Sentences that the rows decide."""
-    found = curves(results)
+    """Return the sentences that the rows decide, each with its verdict."""
     lines = []
-    for key, own in found.groupby(KEY, sort=False):
+    for key, own in results.groupby(KEY, sort=False):
         truth, kind, k, word, _ = key
-        name = f"{truth} truth, {k} {kind} ({WORDS[word]})"
+        name = f"- {truth} truth, {k} {kind} ({WORDS[word]})"
         if word in ("exact", "contained"):
-            value, error = pooled(own)
-            low, high = value - NORMAL_90 * error, value + NORMAL_90 * error
-            holds = low <= 1 + TOLERATED and high >= 1 - TOLERATED
-            lines.append(
-                f"- {name}: risk = {value:.3f} s^2 P / n, 90 % interval [{low:.3f}, {high:.3f}]: "
-                + ("holds" if holds else "parts from the prediction")
-            )
+            found = mean_interval((own["relative_risk"] / own["price"]).to_numpy(float))
+            shown = f"{found.value:.3f} s^2 P / n, 90 % interval [{found.low:.3f}, {found.high:.3f}]"
+            lines.append(f"{name}: risk = {shown}: {found.verdict(PRICE_BAND).value}")
         elif word == "misspecified":
-            last, fall = own.sort_values("n").iloc[-1], last_slope(own)
-            lines.append(
-                f"- {name}: floor at most {last.floor:.2e} of E |f*|^2; at n = {last.n} the mean risk is "
-                f"{last.risk / last.floor:.2f} of it, s^2 P / n {last.price / last.floor:.1e} of it, and the last "
-                f"slope {fall:.3f}: "
-                + ("a plateau" if fall > FLAT else "still falling" if fall <= FLAT else "one size says no more")
-            )
-    return [*lines, *crossings(found), *splits(results, noise_free, entropy)]
+            lines.append(f"{name}: {plateau(own, bootstrap_rng(entropy, 'planted-head floor', *map(str, key)))}")
+    return [*lines, *crossings(risk_curves(results)), *splits(results, noise_free, entropy)]
 
 
-def last_slope(own: pd.DataFrame) -> float:
-    """Of the mean risk between the two largest sizes; NaN with one size."""
-    ordered = own.sort_values("n").iloc[-2:]
-    risk, n = np.log(ordered["risk"].to_numpy()), np.log(ordered["n"].to_numpy())
-    return float((risk[1] - risk[0]) / (n[1] - n[0])) if len(ordered) == 2 else float("nan")
+def plateau(own: pd.DataFrame, rng: np.random.Generator) -> str:
+    """Return in words whether the risk of a class without the truth has come to rest on its floor.
 
-
-def pooled(own: pd.DataFrame) -> tuple[float, float]:
-    """Mean ratio over sizes, weighted by fits, and its standard error."""
-    weights = own["fits"].to_numpy(float) / own["fits"].sum()
-    return float(weights @ own["ratio"]), float(np.sqrt((weights**2) @ own["ratio_error"] ** 2))
+    own  fits of one class on one truth
+    rng  of the bootstrap of the slope
+    """
+    curve = risk_curves(own).sort_values("n")
+    last, n = curve.iloc[-1], own["n"]
+    decade = own[n >= n.max() / 10 * (1 - 1e-9)]
+    samples = {int(size): rows["relative_risk"].to_numpy(float) for size, rows in decade.groupby("n")}
+    fall = slope(samples, rng, "mean")
+    level = mean_interval(own.loc[n == n.max(), "relative_risk"].to_numpy(float) / last.floor)
+    rests = combined([fall.verdict(0.0), level.verdict(FLOOR_BAND)])
+    value, low, high = (round(end, 3) + 0.0 for end in (fall.value, fall.low, fall.high))  # no -0.000
+    return (
+        f"floor at most {last.floor:.2e} of E |f*|^2; at n = {last.n} the mean risk is {level.value:.3f} "
+        f"[{level.low:.3f}, {level.high:.3f}] of it, s^2 P / n {last.price / last.floor:.1e} of it, and the slope of "
+        f"the last decade {value:.3f} [{low:.3f}, {high:.3f}]; a plateau: {rests.value}"
+    )
 
 
 def crossings(found: pd.DataFrame) -> list[str]:
@@ -238,11 +247,11 @@ def splits(results: pd.DataFrame, noise_free: pd.DataFrame, entropy: int) -> lis
         silent = float(
             noise_free[(noise_free["what"] == KAPPAS) & (noise_free["truth"] == key[0])]["silent_splits"].iloc[0]
         )
-        rate = "no rate" if silent else "-1/4"
+        theory = "no rate" if silent else f"-1/4, {found.verdict(SPLIT_RATE).value}"
         certified = float((own["status"] == FitStatus.CERTIFIED.name).mean())
         lines.append(
             f"- {key[0]} truth, one {key[1]} prompt too many: median distance of split prompts {levels} (in units of a "
-            f"token); slope {found.value:.2f} on [{found.low:.2f}, {found.high:.2f}], theory: {rate}; certified "
+            f"token); slope {found.value:.2f} on [{found.low:.2f}, {found.high:.2f}], theory: {theory}; certified "
             f"{certified:.0%}"
         )
     return lines
@@ -303,7 +312,7 @@ def draw_splits(ax: Axes, results: pd.DataFrame) -> None:
 
 def planted_head_figure(results: pd.DataFrame) -> Figure:
     """Risk on both truths, and splits where there are any."""
-    found = curves(results)
+    found = risk_curves(results)
     over = (results["fit_class"] == "over").any()
     with plt.rc_context(STYLE):
         figure, grid = plt.subplots(1, 3 if over else 2, figsize=(DOUBLE, 3.1), layout="constrained", squeeze=False)

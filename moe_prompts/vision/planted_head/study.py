@@ -39,7 +39,9 @@ from moe_prompts.vision.planted_head.head import (
     split_change,
 )
 
-STARTS, KAPPAS, PROFILES, FITS = "floor", "kappas", "profile", "fits"
+#: What a noise-free row tells, and the column ``study`` of fits.
+FLOORS, KAPPAS, PROFILES = "floor", "kappas", "profile"
+FIT_ROWS = "fits"
 #: Spreads of profiles: of the exact class, and with one prompt too many.
 EPS = {0: (0.0125, 0.025), 1: (0.0125, 0.025, 0.1, 0.3)}
 #: Random starts of the noise-free problem, standard deviation of what is added to its constructed ones, pairs that it
@@ -58,7 +60,7 @@ BIASED = "adaptive:gelu:bias"
 
 
 @dataclass(frozen=True)
-class Line:
+class PromptClass:
     """``k`` prompts of ``kind`` on a truth; ``fitted`` False: only its floor."""
 
     truth: str
@@ -67,15 +69,15 @@ class Line:
     fitted: bool = True
 
 
-def lines_of(prompts: int, hidden: int, quick: bool = False) -> list[Line]:
+def prompt_classes(prompts: int, hidden: int, quick: bool = False) -> list[PromptClass]:
     """Each kind on each truth; with one prompt too many of the truth's kind; the adaptive class that contains constants
     on the fixed truth; and the floor of twice as many fixed prompts on the adaptive one."""
-    two_by_two = [Line(truth, kind, prompts) for truth in ("fixed", "adaptive") for kind in ("fixed", ADAPTIVE)]
+    two_by_two = [PromptClass(truth, kind, prompts) for truth in ("fixed", "adaptive") for kind in ("fixed", ADAPTIVE)]
     if quick:
         return two_by_two
-    contained = [Line("fixed", BIASED, prompts)] if prompts <= hidden else []
-    over = [Line("fixed", "fixed", prompts + 1), Line("adaptive", ADAPTIVE, prompts + 1)]
-    return [*two_by_two, *contained, *over, Line("adaptive", "fixed", 2 * prompts, fitted=False)]
+    contained = [PromptClass("fixed", BIASED, prompts)] if prompts <= hidden else []
+    over = [PromptClass("fixed", "fixed", prompts + 1), PromptClass("adaptive", ADAPTIVE, prompts + 1)]
+    return [*two_by_two, *contained, *over, PromptClass("adaptive", "fixed", 2 * prompts, fitted=False)]
 
 
 @dataclass(frozen=True)
@@ -118,13 +120,17 @@ class FitCell:
         return self.cost
 
 
-def sizes_word(design: PlantedHead, line: Line | FitCell | NoiseFreeCell) -> str:
+def fit_class_of(design: PlantedHead, one: PromptClass | FitCell | NoiseFreeCell) -> str:
     """exact, over, contained or misspecified, as in the attention study."""
-    return fit_class(design.truths[line.truth], PromptKind.parse(line.kind), line.k)
+    return fit_class(design.truths[one.truth], PromptKind.parse(one.kind), one.k)
 
 
 def noise_free_study(
-    design: PlantedHead, lines: Sequence[Line], entropy: int, profiles: bool = True, starts: int = POPULATION_STARTS
+    design: PlantedHead,
+    classes: Sequence[PromptClass],
+    entropy: int,
+    profiles: bool = True,
+    starts: int = POPULATION_STARTS,
 ) -> Study:
     """Kappas of both truths, profiles of their own kinds, and floors, from random ``starts`` each, of lines that do not
     contain the truth or have it at a singular point."""
@@ -135,11 +141,11 @@ def noise_free_study(
         if profiles:
             time = round(OTHER_TIME[PROFILES] * unit)
             cells += [NoiseFreeCell(PROFILES, name, kind, k + surplus, (1 + surplus) * time) for surplus in (0, 1)]
-    for line in lines:
-        if sizes_word(design, line) in ("misspecified", "contained"):
-            size = family_of(design, line.truth, PromptKind.parse(line.kind), line.k).size
-            time = round(FLOOR_TIME * _random_starts(design, line, starts) * _load(design) * size)
-            cells.append(NoiseFreeCell(STARTS, line.truth, line.kind, line.k, time))
+    for one in classes:
+        if fit_class_of(design, one) in ("misspecified", "contained"):
+            size = family_of(design, one.truth, PromptKind.parse(one.kind), one.k).size
+            time = round(FLOOR_TIME * _random_starts(design, one, starts) * _load(design) * size)
+            cells.append(NoiseFreeCell(FLOORS, one.truth, one.kind, one.k, time))
     run, identity = NoiseFree(design, starts), {"head": _plain(design), "starts": starts}
     return Study("planted-head-noise-free", cells, 1, entropy, run, identity)
 
@@ -209,15 +215,15 @@ def floor_of(
     return found.vectors[0], floor, bool(found.certified[0])
 
 
-def _random_starts(design: PlantedHead, of: Line | NoiseFreeCell, starts: int) -> int:
+def _random_starts(design: PlantedHead, of: PromptClass | NoiseFreeCell, starts: int) -> int:
     """Wrong classes that have no constructed start have four times as many."""
-    bare = sizes_word(design, of) == "misspecified" and of.k <= design.truths[of.truth].k_true
+    bare = fit_class_of(design, of) == "misspecified" and of.k <= design.truths[of.truth].k_true
     return 4 * starts if bare else starts
 
 
 def fit_study(
     design: PlantedHead,
-    lines: Sequence[Line],
+    classes: Sequence[PromptClass],
     noise_free: pd.DataFrame | None,
     sizes: Sequence[int],
     replicates: int,
@@ -226,22 +232,22 @@ def fit_study(
     """Every fitted line at every n; where the truth is a singular point of the class, at the largest n and at those 100
     and 10 000 times smaller. Without ``noise_free`` rows the study can be priced, not run."""
     cells = []
-    for line in lines:
-        if not line.fitted:
+    for one in classes:
+        if not one.fitted:
             continue
-        family = family_of(design, line.truth, PromptKind.parse(line.kind), line.k)
-        word = sizes_word(design, line)
+        family = family_of(design, one.truth, PromptKind.parse(one.kind), one.k)
+        word = fit_class_of(design, one)
         time = round(FIT_TIME * SLOW.get(word, 1.0) * _load(design) * family.size)
         for n in sizes:
             if n < family.n_parameters:
                 raise InputError(
-                    f"n = {n} is below the {family.n_parameters} parameters of {line.k} {line.kind} prompts; raise --n"
+                    f"n = {n} is below the {family.n_parameters} parameters of {one.k} {one.kind} prompts; raise --n"
                 )
             if word not in SLOW:
-                cells.append(FitCell(line.truth, line.kind, line.k, n, replicates, time))
+                cells.append(FitCell(one.truth, one.kind, one.k, n, replicates, time))
             elif any(np.isclose(n, max(sizes) / 100**i, rtol=0.01) for i in range(3)):
                 few = min(replicates, SINGULAR_REPLICATES)
-                cells.append(FitCell(line.truth, line.kind, line.k, n, few, time))
+                cells.append(FitCell(one.truth, one.kind, one.k, n, few, time))
     if noise_free is None:
         return Study("planted-head", cells, replicates, entropy, _refused)
     run = Fits(design, starts_from(noise_free), splits_from(noise_free))
@@ -258,7 +264,7 @@ Starts = dict[tuple[str, str, int], tuple[np.ndarray, float]]
 
 def starts_from(noise_free: pd.DataFrame) -> Starts:
     """Where fits of wrong classes start, and their relative floors."""
-    rows = noise_free[noise_free["what"] == STARTS]
+    rows = noise_free[noise_free["what"] == FLOORS]
     return {(row.truth, row.kind, row.k): (np.array(row.vectors), float(row.floor)) for row in rows.itertuples()}
 
 
@@ -283,11 +289,11 @@ class Fits:
     def __call__(self, cell: FitCell, replicates: tuple[int, ...], entropy: int) -> list[Row]:
         truth = self.design.truths[cell.truth]
         family = family_of(self.design, cell.truth, PromptKind.parse(cell.kind), cell.k)
-        word, signal = sizes_word(self.design, cell), _signal(self.design, cell.truth)
+        word, signal = fit_class_of(self.design, cell), _signal(self.design, cell.truth)
         price = truth.noise**2 * family.n_parameters / cell.n / signal
         _, floor = self.starts.get((cell.truth, cell.kind, cell.k), (None, 0.0))
         common: Row = {
-            "study": FITS, "truth": cell.truth, "kind": cell.kind, "k": cell.k, "n": cell.n, "fit_class": word,
+            "study": FIT_ROWS, "truth": cell.truth, "kind": cell.kind, "k": cell.k, "n": cell.n, "fit_class": word,
             "n_parameters": family.n_parameters, "noise": truth.noise, "signal": signal,
             "floor": floor, "price": price, "predicted": floor * (word == "misspecified") + price,
         }  # fmt: skip

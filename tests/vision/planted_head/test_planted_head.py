@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import re
 import shutil
 import sys
 from dataclasses import asdict, replace
@@ -29,15 +30,15 @@ from moe_prompts.vision.planted_head.head import (
     planted_head,
     split_along,
 )
-from moe_prompts.vision.planted_head.report import curves, planted_head_figure, report, verdict
+from moe_prompts.vision.planted_head.report import planted_head_figure, report, risk_curves, verdict
 from moe_prompts.vision.planted_head.study import (
     FitCell,
-    Line,
+    PromptClass,
     expected_seconds,
+    fit_class_of,
     fit_study,
-    lines_of,
     noise_free_study,
-    sizes_word,
+    prompt_classes,
 )
 from moe_prompts.vision.prompting.head_as_moe import attention_of
 
@@ -168,20 +169,20 @@ def test_constants_are_adaptive_prompts_with_bias():
 
 
 def test_lines_and_their_words():
-    words = {(line.truth, line.kind, line.k): sizes_word(design(), line) for line in lines_of(2, 2)}
+    words = {(line.truth, line.kind, line.k): fit_class_of(design(), line) for line in prompt_classes(2, 2)}
     assert words == {
         ("fixed", "fixed", 2): "exact", ("fixed", "adaptive:gelu", 2): "misspecified",
         ("adaptive", "fixed", 2): "misspecified", ("adaptive", "adaptive:gelu", 2): "exact",
         ("fixed", "adaptive:gelu:bias", 2): "contained", ("fixed", "fixed", 3): "over",
         ("adaptive", "adaptive:gelu", 3): "over", ("adaptive", "fixed", 4): "misspecified",
     }  # fmt: skip
-    assert len(lines_of(2, 2, quick=True)) == 4
-    assert not [line for line in lines_of(3, 2) if line.kind.endswith("bias")]
+    assert len(prompt_classes(2, 2, quick=True)) == 4
+    assert not [line for line in prompt_classes(3, 2) if line.kind.endswith("bias")]
 
 
 def test_two_stages_on_the_engine(tmp_path):
     """Floors of wrong classes go into the fits that start there; one row per replicate, and prices by hand."""
-    lines = [Line("adaptive", "fixed", 2), Line("adaptive", "adaptive:gelu", 2)]
+    lines = [PromptClass("adaptive", "fixed", 2), PromptClass("adaptive", "adaptive:gelu", 2)]
     noise_free = run_study(noise_free_study(design(), lines, 0, False, 1), tmp_path / "first", progress=False)
     assert list(noise_free["what"]) == ["kappas", "kappas", "floor"]
     study = fit_study(design(), lines, noise_free, [10_000], 2, 0)
@@ -203,7 +204,7 @@ def test_two_stages_on_the_engine(tmp_path):
 
 
 def test_singular_classes_are_fitted_at_few_sizes():
-    lines = [Line("fixed", "fixed", 3), Line("fixed", "fixed", 2)]
+    lines = [PromptClass("fixed", "fixed", 3), PromptClass("fixed", "fixed", 2)]
     study = fit_study(design(), lines, None, [1000, 10_000, 100_000, 1_000_000], 16, 0)
     cells: list[FitCell] = list(study.cells)
     assert [cell.n for cell in cells if cell.k == 3] == [10_000, 1_000_000]
@@ -213,34 +214,70 @@ def test_singular_classes_are_fitted_at_few_sizes():
         fit_study(design(), lines, None, [30, 1000], 16, 0)
 
 
-def test_curves_and_verdict_by_hand():
-    """Ratios 1 and 1 to the price; a wrong class whose least risk is below the floor that was found without noise."""
-    common = {"truth": "adaptive", "status": "CERTIFIED", "start_share": 1.0, "split_rms": np.nan}
+def by_hand(right, wrong):
+    """Five fits of the right class (20 parameters, price 20 / n) and of a wrong one at n = 100 and 1000, with risks
+    ``right`` in units of the price, and ``wrong`` by n."""
+    common = {"truth": "adaptive", "status": "CERTIFIED", "start_share": 1.0, "split_rms": np.nan, "k": 2}
     rows = [
         common | {
-            "kind": kind, "k": 2, "fit_class": word, "n_parameters": count, "n": n, "relative_risk": risk,
-            "floor": floor, "price": count / n,
+            "kind": "adaptive:gelu", "fit_class": "exact", "n_parameters": 20, "n": n, "floor": 0.0, "price": 20 / n,
+            "relative_risk": ratio * 20 / n,
         }
-        for kind, word, count, floor, risks in (
-            ("adaptive:gelu", "exact", 20, 0.0, {100: (0.19, 0.21), 1000: (0.019, 0.021)}),
-            ("fixed", "misspecified", 10, 0.5, {100: (0.42, 0.44), 1000: (0.4, 0.44)}),
-        )
-        for n, both in risks.items()
-        for risk in both
+        for n in (100, 1000) for ratio in right
+    ] + [
+        common | {
+            "kind": "fixed", "fit_class": "misspecified", "n_parameters": 10, "n": n, "floor": 0.5, "price": 10 / n,
+            "relative_risk": risk,
+        }
+        for n, risks in wrong.items() for risk in risks
     ]  # fmt: skip
-    table = pd.DataFrame(rows)
-    found = curves(table).set_index(["kind", "n"])
+    return pd.DataFrame(rows)
+
+
+LEVEL = {100: np.linspace(0.400, 0.404, 8), 1000: np.linspace(0.400, 0.404, 8)}
+NO_ROWS = pd.DataFrame({"what": []})
+
+
+def test_curves_by_hand():
+    """A wrong class whose least risk is below the floor that was found without noise."""
+    table = by_hand((0.95, 0.95, 1.0, 1.05, 1.05), {100: (0.42, 0.44), 1000: (0.4, 0.44)})
+    found = risk_curves(table).set_index(["kind", "n"])
     assert found.loc[("adaptive:gelu", 100), "ratio"] == pytest.approx(1)
-    assert found.loc[("adaptive:gelu", 100), "error"] == pytest.approx(0.01)
+    assert found.loc[("adaptive:gelu", 100), "error"] == pytest.approx(0.2 * 0.05 / 5**0.5)
     assert found.loc[("fixed", 100), "floor"] == 0.4
     assert found.loc[("fixed", 1000), "ratio"] == pytest.approx(0.42 / 0.41)
-    lines = verdict(table, pd.DataFrame({"what": []}), 0)
-    assert "risk = 1.000 s^2 P / n" in lines[0]
-    assert lines[0].endswith("holds")
-    assert lines[1].endswith("a plateau")
-    assert "should be better from n = 25; they are at every n of 100, 1000" in lines[2]
-    doubled = table.assign(relative_risk=2 * table["relative_risk"])
-    assert verdict(doubled, pd.DataFrame({"what": []}), 0)[0].endswith("parts from the prediction")
+    crossing = verdict(table, NO_ROWS, 0)[2]
+    assert "should be better from n = 25; they are at every n of 100, 1000" in crossing
+
+
+@pytest.mark.parametrize(
+    ("right", "expected"),
+    [
+        ((0.95, 0.95, 1.0, 1.05, 1.05), "risk = 1.000 s^2 P / n, 90 % interval [0.973, 1.027]: holds"),
+        # The interval meets the band [.9, 1.1] and does not lie in it.
+        ((0.9, 1.0, 1.1, 1.2, 1.3), "risk = 1.100 s^2 P / n, 90 % interval [1.014, 1.186]: not decidable here"),
+        ((1.9, 1.95, 2.0, 2.05, 2.1), ": fails"),
+    ],
+)
+def test_the_price_holds_where_the_whole_interval_lies_in_the_band(right, expected):
+    """Student's interval with 9 degrees of freedom, t = 1.833, by hand: sd .0471 and .149 of ten ratios."""
+    assert verdict(by_hand(right, LEVEL), NO_ROWS, 0)[0].endswith(expected)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "expected"),
+    [
+        (LEVEL, "a plateau: holds"),
+        ({100: LEVEL[100] * 1.5, 1000: LEVEL[1000]}, "a plateau: fails"),  # slope -.18: it still falls
+        ({100: LEVEL[100], 1000: LEVEL[1000] * 1.5}, "a plateau: fails"),  # slope +.18: it rises
+        ({1000: LEVEL[1000]}, "a plateau: not decidable here"),  # one size
+        ({100: LEVEL[100][:4], 1000: LEVEL[1000][:4]}, "a plateau: not decidable here"),  # few fits
+    ],
+)
+def test_a_plateau_is_judged_on_both_sides(wrong, expected):
+    lines = verdict(by_hand((1.0,) * 5, wrong), NO_ROWS, 0)
+    assert lines[1].startswith("- adaptive truth, 2 fixed (wrong class): floor at most 4.0")
+    assert lines[1].endswith(expected)
 
 
 def test_the_committed_run_is_what_its_rows_say():
@@ -297,7 +334,7 @@ def test_the_command(tmp_path, monkeypatch, capsys):
     shown = capsys.readouterr().out
     assert "of 64 directions of a prompt logits see 16 (rank of B)" in shown
     assert "minutes with 1 free cores" in shown
-    assert "| adaptive | fixed | 2 | wrong class | 38 |" in shown
+    assert "| adaptive | fixed | 2 | wrong class | 38 |" in re.sub(" +", " ", shown)
     for name in ("planted_head.png", "planted_head.pdf", "noise_free.parquet", "results.parquet", "summary.md"):
         assert (tmp_path / "run" / name).stat().st_size > 0
 
@@ -311,8 +348,7 @@ def test_an_interrupted_run_is_completed_to_the_same_table(tmp_path, monkeypatch
     next((run / "blocks").iterdir()).unlink()
     call(monkeypatch, *options, "--out", run, "--resume")
     assert (run / "results.parquet").read_bytes() == whole
-    for folder in ("blocks", "block_timings"):
-        shutil.rmtree(run / folder)
+    shutil.rmtree(run / "blocks")
     (run / "meta.json").unlink()
     call(monkeypatch, *options, "--out", run, "--resume")
     assert (run / "results.parquet").read_bytes() == whole
