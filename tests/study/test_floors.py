@@ -1,0 +1,71 @@
+"""Floors against a brute-force grid, against the committed claims, and what their boxes do."""
+
+import numpy as np
+import pytest
+
+from moe_prompts import InputError, prompt_truth
+from moe_prompts.study.floors import BOXES, floors, floors_table
+
+
+@pytest.fixture(scope="module")
+def fixed():
+    return floors("attention-gelu", "fixed", [2, 4], ["study", "wide"], starts=16)
+
+
+def test_a_wider_box_has_no_higher_floor_and_more_prompts_neither(fixed):
+    by = fixed.set_index(["k", "box"])["floor"]
+    for k in (2, 4):
+        assert by[k, "wide"] <= by[k, "study"] + 1e-12
+    for box in ("study", "wide"):
+        assert by[4, box] <= by[2, box] + 1e-12
+
+
+def test_bounds_that_are_stood_on_have_a_price_and_others_none(fixed):
+    held = fixed["b_on_bound"] + fixed["theta_on_bound"]
+    assert held[fixed["box"] == "study"].min() > 0  # in the box of the studies every one of these floors is the box's
+    assert (fixed.loc[held > 0, "price"] > 1e-6).all()
+    assert (fixed.loc[held == 0, "price"] == 0).all()
+
+
+def test_known_values(fixed):
+    """What independent code found: 27.85 and 21.10 % in the box of the studies, 27.39 and 17.47 % without bounds."""
+    by = fixed.set_index(["k", "box"])["floor"]
+    assert by[2, "study"] == pytest.approx(0.2785, abs=5e-5)
+    assert by[4, "study"] == pytest.approx(0.2110, abs=5e-5)
+    assert by[2, "wide"] == pytest.approx(0.2739, abs=5e-5)
+    assert by[4, "wide"] == pytest.approx(0.1747, abs=5e-5)
+
+
+def test_no_random_vector_is_below_the_floor(fixed):
+    known, box = prompt_truth("attention-gelu"), BOXES["study"]
+    rng, signal = np.random.default_rng(0), (known.params.regression(known.x) ** 2).sum(axis=1).mean()
+    from moe_prompts.models.prompt_attention import PromptKind
+
+    family = known.family(PromptKind("fixed"), 2)
+    lower, upper = box.bounds(family)
+    least = min(
+        ((family.unpack(one).regression(known.x) - known.params.regression(known.x)) ** 2).sum(axis=1).mean()
+        for one in rng.uniform(lower, upper, (2000, family.size))
+    )
+    assert fixed.set_index(["k", "box"])["floor"][2, "study"] < least / signal
+
+
+def test_a_class_that_contains_the_truth_has_floor_zero():
+    table = floors("attention-gelu", "adaptive:gelu", [2], ["wide"], starts=12)
+    assert table["floor"][0] < 1e-9
+    assert "0.00 %" in floors_table(table)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("attention-gelu", "fixed", [2], ["narrow"]), "box 'narrow'; expected some of study"),
+        (("attention-gelu", "loose", [2]), "unknown prompt kind 'loose'"),
+        (("attention-moon", "fixed", [2]), "unknown truth 'attention-moon'"),
+        (("attention-gelu", "fixed", [0]), "k = 0; expected at least 1 prompt"),
+    ],
+)
+def test_wrong_input_is_one_clear_line(arguments, message):
+    with pytest.raises(InputError, match=message) as caught:
+        floors(*arguments)
+    assert "\n" not in str(caught.value)
