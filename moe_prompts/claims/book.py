@@ -61,6 +61,7 @@ def section(judgement: Judgement, studies: dict[str, Study], folder: str, option
             f"- prediction: {judgement.prediction}",
             f"- study: {'; '.join(runs) or 'none, formulas decide'}",
             f"- rule: {claim.rule}",
+            *([f"- does not show: {claim.limits}"] if claim.limits else []),
             f"- again: `python experiments/claims.py --only {claim.id}{options}`",
         ]),
         markdown(["looked at", "claimed", "found", "verdict"], lines),
@@ -97,6 +98,7 @@ def records(judgements: Sequence[Judgement]) -> list[dict[str, Any]]:
         {
             "id": j.claim.id, "statement": j.claim.statement, "source": j.claim.source, "prediction": j.prediction,
             "needs": {run: list(truths) for run, truths in j.claim.needs.items()}, "rule": j.claim.rule,
+            "limits": j.claim.limits,
             "verdict": j.verdict.value,
             "evidence": [
                 {"name": line.name, "claimed": line.claimed, "found": line.found, "verdict": line.verdict.value}

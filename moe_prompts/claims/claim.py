@@ -45,6 +45,7 @@ class Claim:
     source      who states it; "derived here" if this project does
     prediction  the sentence that theory makes of it, asked of ``theory`` when called
     rule        in words, for the reader; ``judge(tables, seed)`` is the same in numbers
+    limits      what a reader might take from the claim and what its evidence does not show; "" if nothing
     """
 
     id: str
@@ -54,6 +55,7 @@ class Claim:
     needs: Mapping[str, Sequence[str]]
     rule: str
     judge: Callable[[Tables, int], list[Line]]
+    limits: str = ""
 
 
 @dataclass(frozen=True)

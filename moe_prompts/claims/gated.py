@@ -75,6 +75,8 @@ CLAIMS = [
         needs={GAUSSIAN: MODELS},
         rule=SLOPE_RULE,
         judge=gaussian_over,
+        limits="the rate of the maximum likelihood estimator: each fit climbs one start beside the truth, and other "
+        "starts can end higher.",
     ),
     Claim(
         id="S-exact",
@@ -98,5 +100,8 @@ CLAIMS = [
         rule=f"certificates are verified; {SLOPE_RULE} (losses of surplus atoms scatter over decades, so that "
         "intervals are wide)",
         judge=softmax_over,
+        limits="that the rate is wrong: losses scatter so much over the replicates of this design that a true -1/2 "
+        "would seldom be called so. Each fit climbs one start beside the truth, so that nothing is said of the maximum "
+        "likelihood estimator.",
     ),
 ]

@@ -103,6 +103,8 @@ CLAIMS = [
         needs={GMOE_RUN: MODELS},
         rule=RULE,
         judge=partial(slopes, GMOE_RUN, "gmoe"),
+        limits="a doubt about the published losses, whose lines all hold: what is open are reruns with "
+        "fewer replicates. Nor does the slope show that the losses are those of maxima (G-published-mle).",
     ),
     Claim(
         id="G-published-mle",
@@ -113,6 +115,8 @@ CLAIMS = [
         rule="90 % interval of the geometric mean of loss at the certified maximum / after the published procedure, on "
         "the same data from the same starts, within [1 / 1.1, 1.1]",
         judge=levels,
+        limits="how far the published losses are from those of the global maximum: the comparison is with the "
+        "certified local maximum that each published start leads to.",
     ),
     Claim(
         id="S-published",
@@ -122,6 +126,8 @@ CLAIMS = [
         needs={SGAME_RUN: ("sgame",)},
         rule=RULE,
         judge=partial(slopes, SGAME_RUN, "sgame"),
+        limits="an error of the theorem, which is an upper bound: a line that falls faster than n^-1/2 (k = 2) does "
+        "not have the slope that was claimed, and does not contradict the bound.",
     ),
     Claim(
         id="S-published-mle",
@@ -132,5 +138,6 @@ CLAIMS = [
         needs={SGAME_RUN: ("sgame",)},
         rule="90 % interval of the slope of the median within .08 of -1/2",
         judge=sgame_certified,
+        limits="anything about the slope: with the replicates of this design a true -1/2 would seldom be called so.",
     ),
 ]
