@@ -1,16 +1,21 @@
-"""Identifiability of prompts without noise: what decides the rate before any data are drawn.
+"""Tell without noise what decides the rate of prompts, before any data are drawn.
 
-Where a fit has one prompt more than the truth, two of its prompts share the cell of a true one. How well can the others
-hide the split? With the spread of the pair (mass-weighted root mean square about its barycentre) held at eps,
+Where a fit has one prompt more than the truth, two of its prompts share the cell of a true one. How well can
+the others hide the split? With the spread of the pair (mass-weighted root mean square about its barycentre)
+held at eps,
 
-    profile(eps) = min |f_G - f_G*|_{L2},   local exponent 1: regular, n^-1/2;  2: n^-1/4;  infinite: not identified.
+    profile(eps) = min |f_G - f_G*|_{L2},
+    local exponent 1: regular, n^-1/2;  2: n^-1/4;  infinite: not identified.
 
-Setting profile(eps_n) = s / sqrt(n) predicts the median split error with no fitted constant. Two numbers sum it up:
+Setting profile(eps_n) = s / sqrt(n) predicts the median split error with no fitted constant. Two numbers sum
+it up:
 
-    kappa1  the smallest singular value of the Jacobian at the truth: 0 where the truth itself is not identified;
-    kappa2  min over prompts and unit directions u of |P D2[u, u]|, D2 half the second derivative of a prompt's part of
-            f (denominator held) and P the projection off the span of the Jacobian: 0 where splits are invisible to
-            second order, so that the exponent is above 2. Asymptotically eps_n^4 = s^2 / (kappa2^2 n).
+kappa1  the smallest singular value of the Jacobian at the truth: 0 where the truth itself is not identified
+kappa2  min over prompts and unit directions u of |P D2[u, u]|, D2 half the second derivative of a prompt's
+        part of f (denominator held) and P the projection off the span of the Jacobian: 0 where splits are
+        invisible to second order, so that the exponent is above 2
+
+Asymptotically eps_n^4 = s^2 / (kappa2^2 n).
 """
 
 from __future__ import annotations
@@ -36,8 +41,8 @@ from moe_prompts.models.prompt_truths import PromptTruth
 EPS = (0.0125, 0.025, 0.05, 0.1, 0.2, 0.4)
 #: kappa2 below this is zero up to the rounding of second derivatives, and a profile below this is zero.
 ZERO_KAPPA2, ZERO_PROFILE = 1e-5, 1e-12
-#: Random directions of a split that are tried without noise, beside the least visible one; how many of the minima found
-#: there serve as starts for each data set.
+#: Random directions of a split that are tried without noise, beside the least visible one; how many of the
+#: minima found there serve as starts for each data set.
 DIRECTIONS, NOISY_STARTS = 8, 2
 #: A mass at its bound is a logit at its bound up to this.
 ROUNDING = 1e-12
@@ -48,7 +53,13 @@ MAX_ITERATIONS = 400
 
 @dataclass(frozen=True)
 class Kappas:
-    """``kappa2`` is the smallest of ``per_prompt``; ``directions`` (k, q) attain them."""
+    """Hold kappa1 and kappa2 of a truth.
+
+    kappa1              smallest singular value of the Jacobian; 0 where the truth is not identified
+    kappa2              the smallest of ``per_prompt``; 0 where splits are invisible to second order
+    per_prompt  (k,)    kappa2 of each prompt
+    directions  (k, q)  unit directions that attain them
+    """
 
     kappa1: float
     kappa2: float
@@ -57,7 +68,17 @@ class Kappas:
 
 
 def kappas(truth: PromptTruth, rng: np.random.Generator) -> Kappas:
-    """kappa1 and kappa2 of the truth on its design; the minimum over directions u is the best of several descents."""
+    """Return kappa1 and kappa2 of a truth on its design.
+
+    truth  a named truth of prompt regression, or one made by hand
+    rng    source of the starts of a descent: the minimum over directions is the best of several
+
+    >>> import numpy as np
+    >>> import moe_prompts as mp
+    >>> found = mp.kappas(mp.prompt_truth("attention-tanh"), np.random.default_rng(0))
+    >>> found.kappa1 > 0.01, found.kappa2 > 0.01
+    (True, True)
+    """
     family = truth.params.family
     values = prompt_map(family, truth.x).at(truth.params.vector[None])
     root = 1 / np.sqrt(len(truth.x))
@@ -76,9 +97,10 @@ def kappas(truth: PromptTruth, rng: np.random.Generator) -> Kappas:
 
 
 def second_order_part(values: PromptValues | MultiHeadValues, l: int) -> np.ndarray:
-    """(e^{b_l} / 2) d2/dtheta_l2 { e^{s_l} (v_l - f) / den } at fixed den and f: (q, q, outputs, m).
+    """Return half the second derivative of prompt l's part of f, with f and its denominator held.
 
-    Of several heads: the parts of the heads, each with its own den and f, through the output projection.
+    It is (e^{b_l} / 2) d2/dtheta_l2 { e^{s_l} (v_l - f) / den }, of shape (q, q, outputs, m). For several heads it is
+    the sum of the parts of the heads, each with its own den and f, through the output projection.
     """
     if isinstance(values, MultiHeadValues):
         parts = [second_order_part(part, l) for part in values.parts]
@@ -106,7 +128,7 @@ def second_order_part(values: PromptValues | MultiHeadValues, l: int) -> np.ndar
 
 
 def _smallest_quartic(gram: np.ndarray, rng: np.random.Generator, starts: int = 24) -> tuple[float, np.ndarray]:
-    """min over unit u of sqrt(gram[u, u, u, u]) and where it is."""
+    """Return the minimum over unit u of sqrt(gram[u, u, u, u]), and where it is."""
     from scipy.optimize import minimize  # loaded where it is used: a refused option need not wait for it
 
     def value(u: np.ndarray) -> tuple[float, np.ndarray]:
@@ -123,10 +145,12 @@ def _smallest_quartic(gram: np.ndarray, rng: np.random.Generator, starts: int = 
 
 @dataclass(frozen=True)
 class Profile:
-    """``value`` (E,) at the spreads ``eps`` (E,), ascending; NaN where no split of that spread stays in a cell.
+    """Hold the profile of a truth at several spreads.
 
-    ``exponents`` (E - 1,) are local, between neighbouring spreads; ``cell`` (E,) says whose split hides best, and
-    ``certified`` (E,) whether that minimum has a certificate (without one it is an upper bound).
+    eps        (E,)  spreads, ascending
+    value      (E,)  profile there; NaN where no split of that spread stays in a cell
+    cell       (E,)  whose split hides best
+    certified  (E,)  whether that minimum has a certificate; without one it is an upper bound
     """
 
     eps: np.ndarray
@@ -136,19 +160,24 @@ class Profile:
 
     @property
     def exponents(self) -> np.ndarray:
+        """Return the local exponents (E - 1,) between spreads; infinite where splits are invisible."""
         if self.vanishes:
             return np.full(len(self.eps) - 1, np.inf)
         return np.diff(np.log(self.value)) / np.diff(np.log(self.eps))
 
     @property
     def vanishes(self) -> bool:
-        """Splits are invisible at the smallest spread."""
+        """Say whether splits are invisible at the smallest spread."""
         return bool(self.value[0] < ZERO_PROFILE)
 
     def predicted_split(self, n: np.ndarray, noise: float) -> np.ndarray:
-        """eps_n with profile(eps_n) = noise / sqrt(n), by log-log interpolation, extended below with the last exponent.
+        """Return eps_n with profile(eps_n) = noise / sqrt(n), by log-log interpolation.
 
-        Infinite where no spread in the profile is visible at that n.
+        n      sample sizes
+        noise  standard deviation of the outputs
+
+        The profile is extended below with its last exponent. The result is infinite where no spread in the
+        profile is visible at that n.
         """
         known = np.isfinite(self.value)
         if self.vanishes or known.sum() < 2:
@@ -164,11 +193,27 @@ class Profile:
 def profile(
     truth: PromptTruth, rng: np.random.Generator, surplus: int = 1, eps: Sequence[float] = EPS, box: Box | None = None
 ) -> Profile:
-    """The noise-free profile of fits with ``surplus`` = 1 prompt more than the truth has, or 0.
+    """Compute the noise-free profile of fits with one prompt more than the truth has, or none.
 
-    With 1, eps is the spread of two prompts in the cell of a true one, with 0 the distance of a prompt from a true one;
-    the smallest over the true prompts counts. Fits whose prompts do not stay in that cell are left out: beyond about
-    half the distance between true prompts there are none, and a spread means something else.
+    truth    a named truth of prompt regression, or one made by hand
+    rng      source of the directions in which splits are tried
+    surplus  1 for one prompt too many, 0 for as many as the truth has
+    eps      at least two positive spreads
+    box      bounds of the parameters; ``Box()`` by default
+
+    With ``surplus`` 1, eps is the spread of two prompts in the cell of a true one, with 0 the distance of a
+    prompt from a true one; the smallest over the true prompts counts. Fits whose prompts do not stay in that
+    cell are left out: beyond about half the distance between true prompts there are none, and a spread means
+    something else.
+
+    Raises ``InputError`` for other spreads or another surplus.
+
+    >>> import numpy as np
+    >>> import moe_prompts as mp
+    >>> truth = mp.prompt_truth("attention-fixed")
+    >>> found = mp.profile(truth, np.random.default_rng(0), eps=(0.025, 0.05))
+    >>> np.round(found.exponents, 1)
+    array([1.9])
     """
     spreads = np.array(sorted(eps), dtype=float)
     if len(spreads) < 2 or not spreads[0] > 0:
@@ -203,7 +248,10 @@ Hold = Callable[[PromptObjective], OnSphere]
 
 
 def _hold(truth: PromptTruth, l: int, surplus: int, eps: np.ndarray) -> Hold:
-    """Makes of Q the Q with eps (R,) held: the spread of prompt l and the surplus one, or the distance of prompt l."""
+    """Return what makes of Q the Q with eps (R,) held.
+
+    eps is the spread of prompt l and the surplus one, or the distance of prompt l from the true one.
+    """
 
     def hold(objective: PromptObjective) -> OnSphere:
         if surplus:
@@ -215,7 +263,7 @@ def _hold(truth: PromptTruth, l: int, surplus: int, eps: np.ndarray) -> Hold:
 
 
 def _along(held: OnSphere, truth: PromptTruth, l: int, lines: np.ndarray) -> np.ndarray:
-    """Coordinates (S, size) of the truth, its surplus prompt at prompt l, moved along ``lines`` (S, q)."""
+    """Return coordinates (S, size) of the truth, its surplus prompt at prompt l, moved along lines (S, q)."""
     base = truth.params.chosen([*range(truth.k_true), *[l] * (held.family.k - truth.k_true)]).vector[None]
     if isinstance(held.base, PairCoordinates):
         base = held.base.phi(base)
@@ -226,7 +274,13 @@ def _along(held: OnSphere, truth: PromptTruth, l: int, lines: np.ndarray) -> np.
 
 @dataclass(frozen=True)
 class HeldMinima:
-    """Of one data set, lowest first: coordinates phi (S, size), vectors of the family (S, size), Q and status (S,)."""
+    """Hold the minima of one data set with a split held, lowest first.
+
+    phi        (S, size)  coordinates
+    vectors    (S, size)  vectors of the family
+    values     (S,)       Q, in nats
+    certified  (S,)       which have a certificate
+    """
 
     phi: np.ndarray
     vectors: np.ndarray
@@ -243,7 +297,7 @@ def _held_minima(
     box: Box,
     tolerance: float = GAP_TOLERANCE,
 ) -> list[HeldMinima]:
-    """For each data set where ``starts`` (S, size) lead to, as far as it is in the box and the cell of prompt l."""
+    """Return for each data set where ``starts`` (S, size) lead to, in the box and the cell of prompt l."""
     sets = np.repeat(np.arange(len(hold(objective).eps)), len(starts))
     phi = np.tile(starts, (sets[-1] + 1, 1))
     for stage in objective.stages():
@@ -263,7 +317,7 @@ def _held_minima(
 
 
 def _in_cell(truth: PromptTruth, family: PromptFamily, vector: np.ndarray, l: int) -> bool:
-    """Prompt l, and the surplus one if there is one, are nearer to true prompt l than to any other."""
+    """Say whether prompt l, and the surplus one if there is one, lie in the cell of true prompt l."""
     _, atoms, _ = family.split(vector)
     distance = np.linalg.norm(atoms[[l, *range(truth.k_true, family.k)]][:, None] - truth.params.atoms, axis=2)
     return bool((distance.argmin(axis=1) == l).all())
@@ -276,11 +330,19 @@ def likelihood_gaps(
     rng: np.random.Generator,
     options: LeastSquaresOptions | None = None,
 ) -> np.ndarray:
-    """For each data set, nats lost by holding the split of prompt 0 at ``spread``, everything else free: (R,).
+    """Return for each data set the nats lost by holding the split of prompt 0, everything else free (R,).
 
-    Bounded as n grows where splits are invisible, proportional to n where they are not. The held fit is in the
-    box, and its pair in the cell of prompt 0; NaN where there is none. The free fit starts from near the truth and
-    from the held one, so that the gap is not negative.
+    truth    a named truth of prompt regression, or one made by hand
+    data     data sets that share their points
+    spread   spread at which the split is held; positive
+    rng      source of the directions and starts
+    options  box and stopping rule; ``LeastSquaresOptions()`` by default
+
+    The gaps are bounded as n grows where splits are invisible, and proportional to n where they are not. The
+    held fit is in the box, and its pair in the cell of prompt 0; the gap is NaN where there is none. The free
+    fit starts from near the truth and from the held one, so that the gap is not negative.
+
+    Raises ``InputError`` where ``spread`` is not positive or there are no data.
     """
     if not spread > 0:
         raise InputError(f"likelihood_gaps: spread = {spread}; expected a positive number")
@@ -300,7 +362,5 @@ def likelihood_gaps(
     held = _held_minima(objective, hold, starts, truth, 0, options.box, options.tolerance)
     near = [near_truth(truth.params, family.k, number, rng) for number in range(truth.k_true)]
     free = least_squares(family, data, [np.array([*near, *one.vectors[:1]]) for one in held], truth.noise, options)
-    return np.array([
-        one.values[0] + fit.best.log_likelihood if len(one.values) else np.nan
-        for one, fit in zip(held, free, strict=True)
-    ])  # fmt: skip
+    pairs = zip(held, free, strict=True)
+    return np.array([one.values[0] + fit.best.log_likelihood if len(one.values) else np.nan for one, fit in pairs])

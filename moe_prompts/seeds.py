@@ -1,7 +1,10 @@
-"""Addressed randomness: a generator is a function of what it is for, never of who runs it or when.
+"""Address randomness: a generator is a function of what it is for, never of who runs it or when.
 
-Data come from ``(truth, n, replicate)`` alone, so all kinds and k see the same data and comparisons are paired; starts
-come from ``(truth, n, replicate, kind, k, start)``. Refining a grid or adding replicates changes no existing row.
+    rng = default_rng(SeedSequence(entropy, spawn_key=(sha256 of each name, n, replicate, ..)))
+
+Data come from ``(truth, n, replicate)`` alone, so all kinds and k see the same data and comparisons are
+paired. Starts come from ``(truth, n, replicate, kind, k, start)``. Refining a grid or adding replicates
+changes no existing row.
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ DATA, START, BOOTSTRAP = range(3)
 
 
 def address(name: str) -> int:
-    """The first 4 bytes of sha256 of the name as an integer."""
+    """Return the first 4 bytes of sha256 of the name as an integer."""
     return int.from_bytes(sha256(name.encode()).digest()[:4], "big")
 
 
@@ -23,13 +26,15 @@ def _rng(entropy: int, *key: int) -> np.random.Generator:
 
 
 def data_rng(entropy: int, truth: str, n: int, replicate: int) -> np.random.Generator:
+    """Return the generator that draws the data of one replicate."""
     return _rng(entropy, address(truth), n, replicate, DATA)
 
 
 def start_rng(entropy: int, truth: str, n: int, replicate: int, kind: str, k: int, start: int) -> np.random.Generator:
+    """Return the generator that draws one start of one fit."""
     return _rng(entropy, address(truth), n, replicate, address(kind), k, start, START)
 
 
 def bootstrap_rng(entropy: int, *names: str | int) -> np.random.Generator:
-    """For intervals; ``names`` say which line of which table."""
+    """Return a generator for intervals; ``names`` say which line of which table."""
     return _rng(entropy, *(address(str(name)) for name in names), BOOTSTRAP)

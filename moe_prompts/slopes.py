@@ -1,9 +1,13 @@
-"""4 SLOPE: from errors at several n to an exponent with an interval, and to a verdict on a predicted one.
+"""Estimate an exponent from errors at several n, with an interval, and judge a predicted one.
 
-The exponent is the least-squares slope of log(statistic of the replicates) on log n. Intervals come from resampling
-replicates within each n (``intervals``). The verdict rule is fixed before data are seen: a prediction p *holds* if the
-90 % interval lies in [p - .08, p + .08], *fails* if it is disjoint from it, and is otherwise *not decidable here*; so
-are slopes from fewer than 8 replicates at a size or from sizes less than a factor 5 apart, whose intervals mean little.
+The exponent is the least-squares slope of
+
+    log(statistic of the replicates)   on   log n.
+
+Intervals come from resampling replicates within each n (``intervals``). The verdict rule is fixed before data
+are seen: a prediction p *holds* if the 90 % interval lies in [p - .08, p + .08], *fails* if it is disjoint
+from it, and is otherwise *not decidable here*. So are slopes from fewer than 8 replicates at a size, or from
+sizes less than a factor 5 apart, whose intervals mean little.
 """
 
 from __future__ import annotations
@@ -30,9 +34,16 @@ STATISTICS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 
 @dataclass(frozen=True)
 class Slope:
-    """``value`` with its 90 % interval [low, high]; ``n`` the sizes used, ``level`` the statistic at each of them with
-    its own interval ``band`` (sizes, 2), ``local`` the slopes between neighbouring sizes, ``replicates`` the fewest at
-    a size that counts for the slope."""
+    """Hold a slope with its 90 % interval, and what it was read from.
+
+    value                     the slope of log error on log n
+    low, high                 its 90 % interval; NaN where there is none
+    n           (sizes,)      the sizes used
+    level       (sizes,)      the statistic at each of them
+    band        (sizes, 2)    its 90 % interval at each of them
+    local       (sizes - 1,)  slopes between neighbouring sizes
+    replicates                the fewest at a size that counts for the slope
+    """
 
     value: float
     low: float
@@ -44,7 +55,7 @@ class Slope:
     replicates: int
 
     def verdict(self, predicted: float, band: float = BAND) -> Verdict:
-        """Return whether the exponent ``predicted`` holds: undecided from too few replicates, or sizes too near."""
+        """Judge a predicted exponent by the rule of this module, with ``band`` on either side of it."""
         near = len(self.n) == 0 or self.n.max() < MIN_RANGE * self.n.min()
         if self.replicates < MIN_REPLICATES or near:
             return Verdict.UNDECIDED
@@ -57,10 +68,25 @@ def slope(
     statistic: str = "median",
     resamples: int = RESAMPLES,
 ) -> Slope:
-    """Log-log slope of ``statistic`` of the replicates in ``samples`` (n -> positive errors, one per replicate).
+    """Estimate the log-log slope of a statistic of the replicates, with a bootstrap interval.
 
-    Sizes without replicates are left out. A size with one replicate has a level but no interval, and counts for the
-    slope only where fewer than two sizes have more; that slope has no interval. With one size the slope is NaN.
+    samples    n -> positive errors, one per replicate
+    rng        source of the resampling
+    statistic  "median", "mean" or "q90"
+    resamples  how many bootstrap samples are drawn
+
+    Sizes without replicates are left out. A size with one replicate has a level but no interval, and counts
+    for the slope only where fewer than two sizes have more; that slope has no interval. With one size the
+    slope is NaN.
+
+    Raises ``InputError`` for another statistic, or where an error is not positive and finite.
+
+    >>> import numpy as np
+    >>> import moe_prompts as mp
+    >>> samples = {n: 2.0 / np.sqrt(n) * np.ones(10) for n in (100, 1000, 10_000)}
+    >>> found = mp.slope(samples, np.random.default_rng(0))
+    >>> round(found.value, 6), found.verdict(-0.5).value
+    (-0.5, 'holds')
     """
     if statistic not in STATISTICS:
         raise InputError(f"slope: statistic = {statistic!r}; expected one of {', '.join(STATISTICS)}")
@@ -80,6 +106,8 @@ def slope(
     if len(sizes) < 2:
         nan = float("nan")
         return Slope(nan, nan, nan, sizes, level, band, np.array([]), 0)
+    # A size with one replicate cannot be resampled: its level would enter every bootstrap slope without
+    # error.
     used = several if several.sum() > 1 else np.ones(len(sizes), dtype=bool)
     log_n, log_level = np.log(sizes), np.log(level)
     centred = log_n[used] - log_n[used].mean()
@@ -91,15 +119,18 @@ def slope(
 
 
 def runaway_share(values: np.ndarray, factor: float = RUNAWAY_FACTOR) -> float:
-    """Share of replicates above ``factor`` times their median: what a mean hides."""
+    """Return the share of replicates above ``factor`` times their median: what a mean hides."""
     values = np.asarray(values, dtype=float)
     return float((values > factor * np.median(values)).mean()) if len(values) else float("nan")
 
 
 def n_to_reach(n: np.ndarray, risk: np.ndarray, target: float) -> float:
-    """Smallest n at which the (median) risk is at most ``target`` from there on, by log-log interpolation.
+    """Return the smallest n from which on the (median) risk is at most ``target``, by log-log interpolation.
 
-    Infinite if it is above ``target`` at the largest n; the smallest n if it never is above.
+    n, risk  (sizes,), ascending sizes and the risk at each of them
+    target   level to reach, in the units of the risk
+
+    It is infinite if the risk is above ``target`` at the largest n, and the smallest n if it never is above.
     """
     n, risk = np.asarray(n, dtype=float), np.asarray(risk, dtype=float)
     if len(n) == 0 or risk[-1] > target:

@@ -12,7 +12,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "moe_prompts"
 #: Folders and modules that are held to it.
-HELD = ("estimators", "models")
+HELD = ("estimators", "models", "losses", "slopes", "identifiability", "seeds", "errors", "tables")
 WIDTH = 110
 
 

@@ -1,15 +1,17 @@
-"""Voronoi losses: how far fitted atoms are from the true ones, cell by cell, each power as fast as theory allows.
+"""Measure Gaussian-gated fits by Voronoi losses: how far atoms are from the true ones, cell by cell.
 
-Each fitted atom belongs to the cell of its nearest true atom. A cell that holds one atom is measured linearly; one that
-holds m atoms is measured with powers of rbar(m) = 2 m, since m atoms can hide m - 1 splits behind one true atom:
+Each fitted atom belongs to the cell of its nearest true atom. A cell that holds one atom is measured
+linearly. One that holds m atoms is measured with powers of rbar(m) = 2 m, since m atoms can hide m - 1 splits
+behind one true atom:
 
     D = sum_cells |mass difference| + sum_{one atom} pi (|dc| + |dGamma| + |dA| + |db| + |dnu|)
         + sum_{m > 1 atoms} pi (|dc|^r + |dGamma|^{r/2} + |dA|^{a} + |db|^r + |dnu|^{r/2}),   r = rbar(m).
 
-Published type I (all c* != 0) has a = 2; type II has a = r/2 in cells with c* = 0; the intrinsic loss has a = r/2 in
-every cell (derived in this project: the split into types is not intrinsic).
+Published type I (all c* != 0) has a = 2; type II has a = r/2 in cells with c* = 0; the intrinsic loss has a =
+r/2 in every cell (derived in this project: the split into types is not intrinsic).
 
-Source: arXiv 2305.07572 (losses of type I and II); rbar(2) and rbar(3) from Ho and Nguyen, Annals of Statistics 2016.
+Source: arXiv 2305.07572 (losses of type I and II); rbar(2) and rbar(3) from Ho and Nguyen, Annals of
+Statistics 2016.
 """
 
 from __future__ import annotations
@@ -27,12 +29,20 @@ Variant = Literal["type1", "type2", "intrinsic"]
 
 
 def rbar(m: int) -> int:
-    """The smallest order at which m atoms stop cancelling: 2 m for m >= 2 (published for m = 2, 3), 1 for one atom."""
+    """Return the smallest order at which m atoms stop cancelling.
+
+    It is 2 m for m >= 2 (published for m = 2, 3) and 1 for one atom.
+    """
     return 1 if m == 1 else 2 * m
 
 
 def group_distances(fitted: GaussianGatedMoE, truth: GaussianGatedMoE) -> np.ndarray:
-    """Frobenius norms of the differences per group of parameters, as in ``GROUPS``: (5, k, k_true)."""
+    """Return the Frobenius norms of all differences, by group of parameters (5, k, k_true).
+
+    Groups are in the order of ``GROUPS``.
+
+    Raises ``InputError`` where fit and truth have other inputs or outputs.
+    """
     if (fitted.d, fitted.l) != (truth.d, truth.l):
         raise InputError(
             f"Voronoi loss: fitted atoms have d = {fitted.d}, l = {fitted.l}; "
@@ -47,26 +57,43 @@ def group_distances(fitted: GaussianGatedMoE, truth: GaussianGatedMoE) -> np.nda
 
 
 def cells(fitted: GaussianGatedMoE, truth: GaussianGatedMoE) -> np.ndarray:
-    """Nearest true atom of each fitted one (k,) in |dc| + |dGamma| + |dA| + |db| + |dnu|; ties to the first."""
+    """Return the nearest true atom of each fitted one (k,).
+
+    Nearest is meant in |dc| + |dGamma| + |dA| + |db| + |dnu|; ties go to the first.
+    """
     return group_distances(fitted, truth).sum(axis=0).argmin(axis=1)
 
 
 def voronoi_loss(fitted: GaussianGatedMoE, truth: GaussianGatedMoE, variant: Variant = "intrinsic") -> float:
-    """D of the fitted parameters; 0 exactly where they are the truth, whatever the order of the atoms."""
+    """Return the Voronoi loss D of a Gaussian-gated fit.
+
+    fitted   the fit
+    truth    the true parameters
+    variant  powers: "type1" and "type2" as published, or "intrinsic"
+
+    D is 0 exactly where the fitted parameters are the truth, whatever the order of the atoms.
+
+    Raises ``InputError`` where fit and truth have other inputs or outputs, or for another variant.
+
+    >>> import moe_prompts as mp
+    >>> truth = mp.truth("gmoe-1").params
+    >>> mp.voronoi_loss(truth.atoms([2, 0, 1]), truth)
+    0.0
+    """
     return voronoi_errors(fitted, truth).loss(variant)
 
 
 @dataclass(frozen=True)
 class VoronoiErrors:
-    """The pieces of the losses.
+    """Hold the pieces of the losses.
 
-    labels        (k,)          cell of each fitted atom
-    cell_sizes    (k_true,)     fitted atoms in each cell; empty cells have 0
-    mass          (k_true,)     fitted mass - true mass in each cell
-    distances     (5, k)        per group (``GROUPS``), of each fitted atom to its true one
-    weights       (k,)          pi of the fitted atoms
-    centred       (k_true,)     c* = 0 in that cell
-    free          (k,)          False for frozen atoms: known, so no error of theirs is reported
+    labels      (k,)       cell of each fitted atom
+    cell_sizes  (k_true,)  fitted atoms in each cell; empty cells have 0
+    mass        (k_true,)  fitted mass - true mass in each cell
+    distances   (5, k)     per group (``GROUPS``), from each fitted atom to its true one
+    weights     (k,)       pi of the fitted atoms
+    centred     (k_true,)  whether c* = 0 in that cell
+    free        (k,)       False for frozen atoms: known, so no error of theirs is reported
     """
 
     labels: np.ndarray
@@ -78,6 +105,10 @@ class VoronoiErrors:
     free: np.ndarray
 
     def loss(self, variant: Variant) -> float:
+        """Return D with the powers of the variant.
+
+        Raises ``InputError`` for an unknown variant.
+        """
         powers = np.array([self._powers(int(m), variant, bool(c)) for m, c in zip(self._m, self._c, strict=True)])
         return float(np.abs(self.mass).sum() + (self.weights * (self.distances.T**powers).sum(axis=1)).sum())
 
@@ -91,7 +122,7 @@ class VoronoiErrors:
 
     @staticmethod
     def _powers(m: int, variant: Variant, centred: bool) -> tuple[float, ...]:
-        """Of (c, Gamma, A, b, nu) in a cell of m atoms."""
+        """Return the powers of (c, Gamma, A, b, nu) in a cell of m atoms."""
         if variant not in ("type1", "type2", "intrinsic"):
             raise InputError(f"Voronoi loss: variant = {variant!r}; expected 'type1', 'type2' or 'intrinsic'")
         if m == 1:
@@ -102,17 +133,24 @@ class VoronoiErrors:
 
     @property
     def mass_error(self) -> float:
+        """Return the sum over cells of |fitted mass - true mass|."""
         return float(np.abs(self.mass).sum())
 
     @property
     def singleton_error(self) -> float:
-        """Largest distance (all groups) of a free atom that is alone in its cell; NaN where there is none."""
+        """Return the largest distance (all groups) of a free atom that is alone in its cell.
+
+        It is NaN where there is none.
+        """
         alone = self.free & (self._m == 1)
         return float(self.distances.sum(axis=0)[alone].max()) if alone.any() else np.nan
 
     @property
     def split_rms(self) -> float:
-        """pi-weighted root mean square distance of the atoms that share a cell; NaN where none do."""
+        """Return the pi-weighted root mean square distance of the atoms that share a cell.
+
+        It is NaN where none do.
+        """
         shared = self._m > 1
         if not shared.any():
             return np.nan
@@ -120,15 +158,18 @@ class VoronoiErrors:
         return float(np.sqrt((weights * (self.distances.sum(axis=0)[shared]) ** 2).sum() / weights.sum()))
 
     def singleton_lengths(self) -> dict[str, float]:
-        """Per group the largest distance of a free atom that is alone in its cell; NaN where there is none."""
+        """Return per group the largest distance of a free atom that is alone in its cell.
+
+        It is NaN where there is none.
+        """
         alone = self.distances[:, self.free & (self._m == 1)]
         return {name: float(row.max()) if len(row) else np.nan for name, row in zip(GROUPS, alone, strict=True)}
 
     def split_lengths(self) -> dict[str, float]:
-        """Per group (sum pi |.|^p)^(1/p) over atoms that share a cell, p the group's intrinsic power; NaN for none.
+        """Return per group (sum pi |.|^p)^(1/p) over atoms that share a cell, p the group's intrinsic power.
 
-        Cells of m atoms have their own p; the lengths of different m are added.
-        Only such weighted lengths can be compared with theory: it bounds pi |.|^p, not |.|.
+        Cells of m atoms have their own p; the lengths of different m are added. Only such weighted lengths
+        can be compared with theory: it bounds pi |.|^p, not |.|. They are NaN where no atoms share a cell.
         """
         lengths = {}
         for group, name in enumerate(GROUPS):
@@ -142,7 +183,19 @@ class VoronoiErrors:
 
 
 def voronoi_errors(fitted: GaussianGatedMoE, truth: GaussianGatedMoE, n_frozen: int = 0) -> VoronoiErrors:
-    """The pieces of the losses; the last ``n_frozen`` fitted atoms are frozen ones."""
+    """Return the pieces of the losses of a Gaussian-gated fit.
+
+    fitted    the fit
+    truth     the true parameters
+    n_frozen  how many of the last fitted atoms are frozen ones
+
+    Raises ``InputError`` where fit and truth have other inputs or outputs.
+
+    >>> import moe_prompts as mp
+    >>> truth = mp.truth("gmoe-1").params
+    >>> mp.voronoi_errors(truth.atoms([0, 0, 1, 2]), truth).cell_sizes
+    array([2, 1, 1])
+    """
     distances = group_distances(fitted, truth)
     labels = distances.sum(axis=0).argmin(axis=1)
     return VoronoiErrors(

@@ -1,12 +1,13 @@
-"""Voronoi loss of prompt regression, after the symmetries of adaptive prompts have been taken out.
+"""Measure prompt fits by a Voronoi loss, after the symmetries of adaptive prompts have been taken out.
 
 Each fitted prompt belongs to the cell of its nearest true one. With masses e^b,
 
-    D = sum_cells |sum e^{b_i} - e^{b*_l}| + sum_{alone} e^{b_i} |dtheta_i| + sum_{sharing} e^{b_i} |dtheta_i|^2 +
-    |dW2|.
+    D = sum_cells |sum e^{b_i} - e^{b*_l}| + sum_{alone} e^{b_i} |dtheta_i|
+        + sum_{sharing} e^{b_i} |dtheta_i|^2 + |dW2|.
 
-Adaptive prompts are known up to a permutation of the hidden units, common to all prompts, and a sign of each unit where
-sigma is odd (relu's scales and the identity's GL(r) have a normal form already): D is the smallest over those.
+Adaptive prompts are known up to a permutation of the hidden units, common to all prompts, and a sign of each
+unit where sigma is odd (relu's scales and the identity's GL(r) have a normal form already). D is the smallest
+over those.
 
 Source: arXiv 2501.18936 (Voronoi losses for prompts).
 """
@@ -27,13 +28,13 @@ MAX_HIDDEN = 5
 
 @dataclass(frozen=True)
 class PromptErrors:
-    """The pieces of D.
+    """Hold the pieces of D.
 
-    labels      (k,)       cell of each fitted prompt
-    masses      (k,)       e^b of the fitted prompts
-    offsets     (k, q)     theta_i - theta*_{cell}
-    mass        (k_true,)  fitted minus true mass of each cell
-    w2_error               |W2 - W2*|, Frobenius; 0 where there is none
+    labels    (k,)       cell of each fitted prompt
+    masses    (k,)       e^b of the fitted prompts
+    offsets   (k, q)     theta_i - theta*_{cell}
+    mass      (k_true,)  fitted minus true mass of each cell
+    w2_error             |W2 - W2*|, Frobenius; 0 where there is none
     """
 
     labels: np.ndarray
@@ -44,34 +45,39 @@ class PromptErrors:
 
     @property
     def sharing(self) -> np.ndarray:
-        """Which fitted prompts share their cell (k,)."""
+        """Return which fitted prompts share their cell (k,)."""
         return np.bincount(self.labels, minlength=len(self.mass))[self.labels] > 1
 
     @property
     def loss(self) -> float:
+        """Return D."""
         lengths = np.linalg.norm(self.offsets, axis=1)
         powers = np.where(self.sharing, lengths**2, lengths)
         return float(np.abs(self.mass).sum() + (self.masses * powers).sum() + self.w2_error)
 
     @property
     def mass_error(self) -> float:
+        """Return the sum over cells of |fitted mass - true mass|."""
         return float(np.abs(self.mass).sum())
 
     @property
     def singleton_error(self) -> float:
-        """Largest |dtheta| of a prompt that is alone in its cell; NaN where there is none."""
+        """Return the largest |dtheta| of a prompt that is alone in its cell; NaN where there is none."""
         alone = np.linalg.norm(self.offsets[~self.sharing], axis=1)
         return float(alone.max()) if len(alone) else np.nan
 
     @property
     def split_rms(self) -> float:
-        """Mass-weighted root mean square of |dtheta| over prompts that share a cell; NaN where none do."""
+        """Return the mass-weighted root mean square of |dtheta| over prompts that share a cell.
+
+        It is NaN where none do.
+        """
         masses, offsets = self.masses[self.sharing], self.offsets[self.sharing]
         return float(np.sqrt((masses * (offsets**2).sum(axis=1)).sum() / masses.sum())) if len(masses) else np.nan
 
     @property
     def barycentre_error(self) -> float:
-        """Largest |mass-weighted mean of dtheta| of a shared cell; NaN where there is none."""
+        """Return the largest |mass-weighted mean of dtheta| of a shared cell; NaN where there is none."""
         found = []
         for cell in np.unique(self.labels[self.sharing]):
             here = self.labels == cell
@@ -80,7 +86,19 @@ class PromptErrors:
 
 
 def prompt_errors(fitted: PromptAttention, truth: PromptAttention) -> PromptErrors:
-    """The pieces of D at the representative of ``fitted`` that makes D smallest."""
+    """Return the pieces of D at the representative of ``fitted`` that makes D smallest.
+
+    fitted  the fit
+    truth   the true parameters
+
+    Raises ``InputError`` where the two are prompts of another kind or size, or have too many hidden units for
+    all their permutations to be tried.
+
+    >>> import moe_prompts as mp
+    >>> truth = mp.prompt_truth("attention-tanh").params
+    >>> mp.prompt_errors(truth.chosen([0, 0, 1]), truth).labels
+    array([0, 0, 1])
+    """
     if (fitted.kind, fitted.atoms.shape[1], fitted.W2.shape) != (truth.kind, truth.atoms.shape[1], truth.W2.shape):
         raise InputError(
             f"prompt loss: fitted {fitted.kind} prompts with {fitted.atoms.shape[1]} parameters each and W2 "
@@ -92,12 +110,21 @@ def prompt_errors(fitted: PromptAttention, truth: PromptAttention) -> PromptErro
 
 
 def prompt_loss(fitted: PromptAttention, truth: PromptAttention) -> float:
-    """D; 0 exactly where the fitted prompts are the true ones up to order and symmetries."""
+    """Return the Voronoi loss D of a prompt fit.
+
+    D is 0 exactly where the fitted prompts are the true ones up to order and symmetries. The arguments and
+    errors are those of ``prompt_errors``.
+
+    >>> import moe_prompts as mp
+    >>> truth = mp.prompt_truth("attention-tanh").params
+    >>> mp.prompt_loss(truth.chosen([1, 0]), truth)
+    0.0
+    """
     return prompt_errors(fitted, truth).loss
 
 
 def _representatives(params: PromptAttention) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Atoms and W2 under every permutation, and sign where sigma is odd, of the hidden units."""
+    """Return atoms and W2 under every permutation, and sign where sigma is odd, of the hidden units."""
     if not params.kind.shares_w2:
         return [(params.atoms, np.zeros((0, 0)))]
     r = params.W2.shape[1]

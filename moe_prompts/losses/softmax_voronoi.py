@@ -1,12 +1,12 @@
-"""Voronoi loss of softmax-gated experts, smallest over the translations of the gate that change nothing.
+"""Measure softmax-gated fits by a Voronoi loss, smallest over translations of the gate that change nothing.
 
     D = min_t sum_cells |sum_i e^{beta0_i + t0} - e^{beta0*}|
         + sum_i e^{beta0_i + t0} (|dbeta|^p + |db|^q + |da|^r + |ds|^s),     dbeta = beta_i + t1 - beta*.
 
-A cell of one atom is measured linearly. In a cell of m atoms the published powers are rbar(m) for beta and b, rbar(m)/2
-for a and s; the intrinsic ones are 2 for beta and a, since these are n^{-1/4} in every cell as long as some cell holds
-one atom (``experiments/predicted_rates.py --model softmax-gaussian``). Where every cell holds several atoms beta is not
-identified at all.
+A cell of one atom is measured linearly. In a cell of m atoms the published powers are rbar(m) for beta and b,
+rbar(m)/2 for a and s. The intrinsic ones are 2 for beta and a, since these are n^{-1/4} in every cell as long
+as some cell holds one atom (``experiments/predicted_rates.py --model softmax-gaussian``). Where every cell
+holds several atoms beta is not identified at all.
 
 Source: arXiv 2305.03288, whose last gate is zero and which takes no minimum (``translate=False``).
 """
@@ -33,11 +33,14 @@ MOST = 700.0
 
 @dataclass(frozen=True)
 class SoftmaxErrors:
-    """The pieces of the loss at one translation.
+    """Hold the pieces of the loss at one translation (t0, t1).
 
-    labels     (k,)       cell of each fitted atom        cell_sizes  (k_true,)
-    mass       (k_true,)  fitted mass - true mass         masses      (k,)   e^{beta0 + t0}
-    distances  (4, k)     per group of ``SOFTMAX_GROUPS`` translation (t0, t1)
+    labels       (k,)       cell of each fitted atom
+    cell_sizes   (k_true,)  fitted atoms in each cell; empty cells have 0
+    mass         (k_true,)  fitted mass - true mass in each cell
+    masses       (k,)       e^{beta0 + t0}
+    distances    (4, k)     per group of ``SOFTMAX_GROUPS``, from each fitted atom to its true one
+    translation             (t0, t1)
     """
 
     labels: np.ndarray
@@ -49,15 +52,22 @@ class SoftmaxErrors:
 
     @property
     def gate_identified(self) -> bool:
-        """Whether some cell holds at most one atom; if every cell holds several, splits of the gates are invisible."""
+        """Say whether some cell holds at most one atom.
+
+        If every cell holds several, splits of the gates are invisible.
+        """
         return bool(self.cell_sizes.min() < 2)
 
     @property
     def notice(self) -> str:
-        """What a table must say of the fit; empty where there is nothing to say."""
+        """Return what a table must say of the fit; empty where there is nothing to say."""
         return "" if self.gate_identified else UNIDENTIFIED
 
     def loss(self, variant: SoftmaxVariant = "intrinsic") -> float:
+        """Return D with the powers of the variant; infinite where a mass is.
+
+        Raises ``InputError`` for an unknown variant.
+        """
         if not np.isfinite(self.mass).all():
             return np.inf
         return float(np.abs(self.mass).sum() + self.masses @ _weighed(self.distances, self._m, variant))
@@ -68,13 +78,16 @@ class SoftmaxErrors:
 
     @property
     def singleton_error(self) -> float:
-        """Largest distance (all groups) of an atom that is alone in its cell; NaN where there is none."""
+        """Return the largest distance (all groups) of an atom alone in its cell; NaN where there is none."""
         alone = self._m == 1
         return float(self.distances.sum(axis=0)[alone].max()) if alone.any() else np.nan
 
     @property
     def split_rms(self) -> float:
-        """Mass-weighted root mean square distance of the atoms that share a cell; NaN where none do."""
+        """Return the mass-weighted root mean square distance of the atoms that share a cell.
+
+        It is NaN where none do.
+        """
         shared = self._m > 1
         if not shared.any():
             return np.nan
@@ -83,7 +96,7 @@ class SoftmaxErrors:
 
 
 def _weighed(distances: np.ndarray, m: np.ndarray, variant: SoftmaxVariant) -> np.ndarray:
-    """sum over groups of |.|^power (k,)."""
+    """Return the sum over groups of |.|^power (k,)."""
     if variant not in ("published", "intrinsic"):
         raise InputError(f"softmax Voronoi loss: variant = {variant!r}; expected 'published' or 'intrinsic'")
     powers = np.ones((4, len(m)))
@@ -97,13 +110,17 @@ def _weighed(distances: np.ndarray, m: np.ndarray, variant: SoftmaxVariant) -> n
 def _errors_at(
     fitted: SoftmaxGatedMoE, truth: SoftmaxGatedMoE, slope: np.ndarray, intercept: float | None, variant: SoftmaxVariant
 ) -> SoftmaxErrors:
-    """At the translation (intercept, slope); intercept None: the best one for that slope."""
-    table = np.stack([
+    """Return the pieces at the translation (intercept, slope).
+
+    ``intercept`` None stands for the best one for that slope.
+    """
+    rows = [
         np.linalg.norm((fitted.gate_slopes + slope)[:, None] - truth.gate_slopes[None], axis=2),
         np.linalg.norm(fitted.slopes[:, None] - truth.slopes[None], axis=2),
         np.abs(fitted.intercepts[:, None] - truth.intercepts[None]),
         np.abs(fitted.noise_vars[:, None] - truth.noise_vars[None]),
-    ])  # fmt: skip
+    ]
+    table = np.stack(rows)
     labels = table.sum(axis=0).argmin(axis=1)
     sizes = np.bincount(labels, minlength=truth.k)
     distances = table[:, np.arange(fitted.k), labels]
@@ -124,15 +141,27 @@ def _errors_at(
         return SoftmaxErrors(labels, sizes, np.full(truth.k, np.inf), endless, distances, (intercept, slope))
     else:
         scale = float(np.exp(intercept + shift))
-    return SoftmaxErrors(
-        labels, sizes, scale * in_cells - truth.masses, scale * relative, distances, (intercept, slope)
-    )  # fmt: skip
+    mass = scale * in_cells - truth.masses
+    return SoftmaxErrors(labels, sizes, mass, scale * relative, distances, (intercept, slope))
 
 
 def softmax_errors(
     fitted: SoftmaxGatedMoE, truth: SoftmaxGatedMoE, translate: bool = True, variant: SoftmaxVariant = "intrinsic"
 ) -> SoftmaxErrors:
-    """The pieces of the loss at the best translation of the fitted gate, or as both stand (``translate=False``)."""
+    """Return the pieces of the loss of a softmax-gated fit at the best translation of its gate.
+
+    fitted     the fit
+    truth      the true parameters
+    translate  whether the best translation is sought; False takes both gates as they stand
+    variant    powers: "published" or "intrinsic"
+
+    Raises ``InputError`` where fit and truth have other inputs, or for another variant.
+
+    >>> import moe_prompts as mp
+    >>> truth = mp.softmax_truth("sgame").params
+    >>> mp.softmax_errors(truth.atoms([0, 1, 1]), truth).cell_sizes
+    array([1, 2])
+    """
     from scipy.optimize import minimize  # loaded where it is used: a refused option need not wait for it
 
     if fitted.d != truth.d:
@@ -147,10 +176,8 @@ def softmax_errors(
         # A first simplex of the size of what is left to gain.
         spread = 0.5 * min(value(start), 1.0) + 1e-9
         simplex = np.concatenate([start[None], start + spread * np.eye(fitted.d)])
-        found = minimize(
-            value, start, method="Nelder-Mead",
-            options={"initial_simplex": simplex, "xatol": 1e-10, "fatol": 1e-12, "maxiter": 400},
-        )  # fmt: skip
+        options = {"initial_simplex": simplex, "xatol": 1e-10, "fatol": 1e-12, "maxiter": 400}
+        found = minimize(value, start, method="Nelder-Mead", options=options)
         best = min((best, found.x), key=value)
     return _errors_at(fitted, truth, best, None, variant)
 
@@ -158,5 +185,14 @@ def softmax_errors(
 def softmax_loss(
     fitted: SoftmaxGatedMoE, truth: SoftmaxGatedMoE, variant: SoftmaxVariant = "intrinsic", translate: bool = True
 ) -> float:
-    """D of the fitted parameters; 0 exactly where they are the truth up to translation and the order of atoms."""
+    """Return the Voronoi loss D of a softmax-gated fit.
+
+    D is 0 exactly where the fitted parameters are the truth up to translation and the order of atoms. The
+    arguments and errors are those of ``softmax_errors``.
+
+    >>> import moe_prompts as mp
+    >>> truth = mp.softmax_truth("sgame").params
+    >>> mp.softmax_loss(truth.atoms([1, 0]), truth)
+    0.0
+    """
     return softmax_errors(fitted, truth, translate, variant).loss(variant)
