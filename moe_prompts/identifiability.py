@@ -99,8 +99,9 @@ def kappas(truth: PromptTruth, rng: np.random.Generator) -> Kappas:
 def second_order_part(values: PromptValues | MultiHeadValues, l: int) -> np.ndarray:
     """Return half the second derivative of prompt l's part of f, with f and its denominator held.
 
-    It is (e^{b_l} / 2) d2/dtheta_l2 { e^{s_l} (v_l - f) / den }, of shape (q, q, outputs, m). For several heads it is
-    the sum of the parts of the heads, each with its own den and f, through the output projection.
+    It is (e^{b_l} / 2) d2/dtheta_l2 { e^{s_l} (v_l - f) / den }, of shape (q, q, outputs, m).
+    For several heads it is the sum of the parts of the heads, each with its own den and f, through the output
+    projection.
     """
     if isinstance(values, MultiHeadValues):
         parts = [second_order_part(part, l) for part in values.parts]
