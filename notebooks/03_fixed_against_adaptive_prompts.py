@@ -34,8 +34,8 @@ noise = 2.0  # standard deviation of each output
 kinds = {"fixed": mp.PromptKind.parse("fixed"), "adaptive": mp.PromptKind.parse("adaptive:gelu")}
 truths = {"a fixed truth": mp.prompt_truth("attention-fixed"), "an adaptive truth": mp.prompt_truth("attention-gelu")}
 truths = {which: replace(truth, noise=noise) for which, truth in truths.items()}
-signal = {which: (truth.params.regression(truth.x) ** 2).sum(axis=1).mean() for which, truth in truths.items()}
-print("E |f*|^2:", {which: round(float(value), 1) for which, value in signal.items()})
+signal = {which: truth.signal for which, truth in truths.items()}
+print("E |f*|^2:", {which: round(value, 1) for which, value in signal.items()})
 
 # %% nbmake={"mock": {"sizes": [300, 3000], "replicates": 2, "starts": 4}}
 sizes, replicates, starts = [30, 100, 300, 1_000, 10_000, 100_000], 12, 8

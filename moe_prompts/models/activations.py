@@ -108,6 +108,8 @@ ACTIVATIONS: dict[str, Activation] = {
         Activation("identity", lambda t: t, np.ones_like, np.zeros_like, odd=True, homogeneous=True),
     )
 }
+#: The package's own; others were added.
+BUILT_IN = frozenset(ACTIVATIONS)
 
 
 def activation(name: str) -> Activation:
@@ -123,8 +125,7 @@ def activation(name: str) -> Activation:
 def add_activation(new: Activation) -> Activation:
     """Make ``new`` known by its name: ``adaptive:NAME`` then works in models, fits, losses and studies.
 
-    Workers of a study know it if the module that holds the study's ``run`` adds it on import
-    (docs/extending.md).
+    A study of the package that is made afterwards takes it along to its workers.
 
     Raises ``InputError`` for a name that is taken or not made of a-z, 0-9 and _, for derivatives that are not
     those of ``value``, for symmetries that are not as declared, for even functions (a sign that

@@ -12,6 +12,7 @@ from functools import cache, partial
 import numpy as np
 
 from moe_prompts.errors import InputError
+from moe_prompts.models.added import added
 from moe_prompts.models.data import CHUNK, RegressionData, Sample, StreamedSample
 from moe_prompts.models.gaussian_gated import GaussianGatedFamily, GaussianGatedMoE
 from moe_prompts.models.prompt_truths import prompt_truth
@@ -130,7 +131,7 @@ TRUTHS: dict[str, Callable[[], Truth]] = {
 
 @cache
 def truth(name: str) -> Truth:
-    """Return the named truth; ``TRUTHS`` lists the names.
+    """Return the named truth: one that ``TRUTHS`` lists, or that ``add_truth`` made known.
 
     Raises ``InputError`` for an unknown name.
 
@@ -138,8 +139,12 @@ def truth(name: str) -> Truth:
     >>> mp.truth("prompts-adaptive").family.n_frozen
     2
     """
+    if mine := added(name, Truth):
+        return mine
     if name not in TRUTHS:
-        raise InputError(f"unknown truth {name!r}; expected one of {', '.join(TRUTHS)}")
+        raise InputError(
+            f"unknown truth {name!r}; expected one of {', '.join(TRUTHS)}, or one that add_truth made known"
+        )
     return TRUTHS[name]()
 
 

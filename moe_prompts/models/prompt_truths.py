@@ -15,6 +15,7 @@ import numpy as np
 
 from moe_prompts.errors import InputError
 from moe_prompts.models.activations import ACTIVATIONS
+from moe_prompts.models.added import added
 from moe_prompts.models.data import RegressionData
 from moe_prompts.models.multi_head import MultiHead, divided
 from moe_prompts.models.prompt_attention import Head, PromptAttention, PromptFamily, PromptKind, single
@@ -75,6 +76,11 @@ class PromptTruth:
     def k_true(self) -> int:
         """Return the number of prompts."""
         return self.params.k
+
+    @property
+    def signal(self) -> float:
+        """Return E |f*|^2 over the points of the design: the unit of relative risks."""
+        return float((self.params.regression(self.x) ** 2).sum(axis=1).mean())
 
     def family(self, kind: PromptKind, k: int) -> PromptFamily:
         """Return the family of k prompts of any kind beside the same head.
@@ -229,23 +235,9 @@ _NAME = re.compile(
 )
 
 
-_ADDED: dict[str, PromptTruth] = {}
-
-
-def add_prompt_truth(new: PromptTruth) -> PromptTruth:
-    """Make ``new`` known by its name to ``prompt_truth``, ``prompt_data`` and studies.
-
-    Workers of a study know it if the module that holds the study's ``run`` adds it on import
-    (docs/extending.md).
-
-    Raises ``InputError`` where the name is taken or not made of letters, digits, '.' and '-'.
-    """
-    if not re.fullmatch(r"[A-Za-z0-9.-]+", new.name) or new.name in _ADDED or _NAME.fullmatch(new.name):
-        raise InputError(
-            f"the name of a truth {new.name!r} is taken or not of letters, digits, '.' and '-'; expected a new one"
-        )
-    _ADDED[new.name] = new
-    return new
+def names_one(name: str) -> bool:
+    """Return whether ``name`` is one of the package's own truths of prompts."""
+    return _NAME.fullmatch(name) is not None
 
 
 @cache
@@ -253,19 +245,19 @@ def prompt_truth(name: str) -> PromptTruth:
     """Return a named truth of prompt regression.
 
     Names are ``attention-KIND`` (the reference) and ``attention-random-NUMBER-KIND``, each also with
-    ``-rank1`` after it for a singular B or ``-heads2`` for two heads of d_h = 1, or what ``add_prompt_truth``
-    made known. KIND is fixed, decoupled, or the activation of adaptive prompts.
+    ``-rank1`` after it for a singular B or ``-heads2`` for two heads of d_h = 1, or what ``add_truth`` made
+    known. KIND is fixed, decoupled, or the activation of adaptive prompts.
 
     Raises ``InputError`` for an unknown name.
     """
-    if name in _ADDED:
-        return _ADDED[name]
+    if mine := added(name, PromptTruth):
+        return mine
     found = _NAME.fullmatch(name)
     if not found:
         raise InputError(
             f"unknown truth {name!r}; expected attention-KIND or attention-random-NUMBER-KIND, with -rank1 after "
             f"it for a singular B or -heads2 for two heads, and KIND one of {', '.join(_KINDS)}; or one that "
-            "add_prompt_truth made known"
+            "add_truth made known"
         )
     kind = _KINDS[found["kind"]]
     made = reference(kind) if found["number"] is None else random_configuration(int(found["number"]), kind)

@@ -12,6 +12,7 @@ from functools import cache
 import numpy as np
 
 from moe_prompts.errors import InputError
+from moe_prompts.models.added import added
 from moe_prompts.models.data import Sample
 from moe_prompts.models.softmax_gated import SoftmaxGatedFamily, SoftmaxGatedMoE
 from moe_prompts.seeds import data_rng
@@ -78,7 +79,7 @@ SOFTMAX_TRUTHS: dict[str, Callable[[], SoftmaxTruth]] = {
 
 @cache
 def softmax_truth(name: str) -> SoftmaxTruth:
-    """Return the named softmax-gated truth; ``SOFTMAX_TRUTHS`` lists the names.
+    """Return the named softmax-gated truth: of ``SOFTMAX_TRUTHS``, or what ``add_truth`` made known.
 
     Raises ``InputError`` for an unknown name.
 
@@ -86,8 +87,13 @@ def softmax_truth(name: str) -> SoftmaxTruth:
     >>> mp.softmax_truth("sgame").k_true
     2
     """
+    if mine := added(name, SoftmaxTruth):
+        return mine
     if name not in SOFTMAX_TRUTHS:
-        raise InputError(f"unknown softmax-gated truth {name!r}; expected one of {', '.join(SOFTMAX_TRUTHS)}")
+        raise InputError(
+            f"unknown softmax-gated truth {name!r}; expected one of {', '.join(SOFTMAX_TRUTHS)}, or one that "
+            "add_truth made known"
+        )
     return SOFTMAX_TRUTHS[name]()
 
 

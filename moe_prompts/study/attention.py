@@ -26,6 +26,7 @@ from moe_prompts.estimators.prompts.objective import PromptObjective
 from moe_prompts.estimators.result import SearchResult
 from moe_prompts.identifiability import kappas, likelihood_gaps, profile
 from moe_prompts.losses.prompt_voronoi import prompt_errors
+from moe_prompts.models.added import knowing
 from moe_prompts.models.data import RegressionData
 from moe_prompts.models.gaussian_truths import prompt_data
 from moe_prompts.models.prompt_attention import PromptFamily, PromptKind
@@ -243,7 +244,7 @@ def _study(
         cells=cells,
         replicates=replicates,
         entropy=entropy,
-        run=run_cell,
+        run=knowing(run_cell, names),
         identity={
             "prompt_truths_used": {name: _plain(prompt_truth(name)) for name in names},
             "prompt_options": asdict(OPTIONS) | {"spread": SPREAD},
@@ -315,7 +316,7 @@ def fit_rows(cell: AttentionCell, replicates: tuple[int, ...], entropy: int) -> 
     )
     own = word in ("exact", "over")
     floor = 0.0 if own else projections(cell.truth, cell.kind, cell.k, entropy)[1]
-    signal = float((known.params.regression(known.x) ** 2).sum(axis=1).mean())
+    signal = known.signal
     return [
         fields
         | {"replicate": replicate, "starts": one.starts, "start_share": one.share, "message": ""}

@@ -18,6 +18,7 @@ from moe_prompts.estimators.gaussian.search import SearchOptions, best_of
 from moe_prompts.estimators.result import FitResult, SearchResult
 from moe_prompts.losses.gaussian_voronoi import GROUPS, voronoi_errors
 from moe_prompts.losses.prediction import Evaluation
+from moe_prompts.models.added import knowing
 from moe_prompts.models.data import HELD_PAIRS, Data
 from moe_prompts.models.gaussian_gated import GaussianGatedFamily
 from moe_prompts.models.gaussian_truths import Truth, sample, streamed, truth
@@ -135,7 +136,7 @@ def gaussian_study(
         cells=cells,
         replicates=replicates,
         entropy=entropy,
-        run=run_cell,
+        run=knowing(run_cell, truths),
         identity={
             "truths_used": {name: _plain(truth(name)) for name in truths},
             "options": {name: asdict(options) for name, options in OPTIONS.items()},

@@ -18,6 +18,7 @@ from moe_prompts.estimators.result import FitResult
 from moe_prompts.estimators.softmax.likelihood import SoftmaxOptions, softmax_newton
 from moe_prompts.estimators.softmax.starts import published_start
 from moe_prompts.losses.softmax_voronoi import SOFTMAX_GROUPS, UNIDENTIFIED, softmax_errors
+from moe_prompts.models.added import knowing
 from moe_prompts.models.data import HELD_PAIRS, Sample
 from moe_prompts.models.softmax_truths import SoftmaxTruth, softmax_sample, softmax_truth
 from moe_prompts.seeds import start_rng
@@ -80,7 +81,7 @@ def softmax_study(
         cells=[SoftmaxCell(name, k, n) for name in truths for k in ks for n in sizes],
         replicates=replicates,
         entropy=entropy,
-        run=run_cell,
+        run=knowing(run_cell, truths),
         identity={
             "softmax_truths_used": {name: _plain(softmax_truth(name)) for name in truths},
             "softmax_options": asdict(OPTIONS),

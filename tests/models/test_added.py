@@ -9,11 +9,26 @@ import pytest
 from numpy.testing import assert_allclose
 from scipy.special import expit
 
-from moe_prompts import Activation, add_activation, add_prompt_truth, prompt_data, prompt_truth
+from moe_prompts import (
+    Activation,
+    SoftmaxTruth,
+    add_activation,
+    add_prompt_truth,
+    add_truth,
+    prompt_data,
+    prompt_truth,
+    run_study,
+    sample,
+    softmax_truth,
+    truth,
+)
+from moe_prompts.engine.executors import Joblib
 from moe_prompts.errors import InputError
-from moe_prompts.models import activations, prompt_truths
+from moe_prompts.models import activations, added, prompt_truths
 from moe_prompts.models.prompt_attention import PromptAttention, PromptKind
-from moe_prompts.study.attention import attention_study
+from moe_prompts.study.attention import AttentionCell, attention_study, run_cell
+from moe_prompts.study.gaussian import gaussian_study
+from moe_prompts.study.softmax import softmax_study
 
 
 def silu(**changes):
@@ -31,9 +46,11 @@ def silu(**changes):
 def taken_back(monkeypatch):
     monkeypatch.setattr(activations, "ACTIVATIONS", known := dict(activations.ACTIVATIONS))
     monkeypatch.setattr("moe_prompts.models.prompt_attention.ACTIVATIONS", known)
-    monkeypatch.setattr(prompt_truths, "_ADDED", {})
+    monkeypatch.setattr(added, "ADDED", own := {})
+    monkeypatch.setattr("moe_prompts.models.truths.ADDED", own)
     yield
-    prompt_truth.cache_clear()
+    for lookup in (prompt_truth, softmax_truth, truth):
+        lookup.cache_clear()
 
 
 def test_an_added_activation_makes_prompts():
@@ -92,11 +109,81 @@ def test_an_added_truth_has_data_and_studies():
     assert {cell.kind for cell in study.cells if hasattr(cell, "kind")} == {"adaptive:silu"}
 
 
-@pytest.mark.parametrize("name", ["attention-gelu", "attention-random-7-fixed-rank1", "with space", "mine"])
-def test_names_of_truths_are_new_and_fit_for_files(name):
+TAKEN = ["attention-gelu", "attention-random-7-fixed-rank1", "Attention-Gelu-heads2", "mine", "MINE", "gmoe-1", "sgame"]
+KINDS_OF_TRUTHS = {"gaussian": lambda: truth("gmoe-1"), "prompts": lambda: prompt_truth("attention-gelu"),
+                   "softmax": lambda: softmax_truth("sgame")}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", KINDS_OF_TRUTHS)
+@pytest.mark.parametrize("name", TAKEN)
+def test_a_name_belongs_to_one_truth_of_all_models(name, kind):
     add_prompt_truth(replace(prompt_truth("attention-gelu"), name="mine"))
-    with pytest.raises(InputError, match=f"{name!r} is taken or not of letters"):
-        add_prompt_truth(replace(prompt_truth("attention-gelu"), name=name))
+    with pytest.raises(InputError, match=f"{name!r} is taken; expected a new one"):
+        add_truth(replace(KINDS_OF_TRUTHS[kind](), name=name))
+
+
+@pytest.mark.parametrize("name", ["with space", "a/b", "../up", ".hidden", "-k", "", "under_score", "x" * 65, 7, "é"])
+def test_names_of_truths_are_fit_for_files(name):
+    with pytest.raises(InputError, match=r"expected letters, digits, '.' and '-' .* at most 64 characters"):
+        add_truth(replace(truth("gmoe-1"), name=name))
+    add_truth(replace(truth("gmoe-1"), name="x" * 64))
+
+
+def test_what_is_no_truth_is_refused():
+    with pytest.raises(InputError, match="got function; expected a Truth, a PromptTruth or a SoftmaxTruth"):
+        add_truth(lambda: truth("gmoe-1"))
+
+
+def test_an_added_truth_is_found_by_its_own_model_alone():
+    mine = add_truth(replace(truth("gmoe-1"), name="mine"))
+    assert truth("mine") is mine
+    assert sample("mine", 100, seed=0).n == 100
+    for other in (prompt_truth, softmax_truth):
+        with pytest.raises(InputError, match=r"unknown .*'mine'"):
+            other("mine")
+
+
+def test_one_signal_for_every_relative_risk():
+    """E |f*|^2 over the design, by the sum of squares point by point."""
+    known = prompt_truth("attention-gelu")
+    squares = [float(known.params.regression(point[None])[0] @ known.params.regression(point[None])[0])
+               for point in known.x]  # fmt: skip
+    assert known.signal == pytest.approx(np.mean(squares), rel=1e-12)
+
+
+def inputs(n, rng):
+    return rng.uniform(0.1, 0.9, size=(n, 1))
+
+
+def studies_of_added_truths():
+    """One study of each model, on truths, a sigma and inputs that no other process has heard of."""
+    add_activation(silu())
+    gelu, known = prompt_truth("attention-gelu"), softmax_truth("sgame")
+    add_truth(replace(gelu, name="mine-silu", params=replace(gelu.params, kind=PromptKind.parse("adaptive:silu"))))
+    add_truth(replace(truth("gmoe-1"), name="mine-gated"))
+    add_truth(SoftmaxTruth("mine-softmax", known.params, lambda n, rng: inputs(n, rng), "a test"))
+    given = {"sizes": [1_000], "replicates": 1, "entropy": 0}
+    attention = attention_study(**given, truths=["mine-silu"], lines={}, ks=[2])
+    fits = [cell for cell in attention.cells if isinstance(cell, AttentionCell)]
+    return [
+        replace(attention, cells=fits),
+        gaussian_study(**given, truths=["mine-gated"], kinds=["adaptive"], ks=[3], start="near_truth"),
+        softmax_study(**given, truths=["mine-softmax"], ks=[2]),
+    ]
+
+
+def test_workers_are_told_what_was_added(tmp_path):
+    """Workers import the package afresh; without what travels with the study they know none of these names."""
+    for study in studies_of_added_truths():
+        rows = run_study(study, tmp_path / study.name, executor=Joblib(2, insist=True), progress=False)
+        assert set(rows["status"]) == {"CERTIFIED"}
+        again = run_study(study, tmp_path / f"{study.name}-here", progress=False)
+        assert rows.equals(again)
+
+
+def test_studies_of_the_packages_own_truths_run_as_they_are():
+    study = attention_study(sizes=[1000], replicates=1, entropy=0, truths=["attention-fixed"], lines={})
+    assert study.run is run_cell
 
 
 MODULE = """
