@@ -15,7 +15,7 @@ PACKAGE = Path(moe_prompts.__file__).parent
 #: From the lowest floor up. A module imports from lower floors and from its own part, never from above or beside.
 FLOORS = [
     ["errors", "seeds", "tables"],
-    ["models", "intervals", "engine"],
+    ["models", "intervals", "engine", "compilation"],
     ["estimators", "losses", "slopes", "cli"],
     ["identifiability", "theory"],
     ["study"],

@@ -36,6 +36,7 @@ class Activation:
     homogeneous           whether sigma(ct) = c sigma(t) for c > 0
     analytic              whether sigma is a power series everywhere, so that polynomial interpolation
                           converges
+    width                 half the length over which ``rounded_relu`` rounds the kink
 
     >>> import numpy as np
     >>> import moe_prompts as mp
@@ -51,6 +52,7 @@ class Activation:
     odd: bool = False
     homogeneous: bool = False
     analytic: bool = True
+    width: float = 0.0
 
 
 def _normal_density(t: np.ndarray) -> np.ndarray:
@@ -79,6 +81,7 @@ def rounded_relu(width: float) -> Activation:
         lambda t: (np.abs(t) < width) / (2 * width),
         homogeneous=True,
         analytic=False,
+        width=width,
     )
 
 
@@ -110,6 +113,9 @@ ACTIVATIONS: dict[str, Activation] = {
 }
 #: The package's own; others were added.
 BUILT_IN = frozenset(ACTIVATIONS)
+
+#: Those that the compiled route knows; a user's own take the NumPy route.
+BUILT_IN = tuple(ACTIVATIONS.values())
 
 
 def activation(name: str) -> Activation:

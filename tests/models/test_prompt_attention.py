@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from oracles import numeric_gradient
+from prompt_cases import KINDS, SHAPES, points, random_head, random_prompts
 from scipy.optimize import brentq
 from scipy.special import softmax
 
@@ -23,35 +24,8 @@ from moe_prompts.models.prompt_derivatives import PromptMap
 from moe_prompts.models.prompt_truths import midpoint_grid, prompt_truth, random_configuration, reference_head
 
 FOUR_SIGMA = 4.0  # two-sided probability 6e-5 that a correct sampler fails in one of the numbers compared
-KINDS = ["fixed", "decoupled", *(f"adaptive:{sigma}" for sigma in ACTIVATIONS), "adaptive:gelu:bias"]
 UNITS = [kind for kind in KINDS if kind.startswith("adaptive") and kind != "adaptive:identity"]
 ROUNDING = 1e-14  # of f relative to the largest f: some tens of operations
-
-
-def random_head(rng, n_frozen=2, d=3, l=4, p=5):
-    """Every size is another number, so that no two axes can be confused."""
-    return Head(
-        A=0.5 * rng.standard_normal((n_frozen, d, d)), a=rng.standard_normal(n_frozen),
-        eta=rng.standard_normal((n_frozen, l, d + 1)), B=rng.standard_normal((d, p)), C=rng.standard_normal((l, p)),
-        alpha=0.5 * rng.standard_normal((n_frozen, d)), beta=0.5 * rng.standard_normal(p), c=rng.standard_normal(l),
-    )  # fmt: skip
-
-
-def random_prompts(kind, k=3, hidden=2, seed=0, **sizes):
-    """Prompts of a kind beside a random head."""
-    rng = np.random.default_rng(seed)
-    family = PromptFamily(random_head(rng, **sizes), PromptKind.parse(kind), k, hidden)
-    return family.unpack(0.7 * rng.standard_normal(family.size))
-
-
-def points(params, m=9):
-    """Points where no hidden unit is within .02 of the kink of relu."""
-    x = np.random.default_rng(11).uniform(-1, 1, (20 * m, params.head.d))
-    if params.kind.sigma == "relu":
-        W1 = params.atoms.reshape(params.k, params.W2.shape[1], -1)
-        x = x[(np.abs(np.einsum("kri,mi->mkr", W1, x)) > 0.02).all(axis=(1, 2))]
-    assert len(x) >= m
-    return x[:m]
 
 
 SIGMA = {
@@ -96,13 +70,6 @@ def assert_same_f(params, other):
     x = np.random.default_rng(2).uniform(-1, 1, (50, params.head.d))
     expected = params.regression(x)
     assert_allclose(other.regression(x), expected, rtol=0, atol=ROUNDING * np.abs(expected).max())
-
-
-SHAPES = [
-    {},
-    {"k": 1, "hidden": 1, "n_frozen": 1, "d": 1, "l": 1, "p": 1},
-    {"k": 2, "hidden": 4, "n_frozen": 3, "d": 4, "l": 1, "p": 2},
-]
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=["distinct", "all 1", "p < d"])

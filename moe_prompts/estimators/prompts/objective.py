@@ -16,6 +16,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from moe_prompts.errors import InputError
+from moe_prompts.estimators.prompts.blocks import CompiledObjective
+from moe_prompts.estimators.prompts.levenberg_marquardt import Point
 from moe_prompts.models.activations import rounded_relu
 from moe_prompts.models.data import RegressionData
 from moe_prompts.models.multi_head import MultiHeadValues, prompt_map
@@ -97,6 +99,10 @@ class PromptObjective:
         enough = self.weights > SMALL_WEIGHT * np.abs(self.weights).mean(axis=2, keepdims=True)
         self.centre = np.where(enough, sums / np.where(enough, self.weights, 1.0), 0.0)
         self.remainder = sums - self.weights * self.centre
+        self._compile()
+
+    def _compile(self) -> None:
+        self.compiled = CompiledObjective.of(self.map, self.noise, self.weights, self.centre, self.remainder)
 
     def stages(self) -> list[PromptObjective]:
         """Return what is minimised in turn: Q itself, or for relu Q with kinks rounded ever less.
@@ -113,6 +119,7 @@ class PromptObjective:
     def _rounded(self, width: float) -> PromptObjective:
         other = copy(self)
         other.map = prompt_map(self.family, self.x, rounded_relu(width))
+        other._compile()
         return other
 
     def bounds(self, box: Box) -> tuple[np.ndarray, np.ndarray]:
@@ -123,8 +130,10 @@ class PromptObjective:
         """Return phi itself: the coordinates are the family's own."""
         return phi
 
-    def at(self, vectors: np.ndarray, sets: np.ndarray) -> PromptPoint:
+    def at(self, vectors: np.ndarray, sets: np.ndarray) -> Point:
         """Return the objective at vectors (S, size), each on the data set that ``sets`` (S,) names."""
+        if self.compiled is not None:
+            return self.compiled.at(vectors, sets)
         return PromptPoint(self, self.map.at(vectors), sets)
 
     def retract(self, vectors: np.ndarray) -> np.ndarray:

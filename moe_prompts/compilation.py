@@ -1,0 +1,76 @@
+"""Which route numerical loops take, compiled by numba or in NumPy, and how they are compiled.
+
+``MOE_PROMPTS_PASSES`` is ``compiled`` (the default) or ``numpy``. Without numba the route is NumPy, which a warning
+says once. Compiled code is kept on disk where numba can write (beside the sources, or the user's cache folder, or
+``NUMBA_CACHE_DIR``); elsewhere each process compiles again, which is said once too. Both routes give the same numbers
+up to rounding, and each gives the same to the last bit with any number of workers and any state of that cache.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Callable
+from functools import cache
+from importlib import import_module
+from importlib.util import find_spec
+from types import ModuleType
+from typing import Any
+
+from moe_prompts.errors import InputError
+
+VARIABLE = "MOE_PROMPTS_PASSES"
+ROUTES = ("compiled", "numpy")
+
+
+def route() -> str:
+    """The route of loops that are begun now. Raises ``InputError`` where the variable names none."""
+    asked = os.environ.get(VARIABLE, ROUTES[0])
+    if asked not in ROUTES:
+        raise InputError(f"{VARIABLE} = {asked!r}; expected compiled or numpy")
+    if asked == "compiled" and not _installed():
+        return "numpy"
+    return asked
+
+
+@cache
+def _installed() -> bool:
+    if find_spec("numba") is not None:
+        return True
+    warnings.warn(
+        "numba is not installed: fits take the NumPy route, several times slower; pip install numba", stacklevel=2
+    )
+    return False
+
+
+def kernels(module: str) -> ModuleType | None:
+    """The module of compiled loops, compiled or loaded from its cache on the first call; None on the NumPy route."""
+    return import_module(module) if route() == "compiled" else None
+
+
+def compiled(signature: str) -> Callable[[Callable], Any]:
+    """A decorator: compile for this one signature, now, releasing the interpreter's lock in calls.
+
+    The result is kept on disk where that is possible. Use it in modules that ``kernels`` loads.
+    """
+    from numba import njit
+
+    def decorate(function: Callable) -> Any:
+        try:
+            return njit(signature, cache=True, nogil=True)(function)
+        except (OSError, RuntimeError) as error:  # numba: RuntimeError where no folder can be written, else OSError
+            if isinstance(error, RuntimeError) and "cannot cache" not in str(error):
+                raise
+            _say_uncached(str(error))
+            return njit(signature, nogil=True)(function)
+
+    return decorate
+
+
+@cache
+def _say_uncached(reason: str) -> None:
+    warnings.warn(
+        f"compiled loops are not kept on disk ({reason}), so each process compiles them again; set NUMBA_CACHE_DIR to "
+        "a folder that you may write to",
+        stacklevel=3,
+    )

@@ -1,0 +1,98 @@
+"""Carry an objective of prompt regression over to its compiled route: points in blocks, kinds as numbers.
+
+Points come in blocks, each contiguous; the last is filled up with points of weight 0, which change no sum. ``kernels``
+has the loops, and the numbers that stand for kinds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+from scipy.special import logsumexp
+
+from moe_prompts.compilation import kernels
+from moe_prompts.models.activations import BUILT_IN
+from moe_prompts.models.multi_head import MultiHeadMap
+from moe_prompts.models.prompt_attention import PromptFamily
+from moe_prompts.models.prompt_derivatives import PromptMap
+
+
+def blocks(rows: np.ndarray, length: int) -> np.ndarray:
+    """Return (.., m) as (blocks, .., length), filled up with zeros."""
+    count = -(-rows.shape[-1] // length)
+    full = np.zeros((*rows.shape[:-1], count * length))
+    full[..., : rows.shape[-1]] = rows
+    return np.ascontiguousarray(np.moveaxis(full.reshape(*rows.shape[:-1], count, length), -2, 0))
+
+
+@dataclass(frozen=True)
+class CompiledObjective:
+    """Hold what the loops take: ``codes`` of kind, activation and symmetry, ``points`` and ``data`` in blocks."""
+
+    loops: Any
+    family: PromptFamily
+    noise: float
+    own: np.ndarray
+    codes: tuple[int, int, float, bool]
+    points: tuple[np.ndarray, ...]
+    data: tuple[np.ndarray, ...]
+
+    @classmethod
+    def of(
+        cls, map: PromptMap | MultiHeadMap, noise: float, weights: np.ndarray, centre: np.ndarray, remainder: np.ndarray
+    ) -> CompiledObjective | None:
+        """Return the objective on its compiled route; None where the route is NumPy.
+
+        Prompts that several heads share and activations that a user added always take the NumPy route.
+
+        weights (R, 1, m), centre and remainder (R, l, m) as in ``PromptObjective``.
+        """
+        if not isinstance(map, PromptMap):
+            return None
+        family, adaptive = map.family, map.family.kind.base == "adaptive"
+        if adaptive and not (any(map.activation is known for known in BUILT_IN) or map.activation.width):
+            return None
+        loops = kernels("moe_prompts.estimators.prompts.kernels")
+        if loops is None:
+            return None
+        sigma = loops.ACTIVATIONS[map.activation.name] if adaptive else loops.IDENTITY
+        width = map.activation.width if adaptive else 0.0
+        unit_columns = bool(adaptive and family.kind.activation.homogeneous)
+        frozen = logsumexp(map.frozen_logits, axis=0)
+        blend = np.einsum("nm,nlm->lm", np.exp(map.frozen_logits - frozen), map.frozen_experts)
+        head, cut = family.head, partial(blocks, length=loops.BLOCK)
+        return cls(
+            loops, family, noise, map.own, (loops.KINDS[family.kind.base], sigma, width, unit_columns),
+            (np.array(head.C), np.array(head.c), *(cut(rows) for rows in (map.inputs, map.queries, frozen, blend))),
+            tuple(np.stack([cut(one) for one in rows]) for rows in (weights[:, 0], centre, remainder)),
+        )  # fmt: skip
+
+    def at(self, vectors: np.ndarray, sets: np.ndarray) -> CompiledPoint:
+        """Return the objective at vectors (S, size), each on the data set that ``sets`` (S,) names."""
+        return CompiledPoint(self, vectors, np.asarray(sets, dtype=np.int64))
+
+
+class CompiledPoint:
+    """Hold Q (S,) at S vectors; derivatives are computed when they are asked for."""
+
+    def __init__(self, objective: CompiledObjective, vectors: np.ndarray, sets: np.ndarray) -> None:
+        self.objective, self.sets = objective, sets
+        self.parts = tuple(np.array(part, order="C") for part in objective.family.split(vectors))
+        twice = np.empty(len(vectors))
+        objective.loops.values(*objective.codes, *self.parts, *objective.points, sets, *objective.data, twice)
+        self.value = twice / (2 * objective.noise**2)
+
+    def derivatives(self, which: np.ndarray, exact: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return gradients (T, size), Gauss-Newton matrices and the rest of the Hessians (T, size, size)."""
+        objective, size = self.objective, self.objective.family.size
+        parts = tuple(part[which] for part in self.parts)
+        gradient, metric, rest = np.zeros((len(which), size)), *np.zeros((2, len(which), size, size))
+        objective.loops.derivatives(
+            *objective.codes, *parts, *objective.points, self.sets[which], *objective.data, objective.own,
+            np.ascontiguousarray(exact, dtype=bool), gradient, metric, rest,
+        )  # fmt: skip
+        scale = 1 / objective.noise**2
+        return gradient * scale, metric * scale, rest * scale
