@@ -115,7 +115,7 @@ ACTIVATIONS: dict[str, Activation] = {
 BUILT_IN = frozenset(ACTIVATIONS)
 
 #: Those that the compiled route knows; a user's own take the NumPy route.
-BUILT_IN = tuple(ACTIVATIONS.values())
+COMPILED = tuple(ACTIVATIONS.values())
 
 
 def activation(name: str) -> Activation:

@@ -14,9 +14,9 @@ import numpy as np
 from scipy.special import logsumexp
 
 from moe_prompts.compilation import kernels
-from moe_prompts.models.activations import BUILT_IN
+from moe_prompts.models.activations import COMPILED
 from moe_prompts.models.multi_head import MultiHeadMap
-from moe_prompts.models.prompt_attention import PromptFamily
+from moe_prompts.models.prompt_attention import Head, PromptFamily
 from moe_prompts.models.prompt_derivatives import PromptMap
 
 
@@ -53,7 +53,7 @@ class CompiledObjective:
         if not isinstance(map, PromptMap):
             return None
         family, adaptive = map.family, map.family.kind.base == "adaptive"
-        if adaptive and not (any(map.activation is known for known in BUILT_IN) or map.activation.width):
+        if adaptive and not (any(map.activation is known for known in COMPILED) or map.activation.width):
             return None
         loops = kernels("moe_prompts.estimators.prompts.kernels")
         if loops is None:
@@ -64,6 +64,7 @@ class CompiledObjective:
         frozen = logsumexp(map.frozen_logits, axis=0)
         blend = np.einsum("nm,nlm->lm", np.exp(map.frozen_logits - frozen), map.frozen_experts)
         head, cut = family.head, partial(blocks, length=loops.BLOCK)
+        assert isinstance(head, Head)
         return cls(
             loops, family, noise, map.own, (loops.KINDS[family.kind.base], sigma, width, unit_columns),
             (np.array(head.C), np.array(head.c), *(cut(rows) for rows in (map.inputs, map.queries, frozen, blend))),

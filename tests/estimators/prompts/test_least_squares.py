@@ -98,7 +98,7 @@ def test_a_minimum_on_a_kink_of_relu_is_one_of_relu_itself():
     for one, of in zip(found, data, strict=True):
         objective, vector = PromptObjective(family, [of], known.noise), one.best.value.vector
         exact = objective.at(vector[None], ONE)
-        hidden = exact.values.hidden
+        hidden = objective.map.at(vector[None]).hidden
         kinks += (np.abs(hidden) < WIDTHS[-1]).any()
         steps = np.concatenate([np.eye(family.size), -np.eye(family.size), rng.standard_normal((200, family.size))])
         for size in (1e-2, 1e-4, 1e-6):
