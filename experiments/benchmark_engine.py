@@ -157,7 +157,7 @@ def fill(folder: Path) -> None:
 
 
 SIZES = (1_000, 10_000, 100_000, 1_000_000)
-FITS = 2
+TIMED_FITS = 2
 
 
 def fits() -> Iterator[str]:
@@ -181,8 +181,8 @@ def fits() -> Iterator[str]:
         each = []
         for n in SIZES:
             began = time.process_time()
-            run(cell(n), tuple(range(1, 1 + FITS)), 0)
-            each.append((time.process_time() - began) / FITS)
+            run(cell(n), tuple(range(1, 1 + TIMED_FITS)), 0)
+            each.append((time.process_time() - began) / TIMED_FITS)
         yield f"| {name} | " + " | ".join(f"{seconds:.2g}" for seconds in each) + f" | {3600 / each[-1]:.0f} |"
 
 
@@ -225,8 +225,8 @@ SECTIONS = {
     "fits": Section(
         fits,
         "Seconds per fit",
-        f"CPU seconds of one fit on one core, its data drawn, mean of {FITS}; and fits of the largest n that a core "
-        "makes in an hour.",
+        f"CPU seconds of one fit on one core, its data drawn, mean of {TIMED_FITS}; and fits of the largest n that a "
+        "core makes in an hour.",
         ("fit", *(f"n = {n:.0e}".replace("e+0", "e") for n in SIZES), "an hour"),
     ),
     "trainings": Section(

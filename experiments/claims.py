@@ -21,6 +21,13 @@ def parser() -> argparse.ArgumentParser:
     add("--only", type=cli.names, default=None, metavar="IDS", help="such as P-rank,G-over (default: all claims)")
     add("--list", action="store_true", help="print the claims with their rules, and stop")
     add(
+        "--published-slopes",
+        type=Path,
+        default=None,
+        metavar="FOLDER",
+        help="write claims/published_slopes.json from gmoe_published_losses.npz and sgame_published_losses.npz there",
+    )
+    add(
         "--rejudge",
         action="store_true",
         help="judge the committed runs in docs/claims again, without new data, and write docs/claims.md and .json",
@@ -53,8 +60,21 @@ def rejudge() -> None:
     print(f"{book.summary(judgements)}\n\npage      {DOCS / 'claims.md'}, claims.json")
 
 
+def published_slopes(folder: Path) -> None:
+    """Write the slopes of the losses that the papers published anew, from their files in ``folder``."""
+    from moe_prompts.claims.published import FILE, file_of_slopes
+    from moe_prompts.engine.files import write_atomically
+
+    target = DOCS.parent / "moe_prompts" / "claims" / FILE
+    write_atomically(target, file_of_slopes(folder).encode())
+    print(f"slopes    {target}")
+
+
 def main() -> None:
     arguments = parser().parse_args()
+    if arguments.published_slopes:
+        published_slopes(arguments.published_slopes)
+        return
     if arguments.rejudge:
         if arguments.only or arguments.quick or arguments.seed is not None or arguments.out or arguments.resume:
             raise InputError(
@@ -100,7 +120,6 @@ def main() -> None:
             resume = arguments.resume and (out / run / "meta.json").exists()
             tables[run] = run_study(study, out / run, executor=executor, resume=resume, allow=cli.allowed(arguments))
     judgements = [judged(claim, tables, seed) for claim in claims]
-    print(f"\n{book.summary(judgements)}\n")
     options = (" --quick" if arguments.quick else "") + (f" --seed {seed}" if arguments.seed is not None else "")
     texts = {
         "claims.md": book.page(judgements, studies, ".", options, seed),
@@ -108,6 +127,7 @@ def main() -> None:
     }
     for name, text in texts.items():
         write_atomically(out / name, text.encode())
+    print(f"\n{book.summary(judgements)}\n")
     print(f"claims    {out / 'claims.md'} with all evidence, claims.json")
     if arguments.only is None and registered:
         for run in studies:

@@ -83,19 +83,14 @@ def main() -> None:
     )
     results = cli.results(study, out, arguments, "identifiability.py")
 
-    from moe_prompts.engine.files import write_atomically
     from moe_prompts.figures.attention import identifiability_figure
     from moe_prompts.figures.style import save
     from moe_prompts.study.attention_report import identifiability, identifiability_table, profile_table
 
     lines = identifiability(results)
     text = "\n\n".join([identifiability_table(lines), profile_table(results)])
-    print(text)
-    write_atomically(out / "summary.md", (text + "\n").encode())
-    write_atomically(out / "summary.json", lines.to_json(orient="records", indent=2).encode())
-    figures = save(identifiability_figure(results), out, "identifiability")
-    print(f"\nresults   {out / 'results.parquet'} ({len(results)} rows), summary.md, summary.json, meta.json")
-    print(f"figure    {figures[0]} and {figures[1].name}")
+    draw = lambda: save(identifiability_figure(results), out, "identifiability")
+    cli.finish(out, text, {"summary.json": lines.to_json(orient="records", indent=2)}, draw, len(results))
 
 
 if __name__ == "__main__":

@@ -91,8 +91,7 @@ def published_file(paper: str, given: Path | None) -> Path | None:
 
 
 def report(results: pd.DataFrame, published: pd.DataFrame | None, entropy: int, out: Path, quick: bool) -> None:
-    """Print table and findings and write them with the figure."""
-    from moe_prompts.engine.files import write_atomically
+    """Write table and findings with the figure, and print them."""
     from moe_prompts.figures.replication import replication_figure
     from moe_prompts.figures.style import save
     from moe_prompts.study.replication_report import replication_report
@@ -100,12 +99,8 @@ def report(results: pd.DataFrame, published: pd.DataFrame | None, entropy: int, 
     text, summary = replication_report(results, published, entropy)
     if quick:
         text += "\n\nquick run: few replicates and sizes; it shows the way, do not quote its findings"
-    print(text)
-    write_atomically(out / "summary.md", (text + "\n").encode())
-    write_atomically(out / "summary.json", summary.to_json(orient="records", indent=2).encode())
-    print(f"\nresults   {out / 'results.parquet'} ({len(results)} rows), summary.md, summary.json, meta.json")
-    paths = save(replication_figure(summary), out, f"replicate_{results['paper'].iloc[0]}")
-    print(f"figure    {paths[0]} and {paths[1].name}")
+    draw = lambda: save(replication_figure(summary), out, f"replicate_{results['paper'].iloc[0]}")
+    cli.finish(out, text, {"summary.json": summary.to_json(orient="records", indent=2)}, draw, len(results))
 
 
 if __name__ == "__main__":

@@ -187,8 +187,7 @@ def attention(arguments: argparse.Namespace, sizes: list[int], kinds: list[str] 
 
 
 def report(results: pd.DataFrame, entropy: int, out: Path, quick: bool) -> None:
-    """Print the verdict tables and write them with the figures."""
-    from moe_prompts.engine.files import write_atomically
+    """Write the verdict tables with the figures, and print them."""
     from moe_prompts.figures.studies import figures
     from moe_prompts.figures.style import save
     from moe_prompts.study.report import report_of
@@ -196,13 +195,8 @@ def report(results: pd.DataFrame, entropy: int, out: Path, quick: bool) -> None:
     text, summary = report_of(results, entropy)
     if quick:
         text += "\n\nquick run: few replicates over one decade; it shows the way, do not quote its verdicts"
-    print(text)
-    write_atomically(out / "summary.md", (text + "\n").encode())
-    write_atomically(out / "summary.json", summary.to_json(orient="records", indent=2).encode())
-    print(f"\nresults   {out / 'results.parquet'} ({len(results)} rows), summary.md, summary.json, meta.json")
-    for name, figure in figures(results, entropy).items():
-        paths = save(figure, out, name)
-        print(f"figure    {paths[0]} and {paths[1].name}")
+    draw = lambda: [path for name, figure in figures(results, entropy).items() for path in save(figure, out, name)]
+    cli.finish(out, text, {"summary.json": summary.to_json(orient="records", indent=2)}, draw, len(results))
 
 
 if __name__ == "__main__":

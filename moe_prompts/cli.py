@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -181,6 +181,28 @@ def results(study: Study, out: Path, arguments: argparse.Namespace, program: str
         f"and this command with --out WHOLE --resume, without --shard, for the table"
     )
     sys.exit(0)
+
+
+def finish(out: Path, text: str, tables: Mapping[str, str], draw: Callable[[], Sequence[Path]], rows: int) -> None:
+    """End a study's command: write all that it leaves in ``out``, and print only then what it found.
+
+    out     folder of the run
+    text    what is printed, and stands in summary.md
+    tables  name of a file -> its text
+    draw    saves the figures and returns their files, PDF and PNG in turn
+    rows    number of rows in results.parquet
+
+    A closed pipe or a figure that fails thus loses no file.
+    """
+    from moe_prompts.engine.files import write_atomically
+
+    for name, content in {"summary.md": text + "\n", **tables}.items():
+        write_atomically(out / name, content.encode())
+    figures = list(draw())
+    print(text)
+    print(f"\nresults   {out / 'results.parquet'} ({rows} rows), {', '.join(['summary.md', *tables])}, meta.json")
+    for pdf, png in zip(figures[::2], figures[1::2], strict=True):
+        print(f"figure    {pdf} and {png.name}")
 
 
 class OneLineParser(argparse.ArgumentParser):

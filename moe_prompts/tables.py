@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 
-def markdown(header: list[str], body: list[list[str]]) -> str:
+
+def markdown(header: Sequence[str], body: Sequence[Sequence[str]]) -> str:
     """Return a table with aligned columns as Markdown.
 
     header  titles of the columns

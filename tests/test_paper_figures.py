@@ -116,7 +116,7 @@ def overlap(first, second):
 def test_experiments_draw_softmax_gates_in_the_same_style():
     """Of no script here, but of ``experiments/sample_efficiency.py``."""
     rows = pd.read_parquet(ROOT / "docs" / "claims" / "softmax-exact" / "results.parquet")
-    figure = softmax_figure(of_study(rows, softmax.FITS), 0)
+    figure = softmax_figure(of_study(rows, softmax.MODEL), 0)
     assert {text.get_text() for ax in figure.axes for text in ax.get_legend().get_texts()} >= {"2 experts"}
     plt.close(figure)
 

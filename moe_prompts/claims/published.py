@@ -29,10 +29,21 @@ FILE = "published_slopes.json"
 COLUMNS = ("paper", "truth", "k", "slope", "low", "high", "mean_slope", "mean_low", "mean_high", "runaway")
 
 
-def slopes_of_files(files: dict[str, Path]) -> list[dict[str, Any]]:
-    """The content of ``FILE``: lines of ``replication_summary.published_lines`` for paper -> file."""
+def slopes_of_files(folder: Path) -> list[dict[str, Any]]:
+    """Return the slopes of the losses that the papers published, one record per paper, truth and k.
+
+    ``folder`` holds gmoe_published_losses.npz and sgame_published_losses.npz.
+
+    Raises ``InputError`` where one is missing or holds something else.
+    """
+    files = {paper: folder / f"{paper}_published_losses.npz" for paper in ("gmoe", "sgame")}
     lines = pd.concat([published_lines(paper, path) for paper, path in files.items()])
     return json.loads(lines[list(COLUMNS)].round(6).to_json(orient="records"))
+
+
+def file_of_slopes(folder: Path) -> str:
+    """Return the text of ``FILE``, a record a line; ``python experiments/claims.py --published-slopes`` writes it."""
+    return "[\n" + ",\n".join(f" {json.dumps(record)}" for record in slopes_of_files(folder)) + "\n]\n"
 
 
 @cache

@@ -25,7 +25,7 @@ def figures(results: pd.DataFrame, entropy: int) -> dict[str, Figure]:
         drawn["attention"] = attention_figure(attention, entropy)
     if len(gated):
         drawn["sample_efficiency"] = sample_efficiency_figure(gated, entropy)
-    gates = of_study(results, softmax.FITS)
+    gates = of_study(results, softmax.MODEL)
     if len(gates):
         drawn["softmax_gates"] = softmax_figure(gates, entropy)
     return drawn

@@ -49,7 +49,7 @@ def report_of(results: pd.DataFrame, entropy: int) -> tuple[str, pd.DataFrame]:
             "\n".join(status_lines(gated)),
         ]
         summaries.append(summary.assign(study=GAUSSIAN))
-    gates = of_study(results, softmax.FITS)
+    gates = of_study(results, softmax.MODEL)
     if len(gates):
         summary = softmax.summarise_softmax(gates, entropy)
         texts += [
@@ -57,5 +57,5 @@ def report_of(results: pd.DataFrame, entropy: int) -> tuple[str, pd.DataFrame]:
             as_markdown(summary),
             "\n".join([*status_lines(gates), *softmax.notice_lines(gates)]),
         ]
-        summaries.append(summary.assign(study=softmax.FITS))
+        summaries.append(summary.assign(study=softmax.MODEL))
     return "\n\n".join(text for text in texts if text), pd.concat(summaries, ignore_index=True)

@@ -25,7 +25,8 @@ from moe_prompts.seeds import start_rng
 from moe_prompts.study.rows import failed, outcome
 from moe_prompts.study.summary import Measure, summarise
 
-MODEL = FITS = "softmax-gated"
+#: The model, and the word of its rows in the column ``study``.
+MODEL = "softmax-gated"
 KIND, START = "softmax", "near_truth"
 OPTIONS = SoftmaxOptions()
 D = Measure("D", "loss_intrinsic", "loss D")
@@ -77,7 +78,7 @@ def softmax_study(
         if min(sizes) < need:
             raise InputError(f"n = {min(sizes)} is below the {need} parameters of {max(ks)} atoms; raise --n")
     return Study(
-        name=FITS,
+        name=MODEL,
         cells=[SoftmaxCell(name, k, n) for name in truths for k in ks for n in sizes],
         replicates=replicates,
         entropy=entropy,
@@ -104,7 +105,7 @@ def run_cell(cell: SoftmaxCell, replicates: tuple[int, ...], entropy: int) -> li
     known, rows = softmax_truth(cell.truth), []
     for replicate in replicates:
         fields: Row = {
-            "study": FITS, "truth": cell.truth, "truth_kind": KIND, "kind": KIND, "k": cell.k, "k_true": known.k_true,
+            "study": MODEL, "truth": cell.truth, "truth_kind": KIND, "kind": KIND, "k": cell.k, "k_true": known.k_true,
             "fit_class": "exact" if cell.k == known.k_true else "over", "n": cell.n, "replicate": replicate,
             "start": START,
         }  # fmt: skip

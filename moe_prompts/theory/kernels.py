@@ -21,7 +21,7 @@ T = sp.Symbol("t")
 @dataclass(frozen=True)
 class Kernel:
     """sigma as a polynomial ``value`` in t and ``symbols``; ``derivatives`` d symbol / dt likewise; ``functions`` the
-    symbols as functions of t. ``homogeneity``: q with sigma(ct) = c^q sigma(t) for c > 0; ``parity``: +1 even, -1 odd;
+    symbols as functions of t. ``homogeneity``: q with sigma(ct) = c^q sigma(t) for c > 0;
     ``smooth``: derivatives exist everywhere; ``binary``: the symbols take the values 0 and 1 only."""
 
     name: str
@@ -30,7 +30,6 @@ class Kernel:
     derivatives: tuple[sp.Expr, ...]
     functions: tuple[sp.Expr, ...]
     homogeneity: int | None = None
-    parity: int | None = None
     smooth: bool = True
     binary: bool = False
 
@@ -47,7 +46,7 @@ def _kernels() -> tuple[Kernel, ...]:
     logistic, step = (1 + sp.tanh(t / 2)) / 2, sp.Heaviside(t)
     leak = sp.Rational(1, 100)
     return (
-        Kernel("tanh", (Y,), Y, (1 - Y**2,), (sp.tanh(t),), parity=-1),
+        Kernel("tanh", (Y,), Y, (1 - Y**2,), (sp.tanh(t),)),
         Kernel("sigmoid", (S,), S, (S * (1 - S),), (logistic,)),
         Kernel(
             "gelu", (P, f), t * P, (f, -t * f),
@@ -60,8 +59,8 @@ def _kernels() -> tuple[Kernel, ...]:
             "leaky_relu", (H,), t * (leak + (1 - leak) * H), (sp.Integer(0),), (step,),
             homogeneity=1, smooth=False, binary=True,
         ),
-        Kernel("identity", (), t, (), (), homogeneity=1, parity=-1),
-        Kernel("square", (), t**2, (), (), homogeneity=2, parity=1),
+        Kernel("identity", (), t, (), (), homogeneity=1),
+        Kernel("square", (), t**2, (), (), homogeneity=2),
     )  # fmt: skip
 
 

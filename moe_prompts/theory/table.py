@@ -19,6 +19,7 @@ from typing import Any
 import sympy as sp
 
 from moe_prompts.errors import InputError
+from moe_prompts.tables import markdown
 from moe_prompts.theory.atoms import PROMPTS, Atom, atom
 from moe_prompts.theory.certificates.basis import ORBIT
 from moe_prompts.theory.dependences import Identity, dependences
@@ -134,12 +135,7 @@ class RateTable:
                 _theta(rate.exponent.theta), rate.rate, rate.exponent.status, *bounds,
                 "" if rate.published is None else rate.published.text, rate.agrees,
             ])  # fmt: skip
-        widths = [max(len(line[i]) for line in (header, *body)) for i in range(len(header))]
-        lines = [
-            "| " + " | ".join(text.ljust(w) for text, w in zip(line, widths, strict=True)) + " |"
-            for line in (header, *body)
-        ]
-        lines.insert(1, "|" + "|".join("-" * (w + 2) for w in widths) + "|")
+        lines = [markdown(header, body)]
         used = list(dict.fromkeys(text for rate in self.rates for text in rate.identities))
         known = list(dict.fromkeys(rate.published.citation for rate in self.rates if rate.published))
         lines += ["", f"Identities used: {'; '.join(used) if used else 'none'}."]

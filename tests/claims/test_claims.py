@@ -200,8 +200,13 @@ def test_a_mean_that_single_losses_move_decides_nothing():
 
 
 def test_published_slopes_are_those_of_the_files(reference):
-    files = {paper: reference / f"{paper}_published_losses.npz" for paper in ("gmoe", "sgame")}
-    pd.testing.assert_frame_equal(pd.DataFrame(published.slopes_of_files(files)), published.published_slopes())
+    committed = (Path(published.__file__).parent / published.FILE).read_text(encoding="utf-8")
+    assert published.file_of_slopes(reference) == committed
+
+
+def test_missing_published_losses_are_said(tmp_path):
+    with pytest.raises(InputError, match=r"gmoe_published_losses\.npz"):
+        published.file_of_slopes(tmp_path)
 
 
 def test_published_softmax_losses_do_not_fall_as_claimed():

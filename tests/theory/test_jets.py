@@ -257,13 +257,6 @@ class TestKernels:
             assert abs(first - second) > 0.01
 
     @pytest.mark.parametrize("name", KERNELS)
-    def test_parity(self, name):
-        function = ACTIVATIONS[name]
-        values = self.values([function.subs(T, -T), function, -function])
-        even, odd = (all(agree(row[0], row[place]) for row in values) for place in (1, 2))
-        assert kernel(name).parity == (1 if even else -1 if odd else None)
-
-    @pytest.mark.parametrize("name", KERNELS)
     def test_flags(self, name):
         """Only the step functions have kinks, and only they take the values 0 and 1."""
         sigma = kernel(name)

@@ -187,7 +187,9 @@ def _from_clusters(family: GaussianGatedFamily, sample: Sample, labels: np.ndarr
 
 
 def near_truth(truth: GaussianGatedMoE, k_true: int | None = None) -> NearTruth:
-    """Return the published start beside ``truth``.
+    """Return the rule that draws the published start beside a Gaussian-gated ``truth``, for ``best_of``.
+
+    Not ``moe_prompts.near_truth``, which returns one start of prompts in attention, a vector.
 
     ``k_true`` counts the free atoms, listed first; all of them by default.
     """

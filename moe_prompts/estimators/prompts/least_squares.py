@@ -179,7 +179,9 @@ def _best(family: PromptFamily, minima: Minima, rows: np.ndarray) -> SearchResul
 
 
 def near_truth(truth: PromptAttention, k: int, number: int, rng: np.random.Generator) -> np.ndarray:
-    """Return the vector of the truth plus N(0, .1^2) on every parameter.
+    """Return the vector of a prompt truth plus N(0, .1^2) on every parameter: a start of ``least_squares``.
+
+    Not ``starts.near_truth``, which returns a rule that draws starts of Gaussian-gated fits.
 
     truth   parameters to stay close to, with k_true prompts
     k       number of prompts of the start; at least k_true

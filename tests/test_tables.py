@@ -1,0 +1,45 @@
+"""The one writer of Markdown tables, and the one ending of a study's command."""
+
+import pytest
+
+from moe_prompts import cli
+from moe_prompts.tables import markdown
+
+
+def test_columns_are_as_wide_as_their_widest_cell():
+    assert markdown(["a", "long"], [["wider", "x"], ["", "y"]]).splitlines() == [
+        "| a     | long |", "|-------|------|", "| wider | x    |", "|       | y    |",
+    ]  # fmt: skip
+
+
+def test_a_row_of_another_length_is_no_row():
+    with pytest.raises((IndexError, ValueError)):
+        markdown(["a", "b"], [["x"]])
+
+
+def test_files_are_there_before_anything_is_printed(tmp_path, monkeypatch):
+    """A print that fails, as into a closed pipe, finds every file written."""
+
+    def broken(*_):
+        raise BrokenPipeError
+
+    monkeypatch.setattr("builtins.print", broken)
+    figures = [tmp_path / "one.pdf", tmp_path / "one.png"]
+    with pytest.raises(BrokenPipeError):
+        cli.finish(tmp_path, "text", {"summary.json": "[]"}, lambda: [path.touch() or path for path in figures], 3)
+    assert {path.name for path in tmp_path.iterdir()} == {"summary.md", "summary.json", "one.pdf", "one.png"}
+    assert (tmp_path / "summary.md").read_text(encoding="utf-8") == "text\n"
+
+
+def test_tables_are_there_though_a_figure_fails(tmp_path):
+    with pytest.raises(ZeroDivisionError):
+        cli.finish(tmp_path, "text", {"summary.json": "[]"}, lambda: [1 / 0], 3)
+    assert {path.name for path in tmp_path.iterdir()} == {"summary.md", "summary.json"}
+
+
+def test_the_ending_names_what_was_written(tmp_path, capsys):
+    cli.finish(tmp_path, "the table", {"summary.json": "[]"}, lambda: [tmp_path / "one.pdf", tmp_path / "one.png"], 3)
+    assert capsys.readouterr().out.splitlines() == [
+        "the table", "", f"results   {tmp_path / 'results.parquet'} (3 rows), summary.md, summary.json, meta.json",
+        f"figure    {tmp_path / 'one.pdf'} and one.png",
+    ]  # fmt: skip
