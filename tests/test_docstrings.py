@@ -12,7 +12,63 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "moe_prompts"
 #: Folders and modules that are held to it.
-HELD = ("estimators", "models", "losses", "slopes", "identifiability", "seeds", "errors", "tables")
+HELD = (
+    "claims",
+    "cli",
+    "errors",
+    "estimators",
+    "figures",
+    "identifiability",
+    "intervals",
+    "losses",
+    "models",
+    "seeds",
+    "slopes",
+    "study",
+    "tables",
+    "theory",
+)
+#: Modules whose docstrings are still to be rewritten; the list only ever gets shorter.
+PENDING = {
+    "claims/algebra.py",
+    "claims/claim.py",
+    "claims/gated.py",
+    "claims/prompts.py",
+    "claims/published.py",
+    "claims/runs.py",
+    "cli.py",
+    "figures/attention.py",
+    "figures/gates.py",
+    "figures/replication.py",
+    "figures/studies.py",
+    "figures/style.py",
+    "intervals.py",
+    "study/attention.py",
+    "study/attention_report.py",
+    "study/floors.py",
+    "study/gaussian.py",
+    "study/grid.py",
+    "study/replication.py",
+    "study/replication_report.py",
+    "study/rows.py",
+    "study/softmax.py",
+    "study/summary.py",
+    "theory/__init__.py",
+    "theory/certificates/basis.py",
+    "theory/certificates/ranks.py",
+    "theory/certificates/verify.py",
+    "theory/dependences.py",
+    "theory/exponents.py",
+    "theory/jets.py",
+    "theory/kernels.py",
+    "theory/mixture.py",
+    "theory/published.py",
+    "theory/rows.py",
+    "theory/solvability.py",
+    "theory/study_predictions.py",
+    "theory/systems.py",
+    "theory/table.py",
+}
 WIDTH = 110
 
 
@@ -50,7 +106,7 @@ def faults(source: str) -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("module", modules(*HELD))
+@pytest.mark.parametrize("module", [module for module in modules(*HELD) if module not in PENDING])
 def test_public_names_have_docstrings_that_are_sentences(module):
     assert faults((PACKAGE / module).read_text(encoding="utf-8")) == []
 

@@ -1,4 +1,5 @@
-"""Rates predicted by algebra; what a study compares its slopes with is read from a file, without importing SymPy.
+"""Rates predicted by algebra; what a study compares its slopes with is read from a file, without importing
+SymPy.
 
 kernels, atoms         what one expert contributes, as elements of a differential ring
 arithmetic, jets       all partial derivatives at one place: residues, exact, 60 digits, intervals

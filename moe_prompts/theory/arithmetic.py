@@ -1,8 +1,10 @@
-"""One evaluator for expressions and five kinds of numbers: residues modulo a prime, exact polynomials, 60 digits,
-intervals, and truncated power series over any of them.
+"""Evaluate one expression in five kinds of numbers, by one evaluator.
 
-Residues find a linear dependence, exact polynomials prove it, digits show that nothing else is dependent, and intervals
-make a proof of that: an interval pivot that excludes zero is a pivot that is not zero.
+They are residues modulo a prime, exact polynomials, 60 digits, intervals, and truncated power series over any
+of them.
+
+Residues find a linear dependence, exact polynomials prove it, digits show that nothing else is dependent, and
+intervals make a proof of that: an interval pivot that excludes zero is a pivot that is not zero.
 """
 
 from __future__ import annotations
@@ -23,17 +25,30 @@ DIGITS = 60
 
 
 class Numbers(Protocol):
-    """What ``evaluate`` needs to know about numbers beside + and *."""
+    """Describe what ``evaluate`` needs to know about numbers beside + and *."""
 
-    def rational(self, value: sp.Rational) -> Any: ...
+    def rational(self, value: sp.Rational) -> Any:
+        """Return a rational number as one of these numbers."""
+        ...
 
-    def inverse(self, value: Any) -> Any: ...
+    def inverse(self, value: Any) -> Any:
+        """Return 1 / value."""
+        ...
 
-    def function(self, name: str, argument: Any) -> Any: ...
+    def function(self, name: str, argument: Any) -> Any:
+        """Return the named function of the argument.
+
+        Raises ``TypeError`` for functions that these numbers do not have.
+        """
+        ...
 
 
 def evaluate(expression: sp.Expr, values: Mapping[sp.Symbol, Any], numbers: Numbers) -> Any:
-    """The expression with ``values`` for its symbols: sums, products, whole powers, and functions that numbers know."""
+    """Return the expression with ``values`` for its symbols.
+
+    It may hold sums, products, whole powers, square roots, and functions that the numbers know. Raises
+    ``TypeError`` for anything else.
+    """
     if isinstance(expression, sp.Rational):
         return numbers.rational(expression)
     if expression.is_Symbol:
@@ -58,7 +73,7 @@ def evaluate(expression: sp.Expr, values: Mapping[sp.Symbol, Any], numbers: Numb
 
 
 def power(base: Any, exponent: int) -> Any:
-    """base^exponent, exponent >= 1, by multiplication alone."""
+    """Return base^exponent, exponent >= 1, by multiplication alone."""
     result = base
     for _ in range(exponent - 1):
         result = result * base
@@ -66,7 +81,7 @@ def power(base: Any, exponent: int) -> Any:
 
 
 class Residues:
-    """Vectors modulo ``PRIME``."""
+    """Hold vectors modulo ``PRIME``."""
 
     __slots__ = ("array",)
 
@@ -81,53 +96,63 @@ class Residues:
 
 
 def residue(value: sp.Rational | int) -> int:
+    """Return a rational number modulo ``PRIME``."""
     value = sp.Rational(value)
     return int(value.p) * pow(int(value.q), -1, PRIME) % PRIME
 
 
 class Modular:
-    """Residues of ``points`` random evaluations at once."""
+    """Compute with residues of ``points`` random evaluations at once."""
 
     def __init__(self, points: int, rng: np.random.Generator) -> None:
         self.points, self.rng = points, rng
 
     def rational(self, value: sp.Rational) -> Residues:
+        """Return the residue of a rational number at every point."""
         return Residues(np.full(self.points, residue(value), dtype=np.int64))
 
     def inverse(self, value: Residues) -> Residues:
+        """Return the inverses modulo the prime."""
         return Residues(np.array([pow(int(v), -1, PRIME) for v in value.array], dtype=np.int64))
 
     def random(self) -> Residues:
+        """Return random residues, none of them 0."""
         return Residues(self.rng.integers(1, PRIME, self.points))
 
     def random_bits(self) -> Residues:
+        """Return random zeros and ones."""
         return Residues(self.rng.integers(0, 2, self.points))
 
     def function(self, name: str, argument: Any) -> Residues:
+        """Raise ``TypeError``: functions have no residues and enter as independent unknowns."""
         raise TypeError(f"{name} has no residue; functions enter as independent unknowns")
 
 
 class Exact:
-    """Polynomials with rational coefficients in ``symbols``."""
+    """Compute with polynomials with rational coefficients in ``symbols``."""
 
     def __init__(self, symbols: tuple[sp.Symbol, ...]) -> None:
         self.ring = sp.QQ[symbols] if symbols else sp.QQ
 
     def rational(self, value: sp.Rational) -> Any:
+        """Return a rational number as a polynomial."""
         return self.ring.from_sympy(sp.Rational(value))
 
     def symbol(self, value: sp.Symbol) -> Any:
+        """Return a symbol as a polynomial."""
         return self.ring.from_sympy(value)
 
     def inverse(self, value: Any) -> Any:
+        """Return 1 / value, for a value that is a constant."""
         return self.ring.from_sympy(1 / self.ring.to_sympy(value))
 
     def function(self, name: str, argument: Any) -> Any:
+        """Raise ``TypeError``: functions are no polynomials and enter as independent unknowns."""
         raise TypeError(f"{name} is no polynomial; functions enter as independent unknowns")
 
 
 class Real:
-    """Real numbers of ``DIGITS`` digits, or intervals of that precision that contain the exact result."""
+    """Compute with real numbers of ``digits`` digits, or with intervals that contain the exact result."""
 
     def __init__(self, intervals: bool, digits: int = DIGITS) -> None:
         self.context = MPIntervalContext() if intervals else mpmath.MPContext()
@@ -135,13 +160,20 @@ class Real:
         self.intervals = intervals
 
     def rational(self, value: sp.Rational) -> Any:
+        """Return a rational number, rounded or enclosed."""
         value = sp.Rational(value)
         return self.context.mpf(int(value.p)) / self.context.mpf(int(value.q))
 
     def inverse(self, value: Any) -> Any:
+        """Return 1 / value."""
         return self.context.mpf(1) / value
 
     def function(self, name: str, argument: Any) -> Any:
+        """Return the named function of the argument.
+
+        Raises ``InputError`` at the kink of a step, and ``TypeError`` for functions without interval
+        arithmetic.
+        """
         context = self.context
         if name == "pi":
             return +context.pi
@@ -159,7 +191,10 @@ class Real:
         raise TypeError(f"no interval arithmetic for {name}")
 
     def _erf(self, z: Any) -> Any:
-        """2 / sqrt(pi) sum_n (-1)^n z^(2n+1) / (n! (2n+1)); once terms fall, the next one bounds what is left out."""
+        """Return erf(z) = 2 / sqrt(pi) sum_n (-1)^n z^(2n+1) / (n! (2n+1)), enclosed.
+
+        Once terms fall, the next one bounds what is left out.
+        """
         context = self.context
         square, term, total, n = z * z, z, z, 0
         tiny = context.mpf(10) ** (-context.dps)
@@ -172,7 +207,10 @@ class Real:
 
 
 class Series:
-    """A polynomial in the displacements Delta of the parameters, truncated: ``parts[degree][alpha]`` = coefficient."""
+    """Hold a polynomial in the displacements Delta of the parameters, truncated at an order.
+
+    ``parts[degree][alpha]`` is the coefficient of Delta^alpha.
+    """
 
     __slots__ = ("order", "parts")
 
@@ -200,24 +238,26 @@ class Series:
 
     @property
     def constant(self) -> Any:
+        """Return the constant term."""
         return next(iter(self.parts[0].values()))
 
     def nilpotent(self) -> Series:
-        """Without its constant."""
+        """Return the series without its constant."""
         return Series(self.order, [{}, *self.parts[1:]])
 
 
 class PowerSeries:
-    """Truncated power series over ``numbers`` in ``size`` displacements."""
+    """Compute with truncated power series over ``numbers`` in ``size`` displacements."""
 
     def __init__(self, numbers: Any, size: int, order: int) -> None:
         self.numbers, self.size, self.order = numbers, size, order
 
     def constant(self, value: Any) -> Series:
+        """Return a constant series."""
         return Series(self.order, [{(0,) * self.size: value}, *({} for _ in range(self.order))])
 
     def variable(self, index: int, value: Any) -> Series:
-        """value + Delta_index."""
+        """Return value + Delta_index."""
         series = self.constant(value)
         if self.order:
             unit = tuple(int(i == index) for i in range(self.size))
@@ -225,10 +265,11 @@ class PowerSeries:
         return series
 
     def rational(self, value: sp.Rational) -> Series:
+        """Return a rational number as a constant series."""
         return self.constant(self.numbers.rational(value))
 
     def compose(self, taylor: list[Any], inner: Series) -> Series:
-        """sum_k taylor[k] inner^k, for an ``inner`` without constant."""
+        """Return sum_k taylor[k] inner^k, for an ``inner`` without constant."""
         total, factor = self.constant(taylor[0]), None
         for coefficient in taylor[1:]:
             factor = inner if factor is None else factor * inner
@@ -236,6 +277,7 @@ class PowerSeries:
         return total
 
     def inverse(self, value: Series) -> Series:
+        """Return 1 / value, by the geometric series."""
         first = self.numbers.inverse(value.constant)
         minus = self.numbers.rational(sp.Integer(-1))
         ratio = self.constant(minus * first) * value.nilpotent()
@@ -243,12 +285,12 @@ class PowerSeries:
         return self.constant(first) * self.compose(ones, ratio)
 
     def exp(self, exponent: Series) -> Series:
-        """exp of a series without constant."""
+        """Return exp of a series without constant."""
         taylor = [self.numbers.rational(sp.Rational(1, sp.factorial(k))) for k in range(self.order + 1)]
         return self.compose(taylor, exponent)
 
     def function(self, name: str, argument: Series) -> Series:
-        """log up to its constant, which cancels in exp(log_factor(theta) - log_factor(theta*))."""
+        """Return log up to its constant, which cancels in exp(log_factor(theta) - log_factor(theta*))."""
         if name != "log":
             raise TypeError(f"no series for {name}; functions enter as independent unknowns")
         ratio = self.constant(self.numbers.inverse(argument.constant)) * argument.nilpotent()

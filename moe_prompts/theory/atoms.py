@@ -1,5 +1,7 @@
-"""What one expert contributes to a mixture, u(x; theta) = exp(log_factor) value, written so that a computer can
-differentiate it: every derivative by theta is exp(log_factor) times a polynomial in inputs and kernel symbols.
+"""Write what one expert contributes to a mixture so that a computer can differentiate it.
+
+It is u(x; theta) = exp(log_factor) value, and every derivative by theta is exp(log_factor) times a polynomial
+in inputs and kernel symbols.
 
     Gaussian-gated     N(x; c, Gamma) N(y; a x + b, nu)           fixed prompt       e^{x'p} p
     softmax-gaussian   e^{beta x} N(y; a x + b, s)                decoupled prompt   e^{x'k} v
@@ -7,12 +9,12 @@ differentiate it: every derivative by theta is exp(log_factor) times a polynomia
     location-scale     N(y; b, s)                                                    phi = W2 sigma(W1 x)
     covariate-free     N(y; a x + b, s)                            (gaussian-gated-constant: a = 0)
 
-Conditional models divide the sum of these by the sum of their gates e^{..}; the gate is a component of its own
-(``normaliser``). With B and C invertible a change of variables makes both the identity; a key projection that loses
-directions is ``rank`` < d: then the logit is x_1 p_1 + ... + x_rank p_rank.
+Conditional models divide the sum of these by the sum of their gates e^{..}; the gate is a component of its
+own (``normaliser``). With B and C invertible a change of variables makes both the identity; a key projection
+that loses directions is ``rank`` < d: then the logit is x_1 p_1 + ... + x_rank p_rank.
 
-Sources: arXiv 2305.07572 (Gaussian-gated), 2305.03288 (softmax-gated), 2410.02200 (fixed, decoupled), 2501.18936
-(adaptive).
+Sources: arXiv 2305.07572 (Gaussian-gated), 2305.03288 (softmax-gated), 2410.02200 (fixed, decoupled),
+2501.18936 (adaptive).
 """
 
 from __future__ import annotations
@@ -34,7 +36,7 @@ Symbols = tuple[sp.Symbol, ...]
 
 @dataclass(frozen=True)
 class Component:
-    """exp(log_factor) * value."""
+    """Hold one component exp(log_factor) * value."""
 
     log_factor: sp.Expr
     value: sp.Expr
@@ -42,7 +44,10 @@ class Component:
 
 @dataclass(frozen=True)
 class Unit:
-    """A hidden unit: ``kernel`` at ``argument``; ``symbol`` stands for the argument, ``symbols`` for the kernel's."""
+    """Hold a hidden unit: ``kernel`` at ``argument``.
+
+    ``symbol`` stands for the argument, and ``symbols`` for those of the kernel.
+    """
 
     kernel: Kernel
     argument: sp.Expr
@@ -50,24 +55,32 @@ class Unit:
     symbols: Symbols
 
     def localised(self, expression: sp.Expr) -> sp.Expr:
-        """A polynomial in the kernel's t and symbols in this unit's symbols."""
+        """Return a polynomial in the kernel's t and symbols as one in this unit's symbols."""
         return expression.xreplace({T: self.symbol, **dict(zip(self.kernel.symbols, self.symbols, strict=True))})
 
     @property
     def functions(self) -> dict[sp.Symbol, sp.Expr]:
-        """This unit's symbols as functions of inputs and parameters."""
+        """Return this unit's symbols as functions of inputs and parameters."""
         values = [function.subs(T, self.argument) for function in self.kernel.functions]
         return {self.symbol: self.argument, **dict(zip(self.symbols, values, strict=True))}
 
 
 @dataclass(frozen=True)
 class Atom:
-    """``spec``: how ``atom`` makes it, JSON-able. ``groups``: parameters that are estimated together.
+    """Hold what one expert contributes, with what is known of its parameters.
 
-    values: the numerator's components; gate: the denominator's, None for a joint density. ``normaliser``: the atom
-    taken alone includes its gate. gate_shift: parameters whose common translation leaves a conditional model as it is.
-    shared: parameters common to all atoms. pinned: parameters that a continuous symmetry lets one choose, and the
-    choice; they are known where rates are asked for.
+    spec        how ``atom`` makes it, JSON-able
+    groups      parameters that are estimated together
+    inputs      symbols of the inputs (and of the output of a density)
+    values      the components of the numerator
+    gate        the component of the denominator, None for a joint density
+    normaliser  whether the atom taken alone includes its gate
+    units       hidden units
+    positive    parameters that are variances
+    gate_shift  parameters whose common translation leaves a conditional model as it is
+    shared      parameters common to all atoms
+    pinned      parameters that a continuous symmetry lets one choose, and the choice; they are known where
+                rates are asked for
     """
 
     spec: dict[str, Any]
@@ -84,26 +97,28 @@ class Atom:
 
     @property
     def params(self) -> Symbols:
+        """Return all parameters, group by group."""
         return tuple(p for group in self.groups.values() for p in group)
 
     @property
     def components(self) -> tuple[Component, ...]:
-        """Of the atom taken alone."""
+        """Return the components of the atom taken alone."""
         return self.values + ((self.gate,) if self.normaliser and self.gate else ())
 
     @property
     def name(self) -> str:
+        """Return the name of the model with its options."""
         options = [f"{key}={value}" for key, value in self.spec.items() if key in ("d", "hidden", "rank")]
         flags = [key for key in ("normaliser", "bias") if self.spec.get(key)]
         return " ".join([self.spec["kind"], *options, *(f"with {flag}" for flag in flags)])
 
     def function(self, component: Component) -> sp.Expr:
-        """The component as an explicit function of inputs and parameters."""
+        """Return a component as an explicit function of inputs and parameters."""
         functions = {symbol: value for unit in self.units for symbol, value in unit.functions.items()}
         return (sp.exp(component.log_factor) * component.value).xreplace(functions)
 
     def key(self) -> str:
-        """The definition in one line, for hashing and comparing."""
+        """Return the definition in one line, for hashing and comparing."""
         return json.dumps(self.spec, sort_keys=True)
 
 
@@ -123,11 +138,17 @@ def atom(
     normaliser: bool = False,
     bias: bool = False,
 ) -> Atom:
-    """The atom of one model.
+    """Return the atom of one model.
 
-    kind: one of ``KINDS``. d (1 to 3, default 2 for prompts): inputs of a prompt. hidden (default 1): hidden units of
-    an adaptive prompt. rank (default d): directions of a prompt that its key sees. normaliser: include the gate.
-    bias: include the log-weight of the atom as a parameter; its derivative is the atom itself.
+    kind        one of ``KINDS``
+    d           number of inputs of a prompt, 1 to 3; 2 by default
+    hidden      hidden units of an adaptive prompt, 1 to 3; 1 by default
+    rank        directions of a prompt that its key sees, 1 to d; d by default
+    normaliser  whether the atom taken alone includes its gate
+    bias        whether the log-weight of the atom is a parameter; its derivative is the atom itself
+
+    Raises ``InputError`` for an unknown kind, for options that a kind does not have, and for numbers outside
+    their range.
     """
     if kind not in KINDS:
         raise InputError(f"unknown model {kind!r}; expected one of {', '.join(KINDS)}")
@@ -173,7 +194,7 @@ def _with_bias(made: Atom) -> Atom:
 
 
 def _log_normal(z: sp.Expr, variance: sp.Expr) -> sp.Expr:
-    """log N(z; 0, variance) without its constant."""
+    """Return log N(z; 0, variance) without its constant."""
     return -(z**2) / (2 * variance) - sp.log(variance) / 2
 
 

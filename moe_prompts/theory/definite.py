@@ -1,12 +1,14 @@
-"""Can a split hide to second order? Atoms at theta* + Delta_l with masses w_l differ from one atom at theta* by
+"""Decide whether a split can hide to second order.
+
+Atoms at theta* + Delta_l with masses w_l differ from one atom at theta* by
 
     first order + 1/2 sum_ij M_ij u_ij,     M = sum_l w_l Delta_l Delta_l',  a positive semidefinite matrix.
 
-Let K be the space of second-order parts M of all dependences among derivatives of order <= 2. If K contains no positive
-semidefinite M but 0, then, by compactness of {M >= 0, tr M = 1}, sum_l w_l |Delta_l|^2 <= C ||f - f*||: all splits are
-n^{-1/4}. The certificate is a positive definite Y orthogonal to K, since <Y, M> > 0 for M >= 0, M != 0. If K contains
-such an M, it names the parameters that can hide. By duality one of the two exists; when neither is found in rational
-numbers the answer is "undetermined".
+Let K be the space of second-order parts M of all dependences among derivatives of order <= 2. If K contains
+no positive semidefinite M but 0, then, by compactness of {M >= 0, tr M = 1}, sum_l w_l |Delta_l|^2 <= C ||f -
+f*||: all splits are n^{-1/4}. The certificate is a positive definite Y orthogonal to K, since <Y, M> > 0 for
+M >= 0, M != 0. If K contains such an M, it names the parameters that can hide. By duality one of the two
+exists; when neither is found in rational numbers the answer is "undetermined".
 """
 
 from __future__ import annotations
@@ -26,14 +28,21 @@ BOX = 1e3
 
 @dataclass(frozen=True)
 class Definiteness:
-    """``separator`` Y > 0 orthogonal to K, or ``hidden`` M >= 0 in K, M != 0, or neither (undetermined)."""
+    """Hold what decides: a separator, a hidden split, or neither.
+
+    separator  Y > 0 orthogonal to K: no split hides
+    hidden     M >= 0 in K, M != 0: a split that hides; where both are None the answer is undetermined
+    """
 
     separator: sp.Matrix | None
     hidden: sp.Matrix | None
 
 
 def positive(matrix: sp.Matrix, strictly: bool) -> bool:
-    """Exact test of a rational symmetric matrix, by elimination: a zero pivot of a semidefinite one has a zero row."""
+    """Test exactly whether a rational symmetric matrix is positive definite, or semidefinite.
+
+    The test is elimination: a zero pivot of a semidefinite matrix has a zero row.
+    """
     rows = [[Fraction(int(v.p), int(v.q)) for v in matrix.row(i)] for i in range(matrix.rows)]
     for k, pivot_row in enumerate(rows):
         pivot = pivot_row[k]
@@ -48,7 +57,7 @@ def positive(matrix: sp.Matrix, strictly: bool) -> bool:
 
 
 def separate(space: tuple[sp.Matrix, ...], size: int) -> Definiteness:
-    """Y or M for the space K spanned by ``space``, symmetric rational matrices of order ``size``."""
+    """Return Y or M for the space K spanned by ``space``, symmetric rational matrices of order ``size``."""
     if not space:
         return Definiteness(sp.eye(size), None)
     hidden = _hidden(space, size)
@@ -68,8 +77,9 @@ def _projection(target: sp.Matrix, space: list[sp.Matrix]) -> sp.Matrix:
 
 
 def _hidden(space: tuple[sp.Matrix, ...], size: int) -> sp.Matrix | None:
-    """A positive semidefinite M in K. Where every M in K has a zero on the diagonal, a semidefinite one has a zero row;
-    keeping those with that row zero may put more zeros on the diagonal. On what is left the projection of I is tried.
+    """A positive semidefinite M in K. Where every M in K has a zero on the diagonal, a semidefinite one has a
+    zero row; keeping those with that row zero may put more zeros on the diagonal. On what is left the
+    projection of I is tried.
     """
     left, kept = list(space), list(range(size))
     while left:
@@ -90,8 +100,9 @@ def _hidden(space: tuple[sp.Matrix, ...], size: int) -> sp.Matrix | None:
 
 
 def _separator(space: tuple[sp.Matrix, ...], size: int) -> sp.Matrix | None:
-    """Y > 0 orthogonal to K: the identity without its part in K, else the numerical maximiser of the least eigenvalue,
-    rounded and projected back."""
+    """Y > 0 orthogonal to K: the identity without its part in K, else the numerical maximiser of the least
+    eigenvalue, rounded and projected back.
+    """
     basis = list(space)
     first = sp.eye(size) - _projection(sp.eye(size), basis)
     if positive(first, strictly=True):

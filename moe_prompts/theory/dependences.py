@@ -1,11 +1,12 @@
-"""All linear dependences among the partial derivatives of an atom, or among the columns of a mixture, to a given order.
+"""All linear dependences among the partial derivatives of an atom, or among the columns of a mixture, to a
+given order.
 
     sum_alpha c_alpha(theta) D^alpha u(.; theta) = 0   for all inputs
 
-says that moving the parameters along c is not seen at that order. Found by evaluating truncated series at random points
-modulo a prime; proved by exact polynomials; that nothing else is dependent is shown with the real functions at 60
-digits and proved by interval arithmetic for one minor. Kernels enter the exact part as independent unknowns, which
-over-estimates the rank where they are not (w = 0): such a report says so, loudly.
+says that moving the parameters along c is not seen at that order. Found by evaluating truncated series at
+random points modulo a prime; proved by exact polynomials; that nothing else is dependent is shown with the
+real functions at 60 digits and proved by interval arithmetic for one minor. Kernels enter the exact part as
+independent unknowns, which over-estimates the rank where they are not (w = 0): such a report says so, loudly.
 """
 
 from __future__ import annotations
@@ -28,23 +29,25 @@ from moe_prompts.theory.atoms import Atom, Component
 from moe_prompts.theory.jets import Alpha
 from moe_prompts.theory.mixture import Column, Mixture, exact_place, mixture, modular_place, real_place
 
-#: Working precisions, tried in turn: at d digits pivots above 10^-d/2 count and those left must be rounding, below
-#: 10^(12 - d). Pivots of many nearly dependent columns fall gradually, and then more digits are needed.
+#: Working precisions, tried in turn: at d digits pivots above 10^-d/2 count and those left must be rounding,
+#: below 10^(12 - d). Pivots of many nearly dependent columns fall gradually, and then more digits are needed.
 PRECISIONS = (DIGITS, 2 * DIGITS, 4 * DIGITS, 8 * DIGITS)
 #: Identities with more terms get rational coefficients at one place instead of closed forms.
 MOST_TERMS = 9
 
 
 class RankWarning(UserWarning):
-    """Formal and numeric rank differ: functions taken as independent unknowns are dependent here."""
+    """Warn that formal and numeric rank differ: functions taken as independent are dependent here."""
 
 
 @dataclass(frozen=True)
 class Identity:
-    """``column`` = sum of ``coefficients`` times other columns.
+    """Hold one linear dependence: ``column`` is the sum of ``coefficients`` times other columns.
 
-    coefficients: column -> closed form in the parameters (``closed``) or rational at the report's own parameters.
-    derived: a consequence of identities of lower order, by differentiation.
+    column        the column that depends on others
+    coefficients  column -> closed form in the parameters, or a rational number at the report's own parameters
+    closed        whether coefficients are closed forms
+    derived       whether it follows from identities of lower order, by differentiation
     """
 
     column: Column
@@ -53,6 +56,8 @@ class Identity:
     derived: bool
 
     def text(self, params: tuple[sp.Symbol, ...], cells: int) -> str:
+        """Return the identity as it is printed."""
+
         def term(column: Column, value: sp.Expr) -> str:
             label, value = column.label(params, cells), sp.factor(value)
             if value.is_Integer:
@@ -67,9 +72,19 @@ class Identity:
 
 @dataclass(frozen=True)
 class DependenceReport:
-    """``formal_rank`` with kernels as unknowns, ``numeric_rank`` of the real functions, both at the parameters of
-    ``mixture``. ``null``: every dependence as rational coefficients there, in the order of ``identities``.
-    ``minor``: certificate of a lower bound on the rank. gap: smallest accepted and largest rejected pivot."""
+    """Hold all dependences of a mixture, and what proves that there are no more.
+
+    mixture       what was looked at, at which parameters
+    order         highest order of the derivatives
+    formal_rank   rank with kernels as unknowns
+    numeric_rank  rank of the real functions; only this one counts
+    identities    the dependences, one per dependent column
+    null          every dependence as rational coefficients at the parameters of ``mixture``, in the order of
+                  ``identities``
+    minor         certificate of a lower bound on the rank
+    gap           smallest accepted and largest rejected pivot
+    generic       whether the dependences hold at all parameters
+    """
 
     mixture: Mixture
     order: int
@@ -83,28 +98,31 @@ class DependenceReport:
 
     @property
     def columns(self) -> tuple[Column, ...]:
+        """Return the columns that were looked at."""
         return self.mixture.columns
 
     @property
     def agree(self) -> bool:
+        """Say whether formal and numeric rank agree."""
         return self.formal_rank == self.numeric_rank
 
     @cached_property
     def first_order(self) -> bool:
-        """Whether no direction is lost to first order (mass included)."""
+        """Say whether no direction is lost to first order (mass included)."""
         return self.agree and not any(identity.column.order <= 1 for identity in self.identities)
 
     @cached_property
     def second_order(self) -> bool:
-        """Whether all columns are independent: what is called strong identifiability."""
+        """Say whether all columns are independent: what is called strong identifiability."""
         return self.agree and not self.identities
 
     @property
     def primitive(self) -> tuple[Identity, ...]:
-        """Identities that no identity of lower order implies."""
+        """Return the identities that no identity of lower order implies."""
         return tuple(identity for identity in self.identities if not identity.derived)
 
     def text(self, identity: Identity) -> str:
+        """Return an identity as it is printed, with the names of the parameters."""
         return identity.text(self.mixture.atom.params, len(self.mixture.cells))
 
     def __str__(self) -> str:
@@ -120,10 +138,11 @@ class DependenceReport:
         return "\n".join(lines)
 
     def certificates(self) -> list[dict[str, Any]]:
-        """The minor, and every identity."""
+        """Return the certificates of the minor and of every identity."""
         return [self.minor, *(self.identity_certificate(identity) for identity in self.identities)]
 
     def identity_certificate(self, identity: Identity) -> dict[str, Any]:
+        """Return the certificate of one identity."""
         params = self.mixture.atom.params
         terms = [[_address(identity.column), "-1"]]
         terms += [[_address(c), sp.sstr(v)] for c, v in identity.coefficients.items() if v != 0]
@@ -140,10 +159,22 @@ def _address(column: Column) -> list[Any]:
 
 
 def dependences(of: Atom | Mixture, order: int = 2, stratum: Mapping[str, Any] | None = None) -> DependenceReport:
-    """All linear dependences among the derivatives of ``of`` up to ``order``.
+    """Find all linear dependences among the derivatives of an atom or a mixture.
 
-    of: an atom, or a mixture (its own orders count then). stratum: parameters held at given rational values, such as
-    {"c": 0}; the derivatives by them are still columns. ``RankWarning`` where formal and numeric rank differ.
+    of       an atom, or a mixture (its own orders count then)
+    order    highest order of the derivatives; at least 1
+    stratum  parameters held at given rational values, such as {"c": 0}; the derivatives by them are still
+             columns
+
+    Returns the report. It warns (``RankWarning``) where formal and numeric rank differ.
+
+    Raises ``InputError`` where the order is below 1, or a stratum is given with a mixture.
+
+    >>> import moe_prompts as mp
+    >>> from moe_prompts.theory.atoms import atom
+    >>> report = mp.dependences(atom("location-scale"))
+    >>> report.numeric_rank < len(report.columns)
+    True
     """
     if order < 1:
         raise InputError(f"order {order}; expected at least 1: derivatives up to that order are compared")
@@ -197,7 +228,7 @@ def _reduced(joint: Mixture, rng: np.random.Generator, random_theta: bool) -> tu
 
 
 def echelon(matrix: np.ndarray) -> tuple[np.ndarray, list[int]]:
-    """Reduced row echelon form modulo the prime: its non-zero rows and pivot columns."""
+    """Return the non-zero rows of the reduced row echelon form modulo the prime, and its pivot columns."""
     matrix = matrix % PRIME
     pivots: list[int] = []
     for column in range(matrix.shape[1]):
@@ -217,14 +248,14 @@ def echelon(matrix: np.ndarray) -> tuple[np.ndarray, list[int]]:
 
 
 class ExactColumns:
-    """Columns as polynomials with rational coefficients at the mixture's own parameters."""
+    """Hold the columns as polynomials with rational coefficients at the mixture's own parameters."""
 
     def __init__(self, joint: Mixture) -> None:
         self.joint = joint
 
     @cached_property
     def columns(self) -> list[dict[tuple, Any]]:
-        """Monomial (with its component) -> coefficient, for every column."""
+        """Return for every column its coefficients by monomial (with its component)."""
         numbers, place, symbols = exact_place(self.joint)
         binary = bool(self.joint.atom.units) and self.joint.atom.units[0].kernel.binary
         inputs = len(self.joint.atom.inputs)
@@ -244,7 +275,10 @@ class ExactColumns:
         return [{key: value for key, value in column.items() if value} for column in found]
 
     def solve(self, column: int, support: list[int]) -> list[sp.Rational]:
-        """Coefficients with column = sum of them times the support, exactly."""
+        """Return the coefficients with column = sum of them times the support, exactly.
+
+        Raises ``ArithmeticError`` where the column is dependent modulo the prime but not exactly.
+        """
         target, basis = self.columns[column], [self.columns[p] for p in support]
         keys = sorted(set(target).union(*basis))
         if not support:
@@ -266,7 +300,7 @@ def _terms(value: Any, symbols: int) -> Iterable[tuple[tuple[int, ...], Any]]:
 
 
 def symbolic_derivative(made: Atom, part: Component, alpha: Alpha) -> sp.Expr:
-    """(D^alpha u) / exp(log_factor) as a polynomial in inputs and kernel symbols over the parameters."""
+    """Return (D^alpha u) / exp(log_factor) as a polynomial in inputs and kernel symbols."""
     value = part.value
     for p, count in zip(made.params, alpha, strict=True):
         slope = _total(made, part.log_factor, p)
@@ -328,8 +362,8 @@ def _derived(
 ) -> list[bool]:
     """Which identities lie in the span of derivatives of identities of lower order, order by order.
 
-    Differentiating sum_alpha c_alpha D^alpha u = 0 by theta_i gives
-    sum_alpha (d_i c_alpha) D^alpha u + c_alpha D^{alpha+i} u = 0, compared modulo the prime at the report's parameters.
+    Differentiating sum_alpha c_alpha D^alpha u = 0 by theta_i gives sum_alpha (d_i c_alpha) D^alpha u +
+    c_alpha D^{alpha+i} u = 0, compared modulo the prime at the report's parameters.
     """
     place = {column.alpha: j for j, column in enumerate(joint.columns)}
     theta = joint.cells[0].theta
@@ -446,7 +480,9 @@ def _pivots_at(joint: Mixture, points: list, digits: int) -> tuple[list[tuple[in
 
 
 def _full_pivots(values: list[list[Any]], columns: int, zero: Any) -> tuple[list[tuple[int, int]], list[Any]]:
-    """Gaussian elimination with full pivoting: (row, column) of each pivot and its size, until one is < ``zero``."""
+    """Gaussian elimination with full pivoting: (row, column) of each pivot and its size, until one is <
+    ``zero``.
+    """
     left, rows = {i: row[:] for i, row in enumerate(values)}, list(range(columns))
     order, sizes = [], []
     while left and rows:
@@ -480,7 +516,10 @@ def _interval_minor(joint: Mixture, points: list, chosen: Sequence[tuple[int, in
 
 
 def interval_pivots(matrix: list[list[Any]]) -> float:
-    """The smallest lower bound of |pivot| in the given order; raises where an interval pivot contains zero."""
+    """Return the smallest lower bound of |pivot| in the given order.
+
+    Raises ``ArithmeticError`` where an interval pivot contains zero.
+    """
     matrix, smallest = [row[:] for row in matrix], float("inf")
     for k in range(len(matrix)):
         pivot = matrix[k][k]
@@ -496,9 +535,10 @@ def interval_pivots(matrix: list[list[Any]]) -> float:
 
 @dataclass(frozen=True)
 class SecondOrder:
-    """Second-order parts M of all dependences: u moves by sum_ij M_ij u_ij / 2, plus first orders, without being seen.
+    """Hold the second-order parts M of all dependences: u moves by sum_ij M_ij u_ij / 2 without being seen.
 
-    places: (cell, parameter index) of each row of M, over the cells seen to second order.
+    places    (cell, parameter index) of each row of M, over the cells seen to second order
+    matrices  the M, one per dependence that has one
     """
 
     places: tuple[tuple[int, int], ...]
@@ -506,7 +546,7 @@ class SecondOrder:
 
 
 def second_order_parts(report: DependenceReport) -> SecondOrder:
-    """M of every dependence of order <= 2, at the report's parameters."""
+    """Return M of every dependence of order <= 2, at the report's parameters."""
     joint = report.mixture
     params = joint.atom.params
     places = tuple(

@@ -1,5 +1,7 @@
-"""From dependences and rows to exponents: theta is the smallest number with |Delta|^theta <= C ||f - f*||, and the rate
-of a group of parameters is n^{-1/(2 theta)}, up to logarithms.
+"""Derive exponents from dependences and rows.
+
+theta is the smallest number with |Delta|^theta <= C ||f - f*||, and the rate of a group of parameters is
+n^{-1/(2 theta)}, up to logarithms.
 
 Upper bounds on theta (the group is at least so fast)
     first order   1: the first derivatives are independent and the cell holds one atom
@@ -13,10 +15,11 @@ Lower bounds on theta (curves along which f hardly moves)
     split         2: two atoms at theta* +- eps cancel to first order
     Gauss-Hermite 2m / weight: m atoms at the nodes of a quadrature cancel below order 2m
     invisible     infinite: a curve of parameters along which f does not move at all
-Exponents are local: fitted atoms are near the true one of their cell, except along directions that have no rate. Upper
-bounds from rows assume that the derivatives of different cells, gates included, are independent at every order, which
-holds wherever something pins the gates (docs/algebra.md has the argument); at first and second order it is certified.
-An exponent is proved where both bounds meet. What needs derivatives that exist almost everywhere only is numeric.
+Exponents are local: fitted atoms are near the true one of their cell, except along directions that have no
+rate. Upper bounds from rows assume that the derivatives of different cells, gates included, are independent
+at every order, which holds wherever something pins the gates (docs/algebra.md has the argument); at first and
+second order it is certified. An exponent is proved where both bounds meet. What needs derivatives that exist
+almost everywhere only is numeric.
 """
 
 from __future__ import annotations
@@ -44,13 +47,17 @@ Theta = Fraction | float
 Certificate = dict[str, Any]
 #: Lower bounds that hold in every smooth model.
 TRIVIAL = ("one atom", "split")
-#: Rows are computed to this order; the closed forms of the Gaussian derivatives carry them on (``solvability``).
+#: Rows are computed to this order; the closed forms of the Gaussian derivatives carry them on
+#: (``solvability``).
 ROW_ORDER = 4
 
 
 @dataclass(frozen=True)
 class Bound:
-    """``certificate`` proves that theta is at most (upper) or at least (lower) ``theta``."""
+    """Hold one bound on theta.
+
+    ``certificate`` proves that theta is at most (upper) or at least (lower) ``theta``.
+    """
 
     theta: Theta
     method: str
@@ -59,8 +66,13 @@ class Bound:
 
 @dataclass(frozen=True)
 class Exponent:
-    """``theta`` None: nothing but a trivial bound is known. status: "proved", "numeric", "one-sided" (theta is a lower
-    bound: no faster than n^{-1/(2 theta)}) or "undetermined"."""
+    """Hold what is known about one exponent.
+
+    theta         its value, infinite where there is no rate, None where only a trivial bound is known
+    status        "proved", "numeric", "one-sided" (theta is a lower bound: no faster than n^{-1/(2 theta)})
+                  or "undetermined"
+    upper, lower  the best bounds from both sides
+    """
 
     theta: Theta | None
     status: str
@@ -69,7 +81,10 @@ class Exponent:
 
 
 def settle(uppers: Iterable[Bound], lowers: Iterable[Bound], numeric: bool) -> Exponent:
-    """The best bounds from both sides, and what they leave open."""
+    """Return the best bounds from both sides, and what they leave open.
+
+    Raises ``ArithmeticError`` where they contradict each other.
+    """
     upper = min(uppers, key=lambda bound: bound.theta, default=None)
     lower = max(lowers, key=lambda bound: (bound.theta, bound.method not in TRIVIAL), default=None)
     if lower is not None and lower.theta == math.inf:
@@ -86,7 +101,7 @@ def settle(uppers: Iterable[Bound], lowers: Iterable[Bound], numeric: bool) -> E
 
 
 def whole(parts: list[Exponent]) -> Exponent:
-    """Of a group of parameters: the slowest of them."""
+    """Return the exponent of a group of parameters: the slowest of them."""
     ranks = {"proved": 0, "numeric": 1, "one-sided": 2, "undetermined": 3}
     none = [part for part in parts if part.theta == math.inf]
     if none:
@@ -97,7 +112,10 @@ def whole(parts: list[Exponent]) -> Exponent:
 
 
 class Analysis:
-    """What algebra says about one configuration: true atoms fitted by ``sizes`` atoms each, beside ``frozen`` known."""
+    """Hold what algebra says about one configuration: true atoms fitted by ``sizes`` atoms each.
+
+    ``frozen`` experts are known beside them.
+    """
 
     def __init__(self, made: Atom, sizes: list[int], frozen: int, stratum: Mapping[str, Any] | None) -> None:
         self.atom, self.sizes, self.frozen, self.stratum = made, sizes, frozen, stratum
@@ -106,11 +124,12 @@ class Analysis:
 
     @cached_property
     def report(self) -> DependenceReport:
+        """Return the dependences of the configuration."""
         return dependences(self.mixture)
 
     @cached_property
     def rank_certificate(self) -> Certificate:
-        """All dependences, and a minor that proves that there are no more."""
+        """Return all dependences, and a minor that proves that there are no more."""
         null = [
             [[[column.cell, list(column.alpha)], str(value)] for column, value in vector.items() if value]
             for vector in self.report.null
@@ -119,13 +138,15 @@ class Analysis:
 
     @cached_property
     def first_order_certificate(self) -> Certificate:
-        """Only gauges are invisible to first order."""
+        """Return the certificate that only gauges are invisible to first order."""
         return {"kind": "first-order", "rank": self.rank_certificate}
 
     @cached_property
     def gauge(self) -> list[dict[Column, sp.Rational]]:
-        """Invisible first-order directions that every conditional model without frozen experts has: all masses scaled,
-        all gates translated."""
+        """Return the invisible first-order directions that come with every conditional model.
+
+        Without frozen experts they scale all masses and translate all gates.
+        """
         if self.atom.gate is None or self.frozen:
             return []
         zero = (0,) * len(self.atom.params)
@@ -134,20 +155,23 @@ class Analysis:
 
     @cached_property
     def lost(self) -> bool:
-        """Whether directions other than gauges are invisible to first order, or kernels hide dependences."""
+        """Say whether directions other than gauges are lost to first order, or kernels hide dependences."""
         vectors = [vector for vector in self.report.null if all(column.order <= 1 for column in vector)]
         return not self.report.agree or _rank(vectors + self.gauge) > len(self.gauge)
 
     @cached_property
     def second(self) -> SecondOrder:
+        """Return the second-order parts of all dependences."""
         return second_order_parts(self.report)
 
     @cached_property
     def definiteness(self) -> Definiteness:
+        """Return what decides whether a split hides to second order."""
         return separate(self.second.matrices, len(self.second.places))
 
     @cached_property
     def second_order_certificate(self) -> Certificate:
+        """Return the certificate that no split hides to second order, or of one that does."""
         found = self.definiteness
         matrix = found.separator if found.separator is not None else found.hidden
         return {
@@ -156,19 +180,22 @@ class Analysis:
             "matrix": None if matrix is None else [[str(v) for v in matrix.row(i)] for i in range(matrix.rows)],
         }  # fmt: skip
 
-    # Which parameters no data can show --------------------------------------------------------------------------------
+    # Which parameters no data can show ----------------------------------------------------------------------
 
     @cached_property
     def tilted(self) -> bool:
-        """Whether all cells together can hide a split of gates: beta_j +- delta multiplies numerator and denominator by
-        cosh(delta x) alike, where every cell has two atoms or more, none is frozen and gates tilt nothing else."""
+        """Say whether all cells together can hide a split of gates.
+
+        beta_j +- delta multiplies numerator and denominator by cosh(delta x) alike, where every cell has two
+        atoms or more, none is frozen and gates tilt nothing else.
+        """
         if not self.atom.gate_shift or self.frozen or min(self.sizes) < 2:
             return False
         shifts = set(self.atom.gate_shift)
         return not any(part.value.free_symbols & shifts for part in self.atom.values)
 
     def invisible(self, cell: int, p: sp.Symbol) -> Bound | None:
-        """A curve that moves ``p`` in ``cell`` and not f."""
+        """Return a curve that moves ``p`` in ``cell`` and not f, or None."""
         if p in self.atom.gate_shift and self.tilted:
             return Bound(math.inf, "cosh", self._invisible("cosh", cell, p))
         if p in self.atom.gate_shift and len(self.sizes) == 1 and not self.frozen:
@@ -183,11 +210,15 @@ class Analysis:
 
     @property
     def anchored(self) -> bool:
-        """Whether something pins the gates to higher than first order: an exact cell, a frozen expert, or no gates."""
+        """Say whether something pins the gates to higher than first order.
+
+        It is an exact cell or a frozen expert, or there are no gates.
+        """
         return self.atom.gate is None or self.frozen > 0 or min(self.sizes) == 1
 
     @cached_property
     def configuration(self) -> dict[str, Any]:
+        """Return the configuration as certificates name it."""
         return {"mixture": self.mixture.to_json(), "sizes": self.sizes}
 
     def _invisible(self, how: str, cell: int, p: sp.Symbol) -> Certificate:
@@ -210,11 +241,14 @@ class Analysis:
                 left = left - left[k, k] * column * column.T
         return found
 
-    # Bounds -----------------------------------------------------------------------------------------------------------
+    # Bounds -------------------------------------------------------------------------------------------------
 
     @cached_property
     def rows(self) -> Rows | None:
-        """Rows of one cell; the gate is a component of its own, which is what independent cells make of it."""
+        """Return the rows of one cell, or None for atoms with hidden units.
+
+        The gate is a component of its own, which is what independent cells make of it.
+        """
         if self.atom.units:
             return None
         gaussian = bool(self.atom.positive)
@@ -222,6 +256,7 @@ class Analysis:
         return taylor_rows(alone, ROW_ORDER, self.stratum)
 
     def exponent(self, cell: int, p: sp.Symbol) -> Exponent:
+        """Return the exponent of the parameter ``p`` in ``cell``."""
         m = self.sizes[cell]
         hidden = self.invisible(cell, p)
         if hidden is not None:
@@ -239,7 +274,10 @@ class Analysis:
         return settle(uppers, self._lowers(cell, p), self._numeric)
 
     def shared(self, p: sp.Symbol) -> Exponent:
-        """Of a parameter common to all atoms: first order, provided that no split hides."""
+        """Return the exponent of a parameter common to all atoms.
+
+        It is of first order, provided that no split hides.
+        """
         settled = self.definiteness.separator is not None and not self.lost
         certificate = self.second_order_certificate if max(self.sizes) > 1 else self.first_order_certificate
         uppers = [Bound(Fraction(1), "first order", certificate)] if settled else []
@@ -300,8 +338,11 @@ def _rank(vectors: list[dict[Column, sp.Rational]]) -> int:
 
 
 def is_affine(made: Atom, theta: Mapping[sp.Symbol, sp.Rational], direction: Mapping[sp.Symbol, sp.Rational]) -> bool:
-    """Whether log_factor is constant and the value affine in t at theta + t direction: then atoms at +-t, of half the
-    mass each, make the same function as one atom. Of polynomials only: a direction that moves an activation is not."""
+    """Say whether log_factor is constant and the value affine in t at theta + t direction.
+
+    Atoms at +-t, of half the mass each, then make the same function as one atom. This is for polynomials
+    only: a direction that moves an activation is not affine.
+    """
     moving = {p for p, value in direction.items() if value}
     if any(unit.symbols and unit.argument.free_symbols & moving for unit in made.units):
         return False
@@ -315,8 +356,8 @@ def is_affine(made: Atom, theta: Mapping[sp.Symbol, sp.Rational], direction: Map
     return True
 
 
-#: Kind -> parameter -> order in eps at which it moves along the Gauss-Hermite curve of one cell, on which mean and
-#: covariance of the Gaussian move by eps q1 v and 2 eps^2 q2 v v'.
+#: Kind -> parameter -> order in eps at which it moves along the Gauss-Hermite curve of one cell, on which
+#: mean and covariance of the Gaussian move by eps q1 v and 2 eps^2 q2 v v'.
 LIFTS = {
     "location-scale": {"b": 1, "s": 2}, "covariate-free": {"b": 1, "s": 2}, "softmax-gaussian": {"b": 1, "s": 2},
     "gaussian-gated": {"c": 1, "Gamma": 2, "a": 2, "b": 1, "nu": 2},
@@ -417,7 +458,7 @@ def _peeled(rows: Rows, known: Mapping[sp.Symbol, Bound], where: Mapping[str, An
 
 
 def absorbed(row: Polynomial, pure: tuple[int, ...], place: int, power: int, inverse: list[Fraction]) -> bool:
-    """Whether every other monomial is at most a small multiple of the pure power, plus C ||f - f*||."""
+    """Say whether every other monomial is at most a small multiple of the pure power, plus C ||f - f*||."""
     for alpha in row:
         if alpha == pure:
             continue

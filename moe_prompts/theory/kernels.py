@@ -1,10 +1,11 @@
-"""Activations as elements of a differential ring: sigma(t) and its derivatives are polynomials in t and few symbols.
+"""Write activations as elements of a differential ring: polynomials in t and few symbols, closed under d/dt.
 
     tanh: T' = 1 - T^2      sigmoid: S' = S (1 - S)      gelu: t P, P' = f, f' = -t f      relu: t H, H' = 0, H^2 = H
 
-Differentiating a prompt's contribution then never leaves the polynomials in the inputs and these symbols, where linear
-dependences can be decided exactly. The symbols are treated as independent unknowns, which they are as functions of t
-unless the argument w'x degenerates (w = 0): there the formal rank is too high, and only numbers tell.
+Differentiating a prompt's contribution then never leaves the polynomials in the inputs and these symbols,
+where linear dependences can be decided exactly. The symbols are treated as independent unknowns, which they
+are as functions of t unless the argument w'x degenerates (w = 0): there the formal rank is too high, and only
+numbers tell.
 """
 
 from __future__ import annotations
@@ -20,9 +21,17 @@ T = sp.Symbol("t")
 
 @dataclass(frozen=True)
 class Kernel:
-    """sigma as a polynomial ``value`` in t and ``symbols``; ``derivatives`` d symbol / dt likewise; ``functions`` the
-    symbols as functions of t. ``homogeneity``: q with sigma(ct) = c^q sigma(t) for c > 0;
-    ``smooth``: derivatives exist everywhere; ``binary``: the symbols take the values 0 and 1 only."""
+    """Hold an activation sigma as a polynomial in t and few symbols.
+
+    name         what ``adaptive:NAME`` calls it
+    symbols      the symbols
+    value        sigma as a polynomial in t and the symbols
+    derivatives  d symbol / dt, likewise
+    functions    the symbols as functions of t
+    homogeneity  q with sigma(ct) = c^q sigma(t) for c > 0
+    smooth       whether derivatives exist everywhere
+    binary       whether the symbols take the values 0 and 1 only
+    """
 
     name: str
     symbols: tuple[sp.Symbol, ...]
@@ -34,7 +43,7 @@ class Kernel:
     binary: bool = False
 
     def derive(self, expression: sp.Expr) -> sp.Expr:
-        """d/dt of a polynomial in t and the symbols."""
+        """Return d/dt of a polynomial in t and the symbols."""
         chain = (sp.diff(expression, s) * d for s, d in zip(self.symbols, self.derivatives, strict=True))
         return sp.expand(sp.diff(expression, T) + sum(chain, sp.Integer(0)))
 
@@ -68,6 +77,10 @@ KERNELS: dict[str, Kernel] = {kernel.name: kernel for kernel in _kernels()}
 
 
 def kernel(name: str) -> Kernel:
+    """Return the kernel with this name.
+
+    Raises ``InputError`` for an unknown name.
+    """
     if name not in KERNELS:
         raise InputError(f"unknown activation {name!r}; expected one of {', '.join(KERNELS)}")
     return KERNELS[name]

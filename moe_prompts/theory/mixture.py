@@ -1,12 +1,14 @@
-"""A mixture at a truth, as far as first and second order sees it: the columns whose linear dependences decide rates.
+"""A mixture at a truth, as far as first and second order sees it: the columns whose linear dependences decide
+rates.
 
-A joint density moves by sum_cells w_j sum_alpha moments_alpha D^alpha u_j. A conditional model f = num / den moves, up
-to the positive factor 1 / den, by the same sum of
+A joint density moves by sum_cells w_j sum_alpha moments_alpha D^alpha u_j. A conditional model f = num / den
+moves, up to the positive factor 1 / den, by the same sum of
 
     D^alpha num_j - D^alpha gate_j f*,      f* = (frozen + sum_i w_i num_i) / (frozen + sum_i w_i gate_i):
 
-the true f* ties the cells together. A cell with one fitted atom moves to first order (order 1), one with several to
-second and more. Columns are multiplied by the true denominator, so that polynomials stay polynomials.
+the true f* ties the cells together. A cell with one fitted atom moves to first order (order 1), one with
+several to second and more. Columns are multiplied by the true denominator, so that polynomials stay
+polynomials.
 """
 
 from __future__ import annotations
@@ -32,7 +34,7 @@ Formal = tuple[sp.Expr, int]
 
 @dataclass(frozen=True)
 class Cell:
-    """A true atom at ``theta`` with mass ``weight``, whose fitted atoms are seen to ``order``."""
+    """Hold a true atom at ``theta`` with mass ``weight``, whose fitted atoms are seen to ``order``."""
 
     theta: Theta
     order: int
@@ -41,17 +43,18 @@ class Cell:
 
 @dataclass(frozen=True)
 class Column:
-    """D^alpha of the atom of ``cell``; cell None: the derivative by a shared parameter, summed over cells."""
+    """Name a column: D^alpha of the atom of ``cell``; cell None: by a shared parameter, summed over cells."""
 
     cell: int | None
     alpha: Alpha
 
     @property
     def order(self) -> int:
+        """Return the order of the derivative."""
         return sum(self.alpha)
 
     def label(self, params: tuple[sp.Symbol, ...], cells: int) -> str:
-        """As in u_ab, or u2_ab for the second of several cells."""
+        """Return the column as it is printed, as in u_ab, or u2_ab for the second of several cells."""
         place = str(self.cell + 1) if self.cell is not None and cells > 1 else ""
         names = [str(p) for p, count in zip(params, self.alpha, strict=True) for _ in range(count)]
         name = ("" if all(len(name) == 1 for name in names) else " ").join(names)
@@ -60,7 +63,8 @@ class Column:
 
 @dataclass(frozen=True)
 class Mixture:
-    """``alone``: one atom by itself, each component (the gate among them if it has a normaliser) a row of its own.
+    """``alone``: one atom by itself, each component (the gate among them if it has a normaliser) a row of its
+    own.
 
     frozen: pre-trained experts with known parameters, as components of numerator and gate in the inputs.
     """
@@ -72,12 +76,12 @@ class Mixture:
 
     @cached_property
     def held(self) -> frozenset[sp.Symbol]:
-        """Parameters that give no columns of their own in a cell."""
+        """Return the parameters that give no columns of their own in a cell."""
         return frozenset() if self.alone else frozenset((*self.atom.pinned, *self.atom.shared))
 
     @cached_property
     def columns(self) -> tuple[Column, ...]:
-        """Low orders first, within an order as cells and parameters are listed."""
+        """Return the columns, low orders first, within an order as cells and parameters are listed."""
         params = self.atom.params
         found = [
             Column(j, alpha)
@@ -92,10 +96,11 @@ class Mixture:
 
     @property
     def components(self) -> int:
-        """Rows per point."""
+        """Return the number of rows per point."""
         return len(self.atom.components) if self.alone else len(self.atom.values)
 
     def to_json(self) -> dict[str, Any]:
+        """Return the mixture as certificates hold it."""
         cells = [
             {
                 "theta": {str(p): str(value) for p, value in cell.theta.items()},
@@ -107,6 +112,10 @@ class Mixture:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Mixture:
+        """Return the mixture that a certificate holds.
+
+        Raises ``InputError`` where it is none.
+        """
         made = atom(**data["atom"])
         names = {str(p): p for p in made.params}
         cells = tuple(
@@ -121,7 +130,7 @@ class Mixture:
         return found
 
     def check(self) -> None:
-        """Positive masses and variances, orders of at least 1, shared and pinned parameters as they must be."""
+        """Raise ``InputError`` unless masses and variances are positive and shared parameters agree."""
         made = self.atom
         if not self.cells or (self.alone and len(self.cells) != 1):
             raise InputError(f"{len(self.cells)} cells; expected one of an atom alone, at least one of a mixture")
@@ -138,7 +147,7 @@ class Mixture:
                 raise InputError("a pinned parameter is not at its value")
 
     def evaluated(self, numbers: Any, place: Place) -> list[list[Any]]:
-        """[component][column] at one place; None stands for zero."""
+        """Return the values [component][column] at one place; None stands for zero."""
         by_cell = [
             derivatives(
                 self.atom, self.parts, max(cell.order, 1 if self.atom.shared else cell.order), place.theta(j),
@@ -180,6 +189,7 @@ class Mixture:
 
     @property
     def parts(self) -> tuple[Component, ...]:
+        """Return the components that are evaluated, the gate last if there is one."""
         if self.alone:
             return self.atom.components
         return self.atom.values + ((self.atom.gate,) if self.atom.gate else ())
@@ -199,7 +209,7 @@ class Mixture:
 
 
 class Place:
-    """Values of everything at one place: parameters, inputs, kernel symbols and factors e^{..} of every cell."""
+    """Hold the values of everything at one place: parameters, inputs, kernel symbols and factors e^{..}."""
 
     def __init__(
         self,
@@ -209,7 +219,9 @@ class Place:
         unknown: Callable[[Formal, bool], Any] | None,
         thetas: list[Mapping[sp.Symbol, Any]] | None = None,
     ) -> None:
-        """``unknown(name, binary)`` makes a value for what is formal; None: functions are computed as real numbers."""
+        """``unknown(name, binary)`` makes a value for what is formal; None: functions are computed as real
+        numbers.
+        """
         self.mixture, self.numbers, self.inputs, self.unknown = mixture, numbers, inputs, unknown
         self._thetas = thetas or [
             {p: numbers.rational(value) for p, value in cell.theta.items()} for cell in mixture.cells
@@ -217,9 +229,11 @@ class Place:
         self._made: dict[Formal, Any] = {}
 
     def theta(self, cell: int) -> Mapping[sp.Symbol, Any]:
+        """Return the parameters of a cell."""
         return self._thetas[cell]
 
     def kernels(self, cell: int) -> dict[sp.Symbol, Any]:
+        """Return the values of the kernel symbols of a cell."""
         found: dict[sp.Symbol, Any] = {}
         values = {**self.inputs, **self._thetas[cell]}
         for unit in self.mixture.atom.units:
@@ -234,6 +248,7 @@ class Place:
         return found
 
     def factor(self, cell: int, log_factor: sp.Expr) -> Any:
+        """Return the value of a factor e^{..} of a cell."""
         name = (log_factor, cell)
         if name not in self._made:
             if self.unknown is None:
@@ -247,7 +262,7 @@ class Place:
         return self._made[name]
 
     def frozen(self, index: int, component: int) -> Any:
-        """The frozen expert's contribution to a component."""
+        """Return a frozen expert's contribution to a component."""
         values, gate = self.mixture.frozen[index]
         part = (*values, gate)[component]
         name = (part.log_factor, -1 - index)
@@ -261,7 +276,9 @@ class Place:
 
 
 def modular_place(mixture: Mixture, points: int, rng: np.random.Generator, random_theta: bool) -> tuple[Modular, Place]:
-    """Random residues for inputs, kernel symbols and factors; ``random_theta``: for parameters that are not 0 too."""
+    """Random residues for inputs, kernel symbols and factors; ``random_theta``: for parameters that are not 0
+    too.
+    """
     numbers = Modular(points, rng)
     thetas: list[Mapping[sp.Symbol, Any]] | None = None
     if random_theta:
@@ -297,12 +314,15 @@ def exact_place(mixture: Mixture) -> tuple[Exact, Place, tuple[sp.Symbol, ...]]:
 
 
 def real_place(mixture: Mixture, point: tuple[sp.Rational, ...], numbers: Real) -> Place:
+    """Return the place with real numbers or intervals at a point of the inputs."""
     inputs = {x: numbers.rational(value) for x, value in zip(mixture.atom.inputs, point, strict=True)}
     return Place(mixture, numbers, inputs, None)
 
 
 def generic_theta(made: Atom, cell: int, stratum: Mapping[str, Any] | None = None) -> Theta:
-    """Rational parameters drawn from the atom's name, the same on every machine; ``stratum`` fixes some of them."""
+    """Rational parameters drawn from the atom's name, the same on every machine; ``stratum`` fixes some of
+    them.
+    """
     names = {str(p): p for p in made.params}
     for name in stratum or {}:
         if name not in names:
@@ -322,7 +342,9 @@ def generic_theta(made: Atom, cell: int, stratum: Mapping[str, Any] | None = Non
 
 
 def frozen_experts(made: Atom, count: int) -> tuple[tuple[tuple[Component, ...], Component], ...]:
-    """Known experts: of the atom's own kind for densities and linear experts, else eta (x, 1) with gate e^{x'Ax}."""
+    """Known experts: of the atom's own kind for densities and linear experts, else eta (x, 1) with gate
+    e^{x'Ax}.
+    """
     if count and made.gate is None:
         raise InputError(
             f"{count} frozen experts in {made.name}, a joint density whose cells do not interact; expected 0"
@@ -349,8 +371,11 @@ def frozen_experts(made: Atom, count: int) -> tuple[tuple[tuple[Component, ...],
 def mixture(
     made: Atom, orders: Sequence[int], frozen: int = 0, stratum: Mapping[str, Any] | None = None, alone: bool = False
 ) -> Mixture:
-    """Cells seen to ``orders`` at generic parameters (those of ``stratum`` as given there) and unequal masses."""
-    # A pinned parameter is a choice of coordinates: 1, or a column of the identity where a whole block is pinned.
+    """Cells seen to ``orders`` at generic parameters (those of ``stratum`` as given there) and unequal
+    masses.
+    """
+    # A pinned parameter is a choice of coordinates: 1, or a column of the identity where a whole block is
+    # pinned.
     choice = {} if alone else {p: sp.Rational(value) for p, value in made.pinned.items()}
     fixed = [str(p) for p in choice if str(p) in (stratum or {})]
     if fixed:

@@ -36,7 +36,13 @@ DIVISORS = {
 
 @dataclass(frozen=True)
 class Published:
-    """``bound``: theta is only known to be at least this, since r(m) >= 7 is all that is published for m >= 4."""
+    """Hold a published exponent.
+
+    theta     n^{-1/(2 theta)}
+    bound     whether theta is only known to be at least this, since r(m) >= 7 is all that is published for m
+              >= 4
+    citation  the paper
+    """
 
     theta: Theta
     bound: bool
@@ -44,6 +50,7 @@ class Published:
 
     @property
     def text(self) -> str:
+        """Return the rate as it is printed."""
         if self.theta == math.inf:
             return "none"
         if self.bound:
@@ -54,7 +61,7 @@ class Published:
 def published(
     kind: str, options: Mapping[str, Any], group: str, m: int, stratum: Mapping[str, Any]
 ) -> Published | None:
-    """What is published for a group of parameters in a cell of m atoms, or None."""
+    """Return what is published for a group of parameters in a cell of m atoms, or None."""
     citation = CITATIONS.get(kind)
     if citation is None or options.get("rank"):
         return None
@@ -70,13 +77,17 @@ def published(
             else Published(Fraction(2), False, citation)
         )
     if kind == "decoupled":
-        # Stated of key and value together; it is the value that has no rate, and of the key alone nothing is stated.
+        # Stated of key and value together; it is the value that has no rate, and of the key alone nothing is
+        # stated.
         return Published(math.inf, False, citation) if group == "v" else None
     return Published(Fraction(2), False, citation)
 
 
 def agreement(found: Exponent, known: Published | None) -> str:
-    """How the derived exponent compares; a faster published rate is contradicted, a slower one is valid but loose."""
+    """Say how the derived exponent compares with the published one.
+
+    A faster published rate is contradicted; a slower one is valid but loose.
+    """
     if known is None or found.theta is None:
         return ""
     if found.status == "one-sided":

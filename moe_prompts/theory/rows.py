@@ -1,12 +1,14 @@
-"""The rows of a Taylor expansion in an over-fitted cell: what a fit must make small, as polynomials in displacements.
+"""The rows of a Taylor expansion in an over-fitted cell: what a fit must make small, as polynomials in
+displacements.
 
     sum_l w_l u(.; theta* + Delta_l) - u = sum_kappa Phi_kappa(Delta) D^kappa u + ..,
     Phi_kappa = sum_l w_l sum_alpha c_{alpha,kappa} Delta_l^alpha / alpha!,
     D^alpha u = sum_kappa c_{alpha,kappa} D^kappa u,
 
-with kappa over the derivatives by few *generators*, onto which all others reduce. A row is a linear functional of the
-difference of functions, so |Phi_kappa| <= C ||f - f*||; its functional is the certificate. Parameters are graded: one
-whose derivative is a second derivative by p and q weighs wt(p) + wt(q), all others 1.
+with kappa over the derivatives by few *generators*, onto which all others reduce. A row is a linear
+functional of the difference of functions, so |Phi_kappa| <= C ||f - f*||; its functional is the certificate.
+Parameters are graded: one whose derivative is a second derivative by p and q weighs wt(p) + wt(q), all others
+1.
 """
 
 from __future__ import annotations
@@ -32,9 +34,11 @@ Polynomial = dict[Alpha, Fraction]
 
 
 def grading(report: DependenceReport) -> dict[sp.Symbol, int]:
-    """Weights of the parameters, from the identities u_pq = k u_t + ..: t, neither p nor q, weighs as much as p and q.
+    """Weights of the parameters, from the identities u_pq = k u_t + ..: t, neither p nor q, weighs as much as
+    p and q.
 
-    A derivative by t alone that is also a second derivative counts as one; whatever is not pinned so has weight 1.
+    A derivative by t alone that is also a second derivative counts as one; whatever is not pinned so has
+    weight 1.
     """
     params = report.mixture.atom.params
     weights = dict.fromkeys(params, 1)
@@ -51,7 +55,9 @@ def grading(report: DependenceReport) -> dict[sp.Symbol, int]:
 
 @dataclass(frozen=True)
 class Rows:
-    """``reductions[kappa][alpha]`` = c_{alpha,kappa}, |alpha| <= order, at the rational parameters of ``mixture``."""
+    """``reductions[kappa][alpha]`` = c_{alpha,kappa}, |alpha| <= order, at the rational parameters of
+    ``mixture``.
+    """
 
     mixture: Mixture
     order: int
@@ -61,6 +67,7 @@ class Rows:
 
     @property
     def params(self) -> tuple[sp.Symbol, ...]:
+        """Return the parameters of the atom."""
         return self.mixture.atom.params
 
     def row(self, kappa: Alpha) -> Polynomial:
@@ -70,6 +77,7 @@ class Rows:
         }
 
     def weight(self, alpha: Alpha) -> int:
+        """Return the weight of a monomial."""
         return sum(count * self.weights[p] for p, count in zip(self.params, alpha, strict=True))
 
     def leading(self, kappa: Alpha) -> Polynomial:
@@ -104,8 +112,10 @@ class Rows:
         return found
 
     def functional(self, kappa: Alpha) -> dict[str, Any]:
-        """Certificate: weights on monomials of (component; inputs) that map each D^alpha u, |alpha| <= order, to
-        c_{alpha,kappa}."""
+        """Return the certificate of a row: weights on monomials of (component; inputs).
+
+        They map each D^alpha u, |alpha| <= order, to c_{alpha,kappa}.
+        """
         return {
             "kind": "row", "mixture": self.mixture.to_json(), "order": self.order, "row": list(kappa),
             "functional": self._functionals[kappa],
@@ -119,7 +129,9 @@ def _weights(spec: str) -> dict[sp.Symbol, int]:
 
 
 def taylor_rows(made: Atom, order: int, stratum: Mapping[str, Any] | None = None) -> Rows:
-    """Rows of an atom without hidden units, to ``order``, at generic parameters (those of ``stratum`` as given)."""
+    """Rows of an atom without hidden units, to ``order``, at generic parameters (those of ``stratum`` as
+    given).
+    """
     if order < 1:
         raise InputError(f"order {order}; expected at least 1")
     if made.units:

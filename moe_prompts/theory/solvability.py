@@ -2,13 +2,15 @@
 
     S1(m, r):   f_alpha = sum_{l=1..m} w_l [t^alpha] exp(q1_l t + q2_l t^2) = 0,   alpha = 1..r,   w_l = p_l^2 > 0
 
-A solution is trivial if every q1_l is 0. rbar(m) is the smallest r for which S1(m, r) has only trivial solutions, and
-r~(m) is the same for the two systems S2 of ``systems``, whose solutions are trivial if every b is 0 (softmax gate) or
-every b and every c is 0 (Gaussian gate). The theorem is rbar(m) = r~(m) = 2 m for m >= 2.
+A solution is trivial if every q1_l is 0. rbar(m) is the smallest r for which S1(m, r) has only trivial
+solutions, and r~(m) is the same for the two systems S2 of ``systems``, whose solutions are trivial if every b
+is 0 (softmax gate) or every b and every c is 0 (Gaussian gate). The theorem is rbar(m) = r~(m) = 2 m for m >=
+2.
 
-It is derived in this project. Published are rbar(2) = 4, rbar(3) = 6 and rbar(m) >= 7 for m >= 4 (Ho and Nguyen, Annals
-of Statistics 2016), with which it agrees. The functions below are what a computer can add to the proof: exact witnesses
-of the lower bound, and the cases m = 2 (complete) and m = 3 (symmetric atoms) of the upper bound by elimination.
+It is derived in this project. Published are rbar(2) = 4, rbar(3) = 6 and rbar(m) >= 7 for m >= 4 (Ho and
+Nguyen, Annals of Statistics 2016), with which it agrees. The functions below are what a computer can add to
+the proof: exact witnesses of the lower bound, and the cases m = 2 (complete) and m = 3 (symmetric atoms) of
+the upper bound by elimination.
 
 Lower bound, rbar(m) >= 2 m
     Let X_1..X_m be the roots of the Hermite polynomial He_m (weight e^{-x^2/2}) and w_l the weights of Gauss-Hermite
@@ -71,7 +73,8 @@ Two cautions
     Weights must be bounded below: as w_l -> 0 the residual tends to 0 even where no solution exists, since an atom
     without mass can be anywhere. "The smallest residual is 0" says something only under w_l >= delta.
 
-Sources of the tools: Karlin, Total Positivity (1); Kalai, Moitra and Valiant, STOC 2010 (2, for distinct variances).
+Sources of the tools: Karlin, Total Positivity (1); Kalai, Moitra and Valiant, STOC 2010 (2, for distinct
+variances).
 """
 
 from __future__ import annotations
@@ -101,13 +104,16 @@ RATIONAL_WITNESSES: dict[int, tuple[Sequence[int], Sequence[int], Sequence[Fract
 
 
 def gauss_hermite_witness(m: int) -> Certificate:
-    """Non-trivial solution of S1(m, 2m - 1): w = (m-1)! / (m He_{m-1}(X)^2), q1 = X, q2 = -1/2 at the roots X of He_m.
+    """Non-trivial solution of S1(m, 2m - 1): w = (m-1)! / (m He_{m-1}(X)^2), q1 = X, q2 = -1/2 at the roots X
+    of He_m.
 
-    "modulus" is He_m; "weights", "q1" and "q2" are polynomials in X modulo it, all as coefficients from the highest
-    power. A sum over atoms is a trace: f_alpha = sum_l g(X_l) = trace of multiplication by g in Q[X] / (He_m), computed
-    as the matrix g(companion matrix of He_m). "residuals" are f_1..f_2m: 0 except the last, -m! / (2m)!.
+    "modulus" is He_m; "weights", "q1" and "q2" are polynomials in X modulo it, all as coefficients from the
+    highest power. A sum over atoms is a trace: f_alpha = sum_l g(X_l) = trace of multiplication by g in Q[X]
+    / (He_m), computed as the matrix g(companion matrix of He_m). "residuals" are f_1..f_2m: 0 except the
+    last, -m! / (2m)!.
 
-    The weights are positive, being squares: the roots are real, simple and no roots of He_{m-1}. Their sum is 1.
+    The weights are positive, being squares: the roots are real, simple and no roots of He_{m-1}. Their sum is
+    1.
     """
     if m < 2:
         raise InputError(f"Gauss-Hermite witness: m = {m}; expected at least 2 atoms in the cell")
@@ -129,7 +135,9 @@ def gauss_hermite_witness(m: int) -> Certificate:
 
 
 def rational_witness(m: int) -> Certificate:
-    """Non-trivial solution of S1(m, 2m - 1) in rational numbers, w = p^2 with p rational; known for m = 2 and 3."""
+    """Non-trivial solution of S1(m, 2m - 1) in rational numbers, w = p^2 with p rational; known for m = 2 and
+    3.
+    """
     if m not in RATIONAL_WITNESSES:
         raise InputError(f"rational witness: m = {m}; expected 2 or 3, for other m >= 2 use gauss_hermite_witness")
     p, q1, q2 = RATIONAL_WITNESSES[m]
@@ -137,7 +145,9 @@ def rational_witness(m: int) -> Certificate:
 
 
 def unequal_witness() -> Certificate:
-    """Non-trivial solution of S1(3, 5) with unequal q2: the member u = -1/4 of ``symmetric_family_m3``, times 16."""
+    """Non-trivial solution of S1(3, 5) with unequal q2: the member u = -1/4 of ``symmetric_family_m3``, times
+    16.
+    """
     return _witness((5, 6, 5), (-1, 0, 1), (Fraction(-1, 4), Fraction(-5, 12), Fraction(-1, 4)))
 
 
@@ -160,9 +170,10 @@ def lift(witness: Mapping[str, Any], kind: str, lam: Fraction | int = 1, gamma: 
     softmax-gaussian   (beta, a, b, s) = (0, 0, q1, 2 q2)
     gaussian-gated     (c, Gamma, a, b, nu) = (q1, 2 q2, 2 lam q2 / Gamma*, lam q1, 2 lam^2 q2)
 
-    The Gaussian-gated atom is the joint Gaussian of (x, y). Its mean moves by q1 v and its covariance by 2 q2 v v',
-    v = (1, lam), so its generating function is exp(q1 D + q2 D^2), D = D1 + lam D2, and row (l1, l2) is
-    f_{l1+l2} binom(l1 + l2, l1) lam^l2. ``lam`` is not 0, ``gamma`` is Gamma* > 0; the softmax gate uses neither.
+    The Gaussian-gated atom is the joint Gaussian of (x, y). Its mean moves by q1 v and its covariance by 2 q2
+    v v', v = (1, lam), so its generating function is exp(q1 D + q2 D^2), D = D1 + lam D2, and row (l1, l2) is
+    f_{l1+l2} binom(l1 + l2, l1) lam^l2. ``lam`` is not 0, ``gamma`` is Gamma* > 0; the softmax gate uses
+    neither.
 
     "residuals" has the rows of orders 1..2m under the keys "l1,l2"; those of order 2 m need not be 0.
     """
@@ -202,11 +213,12 @@ def eliminate_m2() -> Certificate:
     """S1(2, 4) has only trivial solutions, by elimination; twice.
 
     Weighted homogeneity (q1, q2) -> (lam q1, lam^2 q2), homogeneity in w and f_1 = 0 allow w = (w, 1 - w) and
-    q1 = (1 - w, -w). f_2 = f_3 = 0 are linear in q2, with determinant -w (1 - w) != 0, and leave f_4(w): "residuals"
-    are f_1..f_4 after that, "zeros" counts the zeros of f_4 in 0 < w < 1 (Sturm).
+    q1 = (1 - w, -w). f_2 = f_3 = 0 are linear in q2, with determinant -w (1 - w) != 0, and leave f_4(w):
+    "residuals" are f_1..f_4 after that, "zeros" counts the zeros of f_4 in 0 < w < 1 (Sturm).
 
-    Without this normal form: p_1 = q1_1 = 1 (scales), p_2 != 0 by the extra unknown 1 / p_2. The lexicographic Groebner
-    basis contains a polynomial in p_2 alone, the "eliminant", with "eliminant_zeros" real zeros.
+    Without this normal form: p_1 = q1_1 = 1 (scales), p_2 != 0 by the extra unknown 1 / p_2. The
+    lexicographic Groebner basis contains a polynomial in p_2 alone, the "eliminant", with "eliminant_zeros"
+    real zeros.
     """
     w, q21, q22 = sp.symbols("w q21 q22")
     weights, q1 = [w, 1 - w], [1 - w, -w]
@@ -237,10 +249,10 @@ def eliminate_m2() -> Certificate:
 def symmetric_family_m3() -> Certificate:
     """No non-trivial solution of S1(3, 6) is symmetric, w = (w, 1 - 2w, w), q1 = (-1, 0, 1), q2 = (u, v, u).
 
-    f_1 = f_3 = f_5 = 0 by symmetry. f_2 = 0 gives v = -w (1 + 2u) / (1 - 2w), and f_4 = 0 then gives w(u), a parabola
-    that opens downwards. 1 - 2w = 3 (2u + 1)^2 / 2, so the weights are positive for u strictly between the two zeros of
-    w ("between"), except at u = -1/2 ("except"). "residuals" are f_1..f_6 along this curve, and "zeros" counts the real
-    zeros of f_6 that are no zeros of w (Sturm).
+    f_1 = f_3 = f_5 = 0 by symmetry. f_2 = 0 gives v = -w (1 + 2u) / (1 - 2w), and f_4 = 0 then gives w(u), a
+    parabola that opens downwards. 1 - 2w = 3 (2u + 1)^2 / 2, so the weights are positive for u strictly
+    between the two zeros of w ("between"), except at u = -1/2 ("except"). "residuals" are f_1..f_6 along this
+    curve, and "zeros" counts the real zeros of f_6 that are no zeros of w (Sturm).
     """
     u, v, w = sp.symbols("u v w")
     weights, q1, q2 = [w, 1 - 2 * w, w], [-1, 0, 1], [u, v, u]

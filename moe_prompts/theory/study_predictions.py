@@ -1,4 +1,5 @@
-"""From derived exponents to what a study measures: ``predictions.json``, so that running one never imports SymPy.
+"""From derived exponents to what a study measures: ``predictions.json``, so that running one never imports
+SymPy.
 
     singleton   slowest group of the cells of one atom                     n^{-1/(2 theta)}
     split       slowest group of the cells of two                          n^{-1/(2 theta)}
@@ -147,7 +148,8 @@ def _attention() -> Iterator[dict[str, str]]:
     for kind in ("fixed", "decoupled", *(f"adaptive:{name}" for name in ACTIVATIONS)):
         for rank, suffix in ((None, ""), (1, ", singular B")):
             if kind == "decoupled" and rank:
-                # Directions of a key that no logit sees are no parameters of this atom, but they are of the study's.
+                # Directions of a key that no logit sees are no parameters of this atom, but they are of the
+                # study's.
                 continue
             for cells, sizes in (("exact", [1, 1]), ("over", [1, 2])):
                 yield _entry(model, kind + suffix, kind, cells, "L2", Fraction(-1, 2), "theorem", REGRESSION)

@@ -1,18 +1,20 @@
 """The polynomial systems that decide how fast the atoms of one Voronoi cell are found.
 
-The likelihood of m atoms that share a cell, expanded around their common true atom, is a combination of independent
-derivatives. Its coefficients must vanish for the atoms to hide, and their leading parts are
+The likelihood of m atoms that share a cell, expanded around their common true atom, is a combination of
+independent derivatives. Its coefficients must vanish for the atoms to hide, and their leading parts are
 
     S1   f_alpha    = sum_l w_l [t^alpha] exp(q1 t + q2 t^2)                                      location-scale
     S2   f_{l1,l2}  = sum_l w_l [D1^l1 D2^l2] exp(beta D1 + b D2 + a D1 D2 + s D2^2 / 2)          softmax gate
          f_{l1,l2}  = sum_l w_l [D1^l1 D2^l2] exp(c D1 + b D2 + Gamma D1^2 / 2 + Gamma* a D1 D2 + nu D2^2 / 2)
                                                                                                   Gaussian gate
 
-with w_l > 0 the masses and the other letters the atoms' differences from the true one. S2 is written as published, as a
-sum over multi-indices: row (l1, l2) collects the monomials whose exponents lie in J(l1, l2). In the Gaussian-gated case
-Gamma* is the true covariance of the gate, and the rows are the leading parts for every c*.
+with w_l > 0 the masses and the other letters the atoms' differences from the true one. S2 is written as
+published, as a sum over multi-indices: row (l1, l2) collects the monomials whose exponents lie in J(l1, l2).
+In the Gaussian-gated case Gamma* is the true covariance of the gate, and the rows are the leading parts for
+every c*.
 
-Sources: S1 Ho and Nguyen, Annals of Statistics 2016; S2 arXiv 2305.03288 (softmax gate), 2305.07572 (Gaussian gate).
+Sources: S1 Ho and Nguyen, Annals of Statistics 2016; S2 arXiv 2305.03288 (softmax gate), 2305.07572 (Gaussian
+gate).
 """
 
 from __future__ import annotations
@@ -58,7 +60,9 @@ INDEX_SETS: dict[str, Callable[[int, int], Iterator[MultiIndex]]] = {
 
 
 def index_set(kind: str, l1: int, l2: int) -> frozenset[MultiIndex]:
-    """The published J(l1, l2): exponents of the monomials in row (l1, l2) of S2, in the order of ``PARAMETERS``."""
+    """The published J(l1, l2): exponents of the monomials in row (l1, l2) of S2, in the order of
+    ``PARAMETERS``.
+    """
     _check_kind(kind)
     if min(l1, l2) < 0:
         raise InputError(f"index set: row ({l1}, {l2}); expected two orders >= 0")
@@ -68,9 +72,9 @@ def index_set(kind: str, l1: int, l2: int) -> frozenset[MultiIndex]:
 def s1(weights: Sequence[Any], q1: Sequence[Any], q2: Sequence[Any], order: int) -> list[Any]:
     """[f_1, .., f_order], f_alpha = sum_l w_l [t^alpha] exp(q1_l t + q2_l t^2).
 
-    One entry per atom in each list. Exact in whatever is given: ints and Fractions give Fractions; elements of a
-    commutative ring over the rationals (polynomials, matrices that commute) give elements of it; SymPy expressions come
-    back unexpanded.
+    One entry per atom in each list. Exact in whatever is given: ints and Fractions give Fractions; elements
+    of a commutative ring over the rationals (polynomials, matrices that commute) give elements of it; SymPy
+    expressions come back unexpanded.
     """
     _check_order(order)
     _check_lengths("s1", weights=weights, q1=q1, q2=q2)
@@ -84,8 +88,8 @@ def s1(weights: Sequence[Any], q1: Sequence[Any], q2: Sequence[Any], order: int)
 def _scaled_terms(q1: Any, q2: Any, order: int) -> list[Any]:
     """H_alpha = alpha! [t^alpha] exp(q1 t + q2 t^2) for alpha = 1..order.
 
-    The recurrence H_alpha = q1 H_{alpha-1} + 2 (alpha - 1) q2 H_{alpha-2} has integer coefficients, so it runs in any
-    commutative ring; the division by alpha! is left to the end.
+    The recurrence H_alpha = q1 H_{alpha-1} + 2 (alpha - 1) q2 H_{alpha-2} has integer coefficients, so it
+    runs in any commutative ring; the division by alpha! is left to the end.
     """
     terms = [1, q1]
     for alpha in range(2, order + 1):
@@ -100,8 +104,9 @@ def s2(
 
         f_{l1,l2} = sum_l w_l sum_{alpha in J(l1,l2)} const(alpha) prod_i delta_i^alpha_i / alpha_i!
 
-    const is 2^{-a4} (softmax gate) or Gamma*^a3 2^{-(a2+a5)} (Gaussian gate). ``deltas`` has one tuple per atom in the
-    order of ``PARAMETERS``; ``gamma`` is Gamma* and has no part in the softmax gate. Exact as ``s1``.
+    const is 2^{-a4} (softmax gate) or Gamma*^a3 2^{-(a2+a5)} (Gaussian gate). ``deltas`` has one tuple per
+    atom in the order of ``PARAMETERS``; ``gamma`` is Gamma* and has no part in the softmax gate. Exact as
+    ``s1``.
     """
     _check_kind(kind)
     _check_order(order)

@@ -2,8 +2,9 @@
 
     print(rate_table("softmax-gaussian", cells=[1, 2]).markdown())
 
-A configuration is the vector of cell sizes: cells=[1, 2, 3] are three true atoms, fitted by one, two and three atoms.
-The rates of a cell depend on the others: a gate is pinned by a cell of one atom or by a frozen expert.
+A configuration is the vector of cell sizes: cells=[1, 2, 3] are three true atoms, fitted by one, two and
+three atoms. The rates of a cell depend on the others: a gate is pinned by a cell of one atom or by a frozen
+expert.
 """
 
 from __future__ import annotations
@@ -32,7 +33,8 @@ MOST_CELLS, LARGEST_CELL = 6, 8
 
 @dataclass(frozen=True)
 class Rate:
-    """One row: ``group`` of parameters in ``cell`` (None: shared by all atoms), which holds ``m`` fitted atoms.
+    """One row: ``group`` of parameters in ``cell`` (None: shared by all atoms), which holds ``m`` fitted
+    atoms.
 
     ``parts``: the exponent of every parameter of the group; ``exponent``: the slowest of them.
     """
@@ -47,16 +49,21 @@ class Rate:
 
     @cached_property
     def exponent(self) -> Exponent:
+        """Return the exponent of the group: the slowest of its parts."""
         return whole(list(self.parts.values()))
 
     @property
     def slope(self) -> Fraction | None:
-        """Exponent p of error ~ n^p: -1 / (2 theta); 0 where there is no rate, None where nothing is known."""
+        """Return the exponent p of error ~ n^p, -1 / (2 theta).
+
+        It is 0 where there is no rate, and None where nothing is known.
+        """
         theta = self.exponent.theta
         return None if theta is None else Fraction(0) if theta == math.inf else -1 / (2 * Fraction(theta))
 
     @property
     def rate(self) -> str:
+        """Return the rate as it is printed."""
         if self.exponent.theta is None:
             lower = self.exponent.lower
             return "not known" if lower is None else f"no faster than {_rate(lower.theta)}"
@@ -74,7 +81,9 @@ def _theta(theta: Fraction | float | None) -> str:
 
 @dataclass(frozen=True)
 class RateTable:
-    """``rates`` of a configuration; ``certificates`` by name, as the rates name them; ``notes`` on what was assumed."""
+    """``rates`` of a configuration; ``certificates`` by name, as the rates name them; ``notes`` on what was
+    assumed.
+    """
 
     model: str
     cells: tuple[int, ...]
@@ -87,11 +96,12 @@ class RateTable:
 
     @property
     def title(self) -> str:
+        """Return the model and its cells in one line."""
         known = f", {self.frozen} frozen" if self.frozen else ""
         return f"{self.model}, cells {','.join(map(str, self.cells))}{known}"
 
     def certificates_of(self, rate: Rate) -> dict[str, dict[str, str | None]]:
-        """Parameter -> names of the certificates of its upper and lower bound."""
+        """Return for each parameter the names of the certificates of its upper and lower bound."""
         return {
             name: {
                 side: None if bound is None else self.names[id(bound)]
@@ -101,7 +111,7 @@ class RateTable:
         }
 
     def records(self) -> list[dict[str, Any]]:
-        """Rows as JSON-able records."""
+        """Return the rows as JSON-able records."""
         return [
             {
                 "model": self.model, "cells": list(self.cells), "frozen": self.frozen, "group": rate.group,
@@ -118,11 +128,12 @@ class RateTable:
         ]  # fmt: skip
 
     def to_json(self) -> str:
-        """Rows, certificates and notes: what ``verification.verify_table`` checks."""
+        """Return rows, certificates and notes as JSON: what ``verify_table`` checks."""
         table = {"configuration": self.configuration, "rates": self.records(), "certificates": self.certificates}
         return json.dumps(table | {"notes": self.notes}, indent=1)
 
     def markdown(self) -> str:
+        """Return the table as Markdown, with the identities used and the papers compared."""
         header = [
             "group", "cell", "size", "theta", "rate", "status", "not slower because", "not faster because",
             "published", "agrees?",
@@ -152,11 +163,22 @@ def rate_table(
     rank: int | None = None,
     stratum: Mapping[str, Any] | None = None,
 ) -> RateTable:
-    """Rates of all groups of parameters.
+    """Derive the rates of all groups of parameters in a configuration of cells.
 
-    model: one of ``atoms.KINDS``. cells: fitted atoms per true atom, 1 to 8 each, at most 6 cells. frozen: known
-    experts beside them (default 1 for prompts, 0 otherwise). d, hidden, rank: as in ``atoms.atom``. stratum: parameters
-    of the truth held at given values, such as {"c": 0}; the others are generic.
+    model            one of ``atoms.KINDS``
+    cells            fitted atoms per true atom, 1 to 8 each, at most 6 cells
+    frozen           known experts beside them; 1 for prompts by default, 0 otherwise
+    d, hidden, rank  as in ``atoms.atom``
+    stratum          parameters of the truth held at given values, such as {"c": 0}; the others are generic
+
+    Returns the table, with a certificate for every bound.
+
+    Raises ``InputError`` for an unknown model, for other cells, and for options that the model does not have.
+
+    >>> import moe_prompts as mp
+    >>> table = mp.rate_table("softmax-gaussian", cells=[1, 1])
+    >>> {rate.rate for rate in table.rates}
+    {'n^(-1/2)'}
     """
     made = atom(model, d=d, hidden=hidden, rank=rank)
     if isinstance(cells, (str, int)):
@@ -227,7 +249,8 @@ def _identities(analysis: Analysis) -> tuple[tuple[str, ...], tuple[str, ...]]:
     elif made.units:
         within = tuple(report.text(identity) for identity in report.identities if places(identity) == {over[0]})
     else:
-        # The atom by itself, where coefficients have closed forms; its gate sees what a conditional model sees.
+        # The atom by itself, where coefficients have closed forms; its gate sees what a conditional model
+        # sees.
         alone = dependences(atom(**made.spec | ({"normaliser": True} if made.gate else {})))
         within = tuple(alone.text(identity) for identity in alone.primitive)
     return within, tuple(_tie(analysis, identity) for identity in across)

@@ -1,7 +1,7 @@
-"""Certificates of rates, checked from the definition of the atoms alone.
+"""Check certificates of rates from the definition of the atoms alone.
 
-verify   verify, verify_table: the entry points
-basis    derivatives from the explicit functions, and what all checks share
-ranks    checks of identities, minors, ranks and first orders
-bounds   checks of upper and lower bounds on theta
+verify  holds the entry points ``verify`` and ``verify_table``
+basis   takes derivatives from the explicit functions, and holds what all checks share
+ranks   checks identities, minors, ranks and first orders
+bounds  checks upper and lower bounds on theta
 """

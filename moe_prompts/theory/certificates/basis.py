@@ -1,8 +1,9 @@
 """What all checks of certificates share: addresses of derivatives, derivatives, and the register of checks.
 
-Derivatives are taken by sympy from the explicit functions. Of the code that makes certificates only the definitions of
-atoms and mixtures are used. ``verify`` enters the checks of ``ranks`` and ``bounds`` in ``REGISTER``, so that a
-certificate inside another one is checked by its own kind and this module knows neither.
+Derivatives are taken by sympy from the explicit functions. Of the code that makes certificates only the
+definitions of atoms and mixtures are used. ``verify`` enters the checks of ``ranks`` and ``bounds`` in
+``REGISTER``, so that a certificate inside another one is checked by its own kind and this module knows
+neither.
 """
 
 from __future__ import annotations
@@ -32,11 +33,11 @@ REGISTER: dict[str, Callable[[Mapping[str, Any]], Claims]] = {}
 
 
 class Refuted(Exception):
-    """What is wrong with the certificate."""
+    """Say what is wrong with a certificate."""
 
 
 def configuration_of(certificate: Mapping[str, Any]) -> Any:
-    """The mixture that a bound is about."""
+    """Return the mixture that a bound is about."""
     if certificate["kind"] in ("first-order", "definite"):
         return certificate["rank"]["minor"]["mixture"]
     return certificate["mixture"]
@@ -51,16 +52,18 @@ def check_sizes(mixture: Mixture, sizes: Any) -> None:
 
 
 def claims(certificate: Mapping[str, Any]) -> Claims:
-    """Bounds on theta that the certificate proves; raises ``Refuted``."""
+    """Return the bounds on theta that the certificate proves; raises ``Refuted`` where it proves none."""
     return REGISTER[certificate["kind"]](certificate)
 
 
 def require(condition: bool, message: str) -> None:
+    """Raise ``Refuted`` with the message unless the condition holds."""
     if not condition:
         raise Refuted(message)
 
 
 def named(made: Atom) -> dict[str, sp.Symbol]:
+    """Return the parameters of an atom by name."""
     return {str(p): p for p in made.params}
 
 
@@ -81,24 +84,25 @@ def component_derivative(spec: str, place: int, alpha: Alpha) -> sp.Expr:
 
 
 def parts_of(made: Atom) -> tuple[Component, ...]:
-    """All components, the gate last if there is one."""
+    """Return all components of an atom, the gate last if there is one."""
     return made.values + ((made.gate,) if made.gate else ())
 
 
 def derivative(mixture: Mixture, place: int, address: Address) -> sp.Expr:
-    """At the parameters of its cell."""
+    """Return the derivative of one component at the parameters of its cell."""
     cell, alpha = address
     theta = mixture.cells[cell or 0].theta
     return component_derivative(mixture.atom.key(), place, alpha).xreplace(theta)
 
 
 def address(given: Any) -> Address:
+    """Return the address (cell, alpha) that a certificate gives as a list."""
     cell, alpha = given
     return (None if cell is None else int(cell)), tuple(int(a) for a in alpha)
 
 
 def all_addresses(mixture: Mixture) -> set[Address]:
-    """Every column of a mixture: derivatives in each cell to its order, and shared parameters once."""
+    """Return every column of a mixture: derivatives in each cell to its order, and shared parameters once."""
     made = mixture.atom
     held = set() if mixture.alone else {*made.pinned, *made.shared}
     found: set[Address] = set()
@@ -113,7 +117,7 @@ def all_addresses(mixture: Mixture) -> set[Address]:
 
 
 def vanishes(expression: sp.Expr) -> bool:
-    """Whether an expression in inputs and elementary functions is identically zero, functions taken as unknowns."""
+    """Say whether an expression in inputs and functions is identically zero, functions taken as unknowns."""
     unknowns = {f: sp.Dummy() for f in expression.atoms(sp.Function)}
     steps = {unknowns[f] for f in unknowns if isinstance(f, sp.Heaviside)}
     flat = sp.expand(sp.numer(sp.together(expression.xreplace(unknowns))))
@@ -121,7 +125,7 @@ def vanishes(expression: sp.Expr) -> bool:
 
 
 def theta_of(given: Mapping[str, Any], place: Mapping[str, Any]) -> Fraction:
-    """The upper bound that a nested certificate proves for its parameter, at the same place."""
+    """Return the upper bound that a nested certificate proves for its parameter, at the same place."""
     nested, param = given["certificate"], given["param"]
     require(
         nested["kind"] in ("s1-block", "homogeneous", "peeled"), f"a bound of kind {nested['kind']} is no row bound"

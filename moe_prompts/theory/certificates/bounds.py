@@ -36,7 +36,7 @@ def _fraction(value: Any) -> Fraction:
     return Fraction(int(value.p), int(value.q))
 
 
-# Rows -----------------------------------------------------------------------------------------------------------------
+# Rows -------------------------------------------------------------------------------------------------------
 
 
 def row(certificate: Mapping[str, Any]) -> tuple[Mixture, Polynomial]:
@@ -85,8 +85,10 @@ def _index(made: Atom, name: str) -> int:
 
 
 def _place(certificate: Mapping[str, Any], of: Mixture) -> int:
-    """m of the over-fitted cell that rows of ``of``, to order 4 at least, are applied to: the same atom, only gauges
-    invisible to first order, gates pinned by an exact cell or a frozen expert, the same parameters zero."""
+    """m of the over-fitted cell that rows of ``of``, to order 4 at least, are applied to: the same atom, only
+    gauges invisible to first order, gates pinned by an exact cell or a frozen expert, the same parameters
+    zero.
+    """
     mixture, sizes, cell = _configuration(certificate)
     made = mixture.atom
     if mixture.alone or cell is None or sizes[cell] < 2:
@@ -106,7 +108,9 @@ def _place(certificate: Mapping[str, Any], of: Mixture) -> int:
 
 
 def _configuration(certificate: Mapping[str, Any]) -> tuple[Mixture, list[int], int | None]:
-    """Mixture, atoms per cell and the cell in question; a cell of one atom is seen to first order, others to second."""
+    """Mixture, atoms per cell and the cell in question; a cell of one atom is seen to first order, others to
+    second.
+    """
     mixture, sizes, cell = Mixture.from_json(certificate["mixture"]), certificate["sizes"], certificate["cell"]
     check_sizes(mixture, sizes)
     require(cell is None or (isinstance(cell, int) and 0 <= cell < len(sizes)), "there is no such cell")
@@ -133,7 +137,9 @@ def _s1_block(certificate: Mapping[str, Any]) -> Claims:
 
 
 def _homogeneous(certificate: Mapping[str, Any]) -> Claims:
-    """The parts of least weight of all rows are the coefficients of D1^i D2^j in the generating function of S2."""
+    """The parts of least weight of all rows are the coefficients of D1^i D2^j in the generating function of
+    S2.
+    """
     weights = {name: int(w) for name, w in certificate["weights"].items()}
     order = int(certificate["rows"][0]["order"])
     seen = set()
@@ -190,7 +196,7 @@ def _peeled(certificate: Mapping[str, Any]) -> Claims:
     return {(certificate["cell"], certificate["param"]): Fraction(power)}
 
 
-# Curves ---------------------------------------------------------------------------------------------------------------
+# Curves -----------------------------------------------------------------------------------------------------
 
 
 def _one_atom(certificate: Mapping[str, Any]) -> Claims:
@@ -302,7 +308,9 @@ def _gauss_hermite(certificate: Mapping[str, Any]) -> Claims:
 
 
 def _curve(family: str, eps: sp.Symbol, q1: sp.Symbol, q2: sp.Rational) -> dict[str, sp.Expr]:
-    """Displacements of the parameters, once it is checked that log(transform / true transform) = q1 tau + q2 tau^2."""
+    """Displacements of the parameters, once it is checked that log(transform / true transform) = q1 tau + q2
+    tau^2.
+    """
     x, y = sp.symbols("x y")
     if family in ("location-scale", "covariate-free", "softmax-gaussian"):
         # Transform in y of N(y; mean, s): exp(mean y + s y^2 / 2); mean and s move by eps q1, 2 eps^2 q2.
@@ -335,7 +343,9 @@ def _curve(family: str, eps: sp.Symbol, q1: sp.Symbol, q2: sp.Rational) -> dict[
 
 
 def _tilted_curve(eps: sp.Symbol, q1: sp.Symbol, lam: sp.Symbol) -> dict[str, sp.Expr]:
-    """softmax-gaussian, all cells alike: numerators and gates gain the common factor exp(eps^2 lam^2 x^2 / 2)."""
+    """softmax-gaussian, all cells alike: numerators and gates gain the common factor exp(eps^2 lam^2 x^2 /
+    2).
+    """
     x, y = sp.symbols("x y")
     q2 = sp.Rational(-1, 2)
     moved = {"beta": eps * lam * q1, "a": 2 * eps**2 * lam * q2, "b": eps * q1, "s": 2 * eps**2 * q2}
@@ -368,7 +378,9 @@ def _explicit(made: Atom, place: Mapping[sp.Symbol, sp.Expr]) -> list[tuple[sp.E
 
 
 def _affine(made: Atom, mixture: Mixture, certificate: Mapping[str, Any]) -> None:
-    """At theta + t direction factors stand still and values are affine in t: +-t, half the mass each, is one atom."""
+    """At theta + t direction factors stand still and values are affine in t: +-t, half the mass each, is one
+    atom.
+    """
     cell, names, t = int(certificate["cell"]), named(made), sp.Symbol("t0")
     require(certificate["sizes"][cell] >= 2, "a split needs two atoms in its cell")
     direction = {names[name]: sp.Rational(v) for name, v in certificate["direction"].items()}

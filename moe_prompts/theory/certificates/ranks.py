@@ -1,7 +1,7 @@
 """Checks of identities, of ranks and of first orders.
 
-Identities are multiplied out, minors are eliminated again in interval arithmetic, definiteness is read off determinants
-and characteristic polynomials.
+Identities are multiplied out, minors are eliminated again in interval arithmetic, definiteness is read off
+determinants and characteristic polynomials.
 """
 
 from __future__ import annotations
@@ -37,7 +37,9 @@ from moe_prompts.theory.mixture import Mixture
 
 
 class Functions:
-    """The columns of a mixture as expressions, with symbols for the factors e^{..} of cells and frozen experts."""
+    """The columns of a mixture as expressions, with symbols for the factors e^{..} of cells and frozen
+    experts.
+    """
 
     def __init__(self, mixture: Mixture) -> None:
         self.mixture = mixture
@@ -45,6 +47,7 @@ class Functions:
         self._names: dict[tuple[sp.Expr, int], sp.Symbol] = {}
 
     def factor(self, place: int, cell: int) -> sp.Symbol:
+        """Return the symbol of the factor e^{..} of a component in a cell."""
         made = self.mixture.atom
         part = parts_of(made)[place]
         functions = {symbol: value for unit in made.units for symbol, value in unit.functions.items()}
@@ -74,7 +77,9 @@ class Functions:
         return sp.Add(*terms)
 
     def column(self, component: int, where: Address) -> sp.Expr:
-        """One row of a column: of an atom alone without its factor, of a conditional model times its denominator."""
+        """One row of a column: of an atom alone without its factor, of a conditional model times its
+        denominator.
+        """
         made = self.mixture.atom
         if self.mixture.alone:
             return derivative(self.mixture, component, where)
@@ -85,6 +90,7 @@ class Functions:
 
     @property
     def components(self) -> int:
+        """Return the number of rows per point."""
         made = self.mixture.atom
         return len(made.values) + (1 if self.mixture.alone and made.normaliser else 0)
 
@@ -105,7 +111,9 @@ def dependent(functions: Functions, terms: list[tuple[Address, sp.Rational]]) ->
 
 
 def rational_function(text: str, names: Mapping[str, sp.Symbol]) -> sp.Expr:
-    """An expression of parameters and whole numbers with + - * / **; nothing in a certificate is ever evaluated."""
+    """An expression of parameters and whole numbers with + - * / **; nothing in a certificate is ever
+    evaluated.
+    """
 
     def build(node: ast.AST) -> sp.Expr:
         if isinstance(node, ast.Constant) and isinstance(node.value, int):
@@ -271,8 +279,9 @@ def _shared(made: Atom) -> Claims:
 
 
 def _first_order(certificate: Mapping[str, Any]) -> Claims:
-    """Nothing but gauges is invisible to first order: theta = 1 in cells of one atom, and of shared parameters if all
-    cells are such."""
+    """Nothing but gauges is invisible to first order: theta = 1 in cells of one atom, and of shared
+    parameters if all cells are such.
+    """
     mixture, null = _rank(certificate["rank"])
     require(not mixture.alone, "an atom by itself is no configuration")
     _only_gauges(mixture, null, second_order(mixture, null, _seen_to_second(mixture)))
@@ -301,6 +310,7 @@ def _inner(a: sp.Matrix, b: sp.Matrix) -> sp.Rational:
 
 
 def flat_rank(matrices: list[sp.Matrix]) -> int:
+    """Return the rank of matrices as vectors."""
     if not matrices or not matrices[0].rows:
         return 0
     rows = [[sp.QQ.from_sympy(v) for v in matrix] for matrix in matrices]

@@ -1,8 +1,10 @@
-"""Is a certificate true? Checked from the definition of the atoms alone, by other means than those that found it.
+"""Is a certificate true? Checked from the definition of the atoms alone, by other means than those that found
+it.
 
-Derivatives are taken by sympy from the explicit functions, identities are multiplied out, minors are eliminated again
-in interval arithmetic, definiteness is read off determinants and characteristic polynomials, witnesses are summed.
-Of the code that makes certificates only the definitions of atoms and mixtures and the interval functions are used.
+Derivatives are taken by sympy from the explicit functions, identities are multiplied out, minors are
+eliminated again in interval arithmetic, definiteness is read off determinants and characteristic polynomials,
+witnesses are summed. Of the code that makes certificates only the definitions of atoms and mixtures and the
+interval functions are used.
 """
 
 from __future__ import annotations
@@ -35,7 +37,11 @@ REGISTER.update(bounds.CHECKS)
 
 @dataclass(frozen=True)
 class Verification:
-    """Truthy if every statement of the certificate was found true; else ``reason`` says which was not."""
+    """Say whether every statement of a certificate was found true.
+
+    ok      whether it was; the verification itself is truthy then
+    reason  which statement was not true
+    """
 
     ok: bool
     reason: str
@@ -45,7 +51,18 @@ class Verification:
 
 
 def verify(certificate: Mapping[str, Any]) -> Verification:
-    """Check a certificate as ``rate_table``, ``dependences`` and ``solvability`` make it, or its JSON read back."""
+    """Check a certificate of ``rate_table``, ``dependences`` or ``solvability``, or its JSON read back.
+
+    Returns a ``Verification``, truthy if every statement holds. Derivatives, ranks and witnesses are computed
+    again by other means than those that found them.
+
+    Raises ``InputError`` where there is no certificate of a known kind.
+
+    >>> import moe_prompts as mp
+    >>> from moe_prompts.theory.solvability import rational_witness
+    >>> bool(mp.verify(rational_witness(2)))
+    True
+    """
     if not isinstance(certificate, Mapping) or certificate.get("kind") not in REGISTER:
         given = certificate.get("kind") if isinstance(certificate, Mapping) else type(certificate).__name__
         raise InputError(
@@ -65,8 +82,17 @@ def _checked(check: Callable[[], Any]) -> Verification:
 
 
 def verify_table(table: Mapping[str, Any]) -> Verification:
-    """Check a rate table as ``RateTable.to_json`` writes it, read back: every certificate, that no row is missing, and
-    that theta, slope and status of every row follow from the certificates that it names. Other entries are text."""
+    """Check a rate table as ``RateTable.to_json`` writes it, read back.
+
+    Every certificate is checked, that no row is missing, and that theta, slope and status of every row follow
+    from the certificates that it names. Other entries are text. Returns a ``Verification``.
+
+    >>> import json
+    >>> import moe_prompts as mp
+    >>> table = json.loads(mp.rate_table("softmax-gaussian", cells=[1, 1]).to_json())
+    >>> bool(mp.verify_table(table))
+    True
+    """
     return _checked(lambda: _check_table(table))
 
 
@@ -111,7 +137,7 @@ def _check_table(table: Mapping[str, Any]) -> None:
 
 
 def slope_of(theta: str) -> str | None:
-    """-1 / (2 theta) as text, 0 where there is no rate."""
+    """Return -1 / (2 theta) as text, 0 where there is no rate."""
     return None if theta == "" else "0" if theta == "infinite" else str(-1 / (2 * Fraction(theta)))
 
 
@@ -141,7 +167,7 @@ def _settled(
 
 
 def _slowest(parts: list[tuple[float, str, bool]]) -> tuple[str, str]:
-    """theta as text and status of a group, from its parameters."""
+    """Return theta as text and the status of a group, from those of its parameters."""
     if any(theta == math.inf for theta, _, _ in parts):
         return "infinite", "proved"
     order = ["proved", "numeric", "one-sided", "undetermined"]
