@@ -26,6 +26,7 @@ import numpy as np
 
 from moe_prompts import cli
 from moe_prompts.errors import InputError
+from moe_prompts.tables import markdown
 
 PAGE = Path(__file__).parents[1] / "docs" / "scaling_benchmark.md"
 PACKED = PAGE.with_name("packed_benchmark.md")
@@ -246,8 +247,13 @@ def earlier_rows() -> dict[str, list[str]]:
     for name, section in SECTIONS.items():
         _, _, after = text.partition(f"\n## {section.title}\n")
         own = after.partition("\n## ")[0]
-        rows[name] = [line for line in own.splitlines() if line.startswith("| ")][2:]
+        rows[name] = [f"| {' | '.join(cells(line))} |" for line in own.splitlines() if line.startswith("| ")][1:]
     return rows
+
+
+def cells(row: str) -> list[str]:
+    """Return the cells of a row of a table."""
+    return [cell.strip() for cell in row.strip().removeprefix("|").removesuffix("|").split("|")]
 
 
 def page(rows: dict[str, list[str]], machine: str) -> str:
@@ -258,7 +264,7 @@ def page(rows: dict[str, list[str]], machine: str) -> str:
     ]
     for name, section in SECTIONS.items():
         lines += ["", f"## {section.title}", "", section.text, ""]
-        lines += ["| " + " | ".join(section.columns) + " |", "|" + " --- |" * len(section.columns), *rows[name]]
+        lines.append(markdown(section.columns, [cells(row) for row in rows[name]]))
     return "\n".join(lines) + "\n"
 
 

@@ -69,6 +69,7 @@ _PUBLIC = {
     "softmax_em": "estimators.softmax.likelihood",
     "SoftmaxOptions": "estimators.softmax.likelihood",
     "near_truth": "estimators.prompts.least_squares",
+    "vector_near_truth": "estimators.prompts.least_squares",
     "random_start": "estimators.prompts.least_squares",
     "Box": "estimators.prompts.objective",
     "quadrature": "estimators.prompts.quadrature",

@@ -27,7 +27,7 @@ import numpy as np
 
 from moe_prompts.errors import InputError
 from moe_prompts.estimators.prompts.coordinates import OnSphere, PairCoordinates
-from moe_prompts.estimators.prompts.least_squares import LeastSquaresOptions, least_squares, near_truth
+from moe_prompts.estimators.prompts.least_squares import LeastSquaresOptions, least_squares, vector_near_truth
 from moe_prompts.estimators.prompts.levenberg_marquardt import minimise
 from moe_prompts.estimators.prompts.objective import Box, PromptObjective
 from moe_prompts.estimators.result import GAP_TOLERANCE
@@ -361,7 +361,7 @@ def likelihood_gaps(
     hold = _hold(truth, 0, 1, np.full(len(data), spread))
     objective = PromptObjective(family, data, truth.noise)
     held = _held_minima(objective, hold, starts, truth, 0, options.box, options.tolerance)
-    near = [near_truth(truth.params, family.k, number, rng) for number in range(truth.k_true)]
+    near = [vector_near_truth(truth.params, family.k, number, rng) for number in range(truth.k_true)]
     free = least_squares(family, data, [np.array([*near, *one.vectors[:1]]) for one in held], truth.noise, options)
     pairs = zip(held, free, strict=True)
     return np.array([one.values[0] + fit.best.log_likelihood if len(one.values) else np.nan for one, fit in pairs])

@@ -18,9 +18,9 @@ from moe_prompts.errors import InputError
 from moe_prompts.estimators.prompts.least_squares import (
     LeastSquaresOptions,
     least_squares,
-    near_truth,
     population_minima,
     random_start,
+    vector_near_truth,
 )
 from moe_prompts.estimators.prompts.objective import PromptObjective
 from moe_prompts.estimators.result import SearchResult
@@ -331,7 +331,7 @@ def _starts(cell: AttentionCell, family: PromptFamily, known: PromptTruth, repli
     if cell.start == "near_truth":
         over = cell.k > known.k_true
         count = NEAR_STARTS * known.k_true if over else NEAR_STARTS
-        first = [near_truth(known.params, cell.k, number, rng_of(number)) for number in range(count)]
+        first = [vector_near_truth(known.params, cell.k, number, rng_of(number)) for number in range(count)]
     elif cell.start == "projection":
         first = list(projections(cell.truth, cell.kind, cell.k, entropy)[0])
     else:

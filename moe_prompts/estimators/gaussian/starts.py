@@ -189,7 +189,8 @@ def _from_clusters(family: GaussianGatedFamily, sample: Sample, labels: np.ndarr
 def near_truth(truth: GaussianGatedMoE, k_true: int | None = None) -> NearTruth:
     """Return the rule that draws the published start beside a Gaussian-gated ``truth``, for ``best_of``.
 
-    Not ``moe_prompts.near_truth``, which returns one start of prompts in attention, a vector.
+    Not ``moe_prompts.vector_near_truth`` (also called ``near_truth``), which returns one start of prompts in
+    attention.
 
     ``k_true`` counts the free atoms, listed first; all of them by default.
     """

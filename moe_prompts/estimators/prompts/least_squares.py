@@ -178,10 +178,11 @@ def _best(family: PromptFamily, minima: Minima, rows: np.ndarray) -> SearchResul
     return SearchResult(fit, len(rows), len(tied) / len(rows))
 
 
-def near_truth(truth: PromptAttention, k: int, number: int, rng: np.random.Generator) -> np.ndarray:
+def vector_near_truth(truth: PromptAttention, k: int, number: int, rng: np.random.Generator) -> np.ndarray:
     """Return the vector of a prompt truth plus N(0, .1^2) on every parameter: a start of ``least_squares``.
 
-    Not ``starts.near_truth``, which returns a rule that draws starts of Gaussian-gated fits.
+    ``moe_prompts.near_truth`` is an older name of it. Not ``starts.near_truth``, which returns a rule that
+    draws starts of Gaussian-gated fits.
 
     truth   parameters to stay close to, with k_true prompts
     k       number of prompts of the start; at least k_true
@@ -193,7 +194,7 @@ def near_truth(truth: PromptAttention, k: int, number: int, rng: np.random.Gener
     >>> import numpy as np
     >>> import moe_prompts as mp
     >>> truth = mp.prompt_truth("attention-fixed").params
-    >>> mp.near_truth(truth, k=3, number=0, rng=np.random.default_rng(0)).shape
+    >>> mp.vector_near_truth(truth, k=3, number=0, rng=np.random.default_rng(0)).shape
     (9,)
     """
     if k < truth.k:
@@ -201,6 +202,9 @@ def near_truth(truth: PromptAttention, k: int, number: int, rng: np.random.Gener
     atoms = [*range(truth.k), *((number + i) % truth.k for i in range(k - truth.k))]
     vector = truth.chosen(atoms).vector
     return vector + NEAR_SPREAD * rng.standard_normal(len(vector))
+
+
+near_truth = vector_near_truth
 
 
 def random_start(family: PromptFamily, rng: np.random.Generator, box: Box) -> np.ndarray:
