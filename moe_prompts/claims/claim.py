@@ -74,14 +74,14 @@ def judged(claim: Claim, tables: Tables, seed: int) -> Judgement:
 
 
 def combined(verdicts: Sequence[Verdict]) -> Verdict:
-    """Of all lines; nothing is decided without one."""
+    """Return the verdict of all lines; nothing is decided without one."""
     if Verdict.FAILS in verdicts:
         return Verdict.FAILS
     return Verdict.HOLDS if verdicts and set(verdicts) == {Verdict.HOLDS} else Verdict.UNDECIDED
 
 
 def true_or_false(condition: bool) -> Verdict:
-    """Of what is computed without noise."""
+    """Return the verdict on what is computed without noise."""
     return Verdict.HOLDS if condition else Verdict.FAILS
 
 

@@ -69,7 +69,7 @@ def _of(tables: Tables, truths: Sequence[str]) -> Tables:
 
 
 def density(tables: Tables, seed: int) -> list[Line]:
-    """Of all fits, with or without a certificate."""
+    """Return the lines of all fits, with or without a certificate."""
     fits, lines = _of(tables, ALL)[RATES], []
     for _, rows in fits[fits["study"] == FITS].groupby(["truth", "kind", "k"], sort=False):
         found = measured_slope(rows, L2, "grid", seed, all_fits=True)
@@ -122,7 +122,7 @@ def _name(rows: pd.DataFrame) -> str:
 
 
 def floor_line(rows: pd.DataFrame, seed: int) -> Line:
-    """Of a class that does not contain the truth."""
+    """Return the line of a class that does not contain the truth."""
     found = measured_slope(rows, RISK, "last decade", seed, all_fits=True)
     risk = float(rows.loc[rows["n"] == rows["n"].max(), "relative_risk"].median())
     least = float(rows["population_relative_risk"].median())

@@ -48,7 +48,7 @@ def file_of_slopes(folder: Path) -> str:
 
 @cache
 def published_slopes() -> pd.DataFrame:
-    """As committed."""
+    """Return the published slopes, as committed."""
     text = resources.files(__package__).joinpath(FILE).read_text(encoding="utf-8")
     return pd.DataFrame(json.loads(text))
 
@@ -68,7 +68,7 @@ def slope_lines(summary: pd.DataFrame, name: str) -> list[Line]:
 
 
 def slopes(run: str, paper: str, tables: Tables, seed: int) -> list[Line]:
-    """Of the losses that were published, and of the same procedure run again."""
+    """Return the lines of the losses that were published, and of the same procedure run again."""
     ours = summarise_replication(tables[run], seed)
     ours = ours[(ours["loss"] == "published") & (ours["source"] == "published")]
     theirs = published_slopes()

@@ -121,7 +121,7 @@ def draw_attention_loss(ax: Axes, results: pd.DataFrame, entropy: int) -> None:
 
 
 def own_fits(results: pd.DataFrame, surplus: int) -> pd.DataFrame:
-    """Of each truth's own kind, with ``surplus`` prompts too many."""
+    """Return the fits of each truth's own kind, with ``surplus`` prompts too many."""
     word = "over" if surplus else "exact"
     fits = results[(results["study"] == FITS) & (results["fit_class"] == word)]
     return fits[fits["k"] == fits["k_true"] + surplus]

@@ -86,7 +86,7 @@ def _of_prompts(rows: pd.DataFrame) -> bool:
 
 
 def ranks_of(results: pd.DataFrame) -> Ranks:
-    """Of every line that the results hold: kinds as they come, k ascending."""
+    """Return the ranks of every line that the results hold: kinds as they come, k ascending."""
     ranks: Ranks = {}
     for kind, rows in results.groupby("kind", sort=False):
         ranks.setdefault(_family(str(kind)), []).extend((str(kind), k) for k in sorted(rows["k"].unique()))

@@ -93,7 +93,7 @@ UNDATED: dict[str, dict[str, None]] = {
 
 
 def save(figure: Figure, folder: Path, name: str) -> list[Path]:
-    """As PDF and PNG; returns the paths."""
+    """Save a figure as PDF and PNG, and return the paths."""
     paths = {suffix: folder / f"{name}.{suffix}" for suffix in UNDATED}
     with plt.rc_context(STYLE):
         # Laid out once, for the PNG, whose places the PDF keeps: layout is the larger part of drawing.

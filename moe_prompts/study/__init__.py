@@ -1,1 +1,1 @@
-"""5 STUDY: a grid of cells becomes a tidy table, with addressed seeds, resumable blocks and any executor."""
+"""Turn a grid of cells into a tidy table, with addressed seeds, resumable blocks and any executor."""

@@ -107,19 +107,23 @@ class AttentionCell:
 
     @property
     def label(self) -> str:
+        """Return the name of the cell."""
         return f"{self.truth}_{self.kind.replace(':', '-')}_k{self.k}_{self.start}_n{self.n}"
 
     @property
     def cost(self) -> float:
+        """Return the expected cost, relative to that of other cells."""
         family = prompt_truth(self.truth).family(PromptKind.parse(self.kind), self.k)
         easy = fit_class(prompt_truth(self.truth), family.kind, self.k) == "exact" or self.kind == "fixed"
         return family.size * (3e3 if easy else 15e3)
 
     @property
     def data_size(self) -> int:
+        """Return the number of pairs in each of its data sets."""
         return self.n
 
     def run(self, replicates: tuple[int, ...], entropy: int) -> list[Row]:
+        """Return the rows of the cell."""
         return fit_rows(self, replicates, entropy)
 
 
@@ -132,17 +136,21 @@ class GapCell:
 
     @property
     def label(self) -> str:
+        """Return the name of the cell."""
         return f"{self.truth}_gap_n{self.n}"
 
     @property
     def cost(self) -> float:
+        """Return the expected cost, relative to that of other cells."""
         return 10e3 * prompt_truth(self.truth).params.family.size
 
     @property
     def data_size(self) -> int:
+        """Return the number of pairs in each of its data sets."""
         return self.n
 
     def run(self, replicates: tuple[int, ...], entropy: int) -> list[Row]:
+        """Return the rows of the cell."""
         known = prompt_truth(self.truth)
         rng = start_rng(entropy, self.truth, self.n, replicates[0], "gap", known.k_true + 1, 0)
         gaps = likelihood_gaps(known, _data(self.truth, self.n, replicates, entropy), SPREAD, rng, OPTIONS)
@@ -160,13 +168,16 @@ class ProfileCell:
 
     @property
     def label(self) -> str:
+        """Return the name of the cell."""
         return f"{self.truth}_profile"
 
     @property
     def cost(self) -> float:
+        """Return the expected cost, relative to that of other cells."""
         return 100e3 * prompt_truth(self.truth).params.family.size
 
     def run(self, replicates: tuple[int, ...], entropy: int) -> list[Row]:
+        """Return the rows of the cell."""
         known, rows = prompt_truth(self.truth), []
         for surplus in (0, 1):
             k = known.k_true + surplus

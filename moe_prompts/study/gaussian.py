@@ -82,14 +82,17 @@ class GaussianCell:
 
     @property
     def label(self) -> str:
+        """Return the name of the cell."""
         return f"{self.truth}_{self.kind.replace(':', '-')}_k{self.k}_{self.start}{self.starts}_n{self.n}"
 
     @property
     def cost(self) -> float:
+        """Return the expected cost, relative to that of other cells."""
         return (self.n + 150_000.0) * self.k
 
     @property
     def data_size(self) -> int:
+        """Return the number of pairs in each of its data sets."""
         return self.n
 
 

@@ -91,15 +91,18 @@ class ReplicationCell:
 
     @property
     def label(self) -> str:
+        """Return the name of the cell."""
         some = "" if self.procedures == PROCEDURES else "_" + "+".join(self.procedures)
         return f"{self.truth}_k{self.k}_n{self.n}{some}"
 
     @property
     def cost(self) -> float:
+        """Return the expected cost, relative to that of other cells."""
         return (self.n + 20_000.0) * (self.k - 1)
 
     @property
     def data_size(self) -> int:
+        """Return the number of pairs in each of its data sets."""
         return self.n
 
 

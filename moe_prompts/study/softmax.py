@@ -45,14 +45,17 @@ class SoftmaxCell:
 
     @property
     def label(self) -> str:
+        """Return the name of the cell."""
         return f"{self.truth}_softmax_k{self.k}_n{self.n}"
 
     @property
     def cost(self) -> float:
+        """Return the expected cost, relative to that of other cells."""
         return (self.n + 10_000.0) * self.k**2
 
     @property
     def data_size(self) -> int:
+        """Return the number of pairs in each of its data sets."""
         return self.n
 
 
