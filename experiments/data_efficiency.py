@@ -125,17 +125,17 @@ def main() -> None:
     from moe_prompts.vision.data_efficiency.rates import as_json
     from moe_prompts.vision.training.devices import processes
 
-    place = place_of(arguments)
-    studies = studies_of(arguments, place)
+    setup = setup_of(arguments)
+    studies = studies_of(arguments, setup)
     study = studies[0] if len(studies) == 1 else joined("data-efficiency", studies)
-    arguments.workers = processes(place.device, arguments.workers, arguments.executor, arguments.scheduler)
+    arguments.workers = processes(setup.device, arguments.workers, arguments.executor, arguments.scheduler)
     workers = arguments.workers or available_cores()
-    minutes = expected_minutes(study, place, arguments.size or 32, workers)
+    minutes = expected_minutes(study, setup, arguments.size or 32, workers)
     print(f"about {minutes:.1f} minutes of training with {workers} processes, beside start and images", flush=True)
     out = arguments.out or cli.default_folder("data-efficiency")
     results = cli.results(study, out, arguments, "data_efficiency.py")
     command = [Path(sys.argv[0]).name, *sys.argv[1:]]
-    write_atomically(out / "rates.json", as_json(results, case(arguments, place), command).encode())
+    write_atomically(out / "rates.json", as_json(results, case(arguments, setup), command).encode())
     tell(results, arguments.seed, out)
 
 
@@ -162,42 +162,47 @@ def fill_in(arguments: argparse.Namespace) -> None:
         raise InputError(f"--lr {arguments.lr} without --tune; expected both, or rates from a table")
 
 
-def place_of(arguments: argparse.Namespace):
+def setup_of(arguments: argparse.Namespace):
     """Backbone, prompts and steps of methods on tasks."""
     from moe_prompts.vision.backbones.normalisation import normalisation_of
     from moe_prompts.vision.training.methods import Sizes
-    from moe_prompts.vision.training.runs import Place
+    from moe_prompts.vision.training.runs import Setup
     from moe_prompts.vision.training.sgd import Recipe, checked_device
 
     backbone = arguments.backbone or "small"
     recipe = Recipe(steps=arguments.steps, normalisation=normalisation_of(backbone))
     weights = None if arguments.weights is None else str(arguments.weights)
     device = checked_device(arguments.device or "cpu")
-    return Place(backbone, weights, arguments.pack, Sizes(arguments.tokens), recipe, device)
+    return Setup(backbone, weights, arguments.pack, Sizes(arguments.tokens), recipe, device)
 
 
-def planting_of(arguments: argparse.Namespace):
-    """Backbone and steps of planted prompts."""
-    from moe_prompts.vision.data_efficiency.planted_study import Planting
+def planted_setup(arguments: argparse.Namespace):
+    """Backbone, the teacher's tokens and steps of students of planted prompts."""
+    from moe_prompts.vision.training.methods import Sizes
+    from moe_prompts.vision.training.runs import Setup
+    from moe_prompts.vision.training.sgd import Recipe
 
-    backbone = arguments.backbone or "small-gain"
-    device = arguments.device or "cpu"
-    return Planting(backbone, arguments.teacher_tokens, arguments.steps, arguments.fresh_steps, device)
+    weights = None if arguments.weights is None or arguments.backbone is None else str(arguments.weights)
+    recipe = Recipe(steps=arguments.steps, normalisation="half")
+    sizes = Sizes(arguments.teacher_tokens)
+    return Setup(
+        arguments.backbone or "small-gain", weights, sizes=sizes, recipe=recipe, device=arguments.device or "cpu"
+    )
 
 
-def case(arguments: argparse.Namespace, place) -> dict[str, Any]:
+def case(arguments: argparse.Namespace, setup) -> dict[str, Any]:
     """What rates belong to."""
     return {
-        "tasks": {"backbone": place.backbone, "weights": place.weights, "sizes": asdict(place.sizes)},
+        "tasks": {"backbone": setup.backbone, "weights": setup.weights, "sizes": asdict(setup.sizes)},
         "planted": {"backbone": arguments.backbone or "small-gain", "tokens": arguments.teacher_tokens},
     }
 
 
-def studies_of(arguments: argparse.Namespace, place) -> list[Study]:
+def studies_of(arguments: argparse.Namespace, setup) -> list[Study]:
     """One for planted truths, one for tasks, where they are asked for."""
-    from moe_prompts.vision.data_efficiency.planted_study import AT_TEACHER, STUDENTS, planted_study
     from moe_prompts.vision.data_efficiency.rates import Rates, Tune, read_rates
-    from moe_prompts.vision.data_efficiency.task_study import task_study
+    from moe_prompts.vision.data_efficiency.sources import AT_TEACHER, STUDENTS, PlantedImages, TaskImages
+    from moe_prompts.vision.data_efficiency.study import efficiency_study
     from moe_prompts.vision.training.methods import distinct_methods
     from moe_prompts.vision.training.runs import backbone
     from moe_prompts.vision.training.sgd import Setting
@@ -212,26 +217,28 @@ def studies_of(arguments: argparse.Namespace, place) -> list[Study]:
         for_planted = Tune(tuple(Setting(lr, 0.0) for lr in lrs or PLANTED_LRS))
         for_tasks = Tune(tuple(Setting(lr, TASK_DECAY) for lr in lrs or TASK_LRS))
     else:
-        wanted = case(arguments, place)
+        wanted = case(arguments, setup)
         wanted = {key: wanted[key] for key, there in (("planted", truths), ("tasks", tasks)) if there}
         for_planted = for_tasks = read_rates(arguments.rates or SHIPPED, wanted)
     studies = []
-    common = {"replicates": arguments.reps, "entropy": arguments.seed, "fresh_replicates": arguments.fresh_reps}
+    common = {
+        "replicates": arguments.reps,
+        "entropy": arguments.seed,
+        "fresh_steps": arguments.fresh_steps,
+        "fresh_replicates": arguments.fresh_reps,
+    }
     if truths:
         if arguments.n is None:
             raise InputError(f"--fraction {arguments.fraction} with {truths[0]}; expected FGVC tasks alone, else --n")
         students, sizes = arguments.students or [*STUDENTS, AT_TEACHER], cli.sizes(arguments.n, arguments.points)
-        studies.append(
-            planted_study(truths, students, sizes, planting=planting_of(arguments), rates=for_planted, **common)
-        )
+        planted = [PlantedImages(truth) for truth in truths]
+        where = planted_setup(arguments)
+        studies.append(efficiency_study(planted, students, sizes, setup=where, rates=for_planted, **common))
     if tasks:
-        methods = arguments.methods or distinct_methods(place.sizes, backbone(place))
+        methods = arguments.methods or distinct_methods(setup.sizes, backbone(setup))
         by_task = sizes_of(arguments, tasks)
-        studies.append(
-            task_study(
-                tasks, methods, by_task, place=place, fresh_steps=arguments.fresh_steps, rates=for_tasks, **common
-            )
-        )
+        images = [TaskImages(task) for task in tasks]
+        studies.append(efficiency_study(images, methods, by_task, setup=setup, rates=for_tasks, **common))
     return studies
 
 
@@ -294,12 +301,12 @@ def fractions(text: str, points: int) -> list[float]:
     return [parts[0] * step**number for number in range(max(2, points))]
 
 
-def expected_minutes(study: Study, place, size: int, workers: int) -> float:
+def expected_minutes(study: Study, setup, size: int, workers: int) -> float:
     """From a few steps of one pack of VAPT trials on this machine; work of a resumed run counts again."""
     from moe_prompts.vision.training.runs import seconds_per_step
 
     steps = sum(block.cost for block in study.blocks)
-    return seconds_per_step(place, size) * steps / workers / 60
+    return seconds_per_step(setup, size) * steps / workers / 60
 
 
 def tell(results: pd.DataFrame, entropy: int, out: Path) -> None:

@@ -151,7 +151,7 @@ def plan_of(arguments: argparse.Namespace):
     from moe_prompts.vision.comparison.settings import read_settings
     from moe_prompts.vision.tasks.named import TaskSpec, task_names
     from moe_prompts.vision.training.methods import METHODS, Sizes, check_method
-    from moe_prompts.vision.training.runs import Place
+    from moe_prompts.vision.training.runs import Setup
     from moe_prompts.vision.training.sgd import Recipe, checked_device
 
     if arguments.task is None:
@@ -191,11 +191,11 @@ def plan_of(arguments: argparse.Namespace):
     )
     sizes = Sizes(arguments.tokens or 10, arguments.hidden, arguments.kernel)
     weights = None if arguments.weights is None else str(arguments.weights)
-    place = Place(backbone, weights, arguments.pack, sizes, recipe, checked_device(arguments.device))
+    setup = Setup(backbone, weights, arguments.pack, sizes, recipe, checked_device(arguments.device))
     plan = Plan(
         tasks,
         tuple(name for name in METHODS if name in methods),
-        place,
+        setup,
         lrs=cli.numbers(arguments.lr, "--lr"),
         weight_decays=cli.numbers(arguments.weight_decay, "--weight-decay"),
         seeds=tuple(arguments.seeds or SEEDS),
@@ -220,7 +220,7 @@ def expected_minutes(plan, workers: int) -> float:
     """From a few steps of one pack of VAPT trials on this machine."""
     from moe_prompts.vision.training.runs import seconds_per_step
 
-    return seconds_per_step(plan.place, plan.tasks[0].size) * plan.vapt_steps / workers / 60
+    return seconds_per_step(plan.setup, plan.tasks[0].size) * plan.vapt_steps / workers / 60
 
 
 def tell(runs: list[Path], out: Path) -> None:
@@ -234,7 +234,7 @@ def tell(runs: list[Path], out: Path) -> None:
     from moe_prompts.vision.comparison import report
 
     final = pd.concat([results(folder) for folder in runs], ignore_index=True)
-    text = "\n".join([report.text(final, setup(runs)), *edges(runs)])
+    text = "\n".join([report.text(final, setup_line(runs)), *edges(runs)])
     print(text)
     write_atomically(out / "report.md", (text + "\n").encode())
     rows = final["task"].nunique() * final["method"].nunique()
@@ -244,7 +244,7 @@ def tell(runs: list[Path], out: Path) -> None:
     print(f"\nresults   {out}: report.md, {paths[0].name} and {paths[1].name}; tables in tune/ and final/")
 
 
-def setup(runs: list[Path]) -> str:
+def setup_line(runs: list[Path]) -> str:
     """On what backbone, with which prompts and how all runs were made; raises if they differ."""
     found = {}
     for folder in runs:

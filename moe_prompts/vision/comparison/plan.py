@@ -28,7 +28,7 @@ from moe_prompts.vision.tasks.named import Spec
 from moe_prompts.vision.tasks.task import ImageSet
 from moe_prompts.vision.training.methods import RELATIVE_SECONDS, settings
 from moe_prompts.vision.training.runs import (
-    Place,
+    Setup,
     backbone,
     opened,
     status_of,
@@ -52,7 +52,7 @@ class _Cell:
 
     task: Spec
     method: str
-    place: Place
+    setup: Setup
 
     share: ClassVar[float]
 
@@ -67,7 +67,7 @@ class _Cell:
 
     @property
     def cost(self) -> float:
-        return RELATIVE_SECONDS.get(self.method, 1.0) * self.place.recipe.total(self.data_size)
+        return RELATIVE_SECONDS.get(self.method, 1.0) * self.setup.recipe.total(self.data_size)
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ def run_tune(cell: TuneCell, replicates: tuple[int, ...], entropy: int) -> list[
     task = opened(cell.task)
     trials = [Trial(cell.settings[index], entropy) for index in replicates]
     train, val = task.split("train800"), task.split("val200")
-    results = train_and_score(cell.method, cell.place, task.classes, trials, train, val)
+    results = train_and_score(cell.method, cell.setup, task.classes, trials, train, val)
     return _rows(cell, "tune", replicates, trials, results, train, len(val.labels))
 
 
@@ -117,7 +117,7 @@ def run_final(cell: FinalCell, replicates: tuple[int, ...], entropy: int) -> lis
         return _rows(cell, "final", replicates, trials, [missing] * len(trials), train, 0)
     trials = [Trial(cell.setting, cell.seeds[index]) for index in replicates]
     test = task.split("test")
-    results = train_and_score(cell.method, cell.place, task.classes, trials, train, test)
+    results = train_and_score(cell.method, cell.setup, task.classes, trials, train, test)
     return _rows(cell, "final", replicates, trials, results, train, len(test.labels))
 
 
@@ -131,7 +131,7 @@ def _rows(
     judged: int,
 ) -> list[Row]:
     task = opened(cell.task)
-    model = backbone(cell.place)
+    model = backbone(cell.setup)
     rows = []
     for replicate, trial, (outcome, score) in zip(replicates, trials, results, strict=True):
         setting = trial.setting
@@ -148,7 +148,7 @@ def _rows(
                 "seed": trial.seed,
                 "lr": setting.lr,
                 "weight_decay": setting.weight_decay,
-                "parameters": trained_parameters(cell.method, cell.place.sizes, model),
+                "parameters": trained_parameters(cell.method, cell.setup.sizes, model),
                 "accuracy": score.accuracy if status == TRAINED else float("nan"),
                 "cross_entropy": score.cross_entropy,
                 "train_loss": outcome.train_loss,
@@ -179,7 +179,7 @@ class Plan:
 
     tasks: tuple[Spec, ...]
     methods: tuple[str, ...]
-    place: Place
+    setup: Setup
     lrs: tuple[float, ...] | None = None
     weight_decays: tuple[float, ...] | None = None
     seeds: tuple[int, ...] = SEEDS
@@ -196,31 +196,31 @@ class Plan:
 
     def check(self) -> None:
         """Open all tasks and the backbone; raise ``InputError`` where they do not fit."""
-        wanted = tuple(backbone(self.place).patch_embed.img_size)
+        wanted = tuple(backbone(self.setup).patch_embed.img_size)
         for task in self.tasks:
             opened(task)
             if wanted != (task.size, task.size):
                 raise InputError(
-                    f"{task.name}: images of {task.size} x {task.size} pixels; {self.place.backbone} takes "
+                    f"{task.name}: images of {task.size} x {task.size} pixels; {self.setup.backbone} takes "
                     f"{wanted[0]} x {wanted[1]}: give --size {wanted[0]} or another --backbone"
                 )
 
     def tune_cells(self) -> list[TuneCell]:
         given = self.given or {}
         return [
-            TuneCell(task, method, self.place, settings(method, self.lrs, self.weight_decays))
+            TuneCell(task, method, self.setup, settings(method, self.lrs, self.weight_decays))
             for task, method in self.pairs
             if (task.name, method) not in given
         ]
 
     def final_cells(self, chosen: dict[tuple[str, str], Setting | None]) -> list[FinalCell]:
         return [
-            FinalCell(task, method, self.place, chosen[task.name, method], self.seeds) for task, method in self.pairs
+            FinalCell(task, method, self.setup, chosen[task.name, method], self.seeds) for task, method in self.pairs
         ]
 
     def study(self, stage: str, cells: Sequence[TuneCell] | Sequence[FinalCell]) -> Study:
         identity: dict[str, Any] = {
-            "place": asdict(self.place),
+            "place": asdict(self.setup),  # the key of older runs
             "tasks": self.facts,
             # A run does not grow: its final stage is one comparison.
             "pairs": [f"{task.name} {method}" for task, method in self.pairs],
@@ -247,7 +247,7 @@ class Plan:
     def vapt_steps(self) -> float:
         """Steps of all trials, each method's in units of VAPT's by time."""
         cells: list[Any] = self.tune_cells()
-        cells += [FinalCell(task, method, self.place, None, self.seeds) for task, method in self.pairs]
+        cells += [FinalCell(task, method, self.setup, None, self.seeds) for task, method in self.pairs]
         return sum(cell.cost * cell.replicates for cell in cells)
 
     def chosen(self, final: pd.DataFrame) -> dict[tuple[str, str], Setting | None]:

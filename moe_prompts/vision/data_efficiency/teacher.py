@@ -25,7 +25,7 @@ from moe_prompts.vision.prompting.config import VAPT, VPT
 from moe_prompts.vision.tasks.replicates import TEST, replicate_images
 from moe_prompts.vision.tasks.task import Pixels
 from moe_prompts.vision.training.packed import PackedTrials
-from moe_prompts.vision.training.sgd import EVALUATION_BATCH, Recipe
+from moe_prompts.vision.training.sgd import EVALUATION_BATCH
 
 #: Images and classes.
 IMAGES, CLASSES = "count", 10
@@ -112,10 +112,6 @@ class Planted:
             "accuracy": chosen,
         }
         return {name: values.double().mean(dim=-1).cpu().numpy() for name, values in each.items()}
-
-    def recipe(self, steps: int) -> Recipe:
-        """Of students."""
-        return Recipe(steps=steps, normalisation=self.normalisation)
 
     def _pixels(self, replicate: int, n: int) -> np.ndarray:
         return replicate_images(IMAGES, self.model.patch_embed.img_size[0], replicate, n, self.entropy).pixels

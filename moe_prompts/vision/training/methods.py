@@ -69,7 +69,7 @@ def config(name: str, sizes: Sizes, model: VisionTransformer) -> VPT | VAPT | No
     return configs.get(name)
 
 
-def whole(name: str, model: VisionTransformer, num_classes: int, rng: torch.Generator) -> VisionTransformer:
+def trainable_copy(name: str, model: VisionTransformer, num_classes: int, rng: torch.Generator) -> VisionTransformer:
     """A copy of the plain model with a new head, whose backbone trains as ``bias`` or ``full`` says."""
     own: Any = deepcopy(model)
     own.head = new_head(model, num_classes, rng)

@@ -20,7 +20,7 @@ from moe_prompts.vision.prompting.prompted import mean_states
 from moe_prompts.vision.tasks.named import Spec
 from moe_prompts.vision.tasks.task import ImageSet, Pixels, Task
 from moe_prompts.vision.training.devices import own_device
-from moe_prompts.vision.training.methods import TRAINS_BACKBONE, Sizes, config, whole
+from moe_prompts.vision.training.methods import TRAINS_BACKBONE, Sizes, config, trainable_copy
 from moe_prompts.vision.training.packed import PackedTrials
 from moe_prompts.vision.training.sgd import (
     EVALUATION_BATCH,
@@ -38,7 +38,7 @@ from moe_prompts.vision.training.statuses import DIVERGED, TRAINED
 
 
 @dataclass(frozen=True)
-class Place:
+class Setup:
     """What all runs of a comparison share: backbone by name, prompts' sizes, recipe and device.
 
     weights  file of the backbone's weights; None: those of its name
@@ -56,7 +56,7 @@ class Place:
 
 def train_and_score(
     method: str,
-    place: Place,
+    setup: Setup,
     classes: int,
     trials: Sequence[Trial],
     train: ImageSet | Sequence[ImageSet],
@@ -69,22 +69,22 @@ def train_and_score(
     unlabelled  images whose mean states stand for every image in ``source="mean"``; None: ``train``, one set then
     """
     torch.set_num_threads(1)
-    model = backbone(place)
+    model = backbone(setup)
     like = next(model.parameters())
     sets = list(train) if isinstance(train, Sequence) else [train] * len(trials)
     if method in TRAINS_BACKBONE:
         pairs = zip(trials, sets, strict=True)
-        return [_one(model, method, classes, trial, place.recipe, own, judge) for trial, own in pairs]
-    prompts = config(method, place.sizes, model)
+        return [_one(model, method, classes, trial, setup.recipe, own, judge) for trial, own in pairs]
+    prompts = config(method, setup.sizes, model)
     means = None
     if isinstance(prompts, VAPT) and prompts.source == "mean":
-        means = mean_states(model, _inputs(unlabelled or sets[0], place.recipe, like))
+        means = mean_states(model, _inputs(unlabelled or sets[0], setup.recipe, like))
     results: list[tuple[Outcome, Score]] = []
-    for start in range(0, len(trials), place.pack):
-        some, own = trials[start : start + place.pack], sets[start : start + place.pack]
+    for start in range(0, len(trials), setup.pack):
+        some, own = trials[start : start + setup.pack], sets[start : start + setup.pack]
         packed = PackedTrials(model, prompts, classes, [init_generator(trial.seed) for trial in some], means)
-        outcomes = train_packed(packed, own, some, place.recipe)
-        results += zip(outcomes, evaluate(packed, judge, place.recipe, like), strict=True)
+        outcomes = train_packed(packed, own, some, setup.recipe)
+        results += zip(outcomes, evaluate(packed, judge, setup.recipe, like), strict=True)
     return results
 
 
@@ -92,7 +92,7 @@ def _one(
     model: VisionTransformer, method: str, classes: int, trial: Trial, recipe: Recipe, train: ImageSet, judge: ImageSet
 ) -> tuple[Outcome, Score]:
     """One trial of a method that changes the backbone."""
-    own = whole(method, model, classes, init_generator(trial.seed))
+    own = trainable_copy(method, model, classes, init_generator(trial.seed))
     outcome = train_alone(own, train, trial, recipe)
     own.eval()
     return outcome, evaluate(lambda batch: own(batch)[None], judge, recipe, next(own.parameters()))[0]
@@ -119,12 +119,12 @@ def trained_parameters(method: str, sizes: Sizes, model: VisionTransformer) -> i
     return 0 if kept is None else sum(number for name, number in own if name.endswith(kept))
 
 
-def backbone(place: Place) -> VisionTransformer:
+def backbone(setup: Setup) -> VisionTransformer:
     """The frozen model of a process; nothing may change it."""
-    return _backbone(place.backbone, place.weights, own_device(place.device))
+    return _backbone(setup.backbone, setup.weights, own_device(setup.device))
 
 
-@lru_cache(maxsize=1)
+@lru_cache(maxsize=2)
 def _backbone(name: str, weights: str | None, device: str) -> VisionTransformer:
     return create_backbone(name, file=weights).requires_grad_(False).eval().to(device)
 
@@ -134,18 +134,18 @@ def opened(spec: Spec) -> Task:
     return spec.open()
 
 
-def seconds_per_step(place: Place, size: int) -> float:
+def seconds_per_step(setup: Setup, size: int) -> float:
     """Of one VAPT trial in a pack, on random images of this size; few where they are large."""
     torch.set_num_threads(1)
-    model = backbone(place)
-    batch = place.recipe.batch if size <= 64 or place.device != "cpu" else 2
+    model = backbone(setup)
+    batch = setup.recipe.batch if size <= 64 or setup.device != "cpu" else 2
     rng = np.random.default_rng(0)
     images = Pixels(rng.integers(0, 256, (batch, size, size, 3), dtype=np.uint8), rng.integers(0, 10, batch))
-    trials = [Trial(Setting(0.1, 0.0), 0)] * place.pack
-    packed = PackedTrials(model, VAPT(place.sizes.tokens, kernel=None), 10, [init_generator(0)] * len(trials))
+    trials = [Trial(Setting(0.1, 0.0), 0)] * setup.pack
+    packed = PackedTrials(model, VAPT(setup.sizes.tokens, kernel=None), 10, [init_generator(0)] * len(trials))
     times = []
     for _ in range(2):  # the first warms up
         began = time.perf_counter()
-        train_packed(packed, images, trials, replace(place.recipe, steps=2, batch=batch))
+        train_packed(packed, images, trials, replace(setup.recipe, steps=2, batch=batch))
         times.append(time.perf_counter() - began)
-    return times[-1] / 2 / len(trials) * place.recipe.batch / batch
+    return times[-1] / 2 / len(trials) * setup.recipe.batch / batch

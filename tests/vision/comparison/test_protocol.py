@@ -21,7 +21,7 @@ from moe_prompts.vision.comparison.settings import as_json, read_settings
 from moe_prompts.vision.tasks.named import TaskSpec
 from moe_prompts.vision.tasks.vtab import VtabTask
 from moe_prompts.vision.training.methods import METHODS, Sizes, config, distinct_methods, matched_tokens, settings
-from moe_prompts.vision.training.runs import Place, trained_parameters
+from moe_prompts.vision.training.runs import Setup, trained_parameters
 from moe_prompts.vision.training.sgd import Recipe, Setting
 from moe_prompts.vision.training.statuses import DIVERGED, TRAINED, UNTUNED
 
@@ -29,12 +29,12 @@ SCRIPT = Path(__file__).parents[3] / "experiments" / "vtab.py"
 COUNT = TaskSpec("stand-in:count", size=32, n_train=60)
 
 
-def small_place(**recipe) -> Place:
-    return Place("small-random", None, 8, Sizes(2, 4, 2), Recipe(**({"steps": 4, "batch": 16} | recipe)))
+def small_setup(**recipe) -> Setup:
+    return Setup("small-random", None, 8, Sizes(2, 4, 2), Recipe(**({"steps": 4, "batch": 16} | recipe)))
 
 
 def small_plan(**changes) -> Plan:
-    plan = Plan((COUNT,), ("linear", "vapt"), small_place(), lrs=(0.5, 2.0), weight_decays=(0.0,), seeds=(42, 44))
+    plan = Plan((COUNT,), ("linear", "vapt"), small_setup(), lrs=(0.5, 2.0), weight_decays=(0.0,), seeds=(42, 44))
     return replace(plan, **changes)
 
 
@@ -73,7 +73,7 @@ def test_the_final_model_is_scored_on_test_as_a_loop_by_hand_scores_it(tmp_path)
 
     plan = small_plan(methods=("linear",), given={(COUNT.name, "linear"): Setting(2.0, 0.01)}, seeds=(42,))
     _, final = run_plan(plan, tmp_path, progress=False)
-    model, task, recipe = protocol.backbone(plan.place), COUNT.open(), plan.place.recipe
+    model, task, recipe = protocol.backbone(plan.setup), COUNT.open(), plan.setup.recipe
     head = new_head(model, task.classes, init_generator(42))
     groups = [{"params": [head.weight], "weight_decay": 0.01}, {"params": [head.bias], "weight_decay": 0.0}]
     optimiser = torch.optim.SGD(groups, lr=1.0, momentum=0.9)
@@ -204,7 +204,7 @@ def test_matched_tokens_are_the_fewest_that_do():
 
 def test_methods_that_are_the_same_are_compared_once():
     """Of ten tokens per block in the small backbone, VAPT's parameters make ten; of four they make more."""
-    model = protocol.backbone(Place("small"))
+    model = protocol.backbone(Setup("small"))
     assert set(METHODS) - set(distinct_methods(Sizes(10), model)) == {"vpt_matched"}
     assert distinct_methods(Sizes(4), model) == METHODS
 
@@ -306,8 +306,8 @@ def test_settings_of_a_run_are_read_again(tmp_path):
     given = replace(plan, given={(name, "vapt"): Setting(1.0, 0.0)})
     assert json.loads(as_json(chosen, given, []))["settings"] == []
     others = {
-        "sizes": replace(plan, place=replace(small_place(), sizes=Sizes(3, 4, 2))),
-        "recipe": replace(plan, place=small_place(steps=5)),
+        "sizes": replace(plan, setup=replace(small_setup(), sizes=Sizes(3, 4, 2))),
+        "recipe": replace(plan, setup=small_setup(steps=5)),
         "other data of stand-in:count": replace(plan, tasks=(replace(COUNT, n_train=61),)),
     }
     for word, other in others.items():
@@ -442,7 +442,7 @@ def test_a_run_does_not_grow(tmp_path):
 
 def test_packs_may_be_smaller(tmp_path):
     whole = run_plan(small_plan(), tmp_path / "whole", progress=False)[1]
-    parts = run_plan(small_plan(place=replace(small_place(), pack=1)), tmp_path / "parts", progress=False)[1]
+    parts = run_plan(small_plan(setup=replace(small_setup(), pack=1)), tmp_path / "parts", progress=False)[1]
     np.testing.assert_allclose(whole["cross_entropy"], parts["cross_entropy"], rtol=1e-5)  # rounding of float32
 
 

@@ -11,7 +11,7 @@ from moe_prompts.vision.backbones.normalisation import normalised
 from moe_prompts.vision.data_efficiency.curves import PLANTED
 from moe_prompts.vision.data_efficiency.teacher import CLASSES, Planted
 from moe_prompts.vision.tasks.replicates import TEST, VALIDATION
-from moe_prompts.vision.training.sgd import Setting, Trial, init_generator, train_packed
+from moe_prompts.vision.training.sgd import Recipe, Setting, Trial, init_generator, train_packed
 
 IMAGES = 128
 
@@ -79,7 +79,7 @@ def test_a_student_that_starts_at_the_teacher_stays_near_it(truth):
     """A few small steps on many images leave the risk far below what the start of any other student has."""
     student = at_teacher(truth)
     data = truth.draw(256, 0)
-    train_packed(student, data, [Trial(Setting(0.01, 0.0), 0)], truth.recipe(steps=8))
+    train_packed(student, data, [Trial(Setting(0.01, 0.0), 0)], Recipe(steps=8, normalisation=truth.normalisation))
     assert truth.risks(student, truth.draw(IMAGES, TEST).pixels)["excess"][0] < 0.01
 
 

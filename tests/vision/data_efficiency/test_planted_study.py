@@ -6,14 +6,27 @@ import pytest
 
 from moe_prompts.engine.runner import run_study
 from moe_prompts.errors import InputError
-from moe_prompts.vision.data_efficiency import planted_study as module
+from moe_prompts.vision.data_efficiency import sources as module
 from moe_prompts.vision.data_efficiency.curves import FRESH
-from moe_prompts.vision.data_efficiency.planted_study import STUDENTS, Planting, planted_study
 from moe_prompts.vision.data_efficiency.rates import Tune
-from moe_prompts.vision.training.sgd import Setting
+from moe_prompts.vision.data_efficiency.sources import STUDENTS, PlantedImages
+from moe_prompts.vision.data_efficiency.study import efficiency_study
+from moe_prompts.vision.training.methods import Sizes
+from moe_prompts.vision.training.runs import Setup
+from moe_prompts.vision.training.sgd import Recipe, Setting
 
-TINY = Planting("small", 2, steps=2, fresh_steps=2)
+
+def tiny(steps=2):
+    return Setup("small", sizes=Sizes(2), recipe=Recipe(steps=steps, normalisation="half"))
+
+
+TINY = tiny()
 ONE = Tune((Setting(0.2, 0.0),))
+
+
+def planted_study(truths, students, sizes, replicates, setup, entropy, rates, fresh_replicates=1):
+    sources = [PlantedImages(truth) for truth in truths]
+    return efficiency_study(sources, students, sizes, replicates, setup, 2, entropy, rates, fresh_replicates)
 
 
 @pytest.fixture(autouse=True)
@@ -39,10 +52,10 @@ def test_a_study_has_a_row_for_every_student_and_does_not_depend_on_the_others(t
 def test_tuning_chooses_for_all_replicates_and_leaves_what_the_choice_gives(tmp_path):
     """A rate of 1e30 diverges, one of 1e-9 learns nothing: the one between is chosen, and its rows are as if given."""
     several = Tune(tuple(Setting(lr, 0.0) for lr in (1e-9, 0.2, 1e30)))
-    study = planted_study(["planted-fixed"], ["vpt_deep"], [64], 2, Planting("small", 2, 10, 2), 0, several, 0)
+    study = planted_study(["planted-fixed"], ["vpt_deep"], [64], 2, tiny(10), 0, several, 0)
     table = run_study(study, tmp_path / "tuned", progress=False)
     assert (table["lr"] == 0.2).all()
-    given = planted_study(["planted-fixed"], ["vpt_deep"], [64], 2, Planting("small", 2, 10, 2), 0, ONE, 0)
+    given = planted_study(["planted-fixed"], ["vpt_deep"], [64], 2, tiny(10), 0, ONE, 0)
     pd.testing.assert_frame_equal(run_study(given, tmp_path / "given", progress=False), table)
 
 

@@ -1,0 +1,382 @@
+"""Where the images of a curve over n come from, and how what was trained on them is judged.
+
+TaskImages     images and labels of a task: methods learn prompts and a head, and are judged by the labels of its
+               test images. Stand-ins are drawn, so that every replicate has its own images, and fresh ones, none
+               seen twice, measure a method's floor. Other tasks have a pool, of which every replicate takes its own
+               stratified n.
+PlantedImages  drawn images whose labels a teacher's prompts draw, in a frozen model with a known head: students
+               learn prompts, and are judged against the teacher's law, exactly given the test images.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
+from importlib import metadata
+from typing import Any, ClassVar, Protocol
+
+import numpy as np
+import torch
+
+from moe_prompts.errors import InputError
+from moe_prompts.seeds import address
+from moe_prompts.vision.backbones.normalisation import normalised
+from moe_prompts.vision.data_efficiency.curves import PLANTED
+from moe_prompts.vision.data_efficiency.teacher import Planted, without_dropout
+from moe_prompts.vision.prompting.config import VAPT, VPT
+from moe_prompts.vision.prompting.prompted import mean_states
+from moe_prompts.vision.tasks.named import STAND_IN, TaskSpec
+from moe_prompts.vision.tasks.procedural import FORMULAS
+from moe_prompts.vision.tasks.replicates import ENDLESS, TEST, TUNING, VALIDATION, replicate_images
+from moe_prompts.vision.tasks.subsets import stratified_subset
+from moe_prompts.vision.tasks.task import ImageSet, Pixels, Subset
+from moe_prompts.vision.training.methods import check_method, matched_tokens
+from moe_prompts.vision.training.packed import PackedTrials
+from moe_prompts.vision.training.runs import Setup, backbone, opened, train_and_score, trained_parameters
+from moe_prompts.vision.training.sgd import Outcome, Recipe, Score, Trial, evaluate, init_generator, train_packed
+
+#: Images to judge settings by and to feed generators that are blind to the image; of planted truths also to test on.
+VALIDATION_IMAGES, TEST_IMAGES = 1000, 2000
+#: The share of n images that judges settings where there are no other images.
+HELD_OUT = 0.2
+#: Students by their prompts: fixed ones of the teacher's number of tokens, of VAPT's number of parameters and of twice
+#: that; adaptive ones, blind to the image, and with free vectors beside, which hold the fixed ones.
+STUDENTS = ("vpt_deep", "vpt_matched", "vpt_large", "vapt", "vapt_constant", "vapt_offset")
+#: A student of the teacher's own class that starts where the teacher stands: what statistics costs without the search.
+AT_TEACHER = "at_teacher"
+
+Measured = tuple[Outcome, dict[str, float]]
+
+
+class Source(Protocol):
+    """One task of a curve. ``setup`` says on which backbone, and how long, what is asked is trained.
+
+    name      of the task, as tables have it; ``label`` as file names do
+    endless   whether as many images can be drawn as one likes
+    measures  names of what ``measured`` gives of each trial
+    study     what a study of these sources alone is called
+    """
+
+    measures: ClassVar[tuple[str, ...]]
+    study: ClassVar[str]
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def label(self) -> str: ...
+
+    @property
+    def endless(self) -> bool: ...
+
+    def check(self, methods: Sequence[str], sizes: Sequence[int], setup: Setup, entropy: int) -> None:
+        """Raise ``InputError`` for a method, a size or a backbone that this task does not take."""
+        ...
+
+    def parameters(self, method: str, setup: Setup, entropy: int) -> int:
+        """Return the number of trained numbers beside the head."""
+        ...
+
+    def tuned_as(self, method: str) -> str:
+        """Return the method whose tuned setting this one has."""
+        ...
+
+    def images(self, n: int, replicate: int, setup: Setup, entropy: int) -> ImageSet:
+        """Return the n training images of a replicate; those of a smaller n are among them."""
+        ...
+
+    def tuning_images(self, n: int, setup: Setup, entropy: int) -> tuple[ImageSet, ImageSet]:
+        """Return images to fit settings on, and images to judge them by."""
+        ...
+
+    def judged(
+        self, method: str, setup: Setup, trials: Sequence[Trial], train: ImageSet, judge: ImageSet, entropy: int
+    ) -> list[tuple[Outcome, Score]]:
+        """Train the trials on one set and return their scores by the labels of another."""
+        ...
+
+    def measured(
+        self, method: str, setup: Setup, trials: Sequence[Trial], train: Sequence[ImageSet], entropy: int
+    ) -> list[Measured]:
+        """Train each trial on its own set and return its ``measures`` on test images."""
+        ...
+
+    @classmethod
+    def identity(cls, sources: Sequence[Any], setup: Setup, fresh_steps: int, rates: list[Any]) -> dict[str, Any]:
+        """Return what a run of these sources must agree on to be resumed."""
+        ...
+
+
+@dataclass(frozen=True)
+class TaskImages:
+    """The images of a task by its ``spec``, as the module says."""
+
+    spec: TaskSpec
+    measures: ClassVar[tuple[str, ...]] = ("cross_entropy", "accuracy")
+    study: ClassVar[str] = "tasks"
+
+    @property
+    def name(self) -> str:
+        """Return the task's name."""
+        return self.spec.name
+
+    @property
+    def label(self) -> str:
+        """Return the name for file names."""
+        return self.spec.label
+
+    @property
+    def endless(self) -> bool:
+        """Return whether as many images can be drawn as one likes."""
+        return self.spec.is_stand_in and self.name.removeprefix(STAND_IN) in FORMULAS
+
+    def check(self, methods: Sequence[str], sizes: Sequence[int], setup: Setup, entropy: int) -> None:
+        """Raise ``InputError`` for an unknown method, images of another size than the backbone's, or too large an n."""
+        for method in methods:
+            check_method(method)
+        wanted = tuple(backbone(setup).patch_embed.img_size)
+        if wanted != (self.spec.size, self.spec.size):
+            raise InputError(
+                f"{self.name}: images of {self.spec.size} x {self.spec.size} pixels; {setup.backbone} takes "
+                f"{wanted[0]} x {wanted[1]}: give its size"
+            )
+        if not self.endless:
+            for n in sizes:
+                self.images(n, 0, setup, entropy)
+
+    def parameters(self, method: str, setup: Setup, entropy: int) -> int:
+        """Return the number of trained numbers beside the head."""
+        return trained_parameters(method, setup.sizes, backbone(setup))
+
+    def tuned_as(self, method: str) -> str:
+        """Return the method itself."""
+        return method
+
+    def images(self, n: int, replicate: int, setup: Setup, entropy: int) -> ImageSet:
+        """Return the n training images of a replicate; ``InputError`` if the pool has fewer."""
+        if self.endless:
+            draw = _drawn_endless if replicate == ENDLESS else _drawn_once
+            return draw(self.name, self.spec.size, replicate, n, entropy)
+        pool = opened(self.spec).split("train800val200")
+        key = (address(self.name), address("images of a replicate"), replicate)
+        rng = np.random.default_rng(np.random.SeedSequence(entropy, spawn_key=key))
+        try:
+            return Subset(pool, stratified_subset(pool.labels, n, rng))
+        except InputError as error:
+            raise InputError(f"task {self.name}, n = {n}: {error}") from error
+
+    def tuning_images(self, n: int, setup: Setup, entropy: int) -> tuple[ImageSet, ImageSet]:
+        """Return two sets of their own; of a pool, four fifths and one fifth of the first replicate's images."""
+        if not self.endless:
+            return halves(self.images(n, 0, setup, entropy), entropy)
+        train = self.images(n, TUNING, setup, entropy)
+        return train, self.images(VALIDATION_IMAGES, VALIDATION, setup, entropy)
+
+    def judged(
+        self, method: str, setup: Setup, trials: Sequence[Trial], train: ImageSet, judge: ImageSet, entropy: int
+    ) -> list[tuple[Outcome, Score]]:
+        """Train the trials on one set and return their scores by the labels of another."""
+        return self._scored(method, setup, trials, train, judge, entropy)
+
+    def measured(
+        self, method: str, setup: Setup, trials: Sequence[Trial], train: Sequence[ImageSet], entropy: int
+    ) -> list[Measured]:
+        """Train each trial on its own set and return cross-entropy (nats) and accuracy (share) on the test images."""
+        results = self._scored(method, setup, trials, train, opened(self.spec).split("test"), entropy)
+        return [(outcome, {name: getattr(score, name) for name in self.measures}) for outcome, score in results]
+
+    def _scored(
+        self,
+        method: str,
+        setup: Setup,
+        trials: Sequence[Trial],
+        train: ImageSet | Sequence[ImageSet],
+        judge: ImageSet,
+        entropy: int,
+    ) -> list[tuple[Outcome, Score]]:
+        task = opened(self.spec)
+        unlabelled = (
+            self.images(VALIDATION_IMAGES, VALIDATION, setup, entropy) if self.endless else task.split("train800")
+        )
+        return train_and_score(method, setup, task.classes, trials, train, judge, unlabelled)
+
+    @classmethod
+    def identity(
+        cls, sources: Sequence[TaskImages], setup: Setup, fresh_steps: int, rates: list[Any]
+    ) -> dict[str, Any]:
+        """Return setup, rates, what the tasks say of their data, and versions; the keys are those of older runs."""
+        return {
+            "place": asdict(setup) | {"fresh_steps": fresh_steps},
+            "task rates": rates,
+            "tasks": {source.name: opened(source.spec).facts for source in sources},
+            "vision": {name: metadata.version(name) for name in ("torch", "timm", "pillow")},
+        }
+
+
+@lru_cache(maxsize=8)
+def _drawn_once(name: str, *where: int) -> Pixels:
+    return replicate_images(name.removeprefix(STAND_IN), *where)
+
+
+@lru_cache(maxsize=1)
+def _drawn_endless(name: str, *where: int) -> Pixels:
+    """Return a row of some hundred megabytes: one at a time, which all methods on a task share."""
+    return replicate_images(name.removeprefix(STAND_IN), *where)
+
+
+def halves(images: ImageSet, entropy: int) -> tuple[ImageSet, ImageSet]:
+    """Return images to fit on, and the rest to judge by, in random order: shares 1 - ``HELD_OUT`` and ``HELD_OUT``."""
+    key = (address("held out"),)
+    rng = np.random.default_rng(np.random.SeedSequence(entropy, spawn_key=key))
+    order = rng.permutation(len(images.labels))
+    held = max(1, round(HELD_OUT * len(order)))
+    return Subset(images, order[held:]), Subset(images, order[:held])
+
+
+@dataclass(frozen=True)
+class PlantedImages:
+    """Images whose labels a teacher's prompts draw, as the module says.
+
+    truth  one of ``curves.PLANTED``: the teacher's kind
+
+    The teacher has the number of tokens that ``setup.sizes`` says.
+    """
+
+    truth: str
+    measures: ClassVar[tuple[str, ...]] = ("excess", "cross_entropy", "accuracy")
+    study: ClassVar[str] = "planted"
+    endless: ClassVar[bool] = True
+
+    @property
+    def name(self) -> str:
+        """Return the truth's name."""
+        return self.truth
+
+    @property
+    def label(self) -> str:
+        """Return the name for file names."""
+        return self.truth
+
+    def check(self, methods: Sequence[str], sizes: Sequence[int], setup: Setup, entropy: int) -> None:
+        """Raise ``InputError`` for an unknown student or truth."""
+        for student in methods:
+            student_config(student, teacher_of(self.truth, setup, entropy))
+
+    def parameters(self, method: str, setup: Setup, entropy: int) -> int:
+        """Return the number of trained numbers; the head is known."""
+        truth = teacher_of(self.truth, setup, entropy)
+        model = truth.model
+        config = student_config(method, truth)
+        return config.n_parameters(model.embed_dim, len(model.blocks), model.patch_embed.grid_size)
+
+    def tuned_as(self, method: str) -> str:
+        """Return the student whose rate this one has.
+
+        ``at_teacher`` has that of its class: tuned itself, it would be told to stay.
+        """
+        return method if method != AT_TEACHER else "vpt_deep" if self.truth == PLANTED[0] else "vapt"
+
+    def images(self, n: int, replicate: int, setup: Setup, entropy: int) -> ImageSet:
+        """Return n images of a replicate with drawn labels. The endless row is one for all replicates, whose seeds draw
+        other orders and starts."""
+        truth = teacher_of(self.truth, setup, entropy)
+        return _planted_endless(truth, n) if replicate == ENDLESS else truth.draw(n, replicate)
+
+    def tuning_images(self, n: int, setup: Setup, entropy: int) -> tuple[ImageSet, ImageSet]:
+        """Return a data set of its own, and a third one whose labels judge."""
+        truth = teacher_of(self.truth, setup, entropy)
+        return truth.draw(n, TUNING), truth.draw(VALIDATION_IMAGES, VALIDATION)
+
+    def judged(
+        self, method: str, setup: Setup, trials: Sequence[Trial], train: ImageSet, judge: ImageSet, entropy: int
+    ) -> list[tuple[Outcome, Score]]:
+        """Train the trials on one set and return their scores by the labels of another."""
+        truth = teacher_of(self.truth, setup, entropy)
+        packed, outcomes = _students(method, truth, setup, trials, [train] * len(trials))
+        return list(zip(outcomes, evaluate(packed, judge, _recipe(truth, setup), truth.head.weight), strict=True))
+
+    def measured(
+        self, method: str, setup: Setup, trials: Sequence[Trial], train: Sequence[ImageSet], entropy: int
+    ) -> list[Measured]:
+        """Train each trial on its own set and return excess risk and cross-entropy (nats) and accuracy (share): the
+        expectations over labels given the test images."""
+        truth = teacher_of(self.truth, setup, entropy)
+        packed, outcomes = _students(method, truth, setup, trials, train)
+        risks = truth.risks(packed, truth.draw(TEST_IMAGES, TEST).pixels)
+        return [
+            (outcome, {name: float(risks[name][number]) for name in self.measures})
+            for number, outcome in enumerate(outcomes)
+        ]
+
+    @classmethod
+    def identity(
+        cls, sources: Sequence[PlantedImages], setup: Setup, fresh_steps: int, rates: list[Any]
+    ) -> dict[str, Any]:
+        """Return backbone, tokens, steps and rates; the keys are those of older runs."""
+        planting = {
+            "backbone": setup.backbone,
+            "tokens": setup.sizes.tokens,
+            "steps": setup.recipe.steps,
+            "fresh_steps": fresh_steps,
+            "device": setup.device,
+        }
+        if setup.weights is not None:
+            planting["weights"] = setup.weights
+        return {"planting": planting, "planted rates": rates}
+
+
+def teacher_of(truth: str, setup: Setup, entropy: int) -> Planted:
+    """Return the planted truth of this name on the backbone of ``setup``; one for all who ask."""
+    return _teacher(truth, setup.backbone, setup.weights, setup.device, setup.sizes.tokens, entropy)
+
+
+@lru_cache(maxsize=2)
+def _teacher(truth: str, name: str, weights: str | None, device: str, tokens: int, entropy: int) -> Planted:
+    return Planted(truth, backbone(Setup(name, weights, device=device)), tokens, entropy=entropy)
+
+
+def student_config(student: str, truth: Planted) -> VPT | VAPT:
+    """Return the prompts of a student, without dropout; ``InputError`` for an unknown name."""
+    if student == AT_TEACHER:
+        return truth.config
+    tokens, vapt = truth.tokens, without_dropout(VAPT(truth.tokens))
+    matched = matched_tokens(vapt, truth.model)
+    configs: dict[str, VPT | VAPT] = {
+        "vpt_deep": VPT(tokens),
+        "vpt_matched": VPT(matched),
+        "vpt_large": VPT(2 * matched),
+        "vapt": vapt,
+        "vapt_constant": without_dropout(VAPT(tokens, source="mean")),
+        "vapt_offset": without_dropout(VAPT(tokens, offset=True)),
+    }
+    if student not in configs:
+        raise InputError(f"student {student!r}; expected one of {', '.join([*STUDENTS, AT_TEACHER])}")
+    return configs[student]
+
+
+@lru_cache(maxsize=1)
+def _planted_endless(truth: Planted, n: int) -> Pixels:
+    return truth.draw(n, ENDLESS)
+
+
+def _students(
+    student: str, truth: Planted, setup: Setup, trials: Sequence[Trial], images: Sequence[ImageSet]
+) -> tuple[PackedTrials, list[Outcome]]:
+    """Return all trials of a student, trained at once, and how each ended."""
+    config, means = student_config(student, truth), None
+    if isinstance(config, VAPT) and config.source == "mean":
+        pixels = truth.draw(VALIDATION_IMAGES, VALIDATION).pixels
+        means = mean_states(truth.model, [normalised(pixels, truth.normalisation, truth.head.weight)])
+    packed = PackedTrials(truth.model, config, truth.head, [init_generator(trial.seed) for trial in trials], means)
+    if student == AT_TEACHER:
+        there = dict(truth.teacher.named_parts())
+        with torch.no_grad():
+            for name, value in packed.named_parts():
+                value.copy_(there[name].expand_as(value))
+    return packed, train_packed(packed, images, trials, _recipe(truth, setup))
+
+
+def _recipe(truth: Planted, setup: Setup) -> Recipe:
+    """Return the recipe with the teacher's normalisation: a student sees what the teacher saw."""
+    return replace(setup.recipe, normalisation=truth.normalisation)
