@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 
 from moe_prompts.errors import InputError
+from moe_prompts.intervals import RESAMPLES, percentiles
 from moe_prompts.seeds import bootstrap_rng
 from moe_prompts.slopes import slope
 from moe_prompts.vision.training.statuses import TRAINED
@@ -31,7 +32,6 @@ HOLDS = {
 FRESH = 0
 #: What is measured, where it is: excess risk and cross-entropy in nats, accuracy as a share.
 VALUES = ("excess", "cross_entropy", "accuracy")
-LEVEL, RESAMPLES = 0.90, 2000
 
 
 def curves(table: pd.DataFrame) -> pd.DataFrame:
@@ -97,7 +97,7 @@ def crossing(
     apart = np.stack([(risks[n, fixed] - risks[n, adaptive]).to_numpy() for n in sizes], axis=1)
     draws = bootstrap_rng(entropy, "crossing", task, fixed, adaptive).integers(len(apart), size=(RESAMPLES, len(apart)))
     resampled = [_root(sizes, apart[rows].mean(axis=0)) for rows in draws]
-    low, high = np.quantile(resampled, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], method="inverted_cdf")
+    low, high = percentiles(np.array(resampled))
     floor = own[own["n"] == FRESH].groupby("method")[value].mean().to_dict() | dict(known)
     counts = own.groupby("method")["parameters"].first()
     gap = floor.get(fixed, float("nan")) - floor.get(adaptive, float("nan"))

@@ -10,6 +10,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from moe_prompts.figures.style import DOUBLE, SINGLE, STYLE, legend_of
+from moe_prompts.tables import markdown
 from moe_prompts.vision.data_efficiency.curves import FRESH, HOLDS, PLANTED, above_floor, crossing, curves, regular
 from moe_prompts.vision.data_efficiency.figures import draw_above_floor, draw_excess, draw_over_n
 from moe_prompts.vision.figures import ordered
@@ -67,24 +68,24 @@ def table_of(found: pd.DataFrame, value: str, scale: float, digits: str) -> str:
     """A row for each task and method, a column for each n."""
     sizes = sorted(found["n"].unique(), key=lambda n: np.inf if n == FRESH else n)
     heads = ["fresh images" if n == FRESH else f"n = {n}" for n in sizes]
-    lines = ["| task | method | parameters | " + " | ".join(heads) + " |", "|" + " --- |" * (3 + len(sizes))]
+    body = []
     for (task, method, parameters), group in found.groupby(["task", "method", "parameters"], sort=False):
         by_n = group.set_index("n")[[value, f"{value}_error"]].reindex(sizes) * scale
         cells = [_mean(mean, error, digits) for mean, error in by_n.itertuples(index=False)]
-        lines.append(f"| {task} | {method} | {parameters} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+        body.append([str(task), str(method), str(parameters), *cells])
+    return markdown(["task", "method", "parameters", *heads], body)
 
 
 def slopes_of(results: pd.DataFrame, found: pd.DataFrame, entropy: int) -> str:
     """A row for each task and method."""
     largest = int(found["n"].max())
-    lines = [f"| task | method | floor | slope above it | P / (2 n) at n = {largest} |", "|" + " --- |" * 5]
+    body = []
     for (task, method, parameters), _ in found.groupby(["task", "method", "parameters"], sort=False):
         at = above_floor(results, task, method, entropy, "cross_entropy")
         slope = "-" if np.isnan(at["slope"]) else f"{at['slope']:.2f} [{at['low']:.2f}, {at['high']:.2f}]"
         floor = _mean(at["floor"], np.nan, ".3f")
-        lines.append(f"| {task} | {method} | {floor} | {slope} | {float(regular(parameters, largest)):.2f} |")
-    return "\n".join(lines)
+        body.append([str(task), str(method), floor, slope, f"{float(regular(parameters, largest)):.2f}"])
+    return markdown(["task", "method", "floor", "slope above it", f"P / (2 n) at n = {largest}"], body)
 
 
 def crossings(results: pd.DataFrame, found: pd.DataFrame, value: str, entropy: int) -> str:
