@@ -5,7 +5,7 @@ import pytest
 from numpy.testing import assert_allclose
 
 from moe_prompts import InputError
-from moe_prompts.identifiability import Profile, kappas, likelihood_gaps, profile, second_order_part
+from moe_prompts.identifiability import Profile, _smallest_quartic, kappas, likelihood_gaps, profile, second_order_part
 from moe_prompts.models.gaussian_truths import prompt_data
 from moe_prompts.models.prompt_attention import PromptAttention
 from moe_prompts.models.prompt_derivatives import PromptMap
@@ -169,3 +169,27 @@ def test_a_profile_does_not_depend_on_which_other_spreads_are_asked_for():
     narrow = profile(known, rng(), eps=(0.0125, 0.4))
     assert (narrow.value > 0).all()
     assert_allclose(wide.value[1:], narrow.value, rtol=1e-6)  # both certified to 1e-6 of 100 nats
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_smallest_quartic_is_that_of_a_grid_and_of_scipy(seed):
+    """In the plane against a fine grid; in four dimensions no descent of SciPy's from a hundred starts ends below it."""
+    from scipy.optimize import minimize
+
+    rng = np.random.default_rng(seed)
+    for q in (2, 4):
+        off = rng.standard_normal((q, q, 6))
+        off = off + off.swapaxes(0, 1)
+        gram = np.einsum("abm,cdm->abcd", off, off)
+        size, u = _smallest_quartic(gram, np.random.default_rng(1))
+        value = lambda v, off=off: float((np.einsum("abm,a,b->m", off, v, v) ** 2).sum() / (v @ v) ** 2)
+        assert np.linalg.norm(u) == pytest.approx(1, rel=1e-14)
+        assert size**2 == pytest.approx(value(u), rel=1e-12)
+        if q == 2:
+            angles = np.linspace(0, np.pi, 100_001)
+            values = np.einsum("abm,an,bn->mn", off, *[np.array([np.cos(angles), np.sin(angles)])] * 2)
+            # The grid is at most pi / 2e5 away from the minimum, where the slope is 0.
+            assert 0 <= (values**2).sum(axis=0).min() - size**2 < 1e-7 * np.abs(gram).sum()
+        else:
+            lowest = min(minimize(value, start).fun for start in rng.standard_normal((100, q)))
+            assert size**2 <= lowest * (1 + 1e-9)
