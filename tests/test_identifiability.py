@@ -173,7 +173,7 @@ def test_a_profile_does_not_depend_on_which_other_spreads_are_asked_for():
 
 @pytest.mark.parametrize("seed", range(4))
 def test_the_smallest_quartic_is_that_of_a_grid_and_of_scipy(seed):
-    """In the plane against a fine grid; in four dimensions no descent of SciPy's from a hundred starts ends below it."""
+    """In the plane against a fine grid; in four dimensions no descent of SciPy's from many starts ends below it."""
     from scipy.optimize import minimize
 
     rng = np.random.default_rng(seed)
