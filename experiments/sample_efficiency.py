@@ -98,7 +98,7 @@ def main() -> None:
     builders = {"gaussian": gaussian, "attention": attention, "softmax": softmax}
     studies = [builders[name](arguments, sizes, chosen) for name, chosen in kinds.items()]
     study = studies[0] if len(studies) == 1 else joined("all", studies)
-    results = cli.results(study, out, arguments, "sample_efficiency.py")
+    results = cli.results(study, out, arguments, "sample_efficiency.py", first_rows)
     report(results, study.entropy, out, quick)
 
 
@@ -184,6 +184,12 @@ def attention(arguments: argparse.Namespace, sizes: list[int], kinds: list[str] 
         ks=arguments.k,
         start=start,
     )
+
+
+def first_rows(rows: pd.DataFrame) -> str:
+    from moe_prompts.study.report import first_table
+
+    return first_table(rows)
 
 
 def report(results: pd.DataFrame, entropy: int, out: Path, quick: bool) -> None:

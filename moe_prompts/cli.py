@@ -166,14 +166,30 @@ def executor(arguments: argparse.Namespace) -> Executor:
     return executor_for(arguments.workers, arguments.executor, arguments.scheduler, arguments.insist)
 
 
-def results(study: Study, out: Path, arguments: argparse.Namespace, program: str) -> pd.DataFrame:
-    """Run the study as the options say; with ``--shard`` the part alone, and end with how to go on."""
+def results(
+    study: Study,
+    out: Path,
+    arguments: argparse.Namespace,
+    program: str,
+    first: Callable[[pd.DataFrame], str] | None = None,
+) -> pd.DataFrame:
+    """Run the study as the options say; with ``--shard`` the part alone, and end with how to go on.
+
+    ``first`` makes of the first rows, on the smallest data, a text for first.md, which one line names.
+    """
+    from moe_prompts.engine.files import write_atomically
     from moe_prompts.engine.runner import run_part, run_study
 
     runs, allow = executor(arguments), allowed(arguments)
+
+    def look(rows: pd.DataFrame) -> None:
+        if first is not None:
+            write_atomically(out / "first.md", (first(rows) + "\n").encode())
+            print(f"a first table, of the smallest data: {out / 'first.md'}", file=sys.stderr)
+
     with resumable(program, out):
         if arguments.shard is None:
-            return run_study(study, out, executor=runs, resume=arguments.resume, allow=allow)
+            return run_study(study, out, executor=runs, resume=arguments.resume, allow=allow, look=look)
         count = run_part(study, out, arguments.shard, executor=runs, resume=arguments.resume, allow=allow)
     print(
         f"part {arguments.shard}: its {count} blocks are in {out}. When all parts are there:\n"

@@ -42,6 +42,19 @@ def test_quick_run_prints_its_tables_and_says_where_things_are(quick):
     assert "quick run" in done.stdout
 
 
+def test_quick_run_showed_its_smallest_data_first(quick):
+    done, out = quick
+    text = (out / "first.md").read_text()
+    assert done.stderr.count(str(out.relative_to(out.parent) / "first.md")) == 1
+    assert text.startswith("# First rows: n = 1e3\n")
+    lines = [line for line in text.splitlines() if line.startswith("|")][2:]
+    rows = pd.read_parquet(out / "results.parquet")
+    fits = rows[(rows["n"] == 1_000) & rows["status"].notna()]
+    assert len(lines) == len(fits.groupby(["truth", "kind", "k"]))
+    assert all(line.split("|")[5].strip().endswith("of 3") for line in lines)
+    assert "left" in done.stderr
+
+
 def test_quick_run_leaves_table_figures_and_metadata(quick):
     _, out = quick
     for name in ("results.parquet", "timings.parquet", "meta.json", "summary.md", "summary.json"):

@@ -1,4 +1,4 @@
-"""Run a study: blocks on the largest data first, each drawn, fitted and written where it runs, with a progress bar."""
+"""Run a study: every line on its smallest data first, then blocks from large to small data, with a progress bar."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import platform
 import sys
 import time
 import traceback
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from pathlib import Path
@@ -21,20 +21,31 @@ from moe_prompts.engine.code import package_code
 from moe_prompts.engine.executors import Executor, InProcess
 from moe_prompts.engine.grid import Block, Part, Row, RunCell, Study
 from moe_prompts.engine.lock import token_of
+from moe_prompts.engine.progress import TimeLeft, clock
 from moe_prompts.engine.shards import FOREIGN, SEGMENT, Shards
 from moe_prompts.engine.store import RunFolder, versions
 from moe_prompts.errors import InputError
 
+#: What is done with the first rows of a run.
+Look = Callable[[pd.DataFrame], None]
 #: Blocks that may raise before a run gives up.
 MOST_RAISED = 100
 
 
 @dataclass(frozen=True)
 class Receipt:
-    """What a worker answers for a block: its cost, and how it ended if not with rows."""
+    """What a worker answers for a block.
+
+    cost       of the block, in the units of its study
+    seconds    it took, of the clock
+    processor  seconds that it took of a processor
+    error      how it ended, if not with rows
+    """
 
     block: str
     cost: float
+    seconds: float
+    processor: float
     error: str = ""
 
 
@@ -57,7 +68,8 @@ class BlockRunner:
     def __call__(self, block: Block) -> Receipt:
         check_worker(self.folder, self.token, self.versions)
         shards = Shards(self.folder, [self.seal])
-        began = time.perf_counter()
+        began, worked = time.perf_counter(), time.process_time()
+        took = lambda: (time.perf_counter() - began, time.process_time() - worked)
         # Sums depend on how many threads share them: one, everywhere, so that results do not depend on the machine.
         try:
             with _pools(len(sys.modules)).limit(limits=1):
@@ -67,9 +79,9 @@ class BlockRunner:
             raise
         except BaseException as error:  # sys.exit in a fit ends the fit, not the run
             RunFolder(self.folder).write_error(block.name, traceback.format_exc())
-            return Receipt(block.name, block.cost, f"{type(error).__name__}: {error}")
+            return Receipt(block.name, block.cost, *took(), f"{type(error).__name__}: {error}")
         shards.write(block.name, content)
-        return Receipt(block.name, block.cost)
+        return Receipt(block.name, block.cost, *took())
 
 
 def checked(rows: Any, block: Block) -> list[Row]:
@@ -88,6 +100,29 @@ def checked(rows: Any, block: Block) -> list[Row]:
             f"{list(block.replicates)}; {expected}"
         )
     return list(rows)
+
+
+def first_look(blocks: Sequence[Block]) -> list[Block]:
+    """Return the first block of every cell on the smallest data: enough for a first table, after seconds.
+
+    Empty where all data are of one size; a cell of data size 0 draws no data and is left for later.
+    """
+    sizes = {block.cell.data_size for block in blocks if block.cell.data_size > 0}
+    if len(sizes) < 2:
+        return []
+    return [block for block in blocks if block.cell.data_size == min(sizes) and block.replicates[0] == 0]
+
+
+def in_turn(blocks: Sequence[Block], first: Sequence[Block]) -> list[Block]:
+    """Return blocks in the order in which they run: those of ``first``, then the rest from large to small data.
+
+    Of ``first`` the cheap ones begin, so that every sort of cell has soon shown how fast it is. Of the rest, blocks on
+    the same data stay together, so that they can share what they draw.
+    """
+    names = {block.name for block in first}
+    early = sorted((block for block in blocks if block.name in names), key=lambda block: block.cost)
+    late = sorted((block for block in blocks if block.name not in names), key=lambda block: -block.cell.data_size)
+    return early + late
 
 
 @lru_cache(maxsize=1)
@@ -130,16 +165,18 @@ def run_study(
     resume: bool = False,
     allow: Collection[str] = (),
     progress: bool = True,
+    look: Look | None = None,
 ) -> pd.DataFrame:
     """Return all rows of the study, from ``out`` where blocks are finished there, and write results.parquet.
 
     Interrupted, it leaves the finished blocks; ``resume=True`` completes them to the identical table.
     ``allow`` names what is refused otherwise: "code change" (rows of changed code beside those of the old, noted in
     meta.json), "clear" (remove blocks of which no meta.json says what they are), "size" (more than 1e7 fits).
+    ``look`` is called once, with the rows of ``first_look``, as soon as the last of these blocks has ended.
     """
     folder = RunFolder(out)
     with folder.opened(study, resume, allow) as (shards, finished):
-        _work(study, folder, shards, study.blocks, finished, executor or InProcess(), progress)
+        _work(study, folder, shards, study.blocks, finished, executor or InProcess(), progress, look)
         return folder.merge(study, shards)
 
 
@@ -172,15 +209,17 @@ def _work(
     finished: set[str],
     executor: Executor,
     progress: bool,
+    look: Look | None = None,
 ) -> None:
     """Run what is missing of ``blocks``."""
     for path in shards.set_aside:
         what = "of another study" if path.name.endswith(FOREIGN) else "damaged"
         print(f"{path}: {what} and set aside; its blocks are run again", file=sys.stderr)
     shards.set_aside.clear()
-    missing = sorted((block for block in blocks if block.name not in finished), key=lambda block: -block.cell.data_size)
-    total = sum(block.cost for block in blocks)
-    done = sum(block.cost for block in blocks if block.name in finished)
+    first = first_look(blocks)
+    missing = in_turn([block for block in blocks if block.name not in finished], first)
+    waited_for = {block.name for block in first} - finished
+    left = TimeLeft(missing, getattr(executor, "workers", 1))
     runner = BlockRunner(
         study.run,
         study.entropy,
@@ -190,10 +229,12 @@ def _work(
         tuple(versions_here().items()),
     )
     alone, raised = shards.alone, []
-    bar_format = "{desc} {percentage:3.0f}%|{bar}| {elapsed} done, about {remaining} left"
-    with tqdm(total=total, initial=done, desc=study.name, bar_format=bar_format, disable=not progress) as bar:
+    bar_format = "{desc} {percentage:3.0f}%|{bar}| {elapsed} done{postfix}"
+    with tqdm(total=1.0, desc=study.name, bar_format=bar_format, disable=not progress) as bar:
         for receipt in executor.map(runner, missing):
-            bar.update(min(receipt.cost, total - bar.n))  # sums of costs round
+            left.end(receipt.block, receipt.seconds, receipt.processor)
+            bar.set_postfix_str(f"about {clock(left.seconds)} left", refresh=False)
+            bar.update(left.share - bar.n)
             if receipt.error:
                 raised.append(receipt)
                 if len(raised) == MOST_RAISED:
@@ -203,6 +244,11 @@ def _work(
             if len(alone) >= SEGMENT:
                 shards.compact(alone)
                 alone = []
+            if receipt.block in waited_for:
+                waited_for.discard(receipt.block)
+                if not waited_for and not raised and look is not None:
+                    with tqdm.external_write_mode():
+                        look(folder.read(shards, [block.name for block in first]))
     if raised:
         first, more = raised[0], f" and {len(raised) - 3} more" if len(raised) > 3 else ""
         raise InputError(

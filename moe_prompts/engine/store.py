@@ -205,6 +205,12 @@ class RunFolder:
         columns = {name: written.read([name]).column(0).to_pandas().copy() for name in schema.names}
         return pd.DataFrame(columns, copy=False)
 
+    @staticmethod
+    def read(shards: Shards, names: Sequence[str]) -> pd.DataFrame:
+        """Return the rows of the blocks ``names``, which have ended, in this order; writes nothing."""
+        schema, tables, _ = in_order(shards.pieces(), names)
+        return pa.Table.from_batches([batch for table in tables for batch in table.to_batches()], schema).to_pandas()
+
 
 def seals_of(meta: dict[str, Any]) -> list[str]:
     """Return the seals of the studies whose blocks count: those of the commands that wrote the folder."""

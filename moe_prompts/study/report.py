@@ -14,6 +14,7 @@ from moe_prompts.study.attention_report import (
     summarise_attention,
 )
 from moe_prompts.study.summary import as_markdown, comparison_lines, status_lines, summarise
+from moe_prompts.tables import markdown, short
 
 GAUSSIAN = "gaussian"
 
@@ -59,3 +60,22 @@ def report_of(results: pd.DataFrame, entropy: int) -> tuple[str, pd.DataFrame]:
         ]
         summaries.append(summary.assign(study=softmax.MODEL))
     return "\n\n".join(text for text in texts if text), pd.concat(summaries, ignore_index=True)
+
+
+def first_table(rows: pd.DataFrame) -> str:
+    """Return what a run says of its smallest data, while the rest is still being fitted: one line for each fit's sort.
+
+    Rows of one size show no rate. ``risk`` is the median of E |f_hat - f*|^2 over that of f* itself.
+    """
+    fits = rows[rows["status"].notna()] if "status" in rows else rows.iloc[:0]
+    body = []
+    for (study, truth, kind, k), group in fits.fillna({"kind": ""}).groupby(
+        ["study", "truth", "kind", "k"], sort=False
+    ):
+        risk = group["relative_risk"].median() if "relative_risk" in group else float("nan")
+        certified = int((group["status"] == "CERTIFIED").sum())
+        shown = "-" if pd.isna(risk) else f"{risk:.2g}"
+        body.append([str(study), str(truth), str(kind), str(k), f"{certified} of {len(group)}", shown])
+    sizes = ", ".join(short(n) for n in sorted(fits["n"].unique())) if len(fits) else "none"
+    head = f"# First rows: n = {sizes}\n\nThe run goes on; summary.md will have all sizes, rates and verdicts.\n\n"
+    return head + markdown(["study", "truth", "kind", "k", "certified", "median relative risk"], body)
