@@ -65,9 +65,10 @@ class CompiledObjective:
         blend = np.einsum("nm,nlm->lm", np.exp(map.frozen_logits - frozen), map.frozen_experts)
         head, cut = family.head, partial(blocks, length=loops.BLOCK)
         assert isinstance(head, Head)
+        points = (cut(rows) for rows in (map.inputs, map.queries, frozen, blend))
         return cls(
             loops, family, noise, map.own, (loops.KINDS[family.kind.base], sigma, width, unit_columns),
-            (np.array(head.C), np.array(head.c), *(cut(rows) for rows in (map.inputs, map.queries, frozen, blend))),
+            (np.array(head.C, order="C"), np.array(head.c), *points),
             tuple(np.stack([cut(one) for one in rows]) for rows in (weights[:, 0], centre, remainder)),
         )  # fmt: skip
 

@@ -14,7 +14,7 @@ from moe_prompts.estimators.prompts.least_squares import least_squares, near_tru
 from moe_prompts.estimators.prompts.objective import PromptObjective, PromptPoint
 from moe_prompts.models import activations
 from moe_prompts.models.data import RegressionData
-from moe_prompts.models.prompt_attention import PromptKind
+from moe_prompts.models.prompt_attention import PromptFamily, PromptKind, from_head
 
 #: Points: fewer than a block, a block and some, several blocks.
 COUNTS = (9, 128, 300)
@@ -160,3 +160,16 @@ def test_fits_of_both_routes_are_the_same(name, surplus, monkeypatch):
     for one, other in zip(found["compiled"], found["numpy"], strict=True):
         assert one.best.status is other.best.status
         assert one.best.log_likelihood == pytest.approx(other.best.log_likelihood, rel=1e-9)
+
+
+def test_a_real_head_whose_matrices_are_transposed():
+    """``from_head`` hands over C = W_V', which lies in memory the other way round."""
+    rng = np.random.default_rng(3)
+    head = from_head(*(rng.standard_normal((3, 2)) for _ in range(3)), tokens=2)
+    family = PromptFamily(head, PromptKind("fixed"), 2)
+    x = rng.uniform(-1, 1, (40, head.d))
+    made = PromptObjective(family, [RegressionData(x, np.ones(40), rng.standard_normal((40, head.l)), 40)], NOISE)
+    vectors, sets = rng.standard_normal((5, family.size)), np.zeros(5, dtype=int)
+    assert not made.family.head.C.flags.c_contiguous
+    for found, expected in zip(*both(made, vectors, sets), strict=True):
+        assert_allclose(found, expected, rtol=0, atol=1e-12 * np.abs(expected).max())
