@@ -318,7 +318,7 @@ def tell(results: pd.DataFrame, entropy: int, out: Path) -> None:
     text = curves_report.text(results, entropy)
     print(text)
     write_atomically(out / "summary.md", (text + "\n").encode())
-    drawn = [path for name, figure in curves_report.drawn(results).items() for path in save(figure, out, name)]
+    drawn = [path for name, figure in curves_report.figures_of(results).items() for path in save(figure, out, name)]
     files = ["results.parquet", "summary.md", "rates.json", *(path.name for path in drawn)]
     print(f"\nresults   {out}: {', '.join(files)}")
 

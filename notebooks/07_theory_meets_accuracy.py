@@ -30,12 +30,12 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-from moe_prompts.vision.data_efficiency.curves import FRESH, crossing, curves
+from moe_prompts.vision.data_efficiency.curves import FRESH, crossing, mean_curves
 from moe_prompts.vision.data_efficiency.figures import draw_excess
 
 run = Path("../paper_figures/data/planted_vit")  # a committed run: its command is in meta.json
 table = pd.read_parquet(run / "results.parquet")
-means = curves(table)
+means = mean_curves(table)
 shown = means[means["method"].isin(["vpt_deep", "vapt", "at_teacher"])]
 print(shown.pivot_table("excess", ["task", "method"], "n").round(3))
 

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 def figure(run: Path) -> Figure:
     """Excess risk of students against n."""
-    return runs.curves(run, "planted")
+    return runs.efficiency_figure(run, "planted")
 
 
 DRAWING = runs.Drawing(

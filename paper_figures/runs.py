@@ -123,11 +123,11 @@ def read_summary(run: Path) -> pd.DataFrame:
         ) from error
 
 
-def curves(run: Path, which: str) -> Figure:
+def efficiency_figure(run: Path, which: str) -> Figure:
     """The figure ``which`` of a finished ``experiments/data_efficiency.py`` run."""
     from moe_prompts.vision.data_efficiency import report as curves_report
 
-    drawn = curves_report.drawn(read_table(run, "experiments/data_efficiency.py", "task", "method", "n"), [which])
+    drawn = curves_report.figures_of(read_table(run, "experiments/data_efficiency.py", "task", "method", "n"), [which])
     if which not in drawn:
         raise InputError(f"{run} has no rows of {which}; expected a run of experiments/data_efficiency.py with them")
     return drawn[which]

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 def figure(run: Path) -> Figure:
     """Accuracy of all methods, and cross-entropy of prompts beside what theory says of as many parameters."""
-    return runs.curves(run, "tasks")
+    return runs.efficiency_figure(run, "tasks")
 
 
 DRAWING = runs.Drawing(

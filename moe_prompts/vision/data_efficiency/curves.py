@@ -34,7 +34,7 @@ FRESH = 0
 VALUES = ("excess", "cross_entropy", "accuracy")
 
 
-def curves(table: pd.DataFrame) -> pd.DataFrame:
+def mean_curves(table: pd.DataFrame) -> pd.DataFrame:
     """For each task, method and n (0: fresh images): the mean of each value and its standard error over replicates.
 
     ``fits`` counts the replicates that trained, ``failed`` the others.

@@ -16,7 +16,7 @@ from moe_prompts.vision.figures import (
 )
 
 #: Name, colour, line and marker of students of planted prompts.
-STUDENTS = {
+STUDENT_STYLES = {
     "vpt_deep": ("fixed, as many as the teacher", COLOURS["VPT"], "-", "o"),
     "vpt_matched": ("fixed, more tokens", COLOURS["VPT"], (0, (5, 2)), "P"),
     "vpt_large": ("fixed, most tokens", COLOURS["VPT"], ":", "v"),
@@ -32,11 +32,11 @@ FRESH_AT = 2.2
 def draw_excess(ax: Axes, table: pd.DataFrame) -> None:
     """Excess risk against n for each student on one truth; bars are two standard errors, right marks are fresh images.
 
-    table  rows of ``curves.curves`` of one planted truth
+    table  rows of ``curves.mean_curves`` of one planted truth
     """
-    students = [name for name in STUDENTS if name in set(table["method"])]
+    students = [name for name in STUDENT_STYLES if name in set(table["method"])]
     for place, name in enumerate(students):
-        label, colour, line, marker = STUDENTS[name]
+        label, colour, line, marker = STUDENT_STYLES[name]
         own = table[table["method"] == name]
         # The teacher's class is another one for each truth.
         said = label if name == "at_teacher" else f"{label} ({own['parameters'].iloc[0]})"
@@ -52,7 +52,7 @@ def draw_over_n(ax: Axes, table: pd.DataFrame, value: str, methods: Sequence[str
     """Accuracy in percent or cross-entropy in nats against n, a line for each of ``methods`` (default: all) on one
     task; bars and marks as in ``draw_excess``.
 
-    table  rows of ``curves.curves`` of one task
+    table  rows of ``curves.mean_curves`` of one task
     """
     shown = table.assign(accuracy=100 * table["accuracy"], accuracy_error=100 * table["accuracy_error"])
     names = ordered(table["method"] if methods is None else methods)

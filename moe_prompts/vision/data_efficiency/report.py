@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from moe_prompts.figures.style import DOUBLE, SINGLE, STYLE, legend_of
 from moe_prompts.tables import markdown
-from moe_prompts.vision.data_efficiency.curves import FRESH, HOLDS, PLANTED, above_floor, crossing, curves, regular
+from moe_prompts.vision.data_efficiency.curves import FRESH, HOLDS, PLANTED, above_floor, crossing, mean_curves, regular
 from moe_prompts.vision.data_efficiency.figures import draw_above_floor, draw_excess, draw_over_n
 from moe_prompts.vision.figures import ordered
 
@@ -25,7 +25,7 @@ ABOVE_FLOOR = ("vpt_deep", "vpt_matched", "vapt")
 
 def text(results: pd.DataFrame, entropy: int) -> str:
     """All tables and crossings of a run."""
-    planted, tasks = _both(curves(results))
+    planted, tasks = _both(mean_curves(results))
     parts = []
     if len(planted):
         parts += [
@@ -52,9 +52,9 @@ def text(results: pd.DataFrame, entropy: int) -> str:
     return "\n\n".join(part for part in parts if part)
 
 
-def drawn(results: pd.DataFrame, names: Sequence[str] = ("planted", "tasks")) -> dict[str, Figure]:
+def figures_of(results: pd.DataFrame, names: Sequence[str] = ("planted", "tasks")) -> dict[str, Figure]:
     """Figures by name: of ``planted`` and ``tasks`` those where there are such rows."""
-    rows = dict(zip(("planted", "tasks"), _both(curves(results)), strict=True))
+    rows = dict(zip(("planted", "tasks"), _both(mean_curves(results)), strict=True))
     draw = {"planted": planted_figure, "tasks": tasks_figure}
     return {name: draw[name](rows[name]) for name in names if len(rows[name])}
 

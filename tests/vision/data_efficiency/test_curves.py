@@ -8,7 +8,14 @@ import pytest
 
 from moe_prompts.errors import InputError
 from moe_prompts.vision.data_efficiency import report as curves_report
-from moe_prompts.vision.data_efficiency.curves import FRESH, above_floor, crossing, curves, predicted_crossing, regular
+from moe_prompts.vision.data_efficiency.curves import (
+    FRESH,
+    above_floor,
+    crossing,
+    mean_curves,
+    predicted_crossing,
+    regular,
+)
 from moe_prompts.vision.training.statuses import DIVERGED, TRAINED
 
 
@@ -77,7 +84,7 @@ def test_methods_that_share_no_replicate_cannot_cross():
 def test_means_leave_out_what_diverged_and_count_it():
     table = rows({100: (0.5, 0.7, 9.0)}, {100: (0.5,) * 3})
     table.loc[table["excess"] == 9.0, "status"] = DIVERGED
-    row = curves(table).set_index(["method", "n"]).loc["vpt_deep", 100]
+    row = mean_curves(table).set_index(["method", "n"]).loc["vpt_deep", 100]
     assert row["excess"] == pytest.approx(0.6)
     assert row["excess_error"] == pytest.approx(np.std([0.5, 0.7], ddof=1) / 2**0.5)
     assert (row["fits"], row["failed"]) == (2, 1)
