@@ -79,7 +79,7 @@ for truth, student in [("planted-fixed", "vapt"), ("planted-adaptive", "vapt"), 
 # replicates of 120 steps (names: [docs/vtab.md](../docs/vtab.md)):
 
 # %%
-tasks = curves(pd.read_parquet("../paper_figures/data/task_curves/results.parquet"))
+tasks = mean_curves(pd.read_parquet("../paper_figures/data/task_curves/results.parquet"))
 tasks = tasks[~tasks["task"].str.startswith("planted") & (tasks["n"] != FRESH)]
 print((100 * tasks.pivot_table("accuracy", ["task", "method"], "n", sort=False)).round(1))
 
