@@ -25,6 +25,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from moe_prompts.checks import expect, generator
 from moe_prompts.errors import InputError
 from moe_prompts.estimators.prompts.coordinates import OnSphere, PairCoordinates
 from moe_prompts.estimators.prompts.least_squares import LeastSquaresOptions, least_squares, vector_near_truth
@@ -81,6 +82,8 @@ def kappas(truth: PromptTruth, rng: np.random.Generator) -> Kappas:
     >>> found.kappa1 > 0.01, found.kappa2 > 0.01
     (True, True)
     """
+    expect(truth, PromptTruth, "kappas: truth")
+    generator(rng, "kappas")
     family = truth.params.family
     values = prompt_map(family, truth.x).at(truth.params.vector[None])
     root = 1 / np.sqrt(len(truth.x))

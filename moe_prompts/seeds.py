@@ -13,6 +13,8 @@ from hashlib import sha256
 
 import numpy as np
 
+from moe_prompts.checks import whole
+
 DATA, START, BOOTSTRAP = range(3)
 
 
@@ -22,7 +24,7 @@ def address(name: str) -> int:
 
 
 def _rng(entropy: int, *key: int) -> np.random.Generator:
-    return np.random.default_rng(np.random.SeedSequence(entropy, spawn_key=key))
+    return np.random.default_rng(np.random.SeedSequence(whole(entropy, 0, "seed"), spawn_key=key))
 
 
 def data_rng(entropy: int, truth: str, n: int, replicate: int) -> np.random.Generator:

@@ -12,11 +12,12 @@ sizes less than a factor 5 apart, whose intervals mean little.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
+from moe_prompts.checks import generator, numbers, whole
 from moe_prompts.errors import InputError
 from moe_prompts.intervals import MIN_REPLICATES, RESAMPLES, Verdict, percentiles, within
 
@@ -90,8 +91,18 @@ def slope(
     """
     if statistic not in STATISTICS:
         raise InputError(f"slope: statistic = {statistic!r}; expected one of {', '.join(STATISTICS)}")
-    kept = {n: np.asarray(values, dtype=float) for n, values in sorted(samples.items()) if len(values)}
+    if not isinstance(samples, Mapping):
+        raise InputError(
+            f"slope: samples of type {type(samples).__name__}; expected a map from n to its errors, as "
+            "{1000: [..], 10000: [..]}"
+        )
+    generator(rng, "slope")
+    resamples = whole(resamples, 1, "slope: resamples")
+    arrays = {n: numbers(values, f"slope: errors at n = {n}").ravel() for n, values in sorted(samples.items())}
+    kept = {n: values for n, values in arrays.items() if len(values)}
     for n, values in kept.items():
+        if not np.isreal(n) or not 0 < n < np.inf:
+            raise InputError(f"slope: n = {n!r}; expected positive sizes as keys")
         if not (np.isfinite(values).all() and (values > 0).all()):
             raise InputError(f"slope: errors at n = {n} are not all positive and finite; leave failed fits out")
     sizes = np.array(list(kept), dtype=float)
@@ -120,7 +131,7 @@ def slope(
 
 def runaway_share(values: np.ndarray, factor: float = RUNAWAY_FACTOR) -> float:
     """Return the share of replicates above ``factor`` times their median: what a mean hides."""
-    values = np.asarray(values, dtype=float)
+    values = numbers(values, "runaway_share: values")
     return float((values > factor * np.median(values)).mean()) if len(values) else float("nan")
 
 
@@ -132,7 +143,7 @@ def n_to_reach(n: np.ndarray, risk: np.ndarray, target: float) -> float:
 
     It is infinite if the risk is above ``target`` at the largest n, and the smallest n if it never is above.
     """
-    n, risk = np.asarray(n, dtype=float), np.asarray(risk, dtype=float)
+    n, risk = numbers(n, "n_to_reach: n"), numbers(risk, "n_to_reach: risk")
     if len(n) == 0 or risk[-1] > target:
         return float("inf")
     above = np.flatnonzero(risk > target)

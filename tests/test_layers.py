@@ -14,7 +14,9 @@ PACKAGE = Path(moe_prompts.__file__).parent
 
 #: From the lowest floor up. A module imports from lower floors and from its own part, never from above or beside.
 FLOORS = [
-    ["errors", "seeds", "tables"],
+    ["errors", "tables"],
+    ["checks"],
+    ["seeds"],
     ["models", "intervals", "engine", "compilation"],
     ["estimators", "losses", "slopes", "cli"],
     ["identifiability", "theory"],

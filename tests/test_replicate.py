@@ -74,7 +74,7 @@ def test_published_losses_are_found_in_the_reference_folder(script, monkeypatch)
     [
         ("", "the following arguments are required: --paper"),
         ("--paper moon", "invalid choice: 'moon'"),
-        ("--paper gmoe --models 5", "unknown truth 'gmoe-5'"),
+        ("--paper gmoe --models 5", "models [5]; expected some of 1, 2, 3, 4"),
         ("--paper gmoe --models x", "'x' is not a number of models"),
         ("--paper sgame --models 1", "the paper sgame has one model; leave --models out"),
         ("--paper gmoe --k 2", "k = 2; the published start of gmoe needs at least 3 atoms"),

@@ -21,9 +21,7 @@ class FitStatus(Enum):
     """Say how a fit ended; the value of each member says what to do about it."""
 
     CERTIFIED = "certified local maximum: use it"
-    NOT_CERTIFIED = (
-        "stopped before the certificate was reached: raise max_iterations, or replace em(...) by newton(...)"
-    )
+    NOT_CERTIFIED = "stopped before the certificate was reached: raise max_iterations, or try another start"
     COLLAPSED = (
         "a component is collapsing on a few points, where the likelihood is unbounded: try another start, fewer atoms, "
         "tied_gate=True or more data"

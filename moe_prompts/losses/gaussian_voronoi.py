@@ -21,6 +21,7 @@ from typing import Literal
 
 import numpy as np
 
+from moe_prompts.checks import expect
 from moe_prompts.errors import InputError
 from moe_prompts.models.gaussian_gated import GaussianGatedMoE
 
@@ -43,6 +44,8 @@ def group_distances(fitted: GaussianGatedMoE, truth: GaussianGatedMoE) -> np.nda
 
     Raises ``InputError`` where fit and truth have other inputs or outputs.
     """
+    expect(fitted, GaussianGatedMoE, "Voronoi loss: fitted")
+    expect(truth, GaussianGatedMoE, "Voronoi loss: truth")
     if (fitted.d, fitted.l) != (truth.d, truth.l):
         raise InputError(
             f"Voronoi loss: fitted atoms have d = {fitted.d}, l = {fitted.l}; "

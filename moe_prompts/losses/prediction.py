@@ -12,6 +12,7 @@ from __future__ import annotations
 import numpy as np
 from scipy.special import ndtri
 
+from moe_prompts.checks import expect
 from moe_prompts.errors import InputError
 from moe_prompts.models.gaussian_gated import GaussianGatedMoE
 
@@ -35,7 +36,7 @@ class Evaluation:
     def __init__(self, truth: GaussianGatedMoE) -> None:
         from scipy.stats import qmc  # half a second, wanted by fits that are evaluated and by nothing before them
 
-        self.truth = truth
+        self.truth = expect(truth, GaussianGatedMoE, "Evaluation")
         points, weights = [], []
         _, means, covs = truth.to_joint()
         for atom in range(truth.k):
@@ -82,6 +83,7 @@ class Evaluation:
         return float(np.sqrt(near if max(near, far) < NEAR else np.clip(far, 0, 1)))
 
     def _check(self, fitted: GaussianGatedMoE) -> None:
+        expect(fitted, GaussianGatedMoE, "Evaluation: the fit")
         if (fitted.d, fitted.l) != (self.truth.d, self.truth.l):
             raise InputError(
                 f"Evaluation: the fit has d = {fitted.d}, l = {fitted.l}; "

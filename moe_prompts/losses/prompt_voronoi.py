@@ -19,6 +19,7 @@ from itertools import permutations, product
 
 import numpy as np
 
+from moe_prompts.checks import expect
 from moe_prompts.errors import InputError
 from moe_prompts.models.prompt_attention import PromptAttention
 
@@ -99,6 +100,8 @@ def prompt_errors(fitted: PromptAttention, truth: PromptAttention) -> PromptErro
     >>> mp.prompt_errors(truth.chosen([0, 0, 1]), truth).labels
     array([0, 0, 1])
     """
+    expect(fitted, PromptAttention, "prompt loss: fitted")
+    expect(truth, PromptAttention, "prompt loss: truth")
     if (fitted.kind, fitted.atoms.shape[1], fitted.W2.shape) != (truth.kind, truth.atoms.shape[1], truth.W2.shape):
         raise InputError(
             f"prompt loss: fitted {fitted.kind} prompts with {fitted.atoms.shape[1]} parameters each and W2 "

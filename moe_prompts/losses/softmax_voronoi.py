@@ -18,6 +18,7 @@ from typing import Literal
 
 import numpy as np
 
+from moe_prompts.checks import expect
 from moe_prompts.errors import InputError
 from moe_prompts.losses.gaussian_voronoi import rbar
 from moe_prompts.models.softmax_gated import SoftmaxGatedMoE
@@ -164,6 +165,8 @@ def softmax_errors(
     """
     from scipy.optimize import minimize  # loaded where it is used: a refused option need not wait for it
 
+    expect(fitted, SoftmaxGatedMoE, "softmax Voronoi loss: fitted")
+    expect(truth, SoftmaxGatedMoE, "softmax Voronoi loss: truth")
     if fitted.d != truth.d:
         raise InputError(f"softmax Voronoi loss: fitted atoms have d = {fitted.d}, the truth has d = {truth.d}")
     if not translate:

@@ -13,6 +13,7 @@ from functools import cached_property
 
 import numpy as np
 
+from moe_prompts.checks import LARGEST, numbers
 from moe_prompts.errors import InputError
 
 #: Pairs in a chunk: its arrays stay in cache, and what a chunk costs by itself is small beside its pairs.
@@ -43,15 +44,23 @@ class Sample:
 
     def __post_init__(self) -> None:
         for name in ("x", "y"):
-            value = np.asarray(getattr(self, name), dtype=float)
+            value = numbers(getattr(self, name), f"Sample: {name}")
             if value.ndim == 1:
                 value = value[:, None]
             if value.ndim != 2:
                 raise InputError(f"Sample: {name} has shape {value.shape}; expected (n, columns)")
-            if not np.isfinite(value).all():
+            if not value.shape[1]:
+                raise InputError(f"Sample: {name} has no columns; expected at least one")
+            low, high = (value.min(), value.max()) if value.size else (0.0, 0.0)  # NaN where there is one
+            if not np.isfinite([low, high]).all():
                 bad = int((~np.isfinite(value)).any(axis=1).sum())
                 raise InputError(
                     f"Sample: {name} has {bad} rows with NaN or infinite values; drop or impute them first"
+                )
+            if max(-low, high) > LARGEST:
+                raise InputError(
+                    f"Sample: {name} has values up to {max(-low, high):.1g}, whose squares are no numbers; expected a "
+                    f"unit in which they are below {LARGEST:.0e}"
                 )
             object.__setattr__(self, name, value)
         if len(self.x) != len(self.y):
@@ -234,11 +243,16 @@ class RegressionData:
 
     def __post_init__(self) -> None:
         for name, ndim in (("x", 2), ("weights", 1), ("sums", 2)):
-            value = np.asarray(getattr(self, name), dtype=float)
+            value = numbers(getattr(self, name), f"RegressionData: {name}")
             if value.ndim != ndim:
                 raise InputError(f"RegressionData: {name} has shape {value.shape}; expected {ndim} axes")
             if not np.isfinite(value).all():
                 raise InputError(f"RegressionData: {name} has NaN or infinite values; drop or impute these rows first")
+            if value.size and np.abs(value).max() > LARGEST:
+                raise InputError(
+                    f"RegressionData: {name} has values up to {np.abs(value).max():.1g}, whose squares are no numbers; "
+                    f"expected a unit in which they are below {LARGEST:.0e}"
+                )
             object.__setattr__(self, name, value)
         if not len(self.x) == len(self.weights) == len(self.sums):
             raise InputError(

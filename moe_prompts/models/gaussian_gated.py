@@ -21,10 +21,18 @@ from functools import cached_property
 import numpy as np
 from scipy.special import logsumexp
 
+from moe_prompts.checks import count, expect, generator, numbers, plain, rounding
 from moe_prompts.errors import InputError
 from moe_prompts.models.data import CHUNK, Data, Sample, StreamedSample
 
 LOG_2PI = float(np.log(2 * np.pi))
+#: Weights that sum to 1 up to this are taken for rounded ones and divided by their sum.
+WEIGHTS_OFF = 1e-6
+
+
+def powers_of_two(sizes: np.ndarray) -> np.ndarray:
+    """Return the powers of two nearest below ``sizes``, 1 for a size of 0: units that rescale without rounding."""
+    return np.where(sizes > 0, 2.0 ** np.floor(np.log2(np.where(sizes > 0, sizes, 1.0))), 1.0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,8 +63,10 @@ class GaussianGatedMoE:
     noise_covs: np.ndarray
 
     def __post_init__(self) -> None:
+        # Numbers made in float32 sum to 1, and are symmetric, up to its rounding.
+        tolerance = {field.name: rounding(getattr(self, field.name)) for field in fields(self)}
         for field in fields(self):
-            value = np.array(getattr(self, field.name), dtype=float)
+            value = np.array(numbers(getattr(self, field.name), f"GaussianGatedMoE: {field.name}"))
             value.setflags(write=False)
             object.__setattr__(self, field.name, value)
         if self.weights.ndim != 1 or self.gate_means.ndim != 2 or self.intercepts.ndim != 2:
@@ -82,18 +92,29 @@ class GaussianGatedMoE:
                 )
             if not np.isfinite(value).all():
                 raise InputError(f"GaussianGatedMoE: {name} has NaN or infinite entries")
-        if (self.weights <= 0).any() or abs(self.weights.sum() - 1) > 1e-8:
+        if not k:
+            raise InputError("GaussianGatedMoE: no atoms; expected at least one")
+        total = self.weights.sum()
+        if (self.weights <= 0).any() or abs(total - 1) > max(tolerance["weights"], WEIGHTS_OFF):
             raise InputError(
                 f"GaussianGatedMoE: weights {np.round(self.weights, 6).tolist()} sum to {self.weights.sum():.8g}; "
                 f"expected positive numbers with sum 1: divide by their sum, drop atoms of weight 0"
             )
+        if abs(total - 1) > 1e-8:
+            self._set("weights", self.weights / total)
         for name in ("gate_covs", "noise_covs"):
             value = getattr(self, name)
             scale = np.sqrt(np.abs(np.einsum("kii->ki", value)))
-            if (np.abs(value - value.swapaxes(1, 2)) > 1e-8 * scale[:, :, None] * scale[:, None, :]).any():
+            off = np.abs(value - value.swapaxes(1, 2))
+            if (off > tolerance[name] * scale[:, :, None] * scale[:, None, :]).any():
                 raise InputError(f"GaussianGatedMoE: {name} has an asymmetric matrix; use (S + S') / 2")
-            smallest = np.linalg.eigvalsh(value)[:, 0]
+            if off.any() and tolerance[name] > 1e-8:
+                self._set(name, value := (value + value.swapaxes(1, 2)) / 2)
+            # Of the correlations, which no unit of a coordinate changes.
+            unit = powers_of_two(scale)
+            smallest = np.linalg.eigvalsh(value / unit[:, :, None] / unit[:, None, :])[:, 0]
             if (smallest <= 0).any():
+                smallest = np.where(smallest <= 0, np.linalg.eigvalsh(value)[:, 0], np.inf)
                 atom = int(np.argmin(smallest))
                 raise InputError(
                     f"GaussianGatedMoE: {name}[{atom}] has smallest eigenvalue {smallest[atom]:.3g}; expected a "
@@ -103,17 +124,24 @@ class GaussianGatedMoE:
     @classmethod
     def univariate(cls, weights, gate_means, gate_covs, slopes, intercepts, noise_covs) -> GaussianGatedMoE:
         """Return parameters with d = l = 1, each argument a list of k numbers."""
-        k = len(weights)
-        column = lambda v: np.reshape(np.asarray(v, dtype=float), (k, 1))
-        matrix = lambda v: np.reshape(np.asarray(v, dtype=float), (k, 1, 1))
-        return cls(
-            weights=np.asarray(weights, dtype=float),
-            gate_means=column(gate_means),
-            gate_covs=matrix(gate_covs),
-            slopes=matrix(slopes),
-            intercepts=column(intercepts),
-            noise_covs=matrix(noise_covs),
-        )
+        names = [field.name for field in fields(cls)]
+        values = [weights, gate_means, gate_covs, slopes, intercepts, noise_covs]
+        lists = [
+            plain(value, f"GaussianGatedMoE.univariate: {name}") for name, value in zip(names, values, strict=True)
+        ]
+        k = lists[0].size
+        for name, value in zip(names, lists, strict=True):
+            if value.size != k or value.ndim > 1:
+                raise InputError(
+                    f"GaussianGatedMoE.univariate: {name} has shape {value.shape}; expected a list of {k} numbers, one "
+                    "for each weight"
+                )
+        axes = (1, 2, 3, 3, 2, 3)
+        return cls(*(value.reshape(k, *[1] * (ndim - 1)) for value, ndim in zip(lists, axes, strict=True)))
+
+    def _set(self, name: str, value: np.ndarray) -> None:
+        value.setflags(write=False)
+        object.__setattr__(self, name, value)
 
     @classmethod
     def unchecked(cls, *arrays: np.ndarray) -> GaussianGatedMoE:
@@ -161,7 +189,9 @@ class GaussianGatedMoE:
 
         Shifts and scales are vectors, (d,) for x and (l,) for y.
         """
-        shift_x, scale_x, shift_y, scale_y = (np.asarray(v, dtype=float) for v in (shift_x, scale_x, shift_y, scale_y))
+        shift_x, scale_x, shift_y, scale_y = (
+            numbers(value, "rescaled: a shift or scale") for value in (shift_x, scale_x, shift_y, scale_y)
+        )
         return replace(
             self,
             gate_means=(self.gate_means - shift_x) / scale_x,
@@ -193,13 +223,16 @@ class GaussianGatedMoE:
 
         Raises ``InputError`` where shapes do not fit or d is not in 1 .. D - 1.
         """
-        means, covs = np.asarray(means, dtype=float), np.asarray(covs, dtype=float)
+        means, covs = numbers(means, "from_joint: means"), numbers(covs, "from_joint: covs")
         if means.ndim != 2 or covs.shape != (*means.shape, means.shape[1]) or not 0 < d < means.shape[1]:
             raise InputError(
                 f"from_joint: means {means.shape}, covs {covs.shape}, d = {d}; expected (k, D), (k, D, D), 0 < d < D"
             )
         xx, yx, yy = covs[:, :d, :d], covs[:, d:, :d], covs[:, d:, d:]
-        slopes = np.linalg.solve(xx, yx.swapaxes(1, 2)).swapaxes(1, 2)
+        # In balanced units of the inputs: pivots then do not depend on the units in which each is given.
+        unit = powers_of_two(np.sqrt(np.abs(np.einsum("kii->ki", xx))))
+        inside = np.linalg.solve(xx / unit[:, :, None] / unit[:, None, :], (yx / unit[:, None, :]).swapaxes(1, 2))
+        slopes = inside.swapaxes(1, 2) / unit[:, None, :]
         noise = yy - slopes @ yx.swapaxes(1, 2)
         intercepts = means[:, d:] - np.einsum("kld,kd->kl", slopes, means[:, :d])
         return cls(weights, means[:, :d], xx, slopes, intercepts, (noise + noise.swapaxes(1, 2)) / 2)
@@ -209,7 +242,12 @@ class GaussianGatedMoE:
     @cached_property
     def _whiteners(self) -> tuple[np.ndarray, np.ndarray]:
         """Return the inverse Cholesky factors of Gamma (k, d, d) and nu (k, l, l)."""
-        invert = lambda covs: np.linalg.inv(np.linalg.cholesky(covs))
+
+        def invert(covs: np.ndarray) -> np.ndarray:
+            root = np.linalg.cholesky(covs)
+            unit = powers_of_two(np.einsum("kii->ki", root))
+            return np.linalg.inv(root / unit[:, :, None]) / unit[:, None, :]
+
         return invert(self.gate_covs), invert(self.noise_covs)
 
     def log_gate_terms(self, x) -> np.ndarray:
@@ -231,7 +269,7 @@ class GaussianGatedMoE:
 
     def _inputs(self, x) -> np.ndarray:
         """Return x as (n, d), finite, or raise ``InputError``."""
-        x = np.asarray(x, dtype=float)
+        x = numbers(x, "x")
         x = x[:, None] if x.ndim == 1 and self.d == 1 else x
         if x.ndim != 2 or x.shape[1] != self.d:
             raise InputError(f"x has shape {x.shape}; expected (n, {self.d})")
@@ -294,8 +332,8 @@ class GaussianGatedMoE:
 
         Raises ``InputError`` where n < 1.
         """
-        if n < 1:
-            raise InputError(f"sample: n = {n}; expected a positive number of pairs")
+        n = count(n, 1, "sample: n")
+        generator(rng, "sample")
         uniforms = rng.random(n)
         return self.from_standard(uniforms, rng.standard_normal((n, self.d)), rng.standard_normal((n, self.l)))
 
@@ -307,6 +345,8 @@ class GaussianGatedMoE:
 
         Raises ``InputError`` for n or chunk below 1.
         """
+        n = count(n, 1, "streamed: n")
+        generator(rng, "streamed")
         return StreamedSample(_Drawing(self, n, deepcopy(rng)), n, self.d, self.l, chunk)
 
     def from_standard(self, uniforms: np.ndarray, x: np.ndarray, y: np.ndarray) -> Sample:
@@ -392,10 +432,12 @@ class GaussianGatedFamily:
     frozen: GaussianGatedMoE | None = None
 
     def __post_init__(self) -> None:
-        if self.k < 1:
-            raise InputError(f"GaussianGatedFamily: k = {self.k} free atoms; expected at least 1")
-        if self.d < 1 or self.l < 1:
-            raise InputError(f"GaussianGatedFamily: d = {self.d}, l = {self.l}; expected at least one input and output")
+        for name in ("d", "l", "k"):
+            object.__setattr__(self, name, count(getattr(self, name), 1, f"GaussianGatedFamily: {name}"))
+        if not isinstance(self.tied_gate, bool | np.bool_):
+            raise InputError(f"GaussianGatedFamily: tied_gate = {self.tied_gate!r}; expected True or False")
+        if self.frozen is not None:
+            expect(self.frozen, GaussianGatedMoE, "GaussianGatedFamily: frozen")
         if self.experts not in ("affine", "constant"):
             raise InputError(f"GaussianGatedFamily: experts = {self.experts!r}; expected 'affine' or 'constant'")
         if self.frozen is not None and (self.frozen.d, self.frozen.l) != (self.d, self.l):
@@ -420,6 +462,7 @@ class GaussianGatedFamily:
 
     def check_sample(self, sample: Data) -> None:
         """Raise ``InputError`` unless the sample has the family's shape and one pair for each atom."""
+        expect(sample, (Sample, StreamedSample), "data")
         if (sample.d, sample.l) != (self.d, self.l):
             raise InputError(
                 f"data have d = {sample.d} inputs and l = {sample.l} outputs; the family expects "
@@ -438,6 +481,7 @@ class GaussianGatedFamily:
 
         Raises ``InputError`` where ``params`` have another number of atoms, inputs or outputs.
         """
+        expect(params, GaussianGatedMoE, "start")
         if params.k not in (self.k, self.k + self.n_frozen) or (params.d, params.l) != (self.d, self.l):
             raise InputError(
                 f"start has {params.k} atoms with d = {params.d}, l = {params.l}; the family expects {self.k} free "

@@ -11,6 +11,7 @@ from functools import cache, partial
 
 import numpy as np
 
+from moe_prompts.checks import count
 from moe_prompts.errors import InputError
 from moe_prompts.models.added import added
 from moe_prompts.models.data import CHUNK, RegressionData, Sample, StreamedSample
@@ -157,7 +158,8 @@ def sample(name: str, n: int, seed: int, replicate: int = 0) -> Sample:
     >>> mp.sample("gmoe-1", n=100, seed=0).x.shape
     (100, 1)
     """
-    return truth(name).params.sample(_whole(n), data_rng(seed, name, int(n), replicate))
+    n, replicate = _sizes(n, replicate)
+    return truth(name).params.sample(n, data_rng(seed, name, n, replicate))
 
 
 def streamed(name: str, n: int, seed: int, replicate: int = 0, chunk: int = CHUNK) -> StreamedSample:
@@ -165,7 +167,8 @@ def streamed(name: str, n: int, seed: int, replicate: int = 0, chunk: int = CHUN
 
     n = 1e8 then takes 1 GB. The arguments and errors are those of ``sample``.
     """
-    return truth(name).params.streamed(_whole(n), data_rng(seed, name, int(n), replicate), chunk)
+    n, replicate = _sizes(n, replicate)
+    return truth(name).params.streamed(n, data_rng(seed, name, n, replicate), chunk)
 
 
 def prompt_data(name: str, n: int, seed: int, replicate: int = 0) -> RegressionData:
@@ -180,10 +183,9 @@ def prompt_data(name: str, n: int, seed: int, replicate: int = 0) -> RegressionD
     >>> data.n, data.x.shape
     (1000000, (256, 2))
     """
-    return prompt_truth(name).data(_whole(n), data_rng(seed, name, int(n), replicate))
+    n, replicate = _sizes(n, replicate)
+    return prompt_truth(name).data(n, data_rng(seed, name, n, replicate))
 
 
-def _whole(n: int) -> int:
-    if int(n) != n or n < 1:
-        raise InputError(f"sample: n = {n}; expected a positive whole number")
-    return int(n)
+def _sizes(n: int, replicate: int) -> tuple[int, int]:
+    return count(n, 1, "sample: n"), count(replicate, 0, "sample: replicate")

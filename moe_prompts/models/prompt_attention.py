@@ -22,6 +22,7 @@ from typing import Protocol
 import numpy as np
 from scipy.special import softmax
 
+from moe_prompts.checks import count, generator, integer, numbers, rounding
 from moe_prompts.errors import InputError
 from moe_prompts.models.activations import ACTIVATIONS, Activation, activation
 from moe_prompts.models.data import Sample
@@ -260,10 +261,8 @@ class PromptFamily:
     hidden: int = 2
 
     def __post_init__(self) -> None:
-        if int(self.k) != self.k or self.k < 1:
-            raise InputError(f"PromptFamily: k = {self.k}; expected at least 1 prompt")
-        if int(self.hidden) != self.hidden or self.hidden < 1:
-            raise InputError(f"PromptFamily: hidden = {self.hidden}; expected at least 1 hidden unit")
+        for name in ("k", "hidden"):
+            object.__setattr__(self, name, count(getattr(self, name), 1, f"PromptFamily: {name}"))
         if self.kind.sigma == "identity":
             object.__setattr__(self, "hidden", self.head.p)
 
@@ -331,7 +330,7 @@ class PromptFamily:
 
         Raises ``InputError`` where the vector has another shape.
         """
-        vector = np.asarray(vector, dtype=float)
+        vector = numbers(vector, "PromptFamily: a vector")
         if vector.shape != (self.size,):
             raise InputError(
                 f"PromptFamily: a vector of shape {vector.shape}; expected ({self.size},) for {self.k} "
@@ -371,6 +370,7 @@ class PromptAttention:
     W2: np.ndarray
 
     def __post_init__(self) -> None:
+        rounded = rounding(self.W2)
         _freeze(self)
         if self.b.ndim != 1 or len(self.b) < 1 or self.W2.ndim != 2:
             raise InputError(
@@ -388,7 +388,11 @@ class PromptAttention:
             raise InputError("PromptAttention: with the identity W2 is I and W1_l stands for the product W2 W1_l")
         if self.kind.shares_w2 and self.kind.activation.homogeneous:
             norms = np.linalg.norm(self.W2, axis=0)
-            if np.abs(norms - 1).max() > UNIT:
+            off = np.abs(norms - 1).max()
+            if UNIT < off <= rounded:  # unit length in float32
+                object.__setattr__(self, "W2", self.W2 / norms)
+                self.W2.setflags(write=False)
+            elif off > UNIT:
                 raise InputError(
                     f"PromptAttention: columns of W2 of length {norms.tolist()}; expected 1 for {self.kind}, whose "
                     "scale is W1's: build it with PromptAttention.adaptive"
@@ -425,7 +429,7 @@ class PromptAttention:
         Raises ``InputError`` where shapes do not fit, W2 is not finite, or a homogeneous sigma meets a zero
         column of W2.
         """
-        W1, W2 = np.asarray(W1, dtype=float), np.asarray(W2, dtype=float)
+        W1, W2 = numbers(W1, "PromptAttention.adaptive: W1"), numbers(W2, "PromptAttention.adaptive: W2")
         if W1.ndim != 3 or W2.ndim != 2 or W1.shape[1] != W2.shape[1] or not W1.size:
             raise InputError(
                 f"PromptAttention.adaptive: W1 {W1.shape}, W2 {W2.shape}; expected (k, r, d), or (k, r, d + 1) "
@@ -502,13 +506,15 @@ class PromptAttention:
 
         Raises ``InputError`` where n is no positive whole number or ``noise`` is negative.
         """
-        if int(n) != n or n < 1 or not noise >= 0:
-            raise InputError(f"sample: n = {n}, noise = {noise}; expected a whole number of at least 1 and noise >= 0")
+        n = count(n, 1, "sample: n")
+        generator(rng, "sample")
+        if not 0 <= noise < np.inf:
+            raise InputError(f"sample: noise = {noise}; expected a standard deviation of at least 0")
         x = rng.uniform(-1, 1, (n, self.head.d))
         return Sample(x, self.regression(x) + noise * rng.standard_normal((n, self.head.l)))
 
     def _inputs(self, x: np.ndarray) -> np.ndarray:
-        x = np.asarray(x, dtype=float)
+        x = numbers(x, "PromptAttention: x")
         if x.ndim != 2 or x.shape[1] != self.head.d or not np.isfinite(x).all():
             raise InputError(f"PromptAttention: x of shape {x.shape}; expected (points, {self.head.d}), all finite")
         return x
@@ -559,20 +565,23 @@ def from_head(
     >>> head.n_frozen, head.d, head.l, head.p
     (3, 12, 2, 4)
     """
-    W_Q, W_K, W_V = (np.asarray(W, dtype=float) for W in (W_Q, W_K, W_V))
+    W_Q, W_K, W_V = (numbers(W, "from_head: a projection") for W in (W_Q, W_K, W_V))
     if W_Q.ndim != 2 or W_K.shape != W_Q.shape or W_V.ndim != 2 or len(W_V) != len(W_Q) or not W_Q.size:
         raise InputError(
             f"from_head: W_Q {W_Q.shape}, W_K {W_K.shape}, W_V {W_V.shape}; expected (D, d_h), (D, d_h), (D, d_v)"
         )
-    if not (isinstance(tokens, int) and isinstance(query, int) and 0 <= query < tokens):
+    whole_tokens, whole_query = integer(tokens), integer(query)
+    if whole_tokens is None or whole_query is None or not 0 <= whole_query < whole_tokens:
         raise InputError(
             f"from_head: tokens = {tokens}, query = {query}; expected whole numbers, tokens >= 1 and "
             "0 <= query < tokens"
         )
+    tokens, query = whole_tokens, whole_query
     D, d_h = W_Q.shape
     if bias is not None and len(bias) != 3:
         raise InputError(f"from_head: {len(bias)} biases; expected three, of queries, keys and values")
-    c_q, c_k, c_v = (np.asarray(c, dtype=float) for c in bias or (np.zeros(d_h), np.zeros(d_h), np.zeros(W_V.shape[1])))
+    zeros = (np.zeros(d_h), np.zeros(d_h), np.zeros(W_V.shape[1]))
+    c_q, c_k, c_v = (numbers(c, "from_head: a bias") for c in (zeros if bias is None else bias))
     if c_q.shape != (d_h,) or c_k.shape != (d_h,) or c_v.shape != (W_V.shape[1],):
         raise InputError(
             f"from_head: bias of shapes {c_q.shape}, {c_k.shape}, {c_v.shape}; expected ({d_h},), ({d_h},), "
@@ -605,7 +614,7 @@ def token_wise(W1: np.ndarray, projectors: np.ndarray) -> np.ndarray:
 def _freeze(params: Head | PromptAttention) -> None:
     for one in fields(params):
         if one.name not in ("head", "kind"):
-            value = np.array(getattr(params, one.name), dtype=float)
+            value = np.array(numbers(getattr(params, one.name), f"{type(params).__name__}: {one.name}"))
             value.setflags(write=False)
             object.__setattr__(params, one.name, value)
 

@@ -13,6 +13,7 @@ from functools import cache
 
 import numpy as np
 
+from moe_prompts.checks import count, generator
 from moe_prompts.errors import InputError
 from moe_prompts.models.activations import ACTIVATIONS
 from moe_prompts.models.added import added
@@ -94,8 +95,8 @@ class PromptTruth:
 
         Raises ``InputError`` where n is no positive whole number.
         """
-        if int(n) != n or n < 1:
-            raise InputError(f"data: n = {n}; expected a whole number of at least 1")
+        n = count(n, 1, "data: n")
+        generator(rng, "data")
         m = len(self.x)
         counts = rng.multinomial(n, np.full(m, 1 / m))
         noise = self.noise * np.sqrt(counts)[:, None] * rng.standard_normal((m, self.params.head.l))

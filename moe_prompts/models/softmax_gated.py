@@ -16,8 +16,9 @@ from dataclasses import dataclass, fields, replace
 import numpy as np
 from scipy.special import logsumexp
 
+from moe_prompts.checks import count, expect, generator, numbers
 from moe_prompts.errors import InputError
-from moe_prompts.models.data import Sample
+from moe_prompts.models.data import Sample, StreamedSample
 
 LOG_2PI = float(np.log(2 * np.pi))
 
@@ -50,7 +51,7 @@ class SoftmaxGatedMoE:
 
     def __post_init__(self) -> None:
         for field in fields(self):
-            value = np.array(getattr(self, field.name), dtype=float)
+            value = np.array(numbers(getattr(self, field.name), f"SoftmaxGatedMoE: {field.name}"))
             value.setflags(write=False)
             object.__setattr__(self, field.name, value)
         if self.gate_intercepts.ndim != 1 or self.gate_slopes.ndim != 2:
@@ -100,7 +101,7 @@ class SoftmaxGatedMoE:
         return replace(
             self,
             gate_intercepts=self.gate_intercepts + float(intercept),
-            gate_slopes=self.gate_slopes + np.asarray(slope, dtype=float),
+            gate_slopes=self.gate_slopes + numbers(slope, "translated: slope"),
         )
 
     def pinned(self) -> SoftmaxGatedMoE:
@@ -109,7 +110,7 @@ class SoftmaxGatedMoE:
 
     def gate_logits(self, x: np.ndarray) -> np.ndarray:
         """Return beta_k' x + beta0_k (n, k), for x (n, d)."""
-        return np.atleast_2d(x) @ self.gate_slopes.T + self.gate_intercepts
+        return self._inputs(x) @ self.gate_slopes.T + self.gate_intercepts
 
     def gates(self, x: np.ndarray) -> np.ndarray:
         """Return the softmax of the logits (n, k), for x (n, d)."""
@@ -118,7 +119,16 @@ class SoftmaxGatedMoE:
 
     def expert_means(self, x: np.ndarray) -> np.ndarray:
         """Return a_k' x + b_k (n, k), for x (n, d)."""
-        return np.atleast_2d(x) @ self.slopes.T + self.intercepts
+        return self._inputs(x) @ self.slopes.T + self.intercepts
+
+    def _inputs(self, x: np.ndarray) -> np.ndarray:
+        """x as (n, d), finite."""
+        x = np.atleast_2d(numbers(x, "x"))
+        if x.ndim != 2 or x.shape[1] != self.d:
+            raise InputError(f"x has shape {x.shape}; expected (n, {self.d}) inputs")
+        if not np.isfinite(x).all():
+            raise InputError("x has NaN or infinite values; drop or impute them first")
+        return x
 
     def regression(self, x: np.ndarray) -> np.ndarray:
         """Return m(x) = E[y | x] (n, 1), for x (n, d)."""
@@ -129,7 +139,7 @@ class SoftmaxGatedMoE:
 
         Raises ``InputError`` where the sample has other than d inputs and one output.
         """
-        x, y = sample
+        x, y = expect(sample, (Sample, StreamedSample), "log_density: sample")
         if x.shape[1] != self.d or y.shape[1] != 1:
             raise InputError(f"sample has {x.shape[1]} inputs and {y.shape[1]} outputs; expected {self.d} and 1")
         logits = self.gate_logits(x)
@@ -141,9 +151,10 @@ class SoftmaxGatedMoE:
 
         Raises ``InputError`` where x has another shape.
         """
-        x = np.asarray(x, dtype=float)
+        x = numbers(x, "respond: x")
         if x.ndim != 2 or x.shape[1] != self.d:
             raise InputError(f"respond: x has shape {x.shape}; expected (n, {self.d}) inputs")
+        generator(rng, "respond")
         # Gumbel: the largest of logit + noise is a draw from the softmax.
         atom = (self.gate_logits(x) + rng.gumbel(size=(len(x), self.k))).argmax(axis=1)
         mean = self.expert_means(x)[np.arange(len(x)), atom]
@@ -154,7 +165,7 @@ class SoftmaxGatedMoE:
 
         Shifts and scales of x are vectors (d,), those of y numbers.
         """
-        shift_x, scale_x = np.asarray(shift_x, dtype=float), np.asarray(scale_x, dtype=float)
+        shift_x, scale_x = numbers(shift_x, "rescaled: shift_x"), numbers(scale_x, "rescaled: scale_x")
         return SoftmaxGatedMoE(
             self.gate_intercepts + self.gate_slopes @ shift_x,
             self.gate_slopes * scale_x,
@@ -182,8 +193,8 @@ class SoftmaxGatedFamily:
     k: int
 
     def __post_init__(self) -> None:
-        if self.d < 1 or self.k < 1:
-            raise InputError(f"SoftmaxGatedFamily: d = {self.d}, k = {self.k}; expected at least 1 each")
+        for name in ("d", "k"):
+            object.__setattr__(self, name, count(getattr(self, name), 1, f"SoftmaxGatedFamily: {name}"))
 
     @property
     def n_parameters(self) -> int:
@@ -192,16 +203,20 @@ class SoftmaxGatedFamily:
 
     def check_sample(self, sample: Sample) -> None:
         """Raise ``InputError`` unless the sample has d inputs and one output."""
+        expect(sample, (Sample, StreamedSample), "data")
         if sample.x.shape[1] != self.d or sample.y.shape[1] != 1:
             raise InputError(
                 f"sample has {sample.x.shape[1]} inputs and {sample.y.shape[1]} outputs; expected d = {self.d} and 1"
             )
+        if sample.n < self.k:
+            raise InputError(f"data have n = {sample.n} pairs for k = {self.k} atoms; expected n >= k: lower k")
 
     def check(self, params: SoftmaxGatedMoE) -> SoftmaxGatedMoE:
         """Return ``params`` with the last gate pinned.
 
         Raises ``InputError`` where they have another number of atoms or inputs.
         """
+        expect(params, SoftmaxGatedMoE, "start")
         if (params.k, params.d) != (self.k, self.d):
             raise InputError(f"start has k = {params.k}, d = {params.d}; expected k = {self.k}, d = {self.d}")
         return params.pinned()

@@ -11,6 +11,7 @@ from functools import cache
 
 import numpy as np
 
+from moe_prompts.checks import count
 from moe_prompts.errors import InputError
 from moe_prompts.models.added import added
 from moe_prompts.models.data import Sample
@@ -102,6 +103,5 @@ def softmax_sample(name: str, n: int, seed: int, replicate: int = 0) -> Sample:
 
     Raises ``InputError`` for an unknown name, or where n is no positive whole number.
     """
-    if int(n) != n or n < 1:
-        raise InputError(f"softmax_sample: n = {n}; expected a positive whole number")
-    return softmax_truth(name).sample(int(n), data_rng(seed, name, int(n), replicate))
+    n, replicate = count(n, 1, "softmax_sample: n"), count(replicate, 0, "softmax_sample: replicate")
+    return softmax_truth(name).sample(n, data_rng(seed, name, n, replicate))

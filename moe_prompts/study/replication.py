@@ -129,6 +129,9 @@ def replication_study(
         raise InputError(f"unknown paper {paper!r}; expected one of {', '.join(PUBLISHED_K)}")
     if paper == "sgame" and models is not None:
         raise InputError("the paper sgame has one model; leave --models out")
+    unknown_models = [model for model in models or () if model not in MODELS]
+    if unknown_models:
+        raise InputError(f"models {unknown_models}; expected some of {', '.join(map(str, MODELS))}")
     truths = [truth(f"gmoe-{model}").name for model in models or MODELS] if paper == "gmoe" else ["sgame"]
     k_true = {"gmoe": 3, "sgame": 2}[paper]
     ks = PUBLISHED_K[paper] if ks is None else ks

@@ -138,7 +138,7 @@ def test_parameters_cannot_be_changed_in_place():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: GaussianGatedFamily(1, 1, 0), "k = 0 free atoms"),
+        (lambda: GaussianGatedFamily(1, 1, 0), "k = 0; expected a whole number of at least 1"),
         (lambda: GaussianGatedFamily(1, 1, 2, "linear"), "expected 'affine' or 'constant'"),
         (
             lambda: GaussianGatedFamily(2, 1, 2, frozen=FAMILIES["affine beside frozen"].frozen),

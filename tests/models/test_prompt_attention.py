@@ -525,9 +525,9 @@ BAD = {
     ),
     "fixed with sigma": (lambda: PromptKind("fixed", "gelu"), "fixed prompts have no activation and no bias"),
     "decoupled with bias": (lambda: PromptKind("decoupled", bias=True), "decoupled prompts have no activation"),
-    "k = 0": (lambda: PromptFamily(HEAD, GELU, 0), "k = 0; expected at least 1 prompt"),
+    "k = 0": (lambda: PromptFamily(HEAD, GELU, 0), "k = 0; expected a whole number of at least 1"),
     "k = 1.5": (lambda: PromptFamily(HEAD, GELU, 1.5), "k = 1.5"),
-    "hidden = 0": (lambda: PromptFamily(HEAD, GELU, 1, 0), "hidden = 0; expected at least 1 hidden unit"),
+    "hidden = 0": (lambda: PromptFamily(HEAD, GELU, 1, 0), "hidden = 0; expected a whole number of at least 1"),
     "no hidden units": (
         lambda: PromptAttention.adaptive(HEAD, [0], np.ones((1, 0, 2)), np.ones((2, 0))),
         r"W1 \(1, 0, 2\), W2 \(2, 0\); expected",

@@ -207,9 +207,9 @@ class TestFamily:
         assert_same(SoftmaxGatedFamily(2, 3).check(params), params.pinned(), rtol=0)
 
     def test_what_does_not_fit_is_refused(self):
-        with pytest.raises(InputError, match="d = 0, k = 2; expected at least 1 each"):
+        with pytest.raises(InputError, match="d = 0; expected a whole number of at least 1"):
             SoftmaxGatedFamily(0, 2)
-        with pytest.raises(InputError, match="d = 1, k = 0"):
+        with pytest.raises(InputError, match="k = 0; expected"):
             SoftmaxGatedFamily(1, 0)
         family = SoftmaxGatedFamily(1, 2)
         with pytest.raises(InputError, match="start has k = 3, d = 1; expected k = 2, d = 1"):
@@ -254,7 +254,7 @@ class TestScenarios:
         with pytest.raises(InputError, match="unknown softmax-gated truth 'sgame-2'; expected one of sgame, sgame-uni"):
             softmax_truth("sgame-2")
         for n in (0, -3, 2.5):
-            with pytest.raises(InputError, match=f"n = {n}; expected a positive whole number"):
+            with pytest.raises(InputError, match=f"n = {n}; expected a whole number of at least 1"):
                 softmax_sample("sgame", n, 0)
 
 

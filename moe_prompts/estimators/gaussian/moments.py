@@ -19,6 +19,7 @@ from itertools import combinations_with_replacement
 
 import numpy as np
 
+from moe_prompts.checks import numbers, resolved
 from moe_prompts.errors import InputError
 from moe_prompts.models.data import Data, Sample, StreamedSample
 from moe_prompts.models.gaussian_gated import LOG_2PI, GaussianGatedFamily, GaussianGatedMoE
@@ -86,14 +87,17 @@ class PassCounts:
     e2: int = 0
 
 
-def _mean_and_sd(sample: Data, name: str, weights: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+def _mean_sd_size(sample: Data, name: str, weights: np.ndarray | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return mean and standard deviation of the columns of "x" or "y"."""
     if isinstance(sample, StreamedSample):
         columns = slice(sample.d) if name == "x" else slice(sample.d, None)
-        return sample.spread.mean[columns], sample.spread.sd[columns]
+        spread = sample.spread
+        size = np.maximum(np.abs(spread.low), np.abs(spread.high))
+        return spread.mean[columns], spread.sd[columns], size[columns]
     value = getattr(sample, name)
     mean = np.average(value, axis=0, weights=weights)
-    return mean, np.sqrt(np.average((value - mean) ** 2, axis=0, weights=weights))
+    sd = np.sqrt(np.average((value - mean) ** 2, axis=0, weights=weights))
+    return mean, sd, np.maximum(np.abs(value.min(axis=0)), np.abs(value.max(axis=0)))
 
 
 @dataclass(frozen=True)
@@ -119,13 +123,8 @@ class Scale:
         """
         moments = []
         for name in ("x", "y"):
-            mean, sd = _mean_and_sd(sample, name, weights)
-            if (sd <= 1e-12 * (1 + np.abs(mean))).any():
-                column = int(np.argmin(sd))
-                raise InputError(
-                    f"data: column {column} of {name} is constant ({mean[column]:.6g}); a joint density needs every "
-                    f"column to vary: drop it"
-                )
+            mean, sd, size = _mean_sd_size(sample, name, weights)
+            resolved(mean, sd, size, [f"column {column} of {name}" for column in range(len(sd))])
             moments += [mean, sd]
         return cls(*moments)
 
@@ -154,8 +153,8 @@ LOWEST_LOG = -300.0
 
 def check_multiplicities(weights: np.ndarray | None) -> None:
     """Refuse negative weights from users; those of an interpolation rule may be negative."""
-    if weights is not None and np.min(weights) < 0:
-        raise InputError(f"weights: smallest {np.min(weights):.3g}; expected numbers of times that each point counts")
+    if weights is not None and (smallest := numbers(weights, "weights").min(initial=0.0)) < 0:
+        raise InputError(f"weights: smallest {smallest:.3g}; expected numbers of times that each point counts")
 
 
 def quadratic_coefficients(params: GaussianGatedMoE, monomials: Monomials) -> np.ndarray:
@@ -208,7 +207,7 @@ class DataPasses:
         if whole is None:
             self.family.check_sample(self.sample)
         if self.weights is not None:
-            self.weights = np.asarray(self.weights, dtype=float)
+            self.weights = numbers(self.weights, "weights")
         if self.weights is not None and (
             self.weights.shape != (self.sample.n,) or not np.isfinite(self.weights).all() or self.weights.sum() <= 0
         ):

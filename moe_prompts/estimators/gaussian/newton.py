@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from moe_prompts.checks import expect
 from moe_prompts.errors import InputError
 from moe_prompts.estimators.gaussian.chart import Chart
 from moe_prompts.estimators.gaussian.compression import RESOLUTION, WORTHWHILE, compressed_once
@@ -98,6 +99,7 @@ def newton(
     (True, True)
     """
     options = options or NewtonOptions()
+    expect(family, GaussianGatedFamily, "newton: family")
     check_multiplicities(weights)
     full = passes_of(family, sample, weights, options.min_eigenvalue)
     short = compressed(family, sample, options) if weights is None else None

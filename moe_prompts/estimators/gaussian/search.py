@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from moe_prompts.checks import expect, generators
+from moe_prompts.errors import InputError
 from moe_prompts.estimators.gaussian.compression import RESOLUTION
 from moe_prompts.estimators.gaussian.moments import Scale
 from moe_prompts.estimators.gaussian.newton import NewtonOptions, climb, compressed, finish, newton
@@ -63,6 +65,10 @@ def best_of(
     (True, 4)
     """
     options = options or SearchOptions()
+    expect(family, GaussianGatedFamily, "best_of: family")
+    if not callable(getattr(start, "draw", None)):
+        raise InputError(f"best_of: start = {start!r}; expected one of starts, as starts.data(4)")
+    generators(rng_of, "best_of")
     family.check_sample(sample)
     Scale.of(sample, None)  # a constant column is refused before a start trips over it
     draw = lambda number: start.draw(family, sample, rng_of(number))

@@ -11,7 +11,10 @@ from typing import Protocol
 
 import numpy as np
 
+from moe_prompts.checks import count as whole
+from moe_prompts.checks import expect
 from moe_prompts.errors import InputError
+from moe_prompts.estimators.gaussian.moments import Scale
 from moe_prompts.models.data import Data, Sample
 from moe_prompts.models.gaussian_gated import GaussianGatedFamily, GaussianGatedMoE
 
@@ -112,7 +115,7 @@ class FromData:
         """Return one start."""
         few = sample.head(START_POINTS)
         z = np.concatenate([few.x, few.y], axis=1)
-        scale = z.std(axis=0)
+        scale = np.sqrt(_variances(sample, few))
         z = z / scale
         fixed = np.empty((0, z.shape[1])) if family.frozen is None else family.frozen.to_joint()[1] / scale
         centres = fixed
@@ -126,7 +129,7 @@ class FromData:
             for atom in range(len(fixed), len(centres)):
                 if (labels == atom).any():
                     centres[atom] = z[labels == atom].mean(axis=0)
-        return _from_clusters(family, few, labels - len(fixed))
+        return _from_clusters(family, few, labels - len(fixed), _variances(sample, few))
 
 
 @dataclass(frozen=True)
@@ -146,14 +149,15 @@ class Random:
         """Return one start."""
         few = sample.head(START_POINTS)
         picks = rng.choice(few.n, size=family.k, replace=few.n < family.k)
-        diagonal = lambda values: np.repeat(np.diag(values.var(axis=0) / family.k)[None], family.k, axis=0)
+        diagonal = lambda variances: np.repeat(np.diag(variances / family.k)[None], family.k, axis=0)
+        variances = _variances(sample, few)
         free = GaussianGatedMoE(
             weights=rng.dirichlet(np.full(family.k, 5.0)),
             gate_means=few.x[picks],
-            gate_covs=diagonal(few.x),
+            gate_covs=diagonal(variances[: family.d]),
             slopes=np.zeros((family.k, family.l, family.d)),
             intercepts=few.y[picks],
-            noise_covs=diagonal(few.y),
+            noise_covs=diagonal(variances[family.d :]),
         )
         return family.project(free)
 
@@ -163,14 +167,27 @@ def _squared_distances(points: np.ndarray, centres: np.ndarray) -> np.ndarray:
     return ((points[:, None] - centres[None]) ** 2).sum(axis=2)
 
 
-def _from_clusters(family: GaussianGatedFamily, sample: Sample, labels: np.ndarray) -> GaussianGatedMoE:
+def _variances(sample: Data, few: Sample) -> np.ndarray:
+    """Variances of the columns of (x, y) among the ``few`` first pairs; of all where a column does not vary there, as
+    in sorted data."""
+    z = np.concatenate([few.x, few.y], axis=1)
+    variances = z.var(axis=0)
+    if variances.all():
+        return variances
+    scale = Scale.of(sample, None)
+    return np.where(variances > 0, variances, np.concatenate([scale.scale_x, scale.scale_y]) ** 2)
+
+
+def _from_clusters(
+    family: GaussianGatedFamily, sample: Sample, labels: np.ndarray, variances: np.ndarray
+) -> GaussianGatedMoE:
     """Return parameters from the mean and covariance of (x, y) in clusters 0 .. k - 1.
 
     Negative labels belong to the frozen atoms. Five points' worth of the overall spread and a tenth of an
     equal share of mass keep small clusters regular.
     """
     z = np.concatenate([sample.x, sample.y], axis=1)
-    spread = np.diag(z.var(axis=0)) / family.k**2
+    spread = np.diag(variances) / family.k**2
     sizes = np.bincount(np.maximum(labels + 1, 0), minlength=family.k + 1)  # 0 counts the frozen atoms' points
     if family.frozen is None:
         sizes = sizes[1:]
@@ -194,7 +211,8 @@ def near_truth(truth: GaussianGatedMoE, k_true: int | None = None) -> NearTruth:
 
     ``k_true`` counts the free atoms, listed first; all of them by default.
     """
-    return NearTruth(truth, truth.k if k_true is None else k_true)
+    expect(truth, GaussianGatedMoE, "near_truth")
+    return NearTruth(truth, truth.k if k_true is None else whole(k_true, 1, "near_truth: k_true"))
 
 
 def data(count: int = 4) -> FromData:
@@ -214,6 +232,4 @@ def random(count: int = 4) -> Random:
 
 
 def _positive(count: int) -> int:
-    if count < 1:
-        raise InputError(f"starts: count = {count}; expected at least 1")
-    return count
+    return whole(count, 1, "starts: count")

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from moe_prompts.checks import expect, generator, numbers
 from moe_prompts.errors import InputError
 from moe_prompts.estimators.prompts.coordinates import PairCoordinates
 from moe_prompts.estimators.prompts.levenberg_marquardt import Minima, minimise
@@ -90,7 +91,7 @@ def least_squares(
     """
     options = options or LeastSquaresOptions()
     objective = PromptObjective(family, data, noise)
-    starts = [np.asarray(block, dtype=float) for block in starts]
+    starts = [numbers(block, "least_squares: starts") for block in starts]
     if len(starts) != len(data) or any(len(block) < 1 or block.shape[1:] != (family.size,) for block in starts):
         raise InputError(
             f"least_squares: starts of shapes {[np.shape(block) for block in starts]} for {len(data)} data sets; "
@@ -197,6 +198,8 @@ def vector_near_truth(truth: PromptAttention, k: int, number: int, rng: np.rando
     >>> mp.vector_near_truth(truth, k=3, number=0, rng=np.random.default_rng(0)).shape
     (9,)
     """
+    expect(truth, PromptAttention, "near_truth")
+    generator(rng, "near_truth")
     if k < truth.k:
         raise InputError(f"near_truth: k = {k} prompts cannot sit at all {truth.k} true ones; raise k")
     atoms = [*range(truth.k), *((number + i) % truth.k for i in range(k - truth.k))]
@@ -213,6 +216,9 @@ def random_start(family: PromptFamily, rng: np.random.Generator, box: Box) -> np
     The logit biases b are uniform on the lower three quarters of their box, and everything else is N(0,
     1.5^2), clipped to its box.
     """
+    expect(family, PromptFamily, "random_start: family")
+    generator(rng, "random_start")
+    expect(box, Box, "random_start: box")
     low, high = box.b
     b = rng.uniform(low, low + 0.75 * (high - low), family.k)
     return np.concatenate([b, np.clip(RANDOM_SPREAD * rng.standard_normal(family.size - family.k), *box.theta)])

@@ -15,11 +15,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from moe_prompts.checks import LARGEST, SMALLEST, expect, numbers
 from moe_prompts.errors import InputError
 from moe_prompts.estimators.prompts.blocks import CompiledObjective
 from moe_prompts.estimators.prompts.levenberg_marquardt import Point
 from moe_prompts.models.activations import rounded_relu
-from moe_prompts.models.data import RegressionData
+from moe_prompts.models.data import RegressionData, Sample
 from moe_prompts.models.multi_head import MultiHeadValues, prompt_map
 from moe_prompts.models.prompt_attention import PromptFamily
 from moe_prompts.models.prompt_derivatives import PromptValues
@@ -51,7 +52,11 @@ class Box:
 
     def __post_init__(self) -> None:
         for name in ("b", "theta"):
-            low, high = getattr(self, name)
+            ends = numbers(getattr(self, name), f"Box: {name}")
+            if ends.shape != (2,):
+                raise InputError(f"Box: {name} has shape {ends.shape}; expected two real numbers, low < high")
+            low, high = map(float, ends)
+            object.__setattr__(self, name, (low, high))
             if not (np.isfinite([low, high]).all() and low < high):
                 raise InputError(f"Box: {name} in [{low}, {high}] is empty or not finite; expected low < high")
 
@@ -63,6 +68,16 @@ class Box:
 
 #: The wide box in which floors of the theory are quoted beside the default one.
 WIDE = Box((-8.0, 4.0), (-8.0, 8.0))
+
+
+def listed(data: Sequence[RegressionData], what: str) -> list[RegressionData]:
+    """Return the data sets as a list; ``InputError`` for one that is not in a list, and for none."""
+    if isinstance(data, RegressionData | Sample):
+        raise InputError(f"{what}: one data set; expected a list of them: [data], and its starts in a list, too")
+    found = [expect(one, RegressionData, f"{what}: a data set") for one in data]
+    if not found:
+        raise InputError(f"{what}: no data sets; expected at least one")
+    return found
 
 
 class PromptObjective:
@@ -77,10 +92,16 @@ class PromptObjective:
     """
 
     def __init__(self, family: PromptFamily, data: Sequence[RegressionData], noise: float) -> None:
-        if not data:
-            raise InputError("PromptObjective: no data sets")
+        expect(family, PromptFamily, "least squares: family")
+        data = listed(data, "least squares")
+        noise = float(numbers(noise, "PromptObjective: noise").reshape(()) if np.size(noise) == 1 else np.nan)
         if not noise > 0 or not np.isfinite(noise):
             raise InputError(f"PromptObjective: noise = {noise}; expected a positive standard deviation")
+        if not SMALLEST <= noise <= LARGEST:
+            raise InputError(
+                f"PromptObjective: noise = {noise:.3g}, whose square is no number; expected a unit of y in which it is "
+                f"between {SMALLEST:.0e} and {LARGEST:.0e}"
+            )
         for one in data:
             if one.x.shape[1] != family.head.d or one.sums.shape[1] != family.head.l:
                 raise InputError(

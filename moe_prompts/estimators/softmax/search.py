@@ -14,12 +14,14 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from moe_prompts.checks import count as whole
+from moe_prompts.checks import expect, generators
 from moe_prompts.errors import InputError
 from moe_prompts.estimators.result import SearchResult
 from moe_prompts.estimators.softmax.likelihood import SoftmaxLikelihood, SoftmaxOptions, softmax_climb
 from moe_prompts.estimators.softmax.starts import data_start, split_start
 from moe_prompts.estimators.stages import Stages, Summit, distinct, searched
-from moe_prompts.models.data import Sample
+from moe_prompts.models.data import Sample, StreamedSample
 from moe_prompts.models.softmax_gated import SoftmaxGatedFamily, SoftmaxGatedMoE
 
 #: The smallest noise of an atom in standardised units where starts come from data. With .03, the guard of
@@ -73,8 +75,8 @@ def softmax_best_of(
 
     Raises ``InputError`` where ``count`` < 1 or the sample does not fit the family.
     """
-    if count < 1:
-        raise InputError(f"softmax_best_of: count = {count}; expected at least 1 start")
+    count = whole(count, 1, "softmax_best_of: count")
+    generators(rng_of, "softmax_best_of")
     options = options or SoftmaxSearchOptions()
     family.check_sample(sample)
     sizes = options.stages(sample.n) if count > 1 else [sample.n]
@@ -110,6 +112,11 @@ def softmax_from_data(
 
     Raises ``InputError`` where ``smaller`` does not have k - 1 atoms, or where ``softmax_best_of`` does.
     """
+    k = whole(k, 1, "softmax_from_data: k")
+    expect(sample, (Sample, StreamedSample), "softmax_from_data: sample")
+    if smaller is not None:
+        expect(smaller, SoftmaxGatedMoE, "softmax_from_data: smaller")
+    SoftmaxGatedFamily(sample.d, k).check_sample(sample)
     if smaller is not None and smaller.k != k - 1:
         raise InputError(f"softmax_from_data: smaller has {smaller.k} atoms; expected k - 1 = {k - 1}")
     draw = lambda rng: data_start(sample, k, rng) if smaller is None else split_start(smaller, sample, rng)

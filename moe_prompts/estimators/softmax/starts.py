@@ -10,6 +10,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from moe_prompts.checks import generator
 from moe_prompts.errors import InputError
 from moe_prompts.estimators.gaussian import starts
 from moe_prompts.models.data import Sample
@@ -18,6 +19,8 @@ from moe_prompts.models.softmax_gated import SoftmaxGatedMoE
 
 #: The experts of a split atom are moved apart by about this share of its noise.
 SPLIT = 0.1
+#: Inputs whose mean is more standard deviations from 0 than this are moved to 0 before gates are made of clusters.
+FAR = 100.0
 
 
 def published_start(
@@ -68,16 +71,22 @@ def data_start(sample: Sample, k: int, rng: np.random.Generator) -> SoftmaxGated
 
     Clusters are those of a thinned sample: the first pairs of a sorted design would show one end of it.
     """
+    generator(rng, "data_start")
     family = GaussianGatedFamily(sample.x.shape[1], 1, k, tied_gate=True)
-    drawn = starts.data(1).draw(family, sample.thinned(starts.START_POINTS), rng)
+    thin = sample.thinned(starts.START_POINTS)
+    # beta0 is a difference of squares c' Gamma^-1 c, which far from the origin leaves no digits.
+    mean, spread = thin.x.mean(axis=0), thin.x.std(axis=0)
+    origin = np.where(np.abs(mean) > FAR * spread, mean, 0.0)
+    drawn = starts.data(1).draw(family, Sample(thin.x - origin, thin.y), rng)
     slopes = np.linalg.solve(drawn.gate_covs[0], drawn.gate_means.T).T
-    return SoftmaxGatedMoE(
+    start = SoftmaxGatedMoE(
         gate_intercepts=np.log(drawn.weights) - 0.5 * (slopes * drawn.gate_means).sum(axis=1),
         gate_slopes=slopes,
         slopes=drawn.slopes[:, 0],
         intercepts=drawn.intercepts[:, 0],
         noise_vars=drawn.noise_covs[:, 0, 0],
     )
+    return start.rescaled(-origin, np.ones(family.d), 0.0, 1.0) if origin.any() else start
 
 
 def split_start(fitted: SoftmaxGatedMoE, sample: Sample, rng: np.random.Generator) -> SoftmaxGatedMoE:

@@ -14,9 +14,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import prod
-from operator import index
-from typing import Any
 
+from moe_prompts.checks import whole
 from moe_prompts.errors import InputError
 
 ACTIVATIONS = ("relu", "gelu", "sigmoid", "softmax", "identity")
@@ -147,24 +146,6 @@ class VAPT:
             + (adaptive * self.num_tokens * width if self.offset else 0)
             + projectors * (2 * width * self.hidden + self.learnable_scale)
         )
-
-
-def integer(value: Any) -> int | None:
-    """A whole number, also NumPy's, as an int; None for anything else, truth values too."""
-    if isinstance(value, bool):
-        return None
-    try:
-        return index(value)
-    except TypeError:
-        return None
-
-
-def whole(value: Any, least: int, what: str) -> int:
-    """``value`` as an int of at least ``least``; ``InputError`` for anything else."""
-    found = integer(value)
-    if found is None or found < least:
-        raise InputError(f"{what} = {value!r}; expected a whole number of at least {least}")
-    return found
 
 
 def _check_whole(config: VPT | VAPT, **least: int) -> None:

@@ -13,9 +13,10 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
+from moe_prompts.checks import whole
 from moe_prompts.errors import InputError
 from moe_prompts.vision.prompting.checkpoint import fill, read_torch_file
-from moe_prompts.vision.prompting.config import VAPT, VPT, whole
+from moe_prompts.vision.prompting.config import VAPT, VPT
 from moe_prompts.vision.prompting.prompted import PromptedVisionTransformer, prompt, prompt_parameters
 
 _PATCHES = "transformer.embeddings.patch_embeddings.weight"

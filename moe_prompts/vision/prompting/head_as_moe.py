@@ -21,8 +21,8 @@ import torch
 from timm.models.vision_transformer import Attention
 from torch import Tensor, nn
 
+from moe_prompts.checks import integer
 from moe_prompts.errors import InputError
-from moe_prompts.vision.prompting.config import integer
 from moe_prompts.vision.prompting.prompted import PromptedBlock, PromptedVisionTransformer, check_prompted
 
 

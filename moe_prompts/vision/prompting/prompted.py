@@ -18,8 +18,9 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
+from moe_prompts.checks import whole
 from moe_prompts.errors import InputError
-from moe_prompts.vision.prompting.config import VAPT, VPT, whole
+from moe_prompts.vision.prompting.config import VAPT, VPT
 from moe_prompts.vision.prompting.prompts import AdaptivePrompts, Grid, Projector, StaticPrompts, prompt_bound
 from moe_prompts.vision.prompting.weight_decay import decay_groups
 

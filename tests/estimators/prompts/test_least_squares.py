@@ -256,7 +256,7 @@ class TestWrongInput:
     data = prompt_data("attention-fixed", 100, 0)
 
     def test_boxes(self):
-        with pytest.raises(InputError, match=r"Box: b in \[2, 1\] is empty"):
+        with pytest.raises(InputError, match=r"Box: b in \[2.0, 1.0\] is empty"):
             Box(b=(2, 1))
         with pytest.raises(InputError, match=r"theta in \[-inf, 5.*not finite"):
             Box(theta=(-np.inf, 5.0))
@@ -275,7 +275,7 @@ class TestWrongInput:
             least_squares(self.family, [self.data, self.data], start, 0.1)
         with pytest.raises(InputError, match="starts have NaN or infinite entries"):
             least_squares(self.family, [self.data], [np.full((1, 6), np.nan)], 0.1)
-        with pytest.raises(InputError, match="noise = 0; expected a positive standard deviation"):
+        with pytest.raises(InputError, match=r"noise = 0\.0; expected a positive standard deviation"):
             least_squares(self.family, [self.data], start, 0)
         with pytest.raises(InputError, match="no data sets"):
             least_squares(self.family, [], [], 0.1)

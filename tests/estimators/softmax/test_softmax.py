@@ -484,7 +484,7 @@ class TestStatuses:
         for x, y, column in ((ones, free, 0), (free, ones, 1), (np.hstack([free, ones]), free, 1)):
             d = x.shape[1]
             for fit in (softmax_newton, softmax_em):
-                with pytest.raises(InputError, match=rf"column {column} of \(x, y\) is constant"):
+                with pytest.raises(InputError, match=rf"column {column % d} of {'xy'[column // d]} is constant"):
                     fit(SoftmaxGatedFamily(d, 2), Sample(x, y), random_params(0, 2, d))
 
     @pytest.mark.parametrize("value", [0.1, -1e6 / 3])
@@ -493,7 +493,7 @@ class TestStatuses:
         rng = np.random.default_rng(0)
         x, y = np.full((50, 1), value), rng.standard_normal((50, 1))
         for data, column in ((Sample(x, y), 0), (Sample(y, x), 1)):
-            with pytest.raises(InputError, match=f"column {column} of .* is constant"):
+            with pytest.raises(InputError, match=f"column 0 of {'xy'[column]} is constant"):
                 softmax_newton(SoftmaxGatedFamily(1, 1), data, TRUTH.atoms([0]))
         fit = softmax_newton(
             SoftmaxGatedFamily(1, 1), Sample(x * (1 + 1e-9 * rng.random((50, 1))), y), TRUTH.atoms([0])
@@ -576,7 +576,7 @@ class TestEqualAtoms:
         assert fit.status is FitStatus.NOT_CERTIFIED
         assert fit.certificate.relative_lmin < 0
         assert_allclose(fit.value.slopes[0], fit.value.slopes[1])
-        assert "newton" in fit.status.advice
+        assert "newton" in fit.detail
 
 
 class TestPublishedStart:
