@@ -60,7 +60,7 @@ def measure(method: str, trials: int, steps: int, rounds: int, device: str) -> s
             model.head = new_head(model, task.classes, init_generator(trial.seed)).requires_grad_(True)
             train_alone(model, images, trial, recipe)
             return {f"head.{name}": value for name, value in model.head.named_parameters()}
-        prompted = prompt(model, prompts, task.classes, rng=init_generator(trial.seed))
+        prompted = prompt(model, prompts, task.classes, rng=init_generator(trial.seed), head="published")
         train_alone(prompted, images, trial, recipe)
         return dict(prompt_parameters(prompted))
 

@@ -22,13 +22,14 @@ from typing import TYPE_CHECKING, Any
 
 from moe_prompts import cli
 from moe_prompts.errors import InputError
-from moe_prompts.vision.data_efficiency.curves import PLANTED
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from moe_prompts.engine.grid import Study
 
+#: As ``vision.data_efficiency.curves`` names them, whose packages an extra brings.
+PLANTED = ("planted-fixed", "planted-adaptive")
 #: What a preset says where nothing else is given.
 PRESETS: dict[str, dict[str, Any]] = {
     "small": {

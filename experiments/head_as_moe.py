@@ -50,7 +50,7 @@ def tuned(config, steps: int, seed: int):
         for name, parameter in plain.blocks.named_parameters():
             if parameter.ndim == 2:
                 parameter.mul_(4 if "qkv" in name else 2)
-    model = prompt(plain, config, 4, rng=torch.Generator().manual_seed(seed + 3)).train()
+    model = prompt(plain, config, 4, rng=torch.Generator().manual_seed(seed + 3), head="published").train()
     rng = torch.Generator().manual_seed(seed)
     optimiser = torch.optim.AdamW(parameter_groups(model, 1e-4), lr=5e-3)
     for _ in range(steps):

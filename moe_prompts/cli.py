@@ -23,6 +23,12 @@ if TYPE_CHECKING:
 
 #: Exit codes: bad input, and interrupted (128 + SIGINT).
 BAD_INPUT, INTERRUPTED = 2, 130
+#: What the extras bring, by the names that are imported; pyproject.toml has those of the packages.
+EXTRAS = {
+    "vision": ("torch", "torchvision", "timm", "safetensors", "PIL", "sklearn"),
+    "cluster": ("dask", "distributed", "dask_jobqueue"),
+    "notebooks": ("jupyterlab", "jupytext", "ipywidgets"),
+}
 SIZE_LIMITS = (10, 10**8)
 
 
@@ -228,12 +234,28 @@ class OneLineParser(argparse.ArgumentParser):
         self.exit(BAD_INPUT, f"{self.prog}: {message} (see --help)\n")
 
 
+def extra_of(module: str | None) -> str | None:
+    """The extra of the project that brings a module; None for what no extra brings, such as a module of our own."""
+    top = (module or "").split(".")[0]
+    return next((extra for extra, modules in EXTRAS.items() if top in modules), None)
+
+
 def run(main: Callable[[], None], program: str) -> None:
     """Call ``main``; bad input ends with one line and code 2, Ctrl-C with code 130."""
     try:
         main()
     except InputError as error:
         print(f"{program}: {error}", file=sys.stderr)
+        sys.exit(BAD_INPUT)
+    except ModuleNotFoundError as error:
+        extra = extra_of(error.name)
+        if extra is None:
+            raise
+        print(
+            f"{program}: needs {error.name}, which is not installed: it comes with the extra {extra}, pip install -e "
+            f'".[{extra}]" -c requirements.lock',
+            file=sys.stderr,
+        )
         sys.exit(BAD_INPUT)
     except KeyboardInterrupt:
         print(f"{program}: interrupted", file=sys.stderr)

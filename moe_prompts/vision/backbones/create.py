@@ -33,6 +33,11 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
     "vit_tiny": {"patch_size": 8, "embed_dim": 192, "depth": 12, "num_heads": 3},
 }
 SMALL_SIZE = 32
+#: Modules of timm whose functions make VisionTransformers.
+PLAIN_MODULES = ("vision_transformer", "deit", "vision_transformer_hybrid")
+#: Where training scripts keep weights inside a file, the ones to evaluate first; what wrappers put before names.
+WRAPPERS = ("state_dict_ema", "model_ema", "state_dict", "model")
+PREFIXES = ("module.", "_orig_mod.", "model.", "backbone.")
 #: Backbones that need no file and no hub.
 OWN = ("small", "small-random", "small-gain")
 
@@ -139,9 +144,14 @@ def _data() -> Any:
 
 def _of_timm(name: str, from_hub: bool, size: int | None) -> VisionTransformer:
     options: dict[str, Any] = {} if size is None else {"img_size": size}
-    if not timm.is_model(name.split(".")[0]):
+    if not isinstance(name, str) or not timm.is_model(name.split(".")[0]):
         raise InputError(
             f"no backbone {name!r}; expected {', '.join((*SOURCES, *OWN))} or a name from timm.list_models()"
+        )
+    maker = timm.model_entrypoint(name.split(".")[0])
+    if not maker.__module__.endswith(PLAIN_MODULES):  # before a hub is asked for weights of no use
+        raise InputError(
+            f"{name} is made by {maker.__module__}, not a VisionTransformer; expected one: see supported_models()"
         )
     try:
         model: Any = timm.create_model(name, pretrained=from_hub, num_classes=0, **options)
@@ -154,6 +164,13 @@ def _of_timm(name: str, from_hub: bool, size: int | None) -> VisionTransformer:
     if not isinstance(model, VisionTransformer):
         raise InputError(f"{name} is a {type(model).__name__}; expected a VisionTransformer: see supported_models()")
     return model
+
+
+def without_prefixes(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Names without what wrappers put before all of them: ``module.`` (data parallel), ``_orig_mod.`` (compiled), .."""
+    while prefix := next((one for one in PREFIXES if state and all(str(key).startswith(one) for key in state)), None):
+        state = {key.removeprefix(prefix): value for key, value in state.items()}
+    return state
 
 
 def _fill(model: VisionTransformer, file: Path) -> None:
@@ -175,8 +192,9 @@ def _fill(model: VisionTransformer, file: Path) -> None:
 def _read(file: Path) -> dict[str, Tensor]:
     """Names and tensors; of .pth and the like tensors only, never code."""
     if file.suffix == ".safetensors":
-        return load_file(file)
+        return without_prefixes(load_file(file))
     found = read_torch_file(file, "the weights of this model")
-    for wrapper in ("state_dict", "model"):
-        found = found.get(wrapper, found)
-    return found
+    for wrapper in WRAPPERS:
+        if isinstance(found, dict) and isinstance(found.get(wrapper), dict):
+            found = found[wrapper]
+    return without_prefixes(found)

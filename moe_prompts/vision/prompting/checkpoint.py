@@ -29,8 +29,10 @@ from moe_prompts.vision.prompting.prompted import (
     PromptedBlock,
     PromptedVisionTransformer,
     adaptive_prompts,
+    came_or_went,
     check_plain,
     check_prompted,
+    fingerprints,
     plain_name,
     prompt,
     prompt_parameters,
@@ -74,9 +76,11 @@ def save_prompts(model: PromptedVisionTransformer, path: str | Path) -> None:
     """Write prompts and head, their config and what tells the backbone: one safetensors file, whole or not at all.
 
     Raises ``InputError`` for what ``load_prompts`` could not restore: a head that is neither of ``prompt``'s making nor
-    the plain model's own, or prompts without the mean states they are computed from.
+    the plain model's own, prompts without the mean states they are computed from, and a backbone that is no longer the
+    one that was prompted.
     """
     check_prompted(model, "save_prompts")
+    check_frozen_part(model, "save_prompts")
     head = _head_kind(model)
     traits = backbone_traits(model) | ({"head": repr(model.head)} if head == KEPT else {})
     metadata = {
@@ -94,6 +98,30 @@ def save_prompts(model: PromptedVisionTransformer, path: str | Path) -> None:
         raise InputError(
             f"save_prompts: cannot write {path} ({error.strerror}); choose a file in an existing folder"
         ) from error
+
+
+def check_frozen_part(model: PromptedVisionTransformer, where: str) -> None:
+    """Raise ``InputError`` if what the prompts were put on has changed since: they alone would not give the model back.
+
+    Parts that train, that came or went, whose numbers are others, or whose number type is.
+    """
+    plain = {plain_name(model, name) or name: value for name, value in model.named_parameters()
+             if plain_name(model, name) is not None and not name.startswith(f"{PLAIN_HEAD}.")}  # fmt: skip
+    thawed = [name for name, value in plain.items() if value.requires_grad]
+    if thawed:
+        raise InputError(
+            f"{where}: {', '.join(thawed[:5])} train, too, and would be lost: the file holds prompts and head alone; "
+            "keep the backbone frozen (requires_grad_(False)), or save the whole state_dict"
+        )
+    before, now = model.plain_state.fingerprints, fingerprints(model)
+    other = {name for name in before.keys() | now.keys() if before.get(name) != now.get(name)}
+    changed = sorted(other | set(came_or_went(model)))
+    if changed:
+        raise InputError(
+            f"{where}: {', '.join(changed[:5])} changed since the model was prompted (another number type, other "
+            "numbers, added or taken away), which the file would not hold; unprompt it, change it and prompt it again, "
+            "or save the whole state_dict"
+        )
 
 
 def load_prompts(model: VisionTransformer, path: str | Path) -> PromptedVisionTransformer:
@@ -146,7 +174,7 @@ def _stored(model: PromptedVisionTransformer) -> dict[str, torch.Tensor]:
     stored: dict[str, torch.Tensor] = dict(prompt_parameters(model))
     for index, prompts in adaptive_prompts(model).items():
         if prompts.config.source == "mean":
-            if prompts.mean_states is None:
+            if not prompts.has_mean_states():
                 raise InputError("save_prompts: no mean states; call set_mean_states(model, images) first")
             stored[f"{index}.mean_states"] = prompts.mean_states
     return stored

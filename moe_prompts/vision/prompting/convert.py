@@ -13,7 +13,7 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
-from moe_prompts.checks import whole
+from moe_prompts.checks import plain, whole
 from moe_prompts.errors import InputError
 from moe_prompts.vision.prompting.checkpoint import fill, read_torch_file
 from moe_prompts.vision.prompting.config import VAPT, VPT
@@ -93,7 +93,8 @@ def from_official(params: Mapping[str, Any], options: Mapping[str, Any]) -> Visi
 def load_moco_v3(model: VisionTransformer, path: str | Path) -> VisionTransformer:
     """Load a MoCo-v3 checkpoint (``.pth.tar`` of a linear probe or of pre-training) into a plain ``model``.
 
-    Only tensors are read (``weights_only=True``). The file's head is left out, so the model's own stays as it is.
+    Only tensors are read (``weights_only=True``). The file's head is left out, so the model's own stays as it is. The
+    model takes the number of attention heads of the file's ``arch``: MoCo-v3's ViT-S has 12, timm's 6.
     """
     if type(model) is not VisionTransformer or isinstance(model, PromptedVisionTransformer):
         raise InputError(f"load_moco_v3: a {type(model).__name__}; expected a plain timm VisionTransformer")
@@ -112,8 +113,32 @@ def load_moco_v3(model: VisionTransformer, path: str | Path) -> VisionTransforme
             f"load_moco_v3: {', '.join(wrong[:5])} missing, left over or of another shape; expected the weights of a "
             f"model like this one ({len(model.blocks)} blocks of width {model.embed_dim})"
         )
+    _take_heads(model, content.get("arch"), path)
     model.load_state_dict(weights, strict=False)
     return model
+
+
+#: Attention heads of MoCo-v3's architectures, which no weight tells: its ViT-S has 12, timm's has 6.
+MOCO_HEADS = {"vit_small": 12, "vit_base": 12, "vit_conv_small": 12, "vit_conv_base": 12}
+MOCO_S_WIDTH, MOCO_WIDTHS = 384, (384, 768)
+
+
+def _take_heads(model: VisionTransformer, arch: Any, path: str | Path) -> None:
+    """Give the model as many heads as the file's architecture has: of equal weights another number computes others."""
+    wanted = MOCO_HEADS.get(str(arch)) if model.embed_dim in MOCO_WIDTHS else None
+    found = {block.attn.num_heads for block in model.blocks}
+    if wanted is None:
+        if model.embed_dim == MOCO_S_WIDTH and found != {MOCO_HEADS["vit_small"]}:
+            raise InputError(
+                f"load_moco_v3: {path} does not say its architecture (arch {arch!r}), and this model has "
+                f"{max(found)} heads, MoCo-v3's ViT-S {MOCO_HEADS['vit_small']}: create it with the number of heads "
+                "that the weights were trained with"
+            )
+        return
+    for block in model.blocks:
+        attention: Any = block.attn
+        attention.num_heads, attention.head_dim = wanted, model.embed_dim // wanted
+        attention.scale = attention.head_dim**-0.5
 
 
 def moco_v3_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -135,7 +160,7 @@ def _without_prefix(name: str) -> str:
 
 def _tensor(value: Any) -> Tensor:
     try:
-        found = value.detach() if isinstance(value, Tensor) else torch.from_numpy(np.array(value))
+        found = value.detach() if isinstance(value, Tensor) else torch.from_numpy(plain(value, "from_official").copy())
     except TypeError as error:
         raise InputError(f"from_official: a weight {value!r}; expected tensors or arrays of numbers") from error
     if not found.is_floating_point():

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
+from zlib import crc32
 
 import torch
 from timm.models.vision_transformer import VisionTransformer
@@ -26,6 +27,8 @@ from moe_prompts.vision.prompting.weight_decay import decay_groups
 
 #: Bias of a new head in the published protocol.
 HEAD_BIAS = -math.log(99)
+#: How a new head may start.
+HEADS = ("zero", "published")
 #: Name of the plain model's head while the model is prompted.
 PLAIN_HEAD = "plain_head"
 #: Other families of timm, and why their sequences cannot take prompts this way.
@@ -72,11 +75,30 @@ class PromptedBlock(nn.Module):
 
 @dataclass(frozen=True)
 class PlainState:
-    """What ``unprompt`` restores beside the head: flags of the plain model by name."""
+    """What ``unprompt`` restores beside the head: flags of the plain model by name; and what its weights were.
+
+    fingerprints  by name: type, shape and checksum of every weight and buffer but the head's
+    """
 
     requires_grad: dict[str, bool]
     training: dict[str, bool]
     num_classes: int
+    fingerprints: dict[str, tuple[str, tuple[int, ...], int]]
+
+
+def fingerprints(model: VisionTransformer) -> dict[str, tuple[str, tuple[int, ...], int]]:
+    """By the plain model's name: type, shape and checksum of every weight and buffer but the head's."""
+    found = {}
+    for name, value in model.state_dict().items():
+        own = plain_name(model, name)
+        if own is not None and own.split(".")[0] != "head":
+            # Bytes, since NumPy has no bfloat16; flat first, since a number cannot be viewed as several.
+            if value.is_meta:
+                found[own] = (str(value.dtype), tuple(value.shape), 0)
+                continue
+            flat = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+            found[own] = (str(value.dtype), tuple(value.shape), crc32(flat))
+    return found
 
 
 class PromptedVisionTransformer(VisionTransformer):
@@ -107,6 +129,13 @@ class PromptedVisionTransformer(VisionTransformer):
 
     def prune_intermediate_layers(self, *_: Any, **__: Any) -> list[int]:
         raise self._frozen("prune_intermediate_layers")
+
+    def __prepare_scriptable__(self) -> None:
+        """What torch.jit.script asks first."""
+        raise InputError(
+            "torch.jit.script cannot read a prompted model; use torch.export.export or torch.jit.trace, which record "
+            "it on example images"
+        )
 
     def _frozen(self, what: str) -> InputError:
         return InputError(
@@ -147,7 +176,7 @@ class PromptedVisionTransformer(VisionTransformer):
         grid = self.grid_of(x)
         maps = [self._own_patches(tokens, grid) for tokens in found["image_intermediates"]]
         if output_fmt == "NCHW":
-            maps = [tokens.transpose(1, 2).reshape(len(x), -1, *grid).contiguous() for tokens in maps]
+            maps = [tokens.transpose(1, 2).reshape(x.shape[0], -1, *grid).contiguous() for tokens in maps]
         prefix = found.get("image_intermediates_prefix")
         features = found["image_features"]
         start = self.num_prefix_tokens
@@ -181,6 +210,10 @@ class PromptedVisionTransformer(VisionTransformer):
                 "torch.fx cannot trace a prompted model, which looks at its images' size; for features of blocks use "
                 "forward_intermediates"
             )
+        if not isinstance(images, Tensor):
+            raise InputError(f"images of type {type(images).__name__}; expected a tensor (B, {self.in_chans}, H, W)")
+        if images.is_complex():
+            raise InputError("images of complex numbers, whose imaginary parts would be lost; expected real ones")
         if attn_mask is not None or is_causal:
             raise InputError("a prompted model takes no attention mask: it would not cover the prompts")
         if images.ndim != 4 or images.shape[1] != getattr(self, "in_chans", images.shape[1]):
@@ -203,14 +236,18 @@ def prompt(
     num_classes: int | None = None,
     *,
     rng: torch.Generator | None = None,
+    head: str = "published",
 ) -> PromptedVisionTransformer:
     """Put prompts into ``model``, freeze it and give it a new head.
 
     The model itself changes and is returned; ``copy.deepcopy`` it before to keep a plain one. What trains: the prompts
     and the head, nothing else (``norm``, ``fc_norm`` and ``attn_pool`` stay frozen). ``unprompt`` undoes it.
 
-    num_classes  of the new head (weights Kaiming normal, fan_out, bias -log 99); 0: no head, the pooled features; None:
-                 the head the model has goes on training, as a copy
+    num_classes  of the new head; 0: no head, the pooled features; None: the head the model has goes on training, as a
+                 copy
+    head         how a new head starts. "zero": weights and biases 0, so that training starts at a loss of log(classes)
+                 and at first moves the head alone. "published": weights Kaiming normal (fan_out), biases -log 99, as in
+                 the code of VPT and VAPT; it starts at larger losses and needs smaller steps at first
     rng          torch.Generator that draws the initial prompts and head; torch's global one without it
 
     Raises ``InputError`` for models other than timm's ``VisionTransformer`` and for prompts that do not fit.
@@ -222,6 +259,8 @@ def prompt(
         raise InputError(f"prompt: rng = {rng!r}; expected a torch.Generator, as torch.Generator().manual_seed(0)")
     if num_classes is not None:
         num_classes = whole(num_classes, 0, "prompt: num_classes")
+    if head not in HEADS:
+        raise InputError(f"prompt: head = {head!r}; expected one of {', '.join(HEADS)}")
     grid = tuple(model.patch_embed.grid_size)
     config.check(len(model.blocks), grid)
 
@@ -229,9 +268,10 @@ def prompt(
         {name: parameter.requires_grad for name, parameter in model.named_parameters()},
         {name: module.training for name, module in model.named_modules()},
         model.num_classes,
+        fingerprints(model),
     )
     made = new_prompts(model, config, grid, rng)
-    head = new_head(model, num_classes, rng)
+    made_head = new_head(model, num_classes, rng, head)
     model.requires_grad_(False)
     for index, prompts in enumerate(made):
         last = index == len(made) - 1
@@ -243,7 +283,7 @@ def prompt(
             model.blocks[index] = block
     changed: Any = model  # whose class is about to be another
     changed.add_module(PLAIN_HEAD, model.head)
-    changed.head = head.requires_grad_(True)
+    changed.head = made_head.requires_grad_(True)
     changed.num_classes = model.num_classes if num_classes is None else num_classes
     changed.__class__ = PromptedVisionTransformer
     changed.config, changed.plain_state = config, state
@@ -257,9 +297,7 @@ def unprompt(model: PromptedVisionTransformer) -> VisionTransformer:
     """
     check_prompted(model, "unprompt")
     state = model.plain_state
-    modules = {plain_name(model, name) for name, _ in model.named_modules()} - {None}
-    parameters = {plain_name(model, name) for name, _ in model.named_parameters()} - {None}
-    changed = sorted(map(str, (modules ^ set(state.training)) | (parameters ^ set(state.requires_grad))))
+    changed = came_or_went(model)
     if changed:
         raise InputError(
             f"unprompt: {', '.join(changed[:5])} came or went since the model was prompted; make it as it was first"
@@ -278,6 +316,14 @@ def unprompt(model: PromptedVisionTransformer) -> VisionTransformer:
     for name, module in plain.named_modules():
         module.training = state.training[name]
     return plain
+
+
+def came_or_went(model: PromptedVisionTransformer) -> list[str]:
+    """Modules and parameters of the plain model that are there now and were not when it was prompted, or were."""
+    state = model.plain_state
+    modules = {plain_name(model, name) for name, _ in model.named_modules()} - {None}
+    parameters = {plain_name(model, name) for name, _ in model.named_parameters()} - {None}
+    return sorted(map(str, (modules ^ set(state.training)) | (parameters ^ set(state.requires_grad))))
 
 
 def plain_name(model: VisionTransformer, name: str) -> str | None:
@@ -339,14 +385,18 @@ def set_mean_states(model: PromptedVisionTransformer, images: Iterable[Tensor]) 
         raise InputError(f"set_mean_states: a model with {model.config}; expected VAPT(source='mean')")
     means = mean_states(model, images)
     for index, prompts in adaptive_prompts(model).items():
-        prompts.mean_states = means[index]
+        prompts.mean_states = means[index].to(prompts.norm.weight)
 
 
 @torch.no_grad()
 def mean_states(model: VisionTransformer, images: Iterable[Tensor]) -> list[Tensor]:
     """Mean over images of the patch states (P0, d) that enter each block of the plain model."""
     sums, count = [torch.zeros(())] * len(model.blocks), 0
+    if isinstance(images, Tensor):
+        raise InputError("mean_states: one tensor; expected batches of images, as [images] or a data loader")
     for batch in images:
+        if not isinstance(batch, Tensor) or batch.is_complex():
+            raise InputError(f"mean_states: a batch of type {type(batch).__name__}; expected real tensors (B, 3, H, W)")
         x = model.norm_pre(model._pos_embed(model.patch_embed(batch)))
         for index, block in enumerate(model.blocks):
             sums[index] = sums[index].to(x.device) + x[:, model.num_prefix_tokens :].double().sum(dim=0)
@@ -451,12 +501,19 @@ def new_prompts(
     return [prompts if prompts is None else prompts.to(like) for prompts in made]
 
 
-def new_head(model: VisionTransformer, num_classes: int | None, rng: torch.Generator | None) -> nn.Module:
+def new_head(
+    model: VisionTransformer, num_classes: int | None, rng: torch.Generator | None, init: str = "published"
+) -> nn.Module:
+    """A new head; ``init`` is one of ``HEADS``."""
     if num_classes is None:
         return deepcopy(model.head)
     if num_classes == 0:
         return nn.Identity()
     head = nn.Linear(model.embed_dim, num_classes)
+    if init == "zero":
+        nn.init.zeros_(head.weight)
+        nn.init.zeros_(head.bias)
+        return head.to(next(model.blocks.parameters()))
     nn.init.kaiming_normal_(head.weight, mode="fan_out", generator=rng)
     nn.init.constant_(head.bias, HEAD_BIAS)
     return head.to(next(model.blocks.parameters()))

@@ -57,7 +57,8 @@ def resized_map(E: Tensor, grid: Grid) -> Tensor:
 def fused_tokens(U: Tensor, E: Tensor, bias: Tensor, mask: Tensor | None = None) -> Tensor:
     """Z (B, N, d) from U (B, P0, d), E (N, Gh, Gw), bias (N,) and a mask of channels (B, d)."""
     # Not E @ U, which would copy U to fold the images into the columns of one matrix.
-    Z = torch.bmm(E.flatten(1).expand(len(U), -1, -1), U)
+    # U.shape[0], not len(U), which is a constant to torch.export and torch.jit.trace: they would fix the batch.
+    Z = torch.bmm(E.flatten(1).expand(U.shape[0], -1, -1), U)
     if mask is not None:
         Z = Z * mask[:, None]
     return Z + bias[:, None]
@@ -95,7 +96,7 @@ class StaticPrompts(nn.Module):
 
     def forward(self, patches: Tensor) -> Tensor:
         """(B, N, d) for patch states (B, P0, d)."""
-        return self.dropout(self.tokens.expand(len(patches), -1, -1))
+        return self.dropout(self.tokens.expand(patches.shape[0], -1, -1))
 
 
 class Projector(nn.Module):
@@ -161,7 +162,13 @@ class AdaptivePrompts(nn.Module):
             self.__dict__["projector"] = projector
         else:
             self.projector = projector
-        self.register_buffer("mean_states", None)
+        # Not a number, of the right size, until set_mean_states: a state_dict then loads into a new model.
+        empty = torch.full((grid[0] * grid[1], width), torch.nan) if config.source == "mean" else None
+        self.register_buffer("mean_states", empty)
+
+    def has_mean_states(self) -> bool:
+        """Whether ``set_mean_states`` was called, here or on the model whose state_dict was loaded."""
+        return self.mean_states is not None and not bool(self.mean_states.isnan().all())
 
     def forward(self, patches: Tensor) -> Tensor:
         """(B, N, d) for patch states (B, Gh Gw, d), row by row."""
@@ -194,12 +201,20 @@ class AdaptivePrompts(nn.Module):
 def source_states(patches: Tensor, source: str, mean_states: Tensor | None) -> Tensor:
     """What prompts are computed from, of the shape of ``patches`` (..., B, P0, d); see ``VAPT.source``."""
     if source == "mean":
-        if mean_states is None:
+        if mean_states is None or _never_set(mean_states):
             raise InputError(
-                "prompts with source='mean' have no mean states; call set_mean_states(model, images) first"
+                "prompts with source='mean' have no mean states; call set_mean_states(model, images) first, "
+                "and make moving averages of the model after it"
             )
         return mean_states.to(patches.dtype).expand_as(patches)
     return patches.roll(1, dims=-3) if source == "another" else patches
+
+
+def _never_set(states: Tensor) -> bool:
+    """Only while nothing is recorded: a graph cannot look at numbers."""
+    if torch.compiler.is_compiling() or torch.jit.is_tracing():
+        return False
+    return bool(states[..., :1, :1].isnan().all())
 
 
 def _linear_init(weight: Tensor, rng: torch.Generator | None) -> Tensor:

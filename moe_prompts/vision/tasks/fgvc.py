@@ -20,6 +20,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -32,7 +33,7 @@ from moe_prompts.seeds import address
 from moe_prompts.vision.tasks.images import ANTIALIASED, Decoded, Files, Resize, cached_ragged
 from moe_prompts.vision.tasks.subsets import stratified_subset
 from moe_prompts.vision.tasks.task import ImageSet, Subset
-from moe_prompts.vision.tasks.vtab import check_split, image_facts
+from moe_prompts.vision.tasks.vtab import as_on_disk, check_split, image_facts
 
 PREFIX = "fgvc:"
 JSON_FILES = ("train", "val", "test")
@@ -224,14 +225,29 @@ def _plain(name: str) -> str:
 def read_json(path: Path) -> dict[str, int | str]:
     """Image name -> class id, in the file's order; ids are all whole numbers or all text."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=_once)
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file; expected a map from image name to class id") from error
+    except KeyError as error:
+        raise InputError(
+            f"{path}: the image {error.args[0]!r} stands there twice, with class ids of which the first would be lost; "
+            "expected each image once"
+        ) from error
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: unreadable ({error}); expected JSON, a map from image name to class id") from error
     if not isinstance(content, dict) or not content or {type(v) for v in content.values()} not in ({int}, {str}):
         raise InputError(f"{path}: expected a map from image name to class id, all ids whole numbers or all text")
     return content
+
+
+def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """A JSON object as a dict; ``KeyError`` with the first name that stands there twice."""
+    found: dict[str, object] = {}
+    for name, value in pairs:
+        if name in found:
+            raise KeyError(name)
+        found[name] = value
+    return found
 
 
 def class_numbers(path: Path, classes: int) -> dict[int | str, int]:
@@ -250,7 +266,11 @@ def read_labels(path: Path, numbers: dict[int | str, int]) -> tuple[tuple[str, .
             f"{path}: images of classes that train.json lacks, {len(unknown)}, as {unknown[0]!r} of class "
             f"{content[unknown[0]]!r}; expected the splits of one data set"
         )
-    return tuple(content), np.array([numbers[value] for value in content.values()], dtype=np.int64)
+    names = tuple(content)
+    if not all(map(str.isascii, names)):
+        with suppress(InputError):  # where no image is there under any spelling, whoever opens them says so
+            names = as_on_disk(image_folder(path.parent, names), names)
+    return names, np.array([numbers[value] for value in content.values()], dtype=np.int64)
 
 
 def image_folder(folder: Path, names: Sequence[str]) -> Path:
@@ -258,7 +278,7 @@ def image_folder(folder: Path, names: Sequence[str]) -> Path:
     places = [folder / inside for inside in IMAGE_FOLDERS]
     for name in names:
         for place in places:
-            if (place / name).is_file():
+            if (place / as_on_disk(place, [name])[0]).is_file():
                 return place
     raise InputError(
         f"no listed image found, as {names[0]}; looked in {', '.join(str(place) for place in places)}; expected the "

@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
 from math import prod
@@ -38,7 +39,7 @@ def read_rgb(path: Path) -> Image.Image:
     from PIL import Image
 
     try:
-        with Image.open(path) as image:
+        with _whole_images(), Image.open(path) as image:
             if image.mode.startswith(("I", "F")):
                 raise InputError(
                     f"{path}: pixels of more than 8 bits (mode {image.mode}); expected 8 bits per channel, so export "
@@ -50,6 +51,19 @@ def read_rgb(path: Path) -> Image.Image:
         raise
     except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
         raise _unreadable(path, error) from error
+
+
+@contextmanager
+def _whole_images() -> Iterator[None]:
+    """Pillow refuses images that are cut off, also where another package told it to fill them with grey."""
+    from PIL import ImageFile
+
+    before = ImageFile.LOAD_TRUNCATED_IMAGES
+    ImageFile.LOAD_TRUNCATED_IMAGES = False
+    try:
+        yield
+    finally:
+        ImageFile.LOAD_TRUNCATED_IMAGES = before
 
 
 def read_header(path: Path) -> tuple[str, tuple[int, int]]:

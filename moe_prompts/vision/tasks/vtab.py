@@ -11,6 +11,8 @@ Source: arXiv 1910.04867 (tasks, labels, test sets); the lists are a later custo
 from __future__ import annotations
 
 import re
+import unicodedata
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
@@ -146,10 +148,32 @@ def image_facts(folder: Path, names: tuple[str, ...]) -> dict[str, str]:
     }
 
 
+def as_on_disk(folder: Path, names: Sequence[str]) -> tuple[str, ...]:
+    """Names as their files are spelled under ``folder``.
+
+    A letter with an accent is one character or two (Unicode's normal forms), which look alike; a list made on one
+    system and files unpacked on another then differ. Names that no spelling finds stay as they are.
+    """
+    return tuple(name if name.isascii() else _spelled(folder, name) for name in names)
+
+
+def _spelled(folder: Path, name: str) -> str:
+    if (folder / name).exists():
+        return name
+    found: list[str] = []
+    for part in name.split("/"):  # folders may be spelled otherwise than files in them
+        forms = [part, *(unicodedata.normalize(form, part) for form in ("NFC", "NFD"))]
+        there = [form for form in forms if folder.joinpath(*found, form).exists()]
+        if not there:
+            return name
+        found.append(there[0])
+    return "/".join(found)
+
+
 def read_list(path: Path, classes: int) -> tuple[tuple[str, ...], np.ndarray]:
     """Paths and labels of a list; raises ``InputError`` on what is wrong with it."""
     try:
-        lines = path.read_text(encoding="utf-8").split("\n")
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such list; expected lines 'relative/path label'") from error
     except (OSError, UnicodeDecodeError) as error:
@@ -166,6 +190,7 @@ def read_list(path: Path, classes: int) -> tuple[tuple[str, ...], np.ndarray]:
     wrong = [n for n, field in fields.items() if int(field[1]) >= classes]
     _refuse(path, lines, wrong, "whose label is out of range", expected)
     names, labels = zip(*fields.values(), strict=True)
+    names = as_on_disk(path.parent, names)
     return names, np.array(labels, dtype=np.int64)
 
 

@@ -364,7 +364,7 @@ def test_other_official_files_are_refused(change, options, match):
         ({"transformer.encoder.layer.1.attn.key.weight": np.ones((2, 2))}, {}, r"missing \['blocks\.1\.attn\.qkv"),
         ({"transformer.embeddings.patch_embeddings.weight": np.ones(2)}, {}, r"weight' of shape \(2,\)"),
         ({"head.bias": None}, {}, r"missing \['head\.bias"),
-        ({"head.bias": "x"}, {}, "a weight 'x'; expected tensors"),
+        ({"head.bias": "x"}, {}, "text; expected real numbers"),
         ({"head.bias": np.ones(CLASSES, dtype=int)}, {}, "type torch.int64; expected floating"),
         ({"transformer.prompt_embeddings": np.float64(1)}, {}, r"0\.tokens.* missing, left over"),
         ({"prompt": np.ones(1)}, {}, "prompt missing, left over"),
