@@ -152,7 +152,10 @@ def test_no_way_to_the_hub_is_one_line(monkeypatch, tmp_path):
             lambda: create_backbone("tiny"),
             "no backbone 'tiny'; expected dinov2-small-focus, small, small-random, small-gain or a name",
         ),
-        (lambda: create_backbone("resnet18", pretrained=False), "resnet18 is a ResNet; expected a VisionTransformer"),
+        (
+            lambda: create_backbone("resnet18", pretrained=False),
+            "resnet18 is made by timm.models.resnet, not a VisionTransformer",
+        ),
         (lambda: create_backbone("small", size=64), "small: file None, size 64, blocks None; it has its own weights"),
         (lambda: create_backbone(NAME, file="nowhere.pth"), "nowhere.pth: .* expected the weights of this model"),
     ],
