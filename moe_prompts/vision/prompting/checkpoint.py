@@ -174,7 +174,7 @@ def _stored(model: PromptedVisionTransformer) -> dict[str, torch.Tensor]:
     stored: dict[str, torch.Tensor] = dict(prompt_parameters(model))
     for index, prompts in adaptive_prompts(model).items():
         if prompts.config.source == "mean":
-            if not prompts.has_mean_states():
+            if prompts.mean_states is None or not prompts.has_mean_states():
                 raise InputError("save_prompts: no mean states; call set_mean_states(model, images) first")
             stored[f"{index}.mean_states"] = prompts.mean_states
     return stored

@@ -126,7 +126,8 @@ MOCO_S_WIDTH, MOCO_WIDTHS = 384, (384, 768)
 def _take_heads(model: VisionTransformer, arch: Any, path: str | Path) -> None:
     """Give the model as many heads as the file's architecture has: of equal weights another number computes others."""
     wanted = MOCO_HEADS.get(str(arch)) if model.embed_dim in MOCO_WIDTHS else None
-    found = {block.attn.num_heads for block in model.blocks}
+    blocks: Any = model.blocks
+    found = {block.attn.num_heads for block in blocks}
     if wanted is None:
         if model.embed_dim == MOCO_S_WIDTH and found != {MOCO_HEADS["vit_small"]}:
             raise InputError(

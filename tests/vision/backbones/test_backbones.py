@@ -154,7 +154,7 @@ def test_no_way_to_the_hub_is_one_line(monkeypatch, tmp_path):
         ),
         (
             lambda: create_backbone("resnet18", pretrained=False),
-            "resnet18 is made by timm.models.resnet, not a VisionTransformer",
+            "resnet18 is made by timm.models.resnet",
         ),
         (lambda: create_backbone("small", size=64), "small: file None, size 64, blocks None; it has its own weights"),
         (lambda: create_backbone(NAME, file="nowhere.pth"), "nowhere.pth: .* expected the weights of this model"),
