@@ -16,7 +16,6 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -194,7 +193,7 @@ def planted_setup(arguments: argparse.Namespace):
 def case(arguments: argparse.Namespace, setup) -> dict[str, Any]:
     """What rates belong to."""
     return {
-        "tasks": {"backbone": setup.backbone, "weights": setup.weights, "sizes": asdict(setup.sizes)},
+        "tasks": {name: setup.identity()[name] for name in ("backbone", "weights", "sizes")},
         "planted": {"backbone": arguments.backbone or "small-gain", "tokens": arguments.teacher_tokens},
     }
 

@@ -27,6 +27,7 @@ class Oracle:
         self.w, self.p, self.config, self.heads, self.prefix, self.grid = weights, prompts, config, heads, prefix, grid
         self.blocks = 1 + max(int(name.split(".")[1]) for name in weights if name.startswith("blocks."))
         self.n = config.num_tokens
+        self.first = 0 if config.blocks is None else self.blocks - config.blocks
         self.means = None  # for each block, where prompts are computed from mean states
 
     def linear(self, x, name):
@@ -75,7 +76,7 @@ class Oracle:
             ]
         weight = np.broadcast_to(p[f"{index}.weight"], (self.n, *maps[0].shape)).reshape(self.n, -1)
         Z = weight @ np.array([one.ravel() for one in maps]).T + p[f"{index}.bias"][:, None]
-        projector = f"{c.static_depth if c.shared_projector else index}.projector"
+        projector = f"{self.first + c.static_depth if c.shared_projector else index}.projector"
         hidden = ACTIVATIONS[c.activation](Z @ p[f"{projector}.down"].T)
         return Z + p.get(f"{projector}.scale", 1.0) * hidden @ p[f"{projector}.up"].T
 
@@ -90,7 +91,10 @@ class Oracle:
         """[prefix; patches] after each block."""
         x, found = self.embedded(image), []
         sequence = x
-        for index in range(self.blocks):
+        for index in range(self.first):
+            sequence = x = self.block(x, index)
+            found.append(x)
+        for index in range(self.first, self.blocks):
             prompts = self.prompts(x[self.prefix :], index)
             if prompts is not None:
                 sequence = np.concatenate([x[: self.prefix], prompts, x[self.prefix :]])

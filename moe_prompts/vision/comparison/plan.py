@@ -220,7 +220,7 @@ class Plan:
 
     def study(self, stage: str, cells: Sequence[TuneCell] | Sequence[FinalCell]) -> Study:
         identity: dict[str, Any] = {
-            "place": asdict(self.setup),  # the key of older runs
+            "place": self.setup.identity(),  # the key of older runs
             "tasks": self.facts,
             # A run does not grow: its final stage is one comparison.
             "pairs": [f"{task.name} {method}" for task, method in self.pairs],

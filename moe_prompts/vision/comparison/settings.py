@@ -33,7 +33,7 @@ def as_json(chosen: Mapping[tuple[str, str], Setting | None], plan: Plan, comman
 
 def case(setup: Setup) -> dict[str, Any]:
     """What tuned settings belong to; the device, and how many trials train at once, do not matter."""
-    return {key: value for key, value in asdict(setup).items() if key not in ("device", "pack")}
+    return {key: value for key, value in setup.identity().items() if key not in ("device", "pack")}
 
 
 def read_settings(source: str, plan: Plan) -> Chosen:

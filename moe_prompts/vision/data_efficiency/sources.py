@@ -11,7 +11,7 @@ PlantedImages  drawn images whose labels a teacher's prompts draw, in a frozen m
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib import metadata
 from typing import Any, ClassVar, Protocol
@@ -33,7 +33,7 @@ from moe_prompts.vision.tasks.subsets import stratified_subset
 from moe_prompts.vision.tasks.task import ImageSet, Pixels, Subset
 from moe_prompts.vision.training.methods import check_method, matched_tokens
 from moe_prompts.vision.training.packed import PackedTrials
-from moe_prompts.vision.training.runs import Setup, backbone, opened, train_and_score, trained_parameters
+from moe_prompts.vision.training.runs import Setup, backbone, opened, train_and_score, trained_parameters, weights_hash
 from moe_prompts.vision.training.sgd import Outcome, Recipe, Score, Trial, evaluate, init_generator, train_packed
 
 #: Images to judge settings by and to feed generators that are blind to the image; of planted truths also to test on.
@@ -207,7 +207,7 @@ class TaskImages:
     ) -> dict[str, Any]:
         """Return setup, rates, what the tasks say of their data, and versions; the keys are those of older runs."""
         return {
-            "place": asdict(setup) | {"fresh_steps": fresh_steps},
+            "place": setup.identity() | {"fresh_steps": fresh_steps},
             "task rates": rates,
             "tasks": {source.name: opened(source.spec).facts for source in sources},
             "vision": {name: metadata.version(name) for name in ("torch", "timm", "pillow")},
@@ -322,18 +322,19 @@ class PlantedImages:
             "device": setup.device,
         }
         if setup.weights is not None:
-            planting["weights"] = setup.weights
+            planting["weights"] = weights_hash(setup.weights)
         return {"planting": planting, "planted rates": rates}
 
 
 def teacher_of(truth: str, setup: Setup, entropy: int) -> Planted:
     """Return the planted truth of this name on the backbone of ``setup``; one for all who ask."""
-    return _teacher(truth, setup.backbone, setup.weights, setup.device, setup.sizes.tokens, entropy)
+    plain = Setup(setup.backbone, setup.weights, device=setup.device, size=setup.size)
+    return _teacher(truth, plain, setup.sizes.tokens, entropy)
 
 
 @lru_cache(maxsize=2)
-def _teacher(truth: str, name: str, weights: str | None, device: str, tokens: int, entropy: int) -> Planted:
-    return Planted(truth, backbone(Setup(name, weights, device=device)), tokens, entropy=entropy)
+def _teacher(truth: str, plain: Setup, tokens: int, entropy: int) -> Planted:
+    return Planted(truth, backbone(plain), tokens, entropy=entropy)
 
 
 def student_config(student: str, truth: Planted) -> VPT | VAPT:

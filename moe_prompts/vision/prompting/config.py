@@ -5,7 +5,7 @@ With width d, L blocks, N prompts, D static blocks, A = L - D adaptive ones and 
     VPT-shallow N d,    VPT-deep L N d,    VAPT D N d + A [2 d + kappa + N (Q + 1)] + m (2 d r + scale)
 
 kappa is k^2, d k^2 with one kernel per channel, 0 without a convolution; m is 1, or A with one projector per block; Q
-is 1 where the weights are pooled; an offset adds A N d.
+is 1 where the weights are pooled; an offset adds A N d. With prompts in the last L' blocks only, L' stands for L.
 
 Sources: arXiv 2203.12119 (VPT), arXiv 2501.18936 (VAPT).
 """
@@ -28,23 +28,27 @@ class VPT:
     """Fixed prompts: ``num_tokens`` = N free vectors, in every block (``deep``) or before the first one only.
 
     prompt_dropout  on the prompts, while they train
+    blocks          L', only the last so many blocks have prompts; None: all L of the model
     """
 
     num_tokens: int = 10
     deep: bool = True
     prompt_dropout: float = 0.0
+    blocks: int | None = None
 
     def __post_init__(self) -> None:
         _check_whole(self, num_tokens=1)
         _check_switches(self, "deep")
         _check_shares(self, "prompt_dropout")
+        _check_blocks(self)
 
     def check(self, blocks: int, grid: tuple[int, int]) -> None:
-        """Fixed prompts fit every model."""
+        """Raise ``InputError`` if the model has fewer blocks than are to have prompts."""
+        first_block(self, blocks)
 
     def n_parameters(self, width: int, blocks: int, grid: tuple[int, int]) -> int:
         """Trainable numbers beside the head."""
-        return (blocks if self.deep else 1) * self.num_tokens * width
+        return ((blocks - first_block(self, blocks)) if self.deep else 1) * self.num_tokens * width
 
 
 @dataclass(frozen=True)
@@ -54,7 +58,8 @@ class VAPT:
     hidden            r, hidden units of the projector
     kernel            k of the convolution over positions; None: no convolution
     padding           zeros around the grid
-    static_depth      D, first blocks with fixed prompts
+    static_depth      D, first blocks with fixed prompts, counted from the first block that has prompts
+    blocks            L', only the last so many blocks have prompts; None: all L of the model
     activation        of the projector: relu, gelu, sigmoid, softmax (over r) or identity
     per_channel       one kernel per channel instead of one for all
     shared_projector  one projector for all blocks instead of one per block
@@ -87,11 +92,13 @@ class VAPT:
     prompt_dropout: float = 0.0
     channel_dropout: float = 0.1
     hidden_dropout: float = 0.1
+    blocks: int | None = None
 
     def __post_init__(self) -> None:
         _check_whole(self, num_tokens=1, hidden=1, padding=0, static_depth=1)
         _check_switches(self, "per_channel", "shared_projector", "learnable_scale", "offset", "pooled", "fused")
         _check_shares(self, "prompt_dropout", "channel_dropout", "hidden_dropout")
+        _check_blocks(self)
         if self.kernel is not None:
             _check_whole(self, kernel=1)
         elif self.padding or self.per_channel:
@@ -116,10 +123,12 @@ class VAPT:
 
     def check(self, blocks: int, grid: tuple[int, int]) -> None:
         """Raise ``InputError`` if these prompts do not fit a model of ``blocks`` blocks and this grid of patches."""
-        if self.static_depth >= blocks:
+        own = blocks - first_block(self, blocks)
+        if self.static_depth >= own:
             raise InputError(
-                f"VAPT: static_depth = {self.static_depth} leaves no adaptive prompts in a model of {blocks} blocks; "
-                f"expected less than {blocks}, or VPT(num_tokens={self.num_tokens}, deep=True)"
+                f"VAPT: static_depth = {self.static_depth} leaves no adaptive prompts in a model of {own} blocks"
+                f"{'' if self.blocks is None else ' with prompts'}; "
+                f"expected less than {own}, or VPT(num_tokens={self.num_tokens}, deep=True)"
             )
         if min(self.positions(grid)) < 1:
             raise InputError(
@@ -136,7 +145,7 @@ class VAPT:
 
     def n_parameters(self, width: int, blocks: int, grid: tuple[int, int]) -> int:
         """Trainable numbers beside the head."""
-        adaptive = blocks - self.static_depth
+        adaptive = blocks - first_block(self, blocks) - self.static_depth
         kernel = (self.kernel or 0) ** 2 * (width if self.per_channel else 1)
         projectors = 1 if self.shared_projector else adaptive
         return (
@@ -148,11 +157,30 @@ class VAPT:
         )
 
 
+def first_block(config: VPT | VAPT, blocks: int) -> int:
+    """Return the index of the first block that has prompts, L - L', in a model of ``blocks`` = L blocks.
+
+    Raises ``InputError`` where the config asks for more blocks than there are.
+    """
+    own = blocks if config.blocks is None else config.blocks
+    if own > blocks:
+        raise InputError(
+            f"{type(config).__name__}: blocks = {own} in a model of {blocks} blocks; expected at most {blocks}, or "
+            "None for all"
+        )
+    return blocks - own
+
+
 def _check_whole(config: VPT | VAPT, **least: int) -> None:
     """And store plain ints, which files can hold."""
     for name, low in least.items():
         found = whole(getattr(config, name), low, f"{type(config).__name__}: {name}")
         object.__setattr__(config, name, found)
+
+
+def _check_blocks(config: VPT | VAPT) -> None:
+    if config.blocks is not None:
+        _check_whole(config, blocks=1)
 
 
 def _check_switches(config: VPT | VAPT, *names: str) -> None:

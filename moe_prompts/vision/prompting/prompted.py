@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from moe_prompts.checks import whole
 from moe_prompts.errors import InputError
-from moe_prompts.vision.prompting.config import VAPT, VPT
+from moe_prompts.vision.prompting.config import VAPT, VPT, first_block
 from moe_prompts.vision.prompting.prompts import AdaptivePrompts, Grid, Projector, StaticPrompts, prompt_bound
 from moe_prompts.vision.prompting.weight_decay import decay_groups
 
@@ -480,6 +480,7 @@ def new_prompts(
 ) -> list[StaticPrompts | AdaptivePrompts | None]:
     """New prompts for each block, on the device and in the type of the patch embedding."""
     width, blocks = model.embed_dim, len(model.blocks)
+    first = first_block(config, blocks)
     bound = prompt_bound(width, math.prod(model.patch_embed.patch_size))
 
     def static() -> StaticPrompts:
@@ -487,12 +488,13 @@ def new_prompts(
 
     made: list[StaticPrompts | AdaptivePrompts | None]
     if isinstance(config, VPT):
-        made = [static() if config.deep or index == 0 else None for index in range(blocks)]
+        made = [static() if index == first or (config.deep and index > first) else None for index in range(blocks)]
     else:
-        made = [static() for _ in range(config.static_depth)]
+        fixed = range(first, first + config.static_depth)
+        made = [static() if index in fixed else None for index in range(fixed.stop)]
         projector = Projector(config, width, rng)
-        for index in range(config.static_depth, blocks):
-            later = index > config.static_depth
+        for index in range(fixed.stop, blocks):
+            later = index > fixed.stop
             if later and not config.shared_projector:
                 projector = Projector(config, width, rng)
             borrowed = later and config.shared_projector

@@ -8,7 +8,7 @@ baselines  linear (the head alone), bias (all biases and the head), full (everyt
 from __future__ import annotations
 
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -37,14 +37,16 @@ RELATIVE_SECONDS = {"linear": 0.1, "bias": 1.9, "full": 2.2, "vpt_shallow": 1.6,
 
 @dataclass(frozen=True)
 class Sizes:
-    """Number of tokens N, hidden units r and kernel k of the prompts that are compared."""
+    """Number of tokens N, hidden units r and kernel k of the prompts that are compared, in the last ``blocks`` blocks
+    (None: in all)."""
 
     tokens: int = 10
     hidden: int = 8
     kernel: int = 2
+    blocks: int | None = None
 
     def __post_init__(self) -> None:
-        VAPT(self.tokens, self.hidden, self.kernel)
+        VAPT(self.tokens, self.hidden, self.kernel, blocks=self.blocks)
 
 
 def check_method(name: str) -> None:
@@ -55,16 +57,16 @@ def check_method(name: str) -> None:
 def config(name: str, sizes: Sizes, model: VisionTransformer) -> VPT | VAPT | None:
     """The prompts of a method on this model; None for methods without prompts."""
     check_method(name)
-    vapt = VAPT(sizes.tokens, sizes.hidden, sizes.kernel)
+    vapt = VAPT(sizes.tokens, sizes.hidden, sizes.kernel, blocks=sizes.blocks)
     if name == "vpt_matched":
-        return VPT(matched_tokens(vapt, model))
+        return VPT(matched_tokens(vapt, model), blocks=sizes.blocks)
     configs: dict[str, VPT | VAPT] = {
-        "vpt_shallow": VPT(sizes.tokens, deep=False),
-        "vpt_deep": VPT(sizes.tokens),
+        "vpt_shallow": VPT(sizes.tokens, deep=False, blocks=sizes.blocks),
+        "vpt_deep": VPT(sizes.tokens, blocks=sizes.blocks),
         "vapt": vapt,
-        "vapt_constant": VAPT(sizes.tokens, sizes.hidden, sizes.kernel, source="mean"),
-        "vapt_shuffled": VAPT(sizes.tokens, sizes.hidden, sizes.kernel, source="another"),
-        "vapt_pooled": VAPT(sizes.tokens, sizes.hidden, sizes.kernel, pooled=True),
+        "vapt_constant": replace(vapt, source="mean"),
+        "vapt_shuffled": replace(vapt, source="another"),
+        "vapt_pooled": replace(vapt, pooled=True),
     }
     return configs.get(name)
 
@@ -79,9 +81,10 @@ def trainable_copy(name: str, model: VisionTransformer, num_classes: int, rng: t
 
 
 def matched_tokens(vapt: VAPT, model: VisionTransformer) -> int:
-    """The smallest N with which VPT-deep (N L d) has at least as many parameters as ``vapt``."""
+    """The smallest N with which VPT-deep (N L d, in as many blocks) has at least as many parameters as ``vapt``."""
     blocks, width = len(model.blocks), model.embed_dim
-    return -(-vapt.n_parameters(width, blocks, model.patch_embed.grid_size) // (blocks * width))
+    one = VPT(1, blocks=vapt.blocks).n_parameters(width, blocks, model.patch_embed.grid_size)
+    return -(-vapt.n_parameters(width, blocks, model.patch_embed.grid_size) // one)
 
 
 def distinct_methods(sizes: Sizes, model: VisionTransformer) -> tuple[str, ...]:

@@ -22,7 +22,7 @@ from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 
 from moe_prompts.errors import InputError
-from moe_prompts.vision.prompting.config import VAPT, VPT
+from moe_prompts.vision.prompting.config import VAPT, VPT, first_block
 from moe_prompts.vision.prompting.prompted import (
     PromptedVisionTransformer,
     named_parts,
@@ -35,6 +35,8 @@ from moe_prompts.vision.prompting.prompts import NORM_EPS, activated, position_m
 #: With rows of at most so many tokens attention is written out, which is faster than torch's fused one for small heads
 #: on a CPU; longer rows would need too much memory.
 SHORT = 64
+#: Images that pass through frozen blocks together.
+GROUP = 32
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,9 @@ class PackedTrials(nn.Module):
         self.parts = nn.ParameterDict(
             {_key(name): torch.stack([trial[name].detach() for trial in trials]) for name in trials[0]}
         )
+        #: The first block that sees prompts, behind the last block where only heads are learned: what enters it belongs
+        #: to an image, whatever is learned.
+        self.first = len(model.blocks) if config is None else first_block(config, len(model.blocks))
         self._first_rows_only = model.global_pool == "token" and model.attn_pool is None
 
     @property
@@ -107,25 +112,26 @@ class PackedTrials(nn.Module):
         images    (S, B, 3, H, W), S batches, or (B, 3, H, W), one for all
         batch_of  (R,), which of the S batches a trial sees; all see the first without it
         """
-        features = self._features(images[None] if images.ndim == 4 else images, batch_of, noise)
+        images = images[None] if images.ndim == 4 else images
+        entering = entering_states(self.model, self.first, images.flatten(0, 1)).unflatten(0, images.shape[:2])
+        return self.of_states(entering, batch_of, noise)
+
+    def of_states(self, states: Tensor, batch_of: Tensor | None = None, noise: Noise = SILENT) -> Tensor:
+        """Logits (R, B, C) from states that enter block ``first`` (``entering_states``), (S, B, T, d) or (B, T, d)."""
+        features = self._features(states[None] if states.ndim == 3 else states, batch_of, noise)
         if self._known_head:
             known = self._known_head[0]
             return F.linear(features, known.weight.detach(), None if known.bias is None else known.bias.detach())
         head = self._part("head.weight")
         return torch.baddbmm(self._part("head.bias")[:, None], features, head.transpose(1, 2))
 
-    def _features(self, images: Tensor, batch_of: Tensor | None, noise: Noise) -> Tensor:
-        """What heads see, (R, B, d)."""
-        model, S = self.model, len(images)
-        with torch.no_grad():
-            x = model.norm_pre(model._pos_embed(model.patch_embed(images.flatten(0, 1)))).unflatten(0, (S, -1))
+    def _features(self, x: Tensor, batch_of: Tensor | None, noise: Noise) -> Tensor:
+        """What heads see, (R, B, d), from states (S, B, T, d) that enter block ``first``."""
+        model = self.model
         which = torch.zeros(self.n_trials, dtype=torch.long, device=x.device) if batch_of is None else batch_of
-        for index, block in enumerate(model.blocks):
-            if self.config is None:
-                x = _plain(block, x)
-            else:
-                last = index == len(model.blocks) - 1 and self._first_rows_only
-                x = self._block(index, block, x, which if index == 0 else None, noise, last)
+        for index, block in list(enumerate(model.blocks))[self.first :]:
+            last = index == len(model.blocks) - 1 and self._first_rows_only
+            x = self._block(index, block, x, which if index == self.first else None, noise, last)
         features = model.forward_head(model.norm(x.flatten(0, 1)), pre_logits=True).unflatten(0, x.shape[:2])
         # Without prompts trials part here.
         return features[which] if self.config is None else features
@@ -137,7 +143,7 @@ class PackedTrials(nn.Module):
         prefix, config = self.model.num_prefix_tokens, self.config
         assert config is not None
         shallow = isinstance(config, VPT) and not config.deep
-        if index == 0 or not shallow:
+        if index == self.first or not shallow:
             prompts = self._prompts(index, x[:, :, prefix:], noise)
             if not shallow and _is_known(block):
                 return _attend(block, x, prompts, shared, last)
@@ -169,7 +175,7 @@ class PackedTrials(nn.Module):
         Z = E[:, None] @ F.layer_norm(states, states.shape[-1:], eps=NORM_EPS)
         Z = Z * gain[:, None, None] + E.sum(dim=-1)[:, None, :, None] * shift[:, None, None]
         Z = noise.on(Z, index, "channels") + self._part(f"{index}.bias")[:, None, :, None]
-        owner = config.static_depth if config.shared_projector else index
+        owner = self.first + config.static_depth if config.shared_projector else index
         down, up = self._part(f"{owner}.projector.down"), self._part(f"{owner}.projector.up")
         hidden = activated(_of_each(Z, down), config.activation)
         added = _of_each(noise.on(hidden, index, "hidden"), up)
@@ -210,6 +216,27 @@ class PackedTrials(nn.Module):
                             like.new_ones(batch, N, config.hidden), config.hidden_dropout
                         )
         return masks
+
+
+@torch.no_grad()
+def entering_states(model: VisionTransformer, first: int, images: Tensor) -> Tensor:
+    """Return what enters block ``first`` of a frozen model, (n, T, d), for images (n, 3, H, W) in evaluation mode.
+
+    Frozen blocks are run on groups of exactly ``GROUP`` images, filled up with zeros: sums of floating-point numbers
+    are taken in an order that depends on the shapes of matrices, and with one shape the states of an image are the
+    same bits whatever images are beside it. So states may be kept, and training on kept ones is training without.
+    """
+    if first == 0:
+        return model.norm_pre(model._pos_embed(model.patch_embed(images)))
+    missing = -len(images) % GROUP
+    filled = torch.cat([images, images.new_zeros(missing, *images.shape[1:])]) if missing else images
+    found = []
+    for group in filled.split(GROUP):
+        x = model.norm_pre(model._pos_embed(model.patch_embed(group)))
+        for block in model.blocks[:first]:
+            x = block(x)
+        found.append(x)
+    return torch.cat(found)[: len(images)]
 
 
 def _check(

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cache, lru_cache
+from hashlib import sha256
 from math import ceil
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from timm.models.vision_transformer import VisionTransformer
 
 from moe_prompts.engine.grid import BLOCK_SIZE
+from moe_prompts.errors import InputError
 from moe_prompts.vision.backbones.create import create_backbone
 from moe_prompts.vision.backbones.normalisation import normalised
-from moe_prompts.vision.prompting.config import VAPT
+from moe_prompts.vision.prompting.config import VAPT, VPT, first_block
 from moe_prompts.vision.prompting.prompted import mean_states
 from moe_prompts.vision.tasks.named import Spec
 from moe_prompts.vision.tasks.task import ImageSet, Pixels, Task
@@ -34,6 +38,7 @@ from moe_prompts.vision.training.sgd import (
     train_alone,
     train_packed,
 )
+from moe_prompts.vision.training.states import States, is_fixed, kept_states
 from moe_prompts.vision.training.statuses import DIVERGED, TRAINED
 
 
@@ -42,6 +47,8 @@ class Setup:
     """What all runs of a comparison share: backbone by name, prompts' sizes, recipe and device.
 
     weights  file of the backbone's weights; None: those of its name
+    size     side of the images that the backbone is made for; None: its own
+    states   folder of states that enter the first block with prompts (``states``); None: they are computed in each step
     pack     trials that train at once: memory grows with them, results differ by rounding
     device   cpu, or cuda: each process on a device of its own as far as there are as many (``devices``)
     """
@@ -52,6 +59,29 @@ class Setup:
     sizes: Sizes = field(default_factory=Sizes)
     recipe: Recipe = field(default_factory=Recipe)
     device: str = "cpu"
+    size: int | None = None
+    states: str | None = None
+
+    def identity(self) -> dict[str, Any]:
+        """What results depend on, for files that say which run they belong to: weights are known by their sha256, not
+        by a path; options that change nothing are left out."""
+        found = asdict(self)
+        del found["states"]
+        if self.weights is not None:
+            found["weights"] = weights_hash(self.weights)
+        for part, name in ((found, "size"), (found["sizes"], "blocks")):
+            if part[name] is None:
+                del part[name]
+        return found
+
+
+@cache
+def weights_hash(path: str) -> str:
+    """sha256 of a file of weights."""
+    try:
+        return sha256(Path(path).read_bytes()).hexdigest()
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}; expected the weights of the backbone") from error
 
 
 def train_and_score(
@@ -79,13 +109,35 @@ def train_and_score(
     means = None
     if isinstance(prompts, VAPT) and prompts.source == "mean":
         means = mean_states(model, _inputs(unlabelled or sets[0], setup.recipe, like))
+    sets, judge = entering(prompts, setup, model, sets, judge)
     results: list[tuple[Outcome, Score]] = []
     for start in range(0, len(trials), setup.pack):
         some, own = trials[start : start + setup.pack], sets[start : start + setup.pack]
         packed = PackedTrials(model, prompts, classes, [init_generator(trial.seed) for trial in some], means)
         outcomes = train_packed(packed, own, some, setup.recipe)
-        results += zip(outcomes, evaluate(packed, judge, setup.recipe, like), strict=True)
+        forward = packed.of_states if isinstance(judge, States) else packed
+        results += zip(outcomes, evaluate(forward, judge, setup.recipe, like), strict=True)
     return results
+
+
+def entering(
+    prompts: VPT | VAPT | None, setup: Setup, model: VisionTransformer, train: list[ImageSet], judge: ImageSet
+) -> tuple[list[ImageSet], ImageSet]:
+    """Images as the states that enter the first block with prompts, where ``setup`` keeps any and nothing is augmented;
+    else as they are."""
+    depth = len(model.blocks)
+    first = depth if prompts is None else first_block(prompts, depth)
+    if setup.states is None or first == 0:
+        return train, judge
+    folder, recipe = Path(setup.states), setup.recipe
+
+    def kept(images: ImageSet) -> ImageSet:
+        if not is_fixed(images):
+            return images
+        return kept_states(model, first, images, recipe.normalisation, recipe.precision, folder)
+
+    known = {id(images): kept(images) for images in train}
+    return [known[id(images)] for images in train], kept(judge)
 
 
 def _one(
@@ -121,12 +173,12 @@ def trained_parameters(method: str, sizes: Sizes, model: VisionTransformer) -> i
 
 def backbone(setup: Setup) -> VisionTransformer:
     """The frozen model of a process; nothing may change it."""
-    return _backbone(setup.backbone, setup.weights, own_device(setup.device))
+    return _backbone(setup.backbone, setup.weights, setup.size, own_device(setup.device))
 
 
 @lru_cache(maxsize=2)
-def _backbone(name: str, weights: str | None, device: str) -> VisionTransformer:
-    return create_backbone(name, file=weights).requires_grad_(False).eval().to(device)
+def _backbone(name: str, weights: str | None, size: int | None, device: str) -> VisionTransformer:
+    return create_backbone(name, file=weights, size=size).requires_grad_(False).eval().to(device)
 
 
 @cache

@@ -22,10 +22,11 @@ from tqdm import tqdm
 
 from moe_prompts.errors import InputError
 from moe_prompts.seeds import address
-from moe_prompts.vision.backbones.normalisation import NORMALISATIONS, normalised
+from moe_prompts.vision.backbones.normalisation import NORMALISATIONS
 from moe_prompts.vision.prompting.weight_decay import decay_groups, decays
 from moe_prompts.vision.tasks.task import ImageSet
 from moe_prompts.vision.training.packed import PackedTrials
+from moe_prompts.vision.training.states import States, as_input
 from moe_prompts.vision.training.statuses import DIVERGED, TRAINED
 
 #: Schedules of the learning rate, each with its rule of weight decay (``prompting.weight_decay``).
@@ -184,7 +185,8 @@ def train_packed(
 ) -> list[Outcome]:
     """Train all trials at once; ``packed`` holds one for each, in the same order.
 
-    images  one set for all, or as many equally large sets as trials
+    images  one set for all, or as many equally large sets as trials; ``States`` that enter block ``packed.first`` serve
+            as well
     """
     seeds = [trial.seed for trial in trials]
     lrs = torch.tensor([trial.setting.lr for trial in trials], dtype=torch.float64) * recipe.batch / 256
@@ -194,7 +196,7 @@ def train_packed(
     def step(images: Tensor, labels: Tensor, batch_of: Tensor, noise_seeds: list[int], factor: float) -> Tensor:
         noise = packed.noise(noise_seeds, labels.shape[1])
         with recipe.autocast(images.device):
-            logits = packed(images, batch_of, noise)
+            logits = forward(images, batch_of, noise)
         targets = labels[batch_of]
         losses = F.cross_entropy(_wide(logits).flatten(0, 1), targets.flatten(), reduction="none")
         losses = losses.view(targets.shape).mean(dim=1)
@@ -204,6 +206,7 @@ def train_packed(
         return losses.detach()
 
     sets = list(images) if isinstance(images, Sequence) else [images] * len(trials)
+    forward = packed.of_states if isinstance(sets[0], States) else packed
     return _run(step, sets, seeds, recipe, next(packed.parameters()), progress)
 
 
@@ -259,7 +262,7 @@ def _run(
         pixels = [one.batch(own, seeded(seed, "augmentation", number)) for ((_, seed), one), own in drawn]
         labels = np.stack([one.labels[own] for one, own in zip(distinct.values(), chosen, strict=True)])
         noise = {seed: int(seeded(seed, "dropout", number).integers(2**63)) for seed in dict.fromkeys(seeds)}
-        inputs = normalised(np.stack(pixels), recipe.normalisation, like)
+        inputs = as_input(np.stack(pixels), recipe.normalisation, like)
         targets = torch.from_numpy(labels).to(like.device)
         losses.append(step(inputs, targets, batch_of, [noise[seed] for seed in seeds], rates[number]))
     found = torch.stack(losses).cpu()
@@ -305,7 +308,7 @@ def evaluate(forward: Callable[[Tensor], Tensor], images: ImageSet, recipe: Reci
     for indices in np.array_split(order, ceil(n / EVALUATION_BATCH)):
         labels = torch.from_numpy(images.labels[indices]).to(like.device)
         with recipe.autocast(like.device):
-            logits = _wide(forward(normalised(images.batch(indices), recipe.normalisation, like)))
+            logits = _wide(forward(as_input(images.batch(indices), recipe.normalisation, like)))
         right.append((logits.argmax(dim=-1) == labels).sum(dim=1))
         losses = F.cross_entropy(logits.flatten(0, 1), labels.repeat(len(logits)), reduction="none")
         nats.append(losses.view(len(logits), -1).double().sum(dim=1))

@@ -1,0 +1,104 @@
+"""Training on kept states is training without them, bit for bit in float32."""
+
+import numpy as np
+import pytest
+import torch
+from timm.models.vision_transformer import VisionTransformer
+
+from moe_prompts.vision import VAPT, VPT, PackedTrials
+from moe_prompts.vision.tasks.task import Pixels, Subset
+from moe_prompts.vision.training import runs
+from moe_prompts.vision.training.methods import Sizes, config
+from moe_prompts.vision.training.packed import GROUP, entering_states
+from moe_prompts.vision.training.runs import Setup, train_and_score
+from moe_prompts.vision.training.sgd import Recipe, Setting, Trial, evaluate, init_generator, train_packed
+from moe_prompts.vision.training.states import States, is_fixed, kept_states
+
+CONFIGS = {"linear": None, "deep": VPT(3, blocks=2), "vapt": VAPT(3, hidden=4, blocks=2),
+           "shuffled": VAPT(3, hidden=4, blocks=2, source="another")}  # fmt: skip
+RECIPE = Recipe(steps=7, batch=20, normalisation="half")
+N = GROUP + 17
+
+
+@pytest.fixture(scope="module")
+def model():
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        # A width that is no multiple of a vector register's.
+        made = VisionTransformer(img_size=32, patch_size=8, embed_dim=36, depth=4, num_heads=3, num_classes=0)
+        with torch.no_grad():
+            for parameter in made.parameters():
+                parameter.add_(0.1 * torch.randn_like(parameter))
+    return made.requires_grad_(False).eval()
+
+
+@pytest.fixture(scope="module")
+def images():
+    rng = np.random.default_rng(1)
+    return Pixels(rng.integers(0, 256, (N, 32, 32, 3), dtype=np.uint8), rng.integers(0, 5, N))
+
+
+def test_states_do_not_depend_on_what_is_beside(model, images):
+    """In any order and company the same bits, and to rounding those of one pass over all."""
+    inputs = torch.tensor(images.pixels).movedim(-1, 1).float() / 127.5 - 1
+    states = entering_states(model, 2, inputs)
+    order = torch.randperm(N, generator=torch.Generator().manual_seed(2))
+    assert torch.equal(entering_states(model, 2, inputs[order]), states[order])
+    assert torch.equal(entering_states(model, 2, inputs[5:6]), states[5:6])
+    x = model._pos_embed(model.patch_embed(inputs))
+    torch.testing.assert_close(states, model.blocks[1](model.blocks[0](x)), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("prompts", CONFIGS.values(), ids=CONFIGS)
+def test_training_on_kept_states_is_training_without(prompts, model, images, tmp_path):
+    trials = [Trial(Setting(lr, 1e-4), seed) for lr, seed in ((0.5, 3), (0.1, 3), (0.1, 4))]
+
+    def run(kept: bool):
+        packed = PackedTrials(model, prompts, 5, [init_generator(trial.seed) for trial in trials])
+        own = kept_states(model, packed.first, images, "half", "float32", tmp_path) if kept else images
+        outcomes = train_packed(packed, own, trials, RECIPE)
+        forward = packed.of_states if kept else packed
+        scores = evaluate(forward, own, RECIPE, next(packed.parameters()))
+        return outcomes, scores, [value.detach().clone() for value in packed.parts.values()]
+
+    without, kept, again = run(False), run(True), run(True)
+    assert len(list(tmp_path.glob("*.npy"))) == 1
+    for one in (kept, again):
+        assert one[:2] == without[:2]
+        assert all(torch.equal(a, b) for a, b in zip(one[2], without[2], strict=True))
+
+
+def test_files_are_mapped_and_belong_to_images_block_and_backbone(model, images, tmp_path):
+    states = kept_states(model, 2, images, "half", "float32", tmp_path)
+    assert isinstance(states.values, np.memmap)
+    assert not states.values.flags.writeable
+    assert states.values.shape == (N, 17, 36)
+    others = Pixels(images.pixels[::-1].copy(), images.labels)
+    for arguments in ((model, 1, images, "half"), (model, 2, images, "imagenet"), (model, 2, others, "half")):
+        kept_states(*arguments, "float32", tmp_path)
+    assert len(list(tmp_path.glob("*.npy"))) == 4
+
+
+def test_what_is_augmented_is_not_kept(images):
+    class Cropped:
+        labels = images.labels
+
+    assert is_fixed(images)
+    assert is_fixed(Subset(images, np.arange(3)))
+    assert not is_fixed(Cropped())
+
+
+@pytest.mark.parametrize("method", ["linear", "vpt_deep", "vapt", "vapt_constant", "vpt_matched"])
+def test_a_run_with_a_folder_is_the_run_without(method, images, tmp_path, monkeypatch):
+    """All the way through ``train_and_score``; with the folder no step computes the frozen blocks."""
+    setup = Setup("small", sizes=Sizes(3, 4, blocks=2), recipe=RECIPE)
+    kept = Setup("small", sizes=Sizes(3, 4, blocks=2), recipe=RECIPE, states=str(tmp_path))
+    assert kept.identity() == setup.identity()
+    trials = [Trial(Setting(0.5, 0.0), seed) for seed in (1, 2)]
+    plain = train_and_score(method, setup, 5, trials, images, images)
+    first = train_and_score(method, kept, 5, trials, images, images)
+    monkeypatch.setattr("moe_prompts.vision.training.states.entering_states", None)
+    monkeypatch.setattr("moe_prompts.vision.training.packed.entering_states", None)
+    assert plain == first == train_and_score(method, kept, 5, trials, images, images)
+    prompts = config(method, kept.sizes, runs.backbone(kept))
+    assert isinstance(runs.entering(prompts, kept, runs.backbone(kept), [images], images)[1], States)
