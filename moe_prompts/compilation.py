@@ -24,7 +24,10 @@ ROUTES = ("compiled", "numpy")
 
 
 def route() -> str:
-    """The route of loops that are begun now. Raises ``InputError`` where the variable names none."""
+    """Return the route of loops that are begun now: "compiled" or "numpy".
+
+    Raises ``InputError`` where the variable names neither.
+    """
     asked = os.environ.get(VARIABLE, ROUTES[0])
     if asked not in ROUTES:
         raise InputError(f"{VARIABLE} = {asked!r}; expected compiled or numpy")
@@ -44,12 +47,12 @@ def _installed() -> bool:
 
 
 def kernels(module: str) -> ModuleType | None:
-    """The module of compiled loops, compiled or loaded from its cache on the first call; None on the NumPy route."""
+    """Return the module of compiled loops, compiled or loaded from disk on the first call; None on the NumPy route."""
     return import_module(module) if route() == "compiled" else None
 
 
 def compiled(signature: str) -> Callable[[Callable], Any]:
-    """A decorator: compile for this one signature, now, releasing the interpreter's lock in calls.
+    """Return a decorator that compiles for this one signature, at once, releasing the interpreter's lock in calls.
 
     The result is kept on disk where that is possible. Use it in modules that ``kernels`` loads.
     """

@@ -16,8 +16,8 @@ PACKAGE = Path(moe_prompts.__file__).parent
 FLOORS = [
     ["errors", "tables"],
     ["checks"],
-    ["seeds"],
-    ["models", "intervals", "engine", "compilation"],
+    ["seeds", "compilation"],
+    ["models", "intervals", "engine"],
     ["estimators", "losses", "slopes", "cli"],
     ["identifiability", "theory"],
     ["study"],

@@ -22,6 +22,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from moe_prompts.compilation import route
 from moe_prompts.engine.code import code_of
 from moe_prompts.engine.files import TEMPORARY, appearing, write_atomically
 from moe_prompts.engine.grid import MOST_FITS, Study
@@ -40,7 +41,8 @@ ALLOWED = {CODE_CHANGE: "--accept-code-change", CLEAR: "--clear", SIZE: "--insis
 
 def versions() -> dict[str, str]:
     """Return the versions of what rows depend on."""
-    return {name: metadata.version(name) for name in PACKAGES} | {"python": platform.python_version()}
+    compiler = {"passes": route(), "numba": metadata.version("numba") if route() == "compiled" else "none"}
+    return {name: metadata.version(name) for name in PACKAGES} | compiler | {"python": platform.python_version()}
 
 
 class RunFolder:

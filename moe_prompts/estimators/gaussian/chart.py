@@ -18,7 +18,7 @@ from functools import cache
 
 import numpy as np
 
-from moe_prompts.estimators.gaussian.moments import Monomials
+from moe_prompts.estimators.gaussian.monomials import Monomials
 from moe_prompts.models.gaussian_gated import LOG_2PI, GaussianGatedFamily, GaussianGatedMoE
 
 

@@ -14,13 +14,15 @@ through one number, their summed log density, computed once.
 from __future__ import annotations
 
 from dataclasses import InitVar, dataclass, field
-from functools import cache
-from itertools import combinations_with_replacement
 
 import numpy as np
 
 from moe_prompts.checks import numbers, resolved
+from moe_prompts.compilation import kernels
 from moe_prompts.errors import InputError
+from moe_prompts.estimators.gaussian.compiled import KERNELS, CompiledLoops
+from moe_prompts.estimators.gaussian.monomials import Monomials
+from moe_prompts.estimators.gaussian.numpy_loops import Loops, NumpyLoops
 from moe_prompts.models.data import Data, Sample, StreamedSample
 from moe_prompts.models.gaussian_gated import LOG_2PI, GaussianGatedFamily, GaussianGatedMoE
 
@@ -28,55 +30,6 @@ from moe_prompts.models.gaussian_gated import LOG_2PI, GaussianGatedFamily, Gaus
 #: have at least this smallest eigenvalue. Beyond them the likelihood is unbounded and a "maximum" means
 #: nothing.
 MIN_POINTS, MIN_EIGENVALUE = 5.0, 1e-7
-BLOCK_BYTES = 3 << 18  # of scratch per pass: stays in a common L2 cache
-
-
-@dataclass(frozen=True)
-class Monomials:
-    """Index the products of the entries of h = (1, z_1 .. z_D), for the passes and the chart.
-
-    D        number of coordinates of z, d + l
-    pairs    the P pairs (i, j), i <= j, of degree <= 2: phi = h_i h_j; the first D + 1 are h itself
-    pair_of  (D + 1, D + 1) -> position in ``pairs``
-    quads    for each monomial of degree <= 4, positions (p, q) with m = phi_p phi_q; q = 0 in the first P
-             (phi_0 = 1)
-    quad_of  (P, P) -> position in ``quads``
-    """
-
-    D: int
-    pairs: np.ndarray
-    pair_of: np.ndarray
-    quads: np.ndarray
-    quad_of: np.ndarray
-
-    @staticmethod
-    @cache
-    def of(D: int) -> Monomials:
-        """Return the tables for D coordinates, made once."""
-        pairs = list(combinations_with_replacement(range(D + 1), 2))
-        pair_of = np.zeros((D + 1, D + 1), dtype=int)
-        for p, (i, j) in enumerate(pairs):
-            pair_of[i, j] = pair_of[j, i] = p
-        key = lambda p, q: tuple(sorted((*pairs[p], *pairs[q])))
-        position: dict[tuple[int, ...], int] = {}
-        quads: list[tuple[int, int]] = []
-        quad_of = np.zeros((len(pairs), len(pairs)), dtype=int)
-        for q in range(len(pairs)):  # q = 0 first, so that the first P monomials are phi itself
-            for p in range(len(pairs)):
-                if key(p, q) not in position:
-                    position[key(p, q)] = len(quads)
-                    quads.append((p, q))
-                quad_of[p, q] = position[key(p, q)]
-        return Monomials(D, np.array(pairs), pair_of, np.array(quads), quad_of)
-
-    @property
-    def P(self) -> int:
-        """Return the number of monomials of degree <= 2."""
-        return len(self.pairs)
-
-    def second_moments(self, statistics: np.ndarray) -> np.ndarray:
-        """Return the sums of r (1, z)(1, z)' as matrices: (..., P) -> (..., D + 1, D + 1)."""
-        return statistics[..., self.pair_of]
 
 
 @dataclass
@@ -144,13 +97,6 @@ class Scale:
         return float(np.log(self.scale_x).sum() + np.log(self.scale_y).sum())
 
 
-#: Sums of exponentials in this range keep full precision without a shift by the largest exponent.
-SAFE_TOTALS = (1e-100, 1e260)
-#: exp of less than this counts as exp of this (1e-130 beside a total above 1e-100): products of two such
-#: numbers stay clear of denormals, which would slow a pass down by half.
-LOWEST_LOG = -300.0
-
-
 def check_multiplicities(weights: np.ndarray | None) -> None:
     """Refuse negative weights from users; those of an interpolation rule may be negative."""
     if weights is not None and (smallest := numbers(weights, "weights").min(initial=0.0)) < 0:
@@ -174,14 +120,9 @@ def quadratic_coefficients(params: GaussianGatedMoE, monomials: Monomials) -> np
     return W
 
 
-def _log_sum(logs: np.ndarray) -> np.ndarray:
-    top = logs.max(axis=0)
-    return top + np.log(np.exp(logs - top).sum(axis=0))
-
-
 @dataclass
 class DataPasses:
-    """Standardise the data of one fit and lay them out in blocks; every method is one pass.
+    """Standardise the data of one fit and lay them out for loops over blocks; every method is one pass.
 
     family          what the model may be
     sample          pairs x (n, d), y (n, l)
@@ -215,112 +156,24 @@ class DataPasses:
         self.total = float(self.sample.n if self.weights is None else self.weights.sum())
         self.scale = Scale.of(self.sample, self.weights) if whole is None else whole
         self.monomials = Monomials.of(self.family.d + self.family.l)
-        size = self._block_size()
-        x = (self.sample.x - self.scale.shift_x) / self.scale.scale_x
         y = (self.sample.y - self.scale.shift_y) / self.scale.scale_y
-        frozen = None if self.family.frozen is None else self.scale.inward(self.family.frozen)
-        self.frozen = frozen
-        W_frozen = None if frozen is None else quadratic_coefficients(frozen, self.monomials)
-        self.blocks: list[np.ndarray] = []
-        self.block_weights: list[np.ndarray] = []
-        self.frozen_logs: list[np.ndarray] = []
-        for first in range(0, self.sample.n, size):
-            rows_ = slice(first, first + size)
-            h = np.concatenate([np.ones((1, len(x[rows_]))), y[rows_].T, x[rows_].T])
-            self.blocks.append(h[self.monomials.pairs[:, 0]] * h[self.monomials.pairs[:, 1]])
-            if self.weights is not None:
-                self.block_weights.append(self.weights[rows_])
-            if frozen is not None:
-                self.frozen_logs.append(_log_sum(W_frozen @ self.blocks[-1]))
-
-    def _block_size(self) -> int:
-        k = self.family.k
-        rows = k + self.monomials.P + len(self.monomials.quads) + k * (k + 1) // 2
-        size = int(np.clip(BLOCK_BYTES // (8 * rows), 256, 4096))
-        return size - 8 if size % 512 == 0 else size  # rows a whole page apart would share cache lines
-
-    def _responsibilities(
-        self, index: int, W: np.ndarray, log_frozen_mass: float, r: np.ndarray, total: np.ndarray
-    ) -> float:
-        """Return one block's share of the log-likelihood, and fill r (k, B) with its responsibilities.
-
-        ``total`` (B,) is scratch.
-        """
-        phi = self.blocks[index]
-        frozen = self.frozen_logs[index] + log_frozen_mass if self.frozen is not None else None
-        np.exp(np.maximum(np.matmul(W, phi, out=r), LOWEST_LOG, out=r), out=r)
-        np.sum(r, axis=0, out=total)
-        if frozen is not None:
-            total += np.exp(frozen)
-        top = None
-        # Exponentials are summed without a shift first, which saves the search for the largest. Only where
-        # that leaves the safe range, for points far from all atoms, the block is done again with the shift.
-        if total.min() < SAFE_TOTALS[0] or not total.sum() < SAFE_TOTALS[1]:
-            np.matmul(W, phi, out=r)
-            top = r.max(axis=0) if frozen is None else np.maximum(r.max(axis=0), frozen)
-            np.exp(np.maximum(np.subtract(r, top, out=r), LOWEST_LOG, out=r), out=r)
-            np.sum(r, axis=0, out=total)
-            if frozen is not None:
-                total += np.exp(frozen - top)
-        log_total = np.log(total)
-        if top is not None:
-            log_total += top
-        r *= np.reciprocal(total, out=total)
-        return float(log_total.sum() if self.weights is None else log_total @ self.block_weights[index])
-
-    def _scratch(self, rows: int) -> np.ndarray:
-        return np.empty((rows, self.blocks[0].shape[1]))
+        x = (self.sample.x - self.scale.shift_x) / self.scale.scale_x
+        z = np.ascontiguousarray(np.concatenate([y, x], axis=1).T)
+        self.frozen = None if self.family.frozen is None else self.scale.inward(self.family.frozen)
+        W_frozen = None if self.frozen is None else quadratic_coefficients(self.frozen, self.monomials)
+        compiled = kernels(KERNELS)
+        self.loops: Loops
+        if compiled is None:
+            self.loops = NumpyLoops(z, self.weights, W_frozen, self.monomials, self.family.k)
+        else:
+            self.loops = CompiledLoops(compiled, z, self.weights, W_frozen, self.monomials, self.family.k)
 
     def e1(self, W: np.ndarray, log_frozen_mass: float = -np.inf) -> tuple[float, np.ndarray]:
         """Return the log-likelihood (in standardised units) and S (k, P) at atoms ``W`` (k, P)."""
         self.counts.e1 += 1
-        log_likelihood, S, scratch = 0.0, np.zeros(W.shape), self._scratch(len(W) + 1)
-        with np.errstate(over="ignore"):  # an overflow is seen in the total and shifted away
-            for index, phi in enumerate(self.blocks):
-                r, total = scratch[:-1, : phi.shape[1]], scratch[-1, : phi.shape[1]]
-                log_likelihood += self._responsibilities(index, W, log_frozen_mass, r, total)
-                if self.weights is not None:
-                    r *= self.block_weights[index]
-                S += r @ phi.T
-        return log_likelihood, S
+        return self.loops.e1(W, log_frozen_mass)
 
     def e2(self, W: np.ndarray, log_frozen_mass: float = -np.inf) -> tuple[float, np.ndarray, np.ndarray]:
         """Return what ``e1`` does and Q (k, k, P, P), the sums of (delta_kj r_k - r_k r_j) phi phi'."""
         self.counts.e2 += 1
-        k, P = W.shape
-        first, second = np.triu_indices(k)
-        quads = [(int(p), int(q)) for p, q in self.monomials.quads]
-        log_likelihood, S, packed = 0.0, np.zeros(W.shape), np.zeros((len(first), len(quads)))
-        scratch, products_, powers_ = (
-            self._scratch(k + 1),
-            self._scratch(len(first)),
-            self._scratch(len(quads)),
-        )
-        with np.errstate(over="ignore"):
-            for index, phi in enumerate(self.blocks):
-                b = phi.shape[1]
-                r, total, products, powers = (
-                    scratch[:-1, :b],
-                    scratch[-1, :b],
-                    products_[:, :b],
-                    powers_[:, :b],
-                )
-                log_likelihood += self._responsibilities(index, W, log_frozen_mass, r, total)
-                weighted = r if self.weights is None else r * self.block_weights[index]
-                S += weighted @ phi.T
-                # Q is symmetric in (k, j), so only pairs j >= k are summed. Below, r_k r_j is made for all of
-                # them and r_k is added to the diagonal by taking the product away from it; the sign of the
-                # others is turned at the end.
-                row = 0
-                for atom in range(k):
-                    np.multiply(weighted[atom], r[atom:], out=products[row : row + k - atom])
-                    np.subtract(weighted[atom], products[row], out=products[row])
-                    row += k - atom
-                powers[:P] = phi
-                for m, (p, q) in enumerate(quads[P:], start=P):
-                    np.multiply(phi[p], phi[q], out=powers[m])
-                packed += products @ powers.T
-        packed[first != second] *= -1
-        Q = np.empty((k, k, P, P))
-        Q[first, second] = Q[second, first] = packed[:, self.monomials.quad_of]
-        return log_likelihood, S, Q
+        return self.loops.e2(W, log_frozen_mass)

@@ -15,7 +15,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from moe_prompts.errors import InputError
-from moe_prompts.estimators.gaussian.moments import MIN_EIGENVALUE, DataPasses, Monomials, PassCounts, Scale
+from moe_prompts.estimators.gaussian.moments import MIN_EIGENVALUE, DataPasses, PassCounts, Scale
+from moe_prompts.estimators.gaussian.monomials import Monomials
 from moe_prompts.models.data import Data, StreamedSample
 from moe_prompts.models.gaussian_gated import GaussianGatedFamily
 

@@ -6,13 +6,18 @@ from cases import FAMILIES, member, random_params
 from numpy.testing import assert_allclose
 from oracles import component_densities, numeric_gradient
 
-from moe_prompts import InputError, Sample
+from moe_prompts import InputError, Sample, compilation
 from moe_prompts.estimators.gaussian.chart import Chart
 from moe_prompts.estimators.gaussian.moments import DataPasses
 
 
+@pytest.fixture(params=compilation.ROUTES, autouse=True)
+def route(request, monkeypatch):
+    monkeypatch.setenv(compilation.VARIABLE, request.param)
+
+
 @pytest.fixture(params=FAMILIES, ids=lambda name: name)
-def case(request):
+def case(request, route):
     family = FAMILIES[request.param]
     rng = np.random.default_rng(11)
     data = random_params(rng, 3, family.d, family.l).sample(300, rng)

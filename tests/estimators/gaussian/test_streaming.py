@@ -29,7 +29,8 @@ from moe_prompts import (
 )
 from moe_prompts.estimators.gaussian.chart import Chart
 from moe_prompts.estimators.gaussian.compression import compress
-from moe_prompts.estimators.gaussian.moments import DataPasses, Monomials
+from moe_prompts.estimators.gaussian.moments import DataPasses
+from moe_prompts.estimators.gaussian.monomials import Monomials
 from moe_prompts.estimators.gaussian.streaming import StreamedPasses, compensated_sum, passes_of
 from moe_prompts.study import gaussian
 from moe_prompts.study.softmax import softmax_study

@@ -1,0 +1,95 @@
+"""The passes through compiled loops: what these need beside the points, and their sums as the fits want them.
+
+The loops give sums of r_k r_j m for pairs of different atoms only, the frozen ones counting as one; what is missing
+follows from r_k - r_k^2 = sum over the others of r_k r_j.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from types import ModuleType
+
+import numpy as np
+
+from moe_prompts.estimators.gaussian.monomials import Monomials
+from moe_prompts.estimators.gaussian.numpy_loops import LOWEST_LOG, NumpyLoops, log_sum
+
+KERNELS = "moe_prompts.estimators.kernels"
+#: Points whose frozen density is computed at a time.
+CHUNK = 1 << 14
+#: Beyond this coefficients or points may add up to NaN, which the loops do not look for; NumPy does.
+LARGEST = 1e100
+NONE = np.empty(0)
+
+
+class CompiledLoops:
+    """Points z (D, n), their weights (n,), and the density of frozen atoms at each of them.
+
+    Results do not depend on what ``NumpyLoops`` does, which steps in only where coefficients are no usable numbers.
+    """
+
+    def __init__(
+        self,
+        loops: ModuleType,
+        z: np.ndarray,
+        weights: np.ndarray | None,
+        W_frozen: np.ndarray | None,
+        monomials: Monomials,
+        k: int,
+    ) -> None:
+        self.pass_, self.monomials, self.k, self.z = loops.gaussian_pass, monomials, k, z
+        self.given = weights, W_frozen
+        self.weights = NONE if weights is None else np.ascontiguousarray(weights)
+        self.quads = np.ascontiguousarray(monomials.quads, dtype=np.int64)
+        self.frozen_logs = self.frozen = NONE
+        if W_frozen is not None:
+            self.frozen_logs = np.empty(z.shape[1])
+            for first in range(0, z.shape[1], CHUNK):
+                part = slice(first, first + CHUNK)
+                self.frozen_logs[part] = log_sum(W_frozen @ monomials.values(z[:, part]))
+            self.frozen = np.exp(np.clip(self.frozen_logs, LOWEST_LOG, loops.HIGHEST))
+        self.largest_point = float(np.abs(z).max())
+
+    def e1(self, W: np.ndarray, log_frozen_mass: float) -> tuple[float, np.ndarray]:
+        if not self._usable(W):
+            return self._plain.e1(W, log_frozen_mass)
+        value, S, _ = self._sums(W, log_frozen_mass, 0)
+        return value, S
+
+    def e2(self, W: np.ndarray, log_frozen_mass: float) -> tuple[float, np.ndarray, np.ndarray]:
+        if not self._usable(W):
+            return self._plain.e2(W, log_frozen_mass)
+        k = len(W)
+        rows = k + (len(self.frozen) > 0)
+        first, second = np.triu_indices(rows, 1)
+        value, S, packed = self._sums(W, log_frozen_mass, len(first))
+        every = np.zeros((rows, rows, packed.shape[1]))
+        every[first, second] = every[second, first] = packed
+        own = every[:k].sum(axis=1)
+        free = -every[:k, :k]
+        free[np.arange(k), np.arange(k)] = own
+        return value, S, free[:, :, self.monomials.quad_of]
+
+    def _usable(self, W: np.ndarray) -> bool:
+        return bool(np.abs(W).max() < LARGEST) and self.largest_point < LARGEST
+
+    @cached_property
+    def _plain(self) -> NumpyLoops:
+        return NumpyLoops(self.z, *self.given, self.monomials, self.k)
+
+    def _sums(self, W: np.ndarray, log_frozen_mass: float, pairs: int) -> tuple[float, np.ndarray, np.ndarray]:
+        """Return L, S and the sums of ``pairs`` products with every monomial."""
+        k, P = W.shape
+        columns, M = 1 + _in_fives(P - 1), len(self.quads)
+        padded = np.zeros((k, columns))
+        padded[:, :P] = W
+        S, packed = np.zeros((k, columns)), np.zeros((pairs + pairs % 2, _in_fives(M)))
+        value = self.pass_(
+            self.z, self.frozen_logs, self.frozen, self.weights, padded, log_frozen_mass, self.quads, S, packed
+        )
+        return value, S[:, :P].copy(), packed[:pairs, :M]
+
+
+def _in_fives(count: int) -> int:
+    """Return the least multiple of 5 that is at least ``count``."""
+    return -(-count // 5) * 5
