@@ -96,7 +96,12 @@ def parser() -> argparse.ArgumentParser:
     add("--fresh-reps", type=int, help="starts on fresh images; 0: no floors")
     add("--teacher-tokens", type=cli.positive("tokens"), default=4, help="of planted prompts (default 4)")
     add("--tokens", type=cli.positive("tokens"), default=10, help="of methods on tasks (default 10)")
-    add("--backbone", help="small, small-random, small-gain or a name of timm (default small; small-gain if planted)")
+    add("--last-blocks", type=cli.positive("blocks"), help="prompts in the last so many blocks (default: in all)")
+    add("--states", type=Path, metavar="FOLDER", help="where states before those blocks are kept (default: nowhere)")
+    add(
+        "--backbone",
+        help="dinov2-small-focus, small, small-random, small-gain, a name of timm (default small; planted small-gain)",
+    )
     add("--weights", type=Path, metavar="FILE", help="of the backbone, for names of timm (default: from the hub)")
     add("--data", type=Path, metavar="ROOT", help="the folder of the folders of real tasks")
     add("--cache", default="results/images", metavar="FOLDER", help="of decoded images; none: decode every time")
@@ -164,6 +169,7 @@ def fill_in(arguments: argparse.Namespace) -> None:
 
 def setup_of(arguments: argparse.Namespace):
     """Backbone, prompts and steps of methods on tasks."""
+    from moe_prompts.vision.backbones.create import OWN
     from moe_prompts.vision.backbones.normalisation import normalisation_of
     from moe_prompts.vision.training.methods import Sizes
     from moe_prompts.vision.training.runs import Setup
@@ -173,7 +179,11 @@ def setup_of(arguments: argparse.Namespace):
     recipe = Recipe(steps=arguments.steps, normalisation=normalisation_of(backbone))
     weights = None if arguments.weights is None else str(arguments.weights)
     device = checked_device(arguments.device or "cpu")
-    return Setup(backbone, weights, arguments.pack, Sizes(arguments.tokens), recipe, device)
+    sizes = Sizes(arguments.tokens, blocks=arguments.last_blocks)
+    # Backbones of the package have one size; the others are made for the images they are given.
+    size = None if backbone in OWN else (arguments.size or 224)
+    states = None if arguments.states is None else str(arguments.states)
+    return Setup(backbone, weights, arguments.pack, sizes, recipe, device, size, states)
 
 
 def planted_setup(arguments: argparse.Namespace):
