@@ -33,10 +33,9 @@ notebooks:
 docs:
 	NO_MKDOCS_2_WARNING=1 mkdocs build --strict
 
+# One table, docs/benchmarks.md, and three lines of README.md; on a quiet machine, about half an hour.
 bench:
-	python experiments/benchmark.py
-	python experiments/benchmark_engine.py
-	python experiments/benchmark_large_n.py
+	python experiments/benchmarks.py
 
 # On the CPU, and on a GPU where torch sees one; docs/vision_benchmark.md keeps the rows of other devices.
 bench-vision:

@@ -28,6 +28,8 @@ from moe_prompts.errors import InputError
 
 #: What is done with the first rows of a run.
 Look = Callable[[pd.DataFrame], None]
+#: Seconds between two looks at the time left, and how many times longer than such a look itself.
+EVERY, RARELY = 0.5, 50.0
 #: Blocks that may raise before a run gives up.
 MOST_RAISED = 100
 
@@ -229,12 +231,16 @@ def _work(
         tuple(versions_here().items()),
     )
     alone, raised = shards.alone, []
+    due = 0.0
     bar_format = "{desc} {percentage:3.0f}%|{bar}| {elapsed} done{postfix}"
     with tqdm(total=1.0, desc=study.name, bar_format=bar_format, disable=not progress) as bar:
         for receipt in executor.map(runner, missing):
             left.end(receipt.block, receipt.seconds, receipt.processor)
-            bar.set_postfix_str(f"about {clock(left.seconds)} left", refresh=False)
-            bar.update(left.share - bar.n)
+            if (now := time.perf_counter()) >= due or not left.waiting:
+                bar.set_postfix_str(f"about {clock(left.seconds)} left", refresh=False)
+                bar.update(left.share - bar.n)
+                # To expect takes as long as there are blocks: seldom enough that a million of them do not notice.
+                due = now + max(EVERY, RARELY * (time.perf_counter() - now))
             if receipt.error:
                 raised.append(receipt)
                 if len(raised) == MOST_RAISED:

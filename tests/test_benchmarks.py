@@ -1,0 +1,66 @@
+"""The command that measures: its page, what it keeps of it, and the lines of the README."""
+
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from commands import call
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def script():
+    spec = importlib.util.spec_from_file_location("benchmarks", ROOT / "experiments" / "benchmarks.py")
+    module = importlib.util.module_from_spec(spec)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "benchmarks", module)
+        spec.loader.exec_module(module)
+        yield module
+
+
+def test_page_and_readme_are_what_the_command_writes(script):
+    rows = script.read(script.PAGE)
+    assert script.page_of(rows) == script.PAGE.read_text(encoding="utf-8")
+    readme = script.README.read_text(encoding="utf-8")
+    assert script.filled(readme, rows) == readme
+    assert rows, "an empty page shows nothing"
+
+
+def test_small_sizes_and_rows_of_parts_that_are_not_run_are_kept(script, tmp_path):
+    page = tmp_path / "page.md"
+    readme = script.README.read_bytes(), script.PAGE.read_bytes()
+    command = [sys.executable, str(ROOT / "experiments" / "benchmarks.py"), "--quick", "--page", str(page), "--only"]
+    done = subprocess.run([*command, "passes,engine"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    first = script.read(page)
+    assert [len(first[part]) for part in ("passes", "engine")] == [3, 2]
+    assert "Not measured here: fits, large n, commands, vision." in page.read_text(encoding="utf-8")
+    done = subprocess.run([*command, "fits"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    second = script.read(page)
+    assert {part: second[part] for part in first} == first
+    assert "CERTIFIED" in second["fits"][0][2]
+    assert all(row[-1] for rows in second.values() for row in rows), "every row names its processor"
+    assert (script.README.read_bytes(), script.PAGE.read_bytes()) == readme
+
+
+def test_the_readme_quotes_the_rows_that_are_there(script):
+    row = ["fits", "certified fit, n = 1e6, k = 4", "2 s", "EM 9 s", "A CPU"]
+    text = script.filled(f"a\n{script.BEGIN}\nold\n{script.END}\nb", {"fits": [row]})
+    assert text == f"a\n{script.BEGIN}\n- certified fit, n = 1e6, k = 4: 2 s (EM 9 s)\n{script.END}\nb"
+    with pytest.raises(script.InputError, match="marks"):
+        script.filled("no marks", {})
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [(("--only", "nonsense"), "expected some of passes"), (("--quick",), "name another file with --page")],
+)
+def test_wrong_input_is_one_line(arguments, message):
+    done = call("benchmarks.py", *arguments)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert done.stderr.count("\n") == 1
