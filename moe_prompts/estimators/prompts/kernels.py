@@ -32,8 +32,10 @@ TANH, GELU, RELU, SIGMOID, IDENTITY = 0, 1, 2, 3, 4
 KINDS = {"fixed": FIXED, "decoupled": DECOUPLED, "adaptive": ADAPTIVE}
 ACTIVATIONS = {"tanh": TANH, "gelu": GELU, "relu": RELU, "sigmoid": SIGMOID, "identity": IDENTITY}
 
-pointwise = njit(fastmath={"contract"}, error_model="numpy", nogil=True)
-summing = njit(fastmath={"contract", "reassoc", "nsz"}, error_model="numpy", nogil=True)
+#: Inlined by force: of a loop that stands by itself there are two translations, of which a process that compiles takes
+#: one and a process that loads from the cache the other.
+pointwise = njit(fastmath={"contract"}, error_model="numpy", nogil=True, forceinline=True)
+summing = njit(fastmath={"contract", "reassoc", "nsz"}, error_model="numpy", nogil=True, forceinline=True)
 ROOT_HALF, DENSITY = math.sqrt(0.5), 1 / math.sqrt(2 * math.pi)
 
 
