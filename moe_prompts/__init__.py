@@ -7,6 +7,7 @@ estimators   2 FIT     (family, data, start, options) -> FitResult with a status
 losses       3 LOSS    Voronoi losses, prediction risk, Hellinger distance
 slopes       4 SLOPE   exponents with intervals, verdicts, n to reach a risk
 intervals              intervals of 90 %, one method for each kind of quantity, and when a prediction holds
+designs                how likely a design is to decide: power, replicates needed
 identifiability        what decides a rate without noise: kappas, profiles, likelihood gaps
 theory                 predicted exponents: rates derived by computer algebra, each with a certificate
 engine                 how any study is run: cells, blocks, executors, stored rows, resume
@@ -85,6 +86,7 @@ _PUBLIC = {
     "Evaluation": "losses.prediction",
     "slope": "slopes",
     "Verdict": "intervals",
+    "power": "designs",
     "kappas": "identifiability",
     "profile": "identifiability",
     "likelihood_gaps": "identifiability",

@@ -19,7 +19,7 @@ FLOORS = [
     ["seeds", "compilation"],
     ["models", "intervals", "engine"],
     ["estimators", "losses", "slopes", "cli"],
-    ["identifiability", "theory"],
+    ["identifiability", "theory", "designs"],
     ["study"],
     ["claims", "figures"],
     # vision: a library of four parts, then the studies that are made with it

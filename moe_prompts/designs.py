@@ -1,0 +1,160 @@
+"""How likely is a design to decide? The probability of each verdict on a slope, by simulation.
+
+A design is sizes n_1 .. n_s and R replicates at each. Its errors are simulated as
+
+    log error(n, r) = exponent * log n + scatter(n, r),
+
+scatter normal with a given standard deviation, or drawn from the residuals of a run: the logs of its errors
+less their median at each n. Every simulated run goes through the rule of ``slopes``: the slope of the
+statistic on log n, its 90 % bootstrap interval, and the band around the prediction. The shares of *holds*,
+*fails* and *not decidable here* are what ``power`` returns. A design that says *holds* seldom where the
+prediction is true decides nothing; one that says it often where the prediction is wrong decides too much.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from moe_prompts.errors import InputError
+from moe_prompts.intervals import MIN_REPLICATES, Verdict, percentiles, within
+from moe_prompts.slopes import BAND, MIN_RANGE, STATISTICS
+
+#: Simulated runs, and resamples of each: shares are known to .025, ends of intervals to a tenth of their width.
+SIMULATIONS, RESAMPLES = 400, 400
+#: Exponents that theory knows: the nearest to a prediction on either side is what it is told from.
+EXPONENTS = (-1.0, -0.5, -0.25, -0.125, 0.0)
+#: Largest number of replicates that is tried.
+MOST = 1024
+#: Numbers of a simulation that are held at once.
+HELD = 20_000_000
+
+
+@dataclass(frozen=True)
+class Power:
+    """Shares of the verdicts on an exponent, each within about .025 (one standard error at .5).
+
+    holds      share of simulated runs whose verdict is *holds*
+    fails      share whose verdict is *fails*
+    undecided  share whose verdict is *not decidable here*
+    """
+
+    holds: float
+    fails: float
+    undecided: float
+
+
+def power(
+    n: Sequence[int],
+    replicates: int,
+    scatter: float | Mapping[int, np.ndarray],
+    rng: np.random.Generator,
+    predicted: float = -0.5,
+    true: float | None = None,
+    statistic: str = "median",
+    band: float = BAND,
+) -> Power:
+    """Return how often a design calls the exponent ``predicted`` right where the exponent is ``true``.
+
+    n           sizes, at least two different ones
+    replicates  data sets at each size
+    scatter     standard deviation of the log error at a size, or the errors of a run (n -> positive errors),
+                whose residuals are drawn; sizes that the run lacks borrow those of the nearest size
+    rng         source of the simulation
+    predicted   the exponent that the rule judges
+    true        the exponent of the simulated data; None: ``predicted``
+    statistic   "median", "mean" or "q90"
+    band        half width of the band in which a prediction holds
+
+    Raises ``InputError`` for sizes, replicates or scatter that make no design.
+
+    >>> import numpy as np
+    >>> import moe_prompts as mp
+    >>> found = mp.power([1_000, 10_000, 100_000], 32, 0.3, np.random.default_rng(0))
+    >>> found.holds > 0.9
+    True
+    """
+    sizes = sorted(set(n))
+    if len(sizes) < 2 or sizes[0] < 1:
+        raise InputError(f"power: n = {list(n)}; expected at least two different sizes of at least 1")
+    if int(replicates) != replicates or replicates < 2:
+        raise InputError(f"power: replicates = {replicates}; expected a whole number of at least 2")
+    if statistic not in STATISTICS:
+        raise InputError(f"power: statistic = {statistic!r}; expected one of {', '.join(STATISTICS)}")
+    if replicates < MIN_REPLICATES or sizes[-1] < MIN_RANGE * sizes[0]:
+        return Power(0.0, 0.0, 1.0)  # the rule of slopes decides nothing from such a design
+    true = predicted if true is None else true
+    residuals = [_residuals(scatter, size) for size in sizes]
+    log_n = np.log(np.array(sizes, dtype=float))
+    centred = log_n - log_n.mean()
+    centred /= (centred**2).sum()
+    counts = dict.fromkeys(Verdict, 0)
+    done = 0
+    while done < SIMULATIONS:
+        some = min(SIMULATIONS - done, max(1, HELD // (RESAMPLES * int(replicates))))
+        slopes = np.zeros((RESAMPLES, some))
+        for weight, size, drawn in zip(centred, log_n, residuals, strict=True):
+            logs = true * size + _draw(drawn, (some, int(replicates)), rng)
+            picks = rng.integers(int(replicates), size=(RESAMPLES, some, int(replicates)))
+            resampled = np.exp(np.take_along_axis(logs[None], picks, axis=2))
+            slopes += weight * np.log(STATISTICS[statistic](resampled))
+        low, high = percentiles(slopes)
+        for ends in zip(low, high, strict=True):
+            counts[within(*ends, (predicted - band, predicted + band))] += 1
+        done += some
+    return Power(*(counts[verdict] / SIMULATIONS for verdict in (Verdict.HOLDS, Verdict.FAILS, Verdict.UNDECIDED)))
+
+
+def nearest_wrong(predicted: float) -> tuple[float, ...]:
+    """Return the exponents of theory next to ``predicted``, on either side: what a verdict must tell it from.
+
+    >>> nearest_wrong(-0.5)
+    (-1.0, -0.25)
+    """
+    below = [one for one in EXPONENTS if one < predicted]
+    above = [one for one in EXPONENTS if one > predicted]
+    return tuple([max(below)] if below else []) + tuple([min(above)] if above else [])
+
+
+def replicates_needed(
+    n: Sequence[int],
+    scatter: float | Mapping[int, np.ndarray],
+    rng: np.random.Generator,
+    predicted: float = -0.5,
+    wanted: float = 0.8,
+    statistic: str = "median",
+) -> int | None:
+    """Return the smallest of 8, 16, 32, .. 1024 replicates with which a true ``predicted`` holds in a share ``wanted``.
+
+    None where 1024 are too few. Parameters and errors are those of ``power``.
+    """
+    if not 0 < wanted < 1:
+        raise InputError(f"replicates_needed: wanted = {wanted}; expected a share between 0 and 1")
+    replicates = MIN_REPLICATES
+    while replicates <= MOST:
+        if power(n, replicates, scatter, rng, predicted, statistic=statistic).holds >= wanted:
+            return replicates
+        replicates *= 2
+    return None
+
+
+def _residuals(scatter: float | Mapping[int, np.ndarray], size: int) -> float | np.ndarray:
+    """Return a standard deviation, or the centred logs of the errors at the nearest size of a run."""
+    if not isinstance(scatter, Mapping):
+        if not (np.isfinite(scatter) and scatter > 0):
+            raise InputError(f"power: scatter = {scatter}; expected a positive standard deviation of log errors")
+        return float(scatter)
+    usable = {n: np.asarray(errors, dtype=float) for n, errors in scatter.items() if len(errors) > 1}
+    if not usable:
+        raise InputError("power: a run without two errors at any size has no scatter; give a standard deviation")
+    errors = usable[min(usable, key=lambda n: abs(np.log(n / size)))]
+    if not (np.isfinite(errors).all() and (errors > 0).all()):
+        raise InputError("power: errors of the run are not all positive and finite; leave failed fits out")
+    logs = np.log(errors)
+    return logs - np.median(logs)
+
+
+def _draw(drawn: float | np.ndarray, shape: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
+    return rng.choice(drawn, size=shape) if isinstance(drawn, np.ndarray) else drawn * rng.standard_normal(shape)

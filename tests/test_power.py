@@ -1,0 +1,103 @@
+"""Power against the law of the slope where it is known, and against the verdicts of simulated runs one by one."""
+
+import numpy as np
+import pytest
+from commands import call
+from scipy.stats import norm
+
+from moe_prompts import InputError, power
+from moe_prompts.designs import nearest_wrong, replicates_needed
+from moe_prompts.intervals import Verdict
+from moe_prompts.slopes import slope
+
+SIZES = [1_000, 10_000, 100_000]
+
+
+def rng():
+    return np.random.default_rng(0)
+
+
+def test_equals_the_rule_of_slopes_applied_to_runs_one_by_one():
+    """300 runs with the full rule (4000 resamples): shares agree within four standard errors, .1 at most."""
+    draws, verdicts = np.random.default_rng(1), []
+    for _ in range(300):
+        samples = {n: np.exp(-0.5 * np.log(n) + 0.5 * draws.standard_normal(16)) for n in SIZES}
+        verdicts.append(slope(samples, draws).verdict(-0.5))
+    found = power(SIZES, 16, 0.5, rng())
+    assert found.holds == pytest.approx(np.mean([v is Verdict.HOLDS for v in verdicts]), abs=0.11)
+    assert found.holds + found.fails + found.undecided == pytest.approx(1)
+
+
+def test_known_law_of_the_mean_of_few_replicates():
+    """For small scatter the slope of the mean is normal, sd = scatter / sqrt(R) / sqrt(sum of centred squares)."""
+    scatter, R = 0.2, 64
+    spread = np.sqrt(((np.log(SIZES) - np.log(SIZES).mean()) ** 2).sum())
+    sd = scatter / np.sqrt(R) / spread
+    half = norm.ppf(0.95) * sd
+    band = 2.0 * half
+    expected = 2 * norm.cdf((band - half) / sd) - 1
+    found = power(SIZES, R, scatter, rng(), statistic="mean", band=band)
+    assert found.holds == pytest.approx(expected, abs=0.08)  # three standard errors and the bootstrap's narrowness
+
+
+def test_more_replicates_and_more_decades_decide_more():
+    few, many = (power(SIZES, count, 0.8, rng()).holds for count in (16, 128))
+    wide = power([1_000, 31_623, 1_000_000], 16, 0.8, rng()).holds
+    assert few + 0.1 < many
+    assert few < wide
+
+
+def test_wrong_exponents_do_not_hold():
+    for wrong in nearest_wrong(-0.5):
+        assert power(SIZES, 32, 0.3, rng(), predicted=-0.5, true=wrong).holds == 0
+        assert power(SIZES, 32, 0.3, rng(), predicted=-0.5, true=wrong).fails > 0.95
+
+
+def test_scatter_of_a_run_is_its_residuals():
+    """Errors of any level and unit have the scatter of their logs."""
+    draws = np.random.default_rng(3)
+    run = {n: 1e12 * n**-0.25 * np.exp(0.5 * draws.standard_normal(4000)) for n in SIZES}
+    assert power(SIZES, 16, run, rng()).holds == pytest.approx(power(SIZES, 16, 0.5, rng()).holds, abs=0.1)
+    assert power([500, 5_000_000], 16, run, rng()).holds > 0  # sizes that the run lacks borrow the nearest
+
+
+def test_replicates_needed_reach_what_is_wanted():
+    needed = replicates_needed(SIZES, 0.5, rng())
+    assert power(SIZES, needed, 0.5, rng()).holds > 0.7
+    assert power(SIZES, needed // 2, 0.5, rng()).holds < 0.9
+    assert replicates_needed([1_000, 5_000], 20.0, rng()) is None
+
+
+def test_designs_that_the_rule_does_not_judge_decide_nothing():
+    assert power(SIZES, 4, 0.1, rng()).undecided == 1
+    assert power([1_000, 2_000], 100, 0.1, rng()).undecided == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (([1_000], 16, 0.5), "at least two different sizes"),
+        ((SIZES, 1, 0.5), "replicates = 1"),
+        ((SIZES, 16, 0.0), "scatter = 0.0; expected a positive"),
+        ((SIZES, 16, {1_000: [1.0]}), "without two errors at any size"),
+        ((SIZES, 16, {1_000: [1.0, -1.0]}), "not all positive and finite"),
+    ],
+)
+def test_wrong_input_is_one_clear_line(arguments, message):
+    with pytest.raises(InputError, match=message):
+        power(*arguments, rng())
+
+
+def test_the_command_prints_a_table_and_one_line_for_wrong_input(tmp_path):
+    done = call("power.py", "--n", "1e3,1e4,1e5", "--scatter", ".3", "--replicates", "32", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "holds if n^-0.5 is true" in done.stdout
+    for arguments, message in [
+        (["--run", "nowhere"], "expected a folder of a run"),
+        (["--run", "x", "--scatter", "1"], "expected no --scatter"),
+        (["--n", "1e3"], "at least two different sizes"),
+    ]:
+        done = call("power.py", *arguments, cwd=tmp_path)
+        assert done.returncode == 2
+        assert message in done.stderr
+        assert len(done.stderr.strip().splitlines()) == 1
