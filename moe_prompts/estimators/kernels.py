@@ -1,18 +1,19 @@
 """Loops over blocks of points, compiled: the passes of Gaussian and softmax gates.
 
-``import`` needs numba and compiles; the first fit does it (``moe_prompts.compilation``).
-What each entry computes is written in NumPy beside its caller, which tests compare with it.
+``import`` needs numba and compiles; the first fit does it (``moe_prompts.compilation``). What each entry
+computes is written in NumPy beside its caller, which tests compare with it.
 
-Points come in blocks of ``BLOCK``, rows of one block stay in the first level of cache, and every loop below runs along
-a row, so that LLVM turns it into vector instructions. Sums may be reordered there ("reassoc"); everything else keeps
-the rules of IEEE arithmetic, infinities and NaN included.
+Points come in blocks of ``BLOCK``, rows of one block stay in the first level of cache, and every loop below
+runs along a row, so that LLVM turns it into vector instructions. Sums may be reordered there ("reassoc");
+everything else keeps the rules of IEEE arithmetic, infinities and NaN included.
 
-exp(q) = 2^m e^f with m = round(q / ln 2) and |f| <= ln 2 / 2: e^f by a polynomial, 2^m by adding m to the exponent's
-bits. log(t) = e ln 2 + log(m) with sqrt(1/2) <= m < sqrt(2): log(m) = 2 artanh(s), s = (m - 1) / (m + 1), again by a
-polynomial. Coefficients interpolate at Chebyshev points; a test computes them anew. Both are right to four ulp.
+exp(q) = 2^m e^f with m = round(q / ln 2) and |f| <= ln 2 / 2: e^f by a polynomial, 2^m by adding m to the
+exponent's bits. log(t) = e ln 2 + log(m) with sqrt(1/2) <= m < sqrt(2): log(m) = 2 artanh(s), s = (m - 1) /
+(m + 1), again by a polynomial. Coefficients interpolate at Chebyshev points; a test computes them anew. Both
+are right to four ulp.
 
-No loop calls the C library, so none depends on its version. Every function stands in this one file: the cache of numba
-looks at the file of an entry, not at those that it calls.
+No loop calls the C library, so none depends on its version. Every function stands in this one file: the cache
+of numba looks at the file of an entry, not at those that it calls.
 """
 
 # mypy: disable-error-code="call-arg, var-annotated"
@@ -52,8 +53,9 @@ LOG = (
 MANTISSA, ONE, ROOT_HALF = 0x000FFFFFFFFFFFFF, 0x3FF0000000000000, 0x3FE6A09E667F3BCD
 
 EXACT, SUMS = {"contract"}, {"contract", "reassoc", "nsz"}
-#: No check for division by 0, which would bar vectors. Inlined by force: of a loop that stands by itself there are two
-#: translations, of which a process that compiles takes one and a process that loads from the cache the other.
+#: No check for division by 0, which would bar vectors. Inlined by force: of a loop that stands by itself
+#: there are two translations, of which a process that compiles takes one and a process that loads from the
+#: cache the other.
 pointwise = njit(fastmath=EXACT, error_model="numpy", nogil=True, forceinline=True)
 summing = njit(fastmath=SUMS, error_model="numpy", nogil=True, forceinline=True)
 
@@ -76,7 +78,7 @@ def from_bits(context, bits):
 
 @pointwise
 def exp(q):
-    """e^q for LOWEST <= q <= HIGHEST; beyond them e^LOWEST or e^HIGHEST."""
+    """Return e^q for LOWEST <= q <= HIGHEST; beyond them e^LOWEST or e^HIGHEST."""
     q = LOWEST if q < LOWEST else q
     q = HIGHEST if q > HIGHEST else q
     shifted = q * LOG2E + ROUND
@@ -97,7 +99,7 @@ def exp(q):
 
 @pointwise
 def log(t):
-    """log(t) of a normal positive double."""
+    """Return log(t) of a normal positive double."""
     bits = to_bits(t)
     e = (bits - ROOT_HALF) >> 52
     m = from_bits(bits - (e << 52))
@@ -117,7 +119,7 @@ def log(t):
 
 @pointwise
 def fill_monomials(z, first, b, phi):
-    """Rows 1, z_1 .. z_D, z_i z_j (i <= j) of points ``first`` .. ``first + b``."""
+    """Fill rows 1, z_1 .. z_D, z_i z_j (i <= j) of points ``first`` .. ``first + b``."""
     D = z.shape[0]
     for i in range(D):
         source, row = z[i, first : first + b], phi[1 + i]
@@ -134,7 +136,7 @@ def fill_monomials(z, first, b, phi):
 
 @pointwise
 def quadratic(w, phi, q, b):
-    """q = w . phi."""
+    """Set q = w . phi."""
     a1, a2, a3, a4, a5 = phi[1], phi[2], phi[3], phi[4], phi[5]
     w0, w1, w2, w3, w4, w5 = w[0], w[1], w[2], w[3], w[4], w[5]
     for i in range(b):
@@ -148,7 +150,11 @@ def quadratic(w, phi, q, b):
 
 @pointwise
 def density(w, phi, r, total, b):
-    """r = exp(w . phi), added to ``total``. Two loops: with more rows in one LLVM gives up the checks for overlap."""
+    """Set r = exp(w . phi) and add it to ``total``.
+
+    Two loops: with more rows in one LLVM gives up the checks for
+    overlap.
+    """
     quadratic(w, phi, r, b)
     for i in range(b):
         e = exp(r[i])
@@ -161,7 +167,9 @@ def density(w, phi, r, total, b):
 
 @summing
 def log_of_product(total, b):
-    """sum log(total), with one logarithm: the exponents are added, the mantissas (each below 2) multiplied."""
+    """Return sum log(total).
+
+    With one logarithm: the exponents are added, the mantissas (each below 2) multiplied."""
     exponent, product = 0, 1.0
     for i in range(b):
         bits = to_bits(total[i])
@@ -172,6 +180,7 @@ def log_of_product(total, b):
 
 @summing
 def weighted_log(total, weights, b):
+    """Return sum weights log(total)."""
     value = 0.0
     for i in range(b):
         value += weights[i] * log(total[i])
@@ -249,7 +258,7 @@ def products(left, right, out, b):
 
 @summing
 def unsafe(total, b):
-    """How many totals are beyond the range that keeps full precision without a shift."""
+    """Return how many totals are beyond the range that keeps full precision without a shift."""
     count = 0
     for i in range(b):
         count += (total[i] < SAFE_LOW) | (total[i] > SAFE_HIGH)
@@ -258,7 +267,7 @@ def unsafe(total, b):
 
 @pointwise
 def shift(r, total, top, k, b):
-    """Of rows of exponents: ``r`` = exp(r - top), ``total`` their sum, ``top`` the largest in each column."""
+    """Set ``r`` = exp(r - top) from rows of exponents, ``total`` their sum, ``top`` the largest of each column."""
     for i in range(b):
         top[i] = r[0, i]
         total[i] = 0.0
@@ -273,19 +282,21 @@ def shift(r, total, top, k, b):
 
 @pointwise
 def reciprocal(total, inverse, b):
+    """Set inverse = 1 / total."""
     for i in range(b):
         inverse[i] = 1.0 / total[i]
 
 
 @pointwise
 def multiply(one, other, out, b):
+    """Set out = one other, point by point."""
     for i in range(b):
         out[i] = one[i] * other[i]
 
 
 @pointwise
 def pair_rows(r, k, rows, inverse, factor, out, b):
-    """Rows r_i r_j inverse factor of all i < j, i < k, j < ``rows``."""
+    """Set rows r_i r_j inverse factor of all i < j, i < k, j < ``rows``."""
     row = 0
     for i in range(k):
         one = r[i]
@@ -311,8 +322,8 @@ def gaussian_pass(z, frozen_logs, frozen, weights, W, log_frozen_mass, quads, S,
     weights          (n,), or none
     W, S             (k, 1 + a multiple of 5), coefficients beyond the monomials are zero
     quads            factors of the monomials of degree <= 4
-    packed           (pairs, monomials): sums of r_i r_j m for i < j, the frozen atoms last; an even number of rows, a
-                     multiple of 5 columns
+    packed           (pairs, monomials): sums of r_i r_j m for i < j, the frozen atoms last; an even number
+                     of rows, a multiple of 5 columns
     """
     n, k = z.shape[1], len(W)
     M = len(quads)

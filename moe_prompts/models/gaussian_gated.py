@@ -31,7 +31,10 @@ WEIGHTS_OFF = 1e-6
 
 
 def powers_of_two(sizes: np.ndarray) -> np.ndarray:
-    """Return the powers of two nearest below ``sizes``, 1 for a size of 0: units that rescale without rounding."""
+    """Return the powers of two nearest below ``sizes``, 1 for a size of 0.
+
+    Units that are powers of two rescale without rounding.
+    """
     return np.where(sizes > 0, 2.0 ** np.floor(np.log2(np.where(sizes > 0, sizes, 1.0))), 1.0)
 
 

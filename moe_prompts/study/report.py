@@ -63,9 +63,10 @@ def report_of(results: pd.DataFrame, entropy: int) -> tuple[str, pd.DataFrame]:
 
 
 def first_table(rows: pd.DataFrame) -> str:
-    """Return what a run says of its smallest data, while the rest is still being fitted: one line for each fit's sort.
+    """Return what a run says of its smallest data, while the rest is still being fitted.
 
-    Rows of one size show no rate. ``risk`` is the median of E |f_hat - f*|^2 over that of f* itself.
+    It has one line for each truth, kind and k. Rows of one size show no rate. ``risk`` is the median of
+    E |f_hat - f*|^2 over that of f* itself.
     """
     fits = rows[rows["status"].notna()] if "status" in rows else rows.iloc[:0]
     body = []

@@ -62,7 +62,7 @@ def test_a_class_that_contains_the_truth_has_floor_zero():
         (("attention-gelu", "fixed", [2], ["narrow"]), "box 'narrow'; expected some of study"),
         (("attention-gelu", "loose", [2]), "unknown prompt kind 'loose'"),
         (("attention-moon", "fixed", [2]), "unknown truth 'attention-moon'"),
-        (("attention-gelu", "fixed", [0]), "k = 0; expected at least 1 prompt"),
+        (("attention-gelu", "fixed", [0]), "k = 0; expected a whole number of at least 1"),
     ],
 )
 def test_wrong_input_is_one_clear_line(arguments, message):

@@ -222,7 +222,7 @@ def test_sizes_are_those_of_the_published_file(reference):
     [
         ("moon", {}, "unknown paper 'moon'; expected one of gmoe, sgame"),
         ("sgame", {"models": [1]}, "the paper sgame has one model"),
-        ("gmoe", {"models": [5]}, "unknown truth 'gmoe-5'"),
+        ("gmoe", {"models": [5]}, r"models \[5\]; expected some of 1, 2, 3, 4"),
         ("gmoe", {"ks": [2]}, "k = 2; the published start of gmoe needs at least 3 atoms"),
         ("sgame", {"ks": [1]}, "needs at least 2 atoms"),
         ("gmoe", {"sizes": [50]}, "n = 50; expected at least 100 pairs"),

@@ -1,7 +1,7 @@
 """The passes through compiled loops: what these need beside the points, and their sums as the fits want them.
 
-The loops give sums of r_k r_j m for pairs of different atoms only, the frozen ones counting as one; what is missing
-follows from r_k - r_k^2 = sum over the others of r_k r_j.
+The loops give sums of r_k r_j m for pairs of different atoms only, the frozen ones counting as one; what is
+missing follows from r_k - r_k^2 = sum over the others of r_k r_j.
 """
 
 from __future__ import annotations
@@ -23,9 +23,10 @@ NONE = np.empty(0)
 
 
 class CompiledLoops:
-    """Points z (D, n), their weights (n,), and the density of frozen atoms at each of them.
+    """Hold points z (D, n), their weights (n,), and the density of frozen atoms at each of them.
 
-    Results do not depend on what ``NumpyLoops`` does, which steps in only where coefficients are no usable numbers.
+    Results do not depend on what ``NumpyLoops`` does, which steps in only where coefficients are no usable
+    numbers.
     """
 
     def __init__(
@@ -51,12 +52,14 @@ class CompiledLoops:
         self.largest_point = float(np.abs(z).max())
 
     def e1(self, W: np.ndarray, log_frozen_mass: float) -> tuple[float, np.ndarray]:
+        """Return the log-likelihood (in standardised units) and S (k, P) at atoms ``W`` (k, P)."""
         if not self._usable(W):
             return self._plain.e1(W, log_frozen_mass)
         value, S, _ = self._sums(W, log_frozen_mass, 0)
         return value, S
 
     def e2(self, W: np.ndarray, log_frozen_mass: float) -> tuple[float, np.ndarray, np.ndarray]:
+        """Return what ``e1`` does and Q (k, k, P, P), the sums of (delta_kj r_k - r_k r_j) phi phi'."""
         if not self._usable(W):
             return self._plain.e2(W, log_frozen_mass)
         k = len(W)

@@ -1,7 +1,7 @@
 """The passes in NumPy: what the compiled loops are compared with, and what runs where numba does not.
 
-Blocks are laid out as (monomials, points), small enough to stay in cache. Frozen atoms enter each point through one
-number, their summed log density, computed once.
+Blocks are laid out as (monomials, points), small enough to stay in cache. Frozen atoms enter each point
+through one number, their summed log density, computed once.
 """
 
 from __future__ import annotations
@@ -21,11 +21,13 @@ LOWEST_LOG = -300.0
 
 
 class Loops(Protocol):
-    """Sums over points at atoms ``W`` (k, P) and the log mass of the frozen atoms."""
+    """Sum over points at atoms ``W`` (k, P) and the log mass of the frozen atoms."""
 
-    def e1(self, W: np.ndarray, log_frozen_mass: float) -> tuple[float, np.ndarray]: ...
+    def e1(self, W: np.ndarray, log_frozen_mass: float) -> tuple[float, np.ndarray]:
+        """Return the log-likelihood (in standardised units) and S (k, P) at atoms ``W`` (k, P)."""
 
-    def e2(self, W: np.ndarray, log_frozen_mass: float) -> tuple[float, np.ndarray, np.ndarray]: ...
+    def e2(self, W: np.ndarray, log_frozen_mass: float) -> tuple[float, np.ndarray, np.ndarray]:
+        """Return what ``e1`` does and Q (k, k, P, P), the sums of (delta_kj r_k - r_k r_j) phi phi'."""
 
 
 def log_sum(logs: np.ndarray) -> np.ndarray:
@@ -35,7 +37,7 @@ def log_sum(logs: np.ndarray) -> np.ndarray:
 
 
 class NumpyLoops:
-    """Blocks of monomials of points z (D, n), with the points' weights (n,) and coefficients of frozen atoms."""
+    """Hold blocks of monomials of points z (D, n), with weights (n,) and coefficients of frozen atoms."""
 
     def __init__(
         self, z: np.ndarray, weights: np.ndarray | None, W_frozen: np.ndarray | None, monomials: Monomials, k: int

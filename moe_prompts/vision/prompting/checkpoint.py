@@ -181,10 +181,10 @@ def _stored(model: PromptedVisionTransformer) -> dict[str, torch.Tensor]:
 
 
 def _make_room(model: PromptedVisionTransformer) -> None:
-    """Mean states of the right shape, to be filled."""
+    """Give mean states of the right shape and of known numbers, to be filled."""
     for prompts in adaptive_prompts(model).values():
         if prompts.config.source == "mean":
-            prompts.mean_states = prompts.norm.weight.new_empty(prod(prompts.own_grid), len(prompts.norm.weight))
+            prompts.mean_states = prompts.norm.weight.new_zeros(prod(prompts.own_grid), len(prompts.norm.weight))
 
 
 def _head_kind(model: PromptedVisionTransformer) -> str:
