@@ -267,7 +267,7 @@ def unsafe(total, b):
 
 @pointwise
 def shift(r, total, top, k, b):
-    """Set ``r`` = exp(r - top) from rows of exponents, ``total`` their sum, ``top`` the largest of each column."""
+    """Set ``r`` = exp(r - top) from rows of exponents, ``total`` their sum, ``top`` each column's largest."""
     for i in range(b):
         top[i] = r[0, i]
         total[i] = 0.0
