@@ -260,3 +260,29 @@ def test_gather_takes_parts_of_one_study_into_a_new_folder(tmp_path):
     assert gather(tmp_path / "out", [tmp_path / "one", tmp_path / "copy"]) == 4  # twice the same is once
     run_study(toys("", ""), tmp_path / "out", resume=True, progress=False)
     assert bytes_of(tmp_path / "out") == bytes_of(tmp_path / "one")
+
+
+@pytest.mark.parametrize("kind", ["link", "second name", "pipe"])
+def test_the_lock_is_no_way_to_another_file(kind, tmp_path):
+    run, target = tmp_path / "run", tmp_path / "results.parquet"
+    run.mkdir()
+    target.write_text("thesis results")
+    if kind == "link":
+        (run / ".lock").symlink_to(target)
+    elif kind == "second name":
+        os.link(target, run / ".lock")
+    else:
+        os.mkfifo(run / ".lock")
+    with pytest.raises(InputError, match=r"\.lock is .*; expected a file of its own, or none: remove"):
+        run_study(toys(""), run, progress=False)
+    assert target.read_text() == "thesis results"
+
+
+def test_a_link_in_the_place_of_a_temporary_file_is_not_followed(tmp_path, monkeypatch):
+    (tmp_path / "results.parquet").write_text("thesis results")
+    temporary = f".file.{files.platform.node()}-{os.getpid()}.tmp"
+    (tmp_path / temporary).symlink_to(tmp_path / "results.parquet")
+    write_atomically(tmp_path / "file", b"new")
+    assert (tmp_path / "results.parquet").read_text() == "thesis results"
+    assert (tmp_path / "file").read_bytes() == b"new"
+    assert not (tmp_path / "file").is_symlink()
