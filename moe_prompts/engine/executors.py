@@ -6,14 +6,19 @@ Blocks travel to workers, rows never travel back.
 
 from __future__ import annotations
 
+import ast
 import logging
 import os
+import re
 import secrets
+import socket
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from moe_prompts.engine.grid import Block
@@ -34,6 +39,8 @@ RESUME = "finished blocks are kept: repeat the command with --resume"
 AHEAD, AHEAD_PER_WORKER, COUNTED_EVERY = 256, 3, 5.0
 #: Processes for each core, and at the least, that are started without being asked twice.
 MOST_PER_CORE, MOST_ANYWAY = 4, 16
+#: How dask talks.
+TRANSPORTS = ("tcp", "tls", "ws", "wss", "ucx")
 #: For a scheduler to answer.
 PATIENCE = "10s"
 
@@ -106,12 +113,14 @@ class Dask:
     that are started here and end with the run.
 
     The costliest blocks go first, few of them at a time; a block whose worker dies goes to another one. Workers must
-    see the run's folder and have the packages of this process (``runner.check_worker``).
+    see the run's folder and have the packages of this process (``runner.check_worker``). ``dashboard``: the cluster
+    started here shows its web page, to every user of this machine.
     """
 
     workers: int = 1
     scheduler: str | None = None
     insist: bool = False
+    dashboard: bool = False
 
     def __post_init__(self) -> None:
         _check_workers(self.workers, self.insist)
@@ -131,23 +140,107 @@ class Dask:
                 "the executor dask needs dask.distributed; install it with pip install 'moe-prompts[cluster]'"
             ) from error
         if self.scheduler is None:
-            # No memory limit, as with joblib; any port, since others may have the usual one.
-            own = {"threads_per_worker": 1, "processes": True, "dashboard_address": ":0", "memory_limit": 0}
-            with (
-                LocalCluster(n_workers=self.workers, **own) as cluster,
-                Client(cluster, set_as_default=False) as client,
-            ):
-                yield client
+            yield from self._of_its_own(Client, LocalCluster)
             return
+        check_address(self.scheduler)
         try:
             client = Client(self.scheduler, timeout=PATIENCE, set_as_default=False)
-        except (OSError, ValueError) as error:
+        except Exception as error:  # each of dask's transports has errors of its own
+            said = (str(error) or type(error).__name__).splitlines()[0]
             raise InputError(
-                f"no dask scheduler answers at {self.scheduler} ({error}); expected an address such as "
+                f"no dask scheduler answers at {self.scheduler} ({said}); expected an address such as "
                 f"tcp://host:8786 of a running `dask scheduler`"
             ) from error
         with client:
             yield client
+
+    def _of_its_own(self, client_of: type, cluster_of: type) -> Iterator[Client]:
+        """A cluster that ends with the run, closed to other users of this machine.
+
+        Its scheduler would run any code that is sent to it: so it listens on loopback only, and talks only to who has
+        the certificate that was made for this run. No memory limit, as with joblib.
+        """
+        refuse_unguarded()
+        own: dict[str, Any] = {
+            "n_workers": self.workers,
+            "threads_per_worker": 1,
+            "processes": True,
+            "memory_limit": 0,
+            "host": "127.0.0.1",
+            "protocol": "tls://",
+            "security": True,
+            "dashboard_address": "127.0.0.1:0" if self.dashboard else None,
+            "worker_dashboard_address": None,
+        }
+        with ExitStack() as stack:
+            try:
+                with deaf_to_interrupts(), _quiet_start():
+                    cluster = stack.enter_context(cluster_of(**own))
+                    client = stack.enter_context(client_of(cluster, set_as_default=False))
+            except ImportError as error:
+                raise InputError(
+                    f"the executor dask makes certificates with the package cryptography ({error}); install it with "
+                    "pip install 'moe-prompts[cluster]'"
+                ) from error
+            except Exception as error:
+                said = (str(error) or type(error).__name__).splitlines()[0]
+                raise InputError(
+                    f"dask's workers did not start ({said}): one was killed, most likely for want of memory, or the "
+                    f"machine lacks processes or files; {RESUME} and fewer --workers than {self.workers}"
+                ) from error
+            yield client
+
+
+def check_address(address: str) -> None:
+    """Raise ``InputError`` if an address cannot be that of a scheduler."""
+    expected = "expected one such as tcp://host:8786 of a running `dask scheduler`"
+    found = re.fullmatch(r"(?:([a-z]+)://)?(\[[0-9a-fA-F:.]+\]|[^\s/:\[\]]+):(\d{1,5})/?", address)
+    if not found or found[1] not in (None, *TRANSPORTS) or not 0 < int(found[3]) < 2**16:
+        raise InputError(f"--scheduler {address!r:.80} is no address; {expected}")
+    try:
+        socket.getaddrinfo(found[2].strip("[]"), int(found[3]))
+    except (OSError, UnicodeError) as error:
+        raise InputError(f"--scheduler {address}: no host of this name ({error}); {expected}") from error
+
+
+def refuse_unguarded() -> None:
+    """Raise ``InputError`` where new processes would run the script anew, instead of loading it.
+
+    Processes that are spawned load the main script. What stands outside ``if __name__ == "__main__":`` runs in each of
+    them, so a run there would start itself again and again. The script's line that led here tells.
+    """
+    main = sys.modules.get("__main__")
+    path, frame = getattr(main, "__file__", None), sys._getframe()
+    while frame is not None and not (frame.f_code.co_name == "<module>" and frame.f_globals is vars(main)):
+        frame = frame.f_back  # type: ignore[assignment]
+    if path is None or frame is None or not os.path.isfile(path):
+        return  # an interpreter, a notebook, or another thread: nothing is loaded anew, or the line is not known
+    try:
+        tree = ast.parse(Path(path).read_text(encoding="utf-8"))
+    except (SyntaxError, ValueError):
+        return
+    for node in tree.body:
+        if node.lineno <= frame.f_lineno <= (node.end_lineno or node.lineno):
+            guarded = isinstance(node, ast.If) and "__name__" in {
+                name.id for name in ast.walk(node.test) if isinstance(name, ast.Name)
+            }
+            if not guarded:
+                raise InputError(
+                    f"{path}, line {frame.f_lineno}, starts processes that load this file, and would start them again "
+                    'in each; put what runs under `if __name__ == "__main__":`'
+                )
+
+
+@contextmanager
+def _quiet_start() -> Iterator[None]:
+    """Dask logs a traceback for each worker that does not start; one line says it."""
+    logger = logging.getLogger("distributed")
+    before = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
 def _stream(client: Client, run_block: RunBlock, blocks: Sequence[Block]) -> Iterator[Receipt]:

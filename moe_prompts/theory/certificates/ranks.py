@@ -33,6 +33,7 @@ from moe_prompts.theory.certificates.basis import (
     require,
     vanishes,
 )
+from moe_prompts.theory.certificates.limits import POWER
 from moe_prompts.theory.mixture import Mixture
 
 
@@ -115,18 +116,22 @@ def rational_function(text: str, names: Mapping[str, sp.Symbol]) -> sp.Expr:
     evaluated.
     """
 
-    def build(node: ast.AST) -> sp.Expr:
+    def build(node: ast.AST, power: int = 1) -> sp.Expr:
         if isinstance(node, ast.Constant) and isinstance(node.value, int):
             return sp.Integer(node.value)
         if isinstance(node, ast.Name) and node.id in names:
             return names[node.id]
         if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
-            return -build(node.operand)
+            return -build(node.operand, power)
         if isinstance(node, ast.BinOp) and type(node.op) in OPERATIONS:
-            power = isinstance(node.op, ast.Pow)
-            if power and not (isinstance(node.right, ast.Constant) and node.right.value in range(17)):
-                raise Refuted(f"{text} has a power that is no whole number up to 16")
-            return OPERATIONS[type(node.op)](build(node.left), build(node.right))
+            if isinstance(node.op, ast.Pow):
+                by = node.right.value if isinstance(node.right, ast.Constant) else None
+                if not isinstance(by, int) or by not in range(17):
+                    raise Refuted(f"{text} has a power that is no whole number up to 16")
+                power *= by
+                if power > POWER:
+                    raise Refuted(f"{text} has powers of powers beyond {POWER}")
+            return OPERATIONS[type(node.op)](build(node.left, power), build(node.right))
         raise Refuted(f"{text} is no rational function of the parameters")
 
     return build(ast.parse(text, mode="eval").body)

@@ -29,6 +29,7 @@ from moe_prompts.theory.certificates.basis import (
     configuration_of,
     require,
 )
+from moe_prompts.theory.certificates.limits import excess
 from moe_prompts.theory.mixture import Mixture
 
 REGISTER.update(ranks.CHECKS)
@@ -63,15 +64,21 @@ def verify(certificate: Mapping[str, Any]) -> Verification:
     >>> bool(mp.verify(rational_witness(2)))
     True
     """
-    if not isinstance(certificate, Mapping) or certificate.get("kind") not in REGISTER:
-        given = certificate.get("kind") if isinstance(certificate, Mapping) else type(certificate).__name__
+    kind = certificate.get("kind") if isinstance(certificate, Mapping) else None
+    if not isinstance(kind, str) or kind not in REGISTER:
+        given = kind if isinstance(certificate, Mapping) else type(certificate).__name__
+        given = (
+            given if not isinstance(given, str | list | tuple | dict) or len(str(given)) < 60 else f"{given!s:.57}..."
+        )
         raise InputError(
             f"certificate of kind {given!r}; expected a dict with kind one of {', '.join(sorted(REGISTER))}"
         )
-    return _checked(lambda: claims(certificate))
+    return _checked(certificate, lambda: claims(certificate))
 
 
-def _checked(check: Callable[[], Any]) -> Verification:
+def _checked(untrusted: Mapping[str, Any], check: Callable[[], Any]) -> Verification:
+    if too_large := excess(untrusted):
+        return Verification(False, f"larger than any certificate of this package: {too_large}")
     try:
         check()
     except Refuted as fault:
@@ -93,7 +100,7 @@ def verify_table(table: Mapping[str, Any]) -> Verification:
     >>> bool(mp.verify_table(table))
     True
     """
-    return _checked(lambda: _check_table(table))
+    return _checked(table, lambda: _check_table(table))
 
 
 def _check_table(table: Mapping[str, Any]) -> None:

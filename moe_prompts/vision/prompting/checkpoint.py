@@ -40,7 +40,9 @@ from moe_prompts.vision.prompting.prompted import (
 )
 
 #: Kind and version of the file.
-FORMAT = "moe-prompts 1"
+FORMAT = "moe-prompts 2"
+#: Without a checksum.
+OLDER = "moe-prompts 1"
 #: Modules that compute nothing of their own in evaluation mode.
 PASSING = (VisionTransformer, PromptedBlock, nn.Sequential, nn.Identity, nn.Dropout, DropPath)
 #: In the place of a number of classes: the head has the form of the plain model's own.
@@ -92,6 +94,7 @@ def save_prompts(model: PromptedVisionTransformer, path: str | Path) -> None:
         "traits": json.dumps(traits),
     }
     tensors = {name: value.detach().cpu().contiguous() for name, value in _stored(model).items()}
+    metadata["payload"] = payload_hash(metadata, tensors)
     try:
         write_atomically(Path(path), save(tensors, metadata))
     except OSError as error:
@@ -130,7 +133,12 @@ def load_prompts(model: VisionTransformer, path: str | Path) -> PromptedVisionTr
     Raises ``InputError`` if the file holds something else or was made on another backbone.
     """
     check_plain(model, "load_prompts")
-    metadata, tensors = read_tensors(Path(path), FORMAT, "a file that save_prompts wrote")
+    metadata, tensors = read_tensors(Path(path), (FORMAT, OLDER), "a file that save_prompts wrote")
+    if metadata["format"] == FORMAT and metadata.get("payload") != payload_hash(metadata, tensors):
+        raise InputError(
+            f"load_prompts: {path} is damaged: its checksum is another one; expected a file as save_prompts wrote it: "
+            "copy it again, or save the prompts anew"
+        )
     config, num_classes, backbone, traits = _described(metadata, path)
     found = backbone_hash(model)
     if found != backbone:
@@ -147,6 +155,7 @@ def load_prompts(model: VisionTransformer, path: str | Path) -> PromptedVisionTr
             f"load_prompts: {path} was made on a backbone with {'; '.join(other)}: equal weights compute something "
             "else; create the model as it was when the prompts were made"
         )
+    check_stated(config, num_classes, tensors, model, path)
     prompted = prompt(model, config, num_classes)
     try:
         _make_room(prompted)
@@ -155,6 +164,37 @@ def load_prompts(model: VisionTransformer, path: str | Path) -> PromptedVisionTr
         unprompt(prompted)
         raise
     return prompted
+
+
+def payload_hash(metadata: Mapping[str, str], tensors: Mapping[str, torch.Tensor]) -> str:
+    """Return the sha256 over a file's description and over names, types, shapes and bytes of its tensors."""
+    described = {name: value for name, value in metadata.items() if name != "payload"}
+    digest = sha256(json.dumps(described, sort_keys=True).encode())
+    for name, value in sorted(tensors.items()):
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
+        digest.update(value.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def check_stated(
+    config: VPT | VAPT,
+    num_classes: int | None,
+    tensors: Mapping[str, torch.Tensor],
+    model: VisionTransformer,
+    path: str | Path,
+) -> None:
+    """Raise ``InputError`` if a file's description needs more numbers than the file holds.
+
+    The description is text: a model is made of it only after its sizes were compared with the tensors beside it.
+    """
+    held, grid = sum(value.numel() for value in tensors.values()), model.patch_embed.grid_size
+    config.check(len(model.blocks), grid)
+    stated = config.n_parameters(model.embed_dim, len(model.blocks), grid) + (num_classes or 0)
+    if stated > held:
+        raise InputError(
+            f"{path}: its description says {stated} numbers at the least, but it holds {held}; expected a file as "
+            "save_prompts wrote it"
+        )
 
 
 def fill(parameters: Mapping[str, torch.Tensor], values: dict[str, torch.Tensor], source: str) -> None:
@@ -231,16 +271,22 @@ def _backbone_state(model: VisionTransformer) -> dict[str, torch.Tensor]:
     return {plain_name(model, name) or name: value for name, value in state.items() if _is_backbone(model, name)}
 
 
-def read_tensors(path: Path, form: str, expected: str) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
-    """Metadata and tensors of a safetensors file whose ``format`` is ``form``; ``expected`` says what it should be."""
+def read_tensors(
+    path: Path, form: str | tuple[str, ...], expected: str
+) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+    """Return metadata and tensors of a safetensors file whose ``format`` is ``form``, or one of several.
+
+    ``expected`` says what it should be. Raises ``InputError`` for other files.
+    """
+    forms = (form,) if isinstance(form, str) else form
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
     except (OSError, SafetensorError) as error:
         raise InputError(f"{path}: {error}; expected {expected}") from error
-    if metadata.get("format") != form:
-        raise InputError(f"{path}: format {metadata.get('format')!r}; expected {form!r}: {expected}")
+    if metadata.get("format") not in forms:
+        raise InputError(f"{path}: format {metadata.get('format')!r}; expected {forms[0]!r}: {expected}")
     return metadata, tensors
 
 

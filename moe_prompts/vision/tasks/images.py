@@ -12,6 +12,10 @@ from __future__ import annotations
 
 import os
 import shutil
+import stat
+import struct
+import warnings
+import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -32,25 +36,56 @@ ANTIALIASED, PLAIN = "bilinear", "bilinear-no-antialias"
 RESAMPLE = (ANTIALIASED, PLAIN)
 #: Part of every cache's name; raised when the meaning of its bytes changes.
 CACHE_VERSION = 1
+#: What is opened, by content: formats that Pillow decodes by itself, without starting a program.
+FORMATS = ("JPEG", "PNG", "PPM", "BMP", "GIF", "TIFF", "WEBP")
+#: What Pillow raises for files that it cannot read; its decoders are many and each has errors of its own.
+READING = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, OverflowError, MemoryError,
+           ArithmeticError, AttributeError, struct.error, zlib.error)  # fmt: skip
 
 
-def read_rgb(path: Path) -> Image.Image:
-    """The decoded image; raises ``InputError`` if Pillow cannot read it to its end."""
+@contextmanager
+def opened(path: Path) -> Iterator[Image.Image]:
+    """A regular file as an image of a format in ``FORMATS``; raises ``InputError`` for anything else.
+
+    Pillow would hand PostScript to a program, wait for a pipe, and only warn of an image that fills the memory.
+    """
     from PIL import Image
 
     try:
-        with _whole_images(), Image.open(path) as image:
-            if image.mode.startswith(("I", "F")):
-                raise InputError(
-                    f"{path}: pixels of more than 8 bits (mode {image.mode}); expected 8 bits per channel, so export "
-                    "the image anew"
-                )
-            # Pillow warns when it turns a transparent palette into RGB in one step.
-            return (image.convert("RGBA") if "transparency" in image.info else image).convert("RGB")
+        # Without waiting: opening a pipe to read waits for somebody who writes.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        with open(descriptor, "rb") as file:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                raise InputError(f"{path} is no regular file; expected an image")
+            with warnings.catch_warnings():
+                warnings.simplefilter("error", Image.DecompressionBombWarning)
+                with Image.open(file, formats=FORMATS) as image:
+                    yield image
     except InputError:
         raise
-    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
+    except Image.UnidentifiedImageError as error:
+        raise InputError(
+            f"{path}: unreadable image (none of {', '.join(FORMATS)}); expected a whole image of one of these formats: "
+            "copy or export it again"
+        ) from error
+    except READING as error:
         raise _unreadable(path, error) from error
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise InputError(
+            f"{path}: too many pixels ({error}); expected an image for a ViT: export a smaller one"
+        ) from error
+
+
+def read_rgb(path: Path) -> Image.Image:
+    """Return the decoded image; raises ``InputError`` if Pillow cannot read it to its end."""
+    with _whole_images(), opened(path) as image:
+        if image.mode.startswith(("I", "F")):
+            raise InputError(
+                f"{path}: pixels of more than 8 bits (mode {image.mode}); expected 8 bits per channel, so export "
+                "the image anew"
+            )
+        # Pillow warns when it turns a transparent palette into RGB in one step.
+        return (image.convert("RGBA") if "transparency" in image.info else image).convert("RGB")
 
 
 @contextmanager
@@ -67,14 +102,9 @@ def _whole_images() -> Iterator[None]:
 
 
 def read_header(path: Path) -> tuple[str, tuple[int, int]]:
-    """The format that Pillow finds, whatever the file is called, and (height, width)."""
-    from PIL import Image
-
-    try:
-        with Image.open(path) as image:
-            return str(image.format), (image.height, image.width)
-    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
-        raise _unreadable(path, error) from error
+    """Return the format that Pillow finds, whatever the file is called, and (height, width)."""
+    with opened(path) as image:
+        return str(image.format), (image.height, image.width)
 
 
 def _unreadable(path: Path, error: Exception) -> InputError:
@@ -130,22 +160,40 @@ def _without_antialias(pixels: np.ndarray, height: int, width: int) -> np.ndarra
 
 @dataclass(frozen=True)
 class Files:
-    """Images on disk: ``names`` under ``folder``, each decoded when asked for; ``label`` is theirs in progress bars."""
+    """Images on disk: ``names`` under ``folder``, each decoded when asked for; ``label`` is theirs in progress bars.
+
+    ``anywhere``: names may lead out of the folder, as those of a list of one's own may.
+    """
 
     folder: Path
     names: tuple[str, ...]
     resize: Resize
     label: str
+    anywhere: bool = False
 
     def __len__(self) -> int:
         return len(self.names)
 
     def __getitem__(self, index: int) -> np.ndarray:
-        return self.resize(read_rgb(self.folder / self.names[index]))
+        return self.resize(read_rgb(self.path(self.names[index])))
+
+    def path(self, name: str) -> Path:
+        """Return the file of a name; raises ``InputError`` if it leads out of ``folder``.
+
+        Links within the folder's tree to other places stay as the user laid them; names are what a list's author chose.
+        """
+        inside = not name.startswith("/") and ".." not in Path(name).parts and "\0" not in name
+        if not inside and not self.anywhere:
+            shown = repr(name if len(name) <= 60 else name[:57] + "...")
+            raise InputError(
+                f"{self.label}: the list names {shown}, which is not below {self.folder}; expected files "
+                "below it: move the images there, or allow others with anywhere=True"
+            )
+        return self.folder / name
 
     def shapes(self) -> np.ndarray:
         """(n, 2): height and width after resizing, from the headers."""
-        shapes = [self.resize.shape(*read_header(self.folder / name)[1]) for name in self.names]
+        shapes = [self.resize.shape(*read_header(self.path(name))[1]) for name in self.names]
         return np.array(shapes, dtype="<i8").reshape(len(self), 2)
 
     def fingerprint(self) -> str:
@@ -155,7 +203,7 @@ class Files:
         digest = sha256(f"{CACHE_VERSION} Pillow {PIL.__version__} {self.resize} {self.folder.resolve()}".encode())
         for name in self.names:
             try:
-                status = os.stat(self.folder / name)
+                status = os.stat(self.path(name))
             except OSError as error:
                 raise _unreadable(self.folder / name, error) from error
             digest.update(f"\n{name}\0{status.st_size}\0{status.st_mtime_ns}".encode())
@@ -294,7 +342,8 @@ def _write(path: Path, shape: Sequence[int], pieces: Iterable[np.ndarray]) -> No
 def _write_whole(path: Path, shape: Sequence[int], pieces: Iterable[np.ndarray]) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with open(temporary, "wb") as file:
+        temporary.unlink(missing_ok=True)
+        with open(temporary, "xb") as file:  # never through a link that somebody else laid there
             header = {"descr": "|u1", "fortran_order": False, "shape": tuple(shape)}
             np.lib.format.write_array_header_1_0(file, header)
             for piece in pieces:

@@ -1,0 +1,76 @@
+"""Files of prompts come from anywhere: nothing is made of a description that the file does not hold, nor of damage."""
+
+import json
+import tracemalloc
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from timm.models.vision_transformer import VisionTransformer
+
+from moe_prompts import InputError
+from moe_prompts.vision import VAPT, VPT, load_prompts, prompt, save_prompts
+
+
+def plain():
+    torch.manual_seed(0)
+    return VisionTransformer(img_size=16, patch_size=8, embed_dim=16, depth=2, num_heads=2, num_classes=0)
+
+
+@pytest.fixture
+def saved(tmp_path):
+    save_prompts(prompt(plain(), VAPT(2, hidden=2), 3), tmp_path / "prompts")
+    return tmp_path / "prompts"
+
+
+def metadata_of(path):
+    from safetensors import safe_open
+
+    with safe_open(path, framework="pt") as file:
+        return file.metadata()
+
+
+def test_a_flipped_bit_is_noticed_wherever_it_is(saved):
+    whole = saved.read_bytes()
+    header = 8 + int.from_bytes(whole[:8], "little")
+    rng = np.random.default_rng(0)
+    for place in [*rng.integers(header, len(whole), 50), *rng.integers(0, header, 50)]:
+        flipped = bytearray(whole)
+        flipped[place] ^= 1 << rng.integers(8)
+        saved.write_bytes(flipped)
+        with pytest.raises(InputError):
+            load_prompts(plain(), saved)
+    saved.write_bytes(whole)
+    load_prompts(plain(), saved)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"config": json.dumps({"num_tokens": 10**9})},
+        {"num_classes": str(10**9)},
+        {"config": json.dumps({"num_tokens": 2, "hidden": 10**9})},
+    ],
+)
+def test_nothing_is_allocated_for_a_description_that_the_file_does_not_hold(change, saved):
+    """As an older file has it, without a checksum."""
+    described = {name: value for name, value in metadata_of(saved).items() if name != "payload"}
+    save_file(load_file(saved), saved, described | {"format": "moe-prompts 1"} | change)
+    model = plain()
+    tracemalloc.start()
+    with pytest.raises(InputError, match="its description says .* numbers at the least, but it holds"):
+        load_prompts(model, saved)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1e7
+    assert type(model) is VisionTransformer
+
+
+def test_older_files_without_a_checksum_are_read(tmp_path):
+    save_prompts(prompt(plain(), VPT(2), 3), tmp_path / "prompts")
+    described = {name: value for name, value in metadata_of(tmp_path / "prompts").items() if name != "payload"}
+    save_file(load_file(tmp_path / "prompts"), tmp_path / "older", described | {"format": "moe-prompts 1"})
+    first, second = (load_prompts(plain(), tmp_path / name) for name in ("prompts", "older"))
+    images = torch.rand(2, 3, 16, 16)
+    assert torch.equal(first.eval()(images), second.eval()(images))
