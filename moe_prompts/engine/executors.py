@@ -194,6 +194,8 @@ class Dask:
 def check_address(address: str) -> None:
     """Raise ``InputError`` if an address cannot be that of a scheduler."""
     expected = "expected one such as tcp://host:8786 of a running `dask scheduler`"
+    if address.startswith("inproc://"):  # a scheduler in this process has no host and no port
+        return
     found = re.fullmatch(r"(?:([a-z]+)://)?(\[[0-9a-fA-F:.]+\]|[^\s/:\[\]]+):(\d{1,5})/?", address)
     if not found or found[1] not in (None, *TRANSPORTS) or not 0 < int(found[3]) < 2**16:
         raise InputError(f"--scheduler {address!r:.80} is no address; {expected}")

@@ -228,8 +228,11 @@ class KillsScheduler:
 
 def test_an_address_without_a_scheduler_gets_one_clear_error(monkeypatch):
     monkeypatch.setattr(executors, "PATIENCE", "0.5s")
-    for address in ("tcp://127.0.0.1:9", "nowhere://else"):
-        with pytest.raises(InputError, match=f"no dask scheduler answers at {address}"):
+    for address, message in [
+        ("tcp://127.0.0.1:9", "no dask scheduler answers at tcp://127.0.0.1:9"),
+        ("nowhere://else", "--scheduler 'nowhere://else' is no address; expected one such as tcp://host:8786"),
+    ]:
+        with pytest.raises(InputError, match=message):
             list(Dask(scheduler=address).map(len_of_name, toys("").blocks))
 
 

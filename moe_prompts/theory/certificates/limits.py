@@ -7,7 +7,6 @@ beside the bounds.
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -49,7 +48,7 @@ def excess(certificate: Any) -> str | None:
         if isinstance(value, str):
             return _text(value, name, most)
         if isinstance(value, int | float):
-            return None if math.isfinite(value) and abs(value) <= most else _large(name, most)
+            return None if abs(value) <= most else _large(name, most)  # not so for infinity and NaN
         return None if value is None else f"{name} is of type {type(value).__name__}"
 
     return look(certificate, "certificate", NUMBER, 0)
@@ -67,7 +66,11 @@ def _text(text: str, name: str, most: int) -> str | None:
     if any(len(found) > 3 or int(found) > EXPONENT for found in _EXPONENT.findall(text)):
         return f"{name} has a number with an exponent beyond {EXPONENT}"
     # Where a name has a bound of its own, a number written as text is one, too.
-    if most < NUMBER and re.fullmatch(r"\s*[+-]?[\d_]+\s*", text) and abs(int(text.replace("_", ""))) > most:
+    if (
+        (most < NUMBER or name in NAMED)
+        and re.fullmatch(r"\s*[+-]?[\d_]+\s*", text)
+        and abs(int(text.replace("_", ""))) > most
+    ):
         return _large(name, most)
     return None
 
@@ -83,5 +86,5 @@ def _cells(value: Mapping[str, Any]) -> str | None:
             except (ValueError, OverflowError):
                 continue  # no whole number: the check of the mixture says so
             if many > DERIVATIVES:
-                return f"a cell of order {order} with {len(theta)} parameters has more than {DERIVATIVES} derivatives"
+                return f"a cell with {len(theta)} parameters has more than {DERIVATIVES} derivatives"
     return None

@@ -50,11 +50,11 @@ def changed(value, path, new):
 def in_time(check, value):
     began = time.process_time()
     try:
-        found = check(value)
+        said = check(value).reason
     except InputError as error:
-        assert "\n" not in str(error)
-    else:
-        assert "\n" not in found.reason or "Traceback" not in found.reason
+        said = str(error)
+    assert "Traceback" not in said
+    assert len(said.splitlines()) <= 1
     assert time.process_time() - began < SECONDS
 
 
@@ -65,7 +65,7 @@ def test_own_certificates_are_within_the_limits(certificates):
 
 
 @pytest.mark.parametrize("name", ["order", "frozen", "m", "digits", "weight", "sizes"])
-@pytest.mark.parametrize("value", [10**6, 10**9, "1000000", 1e308, float("inf"), 10**5000])
+@pytest.mark.parametrize("value", [10**6, 10**9, "1000000", 1e308, float("inf"), 10**5000], ids=range(6))
 def test_sizes_that_would_keep_a_check_busy_are_one_line(name, value, certificates):
     found = 0
     for certificate in certificates[0].values():
@@ -114,7 +114,7 @@ def test_deep_long_and_endless_ones_are_one_line():
 
 @pytest.mark.parametrize("kind", [["identity"], {}, None, 3, "k" * 10_000])
 def test_kinds_that_are_none_are_one_line(kind):
-    with pytest.raises(InputError, match="certificate of kind .*expected a dict with kind one of") as raised:
+    with pytest.raises(InputError, match=r"certificate of kind .*expected a dict with kind one of") as raised:
         verify({"kind": kind})
     assert len(str(raised.value)) < 500
 

@@ -59,7 +59,7 @@ def test_nothing_is_allocated_for_a_description_that_the_file_does_not_hold(chan
     save_file(load_file(saved), saved, described | {"format": "moe-prompts 1"} | change)
     model = plain()
     tracemalloc.start()
-    with pytest.raises(InputError, match="its description says .* numbers at the least, but it holds"):
+    with pytest.raises(InputError, match=r"its description says .* numbers at the least, but it holds"):
         load_prompts(model, saved)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()

@@ -51,7 +51,7 @@ def test_what_is_no_file_is_refused_at_once(read, kind, tmp_path):
         path.mkdir()
     else:
         path = "/dev/zero"
-    with pytest.raises(InputError, match="is no regular file|Is a directory"):
+    with pytest.raises(InputError, match=r"is no regular file|Is a directory"):
         read(path)
 
 
@@ -61,7 +61,7 @@ def test_names_that_lead_out_of_the_folder_are_refused(name, tmp_path):
     Image.new("RGB", (4, 4)).save(tmp_path / "x.png")
     files = Files(tmp_path / "images", (name,), Resize(4), "any")
     for ask in (lambda: files[0], files.shapes, files.fingerprint):
-        with pytest.raises(InputError, match="any: the list names .* which is not below .*anywhere=True"):
+        with pytest.raises(InputError, match=r"any: the list names .* which is not below .*anywhere=True"):
             ask()
 
 
@@ -71,6 +71,7 @@ def test_an_option_allows_others(tmp_path):
     assert files[0].shape == (4, 4, 3)
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow warns of damaged tags beside sound pixels
 @pytest.mark.parametrize("form", FORMATS)
 def test_damaged_images_are_one_line_or_an_image(form, tmp_path):
     rng = np.random.default_rng(FORMATS.index(form))
@@ -83,7 +84,9 @@ def test_damaged_images_are_one_line_or_an_image(form, tmp_path):
         for place in rng.choice(len(whole), rng.integers(1, 5)):
             damaged[place] = rng.integers(256)
         path.write_bytes(damaged[: rng.integers(1, len(whole) + 1)] if rng.random() < 0.3 else damaged)
+        said = ""
         try:
             read_rgb(path)
         except InputError as error:
-            assert "\n" not in str(error)
+            said = str(error)
+        assert "\n" not in said
