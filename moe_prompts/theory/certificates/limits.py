@@ -1,8 +1,8 @@
 """How large a certificate may be, looked at before anything in it is computed.
 
-A certificate is read from a file that anybody may have written. Numbers of a billion digits, derivatives of order a
-million or powers of powers would keep a check busy for ever; the largest of this package's own certificates are noted
-beside the bounds.
+A certificate is read from a file that anybody may have written. Numbers of a billion digits, derivatives of
+order a million or powers of powers would keep a check busy for ever; the largest of this package's own
+certificates are noted beside the bounds.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-#: Levels of lists and dicts (own: 10), entries in all (own: 1335), characters of a text (own: 143), digits of a number
-#: (own: 31), decimal exponent of a number.
+#: Levels of lists and dicts (own: 10), entries in all (own: 1335), characters of a text (own: 143), digits of
+#: a number (own: 31), decimal exponent of a number.
 DEPTH, ENTRIES, TEXT, DIGITS, EXPONENT = 24, 100_000, 4000, 200, 400
 #: Whole numbers (own: 60), and those under these names (own, in this order: 4, 3, 3, 1, 60, 2, 2, 1, 2, 2).
 NUMBER = 1000
