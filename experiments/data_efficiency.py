@@ -320,16 +320,16 @@ def expected_minutes(study: Study, setup, size: int, workers: int) -> float:
 
 
 def tell(results: pd.DataFrame, entropy: int, out: Path) -> None:
-    """Print the report and write it with the figures."""
+    """Write the report with the figures, then print it."""
     from moe_prompts.engine.files import write_atomically
     from moe_prompts.figures.style import save
     from moe_prompts.vision.data_efficiency import report as curves_report
 
     text = curves_report.text(results, entropy)
-    print(text)
     write_atomically(out / "summary.md", (text + "\n").encode())
     drawn = [path for name, figure in curves_report.figures_of(results).items() for path in save(figure, out, name)]
     files = ["results.parquet", "summary.md", "rates.json", *(path.name for path in drawn)]
+    print(text)
     print(f"\nresults   {out}: {', '.join(files)}")
 
 

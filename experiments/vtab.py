@@ -224,7 +224,7 @@ def expected_minutes(plan, workers: int) -> float:
 
 
 def tell(runs: list[Path], out: Path) -> None:
-    """Print the report of runs and write it, with its figure, to ``out``."""
+    """Write the report of runs, with its figure, to ``out``, then print it."""
     import matplotlib.pyplot as plt
     import pandas as pd
 
@@ -235,12 +235,12 @@ def tell(runs: list[Path], out: Path) -> None:
 
     final = pd.concat([results(folder) for folder in runs], ignore_index=True)
     text = "\n".join([report.text(final, setup_line(runs)), *edges(runs)])
-    print(text)
     write_atomically(out / "report.md", (text + "\n").encode())
     rows = final["task"].nunique() * final["method"].nunique()
     figure, ax = plt.subplots(figsize=(7, max(2.2, 0.9 + 0.14 * rows)), layout="constrained")
     figures.draw_accuracies(ax, report.scores(final))
     paths = save(figure, out, "accuracies")
+    print(text)
     print(f"\nresults   {out}: report.md, {paths[0].name} and {paths[1].name}; tables in tune/ and final/")
 
 

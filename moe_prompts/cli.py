@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -241,7 +242,13 @@ def extra_of(module: str | None) -> str | None:
 
 
 def run(main: Callable[[], None], program: str) -> None:
-    """Call ``main``; bad input ends with one line and code 2, Ctrl-C with code 130."""
+    """Call ``main``; bad input ends with one line and code 2, Ctrl-C with code 130.
+
+    What a terminal's locale cannot show is printed as an escape, so that printing never ends a run.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         main()
     except InputError as error:

@@ -188,3 +188,11 @@ def test_parts_are_gathered_by_commands(tmp_path):
     assert command(*grid, "--out", "alone", cwd=tmp_path).returncode == 0
     whole, alone = ((tmp_path / name / "results.parquet").read_bytes() for name in ("whole", "alone"))
     assert whole == alone
+
+
+def test_what_a_locale_cannot_show_is_printed_as_an_escape(tmp_path):
+    """In the POSIX locale a line with ± or an accent is printed, and the command ends as elsewhere."""
+    code = r"from moe_prompts import cli; cli.run(lambda: print('\xb11'), 'command')"
+    environment = os.environ | {"LC_ALL": "POSIX", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "\\xb11\n", "")
