@@ -9,7 +9,7 @@ solvability            rbar(m) = 2m: the proof and exact witnesses
 definite, exponents    from dependences, rows and witnesses to exponents
 table                  rate_table(model, cells=[..])
 published              published exponents, for comparison only
-verification           is a certificate true? (and verification_of_bounds)
+certificates           is a certificate true? checked by other means than those that made it
 study_predictions      predictions.json
 """
 
