@@ -77,8 +77,8 @@ def parser() -> argparse.ArgumentParser:
     return parser
 
 
-def save(table, out: Path, options: dict[str, int]) -> None:
-    """The table with what it depends on."""
+def write_table(table, out: Path, options: dict[str, int]) -> None:
+    """Write the table with what it depends on."""
     from importlib import metadata
 
     from moe_prompts.engine.files import appearing, write_atomically
@@ -111,18 +111,18 @@ def main() -> None:
     out = arguments.out or cli.default_folder("head_as_moe")
     out.mkdir(parents=True, exist_ok=True)
     shown, _ = spots(64, torch.Generator().manual_seed(arguments.seed + 2))
-    tables, models = [], {}
+    tables, models, lines = [], {}, []
     for method, config in {"VPT-deep": VPT(TOKENS), "VAPT": VAPT(TOKENS, hidden=8)}.items():
         models[method], accuracy = tuned(config, steps, arguments.seed)
         tables.append(prompt_table(models[method], shown).assign(method=method, accuracy=accuracy))
         rank = gate_rank(models[method], DEPTH - 1, 0)
-        print(
+        lines.append(
             f"{method:<9} accuracy {accuracy:.3f} (chance 0.25), gate of a head sees {rank.rank} of {rank.width} "
             f"directions of a prompt, all heads of the block {rank.rank_of_all_heads}"
         )
     table = pd.concat(tables, ignore_index=True)
-    save(table, out, {"steps": steps, "seed": arguments.seed})
-    print(table.groupby(["method", "block"])[["mass", "variation"]].mean().unstack("method").round(4).to_string())
+    write_table(table, out, {"steps": steps, "seed": arguments.seed})
+    means = table.groupby(["method", "block"])[["mass", "variation"]].mean().unstack("method").round(4)
 
     # The head whose gate on prompts differs most between patches.
     model = models["VAPT"]
@@ -138,7 +138,9 @@ def main() -> None:
             drawn = draw_mass(ax, mass, image.mean(dim=0).numpy(), top=float(maps.max()))
             ax.set_title(f"VAPT, block {block}, head {head}")
         figure.colorbar(drawn, ax=axes[1:], shrink=0.8, label="share of the gate on prompts")
-    print(f"figure    {save(figure, out, 'head_as_moe')[1]}")
+    paths = save(figure, out, "head_as_moe")
+    print("\n".join([*lines, means.to_string()]))
+    print(f"figure    {paths[1]}")
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
+from commands import call
 from vision_models import CONFIGS, DEPTH, HEADS, KINDS, WIDTH, images, plain, prompted, rng, train_step
 
 import moe_prompts
@@ -152,3 +153,11 @@ def test_figures_draw_what_they_are_given():
     mean = table.groupby("block")["variation"].mean()
     np.testing.assert_allclose(right.lines[-1].get_ydata(), mean)
     plt.close(figure)
+
+
+def test_the_command_writes_its_table_and_its_figure(tmp_path):
+    done = call("head_as_moe.py", "--quick", "--out", tmp_path / "run", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    written = {path.name for path in (tmp_path / "run").iterdir()}
+    assert written == {"results.parquet", "meta.json", "head_as_moe.pdf", "head_as_moe.png"}
+    assert "figure    " in done.stdout
