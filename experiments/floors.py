@@ -42,7 +42,7 @@ def parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--truth", default="attention-gelu", metavar="NAME", help="default attention-gelu")
     add("--kinds", type=cli.names, default=["fixed"], help="what is fitted (default fixed)")
-    add("--k", type=cli.positives("numbers of prompts"), default=[2, 4], help="numbers of prompts (default 2,4)")
+    add("--k", type=cli.positives("prompts"), default=[2, 4], help="numbers of prompts (default 2,4)")
     add("--boxes", type=cli.names, default=["study", "wide", "widest"], help="study,wide,widest (default: all)")
     add("--starts", type=cli.positive("starts"), default=48, help="random starts for each k (default 48)")
     add("--quick", action="store_true", help="k = 2, two boxes, 8 starts")

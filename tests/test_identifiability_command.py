@@ -9,15 +9,16 @@ from commands import EXPERIMENTS, call
 
 
 def test_any_configuration_and_kind(tmp_path):
-    options = "--configurations rank1,random-7 --kinds fixed --n 1e4,1e5 --reps 8 --workers 1 --out run"
+    options = "--configurations rank1,heads2,random-7 --kinds fixed --n 1e4,1e5 --reps 8 --workers 1 --out run"
     given = [sys.executable, str(EXPERIMENTS / "identifiability.py"), *options.split()]
     done = subprocess.run(given, cwd=tmp_path, capture_output=True, text=True, timeout=280)
     assert done.returncode == 0, done.stderr
     rows = pd.read_parquet(tmp_path / "run" / "results.parquet")
-    assert set(rows["truth"]) == {"attention-fixed-rank1", "attention-random-7-fixed"}
+    assert set(rows["truth"]) == {"attention-fixed-rank1", "attention-fixed-heads2", "attention-random-7-fixed"}
     first = done.stdout.split("\n\n")[0].splitlines()[2:]
     verdicts = {line.split("|")[1].strip(): line.split("|")[-2].strip() for line in first}
     assert verdicts.pop("attention-random-7-fixed") != "no rate"
+    assert verdicts.pop("attention-fixed-heads2") == "n^-1/4"  # what one of its heads hides, the other sees
     assert set(verdicts.values()) == {"no rate"}
     for name in ("summary.md", "summary.json", "meta.json", "identifiability.png", "identifiability.pdf"):
         assert (tmp_path / "run" / name).stat().st_size > 0

@@ -29,7 +29,8 @@ from moe_prompts.losses.prompt_voronoi import prompt_errors
 from moe_prompts.models.added import knowing
 from moe_prompts.models.data import RegressionData
 from moe_prompts.models.gaussian_truths import prompt_data
-from moe_prompts.models.prompt_attention import PromptFamily, PromptKind
+from moe_prompts.models.multi_head import MultiHead
+from moe_prompts.models.prompt_attention import AnyHead, PromptFamily, PromptKind
 from moe_prompts.models.prompt_truths import PromptTruth, prompt_truth
 from moe_prompts.seeds import start_rng
 from moe_prompts.study.rows import failed, outcome
@@ -268,13 +269,20 @@ def run_cell(cell: AttentionCell | GapCell | ProfileCell, replicates: tuple[int,
     return cell.run(replicates, entropy)
 
 
+def _plain_head(head: AnyHead) -> dict:
+    """Return the numbers of a head, or those of several heads one by one with their output projection."""
+    numbers = {name: value for name, value in vars(head).items() if name != "heads"}
+    plain = {name: value.tolist() if isinstance(value, np.ndarray) else value for name, value in numbers.items()}
+    return plain | {"heads": [_plain_head(one) for one in head.heads]} if isinstance(head, MultiHead) else plain
+
+
 def _plain(known: PromptTruth) -> dict:
     params = known.params
     return {
         "kind": str(params.kind),
         "noise": known.noise,
         "cells": len(known.x),
-        "head": {name: value.tolist() for name, value in vars(params.head).items()},
+        "head": _plain_head(params.head),
         "b": params.b.tolist(),
         "atoms": params.atoms.tolist(),
         "W2": params.W2.tolist(),

@@ -26,7 +26,7 @@ from moe_prompts.models.prompt_truths import prompt_truth
 from moe_prompts.seeds import start_rng
 from moe_prompts.tables import markdown
 
-#: The box of every study, one that is wider, and one in which logits differ by up to e^40.
+#: The box of every study, one that is wider, and one in which masses differ by up to e^40.
 BOXES = {"study": Box(), "wide": Box((-8.0, 4.0), (-8.0, 8.0)), "widest": Box((-20.0, 20.0), (-20.0, 20.0))}
 #: Pairs that stand for the population, which set the scale of the tolerance.
 PAIRS = 10_000

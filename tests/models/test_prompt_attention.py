@@ -678,3 +678,21 @@ def test_no_sample_of_no_size(n):
         known.params.sample(n, rng, 0.1)
     with pytest.raises(InputError, match=f"n = {n}; expected a whole number of at least 1"):
         known.data(n, rng)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_adaptive_prompts_with_a_bias_are_singular_on_a_fixed_truth(seed):
+    """At every representation of the truth (W1 = 0 beside the bias) the Jacobian has rank 14 of P = 18."""
+    known = prompt_truth("attention-fixed")
+    family = known.family(PromptKind.parse("adaptive:gelu:bias"), 2)
+    biases = np.random.default_rng(seed).standard_normal((2, 2))
+    W1 = np.zeros((2, 2, 3))
+    W1[:, :, 2] = biases
+    W2 = np.linalg.solve(family.kind.activation.value(biases), known.params.atoms).T
+    params = PromptAttention.adaptive(known.params.head, known.params.b, W1, W2, "gelu", bias=True)
+    assert_allclose(params.regression(known.x), known.params.regression(known.x), atol=1e-12)
+    jacobian = PromptMap(family, known.x).at(params.vector[None]).jacobian()[0].reshape(family.size, -1)
+    sizes = np.linalg.svd(jacobian, compute_uv=False)
+    assert family.n_parameters == 18
+    assert sizes[13] > 1e-6 * sizes[0]
+    assert sizes[14] < 1e-12 * sizes[0]  # rounding of sums over 256 points

@@ -1,5 +1,8 @@
 """Floors against a brute-force grid, against the committed claims, and what their boxes do."""
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -69,3 +72,17 @@ def test_wrong_input_is_one_clear_line(arguments, message):
     with pytest.raises(InputError, match=message) as caught:
         floors(*arguments)
     assert "\n" not in str(caught.value)
+
+
+def test_the_readme_quotes_the_page():
+    """Every floor that the README gives for a wider box stands on docs/floors.md."""
+    root = Path(__file__).parents[2]
+    readme = " ".join((root / "README.md").read_text(encoding="utf-8").split())
+    quoted = re.search(
+        r"adaptive gelu on the decoupled truth: ([\d.]+ %) with more starts, ([\d.]+ %) in the widest", readme
+    )
+    page = (root / "docs" / "floors.md").read_text(encoding="utf-8")
+    line = next(row for row in page.splitlines() if row.startswith("| attention-decoupled   | adaptive:gelu"))
+    cells = [cell.strip() for cell in line.strip("|").split("|")]
+    assert cells[3].startswith(quoted[1])
+    assert cells[5].startswith(quoted[2])
