@@ -78,9 +78,15 @@ def passes() -> None:
 
     def peer(steps: int) -> GaussianMixture:
         mixture = GaussianMixture(
-            4, covariance_type="full", reg_covar=0, tol=0, max_iter=steps, weights_init=weights, means_init=means,
+            4,
+            covariance_type="full",
+            reg_covar=0,
+            tol=0,
+            max_iter=steps,
+            weights_init=weights,
+            means_init=means,
             precisions_init=np.linalg.inv(covs),
-        )  # fmt: skip
+        )
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", category=ConvergenceWarning)  # a fixed number of steps is the point
             return mixture.fit(z)

@@ -44,10 +44,17 @@ def fit(truth: str, k: int | None, n: int, seed: int) -> list[str]:
     passes = ", ".join(f"{count} {name}" for name, count in best.passes.items() if "compressed" not in name)
     pairs = "held" if n <= HELD_PAIRS else "streamed"
     return [
-        truth, str(k), f"{n:.0e}", pairs, best.status.name, f"{best.certificate.gap_nats:.1e}",
+        truth,
+        str(k),
+        f"{n:.0e}",
+        pairs,
+        best.status.name,
+        f"{best.certificate.gap_nats:.1e}",
         f"{n * evaluation(truth).excess_risk(best.value):.2g}",
-        *(f"{value:.0f}" for value in seconds), passes, f"{peak_megabytes():.0f}",
-    ]  # fmt: skip
+        *(f"{value:.0f}" for value in seconds),
+        passes,
+        f"{peak_megabytes():.0f}",
+    ]
 
 
 def speeds(truth: str, n: int, seed: int) -> list[str]:

@@ -37,8 +37,17 @@ TOKENS, CLASSES = 10, 100
 TARGET = 1.02
 METHODS = ("plain", "VPT-deep", "VPT-deep again", "VAPT fused", "VAPT literal")
 COLUMNS = (
-    "run on", "model", "batch", "numbers", "mode", "rounds", "method", "step, s", "over VPT-deep", "peak memory, MB",
-)  # fmt: skip
+    "run on",
+    "model",
+    "batch",
+    "numbers",
+    "mode",
+    "rounds",
+    "method",
+    "step, s",
+    "over VPT-deep",
+    "peak memory, MB",
+)
 #: Columns that make a setting; rows of a new run replace those of earlier runs on the same one.
 SETTING = 5
 
@@ -122,9 +131,17 @@ def measure(name: str, batch: int, numbers: str, mode: str, device: str, rounds:
         if "again" not in method and mode == "eager":
             peak = f"{peak_memory([method, name, str(batch), numbers, mode], device):.0f}"
         cells = (
-            where(device), name, batch, numbers, mode, rounds, method, f"{np.median(times[method]):.3f}",
-            f"{ratio:.3f}", peak,
-        )  # fmt: skip
+            where(device),
+            name,
+            batch,
+            numbers,
+            mode,
+            rounds,
+            method,
+            f"{np.median(times[method]):.3f}",
+            f"{ratio:.3f}",
+            peak,
+        )
         rows.append("| " + " | ".join(map(str, cells)) + " |")
         print(rows[-1], flush=True)
     return rows

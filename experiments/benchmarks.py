@@ -57,8 +57,15 @@ class Sizes:
     repeats: int = 7
 
 
-QUICK = Sizes(20_000, (1_000,), (800, 1_600), 3_000, ("--quick --study softmax --n 1e3,1e4 --reps 1",),
-              ("vit_tiny_patch16_224", 1, 1), 2)  # fmt: skip
+QUICK = Sizes(
+    20_000,
+    (1_000,),
+    (800, 1_600),
+    3_000,
+    ("--quick --study softmax --n 1e3,1e4 --reps 1",),
+    ("vit_tiny_patch16_224", 1, 1),
+    2,
+)
 Row = tuple[str, str, str]
 TORCH_EXP = """
 import sys, time, torch
@@ -117,10 +124,11 @@ def passes(sizes: Sizes) -> Iterator[Row]:
     size = f"n = {short(n)}, k = 4, d = l = 1"
     (first, second), (plain_first, plain_second) = took["compiled"], took["numpy"]
     yield (
-        f"pass with statistics, {size}", seconds(first),
+        f"pass with statistics, {size}",
+        seconds(first),
         f"{first / bound:.1f} x its {short(4 * n)} exponentials ({name}, {seconds(bound)}); {plain_first / first:.1f} "
         f"x faster than the NumPy route; {step / first:.1f} x faster than a step of scikit-learn",
-    )  # fmt: skip
+    )
     yield f"pass with exact curvature, {size}", seconds(second), f"{plain_second / second:.1f} x faster than NumPy"
     yield f"a step of scikit-learn's GaussianMixture, {size}", seconds(step), ""
 
@@ -151,9 +159,15 @@ def peer_step(z: np.ndarray, params, repeats: int) -> float:
 
     def fit(steps: int) -> None:
         mixture = GaussianMixture(
-            len(weights), covariance_type="full", reg_covar=0, tol=0, max_iter=steps, weights_init=weights,
-            means_init=means, precisions_init=np.linalg.inv(covs),
-        )  # fmt: skip
+            len(weights),
+            covariance_type="full",
+            reg_covar=0,
+            tol=0,
+            max_iter=steps,
+            weights_init=weights,
+            means_init=means,
+            precisions_init=np.linalg.inv(covs),
+        )
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", category=ConvergenceWarning)  # a fixed number of steps is the point
             mixture.fit(z)
@@ -185,10 +199,11 @@ def fits(sizes: Sizes) -> Iterator[Row]:
             took[name] = time.perf_counter() - began
         gain = found["newton"].log_likelihood - found["EM"].log_likelihood
         yield (
-            f"certified fit, n = {short(n)}, k = 4", f"{seconds(took['newton'])}, {found['newton'].status.name}",
+            f"certified fit, n = {short(n)}, k = 4",
+            f"{seconds(took['newton'])}, {found['newton'].status.name}",
             f"EM {seconds(took['EM'])}, {found['EM'].status.name} after {found['EM'].iterations} steps, {gain:.1g} "
             f"nats below; the published procedure, one step: {seconds(took['published'])}",
-        )  # fmt: skip
+        )
 
 
 def engine(sizes: Sizes) -> Iterator[Row]:
@@ -207,9 +222,10 @@ def large_n(sizes: Sizes) -> Iterator[Row]:
     script = beside("benchmark_large_n.py")
     row = dict(zip(script.COLUMNS, script.alone(script.fit, "gmoe-1", None, sizes.large, 0), strict=True))
     yield (
-        f"certified fit, n = {short(sizes.large)}, pairs {row['pairs']}", f"{row['seconds']} s, {row['status']}",
+        f"certified fit, n = {short(sizes.large)}, pairs {row['pairs']}",
+        f"{row['seconds']} s, {row['status']}",
         f"{row['passes']}; peak {row['peak MB']} MB",
-    )  # fmt: skip
+    )
 
 
 def commands(sizes: Sizes) -> Iterator[Row]:
@@ -237,14 +253,13 @@ def vision(sizes: Sizes) -> Iterator[Row]:
     ratio = lambda name: float(np.median(times[name] / times["VPT-deep"]))
     for name, words in (("VPT-deep", "VPT"), ("VAPT fused", "VAPT"), ("plain", "full fine-tuning")):
         yield (
-            f"a training step of {words}, {model}, batch {batch}", seconds(float(np.median(times[name]))),
+            f"a training step of {words}, {model}, batch {batch}",
+            seconds(float(np.median(times[name]))),
             f"{ratio(name):.3f} x VPT (its twin {ratio('VPT-deep again'):.3f})",
-        )  # fmt: skip
+        )
 
 
-PARTS = {
-    "passes": passes, "fits": fits, "engine": engine, "large n": large_n, "commands": commands, "vision": vision
-}  # fmt: skip
+PARTS = {"passes": passes, "fits": fits, "engine": engine, "large n": large_n, "commands": commands, "vision": vision}
 
 
 def seconds(value: float) -> str:

@@ -60,9 +60,13 @@ def main() -> None:
         shown = f"{short(min(sizes))} .. {short(max(sizes))}"
         body.append([name, shown, str(replicates), f"{right.holds:.2f}", ", ".join(wrong), str(needed or "> 1024")])
     header = [
-        "design", "n", "replicates", f"holds if n^{arguments.predicted:g} is true", "holds if it is wrong",
+        "design",
+        "n",
+        "replicates",
+        f"holds if n^{arguments.predicted:g} is true",
+        "holds if it is wrong",
         f"replicates for {arguments.wanted:g}",
-    ]  # fmt: skip
+    ]
     print(markdown(header, body))
 
 

@@ -29,12 +29,20 @@ def parser() -> argparse.ArgumentParser:
     add("--hidden", type=cli.positive("hidden units"), default=None, help="of an adaptive prompt (default 1)")
     add("--rank", type=cli.positive("directions"), default=None, help="directions of a prompt that its key sees (all)")
     add("--stratum", type=cli.names, default=[], metavar="c=0,..", help="parameters of the truth held at values")
-    add("--dependences", type=cli.positive("orders"), default=None, metavar="ORDER",
-        help="print instead all linear dependences among the derivatives of one atom up to ORDER")  # fmt: skip
+    add(
+        "--dependences",
+        type=cli.positive("orders"),
+        default=None,
+        metavar="ORDER",
+        help="print instead all linear dependences among the derivatives of one atom up to ORDER",
+    )
     add("--json", action="store_true", help="print rows and certificates as JSON")
     add("--verify", action="store_true", help="check every certificate again, by other means")
-    add("--write", action="store_true",
-        help="write what studies read (theory/predictions.json) and docs/predicted_rates.md, and stop")  # fmt: skip
+    add(
+        "--write",
+        action="store_true",
+        help="write what studies read (theory/predictions.json) and docs/predicted_rates.md, and stop",
+    )
     return parser
 
 

@@ -51,9 +51,14 @@ def train(arguments: argparse.Namespace) -> None:
         raise InputError(f"--device {arguments.device}; this machine has no such device: expected cpu")
     torch.set_num_threads(1)
     config = Pretraining(
-        model=arguments.model, size=arguments.size, steps=arguments.steps, batch=arguments.batch,
-        learning_rate=arguments.learning_rate, weight_decay=arguments.weight_decay, entropy=arguments.entropy,
-    )  # fmt: skip
+        model=arguments.model,
+        size=arguments.size,
+        steps=arguments.steps,
+        batch=arguments.batch,
+        learning_rate=arguments.learning_rate,
+        weight_decay=arguments.weight_decay,
+        entropy=arguments.entropy,
+    )
     out = arguments.out or cli.default_folder("pretrain")
     out.mkdir(parents=True, exist_ok=True)
     state = out / "state.safetensors"

@@ -91,8 +91,13 @@ def _of_objects(value: np.ndarray, what: str) -> np.ndarray:
 
 
 def _kind(value: np.ndarray) -> str:
-    kinds = {"c": "complex numbers, whose imaginary parts would be lost", "U": "text", "S": "text", "M": "dates",
-             "m": "lengths of time"}  # fmt: skip
+    kinds = {
+        "c": "complex numbers, whose imaginary parts would be lost",
+        "U": "text",
+        "S": "text",
+        "M": "dates",
+        "m": "lengths of time",
+    }
     return kinds.get(value.dtype.kind, f"type {value.dtype}")
 
 

@@ -76,8 +76,12 @@ class Drawing:
         add("--run", type=Path, default=None, help="folder of a run (default: the committed one)")
         add("--regenerate", action="store_true", help=f"make a new run first: {self.command}, {self.time}")
         add("--quick", action="store_true", help="with --regenerate: the small run that shows the way")
-        add("--to", type=Path, default=None, help="folder of the figure (default: that of the run; of the committed "
-            "run: paper_figures)")  # fmt: skip
+        add(
+            "--to",
+            type=Path,
+            default=None,
+            help="folder of the figure (default: that of the run; of the committed run: paper_figures)",
+        )
         chosen = parser.parse_args()
         if chosen.quick and not chosen.regenerate:
             raise InputError("--quick is for a new run; add --regenerate")

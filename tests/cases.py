@@ -16,9 +16,13 @@ def random_params(rng: np.random.Generator, k: int, d: int, l: int) -> GaussianG
 
     weights = rng.uniform(0.5, 1.5, k)
     return GaussianGatedMoE(
-        weights / weights.sum(), 1.5 * rng.standard_normal((k, d)), covariances(d),
-        rng.standard_normal((k, l, d)), rng.standard_normal((k, l)), 0.3 * covariances(l),
-    )  # fmt: skip
+        weights / weights.sum(),
+        1.5 * rng.standard_normal((k, d)),
+        covariances(d),
+        rng.standard_normal((k, l, d)),
+        rng.standard_normal((k, l)),
+        0.3 * covariances(l),
+    )
 
 
 _FROZEN = {(d, l): random_params(np.random.default_rng([d, l]), 2, d, l) for d, l in ((1, 1), (2, 1), (1, 2))}

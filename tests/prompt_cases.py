@@ -18,10 +18,15 @@ SHAPES = [
 def random_head(rng, n_frozen=2, d=3, l=4, p=5):
     """Every size is another number, so that no two axes can be confused."""
     return Head(
-        A=0.5 * rng.standard_normal((n_frozen, d, d)), a=rng.standard_normal(n_frozen),
-        eta=rng.standard_normal((n_frozen, l, d + 1)), B=rng.standard_normal((d, p)), C=rng.standard_normal((l, p)),
-        alpha=0.5 * rng.standard_normal((n_frozen, d)), beta=0.5 * rng.standard_normal(p), c=rng.standard_normal(l),
-    )  # fmt: skip
+        A=0.5 * rng.standard_normal((n_frozen, d, d)),
+        a=rng.standard_normal(n_frozen),
+        eta=rng.standard_normal((n_frozen, l, d + 1)),
+        B=rng.standard_normal((d, p)),
+        C=rng.standard_normal((l, p)),
+        alpha=0.5 * rng.standard_normal((n_frozen, d)),
+        beta=0.5 * rng.standard_normal(p),
+        c=rng.standard_normal(l),
+    )
 
 
 def random_prompts(kind, k=3, hidden=2, seed=0, **sizes):

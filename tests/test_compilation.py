@@ -22,9 +22,12 @@ def run(folder, **environment):
     import os
 
     return subprocess.run(
-        [sys.executable, "-W", "always", "-c", PROGRAM, str(folder)], capture_output=True, text=True, check=True,
+        [sys.executable, "-W", "always", "-c", PROGRAM, str(folder)],
+        capture_output=True,
+        text=True,
+        check=True,
         env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1", **environment},
-    )  # fmt: skip
+    )
 
 
 def test_compiled_loops_are_kept_beside_their_source(tmp_path):

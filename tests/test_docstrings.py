@@ -118,8 +118,12 @@ def test_faults_are_found():
         '"""Of this."""\ndef f():\n    """A scrap:\n\n    ' + "x" * 110 + '\n    """\nclass C:\n    def m(self): ...'
     )
     assert [fault.split(",")[0].split(" of ")[0].split(":")[0] for fault in faults(source)] == [
-        "(module)", "f", "f", "C", "C.m",
-    ]  # fmt: skip
+        "(module)",
+        "f",
+        "f",
+        "C",
+        "C.m",
+    ]
 
 
 #: Examples on vision load torch, which takes seconds.

@@ -65,8 +65,11 @@ def test_one_cell_after_another(called):
     assert (code, err) == (0, "")
     rows = [cells_of(line) for line in out.splitlines() if line.startswith("|")][2:]
     assert [row[:4] for row in rows[4:]] == [
-        ["beta", "2", "2", "2"], ["a", "2", "2", "2"], ["b", "2", "2", "4"], ["s", "2", "2", "2"],
-    ]  # fmt: skip
+        ["beta", "2", "2", "2"],
+        ["a", "2", "2", "2"],
+        ["b", "2", "2", "4"],
+        ["s", "2", "2", "2"],
+    ]
     assert rows[4][-1] == "sharper here"
     assert "beta: up to one translation common to all cells." in out
 
@@ -77,8 +80,11 @@ def test_json_is_the_table(called):
     read = json.loads(out)
     assert {"rates", "certificates", "notes"} <= set(read)
     assert [(row["group"], row["cell"], row["theta"], row["slope"]) for row in read["rates"]] == [
-        ("b", 1, "1", "-1/2"), ("s", 1, "1", "-1/2"), ("b", 2, "6", "-1/12"), ("s", 2, "3", "-1/6"),
-    ]  # fmt: skip
+        ("b", 1, "1", "-1/2"),
+        ("s", 1, "1", "-1/2"),
+        ("b", 2, "6", "-1/12"),
+        ("s", 2, "3", "-1/6"),
+    ]
 
 
 def test_options_reach_the_model(called):
@@ -99,8 +105,10 @@ def test_dependences(called):
     assert (code, err) == (0, "")
     assert out.splitlines()[0] == "softmax-gaussian, order 2: rank 12 of 15 columns"
     assert {line.strip() for line in out.splitlines()[1:] if line.strip()} == {
-        "u_(beta b) = u_a", "u_ab = 2 u_(beta s)", "u_bb = 2 u_s",
-    }  # fmt: skip
+        "u_(beta b) = u_a",
+        "u_ab = 2 u_(beta s)",
+        "u_bb = 2 u_s",
+    }
     code, out, err = called("--model", "location-scale", "--dependences", "1", "--json")
     assert (code, err) == (0, "")
     (minor,) = json.loads(out)

@@ -8,8 +8,11 @@ from moe_prompts.tables import markdown
 
 def test_columns_are_as_wide_as_their_widest_cell():
     assert markdown(["a", "long"], [["wider", "x"], ["", "y"]]).splitlines() == [
-        "| a     | long |", "|-------|------|", "| wider | x    |", "|       | y    |",
-    ]  # fmt: skip
+        "| a     | long |",
+        "|-------|------|",
+        "| wider | x    |",
+        "|       | y    |",
+    ]
 
 
 def test_a_row_of_another_length_is_no_row():
@@ -40,6 +43,8 @@ def test_tables_are_there_though_a_figure_fails(tmp_path):
 def test_the_ending_names_what_was_written(tmp_path, capsys):
     cli.finish(tmp_path, "the table", {"summary.json": "[]"}, lambda: [tmp_path / "one.pdf", tmp_path / "one.png"], 3)
     assert capsys.readouterr().out.splitlines() == [
-        "the table", "", f"results   {tmp_path / 'results.parquet'} (3 rows), summary.md, summary.json, meta.json",
+        "the table",
+        "",
+        f"results   {tmp_path / 'results.parquet'} (3 rows), summary.md, summary.json, meta.json",
         f"figure    {tmp_path / 'one.pdf'} and one.png",
-    ]  # fmt: skip
+    ]

@@ -134,8 +134,14 @@ WRONG = {
     "None": (None, "real numbers"),
     "nanoseconds": (10**18 + np.arange(300), "beyond 2"),
 }
-MOE = {"weights": [1.0], "gate_means": [[0.0]], "gate_covs": [[[1.0]]], "slopes": [[[1.0]]], "intercepts": [[0.0]],
-       "noise_covs": [[[1.0]]]}  # fmt: skip
+MOE = {
+    "weights": [1.0],
+    "gate_means": [[0.0]],
+    "gate_covs": [[[1.0]]],
+    "slopes": [[[1.0]]],
+    "intercepts": [[0.0]],
+    "noise_covs": [[[1.0]]],
+}
 KNOWN = mp.GaussianGatedMoE(**MOE)
 SOFT = mp.SoftmaxGatedMoE([0.0], [[0.0]], [[0.0]], [0.0], [1.0])
 PROMPT = mp.prompt_truth("attention-fixed")
@@ -263,9 +269,7 @@ def test_units_of_the_output_of_prompts(power):
 
 MISUSES = {
     "best_of without a function": (
-        lambda: mp.best_of(
-            mp.GaussianGatedFamily(1, 1, 1), Sample(X, Y), mp.starts.data(1), np.random.default_rng(0)
-        ),
+        lambda: mp.best_of(mp.GaussianGatedFamily(1, 1, 1), Sample(X, Y), mp.starts.data(1), np.random.default_rng(0)),
         "expected a function from the number of a draw",
     ),
     "softmax without a function": (lambda: softmax_from_data(Sample(X, Y), 2, 2, 0), "expected a function"),
@@ -282,19 +286,23 @@ MISUSES = {
     "slope of a list": (lambda: mp.slope([1.0, 2.0], np.random.default_rng(0)), "expected a map from n"),
     "slope with a seed": (lambda: mp.slope({1: [1.0]}, 0), "expected a numpy.random.Generator"),
     "least squares of one": (
-        lambda: mp.least_squares(PROMPT.params.family, PROMPT.population(), [[0]], 0.1), "expected a list of them"
+        lambda: mp.least_squares(PROMPT.params.family, PROMPT.population(), [[0]], 0.1),
+        "expected a list of them",
     ),
     "least squares of a sample": (
-        lambda: mp.least_squares(PROMPT.params.family, Sample(X, Y), [[0]], 0.1), "expected a list of them"
+        lambda: mp.least_squares(PROMPT.params.family, Sample(X, Y), [[0]], 0.1),
+        "expected a list of them",
     ),
     "start of another kind": (
-        lambda: mp.newton(mp.GaussianGatedFamily(1, 1, 1), Sample(X, Y), SOFT), "start: a SoftmaxGatedMoE"
+        lambda: mp.newton(mp.GaussianGatedFamily(1, 1, 1), Sample(X, Y), SOFT),
+        "start: a SoftmaxGatedMoE",
     ),
     "a search as a start": (
-        lambda: mp.softmax_newton(mp.SoftmaxGatedFamily(1, 1), Sample(X, Y), PLAIN[gaussian]), "take its value"
+        lambda: mp.softmax_newton(mp.SoftmaxGatedFamily(1, 1), Sample(X, Y), PLAIN[gaussian]),
+        "take its value",
     ),
     "arrays for data": (lambda: mp.newton(mp.GaussianGatedFamily(1, 1, 1), (X, Y), KNOWN), "data: a tuple"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("misuse", MISUSES)

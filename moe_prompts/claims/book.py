@@ -53,19 +53,23 @@ def section(judgement: Judgement, studies: dict[str, Study], folder: str, option
     claim = judgement.claim
     lines = [[line.name, line.claimed, line.found, line.verdict.value] for line in judgement.lines]
     runs = [f"[{run}]({folder}/{run}): {described(studies[run], truths)}" for run, truths in claim.needs.items()]
-    return "\n\n".join([
-        f"## {claim.id}: {judgement.verdict.value}",
-        claim.statement,
-        "\n".join([
-            f"- source: {claim.source}",
-            f"- prediction: {judgement.prediction}",
-            f"- study: {'; '.join(runs) or 'none, formulas decide'}",
-            f"- rule: {claim.rule}",
-            *([f"- does not show: {claim.limits}"] if claim.limits else []),
-            f"- again: `python experiments/claims.py --only {claim.id}{options}`",
-        ]),
-        markdown(["looked at", "claimed", "found", "verdict"], lines),
-    ])  # fmt: skip
+    return "\n\n".join(
+        [
+            f"## {claim.id}: {judgement.verdict.value}",
+            claim.statement,
+            "\n".join(
+                [
+                    f"- source: {claim.source}",
+                    f"- prediction: {judgement.prediction}",
+                    f"- study: {'; '.join(runs) or 'none, formulas decide'}",
+                    f"- rule: {claim.rule}",
+                    *([f"- does not show: {claim.limits}"] if claim.limits else []),
+                    f"- again: `python experiments/claims.py --only {claim.id}{options}`",
+                ]
+            ),
+            markdown(["looked at", "claimed", "found", "verdict"], lines),
+        ]
+    )
 
 
 def described(study: Study, truths: Sequence[str]) -> str:
@@ -96,8 +100,12 @@ def records(judgements: Sequence[Judgement]) -> list[dict[str, Any]]:
     """The same as JSON-able records."""
     return [
         {
-            "id": j.claim.id, "statement": j.claim.statement, "source": j.claim.source, "prediction": j.prediction,
-            "needs": {run: list(truths) for run, truths in j.claim.needs.items()}, "rule": j.claim.rule,
+            "id": j.claim.id,
+            "statement": j.claim.statement,
+            "source": j.claim.source,
+            "prediction": j.prediction,
+            "needs": {run: list(truths) for run, truths in j.claim.needs.items()},
+            "rule": j.claim.rule,
             "limits": j.claim.limits,
             "verdict": j.verdict.value,
             "evidence": [
@@ -106,4 +114,4 @@ def records(judgements: Sequence[Judgement]) -> list[dict[str, Any]]:
             ],
         }
         for j in judgements
-    ]  # fmt: skip
+    ]

@@ -56,17 +56,23 @@ def rates(truths: Sequence[str], scale: Scale, seed: int) -> Study:
 def cross(truths: Sequence[str], scale: Scale, seed: int) -> Study:
     """One decade, where floors are reached and n times the risk is constant."""
     study = attention_study(
-        sizes=[100_000, 1_000_000], replicates=scale.of(32, 8), entropy=seed, truths=truths,
+        sizes=[100_000, 1_000_000],
+        replicates=scale.of(32, 8),
+        entropy=seed,
+        truths=truths,
         lines=QUICK_CROSS if scale.quick else CROSS,
-    )  # fmt: skip
+    )
     return replace(study, cells=[cell for cell in study.cells if isinstance(cell, AttentionCell)])
 
 
 def gaussian(truths: Sequence[str], scale: Scale, seed: int) -> Study:
     return gaussian_study(
-        sizes=scale.sizes(1e3, 1e6, 5, 1e4), replicates=scale.of(32, 8), entropy=seed, truths=truths,
+        sizes=scale.sizes(1e3, 1e6, 5, 1e4),
+        replicates=scale.of(32, 8),
+        entropy=seed,
+        truths=truths,
         ks=[3, 4] if scale.quick else [3, 4, 5],
-    )  # fmt: skip
+    )
 
 
 def softmax(k: int, replicates: int, truths: Sequence[str], scale: Scale, seed: int) -> Study:
@@ -104,7 +110,11 @@ def replicate_sgame(truths: Sequence[str], scale: Scale, seed: int) -> Study:
 
 
 RUNS: dict[str, Callable[[Sequence[str], Scale, int], Study]] = {
-    "attention-rates": rates, "attention-cross": cross, "gaussian-gated": gaussian,
-    "softmax-exact": partial(softmax, 2, 64), "softmax-over": partial(softmax, 3, 32),
-    "replicate-gmoe": replicate_gmoe, "replicate-sgame": replicate_sgame,
-}  # fmt: skip
+    "attention-rates": rates,
+    "attention-cross": cross,
+    "gaussian-gated": gaussian,
+    "softmax-exact": partial(softmax, 2, 64),
+    "softmax-over": partial(softmax, 3, 32),
+    "replicate-gmoe": replicate_gmoe,
+    "replicate-sgame": replicate_sgame,
+}

@@ -132,9 +132,17 @@ def _short(truth: str) -> str:
 
 
 def _draw_error(
-    ax: Axes, fits: pd.DataFrame, entropy: int, place: int, truth: str, measure: Measure, label: str,
-    statistic: str = "median", all_fits: bool = False, linestyle: str = "-",
-) -> None:  # fmt: skip
+    ax: Axes,
+    fits: pd.DataFrame,
+    entropy: int,
+    place: int,
+    truth: str,
+    measure: Measure,
+    label: str,
+    statistic: str = "median",
+    all_fits: bool = False,
+    linestyle: str = "-",
+) -> None:
     rows = fits[fits["truth"] == truth]
     found = measured_slope(rows, measure, "grid", entropy, statistic, all_fits=all_fits)
     if len(found.n):
@@ -172,9 +180,11 @@ def parameter_rates_figure(results: pd.DataFrame, entropy: int) -> Figure:
         axes[0].set_ylabel("parameter loss D (Voronoi)")
         axes[2].set_ylabel("distance of split prompts")
         legend_of(
-            figure, axes, 5,
+            figure,
+            axes,
+            5,
             f"truth and kind of prompts (median of certified fits; {BARS}; hollow: no rate by theory, of all fits)",
-        )  # fmt: skip
+        )
     return figure
 
 
@@ -210,10 +220,15 @@ def draw_over_profiles(ax: Axes, results: pd.DataFrame) -> None:
         ax.plot(over.eps, np.maximum(over.value, PROFILE_FLOOR), label=_short(truth), **style)
     if silent:
         ax.annotate(
-            "vanish: " + ",\n".join([", ".join(silent[:2]), *silent[2:]]), (0.5, PROFILE_FLOOR),
-            xycoords=("axes fraction", "data"), xytext=(0, 4), textcoords="offset points", ha="center", va="bottom",
+            "vanish: " + ",\n".join([", ".join(silent[:2]), *silent[2:]]),
+            (0.5, PROFILE_FLOOR),
+            xycoords=("axes fraction", "data"),
+            xytext=(0, 4),
+            textcoords="offset points",
+            ha="center",
+            va="bottom",
             fontsize=6.5,
-        )  # fmt: skip
+        )
     _profile_axes(ax, results)
 
 

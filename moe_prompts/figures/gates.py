@@ -53,9 +53,14 @@ def _line_style(kind: str, rank: int, count: int) -> dict:
 
 
 def draw_levels(
-    ax: Axes, results: pd.DataFrame, measure: Measure, entropy: int, ranks: Ranks | None = None, *,
+    ax: Axes,
+    results: pd.DataFrame,
+    measure: Measure,
+    entropy: int,
+    ranks: Ranks | None = None,
+    *,
     all_fits: bool = False,
-) -> None:  # fmt: skip
+) -> None:
     """One line per kind and k: the median error against n with its interval; a step aside keeps bars apart.
 
     ranks  as ``ranks_of`` all panels, so that a line looks the same in each (default: of these results)

@@ -62,9 +62,14 @@ def replication_figure(summary: pd.DataFrame) -> Figure:
     handles: dict[str, Line2D] = {}
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(
-            down, across, figsize=(DOUBLE, 1.7 * down + 0.7), layout="constrained", squeeze=False,
-            sharex="col", sharey=shared,
-        )  # fmt: skip
+            down,
+            across,
+            figsize=(DOUBLE, 1.7 * down + 0.7),
+            layout="constrained",
+            squeeze=False,
+            sharex="col",
+            sharey=shared,
+        )
         for row, places in zip(axes, grid, strict=True):
             limits = []
             for ax, (truth, k, loss) in zip(row, places, strict=True):

@@ -45,9 +45,14 @@ def _width(panels: int) -> float:
 
 def legend_below(ax: Axes, ncols: int = 2, title: str | None = None) -> None:
     ax.legend(
-        loc="upper center", bbox_to_anchor=(0.5, -0.17), ncols=ncols, title=title, handlelength=1.8, columnspacing=0.9,
+        loc="upper center",
+        bbox_to_anchor=(0.5, -0.17),
+        ncols=ncols,
+        title=title,
+        handlelength=1.8,
+        columnspacing=0.9,
         handletextpad=0.5,
-    )  # fmt: skip
+    )
 
 
 def legend_of(figure: Figure, axes: Iterable[Axes], ncols: int, title: str | None = None) -> None:

@@ -320,8 +320,11 @@ def fit_rows(cell: AttentionCell, replicates: tuple[int, ...], entropy: int) -> 
     known, kind = prompt_truth(cell.truth), PromptKind.parse(cell.kind)
     family, word = known.family(kind, cell.k), fit_class(known, kind, cell.k)
     fields = _common(FITS, known, kind, cell.k) | {
-        "fit_class": word, "n": cell.n, "start": cell.start, "n_parameters": family.n_parameters,
-    }  # fmt: skip
+        "fit_class": word,
+        "n": cell.n,
+        "start": cell.start,
+        "n_parameters": family.n_parameters,
+    }
     try:
         data = _data(cell.truth, cell.n, replicates, entropy)
         starts = [_starts(cell, family, known, replicate, entropy) for replicate in replicates]
@@ -361,9 +364,14 @@ def _starts(cell: AttentionCell, family: PromptFamily, known: PromptTruth, repli
 
 def _common(study: str, known: PromptTruth, kind: PromptKind, k: int) -> Row:
     return {
-        "study": study, "truth": known.name, "truth_kind": known.kind, "kind": str(kind), "k": k, "k_true":
-        known.k_true, "n_frozen": known.params.head.n_frozen,
-    }  # fmt: skip
+        "study": study,
+        "truth": known.name,
+        "truth_kind": known.kind,
+        "kind": str(kind),
+        "k": k,
+        "k_true": known.k_true,
+        "n_frozen": known.params.head.n_frozen,
+    }
 
 
 def errors_of(found: SearchResult, known: PromptTruth) -> Row:

@@ -43,9 +43,19 @@ def rates_table(results: pd.DataFrame, summary: pd.DataFrame) -> str:
     """
     fits = results[(results["study"] == FITS) & results["fit_class"].isin(["exact", "over"])]
     header = [
-        "truth", "prompts", "k", "L2", "D (median)", "D (mean)", "D (90 % quantile)", "singleton", "split",
-        "2 x gain (parameters)", "certified", "predicted slopes",
-    ]  # fmt: skip
+        "truth",
+        "prompts",
+        "k",
+        "L2",
+        "D (median)",
+        "D (mean)",
+        "D (90 % quantile)",
+        "singleton",
+        "split",
+        "2 x gain (parameters)",
+        "certified",
+        "predicted slopes",
+    ]
     body = []
     for (truth, kind, k), rows in fits.groupby(["truth", "kind", "k"], sort=False):
         lines = summary[(summary["truth"] == truth) & (summary["kind"] == kind) & (summary["k"] == k)]
@@ -55,11 +65,22 @@ def rates_table(results: pd.DataFrame, summary: pd.DataFrame) -> str:
             return _interval(of[measure.shown], statistic) if measure.shown in of else ""
 
         certified = rows["status"] == FitStatus.CERTIFIED.name
-        body.append([
-            str(truth), str(kind), str(k), cell(L2), cell(D), cell(D, "mean_"), cell(D, "q90_"), cell(SINGLETON),
-            cell(SPLIT), f"{2 * rows.loc[certified, 'gain'].mean():.1f} ({rows['n_parameters'].iloc[0]:.0f})",
-            f"{certified.mean():.0%}", _verdicts(list(by_measure.values())),
-        ])  # fmt: skip
+        body.append(
+            [
+                str(truth),
+                str(kind),
+                str(k),
+                cell(L2),
+                cell(D),
+                cell(D, "mean_"),
+                cell(D, "q90_"),
+                cell(SINGLETON),
+                cell(SPLIT),
+                f"{2 * rows.loc[certified, 'gain'].mean():.1f} ({rows['n_parameters'].iloc[0]:.0f})",
+                f"{certified.mean():.0%}",
+                _verdicts(list(by_measure.values())),
+            ]
+        )
     return markdown(header, body)
 
 
@@ -88,9 +109,15 @@ def cross_table(results: pd.DataFrame) -> str:
     fits = results[results["study"] == FITS]
     noise = _noise(results)
     header = [
-        "truth", "prompts", "k", "contains the truth", "risk at the largest n", "without noise",
-        "n risk / s^2 (parameters)", "certified",
-    ]  # fmt: skip
+        "truth",
+        "prompts",
+        "k",
+        "contains the truth",
+        "risk at the largest n",
+        "without noise",
+        "n risk / s^2 (parameters)",
+        "certified",
+    ]
     body = []
     for (truth, kind, k), rows in fits.groupby(["truth", "kind", "k"], sort=False):
         last = rows[rows["n"] == rows["n"].max()]
@@ -98,13 +125,18 @@ def cross_table(results: pd.DataFrame) -> str:
         scaled = (last["risk"] * last["n"]).to_numpy() / noise[truth] ** 2
         error = f" +- {scaled.std(ddof=1) / np.sqrt(len(scaled)):.1f}" if len(scaled) > 1 else ""
         floor = last["population_relative_risk"].median()
-        body.append([
-            str(truth), str(kind), str(k), "no" if misses else "yes",
-            f"{last['relative_risk'].median():.2%}" if misses else f"{last['relative_risk'].median():.1e}",
-            f"floor {floor:.2%}" if misses else f"{floor:.0e}" if floor > 0 else "0",
-            "" if misses else f"{scaled.mean():.1f}{error} ({rows['n_parameters'].iloc[0]:.0f})",
-            f"{(rows['status'] == FitStatus.CERTIFIED.name).mean():.0%}",
-        ])  # fmt: skip
+        body.append(
+            [
+                str(truth),
+                str(kind),
+                str(k),
+                "no" if misses else "yes",
+                f"{last['relative_risk'].median():.2%}" if misses else f"{last['relative_risk'].median():.1e}",
+                f"floor {floor:.2%}" if misses else f"{floor:.0e}" if floor > 0 else "0",
+                "" if misses else f"{scaled.mean():.1f}{error} ({rows['n_parameters'].iloc[0]:.0f})",
+                f"{(rows['status'] == FitStatus.CERTIFIED.name).mean():.0%}",
+            ]
+        )
     return markdown(header, body)
 
 
@@ -135,15 +167,25 @@ def identifiability(results: pd.DataFrame) -> pd.DataFrame:
         sizes, noise = [int(n) for n in gaps.groups], float(rows["noise"].iloc[0])
         observed = _median_splits(results, str(truth))
         ratio = observed / over.predicted_split(observed.index.to_numpy(dtype=float), noise)
-        lines.append({
-            "truth": truth, "truth_kind": rows["truth_kind"].iloc[0], "kind": rows["kind"].iloc[0],
-            "kappa1": rows["kappa1"].iloc[0], "kappa2": rows["kappa2"].iloc[0],
-            "exact_exponent": exact.exponents[0], "over_exponent": over.exponents[0], "profile": over.value[0],
-            "gap_n": sizes, "mean_gap": gaps.mean().tolist(), "largest_gap": gaps.max().tolist(),
-            "predicted_split": over.predicted_split(np.array(sizes), noise).tolist(),
-            "split_observed_over_predicted": ratio[ratio > 0].tolist(), "split_sizes": len(ratio),
-            "verdict": _split_rate(over, gaps),
-        })  # fmt: skip
+        lines.append(
+            {
+                "truth": truth,
+                "truth_kind": rows["truth_kind"].iloc[0],
+                "kind": rows["kind"].iloc[0],
+                "kappa1": rows["kappa1"].iloc[0],
+                "kappa2": rows["kappa2"].iloc[0],
+                "exact_exponent": exact.exponents[0],
+                "over_exponent": over.exponents[0],
+                "profile": over.value[0],
+                "gap_n": sizes,
+                "mean_gap": gaps.mean().tolist(),
+                "largest_gap": gaps.max().tolist(),
+                "predicted_split": over.predicted_split(np.array(sizes), noise).tolist(),
+                "split_observed_over_predicted": ratio[ratio > 0].tolist(),
+                "split_sizes": len(ratio),
+                "verdict": _split_rate(over, gaps),
+            }
+        )
     return pd.DataFrame(lines)
 
 
@@ -172,9 +214,16 @@ def _split_rate(over: Profile, gaps: SeriesGroupBy) -> str:
 
 def identifiability_table(lines: pd.DataFrame) -> str:
     header = [
-        "truth", "prompts", "kappa1", "kappa2", "exponent, exact", "exponent, one too many",
-        f"mean nats to see a split of {SPREAD}", "split observed / predicted", "split prompts",
-    ]  # fmt: skip
+        "truth",
+        "prompts",
+        "kappa1",
+        "kappa2",
+        "exponent, exact",
+        "exponent, one too many",
+        f"mean nats to see a split of {SPREAD}",
+        "split observed / predicted",
+        "split prompts",
+    ]
     body = []
     for line in lines.itertuples():
         gaps = ", ".join(
@@ -182,13 +231,19 @@ def identifiability_table(lines: pd.DataFrame) -> str:
             for n, gap in zip(line.gap_n, line.mean_gap, strict=True)
         )
         ratios = line.split_observed_over_predicted
-        body.append([
-            line.truth, line.kind, f"{line.kappa1:.4f}", f"{line.kappa2:.4f}" if line.kappa2 > ZERO_KAPPA2 else "0",
-            f"{line.exact_exponent:.2f}",
-            f"{line.over_exponent:.2f}" if np.isfinite(line.over_exponent) else f"none: profile {line.profile:.0e}",
-            gaps, f"{min(ratios):.2f} to {max(ratios):.2f} ({len(ratios)} of {line.split_sizes} n)" if ratios else "",
-            line.verdict,
-        ])  # fmt: skip
+        body.append(
+            [
+                line.truth,
+                line.kind,
+                f"{line.kappa1:.4f}",
+                f"{line.kappa2:.4f}" if line.kappa2 > ZERO_KAPPA2 else "0",
+                f"{line.exact_exponent:.2f}",
+                f"{line.over_exponent:.2f}" if np.isfinite(line.over_exponent) else f"none: profile {line.profile:.0e}",
+                gaps,
+                f"{min(ratios):.2f} to {max(ratios):.2f} ({len(ratios)} of {line.split_sizes} n)" if ratios else "",
+                line.verdict,
+            ]
+        )
     return markdown(header, body)
 
 

@@ -31,9 +31,7 @@ DEFAULT_K = {"fixed": (2, 3, 4, 6, 8), "adaptive": (2, 3)}
 PUBLISHED_K = (3, 4)
 DATA_STARTS = 4
 #: Near the truth atoms may become as narrow as they like, as published; from data they stay in a compact set.
-OPTIONS = {
-    "near_truth": SearchOptions(newton=NewtonOptions()), "data": SearchOptions(), "random": SearchOptions()
-}  # fmt: skip
+OPTIONS = {"near_truth": SearchOptions(newton=NewtonOptions()), "data": SearchOptions(), "random": SearchOptions()}
 
 
 @dataclass(frozen=True)

@@ -220,8 +220,12 @@ def _empty() -> Row:
     """The columns of a fit that could not be made."""
     row: Row = dict.fromkeys(ERRORS, float("nan"))
     return row | {
-        "iterations": 0, "starts_tried": 0, "start_share": float("nan"), "gate_identified": False, "notice": "",
-    }  # fmt: skip
+        "iterations": 0,
+        "starts_tried": 0,
+        "start_share": float("nan"),
+        "gate_identified": False,
+        "notice": "",
+    }
 
 
 # Gaussian gates ------------------------------------------------------------------------------------------------------

@@ -173,18 +173,40 @@ def read_published(paper: str, path: Path) -> dict[str, np.ndarray]:
 def replication_table(summary: pd.DataFrame) -> str:
     """The lines of the published loss, and of softmax gates the smallest over translations, as text."""
     header = [
-        "truth", "k", "loss", "source", "slope of median", "slope of mean", "at n", "median", "mean", "90 %",
-        "runaway", "iterations", "nats below", "certified",
-    ]  # fmt: skip
+        "truth",
+        "k",
+        "loss",
+        "source",
+        "slope of median",
+        "slope of mean",
+        "at n",
+        "median",
+        "mean",
+        "90 %",
+        "runaway",
+        "iterations",
+        "nats below",
+        "certified",
+    ]
     body = [
         [
-            line.truth, str(line.k), line.loss, line.source, _interval(line.slope, line.low, line.high),
-            _interval(line.mean_slope, line.mean_low, line.mean_high), short(line.n_max), f"{line.median:.2g}",
-            f"{line.mean:.2g}", f"{line.q90:.2g}", f"{line.runaway:.1%}", _number(line.iterations, ".0f"),
-            _number(line.nats_below, ".2g"), _number(line.certified, ".0%"),
+            line.truth,
+            str(line.k),
+            line.loss,
+            line.source,
+            _interval(line.slope, line.low, line.high),
+            _interval(line.mean_slope, line.mean_low, line.mean_high),
+            short(line.n_max),
+            f"{line.median:.2g}",
+            f"{line.mean:.2g}",
+            f"{line.q90:.2g}",
+            f"{line.runaway:.1%}",
+            _number(line.iterations, ".0f"),
+            _number(line.nats_below, ".2g"),
+            _number(line.certified, ".0%"),
         ]
         for line in _ordered(summary[summary["loss"] != "intrinsic"]).itertuples()
-    ]  # fmt: skip
+    ]
     return markdown(header, body)
 
 
@@ -402,10 +424,16 @@ def _sgame_unidentified(summary: pd.DataFrame) -> str:
 SENTENCES = {
     "gmoe": (_gmoe_iterations, _gmoe_reproduced, _gmoe_slopes, _gmoe_levels, _from_data, _runaways),
     "sgame": (
-        _sgame_file, _sgame_reproduced, _sgame_stop, _sgame_translation,
-        _sgame_certified, _from_data, _sgame_unidentified, _runaways,
+        _sgame_file,
+        _sgame_reproduced,
+        _sgame_stop,
+        _sgame_translation,
+        _sgame_certified,
+        _from_data,
+        _sgame_unidentified,
+        _runaways,
     ),
-}  # fmt: skip
+}
 
 
 def replication_report(results: pd.DataFrame, published: pd.DataFrame | None, entropy: int) -> tuple[str, pd.DataFrame]:

@@ -108,10 +108,17 @@ def run_cell(cell: SoftmaxCell, replicates: tuple[int, ...], entropy: int) -> li
     known, rows = softmax_truth(cell.truth), []
     for replicate in replicates:
         fields: Row = {
-            "study": MODEL, "truth": cell.truth, "truth_kind": KIND, "kind": KIND, "k": cell.k, "k_true": known.k_true,
-            "fit_class": "exact" if cell.k == known.k_true else "over", "n": cell.n, "replicate": replicate,
+            "study": MODEL,
+            "truth": cell.truth,
+            "truth_kind": KIND,
+            "kind": KIND,
+            "k": cell.k,
+            "k_true": known.k_true,
+            "fit_class": "exact" if cell.k == known.k_true else "over",
+            "n": cell.n,
+            "replicate": replicate,
             "start": START,
-        }  # fmt: skip
+        }
         rng = start_rng(entropy, cell.truth, cell.n, replicate, KIND, cell.k, 0)
         start = published_start(known.params, cell.k, cell.n, rng, as_published=False)
         try:

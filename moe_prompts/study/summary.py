@@ -132,11 +132,18 @@ def as_markdown(summary: pd.DataFrame) -> str:
     ]
     body = [
         [
-            line.truth, line.kind, str(line.k), line.measure, _predicted(line), _interval(line), _reach(line),
-            f"{line.certified:.0%}", line.verdict,
+            line.truth,
+            line.kind,
+            str(line.k),
+            line.measure,
+            _predicted(line),
+            _interval(line),
+            _reach(line),
+            f"{line.certified:.0%}",
+            line.verdict,
         ]
         for line in summary.itertuples()
-    ]  # fmt: skip
+    ]
     return markdown(header, body)
 
 
@@ -174,8 +181,9 @@ def status_lines(results: pd.DataFrame) -> list[str]:
     counts = results["status"].value_counts()
     return [
         f"{counts[status.name]} of {len(results)} fits {status.name}: {status.advice}"
-        for status in FitStatus if status.name in counts.index
-    ]  # fmt: skip
+        for status in FitStatus
+        if status.name in counts.index
+    ]
 
 
 def comparison_lines(results: pd.DataFrame) -> list[str]:
@@ -204,10 +212,8 @@ def comparison_lines(results: pd.DataFrame) -> list[str]:
             continue
         ratio = mean_interval(pairs).on(np.exp)
         winner = (
-            "adaptive prompts win" if ratio.low > 1
-            else "fixed prompts win" if ratio.high < 1
-            else "no difference seen"
-        )  # fmt: skip
+            "adaptive prompts win" if ratio.low > 1 else "fixed prompts win" if ratio.high < 1 else "no difference seen"
+        )
         where = f"n = {short(n)}" if floor else "all n"
         lines.append(
             f"{name}, {where}: risk of {'best ' if floor else ''}fixed (k = {chosen['fixed']}) / adaptive "

@@ -123,9 +123,13 @@ class Atom:
 
 
 PLAIN = (
-    "location-scale", "covariate-free", "gaussian-gated", "gaussian-gated-constant", "softmax-gaussian",
+    "location-scale",
+    "covariate-free",
+    "gaussian-gated",
+    "gaussian-gated-constant",
+    "softmax-gaussian",
     "softmax-linear",
-)  # fmt: skip
+)
 PROMPTS = ("fixed", "decoupled", *(f"adaptive:{name}" for name in KERNELS))
 KINDS = PLAIN + PROMPTS
 
@@ -278,14 +282,23 @@ def _adaptive(sigma: Kernel, d: int, hidden: int, rank: int) -> Atom:
     block = sigma.name == "identity"
     pinned = {p: int(i == j or not block) for j, column in enumerate(W2) for i, p in enumerate(column[:known])}
     return Atom(
-        {}, {"W1": w, "W2": z}, x, tuple(Component(logit, value) for value in phi), Component(logit, ONE),
-        units=units, shared=z, pinned=pinned,
-    )  # fmt: skip
+        {},
+        {"W1": w, "W2": z},
+        x,
+        tuple(Component(logit, value) for value in phi),
+        Component(logit, ONE),
+        units=units,
+        shared=z,
+        pinned=pinned,
+    )
 
 
 _PLAIN = {
-    "location-scale": _location_scale, "covariate-free": _covariate_free, "gaussian-gated": _gaussian_gated,
+    "location-scale": _location_scale,
+    "covariate-free": _covariate_free,
+    "gaussian-gated": _gaussian_gated,
     "gaussian-gated-constant": _gaussian_gated_constant,
-    "softmax-gaussian": _softmax_gaussian, "softmax-linear": _softmax_linear,
-}  # fmt: skip
+    "softmax-gaussian": _softmax_gaussian,
+    "softmax-linear": _softmax_linear,
+}
 _PROMPTS = {"fixed": _fixed, "decoupled": _decoupled}

@@ -148,10 +148,13 @@ class DependenceReport:
         terms += [[_address(c), sp.sstr(v)] for c, v in identity.coefficients.items() if v != 0]
         fixed = {str(p): str(v) for p, v in self.mixture.cells[0].theta.items()}
         return {
-            "kind": "identity", "mixture": self.mixture.to_json(), "terms": terms,
-            "at": None if identity.closed and self.generic else fixed, "closed": identity.closed,
+            "kind": "identity",
+            "mixture": self.mixture.to_json(),
+            "terms": terms,
+            "at": None if identity.closed and self.generic else fixed,
+            "closed": identity.closed,
             "params": [str(p) for p in params],
-        }  # fmt: skip
+        }
 
 
 def _address(column: Column) -> list[Any]:
@@ -212,9 +215,7 @@ def dependences(of: Atom | Mixture, order: int = 2, stratum: Mapping[str, Any] |
             RankWarning,
             stacklevel=2,
         )
-    return DependenceReport(
-        joint, order, len(pivots), numeric, tuple(identities), tuple(null), minor, gap, generic
-    )  # fmt: skip
+    return DependenceReport(joint, order, len(pivots), numeric, tuple(identities), tuple(null), minor, gap, generic)
 
 
 def _reduced(joint: Mixture, rng: np.random.Generator, random_theta: bool) -> tuple[np.ndarray, list[int]]:
@@ -408,10 +409,12 @@ def _derived(
                     continue
                 columns = [joint.columns[p] for p in support]
                 values = _closed_form(joint, joint.columns[j], columns, None)
-                fresh.append({
-                    joint.columns[j].alpha: sp.Integer(-1),
-                    **{column.alpha: value for column, value in zip(columns, values, strict=True)},
-                })  # fmt: skip
+                fresh.append(
+                    {
+                        joint.columns[j].alpha: sp.Integer(-1),
+                        **{column.alpha: value for column, value in zip(columns, values, strict=True)},
+                    }
+                )
     return [verdicts[j] for j in free]
 
 
@@ -430,8 +433,10 @@ def _points(joint: Mixture, rng: np.random.Generator) -> list[tuple[sp.Rational,
     points = [tuple(sp.Rational(2 * int(v) + 1, 64) for v in row) for row in draws]
     kinked = [
         unit.argument.xreplace(cell.theta)
-        for unit in joint.atom.units if not unit.kernel.smooth for cell in joint.cells
-    ]  # fmt: skip
+        for unit in joint.atom.units
+        if not unit.kernel.smooth
+        for cell in joint.cells
+    ]
     if any(argument == 0 for argument in kinked):
         raise InputError(
             f"{joint.atom.name}: all inputs lie on the kink of the activation at these parameters, where it has no "
@@ -458,13 +463,13 @@ def _numeric(joint: Mixture, rng: np.random.Generator) -> tuple[int, dict[str, A
         )
     chosen = order[:rank]
     minor = {
-        "kind": "minor", "mixture": joint.to_json(), "digits": digits,
-        "rows": [
-            [[str(v) for v in points[row // joint.components]], row % joint.components] for row, _ in chosen
-        ],
+        "kind": "minor",
+        "mixture": joint.to_json(),
+        "digits": digits,
+        "rows": [[[str(v) for v in points[row // joint.components]], row % joint.components] for row, _ in chosen],
         "columns": [_address(joint.columns[column]) for _, column in chosen],
         "smallest_pivot": f"{_interval_minor(joint, points, chosen, digits):.4e}",
-    }  # fmt: skip
+    }
     return rank, minor, (mpmath.nstr(pivots[rank - 1], 3), "none" if rejected is None else mpmath.nstr(rejected, 3))
 
 
@@ -551,9 +556,11 @@ def second_order_parts(report: DependenceReport) -> SecondOrder:
     params = joint.atom.params
     places = tuple(
         (j, i)
-        for j, cell in enumerate(joint.cells) if cell.order >= 2
-        for i, p in enumerate(params) if p not in joint.held
-    )  # fmt: skip
+        for j, cell in enumerate(joint.cells)
+        if cell.order >= 2
+        for i, p in enumerate(params)
+        if p not in joint.held
+    )
     index = {place: row for row, place in enumerate(places)}
     matrices = []
     for vector in report.null:

@@ -175,10 +175,11 @@ class Analysis:
         found = self.definiteness
         matrix = found.separator if found.separator is not None else found.hidden
         return {
-            "kind": "definite" if found.separator is not None else "hidden", "rank": self.rank_certificate,
+            "kind": "definite" if found.separator is not None else "hidden",
+            "rank": self.rank_certificate,
             "places": [list(place) for place in self.second.places],
             "matrix": None if matrix is None else [[str(v) for v in matrix.row(i)] for i in range(matrix.rows)],
-        }  # fmt: skip
+        }
 
     # Which parameters no data can show ----------------------------------------------------------------------
 
@@ -235,9 +236,7 @@ class Analysis:
         for k in range(len(rows)):
             if left[k, k]:
                 column = left[:, k] / left[k, k]
-                found.append({
-                    self.atom.params[places[rows[i]][1]]: column[i] for i in range(len(rows)) if column[i]
-                })  # fmt: skip
+                found.append({self.atom.params[places[rows[i]][1]]: column[i] for i in range(len(rows)) if column[i]})
                 left = left - left[k, k] * column * column.T
         return found
 
@@ -296,10 +295,13 @@ class Analysis:
         if m == 1:
             return [self._smooth(cell, p)]
         split = {
-            "kind": "split", **self.configuration, "cell": cell, "param": str(p),
+            "kind": "split",
+            **self.configuration,
+            "cell": cell,
+            "param": str(p),
             # Along w itself the kink of a homogeneous activation stays where it is.
             "along": "itself" if all(unit.kernel.smooth for unit in self.atom.units) else "scale of its unit",
-        }  # fmt: skip
+        }
         found = [Bound(Fraction(2), "split", split)]
         family = self.atom.spec["kind"]
         single, every = LIFTS.get(family, {}), ALL_CELLS.get(family, {}) if self.tilted else {}
@@ -307,9 +309,15 @@ class Analysis:
             atoms = m if str(p) in single else min(self.sizes)
             weight = single.get(str(p)) or every[str(p)]
             certificate = {
-                "kind": "gauss-hermite", **self.configuration, "all cells": str(p) not in single, "cell": cell,
-                "m": atoms, "param": str(p), "weight": weight, "witness": gauss_hermite_witness(atoms),
-            }  # fmt: skip
+                "kind": "gauss-hermite",
+                **self.configuration,
+                "all cells": str(p) not in single,
+                "cell": cell,
+                "m": atoms,
+                "param": str(p),
+                "weight": weight,
+                "witness": gauss_hermite_witness(atoms),
+            }
             found.append(Bound(Fraction(2 * atoms, weight), "Gauss-Hermite", certificate))
         return found
 
@@ -359,10 +367,12 @@ def is_affine(made: Atom, theta: Mapping[sp.Symbol, sp.Rational], direction: Map
 #: Kind -> parameter -> order in eps at which it moves along the Gauss-Hermite curve of one cell, on which
 #: mean and covariance of the Gaussian move by eps q1 v and 2 eps^2 q2 v v'.
 LIFTS = {
-    "location-scale": {"b": 1, "s": 2}, "covariate-free": {"b": 1, "s": 2}, "softmax-gaussian": {"b": 1, "s": 2},
+    "location-scale": {"b": 1, "s": 2},
+    "covariate-free": {"b": 1, "s": 2},
+    "softmax-gaussian": {"b": 1, "s": 2},
     "gaussian-gated": {"c": 1, "Gamma": 2, "a": 2, "b": 1, "nu": 2},
     "gaussian-gated-constant": {"c": 1, "Gamma": 2, "b": 1, "nu": 2},
-}  # fmt: skip
+}
 #: The same where every cell moves alike, so that a factor common to numerator and denominator cancels.
 ALL_CELLS = {"softmax-gaussian": {"a": 2}}
 
@@ -379,9 +389,14 @@ def _s1_blocks(rows: Rows, m: int, place: Mapping[str, Any]) -> list[tuple[sp.Sy
             powers = [_power(len(params), i, n) for n in range(1, rows.order + 1)]
             if all(rows.row(power) == s1_row(len(params), i, k, kappas, n) for n, power in enumerate(powers, 1)):
                 certificate = {
-                    "kind": "s1-block", **place, "q": str(q), "s": str(s), "kappa": str(kappas),
-                    "rows": [rows.functional(power) for power in powers], "theorem": f"rbar({m}) = {rbar(m)}",
-                }  # fmt: skip
+                    "kind": "s1-block",
+                    **place,
+                    "q": str(q),
+                    "s": str(s),
+                    "kappa": str(kappas),
+                    "rows": [rows.functional(power) for power in powers],
+                    "theorem": f"rbar({m}) = {rbar(m)}",
+                }
                 found.append((q, Bound(Fraction(rbar(m)), "S1 block", certificate)))
                 found.append((s, Bound(Fraction(rbar(m), 2), "S1 block", certificate)))
     return found
@@ -410,10 +425,12 @@ def _homogeneous(rows: Rows, m: int, place: Mapping[str, Any]) -> list[tuple[sp.
         if rows.leading(kappa) != s2_row(kind, kappa, theta):
             return []
     certificate = {
-        "kind": "homogeneous", **place, "weights": {str(p): w for p, w in rows.weights.items()},
+        "kind": "homogeneous",
+        **place,
+        "weights": {str(p): w for p, w in rows.weights.items()},
         "rows": [rows.functional(kappa) for kappa in rows.reductions],
         "theorem": f"rbar({m}) = {rbar(m)}",
-    }  # fmt: skip
+    }
     return [(p, Bound(Fraction(rbar(m), rows.weights[p]), "homogeneous", certificate)) for p in rows.params]
 
 

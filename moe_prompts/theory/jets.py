@@ -54,10 +54,13 @@ def derivatives(
             exponent = evaluate(part.log_factor, values, algebra)
             factors[part.log_factor] = algebra.exp(exponent.nilpotent())
         series = factors[part.log_factor] * evaluate(part.value, values, algebra)
-        found.append({
-            alpha: numbers.rational(sp.Integer(prod(map(factorial, alpha)))) * value
-            for degree in series.parts for alpha, value in degree.items()
-        })  # fmt: skip
+        found.append(
+            {
+                alpha: numbers.rational(sp.Integer(prod(map(factorial, alpha)))) * value
+                for degree in series.parts
+                for alpha, value in degree.items()
+            }
+        )
     return found
 
 

@@ -58,19 +58,28 @@ def _kernels() -> tuple[Kernel, ...]:
         Kernel("tanh", (Y,), Y, (1 - Y**2,), (sp.tanh(t),)),
         Kernel("sigmoid", (S,), S, (S * (1 - S),), (logistic,)),
         Kernel(
-            "gelu", (P, f), t * P, (f, -t * f),
+            "gelu",
+            (P, f),
+            t * P,
+            (f, -t * f),
             ((1 + sp.erf(t / sp.sqrt(2))) / 2, sp.exp(-(t**2) / 2) / sp.sqrt(2 * sp.pi)),
         ),
         Kernel("silu", (S,), t * S, (S * (1 - S),), (logistic,)),
         Kernel("softplus", (L, S), L, (S, S * (1 - S)), (sp.log(1 + sp.exp(t)), logistic)),
         Kernel("relu", (H,), t * H, (sp.Integer(0),), (step,), homogeneity=1, smooth=False, binary=True),
         Kernel(
-            "leaky_relu", (H,), t * (leak + (1 - leak) * H), (sp.Integer(0),), (step,),
-            homogeneity=1, smooth=False, binary=True,
+            "leaky_relu",
+            (H,),
+            t * (leak + (1 - leak) * H),
+            (sp.Integer(0),),
+            (step,),
+            homogeneity=1,
+            smooth=False,
+            binary=True,
         ),
         Kernel("identity", (), t, (), (), homogeneity=1),
         Kernel("square", (), t**2, (), (), homogeneity=2),
-    )  # fmt: skip
+    )
 
 
 KERNELS: dict[str, Kernel] = {kernel.name: kernel for kernel in _kernels()}

@@ -104,10 +104,11 @@ class Mixture:
         cells = [
             {
                 "theta": {str(p): str(value) for p, value in cell.theta.items()},
-                "order": cell.order, "weight": str(cell.weight),
+                "order": cell.order,
+                "weight": str(cell.weight),
             }
             for cell in self.cells
-        ]  # fmt: skip
+        ]
         return {"atom": self.atom.spec, "cells": cells, "frozen": len(self.frozen), "alone": self.alone}
 
     @classmethod
@@ -121,10 +122,11 @@ class Mixture:
         cells = tuple(
             Cell(
                 {names[name]: sp.Rational(value) for name, value in cell["theta"].items()},
-                int(cell["order"]), sp.Rational(cell["weight"]),
+                int(cell["order"]),
+                sp.Rational(cell["weight"]),
             )
             for cell in data["cells"]
-        )  # fmt: skip
+        )
         found = cls(made, cells, frozen_experts(made, int(data["frozen"])), bool(data["alone"]))
         found.check()
         return found
@@ -150,11 +152,16 @@ class Mixture:
         """Return the values [component][column] at one place; None stands for zero."""
         by_cell = [
             derivatives(
-                self.atom, self.parts, max(cell.order, 1 if self.atom.shared else cell.order), place.theta(j),
-                place.inputs, place.kernels(j), numbers,
+                self.atom,
+                self.parts,
+                max(cell.order, 1 if self.atom.shared else cell.order),
+                place.theta(j),
+                place.inputs,
+                place.kernels(j),
+                numbers,
             )
             for j, cell in enumerate(self.cells)
-        ]  # fmt: skip
+        ]
         if self.alone:
             return [[found.get(column.alpha) for column in self.columns] for found in by_cell[0]]
         if self.atom.gate is None:

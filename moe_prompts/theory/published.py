@@ -23,15 +23,21 @@ from typing import Any
 from moe_prompts.theory.exponents import Exponent, Theta
 
 CITATIONS = {
-    "location-scale": "Ho and Nguyen, Annals of Statistics 2016", "softmax-gaussian": "arXiv 2305.03288",
-    "gaussian-gated": "arXiv 2305.07572", "fixed": "arXiv 2410.02200", "decoupled": "arXiv 2410.02200",
-    "adaptive:tanh": "arXiv 2501.18936", "adaptive:gelu": "arXiv 2501.18936", "adaptive:relu": "arXiv 2501.18936",
-}  # fmt: skip
+    "location-scale": "Ho and Nguyen, Annals of Statistics 2016",
+    "softmax-gaussian": "arXiv 2305.03288",
+    "gaussian-gated": "arXiv 2305.07572",
+    "fixed": "arXiv 2410.02200",
+    "decoupled": "arXiv 2410.02200",
+    "adaptive:tanh": "arXiv 2501.18936",
+    "adaptive:gelu": "arXiv 2501.18936",
+    "adaptive:relu": "arXiv 2501.18936",
+}
 #: Powers r(m) / divisor of the losses; "a" of the Gaussian-gated model depends on c*.
 DIVISORS = {
-    "location-scale": {"b": 1, "s": 2}, "softmax-gaussian": {"beta": 1, "b": 1, "a": 2, "s": 2},
+    "location-scale": {"b": 1, "s": 2},
+    "softmax-gaussian": {"beta": 1, "b": 1, "a": 2, "s": 2},
     "gaussian-gated": {"c": 1, "b": 1, "Gamma": 2, "nu": 2},
-}  # fmt: skip
+}
 
 
 @dataclass(frozen=True)

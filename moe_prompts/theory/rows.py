@@ -117,10 +117,13 @@ class Rows:
         They map each D^alpha u, |alpha| <= order, to c_{alpha,kappa}.
         """
         return {
-            "kind": "row", "mixture": self.mixture.to_json(), "order": self.order, "row": list(kappa),
+            "kind": "row",
+            "mixture": self.mixture.to_json(),
+            "order": self.order,
+            "row": list(kappa),
             "functional": self._functionals[kappa],
             "polynomial": [[list(alpha), str(value)] for alpha, value in self.row(kappa).items()],
-        }  # fmt: skip
+        }
 
 
 @lru_cache

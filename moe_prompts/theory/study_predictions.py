@@ -58,10 +58,16 @@ def _entry(
     model: str, truth: str, kind: str, cells: str, group: str, exponent: Fraction, status: str, source: str
 ) -> dict:
     return {
-        "model": model, "truth_kind": truth, "kind": kind, "fit_class": cells, "group": group,
-        "exponent": str(exponent), "over": "last decade" if cells == "misspecified" else "grid", "status": status,
+        "model": model,
+        "truth_kind": truth,
+        "kind": kind,
+        "fit_class": cells,
+        "group": group,
+        "exponent": str(exponent),
+        "over": "last decade" if cells == "misspecified" else "grid",
+        "status": status,
         "source": source,
-    }  # fmt: skip
+    }
 
 
 def _source(table: RateTable) -> str:
@@ -110,9 +116,10 @@ def _gaussian_gated() -> Iterator[dict[str, str]]:
     """A fixed prompt is a constant expert; an adaptive one on a fixed truth is an affine one at a* = 0."""
     model = "gaussian-gated"
     for truth, kind, atom, stratum in (
-        ("adaptive", "adaptive", model, None), ("fixed", "adaptive", model, {"a": 0}),
+        ("adaptive", "adaptive", model, None),
+        ("fixed", "adaptive", model, {"a": 0}),
         ("fixed", "fixed", "gaussian-gated-constant", None),
-    ):  # fmt: skip
+    ):
         for cells, sizes in (("exact", [1, 1]), ("over", list(range(1, LARGEST + 1)))):
             table = rate_table(atom, sizes, stratum=stratum)
             exponent = _slowest(table, intrinsic_power)

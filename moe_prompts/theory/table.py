@@ -114,18 +114,26 @@ class RateTable:
         """Return the rows as JSON-able records."""
         return [
             {
-                "model": self.model, "cells": list(self.cells), "frozen": self.frozen, "group": rate.group,
-                "cell": None if rate.cell is None else rate.cell + 1, "m": rate.m, "theta": _theta(rate.exponent.theta),
-                "rate": rate.rate, "slope": None if rate.slope is None else str(rate.slope),
+                "model": self.model,
+                "cells": list(self.cells),
+                "frozen": self.frozen,
+                "group": rate.group,
+                "cell": None if rate.cell is None else rate.cell + 1,
+                "m": rate.m,
+                "theta": _theta(rate.exponent.theta),
+                "rate": rate.rate,
+                "slope": None if rate.slope is None else str(rate.slope),
                 "status": rate.exponent.status,
                 "upper": rate.exponent.upper.method if rate.exponent.upper else None,
                 "lower": rate.exponent.lower.method if rate.exponent.lower else None,
-                "certificates": self.certificates_of(rate), "identities": list(rate.identities),
+                "certificates": self.certificates_of(rate),
+                "identities": list(rate.identities),
                 "published": None if rate.published is None else rate.published.text,
-                "citation": None if rate.published is None else rate.published.citation, "agrees": rate.agrees,
+                "citation": None if rate.published is None else rate.published.citation,
+                "agrees": rate.agrees,
             }
             for rate in self.rates
-        ]  # fmt: skip
+        ]
 
     def to_json(self) -> str:
         """Return rows, certificates and notes as JSON: what ``verify_table`` checks."""
@@ -135,17 +143,33 @@ class RateTable:
     def markdown(self) -> str:
         """Return the table as Markdown, with the identities used and the papers compared."""
         header = [
-            "group", "cell", "size", "theta", "rate", "status", "not slower because", "not faster because",
-            "published", "agrees?",
-        ]  # fmt: skip
+            "group",
+            "cell",
+            "size",
+            "theta",
+            "rate",
+            "status",
+            "not slower because",
+            "not faster because",
+            "published",
+            "agrees?",
+        ]
         body = []
         for rate in self.rates:
             bounds = [b.method if b else "" for b in (rate.exponent.upper, rate.exponent.lower)]
-            body.append([
-                rate.group, "all" if rate.cell is None else str(rate.cell + 1), str(rate.m or ""),
-                _theta(rate.exponent.theta), rate.rate, rate.exponent.status, *bounds,
-                "" if rate.published is None else rate.published.text, rate.agrees,
-            ])  # fmt: skip
+            body.append(
+                [
+                    rate.group,
+                    "all" if rate.cell is None else str(rate.cell + 1),
+                    str(rate.m or ""),
+                    _theta(rate.exponent.theta),
+                    rate.rate,
+                    rate.exponent.status,
+                    *bounds,
+                    "" if rate.published is None else rate.published.text,
+                    rate.agrees,
+                ]
+            )
         lines = [markdown(header, body)]
         used = list(dict.fromkeys(text for rate in self.rates for text in rate.identities))
         known = list(dict.fromkeys(rate.published.citation for rate in self.rates if rate.published))
@@ -224,9 +248,14 @@ def rate_table(
 
 
 def _row(
-    made: Atom, group: str, cell: int | None, m: int | None, parts: dict[str, Exponent], used: tuple[str, ...],
+    made: Atom,
+    group: str,
+    cell: int | None,
+    m: int | None,
+    parts: dict[str, Exponent],
+    used: tuple[str, ...],
     stratum: Mapping[str, Any],
-) -> Rate:  # fmt: skip
+) -> Rate:
     rate = Rate(group, cell, m, parts, used, None, "")
     if rate.exponent.lower is not None and rate.exponent.lower.method == "one expert":
         # A single expert has no gate to publish about.
@@ -273,9 +302,13 @@ def _orbits(made: Atom, analysis: Analysis) -> list[Rate]:
         return []
     kernel = made.units[0].kernel
     certificate = {
-        "kind": "invisible", "how": "orbit", **analysis.configuration, "cell": None,
-        "param": str(made.groups["W1"][0]), "degree": kernel.homogeneity,
-    }  # fmt: skip
+        "kind": "invisible",
+        "how": "orbit",
+        **analysis.configuration,
+        "cell": None,
+        "param": str(made.groups["W1"][0]),
+        "degree": kernel.homogeneity,
+    }
     exponent = Exponent(math.inf, "proved", None, Bound(math.inf, "orbit", certificate))
     return [Rate(ORBIT, None, None, {str(made.groups["W1"][0]): exponent}, (), None, "")]
 

@@ -44,9 +44,18 @@ def test_a_claim_is_as_good_as_its_lines(verdicts, together):
 
 def summary_line(certified, all_fits=False, verdict="holds"):
     columns = {
-        "truth": "t", "kind": "fixed", "k": 2, "measure": "D", "predicted": -0.5, "slope": -0.5, "low": -0.52,
-        "high": -0.48, "certified": certified, "all_fits": all_fits, "verdict": verdict,
-    }  # fmt: skip
+        "truth": "t",
+        "kind": "fixed",
+        "k": 2,
+        "measure": "D",
+        "predicted": -0.5,
+        "slope": -0.5,
+        "low": -0.52,
+        "high": -0.48,
+        "certified": certified,
+        "all_fits": all_fits,
+        "verdict": verdict,
+    }
     return next(pd.DataFrame([columns]).itertuples())
 
 
@@ -67,14 +76,25 @@ def gated_rows(study, truth, kind, k, fit_class, exponent, noise=0.1, certified=
     rng = np.random.default_rng(0)
     rows = [
         {
-            "study": study, "truth": truth, "truth_kind": kind, "kind": kind, "k": k, "k_true": 3,
-            "fit_class": fit_class, "start": "near_truth", "n": n, "replicate": replicate,
-            "status": "CERTIFIED" if replicate < 16 * certified else "COLLAPSED", "notice": "",
+            "study": study,
+            "truth": truth,
+            "truth_kind": kind,
+            "kind": kind,
+            "k": k,
+            "k_true": 3,
+            "fit_class": fit_class,
+            "start": "near_truth",
+            "n": n,
+            "replicate": replicate,
+            "status": "CERTIFIED" if replicate < 16 * certified else "COLLAPSED",
+            "notice": "",
             "singleton_error": np.nan,
             "split_rms": np.nan,
-        } | dict.fromkeys(columns, n**exponent * np.exp(noise * rng.standard_normal()))
-        for n in SIZES for replicate in range(16)
-    ]  # fmt: skip
+        }
+        | dict.fromkeys(columns, n**exponent * np.exp(noise * rng.standard_normal()))
+        for n in SIZES
+        for replicate in range(16)
+    ]
     return pd.DataFrame(rows)
 
 
@@ -106,15 +126,27 @@ def test_gated_claims_follow_the_laws_of_their_tables(exponent, noise, certified
 def cross_rows(risk_of, fit_class, floor, parameters, certified=True, noise=0.02):
     """Fits to attention-gelu at 1e5 and 1e6; noise .02 keeps means of 32 values to .6 % at 90 %."""
     rng = np.random.default_rng(1)
-    return pd.DataFrame([
-        {
-            "study": "attention", "truth": "attention-gelu", "truth_kind": "adaptive:gelu", "kind": "fixed", "k": 2,
-            "fit_class": fit_class, "start": "projection", "n": n, "replicate": replicate,
-            "status": "CERTIFIED" if certified else "NOT_CERTIFIED", "n_parameters": parameters,
-            "population_relative_risk": floor, "relative_risk": risk_of(n) * np.exp(noise * rng.standard_normal()),
-        }
-        for n in (100_000, 1_000_000) for replicate in range(16)
-    ])  # fmt: skip
+    return pd.DataFrame(
+        [
+            {
+                "study": "attention",
+                "truth": "attention-gelu",
+                "truth_kind": "adaptive:gelu",
+                "kind": "fixed",
+                "k": 2,
+                "fit_class": fit_class,
+                "start": "projection",
+                "n": n,
+                "replicate": replicate,
+                "status": "CERTIFIED" if certified else "NOT_CERTIFIED",
+                "n_parameters": parameters,
+                "population_relative_risk": floor,
+                "relative_risk": risk_of(n) * np.exp(noise * rng.standard_normal()),
+            }
+            for n in (100_000, 1_000_000)
+            for replicate in range(16)
+        ]
+    )
 
 
 def test_floors_are_judged_by_slope_and_level():
@@ -139,16 +171,27 @@ def identifiability_rows(profile, gaps):
     truth = "attention-decoupled"
     common = {"truth": truth, "truth_kind": "decoupled", "kind": "decoupled", "k_true": 2}
     profiles = [
-        common | {
-            "study": "attention-profile", "k": 2 + surplus, "n": 0, "replicate": 0, "kappa1": 0.1, "kappa2": 0.0,
-            "noise": 0.1, "eps": eps, "profile": profile(eps) if surplus else eps, "profile_certified": True,
+        common
+        | {
+            "study": "attention-profile",
+            "k": 2 + surplus,
+            "n": 0,
+            "replicate": 0,
+            "kappa1": 0.1,
+            "kappa2": 0.0,
+            "noise": 0.1,
+            "eps": eps,
+            "profile": profile(eps) if surplus else eps,
+            "profile_certified": True,
         }
-        for surplus in (0, 1) for eps in (0.0125, 0.025, 0.05, 0.1)
-    ]  # fmt: skip
+        for surplus in (0, 1)
+        for eps in (0.0125, 0.025, 0.05, 0.1)
+    ]
     gap_rows = [
         common | {"study": "attention-gap", "k": 3, "n": n, "replicate": r, "gap": gaps(n), "spread": 0.4}
-        for n in (10_000, 100_000, 1_000_000) for r in range(16)
-    ]  # fmt: skip
+        for n in (10_000, 100_000, 1_000_000)
+        for r in range(16)
+    ]
     return {prompts.RATES: pd.DataFrame([*profiles, *gap_rows])}
 
 
@@ -169,12 +212,23 @@ def replication_rows(ratio, status="CERTIFIED"):
         for replicate in range(16):
             loss = n**-0.5 * np.exp(0.1 * rng.standard_normal())
             for procedure, factor in (("published", 1.0), ("certified", ratio * np.exp(0.1 * rng.standard_normal()))):
-                rows.append({
-                    "paper": "gmoe", "truth": "gmoe-1", "k": 4, "n": n, "replicate": replicate, "procedure": procedure,
-                    "loss_published": factor * loss, "loss_translated": factor * loss, "loss_intrinsic": np.nan,
-                    "status": status if procedure == "certified" else "NOT_CERTIFIED", "iterations": 1,
-                    "log_likelihood": 0.0, "notice": "",
-                })  # fmt: skip
+                rows.append(
+                    {
+                        "paper": "gmoe",
+                        "truth": "gmoe-1",
+                        "k": 4,
+                        "n": n,
+                        "replicate": replicate,
+                        "procedure": procedure,
+                        "loss_published": factor * loss,
+                        "loss_translated": factor * loss,
+                        "loss_intrinsic": np.nan,
+                        "status": status if procedure == "certified" else "NOT_CERTIFIED",
+                        "iterations": 1,
+                        "log_likelihood": 0.0,
+                        "notice": "",
+                    }
+                )
     return {published.GMOE_RUN: pd.DataFrame(rows)}
 
 

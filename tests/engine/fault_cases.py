@@ -15,7 +15,7 @@ def small():
 
     return gaussian_study(
         sizes=[300, 400, 500], replicates=9, entropy=3, truths=["prompts-fixed"], kinds=["fixed"], ks=[2], data_starts=1
-    )  # fmt: skip
+    )
 
 
 @dataclass(frozen=True)

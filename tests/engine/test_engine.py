@@ -25,9 +25,14 @@ SCRIPT = Path(__file__).parents[2] / "experiments" / "sample_efficiency.py"
 
 def small(**changes):
     options = {
-        "sizes": [300, 600], "replicates": 9, "entropy": 3, "truths": ["prompts-fixed"], "kinds": ["fixed"],
-        "ks": [2, 3], "data_starts": 1,
-    }  # fmt: skip
+        "sizes": [300, 600],
+        "replicates": 9,
+        "entropy": 3,
+        "truths": ["prompts-fixed"],
+        "kinds": ["fixed"],
+        "ks": [2, 3],
+        "data_starts": 1,
+    }
     return gaussian_study(**{**options, **changes})
 
 

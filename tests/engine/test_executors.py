@@ -62,8 +62,10 @@ def killed_runs(folder, *deaths):
 
 def test_one_table_whatever_the_executor_order_kills_and_parts(baseline, cluster, tmp_path):
     runs = {
-        "joblib": Joblib(2), "dask": Dask(scheduler=cluster.scheduler_address), "reversed": Reversed(),
-    }  # fmt: skip
+        "joblib": Joblib(2),
+        "dask": Dask(scheduler=cluster.scheduler_address),
+        "reversed": Reversed(),
+    }
     for name, executor in runs.items():
         run_study(small(), tmp_path / name, executor=executor, progress=False)
     killed_runs(tmp_path / "killed", (2, False), (3, True))

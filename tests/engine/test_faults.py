@@ -177,8 +177,15 @@ def test_a_second_run_is_refused_while_the_first_lives(tmp_path):
 
 
 def fits(**changes):
-    options = {"sizes": [300], "replicates": 3, "entropy": 3, "truths": ["prompts-fixed"], "kinds": ["fixed"],
-               "ks": [2], "data_starts": 1}  # fmt: skip
+    options = {
+        "sizes": [300],
+        "replicates": 3,
+        "entropy": 3,
+        "truths": ["prompts-fixed"],
+        "kinds": ["fixed"],
+        "ks": [2],
+        "data_starts": 1,
+    }
     return gaussian_study(**options | changes)
 
 

@@ -22,9 +22,12 @@ def moe(masses, gate_slopes, slopes, intercepts, noise_vars) -> SoftmaxGatedMoE:
 
 def random_params(rng: np.random.Generator, k: int, d: int) -> SoftmaxGatedMoE:
     return SoftmaxGatedMoE(
-        rng.standard_normal(k), 2 * rng.standard_normal((k, d)), 2 * rng.standard_normal((k, d)),
-        rng.standard_normal(k), rng.uniform(0.5, 2, k),
-    )  # fmt: skip
+        rng.standard_normal(k),
+        2 * rng.standard_normal((k, d)),
+        2 * rng.standard_normal((k, d)),
+        rng.standard_normal(k),
+        rng.uniform(0.5, 2, k),
+    )
 
 
 def beside(truth: SoftmaxGatedMoE, labels, size: float, rng: np.random.Generator) -> SoftmaxGatedMoE:
@@ -282,9 +285,7 @@ class TestAllOverfitted:
         """The density does not change (cosh); D is masses times delta^2, published delta^4."""
         both = PUBLISHED.atoms([0, 0, 1, 1])
         slopes = both.gate_slopes + delta * np.array([[1], [-1], [1], [-1]])
-        split = SoftmaxGatedMoE(
-            both.gate_intercepts - np.log(2), slopes, both.slopes, both.intercepts, both.noise_vars
-        )  # fmt: skip
+        split = SoftmaxGatedMoE(both.gate_intercepts - np.log(2), slopes, both.slopes, both.intercepts, both.noise_vars)
         for errors in (softmax_errors(split, PUBLISHED), softmax_errors(split, PUBLISHED, translate=False)):
             assert errors.cell_sizes.tolist() == [2, 2]
             assert not errors.gate_identified
@@ -297,9 +298,15 @@ class TestAllOverfitted:
 
     @pytest.mark.parametrize(
         ("labels", "identified"),
-        [([0, 1], True), ([0, 0, 1], True), ([0, 1, 1], True), ([0, 1, 1, 1], True), ([0, 0, 1, 1], False),
-         ([0, 0, 0, 1, 1], False)],
-    )  # fmt: skip
+        [
+            ([0, 1], True),
+            ([0, 0, 1], True),
+            ([0, 1, 1], True),
+            ([0, 1, 1, 1], True),
+            ([0, 0, 1, 1], False),
+            ([0, 0, 0, 1, 1], False),
+        ],
+    )
     def test_one_cell_with_a_single_atom_identifies_the_gate(self, labels, identified):
         fitted = beside(PUBLISHED, labels, 0.01, np.random.default_rng(0))
         errors = softmax_errors(fitted.translated(1.0, [2.0]), PUBLISHED)

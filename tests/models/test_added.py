@@ -110,8 +110,11 @@ def test_an_added_truth_has_data_and_studies():
 
 
 TAKEN = ["attention-gelu", "attention-random-7-fixed-rank1", "Attention-Gelu-heads2", "mine", "MINE", "gmoe-1", "sgame"]
-KINDS_OF_TRUTHS = {"gaussian": lambda: truth("gmoe-1"), "prompts": lambda: prompt_truth("attention-gelu"),
-                   "softmax": lambda: softmax_truth("sgame")}  # fmt: skip
+KINDS_OF_TRUTHS = {
+    "gaussian": lambda: truth("gmoe-1"),
+    "prompts": lambda: prompt_truth("attention-gelu"),
+    "softmax": lambda: softmax_truth("sgame"),
+}
 
 
 @pytest.mark.parametrize("kind", KINDS_OF_TRUTHS)
@@ -146,8 +149,9 @@ def test_an_added_truth_is_found_by_its_own_model_alone():
 def test_one_signal_for_every_relative_risk():
     """E |f*|^2 over the design, by the sum of squares point by point."""
     known = prompt_truth("attention-gelu")
-    squares = [float(known.params.regression(point[None])[0] @ known.params.regression(point[None])[0])
-               for point in known.x]  # fmt: skip
+    squares = [
+        float(known.params.regression(point[None])[0] @ known.params.regression(point[None])[0]) for point in known.x
+    ]
     assert known.signal == pytest.approx(np.mean(squares), rel=1e-12)
 
 

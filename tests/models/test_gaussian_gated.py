@@ -97,8 +97,10 @@ def test_projection_keeps_mean_and_variance_of_y_and_is_idempotent(name):
 
 
 def good() -> dict:
-    return {name: getattr(member(FAMILIES["affine"], 0), name).copy() for name in (
-        "weights", "gate_means", "gate_covs", "slopes", "intercepts", "noise_covs")}  # fmt: skip
+    return {
+        name: getattr(member(FAMILIES["affine"], 0), name).copy()
+        for name in ("weights", "gate_means", "gate_covs", "slopes", "intercepts", "noise_covs")
+    }
 
 
 @pytest.mark.parametrize(

@@ -109,8 +109,9 @@ def test_one_part_is_the_head_itself(kind):
     assert_allclose(
         MultiHeadMap(whole.family, known.x).at(whole.vector[None]).jacobian(),
         PromptMap(known.params.family, known.x).at(known.params.vector[None]).jacobian(),
-        rtol=0, atol=1e-12,
-    )  # fmt: skip
+        rtol=0,
+        atol=1e-12,
+    )
 
 
 def test_second_order_part_of_several_heads_is_the_projected_one():
@@ -185,13 +186,15 @@ WRONG = {
     "a direction twice": (lambda: divided(HEAD, [[0], [0]]), "in exactly one part"),
     "an empty part": (lambda: divided(HEAD, [[0, 1], []]), "in exactly one part"),
     "heads that do not divide": (
-        lambda: from_block(*np.ones((4, 3, 3)), heads=2, tokens=1), "expected widths that 2 divides"
+        lambda: from_block(*np.ones((4, 3, 3)), heads=2, tokens=1),
+        "expected widths that 2 divides",
     ),
     "three biases": (
-        lambda: from_block(*np.ones((4, 2, 2)), heads=2, tokens=1, bias=(0, 0, 0)), "3 biases; expected four"
+        lambda: from_block(*np.ones((4, 2, 2)), heads=2, tokens=1, bias=(0, 0, 0)),
+        "3 biases; expected four",
     ),
     "half a head": (lambda: from_block(*np.ones((4, 2, 2)), heads=0.5, tokens=1), "heads = 0.5"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("case", WRONG)

@@ -193,8 +193,11 @@ def torch_regression(torch, family, x):
     x = torch.tensor(x)
     one = torch.cat([x, torch.ones_like(x[:, :1])], dim=1)
     sigma = {
-        "tanh": torch.tanh, "gelu": torch.nn.functional.gelu, "relu": torch.relu, "sigmoid": torch.sigmoid,
-    }  # fmt: skip
+        "tanh": torch.tanh,
+        "gelu": torch.nn.functional.gelu,
+        "relu": torch.relu,
+        "sigmoid": torch.sigmoid,
+    }
     frozen = torch.einsum("mi,nij,mj->mn", x, A, x) + x @ alpha.T + a
     frozen_experts = torch.einsum("nlj,mj->mnl", eta, one)
 

@@ -15,9 +15,12 @@ SIZES = [(1, 1), (2, 1), (3, 1), (3, 2), (4, 3)]  # (k, d)
 def random_params(seed: int, k: int, d: int) -> SoftmaxGatedMoE:
     rng = np.random.default_rng([seed, k, d])
     return SoftmaxGatedMoE(
-        rng.standard_normal(k), 2 * rng.standard_normal((k, d)), rng.standard_normal((k, d)),
-        rng.standard_normal(k), rng.uniform(0.2, 1.5, k),
-    )  # fmt: skip
+        rng.standard_normal(k),
+        2 * rng.standard_normal((k, d)),
+        rng.standard_normal((k, d)),
+        rng.standard_normal(k),
+        rng.uniform(0.2, 1.5, k),
+    )
 
 
 def random_pairs(seed: int, n: int, d: int) -> Sample:
@@ -278,8 +281,9 @@ def test_one_atom_split_alone_changes_the_density():
     known = softmax_truth("sgame").params
     both = known.atoms([0, 0, 1])
     split = changed(
-        both, gate_intercepts=both.gate_intercepts - np.log([2, 2, 1]),
+        both,
+        gate_intercepts=both.gate_intercepts - np.log([2, 2, 1]),
         gate_slopes=both.gate_slopes + np.array([[3], [-3], [0]]),
-    )  # fmt: skip
+    )
     data = softmax_sample("sgame", 500, 0)
     assert np.abs(split.log_density(data) - known.log_density(data)).max() > 0.01

@@ -165,10 +165,15 @@ def test_tables_of_a_run(run):
 
 
 def test_the_report_of_two_studies_in_one_table(run, tmp_path):
-    both = joined("all", [
-        small(replicates=2),
-        gaussian_study(sizes=[500, 5_000], replicates=2, entropy=3, truths=["prompts-fixed"], ks=[2], data_starts=1),
-    ])  # fmt: skip
+    both = joined(
+        "all",
+        [
+            small(replicates=2),
+            gaussian_study(
+                sizes=[500, 5_000], replicates=2, entropy=3, truths=["prompts-fixed"], ks=[2], data_starts=1
+            ),
+        ],
+    )
     rows = run_study(both, tmp_path, progress=False)
     text, summary = report_of(rows, 3)
     assert set(summary["study"]) == {"attention", "gaussian"}

@@ -312,13 +312,21 @@ def made(paper, levels, slopes=None, replicates=12):
                 loss = level * (n / 1e5) ** (slopes or {}).get(procedure, -0.5) * noise
                 rows.append(
                     {
-                        "paper": paper, "truth": f"{paper}-1" if paper == "gmoe" else paper, "k": 4, "n": n,
-                        "replicate": replicate, "procedure": procedure, "loss_published": loss,
-                        "loss_translated": loss / 10 if paper == "sgame" else np.nan, "loss_intrinsic": loss,
-                        "log_likelihood": -float(procedure != "certified"), "iterations": 1, "notice": "",
+                        "paper": paper,
+                        "truth": f"{paper}-1" if paper == "gmoe" else paper,
+                        "k": 4,
+                        "n": n,
+                        "replicate": replicate,
+                        "procedure": procedure,
+                        "loss_published": loss,
+                        "loss_translated": loss / 10 if paper == "sgame" else np.nan,
+                        "loss_intrinsic": loss,
+                        "log_likelihood": -float(procedure != "certified"),
+                        "iterations": 1,
+                        "notice": "",
                         "status": "CERTIFIED" if procedure.startswith("certified") else "NOT_CERTIFIED",
                     }
-                )  # fmt: skip
+                )
     return pd.DataFrame(rows)
 
 

@@ -15,12 +15,22 @@ def rows(kind, k, fit_class, law, truth_kind="adaptive", noise=0.1, replicates=1
     rng = np.random.default_rng(0)
     return pd.DataFrame(
         {
-            "truth": f"prompts-{truth_kind}", "truth_kind": truth_kind, "kind": kind, "k": k, "n_frozen": 2,
-            "fit_class": fit_class, "start": "data", "n": n, "replicate": replicate, "status": "CERTIFIED",
-            "relative_risk": law(n) * np.exp(noise * rng.standard_normal()), "loss_intrinsic": np.sqrt(law(n)),
+            "truth": f"prompts-{truth_kind}",
+            "truth_kind": truth_kind,
+            "kind": kind,
+            "k": k,
+            "n_frozen": 2,
+            "fit_class": fit_class,
+            "start": "data",
+            "n": n,
+            "replicate": replicate,
+            "status": "CERTIFIED",
+            "relative_risk": law(n) * np.exp(noise * rng.standard_normal()),
+            "loss_intrinsic": np.sqrt(law(n)),
         }
-        for n in SIZES for replicate in range(replicates)
-    )  # fmt: skip
+        for n in SIZES
+        for replicate in range(replicates)
+    )
 
 
 @pytest.fixture

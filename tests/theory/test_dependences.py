@@ -93,36 +93,44 @@ TABLE = {
     ),
     **{
         f"{name}, d = {d}": Case(f"adaptive:{name}", *((6, 6) if d == 1 else (15, 15)), options={"d": d})
-        for name in SMOOTH for d in (1, 2)
+        for name in SMOOTH
+        for d in (1, 2)
     },
     **{
         f"{name}, d = {d}": Case(
             f"adaptive:{name}", *((3, 6) if d == 1 else (10, 15)), orbit(d, degree), first=False, options={"d": d}
         )
-        for name, degree in (("identity", 1), ("relu", 1), ("leaky_relu", 1), ("square", 2)) for d in (1, 2)
+        for name, degree in (("identity", 1), ("relu", 1), ("leaky_relu", 1), ("square", 2))
+        for d in (1, 2)
     },
-    **{
-        f"{name}, order 4": Case(f"adaptive:{name}", 15, 15, options={"d": 1}, order=4) for name in ("tanh", "sigmoid")
-    },
-    **{
-        f"{name}, h = 2": Case(f"adaptive:{name}", 43, 45, SWAPS, options={"d": 2, "hidden": 2}) for name in SMOOTH
-    },
+    **{f"{name}, order 4": Case(f"adaptive:{name}", 15, 15, options={"d": 1}, order=4) for name in ("tanh", "sigmoid")},
+    **{f"{name}, h = 2": Case(f"adaptive:{name}", 43, 45, SWAPS, options={"d": 2, "hidden": 2}) for name in SMOOTH},
     **{
         f"{name}, W2 = 0": Case(
-            f"adaptive:{name}", 3, 6, {"": {}, "w1_1": {}, "w1_1 w1_1": {}},
-            first=False, options={"d": 1}, stratum={"z1_1": 0},
+            f"adaptive:{name}",
+            3,
+            6,
+            {"": {}, "w1_1": {}, "w1_1 w1_1": {}},
+            first=False,
+            options={"d": 1},
+            stratum={"z1_1": 0},
         )
         for name in SMOOTH
     },
-}  # fmt: skip
+}
 #: W1 = 0 with an activation that vanishes at 0: only x and x^2 are left, and the formal rank sees it.
 TABLE |= {
     f"{name}, W1 = 0": Case(
-        f"adaptive:{name}", 2, 6, {"": {}, "z1_1": {}, "w1_1 z1_1": {"w1_1": "1/z1_1"}, "z1_1 z1_1": {}},
-        first=False, options={"d": 1}, stratum={"w1_1": 0},
+        f"adaptive:{name}",
+        2,
+        6,
+        {"": {}, "z1_1": {}, "w1_1 z1_1": {"w1_1": "1/z1_1"}, "z1_1 z1_1": {}},
+        first=False,
+        options={"d": 1},
+        stratum={"w1_1": 0},
     )
     for name in ("gelu", "silu")
-}  # fmt: skip
+}
 #: The default run keeps two activations of two inputs, one of them with two hidden units.
 LONGER = {name for name in TABLE if ", h = 2" in name or (", d = 2" in name and not name.startswith("relu"))}
 LONGER |= {"gaussian-gated, a = 0", *(f"{name}, W2 = 0" for name in ("sigmoid", "silu", "softplus"))}
@@ -245,7 +253,9 @@ JOINT = {
     "softmax 3, 1": softmax(3, 1),
     **{
         f"{kind} {order}, {order}, frozen {frozen}": prompts(kind, order, order, frozen=frozen)
-        for kind in ("decoupled", "fixed") for order in (1, 2) for frozen in (0, 1)
+        for kind in ("decoupled", "fixed")
+        for order in (1, 2)
+        for frozen in (0, 1)
     },
     "linear experts 2, 1": lambda: mixture(atom("softmax-linear"), [2, 1]),
     "linear experts 2, 1, frozen 1": lambda: mixture(atom("softmax-linear"), [2, 1], 1),
@@ -253,7 +263,7 @@ JOINT = {
     "tanh 2, 1, frozen 1": prompts("adaptive:tanh", 2, 1, frozen=1),
     "relu 2, 2": prompts("adaptive:relu", 2, 2, d=2),
     "relu 2, 1, frozen 1": prompts("adaptive:relu", 2, 1, frozen=1),
-}  # fmt: skip
+}
 DEPENDENT_CELLS = [name for name in JOINT if "frozen 1" not in name] + ["decoupled 2, 2, frozen 1"]
 
 
@@ -301,11 +311,16 @@ class TestJointMixtures:
     @pytest.mark.parametrize(
         ("kind", "order", "frozen", "rank", "nonzero"),
         [
-            ("decoupled", 1, 0, 4, 6), ("decoupled", 2, 0, 7, 10), ("decoupled", 1, 1, 6, 6),
-            ("decoupled", 2, 1, 10, 10), ("fixed", 1, 0, 3, 4), ("fixed", 2, 0, 5, 6), ("fixed", 1, 1, 4, 4),
+            ("decoupled", 1, 0, 4, 6),
+            ("decoupled", 2, 0, 7, 10),
+            ("decoupled", 1, 1, 6, 6),
+            ("decoupled", 2, 1, 10, 10),
+            ("fixed", 1, 0, 3, 4),
+            ("fixed", 2, 0, 5, 6),
+            ("fixed", 1, 1, 4, 4),
             ("fixed", 2, 1, 6, 6),
         ],
-    )  # fmt: skip
+    )
     def test_prompts(self, kind, order, frozen, rank, nonzero):
         """Beside a frozen expert nothing is lost; without one, only the gauge of the gates."""
         report = report_of(f"{kind} {order}, {order}, frozen {frozen}")

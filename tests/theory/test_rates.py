@@ -409,11 +409,13 @@ def test_keys_show_beside_a_frozen_expert_only():
             np.abs(
                 prompt_function(
                     [(0.5, k + sign * e * move, v) for k, v in zip(KEYS, VALUES, strict=True) for sign in (1, -1)],
-                    INPUTS, frozen,
-                ) - one
+                    INPUTS,
+                    frozen,
+                )
+                - one
             ).max()
             for e in eps
-        ]  # fmt: skip
+        ]
         if frozen:
             assert abs(log_slope(eps, distances) - 2) < 0.05
         else:
@@ -567,8 +569,14 @@ def test_markdown_has_one_line_per_group_and_cell():
     assert set("".join(rule)) == {"-"}
     assert [row[:4] for row in body] == [[r["group"], str(r["cell"]), str(r["m"]), r["theta"]] for r in found.records()]
     assert body[-2][3:] == [
-        "8", "n^(-1/16)", "proved", "S1 block", "Gauss-Hermite", "n^(-1/(2r)), r >= 7", "yes",
-    ]  # fmt: skip
+        "8",
+        "n^(-1/16)",
+        "proved",
+        "S1 block",
+        "Gauss-Hermite",
+        "n^(-1/(2r)), r >= 7",
+        "yes",
+    ]
     assert len({len(line) for line in lines if line.startswith("|")}) == 1
     assert "Identities used: u_bb = 2 u_s." in lines
     assert "Published: Ho and Nguyen, Annals of Statistics 2016." in lines

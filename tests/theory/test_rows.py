@@ -20,10 +20,15 @@ ORDERS = {
     GATED: ((1, 0), (2, 0), (1, 1), (0, 1), (0, 2)),
 }
 CASES = [
-    (SOFTMAX, 2, None), (SOFTMAX, 4, None), (GATED, 2, None), (GATED, 2, {"c": 0}), (GATED, 3, None),
-    (GATED, 3, {"c": 0}), *(pytest.param(GATED, 4, c, marks=pytest.mark.slow) for c in (None, {"c": 0})),
+    (SOFTMAX, 2, None),
+    (SOFTMAX, 4, None),
+    (GATED, 2, None),
+    (GATED, 2, {"c": 0}),
+    (GATED, 3, None),
+    (GATED, 3, {"c": 0}),
+    *(pytest.param(GATED, 4, c, marks=pytest.mark.slow) for c in (None, {"c": 0})),
     pytest.param(SOFTMAX, 6, None, marks=pytest.mark.slow),
-]  # fmt: skip
+]
 
 
 @cache

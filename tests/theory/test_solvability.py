@@ -57,8 +57,11 @@ class TestGaussHermite:
 
     def test_the_last_row_by_hand(self):
         assert [gauss_hermite_witness(m)["residuals"][-1] for m in (2, 3, 4, 5)] == [
-            "-1/12", "-1/120", "-1/1680", "-1/30240",
-        ]  # fmt: skip
+            "-1/12",
+            "-1/120",
+            "-1/1680",
+            "-1/30240",
+        ]
 
     @pytest.mark.parametrize("m", [2, 3, 4, 5])
     def test_residuals_from_power_sums(self, m):

@@ -67,10 +67,14 @@ class CompiledObjective:
         assert isinstance(head, Head)
         points = (cut(rows) for rows in (map.inputs, map.queries, frozen, blend))
         return cls(
-            loops, family, noise, map.own, (loops.KINDS[family.kind.base], sigma, width, unit_columns),
+            loops,
+            family,
+            noise,
+            map.own,
+            (loops.KINDS[family.kind.base], sigma, width, unit_columns),
             (np.array(head.C, order="C"), np.array(head.c), *points),
             tuple(np.stack([cut(one) for one in rows]) for rows in (weights[:, 0], centre, remainder)),
-        )  # fmt: skip
+        )
 
     def at(self, vectors: np.ndarray, sets: np.ndarray) -> CompiledPoint:
         """Return the objective at vectors (S, size), each on the data set that ``sets`` (S,) names."""
@@ -93,8 +97,16 @@ class CompiledPoint:
         parts = tuple(part[which] for part in self.parts)
         gradient, metric, rest = np.zeros((len(which), size)), *np.zeros((2, len(which), size, size))
         objective.loops.derivatives(
-            *objective.codes, *parts, *objective.points, self.sets[which], *objective.data, objective.own,
-            np.ascontiguousarray(exact, dtype=bool), gradient, metric, rest,
-        )  # fmt: skip
+            *objective.codes,
+            *parts,
+            *objective.points,
+            self.sets[which],
+            *objective.data,
+            objective.own,
+            np.ascontiguousarray(exact, dtype=bool),
+            gradient,
+            metric,
+            rest,
+        )
         scale = 1 / objective.noise**2
         return gradient * scale, metric * scale, rest * scale

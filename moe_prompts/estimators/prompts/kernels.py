@@ -132,8 +132,27 @@ def dot3(one, other, third):
 
 
 @pointwise
-def regress(kind, sigma, width, b, atoms, w2, C, c, inputs, queries, frozen, blend, f, gates, experts, hidden, active,
-            keyed, top):  # fmt: skip
+def regress(
+    kind,
+    sigma,
+    width,
+    b,
+    atoms,
+    w2,
+    C,
+    c,
+    inputs,
+    queries,
+    frozen,
+    blend,
+    f,
+    gates,
+    experts,
+    hidden,
+    active,
+    keyed,
+    top,
+):
     """Fill f (l, B), gates (k, B) and experts (k, l, B) at one block, and hidden units with their activation.
 
     ``frozen`` (B,) is the log of the mass of the frozen experts, ``blend`` (l, B) their weighted mean. keyed (r, B):
@@ -379,8 +398,26 @@ def by_prompts(gate, residual, lean, ds, dv, own, half, firsts, seconds):
     "float64[:,:,::1],float64[:,:,::1],float64[:,::1],float64[:,:,::1],int64[::1],float64[:,:,::1],float64[:,:,:,::1],"
     "float64[:,:,:,::1],float64[::1])"
 )
-def values(kind, sigma, width, unit_columns, b, atoms, w2, C, c, inputs, queries, frozen, blend, sets, weights, centre,
-           remainder, out):  # fmt: skip
+def values(
+    kind,
+    sigma,
+    width,
+    unit_columns,
+    b,
+    atoms,
+    w2,
+    C,
+    c,
+    inputs,
+    queries,
+    frozen,
+    blend,
+    sets,
+    weights,
+    centre,
+    remainder,
+    out,
+):
     """Fill ``out`` (S,) with 2 s^2 Q at S vectors."""
     k, outputs, units = b.shape[1], C.shape[0], w2.shape[2]
     f, gates, experts = np.empty((outputs, BLOCK)), np.empty((k, BLOCK)), np.empty((k, outputs, BLOCK))
@@ -389,8 +426,27 @@ def values(kind, sigma, width, unit_columns, b, atoms, w2, C, c, inputs, queries
     for s in range(len(b)):
         total = 0.0
         for block in range(len(frozen)):
-            regress(kind, sigma, width, b[s], atoms[s], w2[s], C, c, inputs[block], queries[block], frozen[block],
-                    blend[block], f, gates, experts, hidden, active, keyed, top)  # fmt: skip
+            regress(
+                kind,
+                sigma,
+                width,
+                b[s],
+                atoms[s],
+                w2[s],
+                C,
+                c,
+                inputs[block],
+                queries[block],
+                frozen[block],
+                blend[block],
+                f,
+                gates,
+                experts,
+                hidden,
+                active,
+                keyed,
+                top,
+            )
             for o in range(outputs):
                 total += misfit(f[o], weights[sets[s], block], centre[sets[s], block, o], remainder[sets[s], block, o])
         out[s] = total
@@ -401,8 +457,30 @@ def values(kind, sigma, width, unit_columns, b, atoms, w2, C, c, inputs, queries
     "float64[:,:,::1],float64[:,:,::1],float64[:,::1],float64[:,:,::1],int64[::1],float64[:,:,::1],float64[:,:,:,::1],"
     "float64[:,:,:,::1],int64[:,::1],b1[::1],float64[:,::1],float64[:,:,::1],float64[:,:,::1])"
 )
-def derivatives(kind, sigma, width, unit_columns, b, atoms, w2, C, c, inputs, queries, frozen, blend, sets, weights,
-                centre, remainder, own, exact, gradient, metric, rest):  # fmt: skip
+def derivatives(
+    kind,
+    sigma,
+    width,
+    unit_columns,
+    b,
+    atoms,
+    w2,
+    C,
+    c,
+    inputs,
+    queries,
+    frozen,
+    blend,
+    sets,
+    weights,
+    centre,
+    remainder,
+    own,
+    exact,
+    gradient,
+    metric,
+    rest,
+):
     """Fill gradient (S, P), Gauss-Newton matrix (S, P, P) and, where ``exact``, the rest of the Hessian, times s^2.
 
     All three are zero on entry. ``own`` (k, own) is where in the vector that stands which prompt l depends on.
@@ -419,8 +497,27 @@ def derivatives(kind, sigma, width, unit_columns, b, atoms, w2, C, c, inputs, qu
     for s in range(len(b)):
         for block in range(len(frozen)):
             x, q, w = inputs[block], queries[block], weights[sets[s], block]
-            regress(kind, sigma, width, b[s], atoms[s], w2[s], C, c, x, q, frozen[block], blend[block], f, gates,
-                    experts, hidden, active, keyed, top)  # fmt: skip
+            regress(
+                kind,
+                sigma,
+                width,
+                b[s],
+                atoms[s],
+                w2[s],
+                C,
+                c,
+                x,
+                q,
+                frozen[block],
+                blend[block],
+                f,
+                gates,
+                experts,
+                hidden,
+                active,
+                keyed,
+                top,
+            )
             for o in range(outputs):
                 for point in range(BLOCK):
                     off = f[o, point] - centre[sets[s], block, o, point]
@@ -435,8 +532,24 @@ def derivatives(kind, sigma, width, unit_columns, b, atoms, w2, C, c, inputs, qu
                     by_prompts(gates[l], residual, lean, ds, dv, own[l], half, firsts, seconds)
                     add_symmetric(1.0, half, ds, own, l, rest[s])
                     if kind == ADAPTIVE:
-                        bend(l, own, unit_columns, w2[s], C, x, q, residual, gates[l], lean, first, second, active[l],
-                             row, turn, rest[s])  # fmt: skip
+                        bend(
+                            l,
+                            own,
+                            unit_columns,
+                            w2[s],
+                            C,
+                            x,
+                            q,
+                            residual,
+                            gates[l],
+                            lean,
+                            first,
+                            second,
+                            active[l],
+                            row,
+                            turn,
+                            rest[s],
+                        )
             for o in range(outputs):
                 for i in range(size):
                     gradient[s, i] += dot(jacobian[o, i], residual[o])

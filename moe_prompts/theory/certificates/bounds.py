@@ -271,9 +271,7 @@ def _polynomial(coefficients: list[str], x: sp.Symbol) -> sp.Poly:
 
 def _s1_term(q1: sp.Expr, q2: sp.Expr, n: int) -> sp.Expr:
     """[t^n] exp(q1 t + q2 t^2)."""
-    return sp.Add(*(
-        q1 ** (n - 2 * j) * q2**j / (sp.factorial(n - 2 * j) * sp.factorial(j)) for j in range(n // 2 + 1)
-    ))  # fmt: skip
+    return sp.Add(*(q1 ** (n - 2 * j) * q2**j / (sp.factorial(n - 2 * j) * sp.factorial(j)) for j in range(n // 2 + 1)))
 
 
 def _power_sums(polynomial: sp.Poly, m: int) -> list[sp.Rational]:
@@ -438,6 +436,13 @@ def _orbit(made: Atom, mixture: Mixture, certificate: Mapping[str, Any]) -> None
 
 #: Kind of certificate -> its check.
 CHECKS: dict[str, Callable[[Mapping[str, Any]], Claims]] = {
-    "row": _row, "s1-block": _s1_block, "homogeneous": _homogeneous, "peeled": _peeled, "one atom": _one_atom,
-    "split": _split, "s1-witness": _witness, "gauss-hermite": _gauss_hermite, "invisible": _invisible,
-}  # fmt: skip
+    "row": _row,
+    "s1-block": _s1_block,
+    "homogeneous": _homogeneous,
+    "peeled": _peeled,
+    "one atom": _one_atom,
+    "split": _split,
+    "s1-witness": _witness,
+    "gauss-hermite": _gauss_hermite,
+    "invisible": _invisible,
+}

@@ -16,8 +16,18 @@ from typing import Any
 DEPTH, ENTRIES, TEXT, DIGITS, EXPONENT = 24, 100_000, 4000, 200, 400
 #: Whole numbers (own: 60), and those under these names (own, in this order: 4, 3, 3, 1, 60, 2, 2, 1, 2, 2).
 NUMBER = 1000
-NAMED = {"order": 8, "m": 12, "sizes": 12, "frozen": 8, "digits": 1000, "weight": 32, "weights": 32, "degree": 16,
-         "power": 16, "hidden": 3}  # fmt: skip
+NAMED = {
+    "order": 8,
+    "m": 12,
+    "sizes": 12,
+    "frozen": 8,
+    "digits": 1000,
+    "weight": 32,
+    "weights": 32,
+    "degree": 16,
+    "power": 16,
+    "hidden": 3,
+}
 #: Derivatives of one cell: (order + 1)^(number of parameters) (own: 6561).
 DERIVATIVES = 20_000
 #: Levels of powers multiply up to this (own: 16).
@@ -39,10 +49,16 @@ def excess(certificate: Any) -> str | None:
             return f"more than {DEPTH} levels of lists and dicts"
         if isinstance(value, Mapping):
             return _cells(value) or next(
-                (found for key, one in value.items()
-                 if (found := _text(str(key), name, NUMBER)
-                     or look(one, str(key), min(most, NAMED.get(key, NUMBER)), depth + 1))), None
-            )  # fmt: skip
+                (
+                    found
+                    for key, one in value.items()
+                    if (
+                        found := _text(str(key), name, NUMBER)
+                        or look(one, str(key), min(most, NAMED.get(key, NUMBER)), depth + 1)
+                    )
+                ),
+                None,
+            )
         if isinstance(value, list | tuple):
             return next((found for one in value if (found := look(one, name, most, depth + 1))), None)
         if isinstance(value, str):

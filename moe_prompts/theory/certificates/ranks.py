@@ -138,9 +138,12 @@ def rational_function(text: str, names: Mapping[str, sp.Symbol]) -> sp.Expr:
 
 
 OPERATIONS: dict[type, Callable[[Any, Any], Any]] = {
-    ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv,
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.Div: operator.truediv,
     ast.Pow: operator.pow,
-}  # fmt: skip
+}
 
 
 def _identity(certificate: Mapping[str, Any]) -> Claims:
@@ -293,9 +296,11 @@ def _first_order(certificate: Mapping[str, Any]) -> Claims:
     made = mixture.atom
     single: Claims = {
         (j, str(p)): Fraction(1)
-        for j, cell in enumerate(mixture.cells) if cell.order == 1
-        for p in made.params if p not in {*made.pinned, *made.shared}
-    }  # fmt: skip
+        for j, cell in enumerate(mixture.cells)
+        if cell.order == 1
+        for p in made.params
+        if p not in {*made.pinned, *made.shared}
+    }
     return single | (_shared(made) if all(cell.order == 1 for cell in mixture.cells) else {})
 
 
@@ -354,6 +359,10 @@ def _proves_no_bound(check: Callable[[Mapping[str, Any]], Any]) -> Callable[[Map
 
 #: Kind of certificate -> its check.
 CHECKS: dict[str, Callable[[Mapping[str, Any]], Claims]] = {
-    "identity": _identity, "minor": _proves_no_bound(_minor), "rank": _proves_no_bound(_rank),
-    "first-order": _first_order, "definite": _definite, "hidden": _hidden,
-}  # fmt: skip
+    "identity": _identity,
+    "minor": _proves_no_bound(_minor),
+    "rank": _proves_no_bound(_rank),
+    "first-order": _first_order,
+    "definite": _definite,
+    "hidden": _hidden,
+}

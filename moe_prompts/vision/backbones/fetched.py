@@ -176,9 +176,15 @@ def model_of(state: dict[str, Tensor], heads: int, size: int, blocks: int) -> Vi
         raise InputError(f"blocks = {blocks}; expected 1 to {depth}, the blocks of this backbone")
     with torch.random.fork_rng(devices=[]):
         model = VisionTransformer(
-            img_size=size, patch_size=patch, embed_dim=width, depth=blocks, num_heads=heads, num_classes=0,
-            mlp_ratio=state["blocks.0.mlp.fc1.bias"].numel() / width, init_values=1.0,
-        )  # fmt: skip
+            img_size=size,
+            patch_size=patch,
+            embed_dim=width,
+            depth=blocks,
+            num_heads=heads,
+            num_classes=0,
+            mlp_ratio=state["blocks.0.mlp.fc1.bias"].numel() / width,
+            init_values=1.0,
+        )
     own = {key: value for key, value in state.items() if not _beyond(key, blocks)}
     own["pos_embed"] = resampled_positions(state["pos_embed"], model.patch_embed.grid_size)
     model.load_state_dict(own)

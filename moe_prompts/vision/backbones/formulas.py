@@ -20,9 +20,18 @@ CONTOURS = 16
 HARMONICS = (0, 2, 3, 4, 5)
 #: Questions and their numbers of answers; where a scene has no answer the target is NONE.
 HEADS = {
-    "x": 64, "y": 64, "radius": 6, "contour": CONTOURS, "turn": 16, "axis": 8, "hollow": 2,
-    "number": 8, "apart": 8, "along": 8, "waves": 8,
-}  # fmt: skip
+    "x": 64,
+    "y": 64,
+    "radius": 6,
+    "contour": CONTOURS,
+    "turn": 16,
+    "axis": 8,
+    "hollow": 2,
+    "number": 8,
+    "apart": 8,
+    "along": 8,
+    "waves": 8,
+}
 NONE = -1
 BLOCK = 64
 SLOTS = 8
@@ -39,8 +48,10 @@ def contours() -> np.ndarray:
     values[0, :, 1:], values[1, :, 1:] = amplitudes * np.cos(phases), -amplitudes * np.sin(phases)
     values[1, :, 0] = 0
     theta = 2 * np.pi * np.arange(720) / 720
-    waves = [values[0, :, i, None] * np.cos(h * theta) + values[1, :, i, None] * np.sin(h * theta)
-             for i, h in enumerate(HARMONICS)]  # fmt: skip
+    waves = [
+        values[0, :, i, None] * np.cos(h * theta) + values[1, :, i, None] * np.sin(h * theta)
+        for i, h in enumerate(HARMONICS)
+    ]
     values /= np.sum(waves, axis=0).max(axis=1)[:, None]
     values.setflags(write=False)
     return values
@@ -97,9 +108,15 @@ def pretraining_block(block: int, size: int, entropy: int) -> tuple[np.ndarray, 
         at = np.flatnonzero(radius[:, slot] > 0)
         if len(at):
             _draw(
-                images, at, centre[at, slot], radius[at, slot], contour[at, slot], angle[at, slot], hollow[at, 0],
+                images,
+                at,
+                centre[at, slot],
+                radius[at, slot],
+                contour[at, slot],
+                angle[at, slot],
+                hollow[at, 0],
                 colour[at, slot],
-            )  # fmt: skip
+            )
     images[field] = _fields(rng, int(field.sum()), size)
     apart = centre[:, 0] - centre[:, 1]
     long = long_axes()[contour[:, 0]]

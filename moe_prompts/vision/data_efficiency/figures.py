@@ -83,9 +83,13 @@ def draw_above_floor(ax: Axes, table: pd.DataFrame, methods: Sequence[str]) -> N
         style, parameters = _method_style(name), own["parameters"].iloc[0]
         above = own["cross_entropy"] - float(floor.iloc[0])
         ax.errorbar(
-            own["n"] * _aside(place, len(methods)), above.where(above > 0), yerr=2 * own["cross_entropy_error"],
-            elinewidth=0.6, label=name, **style,
-        )  # fmt: skip
+            own["n"] * _aside(place, len(methods)),
+            above.where(above > 0),
+            yerr=2 * own["cross_entropy_error"],
+            elinewidth=0.6,
+            label=name,
+            **style,
+        )
         expected = regular(parameters, own["n"].to_numpy())
         ax.plot(own["n"], expected, color=style["color"], linestyle=style["linestyle"], linewidth=0.8)
     _sizes_axis(ax, table[table["n"] > 0])

@@ -262,9 +262,13 @@ def identified(design: PlantedHead, name: str, rng: np.random.Generator) -> Iden
     else:
         kappa2, split = kappas(truth, rng).kappa2, float("nan")
     return Identified(
-        float(jacobian_sizes(full, design.z)[-1]), _blind_change(design, full),
-        float(jacobian_sizes(truth.params, truth.x)[-1]), kappa2, silent.shape[1], split,
-    )  # fmt: skip
+        float(jacobian_sizes(full, design.z)[-1]),
+        _blind_change(design, full),
+        float(jacobian_sizes(truth.params, truth.x)[-1]),
+        kappa2,
+        silent.shape[1],
+        split,
+    )
 
 
 def jacobian_sizes(params: PromptAttention, x: np.ndarray) -> np.ndarray:
@@ -326,8 +330,10 @@ def constants_as_adaptive(truth: PromptTruth, family: PromptFamily) -> np.ndarra
     constant, in prompt l alone."""
     k, p = truth.k_true, family.head.p
     if not family.kind.bias or family.hidden < k or family.k != k:
-        raise InputError(f"constants_as_adaptive: {family.k} {family.kind} prompts with {family.hidden} hidden units; "
-                         f"expected {k} with bias and at least {k} hidden units")  # fmt: skip
+        raise InputError(
+            f"constants_as_adaptive: {family.k} {family.kind} prompts with {family.hidden} hidden units; "
+            f"expected {k} with bias and at least {k} hidden units"
+        )
     W1 = np.zeros((k, family.hidden, family.w1_columns))
     W1[np.arange(k), np.arange(k), -1] = 1.0
     W2 = np.zeros((p, family.hidden))

@@ -60,15 +60,24 @@ def risk_curves(results: pd.DataFrame) -> pd.DataFrame:
             price = float(own["price"].iloc[0])
             risk = own["relative_risk"].to_numpy(float)
             lines.append(
-                dict(zip(KEY, key, strict=True)) | {
-                    "n": int(n), "fits": len(own), "risk": risk.mean(), "error": _error(risk), "floor": floor,
-                    "price": price, "ratio": risk.mean() / (floor + price), "ratio_error": _error(risk) / (floor +
-                    price), "split": float(own["split_rms"].median()), "predicted_split":
-                    float(own["predicted_split"].iloc[0]) if "predicted_split" in own else float("nan"),
+                dict(zip(KEY, key, strict=True))
+                | {
+                    "n": int(n),
+                    "fits": len(own),
+                    "risk": risk.mean(),
+                    "error": _error(risk),
+                    "floor": floor,
+                    "price": price,
+                    "ratio": risk.mean() / (floor + price),
+                    "ratio_error": _error(risk) / (floor + price),
+                    "split": float(own["split_rms"].median()),
+                    "predicted_split": float(own["predicted_split"].iloc[0])
+                    if "predicted_split" in own
+                    else float("nan"),
                     "certified": float((own["status"] == FitStatus.CERTIFIED.name).mean()),
                     "start_share": float(own["start_share"].mean()),
                 }
-            )  # fmt: skip
+            )
     return pd.DataFrame(lines)
 
 
@@ -95,7 +104,7 @@ def facts(noise_free: pd.DataFrame, head: dict[str, Any]) -> str:
         f"of {one.width:.0f} directions of a prompt logits see {one.by_logit:.0f} (rank of B), values "
         f"{one.by_value:.0f} (rank of C), together {one.together:.0f}: {one.width - one.together:.0f} have no rate "
         "at all",
-    ]  # fmt: skip
+    ]
     for row in rows.itertuples():
         sizes = np.array(row.sizes)
         located = ", ".join(f"{int((sizes > row.noise / np.sqrt(n)).sum())} at n = {n:.0e}" for n in (1e3, 1e4, 1e6))
@@ -110,9 +119,15 @@ def facts(noise_free: pd.DataFrame, head: dict[str, Any]) -> str:
 def identification(noise_free: pd.DataFrame) -> str:
     """Return the table of kappas in both coordinates and of exponents of profiles, one line per truth."""
     header = [
-        "truth", "kappa1, token coordinates", "kappa1, visible", "exponent, exact", "kappa2", "exponent, one too many",
-        "silent splits", "largest change of f by a silent split",
-    ]  # fmt: skip
+        "truth",
+        "kappa1, token coordinates",
+        "kappa1, visible",
+        "exponent, exact",
+        "kappa2",
+        "exponent, one too many",
+        "silent splits",
+        "largest change of f by a silent split",
+    ]
     body = []
     for row in noise_free[noise_free["what"] == KAPPAS].itertuples():
         own = noise_free[(noise_free["what"] == PROFILES) & (noise_free["truth"] == row.truth)]
@@ -120,10 +135,16 @@ def identification(noise_free: pd.DataFrame) -> str:
         change = f"{row.split_change:.0e}" if row.silent_splits else "none"
         body.append(
             [
-                row.truth, f"{row.kappa1_token:.0e}", f"{row.kappa1:.2e}", exact, f"{row.kappa2:.1e}", over,
-                f"{row.silent_splits:.0f} dimensions", change,
+                row.truth,
+                f"{row.kappa1_token:.0e}",
+                f"{row.kappa1:.2e}",
+                exact,
+                f"{row.kappa2:.1e}",
+                over,
+                f"{row.silent_splits:.0f} dimensions",
+                change,
             ]
-        )  # fmt: skip
+        )
     return markdown(header, body)
 
 
@@ -281,8 +302,13 @@ def draw_risk(ax: Axes, found: pd.DataFrame) -> None:
         _, kind, k, word, count = key
         style = _style(kind, word)
         price = rows["price"].iloc[0] * rows["n"].iloc[0]
-        ax.plot(at, rows["floor"].iloc[0] + price / at, color=style["color"], linewidth=1,
-                linestyle="--" if word == "contained" else "-")  # fmt: skip
+        ax.plot(
+            at,
+            rows["floor"].iloc[0] + price / at,
+            color=style["color"],
+            linewidth=1,
+            linestyle="--" if word == "contained" else "-",
+        )
         if word == "misspecified":
             ax.axhline(rows["floor"].iloc[0], color=style["color"], linewidth=0.8, linestyle=":")
         label = f"{k} {spoken(kind)} ({count})"
@@ -298,13 +324,26 @@ def draw_splits(ax: Axes, results: pd.DataFrame) -> None:
         colour = COLOURS["VPT" if kind == "fixed" else "VAPT"]
         ax.plot(rows["n"] * 1.12 ** (2 * place - 1), rows["split_rms"], ".", color=colour, alpha=0.5, markersize=4)
         median = rows.groupby("n")["split_rms"].median()
-        ax.plot(median.index, median, color=colour, marker="D", markerfacecolor="white",
-                label=f"{rows['k'].iloc[0]} {spoken(kind)}, {truth} truth")  # fmt: skip
+        ax.plot(
+            median.index,
+            median,
+            color=colour,
+            marker="D",
+            markerfacecolor="white",
+            label=f"{rows['k'].iloc[0]} {spoken(kind)}, {truth} truth",
+        )
         if "predicted_split" in rows:
             predicted = rows.groupby("n")["predicted_split"].first()
             predicted = predicted[np.isfinite(predicted)]
-            ax.plot(predicted.index, predicted, color=colour, marker="_", markersize=14, linestyle="none",
-                    label="predicted by the profile" if len(predicted) else None)  # fmt: skip
+            ax.plot(
+                predicted.index,
+                predicted,
+                color=colour,
+                marker="_",
+                markersize=14,
+                linestyle="none",
+                label="predicted by the profile" if len(predicted) else None,
+            )
     log_log(ax)
     ax.set_xlabel("number of pairs n")
     ax.set_ylabel("distance of split prompts, token units")

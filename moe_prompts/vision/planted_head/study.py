@@ -208,9 +208,14 @@ def floor_of(
     # Masses of a larger class may be smaller than the truth's.
     box = Box((options.box.b[0] - np.log(cell.k), options.box.b[1]), options.box.theta)
     found = population_minima(
-        family, truth.population(PAIRS), truth.noise, rng, _random_starts(design, cell, starts),
-        LeastSquaresOptions(box, POPULATION_ITERATIONS), also,
-    )  # fmt: skip
+        family,
+        truth.population(PAIRS),
+        truth.noise,
+        rng,
+        _random_starts(design, cell, starts),
+        LeastSquaresOptions(box, POPULATION_ITERATIONS),
+        also,
+    )
     floor = max(2 * truth.noise**2 * float(found.values[0]) / PAIRS, 0.0)
     return found.vectors[0], floor, bool(found.certified[0])
 
@@ -293,10 +298,19 @@ class Fits:
         price = truth.noise**2 * family.n_parameters / cell.n / signal
         _, floor = self.starts.get((cell.truth, cell.kind, cell.k), (None, 0.0))
         common: Row = {
-            "study": FIT_ROWS, "truth": cell.truth, "kind": cell.kind, "k": cell.k, "n": cell.n, "fit_class": word,
-            "n_parameters": family.n_parameters, "noise": truth.noise, "signal": signal,
-            "floor": floor, "price": price, "predicted": floor * (word == "misspecified") + price,
-        }  # fmt: skip
+            "study": FIT_ROWS,
+            "truth": cell.truth,
+            "kind": cell.kind,
+            "k": cell.k,
+            "n": cell.n,
+            "fit_class": word,
+            "n_parameters": family.n_parameters,
+            "noise": truth.noise,
+            "signal": signal,
+            "floor": floor,
+            "price": price,
+            "predicted": floor * (word == "misspecified") + price,
+        }
         if word == "over" and cell.truth in self.splits:
             common["predicted_split"] = float(self.splits[cell.truth].predicted_split(np.array(cell.n), truth.noise))
         try:

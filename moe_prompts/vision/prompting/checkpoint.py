@@ -108,8 +108,11 @@ def check_frozen_part(model: PromptedVisionTransformer, where: str) -> None:
 
     Parts that train, that came or went, whose numbers are others, or whose number type is.
     """
-    plain = {plain_name(model, name) or name: value for name, value in model.named_parameters()
-             if plain_name(model, name) is not None and not name.startswith(f"{PLAIN_HEAD}.")}  # fmt: skip
+    plain = {
+        plain_name(model, name) or name: value
+        for name, value in model.named_parameters()
+        if plain_name(model, name) is not None and not name.startswith(f"{PLAIN_HEAD}.")
+    }
     thawed = [name for name, value in plain.items() if value.requires_grad]
     if thawed:
         raise InputError(

@@ -33,8 +33,12 @@ _OUTSIDE = {
     "head.bias": "head.bias",
 }
 _INSIDE = {
-    "attention_norm": "norm1", "ffn_norm": "norm2", "ffn.fc1": "mlp.fc1", "ffn.fc2": "mlp.fc2", "attn.out": "attn.proj",
-}  # fmt: skip
+    "attention_norm": "norm1",
+    "ffn_norm": "norm2",
+    "ffn.fc1": "mlp.fc1",
+    "ffn.fc2": "mlp.fc2",
+    "attn.out": "attn.proj",
+}
 _BLOCK_NUMBER = re.compile(re.escape(_LAYER) + r"(\d+)\.")
 _INSIDE_NAME = re.compile(re.escape(_LAYER) + r"(\d+)\.(.+)\.(\w+)")
 #: Official prompt parameters of one adaptive block, and those of a projector.

@@ -165,9 +165,13 @@ class PromptedVisionTransformer(VisionTransformer):
         options: dict[str, Any] = {"indices": indices, "norm": norm, "stop_early": stop_early}
         if not self._prompts_live_on:
             return super().forward_intermediates(
-                x, **options, return_prefix_tokens=return_prefix_tokens, output_fmt=output_fmt,
-                intermediates_only=intermediates_only, output_dict=output_dict,
-            )  # fmt: skip
+                x,
+                **options,
+                return_prefix_tokens=return_prefix_tokens,
+                output_fmt=output_fmt,
+                intermediates_only=intermediates_only,
+                output_dict=output_dict,
+            )
         if output_fmt not in ("NCHW", "NLC"):
             raise InputError(f"forward_intermediates: output_fmt {output_fmt!r}; expected 'NCHW' or 'NLC'")
         found: Any = super().forward_intermediates(

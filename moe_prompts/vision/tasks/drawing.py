@@ -87,9 +87,14 @@ class Scenes:
         n, k = self.radius.shape
         w = self.waves.shape[1]
         expected = {
-            "labels": (n,), "shape": (n, k), "centre": (n, k, 2), "angle": (n, k),
-            "colour": (n, k, 3), "ground": (n, 3), "waves": (n, w, 4),
-        }  # fmt: skip
+            "labels": (n,),
+            "shape": (n, k),
+            "centre": (n, k, 2),
+            "angle": (n, k),
+            "colour": (n, k, 3),
+            "ground": (n, 3),
+            "waves": (n, w, 4),
+        }
         for name, shape in expected.items():
             if getattr(self, name).shape != shape:
                 raise InputError(f"Scenes: {name} of shape {getattr(self, name).shape}; expected {shape}")

@@ -39,8 +39,21 @@ CACHE_VERSION = 1
 #: What is opened, by content: formats that Pillow decodes by itself, without starting a program.
 FORMATS = ("JPEG", "PNG", "PPM", "BMP", "GIF", "TIFF", "WEBP")
 #: What Pillow raises for files that it cannot read; its decoders are many and each has errors of its own.
-READING = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, OverflowError, MemoryError,
-           ArithmeticError, AttributeError, struct.error, zlib.error)  # fmt: skip
+READING = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    IndexError,
+    KeyError,
+    TypeError,
+    OverflowError,
+    MemoryError,
+    ArithmeticError,
+    AttributeError,
+    struct.error,
+    zlib.error,
+)
 
 
 @contextmanager

@@ -75,9 +75,15 @@ def count(rng: np.random.Generator, number: int) -> Scenes:
         rest = rest[(found != radius[rest]).any(axis=1)]
     ground, waves = _texture(rng, number)
     return Scenes(
-        labels, _shapes(rng, (number, 8)), centre, radius, _turns(rng, (number, 8)), _far_from_grey(rng, (number, 8)),
-        ground, waves,
-    )  # fmt: skip
+        labels,
+        _shapes(rng, (number, 8)),
+        centre,
+        radius,
+        _turns(rng, (number, 8)),
+        _far_from_grey(rng, (number, 8)),
+        ground,
+        waves,
+    )
 
 
 #: Distances of the marked objects' centres: class c is [NEAREST + c STEP, NEAREST + (c + 1) STEP).
@@ -101,9 +107,15 @@ def distance(rng: np.random.Generator, number: int) -> Scenes:
     colour[:, 2:, 0] = 0.15 * rng.random((number, 2))
     ground, waves = _texture(rng, number)
     return Scenes(
-        labels, _shapes(rng, (number, 4)), centre, radius, _turns(rng, (number, 4)), colour,
-        ground, waves,
-    )  # fmt: skip
+        labels,
+        _shapes(rng, (number, 4)),
+        centre,
+        radius,
+        _turns(rng, (number, 4)),
+        colour,
+        ground,
+        waves,
+    )
 
 
 def place(

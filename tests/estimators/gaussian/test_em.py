@@ -69,9 +69,15 @@ def test_em_agrees_with_scikit_learn_step_by_step_and_at_the_optimum():
 
     def peer(steps, tol):
         mixture_ = mixture.GaussianMixture(
-            3, covariance_type="full", reg_covar=0, tol=tol, max_iter=steps, weights_init=weights, means_init=means,
+            3,
+            covariance_type="full",
+            reg_covar=0,
+            tol=tol,
+            max_iter=steps,
+            weights_init=weights,
+            means_init=means,
             precisions_init=np.linalg.inv(covs),
-        )  # fmt: skip
+        )
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", category=UserWarning)  # one step does not converge, as intended
             return mixture_.fit(z)

@@ -53,9 +53,15 @@ def test_the_log_likelihood_of_the_fit_equals_scikit_learns():
     weights, means, covs = fit.value.to_joint()
     z = np.concatenate([data.x, data.y], axis=1)
     peer = mixture.GaussianMixture(
-        4, covariance_type="full", reg_covar=0, tol=1e-14, max_iter=200, weights_init=weights, means_init=means,
+        4,
+        covariance_type="full",
+        reg_covar=0,
+        tol=1e-14,
+        max_iter=200,
+        weights_init=weights,
+        means_init=means,
         precisions_init=np.linalg.inv(covs),
-    ).fit(z)  # fmt: skip
+    ).fit(z)
     assert_allclose(fit.log_likelihood, peer.score(z) * data.n, atol=1e-6)  # the peer gains nothing from our maximum
     assert_allclose(peer.means_, means, atol=1e-3)
 

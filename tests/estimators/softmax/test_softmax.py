@@ -26,9 +26,12 @@ TRUTH = softmax_truth("sgame").params
 def random_params(seed: int, k: int, d: int) -> SoftmaxGatedMoE:
     rng = np.random.default_rng([seed, k, d])
     return SoftmaxGatedMoE(
-        0.5 * rng.standard_normal(k), rng.standard_normal((k, d)), rng.standard_normal((k, d)),
-        2 * rng.standard_normal(k), rng.uniform(0.3, 1.5, k),
-    )  # fmt: skip
+        0.5 * rng.standard_normal(k),
+        rng.standard_normal((k, d)),
+        rng.standard_normal((k, d)),
+        2 * rng.standard_normal(k),
+        rng.uniform(0.3, 1.5, k),
+    )
 
 
 def random_case(seed: int, k: int, d: int, n: int = 250) -> tuple[SoftmaxGatedMoE, Sample]:
@@ -526,9 +529,7 @@ class TestStatuses:
     )
     def test_curvature_that_is_rounding_is_flat(self, lmin, status, monkeypatch):
         reached = Certificate("maximum likelihood", 1e-9, lmin)
-        arrive = lambda likelihood, theta, options: Ascent(
-            theta, -1.0, FitStatus.CERTIFIED, reached, 0, no_history()
-        )  # fmt: skip
+        arrive = lambda likelihood, theta, options: Ascent(theta, -1.0, FitStatus.CERTIFIED, reached, 0, no_history())
         monkeypatch.setattr(softmax, "ascend", arrive)
         fit = softmax_newton(SoftmaxGatedFamily(1, 2), softmax_sample("sgame", 100, 0), TRUTH)
         assert fit.status is status

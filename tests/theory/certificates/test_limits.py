@@ -120,9 +120,13 @@ def test_kinds_that_are_none_are_one_line(kind):
 
 
 ODD = st.one_of(
-    st.none(), st.booleans(), st.integers(-(10**20), 10**20), st.floats(), st.text(max_size=8),
+    st.none(),
+    st.booleans(),
+    st.integers(-(10**20), 10**20),
+    st.floats(),
+    st.text(max_size=8),
     st.sampled_from([*POWERS, "1e400", "1/0", "10**9", [], {}, [[]], "softmax-gaussian", "adaptive:tanh", 8, 12, 32]),
-)  # fmt: skip
+)
 EXAMPLES = int(os.environ.get("MOE_PROMPTS_EXAMPLES", "60"))
 
 

@@ -501,9 +501,13 @@ def peeled_from_a_truncated_row(said):
     """s: 2 in a cell of three (it is 3): the row of u_ss to order 2 is s^2 / 2, b^2 s and b^4 being of higher order."""
     made = atom("location-scale")
     row = {
-        "kind": "row", "mixture": mixture(made, [said], alone=True).to_json(), "order": 2, "row": [0, 2],
-        "functional": functional_of(made, 2, (0, 2)), "polynomial": [[[0, 2], "1/2"]],
-    }  # fmt: skip
+        "kind": "row",
+        "mixture": mixture(made, [said], alone=True).to_json(),
+        "order": 2,
+        "row": [0, 2],
+        "functional": functional_of(made, 2, (0, 2)),
+        "polynomial": [[[0, 2], "1/2"]],
+    }
     where = place("location-scale", (1, 3), 1)
     return {"kind": "peeled", **where, "param": "s", "power": 2, "row": row, "given": []}
 
@@ -619,7 +623,7 @@ FALSE = {
     "theorem, S2": lambda: certificate("homogeneous") | {"theorem": "r~(2) = 1"},
     "pivot": lambda: certificate("minor") | {"smallest_pivot": "1e100"},
     "way of a split": lambda: certificate("split, kink") | {"along": "anything"},
-}  # fmt: skip
+}
 LONG = ("first-order rows", "first-order rows, decorated", "weights", "theorem, S2")
 
 
@@ -664,9 +668,12 @@ def other_words():
 
 
 FALSE_TABLES = {
-    "sizes": other_sizes, "kinks": proved_at_kinks, "configuration": bounds_of_another_configuration,
-    "orbit": another_parameter, "slope": other_words,
-}  # fmt: skip
+    "sizes": other_sizes,
+    "kinks": proved_at_kinks,
+    "configuration": bounds_of_another_configuration,
+    "orbit": another_parameter,
+    "slope": other_words,
+}
 
 
 @pytest.mark.parametrize("name", FALSE_TABLES)

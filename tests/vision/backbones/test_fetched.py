@@ -33,8 +33,9 @@ def source(content, tmp_path, monkeypatch):
     """The wheel of a backbone called ``tiny``, which the package then knows; the cache is a new folder."""
     wheel = tiny.tiny_wheel(tmp_path, content)
     hashes = {"wheel": sha256(wheel.read_bytes()).hexdigest(), "onnx": sha256(content).hexdigest()}
-    known = fetched.Source("tiny-vit==0.1", hashes["wheel"], tiny.MEMBER, hashes["onnx"], tiny.HEADS, 2, "a test", 28,
-                           "kept\n")  # fmt: skip
+    known = fetched.Source(
+        "tiny-vit==0.1", hashes["wheel"], tiny.MEMBER, hashes["onnx"], tiny.HEADS, 2, "a test", 28, "kept\n"
+    )
     monkeypatch.setitem(fetched.SOURCES, "tiny", known)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     # pip finds the wheel beside, and no index.
@@ -179,8 +180,11 @@ def test_the_real_backbone_tells_photographs_apart(real):
 
     parts = []
     for image in load_sample_images().images:
-        parts += [np.asarray(Image.fromarray(image[y : y + 200, x : x + 200]).resize((70, 70)))
-                  for y in (0, 200) for x in (0, 200, 400)]  # fmt: skip
+        parts += [
+            np.asarray(Image.fromarray(image[y : y + 200, x : x + 200]).resize((70, 70)))
+            for y in (0, 200)
+            for x in (0, 200, 400)
+        ]
     images = normalised(np.stack(parts), "imagenet")
     gaps = []
     for model in (real, create_backbone(REAL, size=70, pretrained=False)):

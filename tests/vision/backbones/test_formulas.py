@@ -19,9 +19,15 @@ from moe_prompts.vision.backbones.formulas import (
 def one_contour(contour, angle, hollow=0, size=64, centre=(0.45, 0.55), radius=0.35):
     images = np.zeros((1, size, size, 3), np.float32)
     _draw(
-        images, np.array([0]), np.array([centre]), np.array([radius]), np.array([contour]), np.array([angle]),
-        np.array([hollow]), np.ones((1, 3)),
-    )  # fmt: skip
+        images,
+        np.array([0]),
+        np.array([centre]),
+        np.array([radius]),
+        np.array([contour]),
+        np.array([angle]),
+        np.array([hollow]),
+        np.ones((1, 3)),
+    )
     return images[0, :, :, 0]
 
 

@@ -90,16 +90,18 @@ def tiny_onnx(seed: int = 0, side: int = SIDE) -> bytes:
     bias = g.array("backbone.embeddings.patch_embeddings.projection.bias", WIDTH)
     maps = g.add("Conv", "input_image", kernel, bias, kernel_shape=[PATCH, PATCH], strides=[PATCH, PATCH])
     patches = g.add("Transpose", g.add("Reshape", maps, g.constant([0, 0, -1])), perm=[0, 2, 1])
-    rows = g.add("Concat", g.add("Slice", g.add("Shape", maps), g.constant([0]), g.constant([1])),
-                 g.constant([1, 1]), axis=0)  # fmt: skip
+    rows = g.add(
+        "Concat", g.add("Slice", g.add("Shape", maps), g.constant([0]), g.constant([1])), g.constant([1, 1]), axis=0
+    )
     token = g.add("Expand", g.array("backbone.embeddings.cls_token", 1, 1, WIDTH, scale=1.0), rows)
     tokens = g.add("Concat", token, patches, axis=1)
     table = g.array("onnx::Reshape_1962", 1, side * side, WIDTH, scale=1.0)
     square = g.add("Transpose", g.add("Reshape", table, g.constant([1, side, side, WIDTH])), perm=[0, 3, 1, 2])
     grid = g.add("Slice", g.add("Shape", maps), g.constant([2]), g.constant([4]))
     sizes = g.add("Concat", g.constant([1, WIDTH]), grid, axis=0)
-    resized = g.add("Resize", square, "", "", sizes, mode="cubic", coordinate_transformation_mode="half_pixel",
-                    cubic_coeff_a=-0.75)  # fmt: skip
+    resized = g.add(
+        "Resize", square, "", "", sizes, mode="cubic", coordinate_transformation_mode="half_pixel", cubic_coeff_a=-0.75
+    )
     places = g.add("Reshape", g.add("Transpose", resized, perm=[0, 2, 3, 1]), g.constant([1, -1, WIDTH]))
     first = g.array("onnx::Concat_1957", 1, 1, WIDTH, scale=1.0)
     x = g.add("Add", tokens, g.add("Concat", first, places, axis=1))

@@ -158,9 +158,7 @@ def test_finished_folders_are_not_overwritten(tmp_path):
 
 
 def row(accuracy, lr, decay, status=TRAINED):
-    return {
-        "task": "t", "method": "m", "accuracy": accuracy, "lr": lr, "weight_decay": decay, "status": status
-    }  # fmt: skip
+    return {"task": "t", "method": "m", "accuracy": accuracy, "lr": lr, "weight_decay": decay, "status": status}
 
 
 def test_the_best_setting_wins_and_ties_go_to_smaller_lr_then_larger_decay():
@@ -229,12 +227,21 @@ def table_of(accuracies):
     """Final rows of tasks and methods, three seeds."""
     return pd.DataFrame(
         {
-            "task": task, "group": group, "method": method, "seed": seed, "accuracy": accuracy / 100,
-            "cross_entropy": 1.0, "lr": 1.0, "weight_decay": 0.0, "parameters": 5, "status": TRAINED, "judged": 100,
+            "task": task,
+            "group": group,
+            "method": method,
+            "seed": seed,
+            "accuracy": accuracy / 100,
+            "cross_entropy": 1.0,
+            "lr": 1.0,
+            "weight_decay": 0.0,
+            "parameters": 5,
+            "status": TRAINED,
+            "judged": 100,
         }
         for (task, group, method), row in accuracies.items()
         for seed, accuracy in zip((42, 44, 82), row, strict=True)
-    )  # fmt: skip
+    )
 
 
 def test_means_and_differences_by_hand():
@@ -377,10 +384,24 @@ def test_an_fgvc_task_runs(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     make_fgvc_root(tmp_path / "data", "flowers", per_class=(2, 1, 1), shape=(40, 48))
     call(
-        monkeypatch, "run", "--task", "fgvc:flowers", "--method", "linear", "--data", tmp_path / "data",
-        "--fraction", 0.5,
-        "--backbone", "small-random", "--size", 32, "--out", tmp_path / "run", *SHORT,
-    )  # fmt: skip
+        monkeypatch,
+        "run",
+        "--task",
+        "fgvc:flowers",
+        "--method",
+        "linear",
+        "--data",
+        tmp_path / "data",
+        "--fraction",
+        0.5,
+        "--backbone",
+        "small-random",
+        "--size",
+        32,
+        "--out",
+        tmp_path / "run",
+        *SHORT,
+    )
     assert "| fgvc:flowers |" in capsys.readouterr().out
     final = pd.read_parquet(tmp_path / "run" / "final" / "results.parquet")
     assert set(final["n"]) == {2 * 102}

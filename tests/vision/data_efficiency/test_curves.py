@@ -24,13 +24,20 @@ def rows(fixed, adaptive, floors=(0.3, 0.1), counts=(100, 300)):
     both = (("vpt_deep", fixed, floors[0], counts[0]), ("vapt", adaptive, floors[1], counts[1]))
     return pd.DataFrame(
         {
-            "task": "planted-adaptive", "method": student, "n": n, "replicate": replicate, "parameters": count,
-            "excess": risk, "accuracy": 0.5, "cross_entropy": 1 + risk, "status": TRAINED,
+            "task": "planted-adaptive",
+            "method": student,
+            "n": n,
+            "replicate": replicate,
+            "parameters": count,
+            "excess": risk,
+            "accuracy": 0.5,
+            "cross_entropy": 1 + risk,
+            "status": TRAINED,
         }
         for student, by_n, floor, count in both
         for n, risks in (by_n | {FRESH: (floor, floor)}).items()
         for replicate, risk in enumerate(risks)
-    )  # fmt: skip
+    )
 
 
 def test_a_crossing_by_hand():

@@ -144,10 +144,31 @@ def test_the_command_on_planted_truths_and_tasks(tmp_path, monkeypatch, capsys):
 def test_a_real_task_by_fractions(tmp_path, monkeypatch, capsys):
     make_fgvc_root(tmp_path / "data", "dogs")
     call(
-        monkeypatch, "--task", "fgvc:dogs", "--data", tmp_path / "data", "--fraction", "0.5,1", "--size", 32,
-        "--methods", "linear", "--tune", "--lr", "0.5,1", "--steps", 2, "--reps", 2, "--workers", 1, "--cache", "none",
-        "--out", tmp_path / "run",
-    )  # fmt: skip
+        monkeypatch,
+        "--task",
+        "fgvc:dogs",
+        "--data",
+        tmp_path / "data",
+        "--fraction",
+        "0.5,1",
+        "--size",
+        32,
+        "--methods",
+        "linear",
+        "--tune",
+        "--lr",
+        "0.5,1",
+        "--steps",
+        2,
+        "--reps",
+        2,
+        "--workers",
+        1,
+        "--cache",
+        "none",
+        "--out",
+        tmp_path / "run",
+    )
     assert "| fgvc:dogs | linear | 0 |" in re.sub(" +", " ", capsys.readouterr().out)
 
 

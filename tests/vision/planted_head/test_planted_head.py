@@ -171,11 +171,15 @@ def test_constants_are_adaptive_prompts_with_bias():
 def test_lines_and_their_words():
     words = {(line.truth, line.kind, line.k): fit_class_of(design(), line) for line in prompt_classes(2, 2)}
     assert words == {
-        ("fixed", "fixed", 2): "exact", ("fixed", "adaptive:gelu", 2): "misspecified",
-        ("adaptive", "fixed", 2): "misspecified", ("adaptive", "adaptive:gelu", 2): "exact",
-        ("fixed", "adaptive:gelu:bias", 2): "contained", ("fixed", "fixed", 3): "over",
-        ("adaptive", "adaptive:gelu", 3): "over", ("adaptive", "fixed", 4): "misspecified",
-    }  # fmt: skip
+        ("fixed", "fixed", 2): "exact",
+        ("fixed", "adaptive:gelu", 2): "misspecified",
+        ("adaptive", "fixed", 2): "misspecified",
+        ("adaptive", "adaptive:gelu", 2): "exact",
+        ("fixed", "adaptive:gelu:bias", 2): "contained",
+        ("fixed", "fixed", 3): "over",
+        ("adaptive", "adaptive:gelu", 3): "over",
+        ("adaptive", "fixed", 4): "misspecified",
+    }
     assert len(prompt_classes(2, 2, quick=True)) == 4
     assert not [line for line in prompt_classes(3, 2) if line.kind.endswith("bias")]
 
@@ -219,18 +223,32 @@ def by_hand(right, wrong):
     ``right`` in units of the price, and ``wrong`` by n."""
     common = {"truth": "adaptive", "status": "CERTIFIED", "start_share": 1.0, "split_rms": np.nan, "k": 2}
     rows = [
-        common | {
-            "kind": "adaptive:gelu", "fit_class": "exact", "n_parameters": 20, "n": n, "floor": 0.0, "price": 20 / n,
+        common
+        | {
+            "kind": "adaptive:gelu",
+            "fit_class": "exact",
+            "n_parameters": 20,
+            "n": n,
+            "floor": 0.0,
+            "price": 20 / n,
             "relative_risk": ratio * 20 / n,
         }
-        for n in (100, 1000) for ratio in right
+        for n in (100, 1000)
+        for ratio in right
     ] + [
-        common | {
-            "kind": "fixed", "fit_class": "misspecified", "n_parameters": 10, "n": n, "floor": 0.5, "price": 10 / n,
+        common
+        | {
+            "kind": "fixed",
+            "fit_class": "misspecified",
+            "n_parameters": 10,
+            "n": n,
+            "floor": 0.5,
+            "price": 10 / n,
             "relative_risk": risk,
         }
-        for n, risks in wrong.items() for risk in risks
-    ]  # fmt: skip
+        for n, risks in wrong.items()
+        for risk in risks
+    ]
     return pd.DataFrame(rows)
 
 

@@ -319,7 +319,7 @@ SETTINGS = {
     "projectors": (VAPT(3, hidden=4, shared_projector=False), {"SHARE_PROJECTOR": False}),
     "scale": (VAPT(3, hidden=4, learnable_scale=True), {"LEARNABLE_SCALE": True}),
     "gelu": (VAPT(3, hidden=4, activation="gelu"), {"ACTIVATION": "gelu"}),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize(("config", "settings"), SETTINGS.values(), ids=SETTINGS)

@@ -71,8 +71,12 @@ def test_shapes_lie_in_the_unit_circle_around_their_centroid(name):
 def test_the_area_of_each_shape():
     """Against closed forms; the heart's is 3.66199, by quadrature, before it is scaled. Sampling error below 1 %."""
     areas = {
-        "square": 2, "ellipse": np.pi / 2, "heart": 3.66199 / HEART_RADIUS**2, "disc": np.pi, "triangle": 27**0.5 / 4
-    }  # fmt: skip
+        "square": 2,
+        "ellipse": np.pi / 2,
+        "heart": 3.66199 / HEART_RADIUS**2,
+        "disc": np.pi,
+        "triangle": 27**0.5 / 4,
+    }
     assert 0 < HEART_CENTRE < 1
     radius = 0.3
     for index, name in enumerate(SHAPES):
@@ -82,9 +86,15 @@ def test_the_area_of_each_shape():
 
 def one_object(shape, centre, radius, angle):
     return Scenes(
-        np.zeros(1, int), np.array([[shape]]), np.array([[centre]]), np.array([[radius]]), np.array([[angle]]),
-        np.ones((1, 1, 3)), np.zeros((1, 3)), np.zeros((1, 1, 4)),
-    )  # fmt: skip
+        np.zeros(1, int),
+        np.array([[shape]]),
+        np.array([[centre]]),
+        np.array([[radius]]),
+        np.array([[angle]]),
+        np.ones((1, 1, 3)),
+        np.zeros((1, 3)),
+        np.zeros((1, 1, 4)),
+    )
 
 
 def test_waves_are_the_formula():

@@ -14,8 +14,12 @@ from moe_prompts.vision.training.runs import Setup, train_and_score
 from moe_prompts.vision.training.sgd import Recipe, Setting, Trial, evaluate, init_generator, train_packed
 from moe_prompts.vision.training.states import States, is_fixed, kept_states
 
-CONFIGS = {"linear": None, "deep": VPT(3, blocks=2), "vapt": VAPT(3, hidden=4, blocks=2),
-           "shuffled": VAPT(3, hidden=4, blocks=2, source="another")}  # fmt: skip
+CONFIGS = {
+    "linear": None,
+    "deep": VPT(3, blocks=2),
+    "vapt": VAPT(3, hidden=4, blocks=2),
+    "shuffled": VAPT(3, hidden=4, blocks=2, source="another"),
+}
 RECIPE = Recipe(steps=7, batch=20, normalisation="half")
 N = GROUP + 17
 
