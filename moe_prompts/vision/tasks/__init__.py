@@ -1,10 +1,15 @@
-"""What is learned: VTAB-1K and FGVC from folders, and procedural stand-ins that need no download.
+"""Give the data that methods are trained on: VTAB-1K and FGVC from folders, and stand-ins that are drawn.
 
-task        Task, ImageSet, Pixels, Subset: splits of labelled images, as training sees them
-vtab, fgvc  from folders of images; ``check`` says what is wrong with them; ``images`` decodes and keeps them
-procedural  drawn by formula from addressed seeds
-subsets     stratified, nested
-named       tasks by name, as command lines know them
+task        Task, ImageSet, Pixels, Subset: named splits of labelled images, as training sees them
+vtab        the 19 tasks of VTAB-1K, from folders
+fgvc        five fine-grained tasks (FGVC), from folders
+check       reports what is wrong with such folders
+images      decodes and resizes image files, and keeps the result in a cache
+procedural  stand-in tasks that are drawn by formula from addressed seeds
+drawing     renders their scenes
+replicates  gives each replicate of a study its own images of a stand-in
+subsets     stratified subsets, the smaller contained in the larger
+named       opens tasks by name, as command lines know them
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
-"""Is a data folder what its protocol says? One line per fault, before hours are spent on it.
+"""Check whether a data folder is what its protocol says, and report a line per fault before training starts.
 
-A problem makes results wrong or impossible. A warning makes them worse, or hard to compare. A note says what was seen.
+A problem makes results wrong or impossible. A warning means that results are worse, or hard to compare with
+published ones. A note says what was seen.
 """
 
 from __future__ import annotations
@@ -28,7 +29,12 @@ Lists = dict[str, tuple[tuple[str, ...], np.ndarray]]
 
 @dataclass(frozen=True)
 class Finding:
-    """One line on one task; ``kind`` is problem, warning or note."""
+    """Hold one line of the report on one task.
+
+    task  name of the task
+    kind  ``PROBLEM``, ``WARNING`` or ``NOTE``
+    text  what was found, and what was expected
+    """
 
     task: str
     kind: str
@@ -39,7 +45,12 @@ class Finding:
 
 
 def check_vtab(root: str | Path, names: Sequence[str] = tuple(vtab.TASKS), thorough: bool = False) -> list[Finding]:
-    """Findings on VTAB-1K tasks under ``root``; ``thorough`` decodes every image, else ``SAMPLE`` of each task."""
+    """Return the findings on VTAB-1K tasks under the folder ``root``.
+
+    root      folder that holds one folder for each task
+    names     tasks to check; all 19 by default. Raises ``InputError`` for an unknown one
+    thorough  True decodes every image; False decodes ``SAMPLE`` images of each task
+    """
     return [
         Finding(name, kind, text)
         for name in names
@@ -48,7 +59,11 @@ def check_vtab(root: str | Path, names: Sequence[str] = tuple(vtab.TASKS), thoro
 
 
 def check_fgvc(root: str | Path, names: Sequence[str], thorough: bool = False) -> list[Finding]:
-    """The same for FGVC tasks, "dogs" or "fgvc:dogs"."""
+    """Return the findings on FGVC tasks under the folder ``root``.
+
+    names     tasks to check, as "dogs" or "fgvc:dogs". Raises ``InputError`` for an unknown one
+    thorough  True decodes every image; False decodes ``SAMPLE`` images of each task
+    """
     shorts = [fgvc.short_name(name) for name in names]
     return [
         Finding(fgvc.PREFIX + short, kind, text)
@@ -97,9 +112,10 @@ def _vtab_counts(lists: Lists, data: vtab.VtabData) -> Iterator[tuple[str, str]]
 
 
 def _a_folder_each(parts: dict[str, list[tuple[str, int]]]) -> bool:
-    """Whether every list has a folder of its own with copies of its images, as the usual export writes them.
+    """Return whether every list has its own folder with copies of its images, as the usual export has.
 
-    train800val200 is then train800 followed by val200 in the order of the labels, under names of its own.
+    The list train800val200 then holds the images of train800 followed by those of val200, under names of its
+    own: only the order of the labels can be compared.
     """
     names = {split: {name for name, _ in listed} for split, listed in parts.items()}
     labels = {split: [label for _, label in listed] for split, listed in parts.items()}
@@ -114,7 +130,7 @@ def _test_count(found: int, published: int) -> Iterator[tuple[str, str]]:
 
 
 def _leaks(lists: Lists) -> Iterator[tuple[str, str]]:
-    """Test images among those of any other list."""
+    """Yield a problem if test images are also in another list."""
     if "test" in lists:
         tested = set(map(normpath, lists["test"][0]))
         for split in ("train800val200", "train800", "val200", "train", "val"):
@@ -157,7 +173,7 @@ def _images(
 
 
 def _decode(folder: Path, names: list[str]) -> tuple[Counter[str], Counter[tuple[int, int]], list[str]]:
-    """Formats and sizes of readable images, errors of the others."""
+    """Return how often each format and each size (height, width) occurs, and the errors of unreadable images."""
     from tqdm import tqdm
 
     formats: Counter[str] = Counter()

@@ -1,8 +1,10 @@
-"""Scenes of simple shapes on a ground, drawn many at once from their formulas; no data, no randomness.
+"""Render scenes of simple shapes on a ground, many at once, from their formulas.
 
     a pixel = the share of its 4 x 4 sample points p with f(R(angle)^T (p - centre) / radius) true
 
-Coordinates are shares of the side, x to the right and y down, so one scene can be drawn at any size.
+f says whether a point lies inside the shape (``SHAPES``). Coordinates are shares of the image's side, x to
+the right and y down, so one scene can be drawn at any size. Nothing here is random: ``procedural`` draws the
+scenes.
 """
 
 from __future__ import annotations
@@ -57,21 +59,24 @@ SHAPES: dict[str, Inside] = {
 
 
 def shape_ids(names: tuple[str, ...]) -> np.ndarray:
+    """Return the numbers of these shapes in ``SHAPES``, shape (len(names),)."""
     return np.array([list(SHAPES).index(name) for name in names])
 
 
 @dataclass(frozen=True)
 class Scenes:
-    """n scenes of up to k objects that do not overlap and lie inside the image.
+    """Hold n scenes of up to k objects that do not overlap and lie inside the image.
 
     labels  (n,)        the class of each scene
     shape   (n, k)      index into SHAPES
-    centre  (n, k, 2)   x and y
-    radius  (n, k)      of the circle around the object; 0: no such object
+    centre  (n, k, 2)   x and y, as shares of the side
+    radius  (n, k)      of the circle around the object, as a share of the side; 0: no such object
     angle   (n, k)      radians, clockwise
-    colour  (n, k, 3)   in [0, 1]
+    colour  (n, k, 3)   red, green, blue in [0, 1]
     ground  (n, 3)      colour of the background
-    waves   (n, w, 4)   plane waves on it: cycles along x, cycles along y, phase, contrast
+    waves   (n, w, 4)   plane waves on it: cycles along x, cycles along y, phase in radians, contrast
+
+    Raises ``InputError`` if the shapes of the arrays do not fit together.
     """
 
     labels: np.ndarray
@@ -101,7 +106,10 @@ class Scenes:
 
 
 def render(scenes: Scenes, size: int) -> np.ndarray:
-    """The scenes as bytes (n, size, size, 3)."""
+    """Return the scenes as images: bytes (n, size, size, 3).
+
+    size  side of the images in pixels
+    """
     images = grounds(scenes.ground, scenes.waves, size)
     which, slot = np.nonzero(scenes.radius > 0)
     if len(which):
@@ -114,7 +122,13 @@ def render(scenes: Scenes, size: int) -> np.ndarray:
 
 
 def grounds(ground: np.ndarray, waves: np.ndarray, size: int) -> np.ndarray:
-    """Images (n, size, size, 3) of ground + sum_w contrast sin(2 pi (cycles . p) + phase), the same in all colours."""
+    """Return the backgrounds of n images as floats (n, size, size, 3), before any object is drawn.
+
+        ground + sum_w contrast_w sin(2 pi (cycles_w . p) + phase_w),   the same in all three colours
+
+    ground  (n, 3) colours in [0, 1]
+    waves   (n, w, 4) as in ``Scenes``
+    """
     images = np.empty((len(ground), size, size, 3), np.float32)
     images[:] = ground[:, None, None, :]
     if waves.any():
@@ -129,7 +143,11 @@ def grounds(ground: np.ndarray, waves: np.ndarray, size: int) -> np.ndarray:
 
 
 def _patches(scenes: Scenes, which: np.ndarray, slot: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Covered shares (objects, side, side) on windows around the objects, and the windows' first (x, y) pixels."""
+    """Return what share of each pixel each object covers, and where its window lies.
+
+    The shares are (objects, side, side) on square windows around the objects; the windows' first pixels are
+    (objects, 2), x and y.
+    """
     centre = scenes.centre[which, slot] * size
     radius = scenes.radius[which, slot] * size
     angle, shape = scenes.angle[which, slot], scenes.shape[which, slot]
@@ -146,8 +164,16 @@ def _patches(scenes: Scenes, which: np.ndarray, slot: np.ndarray, size: int) -> 
 def windows(
     centre: np.ndarray, radius: np.ndarray, size: int, samples: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Square windows around circles that are given in pixels: sample points along x and along y (n, side * samples),
-    in radii from the centres, and the windows' first (x, y) pixels."""
+    """Return square windows around circles, as sample points and first pixels.
+
+    centre   (n, 2) in pixels
+    radius   (n,) in pixels; the largest one fixes the side of all windows
+    size     side of the image in pixels; windows lie inside it
+    samples  sample points along each side of a pixel
+
+    The result is the sample points' coordinates along x and along y, each (n, side * samples), measured from
+    the centre in radii; and the windows' first pixels (n, 2), x and y.
+    """
     side = min(math.ceil(2 * radius.max()) + 1, size)
     corner = np.clip(np.floor(centre - radius[:, None]).astype(int), 0, size - side)
     steps = (np.arange(side * samples) + 0.5) / samples
@@ -156,7 +182,13 @@ def windows(
 
 
 def turned(x: np.ndarray, y: np.ndarray, angle: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Coordinates (n, len(y), len(x)) of the window's points in the frame of an object turned clockwise."""
+    """Return the coordinates of a window's points in the frame of an object that is turned clockwise.
+
+    x, y   (n, side * samples), as ``windows`` gives them
+    angle  (n,) in radians
+
+    Both results are (n, len(y), len(x)): the grid of all pairs.
+    """
     cos, sin = np.cos(angle, dtype=np.float32)[:, None], np.sin(angle, dtype=np.float32)[:, None]
     u = (cos * x)[:, None, :] + (sin * y)[:, :, None]
     v = (cos * y)[:, :, None] - (sin * x)[:, None, :]
@@ -164,7 +196,7 @@ def turned(x: np.ndarray, y: np.ndarray, angle: np.ndarray) -> tuple[np.ndarray,
 
 
 def _shares(inside: np.ndarray) -> np.ndarray:
-    """(n, side * SAMPLES, side * SAMPLES) booleans -> their means over pixels (n, side, side)."""
+    """Return the mean over each pixel, (n, side, side), of booleans (n, side * SAMPLES, side * SAMPLES)."""
     counts = inside.view(np.uint8)
     for _ in ("rows", "columns"):
         # Strided sums of bytes: reductions over axes of length 4 are several times slower.
@@ -174,7 +206,14 @@ def _shares(inside: np.ndarray) -> np.ndarray:
 
 
 def paste(images: np.ndarray, which: np.ndarray, patches: np.ndarray, corner: np.ndarray, colour: np.ndarray) -> None:
-    """Blend one object into each of the images ``which``, in place."""
+    """Blend one object into each of the images ``which``, in place.
+
+    images   (n, size, size, 3) floats, changed here
+    which    (m,) numbers of images
+    patches  (m, side, side) share of each pixel that the object covers
+    corner   (m, 2) the patch's first pixel, x and y
+    colour   (m, 3) in [0, 1]
+    """
     side = patches.shape[1]
     # Windows as one view: indexing single pixels is several times slower.
     views = np.lib.stride_tricks.sliding_window_view(images, (side, side), axis=(1, 2), writeable=True)

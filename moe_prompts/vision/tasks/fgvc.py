@@ -2,15 +2,16 @@
 
     <root>/<folder>/{train,val,test}.json     {image name: class id}; the splits published with VPT
 
-The folder is named as its data set, in any case and punctuation: CUB_200_2011, nabirds, OxfordFlowers, StanfordDogs,
-StanfordCars, or a shorter form (``FOLDERS``); or ``root`` itself holds the three files. Image names are relative to it
-or to its images/, Images/, jpg/ or car_ims/. Class ids, whole numbers or text, are numbered in sorted order over
-train.json. With the splits of ``Task``,
+The folder has the name of its data set, in any case and punctuation: CUB_200_2011, nabirds, OxfordFlowers,
+StanfordDogs, StanfordCars, or a shorter form that ``TASKS`` lists. Or ``root`` itself holds the three files.
+Image names are relative to that folder or to its images/, Images/, jpg/ or car_ims/. Class ids, whole numbers
+or text, are numbered in sorted order over train.json. With the splits of ``Task``,
 
     train800 = train,   val200 = val,   train800val200 = train, then val,   test = test
 
-The shorter side becomes 8/7 of ``size`` (256 for 224); training crops and flips at random, all else is cut from the
-centre. ``fraction`` keeps a stratified share of train and of val; the shares of one seed contain each other.
+An image's shorter side becomes 8/7 of ``size`` (256 for 224). Training then cuts squares at random places and
+flips them at random; everywhere else the square comes from the centre. ``fraction`` keeps a stratified share
+of train and of val; with one seed, a smaller share is contained in a larger one.
 
 Source: arXiv 2203.12119 (tasks and splits).
 """
@@ -43,7 +44,13 @@ IMAGE_FOLDERS = ("", "images", "Images", "jpg", "car_ims")
 
 @dataclass(frozen=True)
 class FgvcData:
-    """What is known of a task; ``folders`` without case and punctuation, the first as its site names it."""
+    """Hold what is known of a task before its files are read.
+
+    classes      number of classes
+    test_images  number of images in the published test set
+    folders      names that the data set's folder may have, compared without case and punctuation; the first
+                 is the one that its site gives it
+    """
 
     classes: int
     test_images: int
@@ -68,11 +75,16 @@ def fgvc_task(
     fraction: float = 1.0,
     seed: int = 0,
 ) -> FgvcTask:
-    """The task ``name`` ("dogs" or "fgvc:dogs") under ``root``.
+    """Return the task ``name`` ("dogs" or "fgvc:dogs") whose data set lies under ``root``.
 
+    size      side of the squares in pixels
     cache     folder of decoded images; None decodes for every batch
-    fraction  of the training images and of the validation images, in (0, 1]; the test images stay all
+    resample  how images are resized: one of ``images.RESAMPLE``
+    fraction  share of the training images and of the validation images to keep, in (0, 1]; all test images
+              stay
     seed      entropy of the choice; a smaller fraction of the same seed is contained in a larger one
+
+    Raises ``InputError`` for an unknown name, a missing folder, or a fraction or seed out of range.
     """
     if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
         raise InputError(f"seed {seed!r}; expected a whole number of at least 0")
@@ -85,7 +97,7 @@ def fgvc_task(
 
 
 def short_name(name: str) -> str:
-    """Without the prefix, known."""
+    """Return the name of a task without its prefix "fgvc:"; raise ``InputError`` if there is no such task."""
     short = name.removeprefix(PREFIX)
     if short not in TASKS:
         raise InputError(f"unknown FGVC task {name!r}; expected one of {', '.join(PREFIX + known for known in TASKS)}")
@@ -94,7 +106,10 @@ def short_name(name: str) -> str:
 
 @dataclass(frozen=True)
 class FgvcTask:
-    """A ``Task``; see ``fgvc_task``."""
+    """Read one FGVC task from its folder.
+
+    It is a ``Task``; ``fgvc_task`` makes it and explains the arguments.
+    """
 
     folder: Path
     name: str
@@ -106,15 +121,20 @@ class FgvcTask:
 
     @property
     def group(self) -> str:
+        """Return "fgvc", the group of all these tasks."""
         return "fgvc"
 
     @property
     def classes(self) -> int:
+        """Return the number of classes."""
         return TASKS[short_name(self.name)].classes
 
     @cached_property
     def facts(self) -> dict[str, Any]:
-        """Of the training and validation images in use; the test set is not looked at."""
+        """Return what results must say about the training and validation images in use.
+
+        They are read from those images' files; the test set is not looked at.
+        """
         chosen = {}
         for file in ("train", "val"):
             names, labels = self._list(file)
@@ -130,6 +150,10 @@ class FgvcTask:
         }
 
     def split(self, name: str) -> ImageSet:
+        """Return the images of one of ``SPLITS``.
+
+        Raises ``InputError`` for another name, and for a list that cannot be read.
+        """
         check_split(name)
         if name == "train800val200":
             return Joined(self.split("train800"), self.split("val200"))
@@ -152,7 +176,13 @@ class FgvcTask:
 
 @dataclass(frozen=True)
 class Crops:
-    """Squares of ``size`` from larger images: at random places, flipped or not, if a batch is given an ``rng``."""
+    """Give squares of ``size`` pixels that are cut from larger images.
+
+    A batch with an ``rng`` is augmented for training: each square lies at a random place and is mirrored with
+    chance 1/2. A batch without one is cut from the centres.
+
+    labels  (n,) whole numbers from 0
+    """
 
     images: Decoded
     labels: np.ndarray
@@ -162,6 +192,7 @@ class Crops:
         self.labels.setflags(write=False)
 
     def batch(self, indices: np.ndarray, rng: np.random.Generator | None = None) -> np.ndarray:
+        """Return bytes (len(indices), size, size, 3): random crops with an ``rng``, central ones without."""
         cut = np.empty((len(indices), self.size, self.size, 3), dtype=np.uint8)
         for target, index in zip(cut, indices, strict=True):
             image = self.images[index]
@@ -170,12 +201,16 @@ class Crops:
 
 
 def centre_crop(image: np.ndarray, size: int) -> np.ndarray:
+    """Return the square of ``size`` pixels in the middle of an image (H, W, 3)."""
     top, left = (image.shape[0] - size) // 2, (image.shape[1] - size) // 2
     return image[top : top + size, left : left + size]
 
 
 def random_crop(image: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
-    """Every place alike, mirrored left to right with chance 1/2."""
+    """Return a random square of ``size`` pixels of an image (H, W, 3).
+
+    Every place is equally likely; with chance 1/2 the square is mirrored left to right.
+    """
     top, left = rng.integers(0, [image.shape[0] - size, image.shape[1] - size], endpoint=True)
     cut = image[top : top + size, left : left + size]
     return cut[:, ::-1] if rng.random() < 0.5 else cut
@@ -183,16 +218,18 @@ def random_crop(image: np.ndarray, size: int, rng: np.random.Generator) -> np.nd
 
 @dataclass(frozen=True)
 class Joined:
-    """Two sets, one after the other."""
+    """Join two sets of images, one after the other."""
 
     first: ImageSet
     second: ImageSet
 
     @property
     def labels(self) -> np.ndarray:
+        """Return the labels of the first set followed by those of the second."""
         return np.concatenate([self.first.labels, self.second.labels])
 
     def batch(self, indices: np.ndarray, rng: np.random.Generator | None = None) -> np.ndarray:
+        """Return the images with these numbers, where those of the second set follow those of the first."""
         indices = np.asarray(indices)
         split = len(self.first.labels)
         in_first = indices < split
@@ -204,7 +241,10 @@ class Joined:
 
 
 def dataset_folder(root: Path, name: str) -> Path:
-    """``root`` itself if it holds train.json, else its one folder that is named as the data set."""
+    """Return ``root`` itself if it holds train.json, else its one folder that is named as the data set.
+
+    Raises ``InputError`` if there is no such folder, or more than one.
+    """
     if (root / "train.json").is_file():
         return root
     known = {_plain(folder) for folder in TASKS[name].folders}
@@ -223,7 +263,11 @@ def _plain(name: str) -> str:
 
 
 def read_json(path: Path) -> dict[str, int | str]:
-    """Image name -> class id, in the file's order; ids are all whole numbers or all text."""
+    """Return the class id of each image name, in the order of the file.
+
+    The ids are all whole numbers or all text. Raises ``InputError`` for a file that is missing, unreadable,
+    of another form, or names an image twice.
+    """
     try:
         content = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=_once)
     except FileNotFoundError as error:
@@ -241,7 +285,7 @@ def read_json(path: Path) -> dict[str, int | str]:
 
 
 def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    """A JSON object as a dict; ``KeyError`` with the first name that stands there twice."""
+    """Return a JSON object as a dict; raise ``KeyError`` with the first name that stands there twice."""
     found: dict[str, object] = {}
     for name, value in pairs:
         if name in found:
@@ -251,7 +295,10 @@ def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:
 
 
 def class_numbers(path: Path, classes: int) -> dict[int | str, int]:
-    """Class id -> 0, 1, .. in sorted order over the training file."""
+    """Return the number of each class id: 0, 1, ... in sorted order of the ids in the training file.
+
+    Raises ``InputError`` unless there are exactly ``classes`` of them.
+    """
     ids = sorted(set(read_json(path).values()))  # type: ignore[type-var]  # of one type
     if len(ids) != classes:
         raise InputError(f"{path}: {len(ids)} classes; expected {classes}, every one with a training image")
@@ -259,6 +306,13 @@ def class_numbers(path: Path, classes: int) -> dict[int | str, int]:
 
 
 def read_labels(path: Path, numbers: dict[int | str, int]) -> tuple[tuple[str, ...], np.ndarray]:
+    """Return the image names of a file and their labels (n,), numbered by ``class_numbers``.
+
+    numbers  class id -> label
+
+    Names are spelled as their files on disk, where these are found. Raises ``InputError`` if a class is not
+    among ``numbers``.
+    """
     content = read_json(path)
     unknown = [name for name, value in content.items() if value not in numbers]
     if unknown:
@@ -274,7 +328,10 @@ def read_labels(path: Path, numbers: dict[int | str, int]) -> tuple[tuple[str, .
 
 
 def image_folder(folder: Path, names: Sequence[str]) -> Path:
-    """The one of ``IMAGE_FOLDERS`` that holds the first of these images that is anywhere."""
+    """Return the folder that holds these images: ``folder`` or one of ``IMAGE_FOLDERS`` inside it.
+
+    The first name whose file is found decides. Raises ``InputError`` if no file is found for any name.
+    """
     places = [folder / inside for inside in IMAGE_FOLDERS]
     for name in names:
         for place in places:

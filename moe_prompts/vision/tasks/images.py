@@ -1,11 +1,14 @@
-"""Images of a list of files as bytes: decoded, resized, and kept in a cache that cannot be changed.
+"""Read image files as bytes: decode them, resize them, and keep the result in a cache that cannot be changed.
 
     file --Pillow--> RGB --bilinear--> bytes (H, W, 3)
 
-The published protocols resize with TensorFlow, which does not antialias; Pillow does when it shrinks. Both are offered
-and results name the one used. A cache is one .npy file, named by a hash of the list, of every file's size and time of
-change and of the resizing; it is written image by image, appears whole or not at all, and is opened read-only. EXIF
-orientation is ignored, transparency is dropped.
+The published protocols resize with TensorFlow, which does not antialias; Pillow does when it shrinks an
+image. Both ways are offered, and results name the one used. EXIF orientation is ignored, transparency is
+dropped.
+
+A cache is one .npy file. Its name is a hash of the list, of every file's size and time of change, and of the
+resizing, so a change of any of them makes a new file. It is written image by image, appears whole or not at
+all, and is opened read-only.
 """
 
 from __future__ import annotations
@@ -58,9 +61,10 @@ READING = (
 
 @contextmanager
 def opened(path: Path) -> Iterator[Image.Image]:
-    """A regular file as an image of a format in ``FORMATS``; raises ``InputError`` for anything else.
+    """Open a regular file as an image of a format in ``FORMATS``; raise ``InputError`` for anything else.
 
-    Pillow would hand PostScript to a program, wait for a pipe, and only warn of an image that fills the memory.
+    Left to itself, Pillow would hand PostScript to another program, wait for ever on a named pipe, and only
+    warn of an image that fills the memory.
     """
     from PIL import Image
 
@@ -90,7 +94,7 @@ def opened(path: Path) -> Iterator[Image.Image]:
 
 
 def read_rgb(path: Path) -> Image.Image:
-    """Return the decoded image; raises ``InputError`` if Pillow cannot read it to its end."""
+    """Return the decoded image in RGB; raise ``InputError`` if Pillow cannot read it to its end."""
     with _whole_images(), opened(path) as image:
         if image.mode.startswith(("I", "F")):
             raise InputError(
@@ -103,7 +107,7 @@ def read_rgb(path: Path) -> Image.Image:
 
 @contextmanager
 def _whole_images() -> Iterator[None]:
-    """Pillow refuses images that are cut off, also where another package told it to fill them with grey."""
+    """Make Pillow refuse images that are cut off, even where another package told it to fill them with grey."""
     from PIL import ImageFile
 
     before = ImageFile.LOAD_TRUNCATED_IMAGES
@@ -115,7 +119,10 @@ def _whole_images() -> Iterator[None]:
 
 
 def read_header(path: Path) -> tuple[str, tuple[int, int]]:
-    """Return the format that Pillow finds, whatever the file is called, and (height, width)."""
+    """Return the format that Pillow finds, whatever the file is called, and (height, width) in pixels.
+
+    Raises ``InputError`` if the file is no image.
+    """
     with opened(path) as image:
         return str(image.format), (image.height, image.width)
 
@@ -129,9 +136,15 @@ def _unreadable(path: Path, error: Exception) -> InputError:
 
 @dataclass(frozen=True)
 class Resize:
-    """To ``size`` x ``size`` ignoring the aspect ratio, or (``keep_aspect``) the shorter side to ``size``.
+    """Resize RGB images to bytes.
 
-    resample  "bilinear" (Pillow, antialiased where it shrinks) or "bilinear-no-antialias" (torch, as TensorFlow's)
+    size         side in pixels
+    keep_aspect  False: to ``size`` x ``size``, ignoring the aspect ratio; True: the shorter side becomes
+                 ``size``
+    resample     "bilinear" (Pillow, antialiased where it shrinks) or "bilinear-no-antialias" (torch, as
+                 TensorFlow does it)
+
+    Raises ``InputError`` for a size below 1 or an unknown ``resample``.
     """
 
     size: int = 224
@@ -145,14 +158,14 @@ class Resize:
             raise InputError(f"Resize: resample {self.resample!r}; expected one of {', '.join(RESAMPLE)}")
 
     def shape(self, height: int, width: int) -> tuple[int, int]:
-        """(height, width) of the result."""
+        """Return the (height, width) in pixels that an image of this height and width gets."""
         if not self.keep_aspect:
             return self.size, self.size
         short = min(height, width)
         return round(height * self.size / short), round(width * self.size / short)
 
     def __call__(self, image: Image.Image) -> np.ndarray:
-        """Bytes (H, W, 3) of an RGB image."""
+        """Return the bytes (H, W, 3) of a resized RGB image."""
         from PIL import Image
 
         height, width = self.shape(image.height, image.width)
@@ -173,9 +186,13 @@ def _without_antialias(pixels: np.ndarray, height: int, width: int) -> np.ndarra
 
 @dataclass(frozen=True)
 class Files:
-    """Images on disk: ``names`` under ``folder``, each decoded when asked for; ``label`` is theirs in progress bars.
+    """List images on disk, each of which is decoded when it is asked for.
 
-    ``anywhere``: names may lead out of the folder, as those of a list of one's own may.
+    folder    where the images lie
+    names     paths below ``folder``
+    resize    what is done to each image
+    label     what progress bars and errors call these images
+    anywhere  True: names may lead out of ``folder``, for lists that the user wrote
     """
 
     folder: Path
@@ -191,9 +208,10 @@ class Files:
         return self.resize(read_rgb(self.path(self.names[index])))
 
     def path(self, name: str) -> Path:
-        """Return the file of a name; raises ``InputError`` if it leads out of ``folder``.
+        """Return the file of a name; raise ``InputError`` if the name leads out of ``folder``.
 
-        Links within the folder's tree to other places stay as the user laid them; names are what a list's author chose.
+        The check is on the name, which the author of a list chose. Links that the user laid inside the folder
+        are followed.
         """
         inside = not name.startswith("/") and ".." not in Path(name).parts and "\0" not in name
         if not inside and not self.anywhere:
@@ -205,12 +223,12 @@ class Files:
         return self.folder / name
 
     def shapes(self) -> np.ndarray:
-        """(n, 2): height and width after resizing, from the headers."""
+        """Return height and width of every image after resizing, (n, 2), from the headers of the files."""
         shapes = [self.resize.shape(*read_header(self.path(name))[1]) for name in self.names]
         return np.array(shapes, dtype="<i8").reshape(len(self), 2)
 
     def fingerprint(self) -> str:
-        """Changes whenever the list, one of its files or the resizing does."""
+        """Return a hash that changes whenever the list, one of its files or the resizing does."""
         import PIL
 
         digest = sha256(f"{CACHE_VERSION} Pillow {PIL.__version__} {self.resize} {self.folder.resolve()}".encode())
@@ -223,7 +241,7 @@ class Files:
         return digest.hexdigest()
 
     def decoded(self) -> Iterator[np.ndarray]:
-        """All of them in order, with a progress bar if that takes more than two seconds."""
+        """Yield all images in order, with a progress bar if that takes more than two seconds."""
         from tqdm import tqdm
 
         for index in tqdm(range(len(self)), desc=f"decoding {self.label}", unit="image", delay=2, disable=None):
@@ -231,7 +249,7 @@ class Files:
 
 
 class Decoded(Protocol):
-    """Decoded images by number."""
+    """Describe decoded images that are asked for by number: each is bytes (H, W, 3)."""
 
     def __len__(self) -> int: ...
 
@@ -240,7 +258,14 @@ class Decoded(Protocol):
 
 @dataclass(frozen=True)
 class Ragged:
-    """Images of several sizes in one row of bytes: image i is ``row[starts[i] : starts[i + 1]]`` as ``shapes[i]``."""
+    """Hold images of several sizes in one row of bytes.
+
+        image i = row[starts[i] : starts[i + 1]], as an array (*shapes[i], 3)
+
+    row     (total,) bytes
+    shapes  (n, 2) height and width
+    starts  (n + 1,) positions in the row
+    """
 
     row: np.ndarray
     shapes: np.ndarray
@@ -256,7 +281,7 @@ class Ragged:
 
 @dataclass(frozen=True)
 class FromFiles:
-    """Images decoded anew for every batch: slow, and nothing is kept."""
+    """Decode images anew for every batch: this is slow, but nothing is kept."""
 
     files: Files
     labels: np.ndarray
@@ -265,6 +290,7 @@ class FromFiles:
         self.labels.setflags(write=False)
 
     def batch(self, indices: np.ndarray, rng: np.random.Generator | None = None) -> np.ndarray:
+        """Return bytes (len(indices), size, size, 3); nothing is drawn from ``rng``."""
         size = self.files.resize.size
         images = np.empty((len(indices), size, size, 3), dtype=np.uint8)
         for image, index in zip(images, indices, strict=True):
@@ -273,14 +299,21 @@ class FromFiles:
 
 
 def image_set(files: Files, labels: np.ndarray, cache: Path | None) -> ImageSet:
-    """Square images with their labels; ``cache`` is the folder of the decoded ones, None to keep none."""
+    """Return square images with their labels (n,).
+
+    cache  folder of the decoded images; None decodes for every batch
+    """
     if cache is None:
         return FromFiles(files, labels)
     return Pixels(cached(files, cache), labels)
 
 
 def cached(files: Files, folder: Path) -> np.ndarray:
-    """Bytes (n, size, size, 3), read-only, from ``folder``; decoded first if they are not there whole."""
+    """Return the images as bytes (n, size, size, 3), read-only, mapped from a file in ``folder``.
+
+    They are decoded and written first if the file is not there or not whole. Raises ``InputError`` if an
+    image cannot be read, or the cache cannot be written.
+    """
     path = folder / f"{files.label}-{files.fingerprint()[:24]}.npy"
     shape = (len(files), files.resize.size, files.resize.size, 3)
     found = _open(path)
@@ -291,7 +324,11 @@ def cached(files: Files, folder: Path) -> np.ndarray:
 
 
 def cached_ragged(files: Files, folder: Path) -> Ragged:
-    """As ``cached`` for images of several sizes: the file begins with their shapes, two 8-byte integers each."""
+    """Return images of several sizes from a file in ``folder``, which is written first where it is missing.
+
+    The file begins with the images' shapes, two 8-byte integers each. Raises ``InputError`` as ``cached``
+    does.
+    """
     path = folder / f"{files.label}-{files.fingerprint()[:24]}.npy"
     found = _open(path)
     ragged = None if found is None else _ragged(found, len(files))
@@ -310,7 +347,7 @@ def _joined(head: np.ndarray, images: Iterable[np.ndarray]) -> Iterator[np.ndarr
 
 
 def _ragged(row: np.ndarray, number: int) -> Ragged | None:
-    """None if the row does not hold so many images."""
+    """Return the images of a row of bytes, or None if the row does not hold so many."""
     if row.ndim != 1 or len(row) < 16 * number:
         return None
     shapes = np.frombuffer(row[: 16 * number].tobytes(), dtype="<i8").reshape(number, 2)
@@ -319,7 +356,7 @@ def _ragged(row: np.ndarray, number: int) -> Ragged | None:
 
 
 def _open(path: Path) -> np.ndarray | None:
-    """The bytes of a cache file, read-only; None if there is none or it is another kind of file, or cut off."""
+    """Return the bytes of a cache file, read-only; None if it is missing, cut off or of another kind."""
     try:
         found = np.lib.format.open_memmap(path, mode="r")
     except (OSError, ValueError, EOFError):
@@ -335,7 +372,7 @@ def _reopen(path: Path) -> np.ndarray:
 
 
 def _write(path: Path, shape: Sequence[int], pieces: Iterable[np.ndarray]) -> None:
-    """One .npy file of bytes from pieces that follow each other, so that memory holds one of them."""
+    """Write one .npy file of bytes from pieces that follow each other, so that memory holds only one of them."""
     needed = prod(shape)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Tasks by name, as command lines and workers know them: a small value that is opened where it is used.
+"""Open tasks by name, as command lines and workers know them: a small value that is opened where it is used.
 
 dtd             a VTAB-1K task under a root folder
 fgvc:dogs       one of the five FGVC tasks under a root folder
@@ -19,35 +19,47 @@ STAND_IN, FGVC = "stand-in:", "fgvc:"
 
 
 class Spec(Hashable, Protocol):
-    """What a protocol asks of the name of a task. ``label`` is for file names, ``n_train`` are its images for
-    training and validation, where ``facts`` of the task do not say."""
+    """Describe what a protocol asks of the name of a task."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """Return the name of the task, as tables have it."""
+        ...
 
     @property
-    def size(self) -> int: ...
+    def size(self) -> int:
+        """Return the side of its images in pixels."""
+        ...
 
     @property
-    def n_train(self) -> int: ...
+    def n_train(self) -> int:
+        """Return the number of training and validation images, where the task's ``facts`` do not say it."""
+        ...
 
     @property
-    def label(self) -> str: ...
+    def label(self) -> str:
+        """Return the name of the task, as file names have it."""
+        ...
 
-    def open(self) -> Task: ...
+    def open(self) -> Task:
+        """Return the task itself."""
+        ...
 
 
 @dataclass(frozen=True)
 class TaskSpec:
-    """Name and where its images come from.
+    """Name a task and say where its images come from.
 
-    size      pixels of a side
+    name      as command lines have it: "dtd", "fgvc:dogs", "stand-in:count"
+    size      side of the images in pixels
     root      folder of VTAB-1K or FGVC; stand-ins have none
     cache     folder of decoded images; None decodes for every batch
-    resample  see ``tasks.images``
-    fraction  of the training images (FGVC)
-    n_train   training and validation images together (stand-ins)
-    entropy   of drawn images and fractions
+    resample  how images are resized: one of ``images.RESAMPLE``
+    fraction  share of the training images to keep, in (0, 1] (FGVC only)
+    n_train   training and validation images together (stand-ins only)
+    entropy   of drawn images and of fractions
+
+    Raises ``InputError`` for a task from folders without ``root``, or a fraction of another task than FGVC's.
     """
 
     name: str
@@ -70,14 +82,16 @@ class TaskSpec:
 
     @property
     def is_stand_in(self) -> bool:
+        """Return whether the images are drawn here."""
         return self.name.startswith(STAND_IN)
 
     @property
     def label(self) -> str:
-        """For file names."""
+        """Return the name for file names, without a colon."""
         return self.name.replace(":", "-")
 
     def open(self) -> Task:
+        """Return the task; raise ``InputError`` if there is none of this name or its folder is missing."""
         if self.is_stand_in:
             from moe_prompts.vision.tasks.procedural import procedural_task
 
@@ -97,9 +111,12 @@ class TaskSpec:
 
 
 def task_names(text: str, stand_ins: bool = False) -> list[str]:
-    """The tasks that a comma-separated text names, each once, in order; with ``stand_ins`` also those that are drawn.
+    """Return the tasks that a comma-separated text names, each once, in order.
 
-    ``all``, ``fgvc`` and the groups of VTAB-1K stand for their tasks.
+    text       names of tasks; ``all`` (VTAB-1K), ``fgvc`` and the groups of VTAB-1K stand for their tasks
+    stand_ins  True also allows tasks that are drawn
+
+    Raises ``InputError`` for an unknown name, and for none.
     """
     from moe_prompts.vision.tasks import fgvc, procedural, vtab
 

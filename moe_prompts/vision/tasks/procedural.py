@@ -1,8 +1,9 @@
-"""Stand-in tasks that need no download: drawn by formula (dSprites' factors, counts, distances), and 8 x 8 digits.
+"""Draw stand-in tasks that need no download: three kinds of scenes by formula, and digits of 8 x 8 pixels.
 
     image i of a task = a function of (entropy, task, role, i) and the size; roles: train, test, fresh
 
-Labels are drawn uniformly, then a scene that has them. They stand in for structured tasks of VTAB-1K and are not those
+The scenes are sprites with dSprites' factors, objects to count, and a distance to judge. Labels are drawn
+uniformly, then a scene that has them. The tasks stand in for structured tasks of VTAB-1K and are not those
 data: numbers on them compare methods with each other, never with published tables.
 """
 
@@ -33,7 +34,12 @@ GAP = 0.05
 
 @dataclass(frozen=True)
 class Formula:
-    """How one task is drawn: ``scenes(rng, number)``, and its rule in words."""
+    """Hold how one task is drawn.
+
+    classes  number of classes
+    scenes   ``scenes(rng, number)`` draws so many scenes
+    rule     the rule in words, for results
+    """
 
     classes: int
     scenes: Callable[[np.random.Generator, int], Scenes]
@@ -41,7 +47,10 @@ class Formula:
 
 
 def dsprites(rng: np.random.Generator, number: int, label: str) -> Scenes:
-    """One white sprite on black with dSprites' five factors; ``label``: ``place`` or ``turn``."""
+    """Draw scenes of one white sprite on black with dSprites' five factors.
+
+    label  "place": the class is the sprite's place along x; "turn": its orientation. 16 classes either way
+    """
     labels = rng.integers(16, size=number)
     place, turn = rng.integers(32, size=(number, 2)), rng.integers(40, size=number)
     if label == "place":
@@ -63,7 +72,10 @@ def dsprites(rng: np.random.Generator, number: int, label: str) -> Scenes:
 
 
 def count(rng: np.random.Generator, number: int) -> Scenes:
-    """1 to 8 objects; their sizes vary by image and by object, so the covered area says little."""
+    """Draw scenes of 1 to 8 objects; the class is their number less 1.
+
+    Sizes vary by image and by object, so the covered area says little about the number.
+    """
     labels = rng.integers(8, size=number)
     drawn = 0.045 + 0.05 * rng.random((number, 1)) + 0.015 * rng.random((number, 8))
     # Largest first: a large object is hard to place late.
@@ -91,7 +103,7 @@ NEAREST, STEP = 0.22, 0.09
 
 
 def distance(rng: np.random.Generator, number: int) -> Scenes:
-    """Two red objects, and up to two others; the label is the bin of the red ones' distance."""
+    """Draw scenes of two red objects and up to two others; the class is the bin of the red ones' distance."""
     labels = rng.integers(6, size=number)
     apart = NEAREST + STEP * (labels + rng.random(number))
     towards = 2 * np.pi * rng.random(number)
@@ -121,8 +133,15 @@ def distance(rng: np.random.Generator, number: int) -> Scenes:
 def place(
     rng: np.random.Generator, radius: np.ndarray, centre: np.ndarray, first: int, border: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Centres (n, k, 2), from slot ``first`` on drawn off all earlier circles and ``border`` off the image's border;
-    and radii (n, k), 0 where no room was found."""
+    """Draw places for objects, and return all centres (n, k, 2) and radii (n, k).
+
+    radius  (n, k) as shares of the side
+    centre  (n, k, 2), of which those before slot ``first`` stay
+    first   the first slot that is drawn; an object there keeps off all earlier circles
+    border  free space to the image's border, as a share of the side
+
+    The radius is 0 where no room was found for an object in ``TRIES`` proposals.
+    """
     centre, radius = centre.copy(), radius.copy()
     images = np.arange(len(radius))
     for slot in range(first, radius.shape[1]):
@@ -146,12 +165,15 @@ def _turns(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def _far_from_grey(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
-    """Each of red, green, blue near 0 or near 1: on grey, brighter and darker objects are equally likely."""
+    """Draw colours whose red, green and blue are each near 0 or near 1.
+
+    On grey, brighter and darker objects are then equally likely.
+    """
     return 0.85 * rng.integers(2, size=(*shape, 3)) + 0.15 * rng.random((*shape, 3))
 
 
 def _texture(rng: np.random.Generator, number: int) -> tuple[np.ndarray, np.ndarray]:
-    """Near grey; half of the images plain, half with two plane waves of contrast up to 0.06 each."""
+    """Draw grounds near grey: half of the images plain, half with two waves of contrast up to 0.06."""
     waves = np.empty((number, 2, 4))
     waves[..., :2] = rng.uniform(-6, 6, (number, 2, 2))
     waves[..., 2] = _turns(rng, (number, 2))
@@ -198,9 +220,18 @@ NAMES = (*FORMULAS, "digits")
 
 @dataclass(frozen=True)
 class Procedural:
-    """A stand-in task, drawn on first use: the first 80 % of its training images are ``train800``, the rest ``val200``.
+    """Draw a stand-in task on first use; ``procedural_task`` makes one.
 
-    A larger n_train has the images of a smaller one first, in the same order.
+    The first 80 % of the training images are ``train800``, the rest ``val200``. A larger ``n_train`` has the
+    images of a smaller one first, in the same order.
+
+    name     one of ``NAMES``
+    size     side of the images in pixels
+    n_train  training and validation images together
+    n_test   test images
+    entropy  seed of all drawing
+
+    Raises ``InputError`` for an unknown name or a number out of range.
     """
 
     name: str
@@ -224,10 +255,12 @@ class Procedural:
 
     @property
     def classes(self) -> int:
+        """Return the number of classes."""
         return 10 if self.name == "digits" else FORMULAS[self.name].classes
 
     @property
     def facts(self) -> dict[str, Any]:
+        """Return what results must say about the data: that they stand in, by what rule, and the arguments."""
         digits = self.name == "digits"
         return {
             "data": "stand-in, " + ("a small real set" if digits else "drawn by formula") + "; not VTAB-1K",
@@ -237,6 +270,7 @@ class Procedural:
         }
 
     def split(self, name: str) -> ImageSet:
+        """Return the images of one of ``SPLITS``; raise ``InputError`` for another name."""
         if name not in SPLITS:
             raise InputError(f"{self.name}: no split {name!r}; expected one of {', '.join(SPLITS)}")
         if name == "test":
@@ -262,15 +296,26 @@ class Procedural:
 def procedural_task(
     name: str, size: int = 32, n_train: int = 1000, n_test: int | None = None, entropy: int = 0
 ) -> Procedural:
-    """The stand-in ``name`` (one of ``NAMES``) in ``size`` pixels; n_test None: 2000, of digits the 797 there are."""
+    """Return the stand-in task ``name``, one of ``NAMES``.
+
+    size     side of the images in pixels
+    n_train  training and validation images together
+    n_test   test images; None: 2000, or for digits the 797 that there are
+    entropy  seed of all drawing
+
+    Raises ``InputError`` for an unknown name or a number out of range.
+    """
     if n_test is None:
         n_test = DIGITS_TEST if name == "digits" else TEST
     return Procedural(name, size, n_train, n_test, entropy)
 
 
 def fresh(task_name: str, size: int, start: int, count: int, entropy: int) -> Pixels:
-    """Images start .. start + count - 1 of an endless row that shares no seed with any split; whole blocks of 64 are
-    the cheapest to ask for."""
+    """Return images start .. start + count - 1 of an endless row that shares no seed with any split.
+
+    Images are drawn in blocks of 64, so whole blocks are the cheapest to ask for. Raises ``InputError`` for
+    digits, which are finitely many, and for numbers out of range.
+    """
     if task_name == "digits":
         raise InputError(f"fresh: digits are {DIGITS} images and no more; expected one of {', '.join(FORMULAS)}")
     _check(task_name, size, entropy)
@@ -280,7 +325,10 @@ def fresh(task_name: str, size: int, start: int, count: int, entropy: int) -> Pi
 
 
 def block_scenes(name: str, role: str, block: int, entropy: int) -> Scenes:
-    """Scenes BLOCK * block .. BLOCK * (block + 1) - 1 of a role of a drawn task."""
+    """Return one block of scenes of a drawn task, those from BLOCK * block to BLOCK * (block + 1) - 1.
+
+    role  "train", "test" or "fresh"
+    """
     key = (address("stand-in"), address(name), address(role), block)
     return FORMULAS[name].scenes(np.random.default_rng(np.random.SeedSequence(entropy, spawn_key=key)), BLOCK)
 
@@ -294,7 +342,7 @@ def _drawn(name: str, role: str, size: int, start: int, number: int, entropy: in
 
 
 def _digits(size: int, start: int, number: int, entropy: int) -> Pixels:
-    """Of the digits in an order drawn from the entropy."""
+    """Return ``number`` digits from place ``start`` on, in an order that is drawn from the entropy."""
     from PIL import Image
     from sklearn.datasets import load_digits
 

@@ -1,6 +1,8 @@
-"""Images of replicates: each has its own stretch of a stand-in's endless row, and so have test and validation images.
+"""Give each replicate of a study its own images: a stretch of a stand-in's endless row.
 
-image i of replicate r = image r APART + i of the row
+    image i of replicate r = image r APART + i of the row
+
+Images to test on, to validate on and to tune with have stretches of their own behind those of the replicates.
 """
 
 from __future__ import annotations
@@ -17,7 +19,11 @@ TEST, VALIDATION, TUNING, ENDLESS = range(REPLICATES, REPLICATES + 4)
 
 
 def replicate_images(task_name: str, size: int, replicate: int, n: int, entropy: int) -> Pixels:
-    """n images of a replicate, the first of which are those of a smaller n; no two replicates share one."""
+    """Return n images of a replicate; the first of them are those of a smaller n.
+
+    No two replicates share an image. Raises ``InputError`` for more than ``APART`` images or a replicate
+    beyond ``ENDLESS``.
+    """
     if not (0 < n <= APART and 0 <= replicate <= ENDLESS):
         raise InputError(
             f"{task_name}: {n} images of replicate {replicate}; expected 1 to {APART}, replicates 0 to {ENDLESS}"

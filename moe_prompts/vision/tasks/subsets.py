@@ -1,8 +1,8 @@
-"""Stratified subsets that contain each other: all sizes are beginnings of one random order of the pool.
+"""Choose stratified subsets that contain each other: all are beginnings of one random order of the pool.
 
-Image number r of a class of m, in random order within the class, has the place (r + 1/2) / m; the first image of every
-class comes before all others. Any beginning then holds at least one image per class and each class in its share of the
-pool, up to one image beyond those first ones.
+Image number r of a class of m, in random order within the class, has the place (r + 1/2) / m, and images are
+sorted by place; only the first image of every class comes before all others. Any beginning then holds at
+least one image per class, and each class in its share of the pool, up to one image beyond those first ones.
 """
 
 from __future__ import annotations
@@ -13,11 +13,13 @@ from moe_prompts.errors import InputError
 
 
 def stratified_subset(labels: np.ndarray, size: float | int, rng: np.random.Generator) -> np.ndarray:
-    """Ascending indices of a stratified subset of images with these ``labels`` (n,).
+    """Return the ascending indices of a stratified subset of images with these ``labels`` (n,).
 
-    size  a fraction of the pool in (0, 1] (float), or a number of images (int); a fraction is rounded, and raised to
-          one image per class
-    rng   the same state for every size: then a smaller subset is contained in a larger one
+    size  a fraction of the pool in (0, 1] (float), or a number of images (int); a fraction is rounded, and
+          raised to one image per class
+    rng   in the same state for every size: then a smaller subset is contained in a larger one
+
+    Raises ``InputError`` for a size out of range.
     """
     classes = len(np.unique(labels))
     if isinstance(size, (int, np.integer)):
@@ -35,7 +37,7 @@ def stratified_subset(labels: np.ndarray, size: float | int, rng: np.random.Gene
 
 
 def stratified_order(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """All indices, ordered so that every beginning is stratified."""
+    """Return all indices (n,) in a random order of which every beginning is stratified."""
     shuffled = rng.permutation(len(labels))
     _, inverse, counts = np.unique(labels[shuffled], return_inverse=True, return_counts=True)
     by_class = np.argsort(inverse, kind="stable")

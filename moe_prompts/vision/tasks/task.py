@@ -1,4 +1,4 @@
-"""A task: named splits of labelled images, the same for every method.
+"""Describe a task: named splits of labelled images, the same for every method.
 
     train800 + val200 tune,   train800val200 trains the final models,   test is read once, by them
 
@@ -18,42 +18,63 @@ SPLITS = ("train800", "val200", "train800val200", "test")
 
 
 class ImageSet(Protocol):
-    """Images of one split with their labels (n,), whole numbers from 0."""
+    """Describe the images of one split with their labels."""
 
     @property
-    def labels(self) -> np.ndarray: ...
+    def labels(self) -> np.ndarray:
+        """Return the labels (n,), whole numbers from 0."""
+        ...
 
     def batch(self, indices: np.ndarray, rng: np.random.Generator | None = None) -> np.ndarray:
-        """A new array (B, H, W, 3) of bytes; ``rng`` draws the augmentation of training where the task has one."""
+        """Return the images with these indices as a new array of bytes (B, H, W, 3).
+
+        rng  draws the augmentation of training, where the task has one; None: none
+        """
         ...
 
 
 class Task(Protocol):
-    """``size`` is the side of its images in pixels; ``facts`` is what results must say about the data."""
+    """Describe a task: what it is called, what its images are, and its splits."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """Return the name of the task."""
+        ...
 
     @property
-    def group(self) -> str: ...
+    def group(self) -> str:
+        """Return the group of tasks that it belongs to, as "natural"."""
+        ...
 
     @property
-    def classes(self) -> int: ...
+    def classes(self) -> int:
+        """Return the number of classes."""
+        ...
 
     @property
-    def size(self) -> int: ...
+    def size(self) -> int:
+        """Return the side of its images in pixels."""
+        ...
 
     @property
-    def facts(self) -> dict[str, Any]: ...
+    def facts(self) -> dict[str, Any]:
+        """Return what results must say about the data."""
+        ...
 
     def split(self, name: str) -> ImageSet:
-        """One of ``SPLITS``."""
+        """Return the images of one of ``SPLITS``."""
         ...
 
 
 @dataclass(frozen=True)
 class Pixels:
-    """Images in memory that cannot be changed: pixels (n, H, W, 3), bytes; labels (n,)."""
+    """Hold images in memory that cannot be changed.
+
+    pixels  (n, H, W, 3) bytes
+    labels  (n,) whole numbers from 0
+
+    Raises ``InputError`` for arrays of other shapes or types.
+    """
 
     pixels: np.ndarray
     labels: np.ndarray
@@ -72,19 +93,22 @@ class Pixels:
             values.setflags(write=False)
 
     def batch(self, indices: np.ndarray, rng: np.random.Generator | None = None) -> np.ndarray:
+        """Return the images with these indices as a new array of bytes (B, H, W, 3); ``rng`` is not used."""
         return self.pixels[indices]
 
 
 @dataclass(frozen=True)
 class Subset:
-    """Some images of a set, in the order of ``indices``."""
+    """Hold some images of a set, in the order of ``indices``."""
 
     images: ImageSet
     indices: np.ndarray
 
     @property
     def labels(self) -> np.ndarray:
+        """Return the labels of the chosen images."""
         return self.images.labels[self.indices]
 
     def batch(self, indices: np.ndarray, rng: np.random.Generator | None = None) -> np.ndarray:
+        """Return the images with these numbers within the subset, as a new array of bytes (B, H, W, 3)."""
         return self.images.batch(self.indices[indices], rng)

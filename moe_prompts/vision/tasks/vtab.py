@@ -2,10 +2,11 @@
 
     <root>/<task>/{train800,val200,train800val200,test}.txt     lines "relative/path label", labels from 0
 
-Paths are those of the lists, relative to the task's folder, whatever their extension; they may contain spaces. test.txt
-is read by ``split("test")`` alone.
+Paths are those of the lists, relative to the task's folder, whatever their extension; they may contain
+spaces. The list test.txt is read by ``split("test")`` alone.
 
-Source: arXiv 1910.04867 (tasks, labels, test sets); the lists are a later custom of papers on prompts and adapters.
+Source: arXiv 1910.04867 (tasks, labels, test sets); the lists are a later custom of papers on prompts and
+adapters.
 """
 
 from __future__ import annotations
@@ -32,7 +33,13 @@ SMALL = 64
 
 @dataclass(frozen=True)
 class VtabData:
-    """What is known of a task: ``side`` of its images, in pixels, where all have one."""
+    """Hold what is known of a task before its files are read.
+
+    group        one of ``GROUPS``
+    classes      number of classes
+    test_images  number of images in the published test set
+    side         of its images in pixels, where all have the same; None: sizes vary
+    """
 
     group: str
     classes: int
@@ -41,6 +48,7 @@ class VtabData:
 
     @property
     def small(self) -> bool:
+        """Return whether the images have at most ``SMALL`` pixels a side."""
         return self.side is not None and self.side <= SMALL
 
 
@@ -70,12 +78,20 @@ TASKS: dict[str, VtabData] = {
 def vtab_task(
     root: str | Path, name: str, size: int = 224, cache: str | Path | None = None, resample: str = ANTIALIASED
 ) -> VtabTask:
-    """The task ``name`` under ``root``; ``cache`` is the folder of decoded images, None to decode for every batch."""
+    """Return the task ``name``, one of ``TASKS``, whose lists and images lie under ``root``.
+
+    size      side in pixels that images are resized to
+    cache     folder of decoded images; None decodes for every batch
+    resample  how images are resized: one of ``images.RESAMPLE``
+
+    Raises ``InputError`` for an unknown name or a missing folder.
+    """
     data_of(name)
     return VtabTask(Path(root), name, Resize(size, resample=resample), None if cache is None else Path(cache))
 
 
 def data_of(name: str) -> VtabData:
+    """Return what is known of the task ``name``; raise ``InputError`` if there is no such task."""
     if name not in TASKS:
         raise InputError(f"unknown VTAB-1K task {name!r}; expected one of {', '.join(TASKS)}")
     return TASKS[name]
@@ -83,7 +99,10 @@ def data_of(name: str) -> VtabData:
 
 @dataclass(frozen=True)
 class VtabTask:
-    """A ``Task``; see ``vtab_task``."""
+    """Read one VTAB-1K task from its folder.
+
+    It is a ``Task``; ``vtab_task`` makes it and explains the arguments.
+    """
 
     root: Path
     name: str
@@ -96,23 +115,27 @@ class VtabTask:
 
     @property
     def folder(self) -> Path:
+        """Return the task's folder, <root>/<name>."""
         return self.root / self.name
 
     @property
     def group(self) -> str:
+        """Return the group of the task, one of ``GROUPS``."""
         return TASKS[self.name].group
 
     @property
     def classes(self) -> int:
+        """Return the number of classes."""
         return TASKS[self.name].classes
 
     @property
     def size(self) -> int:
+        """Return the side of the resized images in pixels."""
         return self.resize.size
 
     @cached_property
     def facts(self) -> dict[str, Any]:
-        """Of the 1000 training images; the test set is not looked at."""
+        """Return what results must say about the 1000 training images; the test set is not looked at."""
         names, _ = read_list(self.folder / "train800val200.txt", self.classes)
         return {
             "data": "folder",
@@ -123,23 +146,28 @@ class VtabTask:
         }
 
     def _digest(self) -> str:
-        """Of the lists of training images."""
+        """Return a hash of the lists of training images."""
         lists = (self.folder / f"{name}.txt" for name in SPLITS if name != "test")
         return sha256(b"".join(path.read_bytes() for path in lists if path.exists())).hexdigest()[:16]
 
     def split(self, name: str) -> ImageSet:
+        """Return the images of one of ``SPLITS``.
+
+        Raises ``InputError`` for another name, and for a list that cannot be read.
+        """
         check_split(name)
         names, labels = read_list(self.folder / f"{name}.txt", self.classes)
         return image_set(Files(self.folder, names, self.resize, f"{self.name}-{name}"), labels, self.cache)
 
 
 def check_split(name: str) -> None:
+    """Raise ``InputError`` unless ``name`` is one of ``SPLITS``."""
     if name not in SPLITS:
         raise InputError(f"unknown split {name!r}; expected one of {', '.join(SPLITS)}")
 
 
 def image_facts(folder: Path, names: tuple[str, ...]) -> dict[str, str]:
-    """File formats and pixels of the images as they lie on disk, from their headers."""
+    """Return file formats and pixels of the images as they lie on disk, from their headers."""
     formats, sizes = zip(*(read_header(folder / name) for name in names), strict=True)
     height, width = sizes[0]
     return {
@@ -149,10 +177,10 @@ def image_facts(folder: Path, names: tuple[str, ...]) -> dict[str, str]:
 
 
 def as_on_disk(folder: Path, names: Sequence[str]) -> tuple[str, ...]:
-    """Names as their files are spelled under ``folder``.
+    """Return the names spelled as their files under ``folder`` are.
 
-    A letter with an accent is one character or two (Unicode's normal forms), which look alike; a list made on one
-    system and files unpacked on another then differ. Names that no spelling finds stay as they are.
+    A letter with an accent is one character or two (Unicode's normal forms), which look alike; a list made on
+    one system and files unpacked on another then differ. Names that no spelling finds stay as they are.
     """
     return tuple(name if name.isascii() else _spelled(folder, name) for name in names)
 
@@ -171,7 +199,11 @@ def _spelled(folder: Path, name: str) -> str:
 
 
 def read_list(path: Path, classes: int) -> tuple[tuple[str, ...], np.ndarray]:
-    """Paths and labels of a list; raises ``InputError`` on what is wrong with it."""
+    """Return the paths of a list and their labels (n,).
+
+    Raises ``InputError`` for a list that is missing or unreadable, and for lines without a label or with one
+    that is no whole number below ``classes``; the text names the first such line.
+    """
     try:
         lines = path.read_text(encoding="utf-8-sig").split("\n")
     except FileNotFoundError as error:
