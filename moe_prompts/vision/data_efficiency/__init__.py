@@ -1,6 +1,6 @@
-"""Accuracy and excess risk against the number of training images, on planted truths and on tasks.
+"""Study accuracy and excess risk against the number of training images, on planted truths and on tasks.
 
-study     methods, or students, trained on n images: one study of images from either source
+study     trains methods, or students, on n images: one study of images from either source
 sources   where images come from: a task, or a teacher's planted prompts
 teacher   a ViT with planted prompts as a task
 curves    tables over n, floors, crossings

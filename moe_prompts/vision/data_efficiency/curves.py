@@ -1,11 +1,11 @@
-"""What is made of curves over n: means with errors, slopes above a floor, and where two methods cross.
+"""Summarise curves over n: means with errors, slopes above a floor, and where two methods cross.
 
-A regular student that holds the truth pays P / (2 n) nats for its P parameters, one that does not ends at a floor F. So
-a fixed student (P_f, F_f) and an adaptive one (P_a, F_a) should cross near
+A regular student that holds the truth pays P / (2 n) nats for its P parameters; one that does not hold it
+ends at a floor F. So a fixed student (P_f, F_f) and an adaptive one (P_a, F_a) should cross near
 
     n* = (P_a - P_f) / (2 (F_f - F_a)).
 
-Nothing promises that networks of this size are regular at small n: that is what is looked at.
+Nothing promises that networks of this size are regular at small n: the study looks whether they are.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ VALUES = ("excess", "cross_entropy", "accuracy")
 
 
 def mean_curves(table: pd.DataFrame) -> pd.DataFrame:
-    """For each task, method and n (0: fresh images): the mean of each value and its standard error over replicates.
+    """Return the mean of each value and its standard error over replicates, for each task, method and n.
 
-    ``fits`` counts the replicates that trained, ``failed`` the others.
+    n = 0 stands for fresh images. ``fits`` counts the replicates that trained, ``failed`` the others.
     """
     rows = []
     for key, group in table.groupby(["task", "method", "parameters", "n"], sort=False):
@@ -52,15 +52,20 @@ def mean_curves(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def regular(parameters: float, n: np.ndarray | float, floor: float = 0.0) -> np.ndarray:
-    """F + P / (2 n) nats: the excess risk of a regular student at large n."""
+    """Return the excess risk F + P / (2 n) in nats of a regular student at large n.
+
+    parameters  P
+    floor       F in nats
+    """
     return floor + parameters / (2 * np.asarray(n, dtype=float))
 
 
 def above_floor(table: pd.DataFrame, task: str, method: str, entropy: int, value: str) -> dict[str, float]:
-    """Floor and slope of one curve: log-log slope of value(n) - floor with its 90 % interval over replicates.
+    """Return the floor of one curve and its log-log slope above that floor, with a 90 % interval over replicates.
 
-    The floor is the mean on fresh images, NaN where there are none; then, and where fewer than two sizes lie above the
-    floor in every replicate, there is no slope. ``sizes`` counts those that do.
+    The slope is that of value(n) - floor. The floor is the mean on fresh images, NaN where there are none.
+    Only sizes whose value lies above the floor in every replicate enter the slope; ``sizes`` counts them.
+    Without a floor, or with fewer than two such sizes, the slope is NaN.
     """
     own = table[(table["task"] == task) & (table["method"] == method) & (table["status"] == TRAINED)]
     floor = float(own[own["n"] == FRESH][value].mean())
@@ -79,13 +84,18 @@ def crossing(
     value: str = "excess",
     known: Mapping[str, float] = MappingProxyType({}),
 ) -> dict[str, float]:
-    """From which n on the adaptive method has the smaller value: observed with an interval, and predicted.
+    """Return from which n on the adaptive method has the smaller value, as observed and as predicted.
 
-    observed   between two sizes, linear in log n; 0 if it is better at all of them, infinite if not at the largest
+    observed   between two sizes, linear in log n; 0 if the adaptive method is better at all of them, infinite
+               if it is not better at the largest
     low, high  90 % percentile interval over replicates, resampled for both methods alike
-    predicted  n*, F the value on fresh images: 0 if P_a <= P_f, infinite if F_a >= F_f, NaN without fresh images
+    predicted  n* of the module, with F the value on fresh images: 0 if P_a <= P_f, infinite if F_a >= F_f,
+               NaN without fresh images
 
-    known      floors by method that are known and need no measurement
+    value      the column that is compared
+    known      floors in nats, by method, that are known and need no measurement
+
+    Raises ``InputError`` if no replicate has both methods at every n.
     """
     own = table[(table["task"] == task) & (table["status"] == TRAINED)]
     risks = own[own["n"] > 0].pivot(index="replicate", columns=["n", "method"], values=value)
@@ -110,14 +120,18 @@ def crossing(
 
 
 def predicted_crossing(extra: float, gap: float) -> float:
-    """n* for ``extra`` = P_a - P_f parameters and a ``gap`` = F_f - F_a between the floors."""
+    """Return n* = (P_a - P_f) / (2 (F_f - F_a)), at least 0; infinite where the gap is not positive.
+
+    extra  P_a - P_f, a number of parameters
+    gap    F_f - F_a in nats; NaN gives NaN
+    """
     if np.isnan(gap):
         return float("nan")
     return max(0.0, extra / (2 * gap)) if gap > 0 else float("inf")
 
 
 def _root(sizes: np.ndarray, apart: np.ndarray) -> float:
-    """The last change of sign from below to above, linear in log n."""
+    """Return the last n at which the difference changes sign from below to above, linear in log n."""
     if apart[-1] <= 0:
         return float("inf")
     below = np.flatnonzero(apart <= 0)

@@ -1,4 +1,4 @@
-"""Figures of accuracy and excess risk against the number of images: ``draw_*(ax, table)`` draw on given axes."""
+"""Draw accuracy and excess risk against the number of images: ``draw_*(ax, table)`` draw on given axes."""
 
 from __future__ import annotations
 
@@ -30,7 +30,9 @@ FRESH_AT = 2.2
 
 
 def draw_excess(ax: Axes, table: pd.DataFrame) -> None:
-    """Excess risk against n for each student on one truth; bars are two standard errors, right marks are fresh images.
+    """Draw excess risk against n for each student on one truth.
+
+    Bars are two standard errors; the marks at the right are fresh images.
 
     table  rows of ``curves.mean_curves`` of one planted truth
     """
@@ -49,10 +51,13 @@ def draw_excess(ax: Axes, table: pd.DataFrame) -> None:
 
 
 def draw_over_n(ax: Axes, table: pd.DataFrame, value: str, methods: Sequence[str] | None = None) -> None:
-    """Accuracy in percent or cross-entropy in nats against n, a line for each of ``methods`` (default: all) on one
-    task; bars and marks as in ``draw_excess``.
+    """Draw accuracy in percent or cross-entropy in nats against n, a line for each method on one task.
 
-    table  rows of ``curves.mean_curves`` of one task
+    Bars and marks are as in ``draw_excess``.
+
+    table    rows of ``curves.mean_curves`` of one task
+    value    "accuracy" or "cross_entropy"
+    methods  which to draw; None: all
     """
     shown = table.assign(accuracy=100 * table["accuracy"], accuracy_error=100 * table["accuracy_error"])
     names = ordered(table["method"] if methods is None else methods)
@@ -65,13 +70,15 @@ def draw_over_n(ax: Axes, table: pd.DataFrame, value: str, methods: Sequence[str
 
 
 def _aside(place: int, count: int) -> float:
-    """A factor on n that keeps bars apart."""
+    """Return a factor on n that keeps bars apart."""
     return 1.06 ** (place - (count - 1) / 2)
 
 
 def draw_above_floor(ax: Axes, table: pd.DataFrame, methods: Sequence[str]) -> None:
-    """Cross-entropy above the floor of fresh images against n, and as a line without marks what a regular method with
-    as many parameters would pay, P / (2 n).
+    """Draw cross-entropy above the floor of fresh images against n.
+
+    A line without marks is what a regular method with as many parameters would pay, P / (2 n). Methods
+    without fresh images are left out.
 
     table  as in ``draw_over_n``
     """
@@ -98,7 +105,7 @@ def draw_above_floor(ax: Axes, table: pd.DataFrame, methods: Sequence[str]) -> N
 
 
 def _draw_over_n(ax: Axes, own: pd.DataFrame, value: str, largest: float, aside: float, **style) -> None:
-    """One method: a line over n, and its mark right of it for fresh images."""
+    """Draw one method: a line over n, and its mark right of it for fresh images."""
     finite = own[own["n"] > 0].sort_values("n")
     ax.errorbar(finite["n"] * aside, finite[value], yerr=2 * finite[f"{value}_error"], elinewidth=0.6, **style)
     floor = own[own["n"] == 0][value]
@@ -107,7 +114,7 @@ def _draw_over_n(ax: Axes, own: pd.DataFrame, value: str, largest: float, aside:
 
 
 def _sizes_axis(ax: Axes, table: pd.DataFrame) -> None:
-    """Ticks at the sizes, and at fresh images where the table has them."""
+    """Set ticks at the sizes, and at fresh images where the table has them."""
     sizes = sorted(n for n in table["n"].unique() if n)
     fresh = [FRESH_AT * max(sizes)] if (table["n"] == 0).any() else []
     ax.set_xscale("log")

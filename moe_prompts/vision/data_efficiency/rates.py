@@ -1,7 +1,8 @@
-"""Which learning rate a curve over n is trained with: from a table that was tuned before, or tuned in every cell.
+"""Choose the learning rate that a curve over n is trained with: from a table tuned before, or in every cell.
 
-Tuning judges settings by cross-entropy on validation images; ties go to the smaller rate. A table holds what was chosen
-for (task, method, n); where it lacks an n, the nearest one on the log scale counts.
+Tuning judges settings by cross-entropy on validation images; ties go to the smaller rate. A table holds what
+was chosen for (task, method, n); where it lacks an n, the setting of the nearest one on the log scale is
+taken.
 """
 
 from __future__ import annotations
@@ -22,38 +23,50 @@ from moe_prompts.vision.training.tuned import TunedFile, differing
 
 
 class Rates(Protocol):
+    """Describe where settings come from."""
+
     def of(self, task: str, method: str, n: int) -> tuple[Setting, ...]:
-        """One setting, or several to choose from."""
+        """Return one setting, or several to choose from."""
         ...
 
     @property
     def facts(self) -> list[Any]:
-        """What rows of one folder must share, whatever their n."""
+        """Return what rows of one folder must share, whatever their n."""
         ...
 
 
 @dataclass(frozen=True)
 class Tune:
-    """Choose among these in every cell."""
+    """Choose among these settings in every cell."""
 
     settings: tuple[Setting, ...]
 
     def of(self, task: str, method: str, n: int) -> tuple[Setting, ...]:
+        """Return all settings, whatever the cell."""
         return self.settings
 
     @property
     def facts(self) -> list[Any]:
+        """Return the settings, as results keep them."""
         return [asdict(setting) for setting in self.settings]
 
 
 @dataclass(frozen=True)
 class Table:
-    """Settings by (task, method), for each n; ``source`` is where they come from, for errors."""
+    """Hold settings that were tuned before.
+
+    settings  by (task, method), for each n
+    source    where they come from, for errors
+    """
 
     settings: Mapping[tuple[str, str], Mapping[int, Setting]]
     source: str
 
     def of(self, task: str, method: str, n: int) -> tuple[Setting, ...]:
+        """Return the setting of the nearest n.
+
+        Raises ``InputError`` if the table has none for this task and method.
+        """
         by_n = self.settings.get((task, method))
         if by_n is None:
             there = sorted({name for name, _ in self.settings})
@@ -65,11 +78,15 @@ class Table:
 
     @property
     def facts(self) -> list[Any]:
+        """Return a row for each task, method and n, as results keep them."""
         return [[*pair, n, asdict(setting)] for pair, by_n in self.settings.items() for n, setting in by_n.items()]
 
 
 def nearest(n: int, sizes: Sequence[int]) -> int:
-    """The size that a setting for n is taken from; fresh images are the largest n."""
+    """Return the size whose setting serves for n.
+
+    It is n itself, else the nearest size on the log scale; fresh images count as the largest n.
+    """
     finite = [size for size in sizes if size != FRESH]
     if n in sizes or not finite:
         return n if n in sizes else FRESH
@@ -77,7 +94,10 @@ def nearest(n: int, sizes: Sequence[int]) -> int:
 
 
 def best(settings: Sequence[Setting], statuses: Sequence[str], scores: Sequence[Score]) -> Setting | None:
-    """Least cross-entropy, then the smaller rate; None if all diverged."""
+    """Return the setting with the least cross-entropy; None if all diverged.
+
+    Of equals the one with the smaller learning rate counts.
+    """
     sound = [
         (score.cross_entropy, setting.lr, number)
         for number, (setting, status, score) in enumerate(zip(settings, statuses, scores, strict=True))
@@ -87,7 +107,10 @@ def best(settings: Sequence[Setting], statuses: Sequence[str], scores: Sequence[
 
 
 def as_json(rows: pd.DataFrame, case: dict[str, Any], command: list[str]) -> str:
-    """What ``rates.json`` of a run holds: the settings of its rows, what they belong to, and how to get them again."""
+    """Return the content of ``rates.json`` of a run.
+
+    It holds the settings of the rows, the case they belong to, and the command that makes them again.
+    """
     kept = rows[rows["lr"].notna()].drop_duplicates(["task", "method", "n"])
     lines = ",\n".join(
         "    " + json.dumps({name: getattr(row, name) for name in ("task", "method", "n", "lr", "weight_decay")})
@@ -98,7 +121,7 @@ def as_json(rows: pd.DataFrame, case: dict[str, Any], command: list[str]) -> str
 
 
 def read_rates(source: str, case: Mapping[str, Any]) -> Table:
-    """The table in a file, or the ``shipped`` one.
+    """Return the table of settings in a file, or the one that comes with the package ("shipped").
 
     case  backbone and prompts of this run; raises ``InputError`` if those of the table are others
     """

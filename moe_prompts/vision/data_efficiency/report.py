@@ -1,4 +1,4 @@
-"""The report of curves over n: tables in words for planted truths and for tasks, crossings, and the figures."""
+"""Report curves over n: tables in words for planted truths and for tasks, crossings, and the figures."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ ABOVE_FLOOR = ("vpt_deep", "vpt_matched", "vapt")
 
 
 def text(results: pd.DataFrame, entropy: int) -> str:
-    """All tables and crossings of a run."""
+    """Return all tables and crossings of a run, as Markdown."""
     planted, tasks = _both(mean_curves(results))
     parts = []
     if len(planted):
@@ -53,7 +53,7 @@ def text(results: pd.DataFrame, entropy: int) -> str:
 
 
 def figures_of(results: pd.DataFrame, names: Sequence[str] = ("planted", "tasks")) -> dict[str, Figure]:
-    """Figures by name: of ``planted`` and ``tasks`` those where there are such rows."""
+    """Return the figures by name: "planted" and "tasks", each where there are such rows."""
     rows = dict(zip(("planted", "tasks"), _both(mean_curves(results)), strict=True))
     draw = {"planted": planted_figure, "tasks": tasks_figure}
     return {name: draw[name](rows[name]) for name in names if len(rows[name])}
@@ -65,7 +65,12 @@ def _both(found: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 
 def table_of(found: pd.DataFrame, value: str, scale: float, digits: str) -> str:
-    """A row for each task and method, a column for each n."""
+    """Return a Markdown table with a row for each task and method, and a column for each n.
+
+    value   a column of ``curves.mean_curves``
+    scale   factor on it, as 100 for percent
+    digits  how numbers are written, as ".1f"
+    """
     sizes = sorted(found["n"].unique(), key=lambda n: np.inf if n == FRESH else n)
     heads = ["fresh images" if n == FRESH else f"n = {n}" for n in sizes]
     body = []
@@ -77,7 +82,7 @@ def table_of(found: pd.DataFrame, value: str, scale: float, digits: str) -> str:
 
 
 def slopes_of(results: pd.DataFrame, found: pd.DataFrame, entropy: int) -> str:
-    """A row for each task and method."""
+    """Return a Markdown table of floors and of slopes above them, a row for each task and method."""
     largest = int(found["n"].max())
     body = []
     for (task, method, parameters), _ in found.groupby(["task", "method", "parameters"], sort=False):
@@ -89,7 +94,7 @@ def slopes_of(results: pd.DataFrame, found: pd.DataFrame, entropy: int) -> str:
 
 
 def crossings(results: pd.DataFrame, found: pd.DataFrame, value: str, entropy: int) -> str:
-    """A line for each pair of methods on each task."""
+    """Return a line for each pair of methods on each task: from which n on the adaptive one is better."""
     lines = []
     for task, group in found.groupby("task", sort=False):
         there, known = set(group["method"]), dict.fromkeys(HOLDS.get(str(task), ()), 0.0)
@@ -119,7 +124,7 @@ EXPLAINED = "bars: two standard errors over replicates; fresh: new images at eve
 
 
 def planted_figure(found: pd.DataFrame) -> Figure:
-    """Excess risk against n, a panel for each truth."""
+    """Draw excess risk against n, a panel for each truth."""
     truths = list(dict.fromkeys(found["task"]))
     with plt.rc_context(STYLE):
         figure = Figure(figsize=(DOUBLE if len(truths) > 1 else SINGLE, 3.1), layout="constrained")
@@ -133,8 +138,11 @@ def planted_figure(found: pd.DataFrame) -> Figure:
 
 
 def tasks_figure(found: pd.DataFrame) -> Figure:
-    """A row for each task: accuracy of prompts beside the grey baselines, of VAPT beside its controls, and
-    cross-entropy of prompts above the floor beside P / (2 n)."""
+    """Draw a row of three panels for each task.
+
+    They are the accuracy of prompts beside the grey baselines; that of VAPT beside its controls; and the
+    cross-entropy of prompts above the floor beside P / (2 n).
+    """
     tasks = list(dict.fromkeys(found["task"]))
     methods = ordered(found["method"])
     controls = [name for name in methods if name.startswith("vapt")]

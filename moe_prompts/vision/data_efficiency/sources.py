@@ -1,11 +1,12 @@
-"""Where the images of a curve over n come from, and how what was trained on them is judged.
+"""Give the images of a curve over n, and judge what was trained on them.
 
-TaskImages     images and labels of a task: methods learn prompts and a head, and are judged by the labels of its
-               test images. Stand-ins are drawn, so that every replicate has its own images, and fresh ones, none
-               seen twice, measure a method's floor. Other tasks have a pool, of which every replicate takes its own
-               stratified n.
-PlantedImages  drawn images whose labels a teacher's prompts draw, in a frozen model with a known head: students
-               learn prompts, and are judged against the teacher's law, exactly given the test images.
+TaskImages     images and labels of a task. Methods learn prompts and a head, and are judged by the labels of
+               its test images. Stand-ins are drawn: every replicate has its own images, and fresh ones, none
+               seen twice, measure a method's floor. Other tasks have a pool, of which every replicate takes
+               its own stratified n.
+PlantedImages  drawn images whose labels a teacher's prompts draw, in a frozen model with a known head.
+               Students learn prompts, and are judged against the teacher's law, exactly given the test
+               images.
 """
 
 from __future__ import annotations
@@ -50,10 +51,8 @@ Measured = tuple[Outcome, dict[str, float]]
 
 
 class Source(Protocol):
-    """One task of a curve. ``setup`` says on which backbone, and how long, what is asked is trained.
+    """Describe one task of a curve; ``setup`` says on which backbone, and how long, methods are trained.
 
-    name      of the task, as tables have it; ``label`` as file names do
-    endless   whether as many images can be drawn as one likes
     measures  names of what ``measured`` gives of each trial
     study     what a study of these sources alone is called
     """
@@ -62,13 +61,19 @@ class Source(Protocol):
     study: ClassVar[str]
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """Return the name of the task, as tables have it."""
+        ...
 
     @property
-    def label(self) -> str: ...
+    def label(self) -> str:
+        """Return the name of the task, as file names have it."""
+        ...
 
     @property
-    def endless(self) -> bool: ...
+    def endless(self) -> bool:
+        """Return whether as many images can be drawn as one likes."""
+        ...
 
     def check(self, methods: Sequence[str], sizes: Sequence[int], setup: Setup, entropy: int) -> None:
         """Raise ``InputError`` for a method, a size or a backbone that this task does not take."""
@@ -110,7 +115,7 @@ class Source(Protocol):
 
 @dataclass(frozen=True)
 class TaskImages:
-    """The images of a task by its ``spec``, as the module says."""
+    """Give the images of the task ``spec``, as the module says."""
 
     spec: TaskSpec
     measures: ClassVar[tuple[str, ...]] = ("cross_entropy", "accuracy")
@@ -132,7 +137,11 @@ class TaskImages:
         return self.spec.is_stand_in and self.name.removeprefix(STAND_IN) in FORMULAS
 
     def check(self, methods: Sequence[str], sizes: Sequence[int], setup: Setup, entropy: int) -> None:
-        """Raise ``InputError`` for an unknown method, images of another size than the backbone's, or too large an n."""
+        """Raise ``InputError`` for what this task does not take.
+
+        That is an unknown method, images of another size than the backbone's, or an n that is too large for
+        the pool.
+        """
         for method in methods:
             check_method(method)
         wanted = tuple(backbone(setup).patch_embed.img_size)
@@ -167,7 +176,10 @@ class TaskImages:
             raise InputError(f"task {self.name}, n = {n}: {error}") from error
 
     def tuning_images(self, n: int, setup: Setup, entropy: int) -> tuple[ImageSet, ImageSet]:
-        """Return two sets of their own; of a pool, four fifths and one fifth of the first replicate's images."""
+        """Return images to fit settings on and images to judge them by, which no replicate trains on.
+
+        Of a pool they are four fifths and one fifth of the first replicate's images.
+        """
         if not self.endless:
             return halves(self.images(n, 0, setup, entropy), entropy)
         train = self.images(n, TUNING, setup, entropy)
@@ -182,7 +194,10 @@ class TaskImages:
     def measured(
         self, method: str, setup: Setup, trials: Sequence[Trial], train: Sequence[ImageSet], entropy: int
     ) -> list[Measured]:
-        """Train each trial on its own set and return cross-entropy (nats) and accuracy (share) on the test images."""
+        """Train each trial on its own set and return its scores on the test images.
+
+        They are cross-entropy in nats and accuracy as a share.
+        """
         results = self._scored(method, setup, trials, train, opened(self.spec).split("test"), entropy)
         return [(outcome, {name: getattr(score, name) for name in self.measures}) for outcome, score in results]
 
@@ -205,7 +220,10 @@ class TaskImages:
     def identity(
         cls, sources: Sequence[TaskImages], setup: Setup, fresh_steps: int, rates: list[Any]
     ) -> dict[str, Any]:
-        """Return setup, rates, what the tasks say of their data, and versions; the keys are those of older runs."""
+        """Return setup, rates, what the tasks say of their data, and versions.
+
+        The keys are those of older runs, which can so be resumed.
+        """
         return {
             "place": setup.identity() | {"fresh_steps": fresh_steps},
             "task rates": rates,
@@ -226,7 +244,10 @@ def _drawn_endless(name: str, *where: int) -> Pixels:
 
 
 def halves(images: ImageSet, entropy: int) -> tuple[ImageSet, ImageSet]:
-    """Return images to fit on, and the rest to judge by, in random order: shares 1 - ``HELD_OUT`` and ``HELD_OUT``."""
+    """Return images to fit on and the rest to judge by, split at random.
+
+    Their shares are 1 - ``HELD_OUT`` and ``HELD_OUT``; at least one image judges.
+    """
     key = (address("held out"),)
     rng = np.random.default_rng(np.random.SeedSequence(entropy, spawn_key=key))
     order = rng.permutation(len(images.labels))
@@ -236,7 +257,7 @@ def halves(images: ImageSet, entropy: int) -> tuple[ImageSet, ImageSet]:
 
 @dataclass(frozen=True)
 class PlantedImages:
-    """Images whose labels a teacher's prompts draw, as the module says.
+    """Give images whose labels a teacher's prompts draw, as the module says.
 
     truth  one of ``curves.PLANTED``: the teacher's kind
 
@@ -278,8 +299,10 @@ class PlantedImages:
         return method if method != AT_TEACHER else "vpt_deep" if self.truth == PLANTED[0] else "vapt"
 
     def images(self, n: int, replicate: int, setup: Setup, entropy: int) -> ImageSet:
-        """Return n images of a replicate with drawn labels. The endless row is one for all replicates, whose seeds draw
-        other orders and starts."""
+        """Return n images of a replicate with drawn labels.
+
+        The endless row is one for all replicates, whose seeds draw other orders and starts.
+        """
         truth = teacher_of(self.truth, setup, entropy)
         return _planted_endless(truth, n) if replicate == ENDLESS else truth.draw(n, replicate)
 
@@ -299,8 +322,11 @@ class PlantedImages:
     def measured(
         self, method: str, setup: Setup, trials: Sequence[Trial], train: Sequence[ImageSet], entropy: int
     ) -> list[Measured]:
-        """Train each trial on its own set and return excess risk and cross-entropy (nats) and accuracy (share): the
-        expectations over labels given the test images."""
+        """Train each trial on its own set and return its risks on the test images.
+
+        They are excess risk and cross-entropy in nats and accuracy as a share: expectations over the labels,
+        given the images.
+        """
         truth = teacher_of(self.truth, setup, entropy)
         packed, outcomes = _students(method, truth, setup, trials, train)
         risks = truth.risks(packed, truth.draw(TEST_IMAGES, TEST).pixels)
@@ -313,7 +339,10 @@ class PlantedImages:
     def identity(
         cls, sources: Sequence[PlantedImages], setup: Setup, fresh_steps: int, rates: list[Any]
     ) -> dict[str, Any]:
-        """Return backbone, tokens, steps and rates; the keys are those of older runs."""
+        """Return backbone, tokens, steps and rates.
+
+        The keys are those of older runs, which can so be resumed.
+        """
         planting = {
             "backbone": setup.backbone,
             "tokens": setup.sizes.tokens,
@@ -327,7 +356,7 @@ class PlantedImages:
 
 
 def teacher_of(truth: str, setup: Setup, entropy: int) -> Planted:
-    """Return the planted truth of this name on the backbone of ``setup``; one for all who ask."""
+    """Return the planted truth of this name on the backbone of ``setup``; all who ask share one."""
     plain = Setup(setup.backbone, setup.weights, device=setup.device, size=setup.size)
     return _teacher(truth, plain, setup.sizes.tokens, entropy)
 
@@ -338,7 +367,7 @@ def _teacher(truth: str, plain: Setup, tokens: int, entropy: int) -> Planted:
 
 
 def student_config(student: str, truth: Planted) -> VPT | VAPT:
-    """Return the prompts of a student, without dropout; ``InputError`` for an unknown name."""
+    """Return the prompts of a student, without dropout; raise ``InputError`` for an unknown name."""
     if student == AT_TEACHER:
         return truth.config
     tokens, vapt = truth.tokens, without_dropout(VAPT(truth.tokens))

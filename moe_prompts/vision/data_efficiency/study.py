@@ -1,10 +1,11 @@
-"""Methods, or students of a planted truth, trained on n images each: one study of images from either source.
+"""Train methods, or students of a planted truth, on n images each: one study of images from either source.
 
-A regular method whose class holds the truth pays P / (2 n) nats for its P parameters; one whose class does not meets a
-floor, which is measured with images that no step sees twice. See ``curves`` for what is made of the rows.
+A regular method whose class holds the truth pays P / (2 n) nats for its P parameters. One whose class does
+not hold it meets a floor, which is measured with images that no step sees twice. ``curves`` summarises the
+rows.
 
-Fits have no certificate: they end after a fixed number of steps, so a curve is one of training, not of a maximum of the
-likelihood, and a floor is an upper bound of the class's.
+Fits have no certificate: they end after a fixed number of steps. So a curve is one of training, not of a
+maximum of the likelihood, and a measured floor is an upper bound of the floor of the class.
 """
 
 from __future__ import annotations
@@ -28,7 +29,9 @@ from moe_prompts.vision.training.statuses import UNTUNED
 
 @dataclass(frozen=True)
 class CurveCell:
-    """One method on one task with n images, or ``FRESH``; every replicate has its own images, labels and start.
+    """Hold one method on one task with n images, or ``FRESH`` ones.
+
+    Every replicate has its own images, labels and start.
 
     setup     its recipe has the steps of this cell
     settings  one, or several that are tuned here, on images of their own
@@ -105,12 +108,16 @@ def efficiency_study(
     rates: Rates,
     fresh_replicates: int = 1,
 ) -> Study:
-    """Return the study of every method on every source with every n, and with fresh images where they can be drawn.
+    """Return the study of every method on every source with every n.
+
+    Where images can be drawn without end, it also has fresh images, which measure floors.
 
     sources           all of one kind
     methods           or students, if the sources are planted
     sizes             n, for all sources or by the source's name
+    replicates        of each method on each n
     fresh_steps       steps of SGD on fresh images; on n images those of ``setup.recipe``
+    rates             learning rates, given or tuned
     fresh_replicates  starts on fresh images; 0 for no floors
 
     Raises ``InputError`` for a method, an n or a backbone that a source does not take, before anything runs.

@@ -1,10 +1,12 @@
-"""A truth inside a Vision Transformer: frozen weights and head are known, the teacher's prompts are not.
+"""Plant a truth inside a Vision Transformer: frozen weights and head are known, a teacher's prompts are not.
 
-    y | x ~ softmax(head(ViT(x; teacher prompts))),    excess risk of a student = E_x KL(teacher(x) || student(x))
+    y | x ~ softmax(head(ViT(x; teacher prompts)))
+    excess risk of a student = E_x KL(teacher(x) || student(x))
 
-The teacher's prompts are fixed (``planted-fixed``, VPT-deep) or adaptive (``planted-adaptive``, VAPT). Given images the
-risk is exact, since both distributions are known; it is 0 at the teacher and nowhere negative. Images are those of the
-stand-in ``count``, and every replicate has its own, the first of which are those of a smaller n.
+The teacher's prompts are fixed (``planted-fixed``, VPT-deep) or adaptive (``planted-adaptive``, VAPT). Given
+images the risk is exact, since both distributions are known; it is 0 at the teacher and nowhere negative.
+Images are those of the stand-in ``count``. Every replicate has its own, the first of which are those of a
+smaller n.
 """
 
 from __future__ import annotations
@@ -33,10 +35,17 @@ IMAGES, CLASSES = "count", 10
 
 @dataclass(frozen=True)
 class Planted:
-    """A planted truth on a frozen ``model``.
+    """Hold a planted truth on a frozen ``model``.
 
-    tokens     of the teacher
-    sharpness  standard deviation of the logits of the plain model over classes: larger is less noise in labels
+    kind           one of ``curves.PLANTED``: fixed or adaptive prompts
+    model          a frozen ViT
+    tokens         number of the teacher's prompts
+    sharpness      standard deviation over classes of the plain model's logits: the larger, the less noise in
+                   labels
+    entropy        seed of head, teacher, images and labels
+    normalisation  of images, as ``Recipe`` names it
+
+    Raises ``InputError`` for an unknown kind.
     """
 
     kind: str
@@ -52,12 +61,12 @@ class Planted:
 
     @cached_property
     def config(self) -> VPT | VAPT:
-        """Of the teacher, without dropout."""
+        """Return the prompts of the teacher, without dropout."""
         return VPT(self.tokens) if self.kind == PLANTED[0] else without_dropout(VAPT(self.tokens))
 
     @cached_property
     def head(self) -> nn.Linear:
-        """Known to students: normal weights on centred features of the plain model."""
+        """Return the head, which students know: normal weights on centred features of the plain model."""
         features = self._features(self._pixels(TEST, 256))
         head = nn.Linear(self.model.embed_dim, CLASSES).to(features)
         rng = self._rng("head")
@@ -69,7 +78,10 @@ class Planted:
 
     @cached_property
     def teacher(self) -> PackedTrials:
-        """One trial that holds the truth: everything is normal, weights over the root of how many are summed."""
+        """Return one trial that holds the truth.
+
+        Everything in it is normal; weights are divided by the root of how many are summed.
+        """
         teacher = PackedTrials(self.model, self.config, self.head, [torch.Generator().manual_seed(0)])
         rng = self._rng("teacher")
         with torch.no_grad():
@@ -84,14 +96,20 @@ class Planted:
         return teacher.requires_grad_(False)
 
     def draw(self, n: int, replicate: int) -> Pixels:
-        """n images of a replicate with labels drawn from the teacher; the first ones are those of a smaller n."""
+        """Return n images of a replicate with labels drawn from the teacher.
+
+        The first ones are those of a smaller n.
+        """
         pixels = self._pixels(replicate, n)
         shares = self.log_probabilities(pixels).exp().double().cumsum(dim=1).cpu().numpy()
         uniform = self._rng("labels", replicate).random((n, 1)) * shares[:, -1:]
         return Pixels(pixels, (uniform > shares[:, :-1]).sum(axis=1))
 
     def log_probabilities(self, pixels: np.ndarray, student: PackedTrials | None = None) -> Tensor:
-        """log p(class | image): (n, C) of the teacher, or (R, n, C) of the trials of ``student``."""
+        """Return log p(class | image): (n, C) of the teacher, or (R, n, C) of the trials of ``student``.
+
+        pixels  (n, H, W, 3) bytes
+        """
         model = self.teacher if student is None else student
         rows = []
         with torch.no_grad():
@@ -102,8 +120,12 @@ class Planted:
         return found[0] if student is None else found
 
     def risks(self, student: PackedTrials, pixels: np.ndarray) -> dict[str, np.ndarray]:
-        """Expectations over labels given these images, each (R,): ``excess`` risk and ``cross_entropy`` in nats, and
-        ``accuracy``, the teacher's probability of the student's answer."""
+        """Return expectations over the labels given these images, each (R,) for the R trials of ``student``.
+
+        excess         excess risk in nats
+        cross_entropy  in nats
+        accuracy       the teacher's probability of the student's answer
+        """
         truth, ours = self.log_probabilities(pixels), self.log_probabilities(pixels, student)
         chosen = truth.exp().expand_as(ours).gather(-1, ours.argmax(dim=-1, keepdim=True)).squeeze(-1)
         each = {
@@ -127,5 +149,5 @@ class Planted:
 
 
 def without_dropout(config: VAPT) -> VAPT:
-    """The same prompts, for fits whose optimum is that of the likelihood."""
+    """Return the same prompts without dropout, for fits whose optimum is that of the likelihood."""
     return replace(config, channel_dropout=0.0, hidden_dropout=0.0)

@@ -173,7 +173,7 @@ def _images(
 
 
 def _decode(folder: Path, names: list[str]) -> tuple[Counter[str], Counter[tuple[int, int]], list[str]]:
-    """Return how often each format and each size (height, width) occurs, and the errors of unreadable images."""
+    """Return how often each format and size (height, width) occurs, and the errors of unreadable images."""
     from tqdm import tqdm
 
     formats: Counter[str] = Counter()

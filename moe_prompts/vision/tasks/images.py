@@ -107,7 +107,7 @@ def read_rgb(path: Path) -> Image.Image:
 
 @contextmanager
 def _whole_images() -> Iterator[None]:
-    """Make Pillow refuse images that are cut off, even where another package told it to fill them with grey."""
+    """Make Pillow refuse images that are cut off, even where another package told it to accept them."""
     from PIL import ImageFile
 
     before = ImageFile.LOAD_TRUNCATED_IMAGES
@@ -372,7 +372,7 @@ def _reopen(path: Path) -> np.ndarray:
 
 
 def _write(path: Path, shape: Sequence[int], pieces: Iterable[np.ndarray]) -> None:
-    """Write one .npy file of bytes from pieces that follow each other, so that memory holds only one of them."""
+    """Write a .npy file of bytes from pieces that follow each other; memory holds one piece at a time."""
     needed = prod(shape)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -260,7 +260,7 @@ class Procedural:
 
     @property
     def facts(self) -> dict[str, Any]:
-        """Return what results must say about the data: that they stand in, by what rule, and the arguments."""
+        """Return what results must say about the data: that they stand in, their rule, and the arguments."""
         digits = self.name == "digits"
         return {
             "data": "stand-in, " + ("a small real set" if digits else "drawn by formula") + "; not VTAB-1K",

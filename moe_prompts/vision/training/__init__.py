@@ -1,9 +1,10 @@
-"""How prompts and other methods are trained on a frozen backbone.
+"""Train prompts and other methods on a frozen backbone.
 
 sgd        one run of the published protocol
-methods    what is compared: VPT, VAPT, controls and baselines
+methods    the methods that are compared: VPT, VAPT, controls and baselines
 packed     many trials on one backbone as one model
-runs       train trials of one method on one task, and score them
+runs       trains the trials of one method on one task, and scores them
+states     states of images that enter the first block with prompts, kept in files
 tuned      settings that were chosen before
 devices    which GPU a process uses
 statuses   how a training can end

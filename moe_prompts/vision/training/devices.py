@@ -1,10 +1,10 @@
-"""Which GPU a process uses: processes of one host take numbers from 0 on, and go round the devices.
+"""Choose the GPU that a process uses: processes of one host take numbers from 0 on, and go round the devices.
 
     device of process i = cuda:(i mod number of devices that this process sees)
 
-A number is a locked file that the system frees when its process ends, so that whoever follows a dead worker takes its
-place, and two runs on one host do not crowd one device. The files lie in the user's runtime folder; no link is
-followed and no file is written to.
+A process holds its number by locking a file. The system frees the lock when the process ends, so the next
+process takes the place of a dead one, and two runs on one host do not crowd one device. The files lie in the
+user's runtime folder; no link is followed and no file is written to.
 """
 
 from __future__ import annotations
@@ -24,7 +24,10 @@ _held: list[int] = []
 
 
 def device_of(number: int, devices: int) -> str:
-    """Return the device of the process with this number on a host."""
+    """Return the device of the process with this number on a host, as "cuda:1".
+
+    devices  how many GPUs torch sees; raises ``InputError`` if that is none
+    """
     if devices < 1:
         raise InputError("device cuda; torch sees no GPU in this process: use cpu")
     return f"cuda:{number % devices}"
@@ -42,10 +45,10 @@ def runtime_folder() -> Path:
 
 
 def take_number(folder: Path) -> int:
-    """Return the lowest number that no living process holds; this one holds it from now on.
+    """Return the lowest number that no living process holds; this process holds it from now on.
 
-    Raises ``InputError`` unless ``folder`` is this user's own and closed to others: whoever could write there could lay
-    links to this user's files.
+    Raises ``InputError`` unless ``folder`` is this user's own and closed to others: whoever could write there
+    could lay links to this user's files.
     """
     parent = _own_folder(folder)
     try:
@@ -64,7 +67,7 @@ def take_number(folder: Path) -> int:
 
 
 def _own_folder(folder: Path) -> int:
-    """A descriptor of the folder, made if it is not there; others may not even read it."""
+    """Return a descriptor of the folder, which is made if it is not there; others may not even read it."""
     expected = f"expected a folder of this user that nobody else may write to: remove {folder}, or set XDG_RUNTIME_DIR"
     try:
         folder.mkdir(mode=0o700, exist_ok=True)
@@ -93,7 +96,7 @@ def _own_file(folder: Path, name: str, parent: int) -> int:
 
 @cache
 def own_device(name: str) -> str:
-    """Return ``cpu`` as it is, and for ``cuda`` the device of this process."""
+    """Return the device of this process for "cuda", and any other name unchanged."""
     if name != "cuda":
         return name
     import torch
@@ -102,7 +105,7 @@ def own_device(name: str) -> str:
 
 
 def processes(device: str, workers: int | None, executor: str | None, scheduler: str | None) -> int | None:
-    """Return ``workers``, or one for each GPU where nothing else is said."""
+    """Return how many workers to start: ``workers``, or one for each GPU where the user said nothing."""
     if device != "cuda" or workers is not None or scheduler is not None or executor == "in-process":
         return workers
     import torch

@@ -1,8 +1,10 @@
-"""What is compared: prompts, their controls and baselines without prompts, by the names of tables and command lines.
+"""Name the methods that are compared, as tables and command lines do, and make their prompts.
 
-prompts    vpt_shallow, vpt_deep, vapt; vpt_matched: VPT-deep with the fewest tokens that give it VAPT's parameters
-controls   vapt_constant, vapt_shuffled, vapt_pooled: VAPT blind to the image, fed another image, blind to place
-baselines  linear (the head alone), bias (all biases and the head), full (everything)
+prompts    vpt_shallow, vpt_deep and vapt; vpt_matched is VPT-deep with the fewest tokens that give it at
+           least VAPT's number of parameters
+controls   VAPT that lacks one thing: vapt_constant is blind to the image, vapt_shuffled is fed another image,
+           vapt_pooled is blind to place
+baselines  without prompts: linear trains the head alone, bias all biases and the head, full everything
 """
 
 from __future__ import annotations
@@ -37,8 +39,15 @@ RELATIVE_SECONDS = {"linear": 0.1, "bias": 1.9, "full": 2.2, "vpt_shallow": 1.6,
 
 @dataclass(frozen=True)
 class Sizes:
-    """Number of tokens N, hidden units r and kernel k of the prompts that are compared, in the last ``blocks`` blocks
-    (None: in all)."""
+    """Hold the sizes of the prompts that are compared.
+
+    tokens  number of tokens N
+    hidden  hidden units r of VAPT
+    kernel  side k of VAPT's kernel
+    blocks  number of blocks, counted from the last, that get prompts; None: all
+
+    Raises ``InputError`` for sizes that VAPT does not take.
+    """
 
     tokens: int = 10
     hidden: int = 8
@@ -50,12 +59,16 @@ class Sizes:
 
 
 def check_method(name: str) -> None:
+    """Raise ``InputError`` unless ``name`` is one of ``METHODS``."""
     if name not in METHODS:
         raise InputError(f"method {name!r}; expected one of {', '.join(METHODS)}")
 
 
 def config(name: str, sizes: Sizes, model: VisionTransformer) -> VPT | VAPT | None:
-    """The prompts of a method on this model; None for methods without prompts."""
+    """Return the prompts of a method on this model; None for methods without prompts.
+
+    Raises ``InputError`` for an unknown method.
+    """
     check_method(name)
     vapt = VAPT(sizes.tokens, sizes.hidden, sizes.kernel, blocks=sizes.blocks)
     if name == "vpt_matched":
@@ -72,7 +85,11 @@ def config(name: str, sizes: Sizes, model: VisionTransformer) -> VPT | VAPT | No
 
 
 def trainable_copy(name: str, model: VisionTransformer, num_classes: int, rng: torch.Generator) -> VisionTransformer:
-    """A copy of the plain model with a new head, whose backbone trains as ``bias`` or ``full`` says."""
+    """Return a copy of the plain model with a new head, for a method that trains the backbone.
+
+    name  "bias": all biases and the head are trained; "full": everything
+    rng   draws the new head
+    """
     own: Any = deepcopy(model)
     own.head = new_head(model, num_classes, rng)
     for part, value in own.named_parameters():
@@ -81,14 +98,20 @@ def trainable_copy(name: str, model: VisionTransformer, num_classes: int, rng: t
 
 
 def matched_tokens(vapt: VAPT, model: VisionTransformer) -> int:
-    """The smallest N with which VPT-deep (N L d, in as many blocks) has at least as many parameters as ``vapt``."""
+    """Return the smallest N with which VPT-deep has at least as many parameters as ``vapt``.
+
+    VPT-deep has N L d parameters, in as many blocks L as ``vapt``, where d is the width of the model.
+    """
     blocks, width = len(model.blocks), model.embed_dim
     one = VPT(1, blocks=vapt.blocks).n_parameters(width, blocks, model.patch_embed.grid_size)
     return -(-vapt.n_parameters(width, blocks, model.patch_embed.grid_size) // one)
 
 
 def distinct_methods(sizes: Sizes, model: VisionTransformer) -> tuple[str, ...]:
-    """All methods, without ``vpt_matched`` where it has as many tokens as ``vpt_deep`` and so is the same."""
+    """Return all methods that differ on this model.
+
+    ``vpt_matched`` is left out where it has as many tokens as ``vpt_deep``, and so is the same.
+    """
     same = config("vpt_matched", sizes, model) == config("vpt_deep", sizes, model)
     return tuple(name for name in METHODS if name != "vpt_matched" or not same)
 
@@ -96,7 +119,11 @@ def distinct_methods(sizes: Sizes, model: VisionTransformer) -> tuple[str, ...]:
 def settings(
     name: str, lrs: tuple[float, ...] | None = None, weight_decays: tuple[float, ...] | None = None
 ) -> tuple[Setting, ...]:
-    """The grid that a method is tuned over: the published one where nothing else is given."""
+    """Return the grid of settings that a method is tuned over: the published one where nothing else is given.
+
+    lrs            base learning rates, for 256 images a step
+    weight_decays  weight decays; the grid holds every pair
+    """
     check_method(name)
     lrs = lrs or (FULL_LRS if name == "full" else PROMPT_LRS)
     return tuple(Setting(lr, decay) for lr in lrs for decay in (weight_decays or WEIGHT_DECAYS))

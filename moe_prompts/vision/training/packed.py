@@ -1,12 +1,16 @@
-"""Trials on one frozen backbone as one model: prompts (R, ...), states (R, B, T, d), logits (R, B, C).
+"""Train R trials on one frozen backbone as one model.
 
-A deep prompt leaves after its block, so nothing of it is used but its key and value: with X the other tokens it is
+    prompts (R, ...),   states (R, B, T, d),   logits (R, B, C)
 
-    X + softmax(q(X) [k(P); k(X)]^T / sqrt(d_h)) [v(P); v(X)],   then   X + MLP(LN X),
+A deep prompt P is inserted before a block and removed after it, so the block needs only its keys and values.
+With X the other tokens, the block computes
 
-the same numbers as in the block with P inserted and stripped, for less. For fixed prompts k(P), v(P) belong to a trial
-and not to an image, and in the first block q(X), k(X), v(X) belong to an image and not to a trial. Of the last block
-the class token's row is enough where only that is read.
+    X + softmax(q(X) [k(P); k(X)]^T / sqrt(d_h)) [v(P); v(X)],   then   X + MLP(LN X).
+
+These are the numbers of the block with P inserted, for less work. More is saved where something is shared:
+k(P) and v(P) of fixed prompts belong to a trial and not to an image; in the first block with prompts, q(X),
+k(X) and v(X) belong to an image and not to a trial; and in the last block only the class token's row is
+computed, where the head reads no other.
 """
 
 from __future__ import annotations
@@ -41,12 +45,19 @@ GROUP = 32
 
 @dataclass(frozen=True)
 class Noise:
-    """Dropout masks of one step, by (block, place): (R, B, 1, d) of channels, (R, B, N, r) of hidden units or
-    (R, B, N, d) of fixed prompts; empty where nothing is dropped."""
+    """Hold the dropout masks of one step, by (block, place).
+
+    "channels"  (R, B, 1, d) on VAPT's states
+    "hidden"    (R, B, N, r) on the projector's hidden units
+    "prompts"   (R, B, N, d) on fixed prompts
+
+    Where nothing is dropped there is no mask.
+    """
 
     masks: dict[tuple[int, str], Tensor]
 
     def on(self, value: Tensor, block: int, place: str) -> Tensor:
+        """Return ``value`` times the mask of this block and place, or ``value`` where there is none."""
         mask = self.masks.get((block, place))
         return value if mask is None else value * mask
 
@@ -55,14 +66,18 @@ SILENT = Noise({})
 
 
 class PackedTrials(nn.Module):
-    """R trials of one kind of prompt on a plain frozen model, which is left as it is.
+    """Hold R trials of one kind of prompt on a plain frozen model, which is left as it is.
 
     model        frozen and in evaluation mode: ``model.requires_grad_(False).eval()``
     config       of the prompts; None: only the head is learned
-    head         a number of classes: each trial learns a head of its own; a layer: that is the head of all, frozen
+    head         a number of classes: each trial learns a head of its own; or a layer: the head of all trials,
+                 frozen
     rngs         one generator for each trial: its first prompts and head are those of ``prompt(model, config,
                  num_classes, rng=...)``
-    mean_states  for ``source="mean"``: of each block, as ``prompted.mean_states`` gives them
+    mean_states  for ``source="mean"``: the states of each block, as ``prompted.mean_states`` gives them
+
+    Raises ``InputError`` for a model that is not frozen or has prompts, and for prompts that cannot be
+    packed.
     """
 
     def __init__(
@@ -89,6 +104,7 @@ class PackedTrials(nn.Module):
 
     @property
     def model(self) -> VisionTransformer:
+        """Return the frozen model that the trials share."""
         return self._frozen[0]
 
     @staticmethod
@@ -99,25 +115,30 @@ class PackedTrials(nn.Module):
         return named_parts(made, new_head(model, head, rng) if isinstance(head, int) else nn.Identity())
 
     def trial(self, index: int) -> dict[str, Tensor]:
-        """Prompts and head of one trial, as ``prompt_parameters`` names them."""
+        """Return copies of prompts and head of one trial, named as in ``prompt_parameters``."""
         return {_name(key): value[index].detach().clone() for key, value in self.parts.items()}
 
     def named_parts(self) -> Iterator[tuple[str, nn.Parameter]]:
-        """Stacked parameters (R, ...), as ``prompt_parameters`` names those of one trial."""
+        """Return all parameters, stacked (R, ...), with their names as in ``prompt_parameters``."""
         return ((_name(key), value) for key, value in self.parts.items())
 
     def forward(self, images: Tensor, batch_of: Tensor | None = None, noise: Noise = SILENT) -> Tensor:
-        """Logits (R, B, C).
+        """Return the logits (R, B, C) of every trial.
 
-        images    (S, B, 3, H, W), S batches, or (B, 3, H, W), one for all
-        batch_of  (R,), which of the S batches a trial sees; all see the first without it
+        images    (S, B, 3, H, W), S batches; or (B, 3, H, W), one batch for all trials
+        batch_of  (R,), which of the S batches a trial sees; None: all see the first
+        noise     dropout masks; none by default
         """
         images = images[None] if images.ndim == 4 else images
         entering = entering_states(self.model, self.first, images.flatten(0, 1)).unflatten(0, images.shape[:2])
         return self.of_states(entering, batch_of, noise)
 
     def of_states(self, states: Tensor, batch_of: Tensor | None = None, noise: Noise = SILENT) -> Tensor:
-        """Logits (R, B, C) from states that enter block ``first`` (``entering_states``), (S, B, T, d) or (B, T, d)."""
+        """Return the logits (R, B, C) from states that enter block ``first``.
+
+        states  (S, B, T, d) or (B, T, d), as ``entering_states`` gives them; ``batch_of`` and ``noise`` as in
+                ``forward``
+        """
         features = self._features(states[None] if states.ndim == 3 else states, batch_of, noise)
         if self._known_head:
             known = self._known_head[0]
@@ -126,7 +147,7 @@ class PackedTrials(nn.Module):
         return torch.baddbmm(self._part("head.bias")[:, None], features, head.transpose(1, 2))
 
     def _features(self, x: Tensor, batch_of: Tensor | None, noise: Noise) -> Tensor:
-        """What heads see, (R, B, d), from states (S, B, T, d) that enter block ``first``."""
+        """Return what heads see, (R, B, d), from states (S, B, T, d) that enter block ``first``."""
         model = self.model
         which = torch.zeros(self.n_trials, dtype=torch.long, device=x.device) if batch_of is None else batch_of
         for index, block in list(enumerate(model.blocks))[self.first :]:
@@ -139,7 +160,11 @@ class PackedTrials(nn.Module):
     def _block(
         self, index: int, block: nn.Module, x: Tensor, shared: Tensor | None, noise: Noise, last: bool
     ) -> Tensor:
-        """States (R, B, T, d) after a block; before it (S, B, T, d) with ``shared`` (R,) which trial has which."""
+        """Return the states (R, B, T, d) after a block.
+
+        x       before the block: (R, B, T, d), or (S, B, T, d) where ``shared`` is given
+        shared  (R,), which of the S states a trial has
+        """
         prefix, config = self.model.num_prefix_tokens, self.config
         assert config is not None
         shallow = isinstance(config, VPT) and not config.deep
@@ -156,7 +181,7 @@ class PackedTrials(nn.Module):
         return torch.cat([x[:, :, :prefix], x[:, :, prefix + config.num_tokens :]], dim=2)
 
     def _prompts(self, index: int, patches: Tensor, noise: Noise) -> Tensor:
-        """Prompts of a block: (R, 1, N, d) where they are the same for all images, else (R, B, N, d)."""
+        """Return the prompts of a block: (R, 1, N, d) if they are the same for all images, else (R, B, N, d)."""
         if _key(f"{index}.tokens") in self.parts:
             tokens = self._part(f"{index}.tokens")[:, None]
             return noise.on(tokens, index, "prompts")
@@ -188,9 +213,12 @@ class PackedTrials(nn.Module):
         return self.parts[_key(name)]
 
     def noise(self, seeds: Sequence[int], batch: int) -> Noise:
-        """Dropout masks of a step of every trial: those that a prompted model draws after ``torch.manual_seed(seed)``.
+        """Draw the dropout masks of one step for every trial.
+
+        They are those that a prompted model draws after ``torch.manual_seed(seed)``.
 
         seeds  one for each trial; trials with equal seeds have equal masks
+        batch  number of images in the step
         """
         config = self.config
         if config is None:
@@ -220,11 +248,14 @@ class PackedTrials(nn.Module):
 
 @torch.no_grad()
 def entering_states(model: VisionTransformer, first: int, images: Tensor) -> Tensor:
-    """Return what enters block ``first`` of a frozen model, (n, T, d), for images (n, 3, H, W) in evaluation mode.
+    """Return what enters block ``first`` of a frozen model in evaluation mode.
 
-    Frozen blocks are run on groups of exactly ``GROUP`` images, filled up with zeros: sums of floating-point numbers
-    are taken in an order that depends on the shapes of matrices, and with one shape the states of an image are the
-    same bits whatever images are beside it. So states may be kept, and training on kept ones is training without.
+    images  (n, 3, H, W); the result is (n, T, d)
+
+    Frozen blocks are run on groups of exactly ``GROUP`` images, filled up with zeros. The reason: sums of
+    floating-point numbers are taken in an order that depends on the shapes of the matrices. With one shape,
+    the states of an image are the same bits whatever images are beside it. So states may be kept in a file,
+    and training on kept states is the same as training without them.
     """
     if first == 0:
         return model.norm_pre(model._pos_embed(model.patch_embed(images)))
@@ -259,7 +290,7 @@ def _check(
 
 
 def _key(name: str) -> str:
-    """A name without dots, which torch does not allow."""
+    """Return a name without dots, which torch does not allow in names of parameters."""
     return name.replace(".", "/")
 
 
@@ -268,17 +299,17 @@ def _name(key: str) -> str:
 
 
 def _of_each(values: Tensor, matrix: Tensor) -> Tensor:
-    """(R, B, N, out) from (R, B, N, in) and a matrix (R, out, in) for each trial: one product per trial."""
+    """Multiply (R, B, N, in) by a matrix (R, out, in) of each trial; returns (R, B, N, out)."""
     return torch.bmm(values.flatten(1, 2), matrix.transpose(1, 2)).unflatten(1, values.shape[1:3])
 
 
 def _plain(block: nn.Module, x: Tensor) -> Tensor:
-    """The block on states (R, B, T, d)."""
+    """Return the states (R, B, T, d) after a block that is run as it is."""
     return block(x.flatten(0, 1)).unflatten(0, x.shape[:2])
 
 
 def _is_known(block: nn.Module) -> bool:
-    """Whether ``_attend`` knows this block: timm's own, without the gates and norms of later variants."""
+    """Return whether ``_attend`` can compute this block: timm's own, without gates or norms of later variants."""
     attention = getattr(block, "attn", None)
     return (
         type(block) is Block
@@ -289,10 +320,11 @@ def _is_known(block: nn.Module) -> bool:
 
 
 def _attend(block: Any, x: Tensor, prompts: Tensor | None, shared: Tensor | None, first_row: bool) -> Tensor:
-    """States (R, B, T, d) after a block whose attention also sees prompts (R, 1 or B, N, d).
+    """Return the states (R, B, T, d) after a block whose attention also sees prompts (R, 1 or B, N, d).
 
-    shared     (R,): x is (S, B, T, d), and each trial has one of the S; what belongs to images is computed once
-    first_row  only the first token's row is computed
+    shared     (R,): x is (S, B, T, d), and each trial has one of the S; what belongs to images is computed
+               once
+    first_row  True: only the first token's row is computed
     """
     attention = block.attn
     H, size = attention.num_heads, attention.head_dim
@@ -300,7 +332,7 @@ def _attend(block: Any, x: Tensor, prompts: Tensor | None, shared: Tensor | None
     width = H * size
 
     def heads(values: Tensor, parts: slice, norm: nn.Module) -> Tensor:
-        """(R, B, H, T, d_h)"""
+        """Return the queries, keys or values of every head, (R, B, H, T, d_h)."""
         own = None if bias is None else bias[parts]
         return norm(F.linear(values, weight[parts], own).unflatten(-1, (H, size)).transpose(-2, -3))
 

@@ -1,4 +1,4 @@
-"""Trials of one method on one task: trained, packed where that is possible, and scored."""
+"""Train the trials of one method on one task, packed where that is possible, and score them."""
 
 from __future__ import annotations
 
@@ -44,13 +44,17 @@ from moe_prompts.vision.training.statuses import DIVERGED, TRAINED
 
 @dataclass(frozen=True)
 class Setup:
-    """What all runs of a comparison share: backbone by name, prompts' sizes, recipe and device.
+    """Hold what all runs of a comparison share: backbone, sizes of prompts, recipe and device.
 
-    weights  file of the backbone's weights; None: those of its name
-    size     side of the images that the backbone is made for; None: its own
-    states   folder of states that enter the first block with prompts (``states``); None: they are computed in each step
-    pack     trials that train at once: memory grows with them, results differ by rounding
-    device   cpu, or cuda: each process on a device of its own as far as there are as many (``devices``)
+    backbone  name of the backbone, as ``create_backbone`` knows it
+    weights   file of the backbone's weights; None: those of its name
+    pack      how many trials train at once: memory grows with them, results differ by rounding
+    sizes     of the prompts
+    recipe    how long and in which steps to train
+    device    "cpu", or "cuda": each process on a device of its own as far as there are as many (``devices``)
+    size      side in pixels of the images that the backbone is made for; None: its own
+    states    folder of states that enter the first block with prompts (``states``); None: they are computed
+              in each step
     """
 
     backbone: str = "small"
@@ -63,8 +67,10 @@ class Setup:
     states: str | None = None
 
     def identity(self) -> dict[str, Any]:
-        """What results depend on, for files that say which run they belong to: weights are known by their sha256, not
-        by a path; options that change nothing are left out."""
+        """Return what results depend on, for files that say which run they belong to.
+
+        Weights are known by their sha256, not by a path. Options that change nothing are left out.
+        """
         found = asdict(self)
         del found["states"]
         if self.weights is not None:
@@ -77,7 +83,7 @@ class Setup:
 
 @cache
 def weights_hash(path: str) -> str:
-    """sha256 of a file of weights."""
+    """Return the sha256 of a file of weights; raise ``InputError`` if it cannot be read."""
     try:
         return sha256(Path(path).read_bytes()).hexdigest()
     except OSError as error:
@@ -93,10 +99,14 @@ def train_and_score(
     judge: ImageSet,
     unlabelled: ImageSet | None = None,
 ) -> list[tuple[Outcome, Score]]:
-    """Train the trials and score their last states on ``judge``.
+    """Train the trials and return how each ended, with the score of its last state on ``judge``.
 
+    method      one of ``METHODS``
+    classes     number of classes
     train       one set for all trials, or a set for each
-    unlabelled  images whose mean states stand for every image in ``source="mean"``; None: ``train``, one set then
+    judge       the images that are scored
+    unlabelled  images whose mean states stand for every image in ``source="mean"``; None: those of ``train``,
+                which must then be one set
     """
     torch.set_num_threads(1)
     model = backbone(setup)
@@ -123,8 +133,10 @@ def train_and_score(
 def entering(
     prompts: VPT | VAPT | None, setup: Setup, model: VisionTransformer, train: list[ImageSet], judge: ImageSet
 ) -> tuple[list[ImageSet], ImageSet]:
-    """Images as the states that enter the first block with prompts, where ``setup`` keeps any and nothing is augmented;
-    else as they are."""
+    """Replace images by the states that enter the first block with prompts, where ``setup`` keeps any.
+
+    Images that are augmented stay as they are: their states change in every step.
+    """
     depth = len(model.blocks)
     first = depth if prompts is None else first_block(prompts, depth)
     if setup.states is None or first == 0:
@@ -143,7 +155,7 @@ def entering(
 def _one(
     model: VisionTransformer, method: str, classes: int, trial: Trial, recipe: Recipe, train: ImageSet, judge: ImageSet
 ) -> tuple[Outcome, Score]:
-    """One trial of a method that changes the backbone."""
+    """Train and score one trial of a method that changes the backbone."""
     own = trainable_copy(method, model, classes, init_generator(trial.seed))
     outcome = train_alone(own, train, trial, recipe)
     own.eval()
@@ -157,12 +169,12 @@ def _inputs(images: ImageSet, recipe: Recipe, like: torch.Tensor) -> Iterator[to
 
 
 def status_of(outcome: Outcome, score: Score) -> str:
-    """``TRAINED``, or ``DIVERGED`` also where only the score is not finite."""
+    """Return how a trial ended: ``DIVERGED`` also where only the score is not finite."""
     return DIVERGED if outcome.status == TRAINED and not np.isfinite(score.cross_entropy) else outcome.status
 
 
 def trained_parameters(method: str, sizes: Sizes, model: VisionTransformer) -> int:
-    """Trained numbers beside the head."""
+    """Return the number of trained parameters beside the head."""
     prompts = config(method, sizes, model)
     if prompts is not None:
         return prompts.n_parameters(model.embed_dim, len(model.blocks), model.patch_embed.grid_size)
@@ -172,7 +184,7 @@ def trained_parameters(method: str, sizes: Sizes, model: VisionTransformer) -> i
 
 
 def backbone(setup: Setup) -> VisionTransformer:
-    """The frozen model of a process; nothing may change it."""
+    """Return the frozen model that all runs of a process share; nothing may change it."""
     return _backbone(setup.backbone, setup.weights, setup.size, own_device(setup.device))
 
 
@@ -183,11 +195,15 @@ def _backbone(name: str, weights: str | None, size: int | None, device: str) -> 
 
 @cache
 def opened(spec: Spec) -> Task:
+    """Return the task of a name, which is opened once in each process."""
     return spec.open()
 
 
 def seconds_per_step(setup: Setup, size: int) -> float:
-    """Of one VAPT trial in a pack, on random images of this size; few where they are large."""
+    """Measure the seconds of one step of one VAPT trial in a pack, on random images.
+
+    size  side of the images in pixels; on a CPU, two large images stand for a batch
+    """
     torch.set_num_threads(1)
     model = backbone(setup)
     batch = setup.recipe.batch if size <= 64 or setup.device != "cpu" else 2

@@ -1,9 +1,10 @@
-"""One training run of the published protocol: SGD on a fixed number of steps, the last state counts.
+"""Train one run of the published protocol: SGD for a fixed number of steps, of which the last state counts.
 
     lr(t) = base lr * batch / 256 * factor(t),    factor: linear warm-up, then half a cosine
 
-Trials that share a frozen backbone train as one (``train_packed``); others one by one (``train_alone``) on the same
-batches, with the same dropout masks and steps. A batch, a mask and an init are functions of the trial's seed.
+Trials that share a frozen backbone train as one (``train_packed``). Others train one by one (``train_alone``)
+on the same batches, with the same dropout masks and steps. Batches, masks and first values are functions of
+the trial's seed.
 
 Sources: arXiv 2203.12119 and 2501.18936 (protocol).
 """
@@ -38,15 +39,20 @@ EVALUATION_BATCH = 256
 
 @dataclass(frozen=True)
 class Recipe:
-    """How long and in which steps to train.
+    """Say how long and in which steps to train.
 
-    steps          of SGD; None: ``epochs`` times through the images
+    steps          steps of SGD; None: ``epochs`` times through the images
+    epochs         used where ``steps`` is None
     batch          images in a step; all of them where there are fewer
-    warmup         share of the steps in which the rate grows
-    schedule       ``smooth``: the factor changes with every step and is never 0, norms and biases do not decay;
-                   ``official``: it changes with every epoch and is 0 in the first, all but the head's bias decays
-    normalisation  imagenet, half or none
-    precision      float32, or bfloat16 (autocast)
+    warmup         share of the steps in which the rate grows, in [0, 1)
+    momentum       of SGD, in [0, 1)
+    schedule       ``smooth``: the factor changes with every step and is never 0; norms and biases do not
+                   decay. ``official``: the factor changes with every epoch and is 0 in the first; all but the
+                   head's bias decays
+    normalisation  "imagenet", "half" or "none"
+    precision      "float32", or "bfloat16" (autocast)
+
+    Raises ``InputError`` for values out of range.
     """
 
     steps: int | None = None
@@ -73,25 +79,31 @@ class Recipe:
 
     @property
     def decay_rule(self) -> str:
-        """The rule of weight decay that goes with the schedule."""
+        """Return the rule of weight decay that goes with the schedule."""
         return SCHEDULES[self.schedule]
 
     def autocast(self, device: torch.device) -> torch.autocast:
-        """Around a forward pass."""
+        """Return the context in which forward passes run: bfloat16 where ``precision`` says so."""
         return torch.autocast(device.type, torch.bfloat16, enabled=self.precision == "bfloat16")
 
     def per_epoch(self, n: int) -> int:
-        """Steps once through n images; an image that would be left alone joins the batch before it."""
+        """Return the steps once through n images; an image that would be left alone joins the last batch."""
         return max(1, n // self.batch + (n % self.batch > 1))
 
     def total(self, n: int) -> int:
-        """Steps of a run on n images."""
+        """Return the steps of a run on n images."""
         return self.epochs * self.per_epoch(n) if self.steps is None else self.steps
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What is tuned: the base learning rate, for 256 images a step, and the weight decay."""
+    """Hold what is tuned.
+
+    lr            base learning rate, for 256 images a step; greater than 0
+    weight_decay  at least 0
+
+    Raises ``InputError`` for values out of range.
+    """
 
     lr: float
     weight_decay: float
@@ -103,7 +115,7 @@ class Setting:
 
 @dataclass(frozen=True)
 class Trial:
-    """One run: a setting, and the seed of its init, batches and dropout."""
+    """Hold one run: a setting, and the seed of its first values, batches and dropout."""
 
     setting: Setting
     seed: int
@@ -111,7 +123,11 @@ class Trial:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How one trial ended: mean loss of the last tenth of the steps, and whether it stayed finite."""
+    """Hold how one trial ended.
+
+    train_loss  mean loss in nats over the last tenth of the steps
+    status      ``TRAINED``, or ``DIVERGED`` if a loss was not finite
+    """
 
     train_loss: float
     status: str
@@ -119,14 +135,18 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Score:
-    """On one set of images: share of right answers and mean cross-entropy in nats."""
+    """Hold a score on one set of images.
+
+    accuracy       share of right answers
+    cross_entropy  mean cross-entropy in nats
+    """
 
     accuracy: float
     cross_entropy: float
 
 
 def factors(recipe: Recipe, n: int) -> np.ndarray:
-    """Factor of the learning rate in each step of a run on n images."""
+    """Return the factor of the learning rate in each step of a run on n images, (steps,)."""
     total = recipe.total(n)
     if recipe.schedule == "smooth":
         warm = max(1, round(recipe.warmup * total))
@@ -143,30 +163,30 @@ def _cosine(progress: np.ndarray) -> np.ndarray:
 
 
 def seeded(seed: int, purpose: str, *numbers: int) -> np.random.Generator:
-    """The generator of one purpose of one trial's seed."""
+    """Return the generator of one purpose of one trial's seed; ``numbers`` tell several of them apart."""
     return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(address(purpose), *numbers)))
 
 
 def checked_device(name: str) -> str:
-    """``name``, if torch can use it."""
+    """Return ``name``; raise ``InputError`` if it is a GPU and torch sees none."""
     if name.startswith("cuda") and not torch.cuda.is_available():
         raise InputError(f"--device {name}; torch sees no GPU here: use --device cpu")
     return name
 
 
 def trial_seed(entropy: int, replicate: int) -> int:
-    """Of the trial of a replicate, the same for all methods."""
+    """Return the seed of the trial of a replicate, the same for all methods."""
     key = (address("trial"), replicate)
     return int(np.random.SeedSequence(entropy, spawn_key=key).generate_state(1, np.uint64)[0])
 
 
 def init_generator(seed: int) -> torch.Generator:
-    """Draws the first prompts and head of a trial."""
+    """Return the generator that draws the first prompts and head of a trial."""
     return torch.Generator().manual_seed(int(seeded(seed, "init").integers(2**63)))
 
 
 def batches(n: int, recipe: Recipe, seed: int) -> Iterator[np.ndarray]:
-    """Indices of each step: a new order in each pass, whose last batch may be short."""
+    """Yield the indices of each step: a new order in each pass, whose last batch may be short."""
     left, epoch = recipe.total(n), 0
     while left:
         order = seeded(seed, "order", epoch).permutation(n)
@@ -183,10 +203,13 @@ def train_packed(
     recipe: Recipe,
     progress: bool = False,
 ) -> list[Outcome]:
-    """Train all trials at once; ``packed`` holds one for each, in the same order.
+    """Train all trials at once and return how each ended.
 
-    images  one set for all, or as many equally large sets as trials; ``States`` that enter block ``packed.first`` serve
-            as well
+    packed  holds one trial for each of ``trials``, in the same order
+    images  one set for all, or as many equally large sets as trials; ``States`` that enter block
+            ``packed.first`` serve as well
+
+    Raises ``InputError`` for sets of different sizes.
     """
     seeds = [trial.seed for trial in trials]
     lrs = torch.tensor([trial.setting.lr for trial in trials], dtype=torch.float64) * recipe.batch / 256
@@ -211,7 +234,7 @@ def train_packed(
 
 
 def train_alone(model: nn.Module, images: ImageSet, trial: Trial, recipe: Recipe, progress: bool = False) -> Outcome:
-    """Train what has ``requires_grad`` in one model, in its training mode."""
+    """Train what has ``requires_grad`` in one model, in its training mode, and return how it ended."""
     trained = ((name, value) for name, value in model.named_parameters() if value.requires_grad)
     optimiser = torch.optim.SGD(
         decay_groups(trained, trial.setting.weight_decay, recipe.decay_rule),
@@ -244,7 +267,7 @@ def _run(
     like: Tensor,
     progress: bool,
 ) -> list[Outcome]:
-    """All steps of trials with these images and seeds; trials that share both see the same batches."""
+    """Run all steps of trials with these images and seeds; trials that share both see the same batches."""
     sizes = {len(one.labels) for one in images}
     if len(sizes) != 1 or len(images) != len(seeds):
         raise InputError(
@@ -272,12 +295,16 @@ def _run(
 
 
 def _wide(logits: Tensor) -> Tensor:
-    """Losses are computed in float32 at least."""
+    """Return logits in float32 at least, for losses."""
     return logits.float() if logits.dtype in (torch.bfloat16, torch.float16) else logits
 
 
 class StackedSGD:
-    """torch's SGD with momentum on parameters (R, ...), with a rate and a weight decay for each of the R trials."""
+    """Update parameters (R, ...) as torch's SGD with momentum does.
+
+    lrs            (R,) learning rates at factor 1, one for each trial
+    weight_decays  (R,), applied where the recipe's rule says that a parameter decays
+    """
 
     def __init__(self, packed: PackedTrials, lrs: Tensor, weight_decays: Tensor, recipe: Recipe) -> None:
         self.momentum = recipe.momentum
@@ -289,6 +316,7 @@ class StackedSGD:
 
     @torch.no_grad()
     def step(self, factor: float) -> None:
+        """Update all parameters once; ``factor`` multiplies every learning rate."""
         for value, velocity, lr, decay in self.parts:
             assert value.grad is not None
             velocity.mul_(self.momentum).add_(value.grad).addcmul_(decay, value)
@@ -297,10 +325,13 @@ class StackedSGD:
 
 @torch.no_grad()
 def evaluate(forward: Callable[[Tensor], Tensor], images: ImageSet, recipe: Recipe, like: Tensor) -> list[Score]:
-    """Scores of R trials, whose logits (R, B, C) are ``forward`` of a batch of inputs, made ``like`` a parameter.
+    """Return the scores of R trials on a set of images.
 
-    Images come in an order that is drawn once for their number, so that the other image of ``source="another"`` has
-    nothing to do with the order of a list; no batch is of one image, unless there is but one.
+    forward  gives the logits (R, B, C) of a batch of inputs
+    like     a parameter of the model: inputs get its device and type
+
+    Images come in an order that is drawn once for their number. So the other image that ``source="another"``
+    feeds has nothing to do with the order of a list. No batch is of one image, unless there is but one.
     """
     n = len(images.labels)
     order = seeded(n, "evaluation").permutation(n)

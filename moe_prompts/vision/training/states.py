@@ -1,9 +1,10 @@
-"""States of images that enter the first block with prompts, computed once and kept in a file.
+"""Compute the states of images that enter the first block with prompts once, and keep them in a file.
 
-What comes before that block is frozen and sees no prompts, so it belongs to an image: every step of every trial may
-read it instead of computing it. ``entering_states`` gives the same bits for an image whatever is beside it, hence
-training on kept states is training without them, bit for bit in float32 on one machine. A file is named by the
-backbone's hash, the block, the normalisation, the precision and the bytes of the images; it is mapped into memory.
+What comes before that block is frozen and sees no prompts, so its output belongs to an image: every step of
+every trial may read it instead of computing it. ``entering_states`` gives the same bits for an image whatever
+is beside it, so training on kept states is training without them, bit for bit in float32 on one machine. A
+file is named by the backbone's hash, the block, the normalisation, the precision and the bytes of the images;
+it is mapped into memory.
 """
 
 from __future__ import annotations
@@ -30,27 +31,34 @@ READ = 8 * GROUP
 
 @dataclass(frozen=True)
 class States:
-    """In place of a set of images: what enters block ``first`` of one backbone, (n, T, d), and labels (n,)."""
+    """Hold, in place of a set of images, the states that enter one block of one backbone.
+
+    values  (n, T, d)
+    labels  (n,)
+    """
 
     values: np.ndarray
     labels: np.ndarray
 
     def batch(self, indices: np.ndarray, rng: np.random.Generator | None = None) -> np.ndarray:
-        """(B, T, d); nothing is drawn, since these images are never augmented."""
+        """Return the states (B, T, d) with these indices; nothing is drawn, since they are never augmented."""
         return self.values[indices]
 
 
 def is_fixed(images: ImageSet) -> bool:
-    """Whether a set gives the same bytes for an image in every step: pixels in memory, not files that are cropped."""
+    """Return whether a set gives the same bytes for an image in every step.
+
+    Pixels in memory do; files that are cropped at random do not.
+    """
     return isinstance(images, Pixels) or (isinstance(images, Subset) and is_fixed(images.images))
 
 
 def kept_states(
     model: VisionTransformer, first: int, images: ImageSet, normalisation: str, precision: str, folder: Path
 ) -> States:
-    """Return the states of these images from the folder; they are computed and written there where they are missing.
+    """Return the states of these images from the folder; where they are missing, compute and write them first.
 
-    Several processes may ask at once: a file appears whole or not at all, and all write the same.
+    Several processes may ask at once: a file appears whole or not at all, and all of them write the same.
     """
     like = next(model.parameters())
     name = _name(model, first, images, f"{normalisation} {precision} {like.device.type} {torch.__version__}")
@@ -68,7 +76,7 @@ def kept_states(
 
 
 def as_input(values: np.ndarray, normalisation: str, like: Tensor) -> Tensor:
-    """Return a batch as a model takes it: bytes as normalised images, states as they are."""
+    """Return a batch as a model takes it: bytes become normalised images, states stay as they are."""
     return normalised(values, normalisation, like) if values.dtype == np.uint8 else torch.tensor(values).to(like)
 
 

@@ -1,4 +1,4 @@
-"""How a training ended."""
+"""Name the ways in which a training can end."""
 
 TRAINED = "TRAINED"
 #: A loss was not finite.

@@ -1,4 +1,4 @@
-"""Files of settings that were tuned before: the JSON of a run, or the one that comes with the package."""
+"""Read settings that were tuned before, from the file of a run or the one that comes with the package."""
 
 from __future__ import annotations
 
@@ -18,7 +18,13 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class TunedFile:
-    """``source``: a path or ``shipped``, as the ``option`` of a command has it; runs call such a file ``name``."""
+    """Name a file of tuned settings.
+
+    option   the command's option that gave it, for errors
+    source   a path, or "shipped"
+    name     what runs call such a file
+    shipped  name of the file that comes with the package
+    """
 
     option: str
     source: str
@@ -29,7 +35,10 @@ class TunedFile:
         return f"{self.option} {self.source}"
 
     def read(self, take: Callable[[dict[str, Any]], T]) -> T:
-        """What ``take`` finds in the content; ``InputError`` if there is no file, or none that a run wrote."""
+        """Return what ``take`` finds in the content of the file.
+
+        Raises ``InputError`` if there is no file, or none that a run wrote.
+        """
         shipped = resources.files("moe_prompts.vision") / "data" / self.shipped
         try:
             content = (shipped if self.source == SHIPPED else Path(self.source)).read_bytes()
@@ -42,5 +51,5 @@ class TunedFile:
 
 
 def differing(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
-    """In words, where the case of a file is another than that of this run."""
+    """Return, in words, where the case of a file differs from that of this run."""
     return [f"{key} {there[key]} there, {value} here" for key, value in here.items() if there[key] != value]
