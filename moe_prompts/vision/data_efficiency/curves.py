@@ -61,11 +61,11 @@ def regular(parameters: float, n: np.ndarray | float, floor: float = 0.0) -> np.
 
 
 def above_floor(table: pd.DataFrame, task: str, method: str, entropy: int, value: str) -> dict[str, float]:
-    """Return the floor of one curve and its log-log slope above that floor, with a 90 % interval over replicates.
+    """Return the floor of one curve and its log-log slope above the floor, with its 90 % interval.
 
-    The slope is that of value(n) - floor. The floor is the mean on fresh images, NaN where there are none.
-    Only sizes whose value lies above the floor in every replicate enter the slope; ``sizes`` counts them.
-    Without a floor, or with fewer than two such sizes, the slope is NaN.
+    The slope is that of value(n) - floor, its interval is over replicates. The floor is the mean on fresh
+    images, NaN where there are none. Only sizes whose value lies above the floor in every replicate enter the
+    slope; ``sizes`` counts them. Without a floor, or with fewer than two such sizes, the slope is NaN.
     """
     own = table[(table["task"] == task) & (table["method"] == method) & (table["status"] == TRAINED)]
     floor = float(own[own["n"] == FRESH][value].mean())

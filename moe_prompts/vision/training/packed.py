@@ -181,7 +181,7 @@ class PackedTrials(nn.Module):
         return torch.cat([x[:, :, :prefix], x[:, :, prefix + config.num_tokens :]], dim=2)
 
     def _prompts(self, index: int, patches: Tensor, noise: Noise) -> Tensor:
-        """Return the prompts of a block: (R, 1, N, d) if they are the same for all images, else (R, B, N, d)."""
+        """Return the prompts of a block: (R, 1, N, d) if they are the same for all images, or (R, B, N, d)."""
         if _key(f"{index}.tokens") in self.parts:
             tokens = self._part(f"{index}.tokens")[:, None]
             return noise.on(tokens, index, "prompts")
@@ -309,7 +309,7 @@ def _plain(block: nn.Module, x: Tensor) -> Tensor:
 
 
 def _is_known(block: nn.Module) -> bool:
-    """Return whether ``_attend`` can compute this block: timm's own, without gates or norms of later variants."""
+    """Return whether ``_attend`` can compute this block: timm's own, without later gates or norms."""
     attention = getattr(block, "attn", None)
     return (
         type(block) is Block

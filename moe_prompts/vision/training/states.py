@@ -41,7 +41,7 @@ class States:
     labels: np.ndarray
 
     def batch(self, indices: np.ndarray, rng: np.random.Generator | None = None) -> np.ndarray:
-        """Return the states (B, T, d) with these indices; nothing is drawn, since they are never augmented."""
+        """Return the states (B, T, d) with these indices; nothing is drawn, as they are never augmented."""
         return self.values[indices]
 
 
@@ -56,7 +56,7 @@ def is_fixed(images: ImageSet) -> bool:
 def kept_states(
     model: VisionTransformer, first: int, images: ImageSet, normalisation: str, precision: str, folder: Path
 ) -> States:
-    """Return the states of these images from the folder; where they are missing, compute and write them first.
+    """Return the states of these images from the folder; compute and write them first where they are missing.
 
     Several processes may ask at once: a file appears whole or not at all, and all of them write the same.
     """
