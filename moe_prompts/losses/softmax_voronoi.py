@@ -13,6 +13,7 @@ Source: arXiv 2305.03288, whose last gate is zero and which takes no minimum (``
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -28,6 +29,8 @@ SoftmaxVariant = Literal["published", "intrinsic"]
 UNIDENTIFIED = "every cell holds several atoms: the gate slopes are not identified"
 #: Translations from which the minimum is sought: the best of those that put some atom on some true one.
 REFINED = 3
+#: Distance within which neighbouring cells are looked for, and the rounding by which a border may be passed.
+NEARBY, BORDER = 1e-3, 1e-10
 #: Largest logarithm of a mass that is a number.
 MOST = 700.0
 
@@ -96,8 +99,8 @@ class SoftmaxErrors:
         return float(np.sqrt((weights * self.distances.sum(axis=0)[shared] ** 2).sum() / weights.sum()))
 
 
-def _weighed(distances: np.ndarray, m: np.ndarray, variant: SoftmaxVariant) -> np.ndarray:
-    """Return the sum over groups of |.|^power (k,)."""
+def _powers(m: np.ndarray, variant: SoftmaxVariant) -> np.ndarray:
+    """Return the powers (4, k) of the groups for atoms in cells of ``m`` (k,) atoms."""
     if variant not in ("published", "intrinsic"):
         raise InputError(f"softmax Voronoi loss: variant = {variant!r}; expected 'published' or 'intrinsic'")
     powers = np.ones((4, len(m)))
@@ -105,24 +108,40 @@ def _weighed(distances: np.ndarray, m: np.ndarray, variant: SoftmaxVariant) -> n
         if size > 1:
             r = float(rbar(int(size)))
             powers[:, i] = (r, r / 2, r, r / 2) if variant == "published" else (2.0, 2.0, r, r / 2)
-    return (distances**powers).sum(axis=0)
+    return powers
 
 
-def _errors_at(
-    fitted: SoftmaxGatedMoE, truth: SoftmaxGatedMoE, slope: np.ndarray, intercept: float | None, variant: SoftmaxVariant
-) -> SoftmaxErrors:
-    """Return the pieces at the translation (intercept, slope).
+def _weighed(distances: np.ndarray, m: np.ndarray, variant: SoftmaxVariant) -> np.ndarray:
+    """Return the sum over groups of |.|^power (k,)."""
+    return (distances ** _powers(m, variant)).sum(axis=0)
 
-    ``intercept`` None stands for the best one for that slope.
-    """
+
+def _distances(fitted: SoftmaxGatedMoE, truth: SoftmaxGatedMoE, slope: np.ndarray) -> np.ndarray:
+    """Return the distances (4, k, k_true) per group between all atoms, the fitted gates moved by ``slope`` (d,)."""
     rows = [
         np.linalg.norm((fitted.gate_slopes + slope)[:, None] - truth.gate_slopes[None], axis=2),
         np.linalg.norm(fitted.slopes[:, None] - truth.slopes[None], axis=2),
         np.abs(fitted.intercepts[:, None] - truth.intercepts[None]),
         np.abs(fitted.noise_vars[:, None] - truth.noise_vars[None]),
     ]
-    table = np.stack(rows)
-    labels = table.sum(axis=0).argmin(axis=1)
+    return np.stack(rows)
+
+
+def _errors_at(
+    fitted: SoftmaxGatedMoE,
+    truth: SoftmaxGatedMoE,
+    slope: np.ndarray,
+    intercept: float | None,
+    variant: SoftmaxVariant,
+    labels: np.ndarray | None = None,
+) -> SoftmaxErrors:
+    """Return the pieces at the translation (intercept, slope).
+
+    ``intercept`` None stands for the best one for that slope, ``labels`` None for the cells of the nearest true atoms.
+    """
+    table = _distances(fitted, truth, slope)
+    if labels is None:
+        labels = table.sum(axis=0).argmin(axis=1)
     sizes = np.bincount(labels, minlength=truth.k)
     distances = table[:, np.arange(fitted.k), labels]
     # The largest mass is taken out, so that fitted gates far from the true ones do not overflow.
@@ -146,6 +165,88 @@ def _errors_at(
     return SoftmaxErrors(labels, sizes, mass, scale * relative, distances, (intercept, slope))
 
 
+def _descended(value: Callable[[np.ndarray], float], start: np.ndarray) -> np.ndarray:
+    """Return the slope (d,) at which a simplex that begins at ``start`` ends."""
+    from scipy.optimize import minimize  # loaded where it is used: a refused option need not wait for it
+
+    # A first simplex of the size of what is left to gain.
+    spread = 0.5 * min(value(start), 1.0) + 1e-9
+    simplex = np.concatenate([start[None], start + spread * np.eye(len(start))])
+    options = {"initial_simplex": simplex, "xatol": 1e-10, "fatol": 1e-12, "maxiter": 400}
+    return minimize(value, start, method="Nelder-Mead", options=options).x
+
+
+def _directions(steps: np.ndarray) -> np.ndarray:
+    """Return steps (..., d) at length 1; those of length 0 as they are."""
+    lengths = np.linalg.norm(steps, axis=-1, keepdims=True)
+    return steps / np.where(lengths > 0, lengths, 1.0)
+
+
+def _best_for_cells(
+    fitted: SoftmaxGatedMoE, truth: SoftmaxGatedMoE, labels: np.ndarray, start: np.ndarray, variant: SoftmaxVariant
+) -> np.ndarray | None:
+    """Return the slope (d,) of the smallest D among those that keep atoms in the cells ``labels`` (k,), or on a border.
+
+    For fixed cells D is smallest where the weighted distances of the gates are, whatever the masses: a smooth
+    problem with the borders as constraints. None: the solver left the cells.
+    """
+    from scipy.optimize import minimize
+
+    weights = np.exp(fitted.gate_intercepts - fitted.gate_intercepts.max())
+    power = _powers(np.bincount(labels, minlength=truth.k)[labels], variant)[0]
+    rest = _distances(fitted, truth, start)[1:].sum(axis=0)
+    rest = rest[np.arange(fitted.k), labels][:, None] - rest
+    to_own = fitted.gate_slopes - truth.gate_slopes[labels]
+    to_all = fitted.gate_slopes[:, None] - truth.gate_slopes[None]
+
+    def cost(x: np.ndarray) -> float:
+        return float(weights @ np.linalg.norm(to_own + x, axis=1) ** power)
+
+    def gradient(x: np.ndarray) -> np.ndarray:
+        return (weights * power * np.linalg.norm(to_own + x, axis=1) ** (power - 1)) @ _directions(to_own + x)
+
+    def inside(x: np.ndarray) -> np.ndarray:
+        return (np.linalg.norm(to_all + x, axis=2) - np.linalg.norm(to_own + x, axis=1)[:, None] - rest).ravel()
+
+    def border(x: np.ndarray) -> np.ndarray:
+        return (_directions(to_all + x) - _directions(to_own + x)[:, None]).reshape(-1, fitted.d)
+
+    # In units of what it costs at first, since the solver's tolerance is absolute.
+    unit = max(cost(start), np.finfo(float).tiny)
+    end = minimize(
+        lambda x: cost(x) / unit,
+        start,
+        jac=lambda x: gradient(x) / unit,
+        method="SLSQP",
+        constraints={"type": "ineq", "fun": inside, "jac": border},
+        options={"ftol": 1e-15, "maxiter": 200},
+    ).x
+    return end if inside(end).min() > -BORDER else None
+
+
+def _within_cells(
+    fitted: SoftmaxGatedMoE, truth: SoftmaxGatedMoE, slopes: np.ndarray, variant: SoftmaxVariant
+) -> Iterator[SoftmaxErrors]:
+    """Yield the smallest loss for each way to put atoms into cells that is met from ``slopes`` (m, d) on.
+
+    D jumps where an atom passes from one cell to another, and its infimum often lies on such a border. A simplex
+    stops somewhere along the border, at a point that rounding decides.
+    """
+    around = NEARBY * np.concatenate([np.zeros((1, fitted.d)), np.eye(fitted.d), -np.eye(fitted.d)])
+    waiting: list[np.ndarray] = list(slopes)
+    met: set[tuple[int, ...]] = set()
+    while waiting:
+        start = waiting.pop(0)
+        for labels in [_distances(fitted, truth, start + x).sum(axis=0).argmin(axis=1) for x in around]:
+            if tuple(labels) in met:
+                continue
+            met.add(tuple(labels))
+            end = _best_for_cells(fitted, truth, labels, start, variant)
+            if end is not None:
+                waiting.append(end)
+                yield _errors_at(fitted, truth, end, None, variant, labels)
+
+
 def softmax_errors(
     fitted: SoftmaxGatedMoE, truth: SoftmaxGatedMoE, translate: bool = True, variant: SoftmaxVariant = "intrinsic"
 ) -> SoftmaxErrors:
@@ -163,8 +264,6 @@ def softmax_errors(
     >>> mp.softmax_errors(truth.atoms([0, 1, 1]), truth).cell_sizes
     array([1, 2])
     """
-    from scipy.optimize import minimize  # loaded where it is used: a refused option need not wait for it
-
     expect(fitted, SoftmaxGatedMoE, "softmax Voronoi loss: fitted")
     expect(truth, SoftmaxGatedMoE, "softmax Voronoi loss: truth")
     if fitted.d != truth.d:
@@ -173,16 +272,12 @@ def softmax_errors(
         return _errors_at(fitted, truth, np.zeros(fitted.d), 0.0, variant)
     value = lambda slope: _errors_at(fitted, truth, slope, None, variant).loss(variant)
     starts = (truth.gate_slopes[None] - fitted.gate_slopes[:, None]).reshape(-1, fitted.d)
-    starts = starts[np.argsort([value(slope) for slope in starts], kind="stable")][:REFINED]
-    best = starts[0]
-    for start in starts:
-        # A first simplex of the size of what is left to gain.
-        spread = 0.5 * min(value(start), 1.0) + 1e-9
-        simplex = np.concatenate([start[None], start + spread * np.eye(fitted.d)])
-        options = {"initial_simplex": simplex, "xatol": 1e-10, "fatol": 1e-12, "maxiter": 400}
-        found = minimize(value, start, method="Nelder-Mead", options=options)
-        best = min((best, found.x), key=value)
-    return _errors_at(fitted, truth, best, None, variant)
+    starts = starts[np.argsort([value(slope) for slope in starts], kind="stable")]
+    slopes = np.stack([*starts, *(_descended(value, start) for start in starts[:REFINED])])
+    found = [_errors_at(fitted, truth, slope, None, variant) for slope in slopes]
+    if fitted.d > 1:
+        found += _within_cells(fitted, truth, slopes, variant)
+    return min(found, key=lambda errors: errors.loss(variant))
 
 
 def softmax_loss(
