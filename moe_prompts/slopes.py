@@ -4,10 +4,21 @@ The exponent is the least-squares slope of
 
     log(statistic of the replicates)   on   log n.
 
-Intervals come from resampling replicates within each n (``intervals``). The verdict rule is fixed before data
-are seen: a prediction p *holds* if the 90 % interval lies in [p - .08, p + .08], *fails* if it is disjoint
-from it, and is otherwise *not decidable here*. So are slopes from fewer than 8 replicates at a size, or from
-sizes less than a factor 5 apart, whose intervals mean little.
+The slope is a sum of w_n log statistic(n), so its 90 % interval is
+
+    slope +- q se,    se^2 = sum_n w_n^2 v_n,
+
+v_n the variance of the log of the statistic at n (``intervals``). For the mean v_n is the jackknife's, and q is
+Student's with the degrees of freedom of Satterthwaite, (sum w^2 v)^2 / sum (w^2 v)^2 / (m - 1). For median and
+90 % quantile v_n is the bootstrap's and q is the normal law's: of few replicates the bootstrap's variance of a
+quantile is too large, by about as much as Student's q would add. How often these intervals cover is measured
+(``designs.power``): .88 to .92 for median and mean of 16 replicates whose logs are normal, where percentiles of a
+bootstrap cover .92 to .94 for medians and .85 to .88 for means.
+
+The verdict rule is fixed before data are seen: a prediction p *holds* if the interval lies in [p - .08, p + .08],
+*fails* if it is disjoint from it, and is otherwise *not decidable here*. So are slopes from fewer than 8
+replicates at a size, or from sizes less than a factor 5 apart, whose intervals mean little. Where theory gives
+an upper bound n^p, an interval below the band is *faster than claimed* and contradicts nothing.
 """
 
 from __future__ import annotations
@@ -16,10 +27,21 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.special import ndtri, stdtrit
 
 from moe_prompts.checks import generator, numbers, whole
 from moe_prompts.errors import InputError
-from moe_prompts.intervals import MIN_REPLICATES, RESAMPLES, Verdict, percentiles, within
+from moe_prompts.intervals import (
+    MIN_REPLICATES,
+    RESAMPLES,
+    TAILS,
+    Verdict,
+    bounded_by,
+    percentiles,
+    variance_of_log_mean,
+    variance_of_log_quantile,
+    within,
+)
 
 BAND = 0.08
 RUNAWAY_FACTOR = 3.0
@@ -30,6 +52,12 @@ STATISTICS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "median": lambda values: np.median(values, axis=-1),
     "mean": lambda values: np.mean(values, axis=-1),
     "q90": lambda values: np.quantile(values, 0.9, axis=-1),
+}
+#: Variance of the log of each, of values (.., m).
+VARIANCES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "median": lambda values: variance_of_log_quantile(values, 0.5),
+    "mean": variance_of_log_mean,
+    "q90": lambda values: variance_of_log_quantile(values, 0.9),
 }
 
 
@@ -55,12 +83,16 @@ class Slope:
     local: np.ndarray
     replicates: int
 
-    def verdict(self, predicted: float, band: float = BAND) -> Verdict:
-        """Judge a predicted exponent by the rule of this module, with ``band`` on either side of it."""
+    def verdict(self, predicted: float, band: float = BAND, bound: bool = False) -> Verdict:
+        """Judge a predicted exponent by the rule of this module, with ``band`` on either side of it.
+
+        ``bound`` says that theory bounds the error from above: then a faster slope contradicts nothing.
+        """
         near = len(self.n) == 0 or self.n.max() < MIN_RANGE * self.n.min()
         if self.replicates < MIN_REPLICATES or near:
             return Verdict.UNDECIDED
-        return within(self.low, self.high, (predicted - band, predicted + band))
+        rule = bounded_by if bound else within
+        return rule(self.low, self.high, (predicted - band, predicted + band))
 
 
 def slope(
@@ -69,12 +101,12 @@ def slope(
     statistic: str = "median",
     resamples: int = RESAMPLES,
 ) -> Slope:
-    """Estimate the log-log slope of a statistic of the replicates, with a bootstrap interval.
+    """Estimate the log-log slope of a statistic of the replicates, with its 90 % interval.
 
     samples    n -> positive errors, one per replicate
-    rng        source of the resampling
+    rng        source of the resampling for ``band``; slope and interval are functions of the errors alone
     statistic  "median", "mean" or "q90"
-    resamples  how many bootstrap samples are drawn
+    resamples  how many bootstrap samples are drawn for ``band``
 
     Sizes without replicates are left out. A size with one replicate has a level but no interval, and counts
     for the slope only where fewer than two sizes have more; that slope has no interval. With one size the
@@ -117,16 +149,44 @@ def slope(
     if len(sizes) < 2:
         nan = float("nan")
         return Slope(nan, nan, nan, sizes, level, band, np.array([]), 0)
-    # A size with one replicate cannot be resampled: its level would enter every bootstrap slope without
-    # error.
+    # The level of a single replicate has no error that could be estimated: it would enter as if it were exact.
     used = several if several.sum() > 1 else np.ones(len(sizes), dtype=bool)
     log_n, log_level = np.log(sizes), np.log(level)
-    centred = log_n[used] - log_n[used].mean()
-    centred /= (centred**2).sum()
-    low, high = percentiles(np.log(draws[:, used]) @ centred) if several.sum() > 1 else (np.nan, np.nan)
+    weights = slope_weights(log_n[used])
+    value = float(log_level[used] @ weights)
+    half = np.nan
+    if several.sum() > 1:
+        errors = [values for values, counts in zip(kept.values(), used, strict=True) if counts]
+        variances = np.array([VARIANCES[statistic](values) for values in errors])
+        half = float(half_width(weights, variances, np.array([len(values) for values in errors]), statistic))
     local = np.diff(log_level) / np.diff(log_n)
     fewest = min(len(values) for values, counts in zip(kept.values(), used, strict=True) if counts)
-    return Slope(float(log_level[used] @ centred), float(low), float(high), sizes, level, band, local, fewest)
+    return Slope(value, value - half, value + half, sizes, level, band, local, fewest)
+
+
+def slope_weights(log_n: np.ndarray) -> np.ndarray:
+    """Return w (sizes,) of the least-squares slope sum_n w_n y_n of y on ``log_n``."""
+    centred = log_n - log_n.mean()
+    return centred / (centred**2).sum()
+
+
+def half_width(weights: np.ndarray, variances: np.ndarray, replicates: np.ndarray, statistic: str) -> np.ndarray:
+    """Return half the width of the 90 % interval of a slope.
+
+    weights     (sizes,)      of the logs of the statistic in the slope
+    variances   (.., sizes)   of these logs
+    replicates  (sizes,)      from which they are estimated
+    statistic                 "median", "mean" or "q90"
+    """
+    parts = weights**2 * variances
+    total = parts.sum(axis=-1)
+    if statistic != "mean":
+        return ndtri(TAILS[1]) * np.sqrt(total)
+    # Scaled by the largest part, so that tiny variances have degrees of freedom, too; without variance any will do.
+    largest = np.maximum(parts.max(axis=-1, keepdims=True), np.finfo(float).tiny)
+    shares = parts / largest
+    freedom = shares.sum(axis=-1) ** 2 / np.maximum((shares**2 / (replicates - 1)).sum(axis=-1), np.finfo(float).tiny)
+    return stdtrit(np.maximum(freedom, 1.0), TAILS[1]) * np.sqrt(total)
 
 
 def runaway_share(values: np.ndarray, factor: float = RUNAWAY_FACTOR) -> float:

@@ -17,15 +17,45 @@ def rng():
     return np.random.default_rng(0)
 
 
-def test_equals_the_rule_of_slopes_applied_to_runs_one_by_one():
-    """300 runs with the full rule (4000 resamples): shares agree within four standard errors, .1 at most."""
-    draws, verdicts = np.random.default_rng(1), []
-    for _ in range(300):
+@pytest.mark.parametrize("statistic", ["median", "mean", "q90"])
+@pytest.mark.parametrize("bound", [False, True])
+def test_equals_the_rule_of_slopes_applied_to_runs_one_by_one(statistic, bound):
+    """Shares of 400 runs and of 1000 agree within four standard errors of their difference, .12 at most."""
+    draws, verdicts, covered = np.random.default_rng(1), [], []
+    for _ in range(400):
         samples = {n: np.exp(-0.5 * np.log(n) + 0.5 * draws.standard_normal(16)) for n in SIZES}
-        verdicts.append(slope(samples, draws).verdict(-0.5))
-    found = power(SIZES, 16, 0.5, rng())
-    assert found.holds == pytest.approx(np.mean([v is Verdict.HOLDS for v in verdicts]), abs=0.11)
-    assert found.holds + found.fails + found.undecided == pytest.approx(1)
+        found = slope(samples, draws, statistic, resamples=1)  # resamples are for levels alone
+        verdicts.append(found.verdict(-0.45, bound=bound))
+        covered.append(found.low <= -0.5 <= found.high)
+    shares = power(SIZES, 16, 0.5, rng(), predicted=-0.45, true=-0.5, statistic=statistic, bound=bound)
+    for verdict, share in {
+        Verdict.HOLDS: shares.holds,
+        Verdict.FAILS: shares.fails,
+        Verdict.UNDECIDED: shares.undecided,
+        Verdict.FASTER: shares.faster,
+    }.items():
+        assert share == pytest.approx(np.mean([v is verdict for v in verdicts]), abs=0.12)
+    assert shares.covers == pytest.approx(np.mean(covered), abs=0.12)
+    assert shares.holds + shares.fails + shares.undecided + shares.faster == pytest.approx(1)
+
+
+@pytest.mark.parametrize("statistic", ["median", "mean"])
+@pytest.mark.parametrize("scatter", [0.3, 0.8])
+@pytest.mark.parametrize("sizes", [SIZES, [1_000, 5_623, 31_623, 177_828, 1_000_000]], ids=["3", "5"])
+def test_intervals_cover_nine_times_of_ten(statistic, scatter, sizes):
+    """With 16 replicates, median and mean, to two points: 10 000 simulated runs know a share to .003."""
+    assert power(sizes, 16, scatter, rng(), statistic=statistic, simulations=10_000).covers == pytest.approx(
+        0.9, abs=0.02
+    )
+
+
+def test_intervals_cover_scatter_that_is_skew():
+    """Logs of squared normal numbers, as losses of one parameter have: within three points."""
+    draws = np.random.default_rng(5)
+    run = {n: draws.standard_normal(20_000) ** 2 / n for n in SIZES}
+    for statistic in ("median", "mean"):
+        found = power(SIZES, 16, run, rng(), -1.0, statistic=statistic, simulations=4_000)
+        assert found.covers == pytest.approx(0.9, abs=0.03)
 
 
 def test_known_law_of_the_mean_of_few_replicates():
@@ -67,6 +97,14 @@ def test_replicates_needed_reach_what_is_wanted(monkeypatch):
     assert power(SIZES, needed // 2, 0.5, rng()).holds < 0.9
     monkeypatch.setattr("moe_prompts.designs.MOST", 16)  # as 1024 does, in a hundredth of the time
     assert replicates_needed([1_000, 5_000], 20.0, rng()) is None
+
+
+def test_an_upper_bound_is_not_contradicted_by_a_faster_slope():
+    two_sided, one_sided = (power(SIZES, 32, 0.3, rng(), true=-1.0, bound=bound) for bound in (False, True))
+    assert two_sided.fails > 0.95
+    assert two_sided.faster == 0
+    assert one_sided.faster > 0.95
+    assert power(SIZES, 32, 0.3, rng(), true=-0.25, bound=True).fails > 0.95
 
 
 def test_designs_that_the_rule_does_not_judge_decide_nothing():
