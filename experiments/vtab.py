@@ -189,7 +189,7 @@ def plan_of(arguments: argparse.Namespace):
         normalisation=arguments.normalisation or normalisation_of(backbone),
         precision=arguments.precision,
     )
-    sizes = Sizes(arguments.tokens or 10, arguments.hidden, arguments.kernel)
+    sizes = Sizes(arguments.tokens or 10, arguments.hidden, arguments.kernel, rank=arguments.rank)
     weights = None if arguments.weights is None else str(arguments.weights)
     setup = Setup(backbone, weights, arguments.pack, sizes, recipe, checked_device(arguments.device))
     plan = Plan(
@@ -315,6 +315,7 @@ def parser() -> argparse.ArgumentParser:
     add("--tokens", type=cli.positive("tokens"), help="prompts (default 10)")
     add("--hidden", type=cli.positive("units"), default=8, help="of VAPT's projector (default 8)")
     add("--kernel", type=cli.positive("pixels"), default=2, help="of VAPT's convolution (default 2)")
+    add("--rank", type=cli.positive("rank"), default=8, help="of the methods lora and adapter (default 8)")
     add("--lr", metavar="LIST", help="base learning rates, for 256 images a step (default: the published ones)")
     add("--weight-decay", metavar="LIST", help="(default: the published ones)")
     add("--epochs", type=cli.positive("epochs"), help="(default 100)")

@@ -27,6 +27,7 @@ BAD_INPUT, INTERRUPTED = 2, 130
 #: What the extras bring, by the names that are imported; pyproject.toml has those of the packages.
 EXTRAS = {
     "vision": ("torch", "torchvision", "timm", "safetensors", "PIL", "sklearn"),
+    "peft": ("peft",),
     "cluster": ("dask", "distributed", "dask_jobqueue"),
     "notebooks": ("jupyterlab", "jupytext", "ipywidgets"),
 }

@@ -19,14 +19,18 @@ from timm.models.vision_transformer import VisionTransformer
 from moe_prompts.errors import InputError
 from moe_prompts.vision.prompting.config import VAPT, VPT
 from moe_prompts.vision.prompting.prompted import new_head
+from moe_prompts.vision.training.peers import add_adapters, add_lora, check_rank, lora_parameters
 from moe_prompts.vision.training.sgd import Setting
 
 PROMPTS = ("vpt_shallow", "vpt_deep", "vpt_matched", "vapt")
 CONTROLS = ("vapt_constant", "vapt_shuffled", "vapt_pooled")
 BASELINES = ("linear", "bias", "full")
-METHODS = (*BASELINES, *PROMPTS, *CONTROLS)
+PEERS = ("lora", "lora_matched", "adapter")
+#: What is compared where nothing is asked for; peers are asked for by name, as LoRA needs the extra ``peft``.
+COMPARED = (*BASELINES, *PROMPTS, *CONTROLS)
+METHODS = (*BASELINES, *PEERS, *PROMPTS, *CONTROLS)
 #: Methods that change the backbone, one model for each trial.
-TRAINS_BACKBONE = ("bias", "full")
+TRAINS_BACKBONE = ("bias", "full", *PEERS)
 
 #: Base learning rates and weight decays that the papers search; ``bias`` shares the rates of prompts here.
 PROMPT_LRS = (50.0, 25.0, 10.0, 5.0, 2.5, 1.0, 0.5, 0.25, 0.1, 0.05)
@@ -34,7 +38,18 @@ FULL_LRS = (0.005, 0.001, 0.0005, 0.0001)
 WEIGHT_DECAYS = (0.01, 0.001, 0.0001, 0.0)
 
 #: Seconds of a step of one trial relative to packed VAPT's, rounded from docs/packed_benchmark.md: for estimates only.
-RELATIVE_SECONDS = {"linear": 0.1, "bias": 1.9, "full": 2.2, "vpt_shallow": 1.6, "vpt_deep": 1.0, "vpt_matched": 1.0}
+#: A step of LoRA took 1.08 times one of ``bias`` in one run, a step of adapters .92 times.
+RELATIVE_SECONDS = {
+    "linear": 0.1,
+    "bias": 1.9,
+    "full": 2.2,
+    "lora": 2.0,
+    "lora_matched": 2.0,
+    "adapter": 1.8,
+    "vpt_shallow": 1.6,
+    "vpt_deep": 1.0,
+    "vpt_matched": 1.0,
+}
 
 
 @dataclass(frozen=True)
@@ -44,17 +59,20 @@ class Sizes:
     tokens  number of tokens N
     hidden  hidden units r of VAPT
     kernel  side k of VAPT's kernel
-    blocks  number of blocks, counted from the last, that get prompts; None: all
+    blocks  number of blocks, counted from the last, that get prompts or what peers add; None: all
+    rank    r of "lora" and "adapter"
 
-    Raises ``InputError`` for sizes that VAPT does not take.
+    Raises ``InputError`` for sizes that VAPT does not take, and for a rank below 1.
     """
 
     tokens: int = 10
     hidden: int = 8
     kernel: int = 2
     blocks: int | None = None
+    rank: int = 8
 
     def __post_init__(self) -> None:
+        check_rank(self.rank)
         VAPT(self.tokens, self.hidden, self.kernel, blocks=self.blocks)
 
 
@@ -84,17 +102,38 @@ def config(name: str, sizes: Sizes, model: VisionTransformer) -> VPT | VAPT | No
     return configs.get(name)
 
 
-def trainable_copy(name: str, model: VisionTransformer, num_classes: int, rng: torch.Generator) -> VisionTransformer:
-    """Return a copy of the plain model with a new head, for a method that trains the backbone.
+def trainable_copy(
+    name: str, model: VisionTransformer, num_classes: int, rng: torch.Generator, sizes: Sizes | None = None
+) -> VisionTransformer:
+    """Return a copy of the plain model with a new head, for a method that trains or changes the backbone.
 
-    name  "bias": all biases and the head are trained; "full": everything
-    rng   draws the new head
+    name   "bias": all biases and the head are trained; "full": everything; a peer: what it adds, and the head
+    rng    draws the new head, then what a peer adds
+    sizes  rank and blocks of peers; None: the default ones
     """
     own: Any = deepcopy(model)
     own.head = new_head(model, num_classes, rng)
-    for part, value in own.named_parameters():
-        value.requires_grad_(name == "full" or part.endswith("bias") or part.startswith("head."))
+    sizes = Sizes() if sizes is None else sizes
+    if name == "adapter":
+        add_adapters(own, sizes.rank, rng, sizes.blocks)
+    elif name in PEERS:
+        add_lora(own, lora_rank(name, sizes, model), rng, sizes.blocks)
+    else:
+        for part, value in own.named_parameters():
+            value.requires_grad_(name == "full" or part.endswith("bias") or part.startswith("head."))
     return own
+
+
+def lora_rank(name: str, sizes: Sizes, model: VisionTransformer) -> int:
+    """Return the rank of a LoRA method.
+
+    That of "lora_matched" is the smallest with at least as many parameters as VAPT.
+    """
+    if name == "lora":
+        return sizes.rank
+    vapt = VAPT(sizes.tokens, sizes.hidden, sizes.kernel, blocks=sizes.blocks)
+    wanted = vapt.n_parameters(model.embed_dim, len(model.blocks), model.patch_embed.grid_size)
+    return -(-wanted // lora_parameters(model, 1, sizes.blocks))
 
 
 def matched_tokens(vapt: VAPT, model: VisionTransformer) -> int:
@@ -108,12 +147,12 @@ def matched_tokens(vapt: VAPT, model: VisionTransformer) -> int:
 
 
 def distinct_methods(sizes: Sizes, model: VisionTransformer) -> tuple[str, ...]:
-    """Return all methods that differ on this model.
+    """Return the methods of ``COMPARED`` that differ on this model.
 
     ``vpt_matched`` is left out where it has as many tokens as ``vpt_deep``, and so is the same.
     """
     same = config("vpt_matched", sizes, model) == config("vpt_deep", sizes, model)
-    return tuple(name for name in METHODS if name != "vpt_matched" or not same)
+    return tuple(name for name in COMPARED if name != "vpt_matched" or not same)
 
 
 def settings(

@@ -24,8 +24,9 @@ from moe_prompts.vision.prompting.prompted import mean_states
 from moe_prompts.vision.tasks.named import Spec
 from moe_prompts.vision.tasks.task import ImageSet, Pixels, Task
 from moe_prompts.vision.training.devices import own_device
-from moe_prompts.vision.training.methods import TRAINS_BACKBONE, Sizes, config, trainable_copy
+from moe_prompts.vision.training.methods import PEERS, TRAINS_BACKBONE, Sizes, config, lora_rank, trainable_copy
 from moe_prompts.vision.training.packed import PackedTrials
+from moe_prompts.vision.training.peers import adapter_parameters, lora_parameters
 from moe_prompts.vision.training.sgd import (
     EVALUATION_BATCH,
     Outcome,
@@ -78,6 +79,8 @@ class Setup:
         for part, name in ((found, "size"), (found["sizes"], "blocks")):
             if part[name] is None:
                 del part[name]
+        if found["sizes"]["rank"] == Sizes.rank:
+            del found["sizes"]["rank"]
         return found
 
 
@@ -114,7 +117,7 @@ def train_and_score(
     sets = list(train) if isinstance(train, Sequence) else [train] * len(trials)
     if method in TRAINS_BACKBONE:
         pairs = zip(trials, sets, strict=True)
-        return [_one(model, method, classes, trial, setup.recipe, own, judge) for trial, own in pairs]
+        return [_one(model, method, classes, trial, setup, own, judge) for trial, own in pairs]
     prompts = config(method, setup.sizes, model)
     means = None
     if isinstance(prompts, VAPT) and prompts.source == "mean":
@@ -153,13 +156,13 @@ def entering(
 
 
 def _one(
-    model: VisionTransformer, method: str, classes: int, trial: Trial, recipe: Recipe, train: ImageSet, judge: ImageSet
+    model: VisionTransformer, method: str, classes: int, trial: Trial, setup: Setup, train: ImageSet, judge: ImageSet
 ) -> tuple[Outcome, Score]:
     """Train and score one trial of a method that changes the backbone."""
-    own = trainable_copy(method, model, classes, init_generator(trial.seed))
-    outcome = train_alone(own, train, trial, recipe)
+    own = trainable_copy(method, model, classes, init_generator(trial.seed), setup.sizes)
+    outcome = train_alone(own, train, trial, setup.recipe)
     own.eval()
-    return outcome, evaluate(lambda batch: own(batch)[None], judge, recipe, next(own.parameters()))[0]
+    return outcome, evaluate(lambda batch: own(batch)[None], judge, setup.recipe, next(own.parameters()))[0]
 
 
 def _inputs(images: ImageSet, recipe: Recipe, like: torch.Tensor) -> Iterator[torch.Tensor]:
@@ -178,6 +181,10 @@ def trained_parameters(method: str, sizes: Sizes, model: VisionTransformer) -> i
     prompts = config(method, sizes, model)
     if prompts is not None:
         return prompts.n_parameters(model.embed_dim, len(model.blocks), model.patch_embed.grid_size)
+    if method == "adapter":
+        return adapter_parameters(model, sizes.rank, sizes.blocks)
+    if method in PEERS:
+        return lora_parameters(model, lora_rank(method, sizes, model), sizes.blocks)
     kept = {"full": "", "bias": "bias"}.get(method)
     own = [(name, value.numel()) for name, value in model.named_parameters() if not name.startswith("head.")]
     return 0 if kept is None else sum(number for name, number in own if name.endswith(kept))

@@ -20,7 +20,7 @@ from moe_prompts.vision.comparison.plan import Plan, choose, run_plan
 from moe_prompts.vision.comparison.settings import as_json, read_settings
 from moe_prompts.vision.tasks.named import TaskSpec
 from moe_prompts.vision.tasks.vtab import VtabTask
-from moe_prompts.vision.training.methods import METHODS, Sizes, config, distinct_methods, matched_tokens, settings
+from moe_prompts.vision.training.methods import COMPARED, Sizes, config, distinct_methods, matched_tokens, settings
 from moe_prompts.vision.training.runs import Setup, trained_parameters
 from moe_prompts.vision.training.sgd import Recipe, Setting
 from moe_prompts.vision.training.statuses import DIVERGED, TRAINED, UNTUNED
@@ -49,18 +49,18 @@ def few_test_images(monkeypatch):
 
 
 def test_both_stages_have_a_row_for_every_trial(tmp_path):
-    plan = small_plan(methods=METHODS)
+    plan = small_plan(methods=COMPARED)
     tuned, final = run_plan(plan, tmp_path, progress=False)
-    assert len(tuned) == len(METHODS) * 2
+    assert len(tuned) == len(COMPARED) * 2
     assert set(tuned["n"]) == {48}
-    assert len(final) == len(METHODS) * 2
+    assert len(final) == len(COMPARED) * 2
     assert set(final["n"]) == {60}
     assert set(final["seed"]) == {42, 44}
     assert (final["status"] == TRAINED).all()
     best = choose(tuned)
     for (task, method), rows in final.groupby(["task", "method"]):
         assert set(rows["lr"]) == {best[task, method].lr}
-    assert len(report.scores(final)) == len(METHODS)
+    assert len(report.scores(final)) == len(COMPARED)
 
 
 def test_the_final_model_is_scored_on_test_as_a_loop_by_hand_scores_it(tmp_path):
@@ -203,8 +203,8 @@ def test_matched_tokens_are_the_fewest_that_do():
 def test_methods_that_are_the_same_are_compared_once():
     """Of ten tokens per block in the small backbone, VAPT's parameters make ten; of four they make more."""
     model = protocol.backbone(Setup("small"))
-    assert set(METHODS) - set(distinct_methods(Sizes(10), model)) == {"vpt_matched"}
-    assert distinct_methods(Sizes(4), model) == METHODS
+    assert set(COMPARED) - set(distinct_methods(Sizes(10), model)) == {"vpt_matched"}
+    assert distinct_methods(Sizes(4), model) == COMPARED
 
 
 def test_parameters_are_those_that_train():

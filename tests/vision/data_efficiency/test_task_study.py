@@ -19,7 +19,7 @@ from moe_prompts.vision.data_efficiency.rates import Tune
 from moe_prompts.vision.data_efficiency.sources import TaskImages, halves
 from moe_prompts.vision.data_efficiency.study import efficiency_study
 from moe_prompts.vision.tasks.named import TaskSpec
-from moe_prompts.vision.training.methods import METHODS, Sizes
+from moe_prompts.vision.training.methods import COMPARED, Sizes
 from moe_prompts.vision.training.runs import Setup
 from moe_prompts.vision.training.sgd import Recipe, Setting
 from moe_prompts.vision.training.statuses import TRAINED
@@ -53,8 +53,8 @@ def images_of(task, n, replicate, entropy):
 
 
 def test_every_method_has_its_rows_and_none_depends_on_the_others(tmp_path):
-    table = run_study(study([COUNT], METHODS, [16, 32]), tmp_path / "all", progress=False)
-    assert len(table) == len(METHODS) * (2 * 2 + 1)
+    table = run_study(study([COUNT], COMPARED, [16, 32]), tmp_path / "all", progress=False)
+    assert len(table) == len(COMPARED) * (2 * 2 + 1)
     assert (table["status"] == TRAINED).all()
     assert set(table["n"]) == {16, 32, FRESH}
     assert table.groupby(["method", "n"])["replicate"].nunique().unstack()[[16, 32]].eq(2).all(axis=None)
@@ -207,7 +207,7 @@ def test_the_table_covers_every_pair_of_the_presets():
     for preset in ("small", "night"):
         for task in script.PRESETS[preset]["task"]:
             planted = task in script.PLANTED
-            for method in sources.STUDENTS if planted else METHODS:
+            for method in sources.STUDENTS if planted else COMPARED:
                 [setting] = table.of(task if planted else f"stand-in:{task}", method, 200)
                 assert setting.lr > 0
 

@@ -1,0 +1,184 @@
+"""Add LoRA or bottleneck adapters, the peers of prompts, to plain timm ViTs; count, save and load them.
+
+    lora     W x + B A x, where W makes queries, keys and values: A (r, d) is drawn, B (3 d, r) begins at 0
+    adapter  x + s * (U gelu(D x + b) + c) behind a block: D (r, d) and U (d, r) are drawn, s begins at 1
+
+LoRA is that of the ``peft`` library (extra ``peft``), and its files are those of ``peft``. The adapter has
+the placement, the scale per channel and the first values of Adapter+; it is written here since ``peft`` has
+none for timm.
+
+Sources: arXiv 2106.09685 (LoRA), 2406.06820 (Adapter+).
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+
+from moe_prompts.engine.files import write_atomically
+from moe_prompts.errors import InputError
+
+#: Standard deviation of an adapter's first weights, which are cut at two of it.
+ADAPTER_STD = 0.01
+#: How ``peft`` begins the names of parameters in its files.
+PEFT_PREFIX = "base_model.model."
+
+
+class Adapter(nn.Module):
+    """Add s * (U gelu(D x + b) + c) to states x (..., d).
+
+    block  after which it stands; it is called first
+    width  d
+    rank   r, the number of hidden units
+    rng    draws D and U from a normal law of standard deviation .01, cut at .02
+
+    >>> import torch
+    >>> adapter = Adapter(torch.nn.Identity(), 8, 2, torch.Generator().manual_seed(0))
+    >>> adapter(torch.zeros(1, 3, 8)).abs().max().item()
+    0.0
+    """
+
+    def __init__(self, block: nn.Module, width: int, rank: int, rng: torch.Generator) -> None:
+        super().__init__()
+        self.block = block
+        self.down = nn.Linear(width, rank)
+        self.up = nn.Linear(rank, width)
+        self.scale = nn.Parameter(torch.ones(width))
+        for layer in (self.down, self.up):
+            nn.init.trunc_normal_(layer.weight, 0, ADAPTER_STD, -2 * ADAPTER_STD, 2 * ADAPTER_STD, generator=rng)
+            nn.init.zeros_(layer.bias)
+
+    def forward(self, x: Tensor, **options: Any) -> Tensor:
+        """Return the states (..., d) after the block and its adapter."""
+        x = self.block(x, **options)
+        return x + self.scale * self.up(F.gelu(self.down(x)))
+
+
+def changed_blocks(model: VisionTransformer, blocks: int | None) -> range:
+    """Return the indices of the last ``blocks`` blocks; None: of all.
+
+    Raises ``InputError`` where the model has fewer.
+    """
+    depth = len(model.blocks)
+    number = depth if blocks is None else blocks
+    if not 1 <= number <= depth:
+        raise InputError(f"blocks = {blocks}; expected a whole number from 1 to {depth}, the blocks of the model")
+    return range(depth - number, depth)
+
+
+def check_rank(rank: int) -> None:
+    """Raise ``InputError`` unless ``rank`` is a whole number of at least 1."""
+    if not isinstance(rank, int) or isinstance(rank, bool) or rank < 1:
+        raise InputError(f"rank = {rank!r}; expected a whole number of at least 1")
+
+
+def lora_parameters(model: VisionTransformer, rank: int, blocks: int | None = None) -> int:
+    """Return the numbers that LoRA trains beside the head: 4 r d in each block, d the width."""
+    return 4 * rank * model.embed_dim * len(changed_blocks(model, blocks))
+
+
+def adapter_parameters(model: VisionTransformer, rank: int, blocks: int | None = None) -> int:
+    """Return the numbers that adapters train beside the head: 2 r d + r + 2 d in each block, d the width."""
+    return (2 * rank * model.embed_dim + rank + 2 * model.embed_dim) * len(changed_blocks(model, blocks))
+
+
+def add_lora(model: VisionTransformer, rank: int, rng: torch.Generator, blocks: int | None = None) -> None:
+    """Add LoRA to the queries, keys and values of a model in place.
+
+    Nothing else of the model trains but its head.
+
+    model   a plain timm ViT whose attention has one layer ``qkv``
+    rank    r of B A; the factor of B A is 1
+    rng     draws A uniformly in +-1/sqrt(d), as ``peft`` does
+    blocks  the last so many blocks; None: all
+
+    Raises ``InputError`` for a model without ``qkv``, for a rank below 1, and without the library ``peft``.
+    """
+    check_rank(rank)
+    names = [f"blocks.{index}.attn.qkv" for index in changed_blocks(model, blocks)]
+    known = {name for name, part in model.named_modules() if isinstance(part, nn.Linear)}
+    missing = [name for name in names if name not in known]
+    if missing:
+        raise InputError(f"LoRA: this model has no linear layer {missing[0]}; expected a timm VisionTransformer")
+    peft = _peft()
+    config = peft.LoraConfig(r=rank, lora_alpha=rank, target_modules=names)
+    peft.inject_adapter_in_model(config, model)
+    for name, value in model.named_parameters():
+        value.requires_grad_("lora_" in name or name.startswith("head."))
+        if "lora_A" in name:
+            # peft draws it from the global generator.
+            nn.init.kaiming_uniform_(value, a=math.sqrt(5), generator=rng)
+
+
+def add_adapters(model: VisionTransformer, rank: int, rng: torch.Generator, blocks: int | None = None) -> None:
+    """Put an adapter behind blocks of a model in place; nothing else of it trains but its head.
+
+    model   a plain timm ViT
+    rank    hidden units of an adapter
+    rng     draws the first weights
+    blocks  the last so many blocks; None: all
+
+    Raises ``InputError`` for a rank below 1 or more blocks than there are.
+    """
+    check_rank(rank)
+    for name, value in model.named_parameters():
+        value.requires_grad_(name.startswith("head."))
+    for index in changed_blocks(model, blocks):
+        like = next(model.blocks[index].parameters())
+        model.blocks[index] = Adapter(model.blocks[index], model.embed_dim, rank, rng).to(like.device, like.dtype)
+
+
+def save_lora(model: VisionTransformer, folder: str | Path) -> None:
+    """Write LoRA and head of a model in the files of ``peft``.
+
+    These are adapter_model.safetensors and adapter_config.json.
+
+    ``peft.PeftModel.from_pretrained(backbone, folder)`` reads them, where ``backbone`` has as many classes.
+
+    Raises ``InputError`` for a model without LoRA.
+    """
+    from safetensors.torch import save
+
+    peft, config = _peft(), getattr(model, "peft_config", {}).get("default")
+    if config is None:
+        raise InputError("save_lora: this model has no LoRA; expected one that add_lora made")
+    state = {PEFT_PREFIX + name: value for name, value in peft.get_peft_model_state_dict(model).items()}
+    state |= {f"{PEFT_PREFIX}head.{name}": value for name, value in model.head.state_dict().items()}
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    config.modules_to_save = ["head"]
+    config.save_pretrained(folder)
+    content = save({name: value.detach().cpu().contiguous() for name, value in state.items()})
+    write_atomically(folder / "adapter_model.safetensors", content)
+
+
+def load_lora(model: VisionTransformer, folder: str | Path) -> VisionTransformer:
+    """Return a plain model with LoRA and head as ``save_lora`` or ``peft`` wrote them, in evaluation mode.
+
+    model   the backbone, with as many classes as the saved head; it is changed in place
+
+    Raises ``InputError`` for a folder without these files, and for another head.
+    """
+    folder, peft = Path(folder), _peft()
+    if not (folder / "adapter_config.json").is_file():
+        raise InputError(f"{folder}: no adapter_config.json; expected a folder that save_lora or peft wrote")
+    try:
+        loaded = peft.PeftModel.from_pretrained(model, str(folder))
+    except (RuntimeError, ValueError) as error:
+        raise InputError(f"{folder}: does not fit this model: {' '.join(str(error).split())[:200]}") from error
+    return loaded.eval()
+
+
+def _peft() -> Any:
+    """Return the library ``peft``, loaded where it is used."""
+    try:
+        import peft
+    except ModuleNotFoundError as error:
+        raise InputError('LoRA needs the library peft; try: pip install -e ".[peft]" -c requirements.lock') from error
+    return peft
