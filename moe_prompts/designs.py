@@ -113,8 +113,10 @@ def power(
         for ends in zip(slopes - half, slopes + half, strict=True):
             counts[judge(*ends, ends_of_band)] += 1
         done += some
-    order = (Verdict.HOLDS, Verdict.FAILS, Verdict.UNDECIDED, Verdict.FASTER)
-    return Power(*(counts[verdict] / simulations for verdict in order), covers=covered / simulations)
+    holds, fails, undecided, faster = (
+        counts[verdict] / simulations for verdict in (Verdict.HOLDS, Verdict.FAILS, Verdict.UNDECIDED, Verdict.FASTER)
+    )
+    return Power(holds, fails, undecided, faster, covers=covered / simulations)
 
 
 def nearest_wrong(predicted: float) -> tuple[float, ...]:
