@@ -47,15 +47,15 @@ def rejudge() -> None:
 
     from moe_prompts.claims import book
     from moe_prompts.claims.claim import REGISTERED_SEED, judged
-    from moe_prompts.claims.runs import RUNS, Scale
+    from moe_prompts.claims.runs import Scale, studies_of
     from moe_prompts.engine.files import write_atomically
 
     claims = book.chosen(None)
     needed = book.needed(claims)
     tables = {run: pd.read_parquet(DOCS / "claims" / run / "results.parquet") for run in needed}
-    studies = {run: RUNS[run](truths, Scale(False), REGISTERED_SEED) for run, truths in needed.items()}
+    studies = studies_of(needed, Scale(False))
     judgements = [judged(claim, tables, REGISTERED_SEED) for claim in claims]
-    write_atomically(DOCS / "claims.md", book.page(judgements, studies, "claims", "", REGISTERED_SEED).encode())
+    write_atomically(DOCS / "claims.md", book.page(judgements, studies, "claims", "").encode())
     write_atomically(DOCS / "claims.json", (json.dumps(book.records(judgements), indent=1) + "\n").encode())
     print(f"{book.summary(judgements)}\n\npage      {DOCS / 'claims.md'}, claims.json")
 
@@ -87,7 +87,7 @@ def main() -> None:
 
     from moe_prompts.claims import book
     from moe_prompts.claims.claim import QUICK_SEED, REGISTERED_SEED, judged
-    from moe_prompts.claims.runs import RUNS, Scale
+    from moe_prompts.claims.runs import Scale, studies_of
     from moe_prompts.engine.files import write_atomically
     from moe_prompts.engine.runner import run_study
 
@@ -96,12 +96,10 @@ def main() -> None:
         print("\n\n".join(f"{claim.id} ({claim.source})\n  {claim.statement}\n  {claim.rule}" for claim in claims))
         return
     registered = arguments.seed is None and not arguments.quick
-    seed = arguments.seed
-    if seed is None:
-        # Quick runs see other data, so that nobody tunes a rule on those that decide.
-        seed = QUICK_SEED if arguments.quick else REGISTERED_SEED
+    # Quick runs see other data, so that nobody tunes a rule on those that decide. Registered runs have their own seeds.
+    seed = QUICK_SEED if arguments.seed is None and arguments.quick else arguments.seed
     scale = Scale(arguments.quick)
-    studies = {run: RUNS[run](truths, scale, seed) for run, truths in book.needed(claims).items()}
+    studies = studies_of(book.needed(claims), scale, seed)
     begun = any((out / run / "meta.json").exists() for run in studies)
     if begun and not arguments.resume:
         raise InputError(f"{out} already holds runs; add --resume to complete them or choose another --out")
@@ -119,7 +117,7 @@ def main() -> None:
             # A kill between two runs leaves later ones without a folder.
             resume = arguments.resume and (out / run / "meta.json").exists()
             tables[run] = run_study(study, out / run, executor=executor, resume=resume, allow=cli.allowed(arguments))
-    judgements = [judged(claim, tables, seed) for claim in claims]
+    judgements = [judged(claim, tables, REGISTERED_SEED if seed is None else seed) for claim in claims]
     options = (" --quick" if arguments.quick else "") + (f" --seed {seed}" if arguments.seed is not None else "")
     texts = {
         "claims.md": book.page(judgements, studies, ".", options, seed),
@@ -134,7 +132,7 @@ def main() -> None:
             (DOCS / "claims" / run).mkdir(parents=True, exist_ok=True)
             for name in ("results.parquet", "meta.json"):
                 write_atomically(DOCS / "claims" / run / name, (out / run / name).read_bytes())
-        texts["claims.md"] = book.page(judgements, studies, "claims", options, seed)
+        texts["claims.md"] = book.page(judgements, studies, "claims", options)
         for name, text in texts.items():
             write_atomically(DOCS / name, text.encode())
         print(f"page      {DOCS / 'claims.md'}, with its runs in {DOCS / 'claims'}")

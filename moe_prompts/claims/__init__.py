@@ -1,10 +1,12 @@
 """Every claim of the field with its prediction, our measurement and a verdict.
 
-claim         Claim, Line, Judgement, and the rules that all share
+claim         Claim, Line, Judgement, and how lines make a verdict
+evidence      lines from slopes and means, with what their designs could decide
 runs          the studies that claims are judged on
 prompts       P: prompts in attention
 gated         G, S: Gaussian-gated and softmax-gated experts
 published     the simulations of the papers, audited
 algebra       A, and what formulas alone decide
+history       what the first edition of the page said
 book          the page: all claims, and how to judge them
 """

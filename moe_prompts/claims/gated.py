@@ -5,7 +5,8 @@ from __future__ import annotations
 import pandas as pd
 
 from moe_prompts.claims.algebra import rate_of, verified
-from moe_prompts.claims.claim import DERIVED, Claim, Line, Tables, slope_lines
+from moe_prompts.claims.claim import DERIVED, Claim, Line, Tables
+from moe_prompts.claims.evidence import slope_lines
 from moe_prompts.claims.prompts import SLOPE_RULE
 from moe_prompts.study import gaussian, softmax
 from moe_prompts.study.summary import LOSS, Measure, summarise
@@ -25,7 +26,7 @@ def gaussian_exact(tables: Tables, seed: int) -> list[Line]:
 
 
 def _lines(rows: pd.DataFrame, seed: int, measure: Measure) -> list[Line]:
-    return slope_lines(summarise(rows, gaussian.MODEL, seed, [measure]), rows, [measure.shown])
+    return slope_lines(summarise(rows, gaussian.MODEL, seed, [measure]), rows, [measure], seed)
 
 
 def gaussian_over(tables: Tables, seed: int) -> list[Line]:
@@ -40,7 +41,8 @@ def gaussian_over(tables: Tables, seed: int) -> list[Line]:
 
 
 def softmax_lines(rows: pd.DataFrame, seed: int) -> list[Line]:
-    return slope_lines(softmax.summarise_softmax(rows, seed), rows, [softmax.D.shown])
+    """Return the lines of the fits whose gates are identified."""
+    return slope_lines(softmax.summarise_softmax(rows, seed), rows[rows["notice"] == ""], [softmax.D], seed)
 
 
 def softmax_exact(tables: Tables, seed: int) -> list[Line]:

@@ -9,13 +9,14 @@ import numpy as np
 import pandas as pd
 
 from moe_prompts.claims.algebra import rate_of
-from moe_prompts.claims.claim import DERIVED, Claim, Line, Tables, combined, slope_lines
+from moe_prompts.claims.claim import DERIVED, Claim, Line, Tables, combined
+from moe_prompts.claims.evidence import mean_odds, slope_line, slope_lines, slope_odds
 from moe_prompts.estimators.result import FitStatus
-from moe_prompts.intervals import Verdict, mean_interval, within
+from moe_prompts.intervals import Interval, Verdict, mean_interval, within
 from moe_prompts.models.prompt_truths import prompt_truth
 from moe_prompts.study.attention import FITS, MODEL, SPREAD
 from moe_prompts.study.attention_report import BOUNDED_GAP, L2, SPLIT, D, identifiability, summarise_attention
-from moe_prompts.study.summary import Measure, measured_slope
+from moe_prompts.study.summary import Measure, errors_by_size, measured_slope
 from moe_prompts.tables import short
 from moe_prompts.theory import predictions
 
@@ -27,11 +28,13 @@ TRUTHS_CROSSED = ("attention-fixed", "attention-decoupled", "attention-gelu")
 PREFIX, VAPT = "arXiv 2410.02200", "arXiv 2501.18936"
 #: Ratio of n risk / s^2 to the number of parameters, and of the median risk to the noise-free floor.
 PARAMETER_BAND, FLOOR_BAND = (0.75, 1.25), (0.95, 1.05)
+#: What a band for s^2 P / n must tell from it: 14 where 18 is said, as at a truth whose tangent has a smaller rank.
+WRONG_RANK = 14 / 18
 RISK = Measure("L2", "relative_risk", "risk")
 
 SLOPE_RULE = (
-    "each slope of the median on log n by the rule of slopes, from certified fits that start beside the truth, if "
-    "these are 90 % of all at every n"
+    "each slope of the median on log n by the one-sided rule of slopes, from certified fits that start beside the "
+    "truth, if these are 90 % of all at every n"
 )
 NO_RATE_RULE = (
     f"holds if the noise-free profile vanishes (< 1e-12) and the mean log-likelihood gap at a split of {SPREAD} stays "
@@ -57,10 +60,10 @@ def predicted(fit_classes: Sequence[str], groups: Sequence[str], truths: Sequenc
     return "; ".join(f"{group} n^({p}), {status}: {', '.join(names)}" for (group, p, status), names in said.items())
 
 
-def _rates(tables: Tables, seed: int, fit_class: str, measures: Sequence[str]) -> list[Line]:
+def _rates(tables: Tables, seed: int, fit_class: str, measures: Sequence[Measure]) -> list[Line]:
     rows = tables[RATES]
     summary, fits = summarise_attention(rows, seed), rows[rows["study"] == FITS]
-    return slope_lines(summary[summary["fit_class"] == fit_class], fits, measures)
+    return slope_lines(summary[summary["fit_class"] == fit_class], fits, measures, seed)
 
 
 def _of(tables: Tables, truths: Sequence[str]) -> Tables:
@@ -72,19 +75,17 @@ def density(tables: Tables, seed: int) -> list[Line]:
     """Return the lines of all fits, with or without a certificate."""
     fits, lines = _of(tables, ALL)[RATES], []
     for _, rows in fits[fits["study"] == FITS].groupby(["truth", "kind", "k"], sort=False):
-        found = measured_slope(rows, L2, "grid", seed, all_fits=True)
-        shown = f"{found.value:.2f} [{found.low:.2f}, {found.high:.2f}], all fits"
-        lines.append(Line(f"{_name(rows)}: L2", "n^-0.5", shown, found.verdict(-0.5)))
+        lines.append(slope_line(rows, L2, -0.5, seed, all_fits=True))
     return lines
 
 
 def exact(tables: Tables, seed: int) -> list[Line]:
-    return _rates(_of(tables, ALL), seed, "exact", [D.shown])
+    return _rates(_of(tables, ALL), seed, "exact", [D])
 
 
 def over(tables: Tables, seed: int) -> list[Line]:
     mine = _of(tables, IDENTIFIED)
-    return [*_rates(mine, seed, "over", [D.shown, SPLIT.shown]), *split_rates(mine, "n^-1/4")]
+    return [*_rates(mine, seed, "over", [D, SPLIT]), *split_rates(mine, "n^-1/4")]
 
 
 def split_rates(tables: Tables, expected: str) -> list[Line]:
@@ -106,7 +107,7 @@ def unidentified(truth: str, tables: Tables, seed: int) -> list[Line]:
 
 def rank(tables: Tables, seed: int) -> list[Line]:
     fixed, gelu = (_of(tables, [name]) for name in RANK_ONE)
-    return [*split_rates(fixed, "no rate"), *split_rates(gelu, "n^-1/4"), *_rates(gelu, seed, "over", [SPLIT.shown])]
+    return [*split_rates(fixed, "no rate"), *split_rates(gelu, "n^-1/4"), *_rates(gelu, seed, "over", [SPLIT])]
 
 
 def _fits(tables: Tables, truths: Sequence[str]) -> Iterator[pd.DataFrame]:
@@ -130,16 +131,22 @@ def floor_line(rows: pd.DataFrame, seed: int) -> Line:
     verdict = combined([found.verdict(0.0), within(ratio, ratio, FLOOR_BAND)])
     slope, low, high = (round(value, 3) + 0.0 for value in (found.value, found.low, found.high))  # no -0.000
     shown = f"risk {risk:.2%}, without noise {least:.2%}; slope {slope:.3f} [{low:.3f}, {high:.3f}]"
-    return Line(_name(rows), "floor", f"{shown}; {_certified(rows)}", verdict)
+    samples = errors_by_size(rows, RISK.column, all_fits=True)
+    odds = slope_odds({n: samples[n] for n in found.n}, 0.0, seed, f"{_name(rows)}: floor", bound=False)
+    estimate = Interval(found.value, found.low, found.high, found.replicates)
+    return Line(_name(rows), "floor", f"{shown}; {_certified(rows)}", verdict, estimate, odds)
 
 
-def parameters_line(rows: pd.DataFrame) -> Line:
+def parameters_line(rows: pd.DataFrame, seed: int) -> Line:
     """Of a class that contains the truth: n risk / s^2 against the number of parameters."""
     parameters, noise = int(rows["n_parameters"].iloc[0]), prompt_truth(rows["truth"].iloc[0]).noise
-    found = mean_interval((rows["n"] * rows["relative_risk"] * signal(rows)).to_numpy() / noise**2)
+    scaled = (rows["n"] * rows["relative_risk"] * signal(rows)).to_numpy() / noise**2
+    found = mean_interval(scaled)
     shown = f"n risk / s^2 = {found.value:.1f} [{found.low:.1f}, {found.high:.1f}]; {_certified(rows)}"
-    verdict = found.on(lambda scaled: scaled / parameters).verdict(PARAMETER_BAND)
-    return Line(_name(rows), f"s^2 P / n, P = {parameters}", shown, verdict)
+    verdict = found.on(lambda one: one / parameters).verdict(PARAMETER_BAND)
+    right = scaled / scaled.mean()
+    odds = mean_odds(right, right * WRONG_RANK, "14 of 18", PARAMETER_BAND, seed, f"{_name(rows)}: parameters")
+    return Line(_name(rows), f"s^2 P / n, P = {parameters}", shown, verdict, found, odds)
 
 
 def _certified(rows: pd.DataFrame) -> str:
@@ -152,7 +159,7 @@ def signal(rows: pd.DataFrame) -> float:
 
 
 def price(rows: pd.DataFrame, seed: int) -> Line:
-    return floor_line(rows, seed) if rows["fit_class"].iloc[0] == "misspecified" else parameters_line(rows)
+    return floor_line(rows, seed) if rows["fit_class"].iloc[0] == "misspecified" else parameters_line(rows, seed)
 
 
 def floor(tables: Tables, seed: int) -> list[Line]:
@@ -177,8 +184,8 @@ CLAIMS = [
         source=f"{PREFIX}, {VAPT}",
         prediction=lambda: predicted(("exact", "over"), ["L2"], ALL),
         needs={RATES: ALL},
-        rule="each slope of the median on log n by the rule of slopes, from all fits: those without a certificate "
-        "stand in a valley along which the function hardly moves",
+        rule="each slope of the median on log n by the one-sided rule of slopes, from all fits: those without a "
+        "certificate stand in a valley along which the function hardly moves",
         judge=density,
     ),
     Claim(

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
 
+from moe_prompts.claims.claim import REGISTERED_SEED, SECOND_SEED
 from moe_prompts.engine.grid import Study
 from moe_prompts.study.attention import AttentionCell, Lines, attention_study
 from moe_prompts.study.gaussian import gaussian_study
@@ -108,6 +109,21 @@ def replicate_sgame(truths: Sequence[str], scale: Scale, seed: int) -> Study:
         procedures=["published", "certified"],
     )
 
+
+def studies_of(needed: Mapping[str, Sequence[str]], scale: Scale, seed: int | None = None) -> dict[str, Study]:
+    """Return run -> its study of the truths that claims need; with the registered seed of each run if ``seed`` is None."""
+    return {
+        run: RUNS[run](truths, scale, registered_seed(run) if seed is None else seed) for run, truths in needed.items()
+    }
+
+
+def registered_seed(run: str) -> int:
+    """Return the seed from which the data of a run of the page are drawn."""
+    return SECOND_SEED if run in SECOND_RUNS else REGISTERED_SEED
+
+
+#: Runs that the second edition of the rules added.
+SECOND_RUNS: tuple[str, ...] = ()
 
 RUNS: dict[str, Callable[[Sequence[str], Scale, int], Study]] = {
     "attention-rates": rates,

@@ -7,6 +7,7 @@ away, and how the fits ended. Published losses are lines of the same table under
 from __future__ import annotations
 
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -55,9 +56,7 @@ def summarise_replication(results: pd.DataFrame, entropy: int) -> pd.DataFrame:
                 if fits[column].isna().all():
                     continue
                 certified = fits["status"] == FitStatus.CERTIFIED.name
-                used = fits[certified] if procedure.startswith("certified") else fits
-                used = used[used[column].notna()]
-                losses = {int(n): group[column].to_numpy() for n, group in used.groupby("n")}
+                losses = losses_by_size(fits, loss, procedure)
                 keys = pd.MultiIndex.from_frame(fits[["truth", "k", "n", "replicate"]])
                 gaps = reference["log_likelihood"].reindex(keys).to_numpy() - fits["log_likelihood"].to_numpy()
                 paper = str(rows["paper"].iloc[0])
@@ -77,15 +76,33 @@ def summarise_replication(results: pd.DataFrame, entropy: int) -> pd.DataFrame:
     return pd.DataFrame(lines)
 
 
+def losses_by_size(fits: pd.DataFrame, loss: str, procedure: str) -> dict[int, np.ndarray]:
+    """Return n -> the losses of one procedure, of certified fits alone where it is one that certifies.
+
+    fits       rows of one truth and k by that procedure
+    loss       one of ``LOSSES``
+    procedure  one of ``PROCEDURES``
+    """
+    certified = fits["status"] == FitStatus.CERTIFIED.name
+    used = fits[certified] if procedure.startswith("certified") else fits
+    used = used[used[LOSSES[loss]].notna()]
+    return {int(n): group[LOSSES[loss]].to_numpy() for n, group in used.groupby("n")}
+
+
+def counted(losses: dict[int, np.ndarray]) -> dict[int, np.ndarray]:
+    """Return the losses that slopes are of: n >= 1e3, what is infinite at the end of the line."""
+    finite = {n: np.minimum(values, ENDLESS) for n, values in sorted(losses.items()) if len(values)}
+    return {n: values for n, values in finite.items() if n >= FROM_N}
+
+
 def line_of(losses: dict[int, np.ndarray], entropy: int, *names: str | int, resamples: int = RESAMPLES) -> dict:
     """Of losses by size: ``slope`` of the median and ``mean_slope`` of the mean with 90 % intervals, over n >= 1e3;
     ``median``, ``mean``, ``q90`` at the largest n; ``runaway``, the share of losses above ten times the median of their
     size; ``sizes``, ``medians`` and ``means``, the curve."""
     finite = {n: np.minimum(values, ENDLESS) for n, values in sorted(losses.items()) if len(values)}
-    counted = {n: values for n, values in finite.items() if n >= FROM_N}
     line: dict = {"n_max": max(finite, default=0)}
     for prefix, statistic in (("", "median"), ("mean_", "mean")):
-        found = slope(counted, bootstrap_rng(entropy, *names, statistic), statistic, resamples)
+        found = slope(counted(losses), bootstrap_rng(entropy, *names, statistic), statistic, resamples)
         line |= {f"{prefix}slope": found.value, f"{prefix}low": found.low, f"{prefix}high": found.high}
     last = finite[line["n_max"]] if finite else np.array([np.nan])
     line |= {"median": float(np.median(last)), "mean": float(last.mean()), "q90": float(np.quantile(last, 0.9))}
@@ -108,31 +125,40 @@ def published_lines(paper: str, path: Path, entropy: int = 0) -> pd.DataFrame:
     The file holds, for ``gmoe``, ``n`` (100,) and ``loss_model{1..4}_k{4,5}``, ``iterations_...`` (100, 20); for
     ``sgame`` ``n_k{2,3,4}`` (200,) and ``loss_k{2,3,4}`` (200, 40).
     """
-    arrays = read_published(paper, path)
-    truths = {f"gmoe-{model}": f"_model{model}" for model in MODELS} if paper == "gmoe" else {"sgame": ""}
-    lines = []
-    for name, suffix in truths.items():
+    arrays, lines = read_published(paper, path), []
+    for (name, k), losses in published_losses(paper, arrays).items():
+        iterations = arrays.get(f"iterations{_suffix(paper, name)}_k{k}")
+        lines.append(
+            {"paper": paper, "truth": name, "k": k, "loss": "published", "source": FILE}
+            | line_of(losses, entropy, name, k, "published", FILE, resamples=RESAMPLES_OF_FILE)
+            | {
+                "fits": sum(map(len, losses.values())),
+                "iterations": np.nan if iterations is None else float(np.median(iterations)),
+                "most_iterations": np.nan if iterations is None else int(iterations.max()),
+                "certified": np.nan,
+                "statuses": {},
+                "nats_below": np.nan,
+                "unidentified": np.nan,
+            }
+        )
+    return pd.DataFrame(lines)
+
+
+def published_losses(paper: str, arrays: Mapping[str, np.ndarray]) -> dict[tuple[str, int], dict[int, np.ndarray]]:
+    """Return (truth, k) -> n -> losses of the arrays that ``read_published`` returned."""
+    found: dict[tuple[str, int], dict[int, np.ndarray]] = {}
+    for name in [f"gmoe-{model}" for model in MODELS] if paper == "gmoe" else ["sgame"]:
         for k in PUBLISHED_K[paper]:
             n = arrays["n" if paper == "gmoe" else f"n_k{k}"]
-            table = arrays[f"loss{suffix}_k{k}"]
-            iterations = arrays.get(f"iterations{suffix}_k{k}")
-            losses: dict[int, np.ndarray] = {}
+            losses = found.setdefault((name, k), {})
+            table = arrays[f"loss{_suffix(paper, name)}_k{k}"]
             for size, values in zip(n.astype(int), table, strict=True):  # one size of gmoe stands there twice
                 losses[int(size)] = np.concatenate([losses.get(int(size), np.empty(0)), values])
-            lines.append(
-                {"paper": paper, "truth": name, "k": k, "loss": "published", "source": FILE}
-                | line_of(losses, entropy, name, k, "published", FILE, resamples=RESAMPLES_OF_FILE)
-                | {
-                    "fits": table.size,
-                    "iterations": np.nan if iterations is None else float(np.median(iterations)),
-                    "most_iterations": np.nan if iterations is None else int(iterations.max()),
-                    "certified": np.nan,
-                    "statuses": {},
-                    "nats_below": np.nan,
-                    "unidentified": np.nan,
-                }
-            )
-    return pd.DataFrame(lines)
+    return found
+
+
+def _suffix(paper: str, name: str) -> str:
+    return f"_model{name.removeprefix('gmoe-')}" if paper == "gmoe" else ""
 
 
 def read_published(paper: str, path: Path) -> dict[str, np.ndarray]:
