@@ -48,16 +48,28 @@ def rejudge() -> None:
     from moe_prompts.claims import book
     from moe_prompts.claims.claim import REGISTERED_SEED, judged
     from moe_prompts.claims.runs import Scale, studies_of
-    from moe_prompts.engine.files import write_atomically
 
     claims = book.chosen(None)
     needed = book.needed(claims)
     tables = {run: pd.read_parquet(DOCS / "claims" / run / "results.parquet") for run in needed}
     studies = studies_of(needed, Scale(False))
     judgements = [judged(claim, tables, REGISTERED_SEED) for claim in claims]
-    write_atomically(DOCS / "claims.md", book.page(judgements, studies, "claims", "").encode())
-    write_atomically(DOCS / "claims.json", (json.dumps(book.records(judgements), indent=1) + "\n").encode())
-    print(f"{book.summary(judgements)}\n\npage      {DOCS / 'claims.md'}, claims.json")
+    write_docs(judgements, studies, "")
+    print(f"{book.summary(judgements)}\n\npage      {DOCS / 'claims.md'}, claims.json, and the table of README.md")
+
+
+def write_docs(judgements, studies, options: str) -> None:
+    """Write the page, the same as records, and the table of the README."""
+    from moe_prompts.claims import book
+    from moe_prompts.engine.files import write_atomically
+
+    records, readme = book.records(judgements), DOCS.parent / "README.md"
+    for path, text in {
+        DOCS / "claims.md": book.page(judgements, studies, "claims", options),
+        DOCS / "claims.json": json.dumps(records, indent=1) + "\n",
+        readme: book.filled(readme.read_text(encoding="utf-8"), records),
+    }.items():
+        write_atomically(path, text.encode())
 
 
 def published_slopes(folder: Path) -> None:
@@ -132,9 +144,7 @@ def main() -> None:
             (DOCS / "claims" / run).mkdir(parents=True, exist_ok=True)
             for name in ("results.parquet", "meta.json"):
                 write_atomically(DOCS / "claims" / run / name, (out / run / name).read_bytes())
-        texts["claims.md"] = book.page(judgements, studies, "claims", options)
-        for name, text in texts.items():
-            write_atomically(DOCS / name, text.encode())
+        write_docs(judgements, studies, options)
         print(f"page      {DOCS / 'claims.md'}, with its runs in {DOCS / 'claims'}")
     else:
         print("page      docs/claims.md stays as it is: it shows all claims at full scale and the registered seed")

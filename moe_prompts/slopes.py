@@ -9,16 +9,16 @@ The slope is a sum of w_n log statistic(n), so its 90 % interval is
     slope +- q se,    se^2 = sum_n w_n^2 v_n,
 
 v_n the variance of the log of the statistic at n (``intervals``). For the mean v_n is the jackknife's, and
-q is Student's with the degrees of freedom of Satterthwaite, (sum w^2 v)^2 / sum (w^2 v)^2 / (m - 1). For
-median and 90 % quantile v_n is the bootstrap's and q is the normal law's: of few replicates the bootstrap's
-variance of a quantile is too large, by about as much as Student's q would add. How often these intervals
-cover is measured (``designs.power``): .88 to .92 for median and mean of 16 replicates whose logs are
-normal, where percentiles of a bootstrap cover .92 to .94 for medians and .85 to .88 for means.
+q is Student's with Satterthwaite's degrees of freedom, (sum w^2 v)^2 / sum (w^2 v)^2 / (m - 1). For median
+and 90 % quantile v_n is the bootstrap's and q is the normal law's: of few replicates the bootstrap's variance
+of a quantile is too large, by about as much as Student's q would add. How often these intervals cover is
+measured (``designs.power``): .88 to .92 for median and mean of 16 replicates whose logs are normal, where
+percentiles of a bootstrap cover .92 to .94 for medians and .85 to .88 for means.
 
-The verdict rule is fixed before data are seen: a prediction p *holds* if the interval lies in [p - .08, p +
-.08], *fails* if it is disjoint from it, and is otherwise *not decidable here*. So are slopes from fewer
-than 8 replicates at a size, or from sizes less than a factor 5 apart, whose intervals mean little. Where
-theory gives an upper bound n^p, an interval below the band is *faster than claimed* and contradicts
+The verdict rule is fixed before data are seen. A prediction p *holds* if the interval lies in
+[p - .08, p + .08], *fails* if it is disjoint from it, and is otherwise *not decidable here*. So are slopes
+from fewer than 8 replicates at a size, or from sizes less than a factor 5 apart, whose intervals mean little.
+Where theory gives an upper bound n^p, an interval below the band is *faster than claimed* and contradicts
 nothing.
 """
 

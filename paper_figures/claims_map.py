@@ -31,13 +31,13 @@ FAMILIES = {
 VERDICTS: dict[str, tuple[str, dict[str, Any]]] = {
     "holds": ("holds", {"marker": "o", "color": "#2b7bba"}),
     "fails": ("fails", {"marker": "X", "color": "#c03020"}),
+    "faster than claimed": ("faster", {"marker": "v", "color": "#2b7bba", "markerfacecolor": "white"}),
     "not decidable here": ("open", {"marker": "s", "color": "0.35", "markerfacecolor": "white"}),
 }
-SLOPE = re.compile(r"(-?[\d.]+) \[(-?[\d.]+), (-?[\d.]+)\]")
 RATE = re.compile(r"n\^(-[\d.]+)$")
 SHOWN = (-1.05, 0.45)
 #: Characters of a line of text, height of one in inches, and what stands above and below the rows.
-STATEMENT, FINDING, LINE, HEAD, FOOT = 57, 54, 0.106, 0.3, 0.72
+STATEMENT, FINDING, LINE, HEAD, FOOT = 71, 43, 0.104, 0.3, 0.72
 
 
 def figure(run: Path) -> Figure:
@@ -55,8 +55,8 @@ def figure(run: Path) -> Figure:
     with plt.rc_context(STYLE):
         drawn = plt.figure(figsize=(DOUBLE, height))
         bottom, tall = FOOT / height, total * LINE / height
-        words = drawn.add_axes((0.01, bottom, 0.53, tall), xlim=(0, 1), ylim=(total, 0))
-        slopes = drawn.add_axes((0.55, bottom, 0.37, tall), xlim=SHOWN, ylim=(total, 0))
+        words = drawn.add_axes((0.01, bottom, 0.64, tall), xlim=(0, 1), ylim=(total, 0))
+        slopes = drawn.add_axes((0.655, bottom, 0.275, tall), xlim=SHOWN, ylim=(total, 0))
         words.axis("off")
         top = 0.0
         for family in families:
@@ -79,7 +79,7 @@ def draw_claim(words: Axes, slopes: Axes, claim: dict[str, Any], top: float, row
     words.plot(0.012, middle + 0.55, markersize=4, **style)
     words.text(0.03, middle + 0.55, word, fontsize=6.5, va="center")
     words.text(0, middle - 0.6, claim["id"], va="center")
-    words.text(0.25, middle, "\n".join(_statement(claim)), fontsize=6.5, va="center", linespacing=1.1)
+    words.text(0.205, middle, "\n".join(_statement(claim)), fontsize=6.5, va="center", linespacing=1.1)
     lines = _slopes(claim)
     for rate in {rate for rate, *_ in lines}:
         slopes.plot(
@@ -116,10 +116,9 @@ def _slopes(claim: dict[str, Any]) -> list[tuple[float, float, float, float, str
     """(claimed rate, slope, ends of its interval, verdict) of the lines of evidence that have them."""
     found = []
     for line in claim["evidence"]:
-        rate, slope = RATE.match(line["claimed"]), SLOPE.match(line["found"])
-        if rate and slope:
-            value, low, high = map(float, slope.groups())
-            found.append((float(rate[1]), value, low, high, line["verdict"]))
+        rate = RATE.match(line["claimed"])
+        if rate and line.get("low") is not None:
+            found.append((float(rate[1]), line["estimate"], line["low"], line["high"], line["verdict"]))
     return found
 
 
@@ -136,14 +135,14 @@ def _finding(claim: dict[str, Any]) -> list[str]:
 def _finish(drawn: Figure, slopes: Axes, height: float) -> None:
     slopes.set_yticks([])
     slopes.spines["left"].set_visible(False)
-    slopes.set_xticks([-1, -0.75, -0.5, -0.25, 0, 0.25], ["-1", "-3/4", "-1/2", "-1/4", "0", "1/4"])
+    slopes.set_xticks([-1, -0.75, -0.5, -0.25, 0, 0.25], ["-1", "", "-1/2", "-1/4", "0", "1/4"])
     slopes.set_xlabel("exponent of n")
     slopes.set_title("measured slopes, or what was found")
     slopes.text(1.02, 1.0, "lines that\nhold", transform=slopes.transAxes, fontsize=6.5, va="bottom")
     handles = [Line2D([], [], linestyle="none", markersize=4, **style) for _, style in VERDICTS.values()]
     handles += [Line2D([], [], color="0.6", linewidth=3), Line2D([], [], color="#2b7bba", linewidth=0.7)]
     names = [*VERDICTS, "predicted", "90 % interval (may leave the axis)"]
-    drawn.legend(handles, names, loc="lower center", ncols=5, bbox_to_anchor=(0.5, 0.05 / height))
+    drawn.legend(handles, names, loc="lower center", ncols=6, bbox_to_anchor=(0.5, 0.05 / height))
 
 
 DRAWING = runs.Drawing(

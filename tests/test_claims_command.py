@@ -65,7 +65,7 @@ def test_quick_runs_draw_other_data_than_those_that_decide(tmp_path):
     done = command("--only", "A-rbar", "--quick", "--out", "run", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     page = (tmp_path / "run" / "claims.md").read_text(encoding="utf-8")
-    assert f"all data from seed {QUICK_SEED}." in page
+    assert f"All data from seed {QUICK_SEED}." in page
     assert QUICK_SEED != REGISTERED_SEED
 
 

@@ -45,7 +45,7 @@ def needed(claims: Sequence[Claim]) -> dict[str, list[str]]:
 
 
 def summary(judgements: Sequence[Judgement]) -> str:
-    """Return one row per claim: how often its designs hold where it is true and where it is wrong, and its verdict."""
+    """Return one row per claim: its verdict, and what its designs could decide."""
     header = ["id", "claim", "source", "holds if true", "holds if wrong", "first edition", "verdict"]
     rows = [
         [
@@ -60,6 +60,37 @@ def summary(judgements: Sequence[Judgement]) -> str:
         for j in judgements
     ]
     return markdown(header, rows)
+
+
+#: Marks in the README between which the command writes ``readme_table``.
+BEGIN, END = "<!-- claims, written by experiments/claims.py -->", "<!-- end of claims -->"
+
+
+def readme_table(records: Sequence[Mapping[str, Any]]) -> str:
+    """Return the lines of the README: one row per claim of ``records``, as they stand in claims.json."""
+    header = ["id", "claim", "holds if true", "verdict"]
+    rows = [
+        [
+            record["id"],
+            record["statement"],
+            _share(
+                min((line["holds_if_true"] for line in record["evidence"] if "holds_if_true" in line), default=None)
+            ),
+            record["verdict"],
+        ]
+        for record in records
+    ]
+    return "\n".join([BEGIN, "", markdown(header, rows), "", END])
+
+
+def filled(readme: str, records: Sequence[Mapping[str, Any]]) -> str:
+    """Return the README with these lines between its marks.
+
+    Raises ``InputError`` where the marks are not there once each.
+    """
+    if readme.count(BEGIN) != 1 or readme.count(END) != 1:
+        raise InputError(f"README.md: expected the marks {BEGIN} and {END} once each")
+    return readme.split(BEGIN)[0] + readme_table(records) + readme.split(END)[1].removeprefix(END)
 
 
 def _share(share: float | None) -> str:
@@ -151,10 +182,10 @@ def page(
     return "\n\n".join([head, summary(judgements), *(section(j, studies, folder, options) for j in judgements)]) + "\n"
 
 
-RULES = f"""A claim holds if every line of evidence holds, fails if one fails, is not decidable here if one of the others
-is, and is faster than claimed if an upper bound holds with room to spare. Theorems bound errors from above, so slopes
-are judged on their slow side. A slope holds if its 90 % interval ends in or below the band of {BAND:g} around the
-prediction, fails if it lies above the band, and is faster than claimed if it lies below it. Verdicts are computed on
+RULES = f"""A claim holds if every line of evidence holds, fails if one fails, is not decidable here if one of the
+others is, and is faster than claimed if an upper bound holds with room to spare. Theorems bound errors from above, so
+slopes are judged on their slow side. A slope holds if its 90 % interval ends in or below the band of {BAND:g} around
+the prediction, fails if it lies above the band, and is faster than claimed if it lies below it. Verdicts are of
 unrounded numbers (docs/sharp_bits.md says what slopes cannot show).
 
 **What a design could decide.** "Holds if true" is how often a line would hold where its prediction is true. "Holds if

@@ -111,10 +111,9 @@ def replicate_sgame(truths: Sequence[str], scale: Scale, seed: int) -> Study:
 
 
 def studies_of(needed: Mapping[str, Sequence[str]], scale: Scale, seed: int | None = None) -> dict[str, Study]:
-    """Return run -> its study of the truths that claims need; with the registered seed of each run if ``seed`` is None."""
-    return {
-        run: RUNS[run](truths, scale, registered_seed(run) if seed is None else seed) for run, truths in needed.items()
-    }
+    """Return run -> its study of the truths that claims need; ``seed`` None stands for the registered one of each."""
+    seeds = {run: registered_seed(run) if seed is None else seed for run in needed}
+    return {run: RUNS[run](truths, scale, seeds[run]) for run, truths in needed.items()}
 
 
 def registered_seed(run: str) -> int:
