@@ -37,7 +37,7 @@ VERDICTS: dict[str, tuple[str, dict[str, Any]]] = {
 RATE = re.compile(r"n\^(-[\d.]+)$")
 SHOWN = (-1.05, 0.45)
 #: Characters of a line of text, height of one in inches, and what stands above and below the rows.
-STATEMENT, FINDING, LINE, HEAD, FOOT = 71, 40, 0.104, 0.3, 0.72
+STATEMENT, FINDING, LINE, HEAD, FOOT = 71, 37, 0.104, 0.3, 0.72
 
 
 def figure(run: Path) -> Figure:
@@ -127,9 +127,7 @@ def _finding(claim: dict[str, Any]) -> list[str]:
     if _slopes(claim):
         return []
     line = next(line for line in claim["evidence"] if line["verdict"] == claim["verdict"])
-    return textwrap.wrap(
-        f"{line['name']}: claimed {line['claimed']}, found {line['found']}", FINDING, break_on_hyphens=False
-    )
+    return textwrap.wrap(f"claimed {line['claimed']}, found {line['found']}", FINDING, break_on_hyphens=False)
 
 
 def _finish(drawn: Figure, slopes: Axes, height: float) -> None:
