@@ -1,6 +1,7 @@
-"""The same theory inside a Vision Transformer: VPT and VAPT on timm models, and a head of one read as a mixture.
+"""Carry the theory into a Vision Transformer: prompts in timm models, and one head read as a mixture.
 
-    model = prompt(timm.create_model("vit_base_patch16_224", pretrained=True), VAPT(num_tokens=10), num_classes=100)
+    model = timm.create_model("vit_base_patch16_224", pretrained=True)
+    model = prompt(model, VAPT(num_tokens=10), num_classes=100)
 
 prompting        VPT, VAPT; prompt, unprompt; saved, converted, and read as experts
 backbones        create_backbone: the small one that comes along, or timm's

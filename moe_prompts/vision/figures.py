@@ -1,4 +1,4 @@
-"""Figures of prompted models: ``draw_*(ax, ...)`` take arrays or tables and draw on given axes."""
+"""Draw figures of prompted models: ``draw_*(ax, ...)`` take arrays or tables and draw on given axes."""
 
 from __future__ import annotations
 
@@ -15,9 +15,11 @@ COLOURS = {"VPT": "#2b7bba", "VAPT": "#e6550d"}
 
 
 def draw_mass(ax: Axes, mass: np.ndarray, image: np.ndarray | None = None, top: float | None = None) -> AxesImage:
-    """Share of the gate on prompts over the grid of patches, mass (Gh, Gw) in [0, 1], coloured from 0 to ``top``.
+    """Draw the share of the gate that goes to prompts over the grid of patches.
 
-    image  (H, W) or (H, W, 3), drawn as the line halfway between its darkest and brightest places
+    mass   (Gh, Gw) in [0, 1]
+    image  (H, W) or (H, W, 3), drawn as the line halfway between its darkest and brightest places; None: none
+    top    where the colours end; they begin at 0; None: at the largest mass
 
     Returns what a colour bar wants.
     """
@@ -33,7 +35,9 @@ def draw_mass(ax: Axes, mass: np.ndarray, image: np.ndarray | None = None, top: 
 
 
 def draw_input_dependence(ax: Axes, table: pd.DataFrame) -> None:
-    """How much prompt experts vary with the image, by block: a dot for each prompt, a line through their mean.
+    """Draw how much prompt experts vary with the image, by block.
+
+    Each dot is a prompt; a line goes through their mean.
 
     table  rows of ``prompt_table`` with a column ``method``; heads are averaged
     """
@@ -72,7 +76,7 @@ DASHES = {COLOURS["VPT"]: "-", COLOURS["VAPT"]: "--"}
 
 
 def ordered(methods: Iterable[str]) -> list[str]:
-    """Those of ``MARKS`` in its order, then others as they come."""
+    """Return the methods of ``MARKS`` in its order, then others as they come, each once."""
     there = list(dict.fromkeys(methods))
     return [name for name in MARKS if name in there] + [name for name in there if name not in MARKS]
 
@@ -89,7 +93,9 @@ def _method_style(name: str) -> dict[str, Any]:
 
 
 def draw_accuracies(ax: Axes, table: pd.DataFrame) -> None:
-    """Accuracy in percent of each method on each task, a row for each task; bars are one standard deviation over seeds.
+    """Draw the accuracy in percent of each method on each task, a row for each task.
+
+    Bars are one standard deviation over seeds.
 
     table  as ``report.scores`` gives it
     """

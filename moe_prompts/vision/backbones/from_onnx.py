@@ -1,11 +1,12 @@
-"""Weights of a plain Vision Transformer out of an ONNX file, under the names that timm gives them.
+"""Read the weights of a plain Vision Transformer out of an ONNX file, under the names that timm gives them.
 
-An exporter keeps the names of biases and norms, but stores the matrix of a linear layer transposed under a number, and
-the position table likewise. Which matrix belongs to which bias is read off the graph, where one is added to the
-other's product, so nothing depends on the order of the numbers.
+An exporter keeps the names of biases and norms, but stores the matrix of a linear layer transposed under a
+number, and the position table likewise. Which matrix belongs to which bias is read off the graph, where one
+is added to the other's product, so nothing depends on the order of the numbers.
 
-The position table of the file belongs to one size of images. Another size gets it resampled by bicubic interpolation
-(a = -3/4) between the centres of cells, without antialiasing and without offset, because the graphs themselves do that.
+The position table of the file belongs to one size of images. For another size it is resampled by bicubic
+interpolation (a = -3/4) between the centres of cells, without antialiasing and without offset, because the
+graphs themselves do that.
 """
 
 from __future__ import annotations
@@ -48,8 +49,8 @@ PREFIX, LAYERS, FINAL_BIAS = "backbone.", "backbone.encoder.layer.", "backbone.l
 def vit_state(content: bytes, source: str) -> dict[str, Tensor]:
     """Return the weights of the ONNX file ``content`` under timm's names, as float32.
 
-    The position table is (1, 1 + P, d), with the class token's row first and P a square. ``source`` names the file in
-    errors. Raises ``InputError`` if ``onnx`` is missing or the file holds another network.
+    The position table is (1, 1 + P, d), with the class token's row first and P a square. ``source`` names the
+    file in errors. Raises ``InputError`` if ``onnx`` is missing or the file holds another network.
     """
     graph = _graph(content, source)
     try:
@@ -72,9 +73,11 @@ def vit_state(content: bytes, source: str) -> dict[str, Tensor]:
 
 
 def final_tokens(content: bytes, images: np.ndarray, source: str) -> np.ndarray:
-    """Return what onnxruntime gives at the file's final norm, (B, 1 + patches, d), for normalised images (B, 3, H, W).
+    """Return the tokens that onnxruntime gives at the file's final norm, (B, 1 + patches, d).
 
-    This is what a conversion is checked against; it needs ``onnx`` and ``onnxruntime``.
+    images  (B, 3, H, W), normalised
+
+    A conversion is checked against them; this needs ``onnx`` and ``onnxruntime``.
     """
     onnx = _onnx()
     try:
@@ -129,8 +132,10 @@ def _graph(content: bytes, source: str) -> Any:
 
 
 def _arrays(graph: Any) -> dict[str, np.ndarray]:
-    """All arrays of the file by name; matrices of linear layers as ``X.weight`` (out, in) where a bias ``X.bias`` is
-    added to their product."""
+    """Return all arrays of the file by name.
+
+    Matrices of linear layers are ``X.weight`` (out, in), where a bias ``X.bias`` is added to their product.
+    """
     from onnx import numpy_helper
 
     arrays = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
@@ -147,7 +152,7 @@ def _arrays(graph: Any) -> dict[str, np.ndarray]:
 
 
 def _positions(arrays: dict[str, np.ndarray]) -> np.ndarray:
-    """Row of the class token, then the table: the two arrays (1, rows, d) without a name of the network's."""
+    """Return the class token's row, then the table: the two arrays (1, rows, d) with names of no layer."""
     unnamed = [value for name, value in arrays.items() if not name.startswith(PREFIX) and value.ndim == 3]
     unnamed.sort(key=lambda value: value.shape[1])
     shapes = [value.shape for value in unnamed]

@@ -1,4 +1,4 @@
-"""How bytes become the inputs of a backbone: shifted and scaled, by the name of a mean and a standard deviation.
+"""Turn bytes into the inputs of a backbone: shift and scale them, by the name of a mean and a deviation.
 
 input = (byte / 255 - mean) / std        in each of red, green and blue
 """
@@ -24,8 +24,8 @@ _FLOAT32 = torch.zeros(())
 def normalisation_of(backbone: str) -> str:
     """Return the name of the normalisation that a backbone is given where nothing else is asked for.
 
-    The backbones that come with the package were pretrained with ``half``; on names of timm the published protocol uses
-    ``imagenet``.
+    The backbones that come with the package were pretrained with ``half``; on names of timm the published
+    protocol uses ``imagenet``.
     """
     return "half" if backbone in OWN else "imagenet"
 

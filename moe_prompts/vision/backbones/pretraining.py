@@ -1,8 +1,9 @@
-"""Pretraining of a small Vision Transformer on ``formulas``: many questions at once, asked of the class token.
+"""Pretrain a small Vision Transformer on ``formulas``: many questions at once, asked of the class token.
 
-    loss = mean over questions of (cross-entropy / log answers) + squared error of the 8 x 8 thumbnail / its variance
+    loss = mean over questions of (cross-entropy / log answers)
+           + squared error of the 8 x 8 thumbnail / its variance
 
-1 is what constant answers reach in either part. A step is a function of the state and its number alone, so a run that
+Either part is 1 for constant answers. A step is a function of the state and its number alone, so a run that
 was killed goes on from its last state to the same weights.
 """
 
@@ -38,9 +39,19 @@ THUMBNAIL = 8
 
 @dataclass(frozen=True)
 class Pretraining:
-    """What is trained, on how much, and how; AdamW, warm-up over the first 5 % of the steps, then cosine to 0.
+    """Say what is trained, on how much, and how.
 
-    ``batch`` is a multiple of 64, ``size`` a multiple of the patch and of 8.
+    The optimiser is AdamW with a warm-up over the first 5 % of the steps, then half a cosine to 0.
+
+    model          one of ``create.ARCHITECTURES``
+    size           side of the images in pixels, 32 or 64
+    steps          of the optimiser
+    batch          images in a step, a multiple of 64
+    learning_rate  the largest one
+    weight_decay   of matrices (``weight_decay``)
+    entropy        seed of images and first weights
+
+    Raises ``InputError`` for values out of range.
     """
 
     model: str = "small"
@@ -68,7 +79,7 @@ class Pretraining:
             )
 
     def rate(self, step: int) -> float:
-        """The learning rate of step 0, 1, .."""
+        """Return the learning rate of a step; the first one is step 0."""
         warm = max(1, self.steps // 20)
         if step < warm:
             return self.learning_rate * (step + 1) / warm
@@ -76,7 +87,7 @@ class Pretraining:
 
 
 class Pupil(nn.Module):
-    """A backbone with one linear head for all questions and one for the thumbnail, on the class token."""
+    """Join a backbone with two linear heads on its class token: for all questions, and for the thumbnail."""
 
     def __init__(self, config: Pretraining) -> None:
         super().__init__()
@@ -90,14 +101,17 @@ class Pupil(nn.Module):
                 head.bias.zero_()
 
     def forward(self, images: Tensor) -> tuple[dict[str, Tensor], Tensor]:
-        """Scores of the answers to each question (n, answers), and thumbnails (n, 128)."""
+        """Return scores of the answers to each question, (n, answers), and thumbnails (n, 128).
+
+        images  (n, 3, H, W), normalised
+        """
         token = self.backbone.forward_features(images)[:, 0]
         scores = self.questions(token).split(list(HEADS.values()), dim=1)
         return dict(zip(HEADS, scores, strict=True)), self.thumbnail(token)
 
 
 def batch_of(config: Pretraining, step: int, device: str = "cpu") -> tuple[Tensor, dict[str, Tensor]]:
-    """Normalised images and answers of one step; each image is seen once."""
+    """Return the normalised images and the answers of one step; each image is seen once."""
     each = config.batch // BLOCK
     drawn = [pretraining_block(block, config.size, config.entropy) for block in range(step * each, (step + 1) * each)]
     images = normalised(np.concatenate([pixels for pixels, _ in drawn]), "half").to(device)
@@ -106,8 +120,11 @@ def batch_of(config: Pretraining, step: int, device: str = "cpu") -> tuple[Tenso
 
 
 def losses(pupil: Pupil, images: Tensor, answers: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Per question the mean cross-entropy over the images that have an answer, in units of log(answers); and the
-    thumbnail's squared error in units of its variance."""
+    """Return the loss of each question and of the thumbnail, for images (n, 3, H, W) and their answers (n,).
+
+    A question's loss is the mean cross-entropy over the images that have an answer, in units of log(answers).
+    That of the thumbnail is its squared error in units of its variance.
+    """
     scores, thumbnail = pupil(images)
     found = {}
     for name, values in answers.items():
@@ -119,7 +136,10 @@ def losses(pupil: Pupil, images: Tensor, answers: dict[str, Tensor]) -> dict[str
 
 
 def thumbnails(images: Tensor) -> Tensor:
-    """8 x 8 pixels of brightness and of redness (n, 128), each with mean 0 and about variance 1 in every image."""
+    """Return 8 x 8 pixels of brightness and of redness, (n, 128), of images (n, 3, H, W).
+
+    Each of the two has mean 0 and about variance 1 in every image.
+    """
     red, green, blue = images.unbind(dim=1)
     both = torch.stack([(red + green + blue) / 3, red - (green + blue) / 2], dim=1)
     small = nn.functional.adaptive_avg_pool2d(both, THUMBNAIL).flatten(2)
@@ -128,12 +148,13 @@ def thumbnails(images: Tensor) -> Tensor:
 
 
 def total(parts: dict[str, Tensor]) -> Tensor:
+    """Return the loss that is minimised: the mean over questions, plus that of the thumbnail."""
     questions = [value for name, value in parts.items() if name != "thumbnail"]
     return torch.stack(questions).mean() + parts["thumbnail"]
 
 
 class Run:
-    """A pretraining under way: pupil, optimiser, number of steps done and the recent loss of each part."""
+    """Hold a pretraining under way: pupil, optimiser, steps done and the recent loss of each part."""
 
     def __init__(self, config: Pretraining, device: str = "cpu") -> None:
         self.config, self.device = config, device
@@ -144,6 +165,7 @@ class Run:
         self.recent: dict[str, float] = {}
 
     def step(self) -> None:
+        """Train on the images of the next step."""
         for group in self.optimiser.param_groups:
             group["lr"] = self.config.rate(self.done)
         parts = losses(self.pupil, *batch_of(self.config, self.done, self.device))
@@ -157,7 +179,7 @@ class Run:
             self.recent[name] = self.recent.get(name, value.item()) * 0.99 + 0.01 * value.item()
 
     def save(self, path: Path) -> None:
-        """The whole state in one safetensors file, written whole or not at all."""
+        """Write the whole state to one safetensors file, whole or not at all."""
         tensors = {f"pupil.{name}": value for name, value in self.pupil.state_dict().items()}
         for number, values in self.optimiser.state_dict()["state"].items():
             tensors |= {f"optimiser.{number}.{name}": value for name, value in values.items()}
@@ -171,7 +193,7 @@ class Run:
         write_atomically(path, content)
 
     def load(self, path: Path) -> None:
-        """Go on from what ``save`` wrote for the same settings."""
+        """Go on from what ``save`` wrote; raise ``InputError`` if that was for other settings."""
         about, tensors = read_tensors(path, FORMAT, "the state of a pretraining")
         if json.loads(about["config"]) != asdict(self.config):
             raise InputError(
@@ -191,7 +213,10 @@ def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def pretrain(config: Pretraining, state: Path, every: int = 200, device: str = "cpu") -> Iterator[Run]:
-    """Run to the end, from ``state`` if it is there; yields at the start and after each step, saves every so many."""
+    """Run a pretraining to its end, and yield it at the start and after each step.
+
+    It begins from the file ``state`` if that is there, and saves to it every so many steps.
+    """
     run = Run(config, device)
     if state.exists():
         run.load(state)
@@ -204,7 +229,7 @@ def pretrain(config: Pretraining, state: Path, every: int = 200, device: str = "
 
 
 def export(run: Run, folder: Path) -> None:
-    """backbone.safetensors, without the heads, and backbone.json, which says how it was made."""
+    """Write backbone.safetensors, without the heads, and backbone.json, which says how it was made."""
     weights = {name: value.detach().cpu().contiguous() for name, value in run.pupil.backbone.state_dict().items()}
     content = save(weights)
     config = asdict(run.config)
@@ -229,7 +254,10 @@ def export(run: Run, folder: Path) -> None:
 
 
 def load_export(file: Path) -> tuple[VisionTransformer, VisionTransformer, dict[str, Any]]:
-    """The trained backbone, the same with its initial weights, and what its JSON says."""
+    """Return the trained backbone, the same one with its initial weights, and the content of its JSON.
+
+    Raises ``InputError`` if a file is missing or the weights are not those that the JSON describes.
+    """
     try:
         facts = json.loads(file.with_suffix(".json").read_text(encoding="utf-8"))
         content = file.read_bytes()

@@ -1,10 +1,12 @@
-"""What a frozen backbone's class token says about a task: multinomial logistic regression on it, and on raw pixels.
+"""Probe a frozen backbone: measure how well a linear classifier on its class token solves a task.
 
-C is chosen on val200 after fitting train800; the accuracy reported is of train800val200 on test, which is read once.
+Raw pixels are asked as well, for comparison. The classifier is a multinomial logistic regression. Its C is
+chosen on val200 after fitting train800; the accuracy reported is that of train800val200 on test, which is
+read once.
 
-``by_block`` asks every block of a deep backbone: its token is what the final norm makes of the states after it, so
-block b stands for the backbone that ends there. There a ridge classifier answers, whose penalty the training images
-choose by leaving one out, since it costs a hundredth.
+``by_block`` asks every block of a deep backbone. Its token is what the final norm makes of the states after
+the block, so block b stands for the backbone that ends there. There a ridge classifier answers, whose penalty
+the training images choose by leaving one out, since it costs a hundredth.
 """
 
 from __future__ import annotations
@@ -32,17 +34,21 @@ Table = dict[str, tuple[np.ndarray, np.ndarray]]
 
 
 def pixels(task: Task) -> Table:
-    """Split -> images (n, H, W, 3) of bytes and labels (n,)."""
+    """Return, for each split, the images (n, H, W, 3) as bytes and the labels (n,)."""
     sets = {name: task.split(name) for name in SPLITS}
     return {name: (images.batch(np.arange(len(images.labels))), images.labels) for name, images in sets.items()}
 
 
 def flat(images: Table) -> Table:
+    """Return, for each split, the images as rows of numbers in [0, 1], and the labels."""
     return {name: (values.reshape(len(values), -1) / 255.0, labels) for name, (values, labels) in images.items()}
 
 
 def features(model: VisionTransformer, images: Table, pool: str = "token") -> Table:
-    """Split -> outputs of the final norm: the class token, or with ``pool="mean"`` the mean over patches."""
+    """Return, for each split, the outputs of the final norm (n, d) and the labels.
+
+    pool  "token": the class token; "mean": the mean over patches
+    """
     return {name: (_features(model, values, pool), labels) for name, (values, labels) in images.items()}
 
 
@@ -57,7 +63,7 @@ def _features(model: VisionTransformer, images: np.ndarray, pool: str) -> np.nda
 
 
 def probe(table: Table) -> tuple[float, float]:
-    """Test accuracy, and the C that val200 chose; of equal ones the smallest."""
+    """Return the test accuracy, and the C that val200 chose; of equal ones the smallest."""
     on_validation = [_fitted(table["train800"], C).score(*table["val200"]) for C in GRID]
     best = GRID[int(np.argmax(on_validation))]
     return float(_fitted(table["train800val200"], best).score(*table["test"])), best
@@ -68,7 +74,10 @@ def _fitted(rows: tuple[np.ndarray, np.ndarray], C: float):
 
 
 def judge(trained: VisionTransformer, untrained: VisionTransformer, tasks: list[Task]) -> pd.DataFrame:
-    """One row for each task: test accuracies on 1000 images of the trained token, the untrained one, and pixels."""
+    """Return one row for each task: test accuracies on the trained token, the untrained one, and pixels.
+
+    The classifiers are trained on the task's 1000 images.
+    """
     rows = []
     for task in tasks:
         images = pixels(task)
@@ -86,12 +95,16 @@ def judge(trained: VisionTransformer, untrained: VisionTransformer, tasks: list[
 
 
 def counts_as_pretrained(table: pd.DataFrame) -> bool:
-    """Whether the trained token beats the untrained one and pixels on every task."""
+    """Return whether the trained token beats the untrained one and pixels on every task."""
     return bool((table["trained"] > table[["random", "pixels"]].max(axis=1)).all())
 
 
 def tokens_by_block(model: VisionTransformer, pixels: np.ndarray, normalisation: str) -> np.ndarray:
-    """Return the class token after each block, through the final norm: (blocks, n, d) for bytes (n, H, W, 3)."""
+    """Return the class token after each block, through the final norm, as (blocks, n, d).
+
+    pixels         (n, H, W, 3) bytes
+    normalisation  one of ``NORMALISATIONS``
+    """
     model.eval()
     like, found = next(model.parameters()), []
     with torch.no_grad():
@@ -108,13 +121,13 @@ def tokens_by_block(model: VisionTransformer, pixels: np.ndarray, normalisation:
 def by_block(
     trained: VisionTransformer, untrained: VisionTransformer, tasks: list[Task], normalisation: str
 ) -> pd.DataFrame:
-    """One row for each task and block: accuracies on the test images, and the share found again.
+    """Return one row for each task and block: accuracies on the test images, and the share found again.
 
-    trained, random  accuracy of a ridge classifier on the token after this block, of the backbone and of the same
-                     architecture with drawn weights
+    trained, random  accuracy of a ridge classifier on the token after this block, of the backbone and of the
+                     same architecture with drawn weights
     pixels           the same on the pixels of an image, for comparison in every row
-    found            share of test images whose nearest training image, by the cosine of standardised tokens, has their
-                     class; ``found random`` with drawn weights
+    found            share of test images whose nearest training image, by the cosine of standardised tokens,
+                     has their class; ``found random`` with drawn weights
     """
     rows = []
     for task in tasks:
@@ -137,13 +150,15 @@ def by_block(
 
 
 def best_block(table: pd.DataFrame) -> int:
-    """The block whose probe is best in the mean over tasks; of equal ones the first."""
+    """Return the block, from 1, whose probe is best in the mean over tasks; of equal ones the first."""
     return int(table.groupby("block")["trained"].mean().idxmax())
 
 
 def deep_counts_as_pretrained(table: pd.DataFrame) -> bool:
-    """Whether the best block beats the best block of drawn weights on every task, and pixels wherever the label is no
-    place."""
+    """Return whether the best block of a deep backbone counts as pretrained.
+
+    It has to beat the best block of drawn weights on every task, and pixels wherever the label is no place.
+    """
     best = table[table["block"] == best_block(table)].set_index("task")["trained"]
     rival = table.groupby("task")["random"].max()
     of_pixels = table.groupby("task")["pixels"].max()
@@ -152,7 +167,11 @@ def deep_counts_as_pretrained(table: pd.DataFrame) -> bool:
 
 
 def nearest(train: np.ndarray, labels: np.ndarray, test: np.ndarray, truth: np.ndarray) -> float:
-    """Share of test rows whose nearest training row, by the cosine of standardised rows, has the same label."""
+    """Return the share of test rows whose nearest training row has the same label.
+
+    train, test    (n, d) and (m, d); nearness is the cosine of standardised rows
+    labels, truth  their labels
+    """
     scale = StandardScaler().fit(train)
     a, b = scale.transform(test), scale.transform(train)
     a, b = (rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12) for rows in (a, b))

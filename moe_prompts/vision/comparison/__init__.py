@@ -1,4 +1,4 @@
-"""Methods compared on tasks under the published protocol: tune, train, test.
+"""Compare methods on tasks under the published protocol: tune, train, test.
 
 plan       which methods on which tasks, and how they are run
 report     the table, beside the published numbers

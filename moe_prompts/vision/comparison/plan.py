@@ -1,9 +1,10 @@
-"""The tuning protocol: settings compete on 800/200 images, the best trains on the 1000 with five seeds, then the test.
+"""Run the tuning protocol: settings compete on validation images, the best one is trained and tested.
 
-    tune    every setting on train800, last epoch, judged on val200; ties: smaller lr, then larger weight decay
-    final   the chosen setting on train800val200 with each seed, last epoch, judged once on test
+    tune    every setting on train800, last epoch, judged on val200
+    final   the chosen setting on train800val200 with each of five seeds, last epoch, judged once on test
 
-The test split is opened by ``final`` and by nothing before it. Both stages are studies in the sense of
+Of equal settings the one with the smaller lr is chosen, then the one with the larger weight decay. The test
+split is opened by ``final`` and by nothing before it. Both stages are studies in the sense of
 ``moe_prompts.engine``: a block is up to 8 settings (or the seeds) of one task and method, which train packed.
 
 Sources: arXiv 2203.12119 and 2501.18936 (protocol).
@@ -48,7 +49,7 @@ SEEDS = (42, 44, 82, 100, 800)
 
 @dataclass(frozen=True)
 class _Cell:
-    """One method on one task."""
+    """Hold one method on one task."""
 
     task: Spec
     method: str
@@ -58,21 +59,23 @@ class _Cell:
 
     @property
     def label(self) -> str:
+        """Return the cell's name in file names."""
         return f"{self.task.label}_{self.method}"
 
     @property
     def data_size(self) -> int:
-        """Training images."""
+        """Return the number of training images."""
         return round(self.share * opened(self.task).facts.get("train_images", self.task.n_train))
 
     @property
     def cost(self) -> float:
+        """Return the steps of a replicate in units of VAPT's by time."""
         return RELATIVE_SECONDS.get(self.method, 1.0) * self.setup.recipe.total(self.data_size)
 
 
 @dataclass(frozen=True)
 class TuneCell(_Cell):
-    """All settings on train800; a replicate is a setting."""
+    """Hold all settings of one method on train800; a replicate is a setting."""
 
     settings: tuple[Setting, ...]
 
@@ -80,12 +83,13 @@ class TuneCell(_Cell):
 
     @property
     def replicates(self) -> int:
+        """Return the number of settings."""
         return len(self.settings)
 
 
 @dataclass(frozen=True)
 class FinalCell(_Cell):
-    """The chosen setting on train800val200; a replicate is a seed."""
+    """Hold the chosen setting of one method on train800val200; a replicate is a seed."""
 
     setting: Setting | None
     seeds: tuple[int, ...]
@@ -94,11 +98,12 @@ class FinalCell(_Cell):
 
     @property
     def replicates(self) -> int:
+        """Return the number of seeds."""
         return len(self.seeds)
 
 
 def run_tune(cell: TuneCell, replicates: tuple[int, ...], entropy: int) -> list[Row]:
-    """A row for each setting: its score on val200."""
+    """Train the settings and return a row for each: its score on val200."""
     task = opened(cell.task)
     trials = [Trial(cell.settings[index], entropy) for index in replicates]
     train, val = task.split("train800"), task.split("val200")
@@ -107,7 +112,7 @@ def run_tune(cell: TuneCell, replicates: tuple[int, ...], entropy: int) -> list[
 
 
 def run_final(cell: FinalCell, replicates: tuple[int, ...], entropy: int) -> list[Row]:
-    """A row for each seed: its score on test."""
+    """Train the chosen setting with each seed and return a row for each: its score on test."""
     task = opened(cell.task)
     train = task.split("train800val200")
     if cell.setting is None:
@@ -159,7 +164,7 @@ def _rows(
 
 
 def choose(rows: pd.DataFrame) -> dict[tuple[str, str], Setting | None]:
-    """The best setting of each (task, method) of a tuning table; None where all diverged."""
+    """Return the best setting of each (task, method) of a tuning table; None where all diverged."""
     best: dict[tuple[str, str], Setting | None] = {}
     for key, group in rows.groupby(["task", "method"], sort=False):
         sound = group[group["status"] == TRAINED]
@@ -172,9 +177,14 @@ def choose(rows: pd.DataFrame) -> dict[tuple[str, str], Setting | None]:
 
 @dataclass(frozen=True)
 class Plan:
-    """What to compare: methods on tasks, each tuned over ``grid`` (published settings without it) or given settings.
+    """Say what to compare: methods on tasks, each tuned over a grid or given its settings.
 
-    given  settings by (task name, method) that are used as they are; those pairs are not tuned
+    lrs, weight_decays  the grid; None: the published one of the method
+    seeds               of the final runs, all different
+    entropy             seed of the tuning runs
+    given               settings by (task name, method) that are used as they are; those pairs are not tuned
+
+    Raises ``InputError`` for no seeds or equal ones.
     """
 
     tasks: tuple[Spec, ...]
@@ -192,6 +202,7 @@ class Plan:
 
     @property
     def pairs(self) -> list[tuple[Spec, str]]:
+        """Return every task with every method."""
         return [(task, method) for task in self.tasks for method in self.methods]
 
     def check(self) -> None:
@@ -206,6 +217,7 @@ class Plan:
                 )
 
     def tune_cells(self) -> list[TuneCell]:
+        """Return the cells of the first stage: all pairs without given settings."""
         given = self.given or {}
         return [
             TuneCell(task, method, self.setup, settings(method, self.lrs, self.weight_decays))
@@ -214,11 +226,13 @@ class Plan:
         ]
 
     def final_cells(self, chosen: dict[tuple[str, str], Setting | None]) -> list[FinalCell]:
+        """Return the cells of the second stage, with the settings that were chosen by (task name, method)."""
         return [
             FinalCell(task, method, self.setup, chosen[task.name, method], self.seeds) for task, method in self.pairs
         ]
 
     def study(self, stage: str, cells: Sequence[TuneCell] | Sequence[FinalCell]) -> Study:
+        """Return one stage, "tune" or "final", as a study of these cells."""
         identity: dict[str, Any] = {
             "place": self.setup.identity(),  # the key of older runs
             "tasks": self.facts,
@@ -240,18 +254,18 @@ class Plan:
 
     @property
     def facts(self) -> dict[str, dict[str, Any]]:
-        """What the tasks say of their data."""
+        """Return what the tasks say of their data, by name."""
         return {task.name: json.loads(json.dumps(opened(task).facts)) for task in self.tasks}
 
     @property
     def vapt_steps(self) -> float:
-        """Steps of all trials, each method's in units of VAPT's by time."""
+        """Return the steps of all trials, each method's in units of VAPT's by time."""
         cells: list[Any] = self.tune_cells()
         cells += [FinalCell(task, method, self.setup, None, self.seeds) for task, method in self.pairs]
         return sum(cell.cost * cell.replicates for cell in cells)
 
     def chosen(self, final: pd.DataFrame) -> dict[tuple[str, str], Setting | None]:
-        """The settings of a table of final runs."""
+        """Return the settings of a table of final runs, by (task name, method)."""
         rows = final.drop_duplicates(["task", "method"])
         return {
             (row.task, row.method): None if row.status == UNTUNED else Setting(row.lr, row.weight_decay)
@@ -268,9 +282,12 @@ def run_plan(
     allow: Collection[str] = (),
     progress: bool = True,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Tune, then train and test: tables of both stages, kept in ``out/tune`` and ``out/final``.
+    """Tune, then train and test; return the tables of both stages.
 
-    Killed at any point, ``resume=True`` completes both to the same tables; ``allow`` as in ``run_study``.
+    They are kept in ``out/tune`` and ``out/final``. Killed at any point, ``resume=True`` completes both to
+    the same tables; ``allow`` as in ``run_study``.
+
+    Raises ``InputError`` if ``out`` holds a run and ``resume`` is False, or holds none to resume.
     """
     plan.check()
     chosen: dict[tuple[str, str], Setting | None] = dict(plan.given or {})

@@ -1,7 +1,8 @@
-"""What a comparison found: accuracy per task and method, means, and paired differences with intervals.
+"""Report what a comparison found: accuracy per task and method, means, and paired differences with intervals.
 
-A difference of two methods on a task is taken seed by seed; its interval is Student's over seeds. Over tasks it is that
-of the tasks' mean differences: tasks are what such a table samples.
+A difference of two methods on a task is taken seed by seed; its interval is Student's over seeds. The
+interval of the difference over all tasks is that of the tasks' mean differences: tasks are what such a table
+samples.
 """
 
 from __future__ import annotations
@@ -28,14 +29,20 @@ PUBLISHED_VAPT_MEAN = 72.91
 
 @cache
 def published() -> pd.DataFrame:
-    """Published top-1 accuracies (percent) on VTAB-1K by task: arXiv 2203.12119, ViT-B/16 of ImageNet-21k."""
+    """Return the published top-1 accuracies on VTAB-1K in percent, by task.
+
+    Source: arXiv 2203.12119, ViT-B/16 of ImageNet-21k.
+    """
     file = resources.files("moe_prompts.vision") / "data" / "vtab1k_published.csv"
     with file.open(encoding="utf-8") as text:
         return pd.read_csv(text).set_index("task")
 
 
 def scores(final: pd.DataFrame) -> pd.DataFrame:
-    """For each task and method: mean and standard deviation over seeds of the accuracy in percent, and their number."""
+    """Return, for each task and method, mean and standard deviation over seeds of the accuracy in percent.
+
+    ``seeds`` is the number of seeds that have one, ``failed`` that of the others.
+    """
     rows = []
     for (task, method), group in final.groupby(["task", "method"], sort=False):
         accuracy = 100 * group["accuracy"].dropna()
@@ -64,9 +71,9 @@ def _published(task: str, method: str) -> float:
 
 
 def means(table: pd.DataFrame) -> pd.DataFrame:
-    """For each method the mean over tasks and the mean over the means of groups (VTAB's two ways).
+    """Return, for each method, the mean over tasks and the mean over the means of groups (VTAB's two ways).
 
-    NaN where a method lacks a task, or none of its seeds was sound there.
+    They are NaN where a method lacks a task, or none of its seeds was sound there.
     """
     rows = []
     for method, own in table.groupby("method", sort=False):
@@ -86,7 +93,7 @@ def means(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def differences(final: pd.DataFrame, baseline: str) -> pd.DataFrame:
-    """Accuracy of each method minus that of ``baseline``, in points, per task (over seeds) and over all tasks."""
+    """Return the accuracy of each method minus that of ``baseline``, in points, on each task and over all."""
     wide = final.pivot(index=["task", "seed"], columns="method", values="accuracy") * 100
     rows = []
     for method in (one for one in wide.columns if one != baseline):
@@ -109,7 +116,14 @@ def _interval(values: pd.Series) -> dict[str, float]:
 
 
 def text(final: pd.DataFrame, setup: str = "", baseline: str = "vpt_deep") -> str:
-    """The report as Markdown; ``setup`` says on what backbone and how."""
+    """Return the report as Markdown.
+
+    final     the table of final runs
+    setup     what the reader is told of backbone and training
+    baseline  the method that differences are taken from
+
+    Raises ``InputError`` if a task, method and seed is there twice.
+    """
     twice = final.duplicated(["task", "method", "seed"])
     if twice.any():
         first = final[twice].iloc[0]
@@ -192,7 +206,10 @@ def _difference(row: pd.Series | None) -> str:
 
 
 def at_the_edge(tuned: pd.DataFrame) -> list[str]:
-    """What to widen: pairs whose chosen learning rate is the smallest or largest that was tried, as one paragraph."""
+    """Return what to widen: pairs whose chosen learning rate is the smallest or largest that was tried.
+
+    It is one paragraph, as lines; none where no pair is at the edge.
+    """
     found = []
     for (task, method), setting in choose(tuned).items():
         tried = tuned.loc[(tuned["task"] == task) & (tuned["method"] == method), "lr"]

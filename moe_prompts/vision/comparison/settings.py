@@ -1,4 +1,4 @@
-"""Settings that were tuned before, as JSON: what a run chose, for which backbone and prompts, and how to get it again.
+"""Keep the settings that a run tuned, as JSON: what it chose, for which backbone, and by which command.
 
 ``run_plan`` chooses them; ``settings.json`` of a run can be given to another one, which then does not tune.
 """
@@ -20,7 +20,10 @@ Chosen = dict[tuple[str, str], Setting]
 
 
 def as_json(chosen: Mapping[tuple[str, str], Setting | None], plan: Plan, command: list[str]) -> str:
-    """What ``settings.json`` holds: settings that this plan tuned; those it was given stay where they came from."""
+    """Return the content of ``settings.json``: the settings that this plan tuned.
+
+    Those that it was given stay where they came from.
+    """
     rows = [
         {"task": task, "method": method, **asdict(setting)}
         for (task, method), setting in chosen.items()
@@ -32,14 +35,15 @@ def as_json(chosen: Mapping[tuple[str, str], Setting | None], plan: Plan, comman
 
 
 def case(setup: Setup) -> dict[str, Any]:
-    """What tuned settings belong to; the device, and how many trials train at once, do not matter."""
+    """Return what tuned settings belong to; the device, and how many trials train at once, do not matter."""
     return {key: value for key, value in setup.identity().items() if key not in ("device", "pack")}
 
 
 def read_settings(source: str, plan: Plan) -> Chosen:
-    """Settings by task and method from a file, or ``shipped``, for the tasks and methods of the plan.
+    """Return settings by task and method from a file, or the one that comes with the package ("shipped").
 
-    Raises ``InputError`` if they were tuned on another backbone, with other prompts, another recipe or other data.
+    Only those for the tasks and methods of the plan are returned. Raises ``InputError`` if they were tuned on
+    another backbone, with other prompts, another recipe or other data.
     """
     file = TunedFile("--settings", source, "settings.json", shipped="tuned.json")
     facts = plan.facts

@@ -1,14 +1,15 @@
-"""One head of one real block as the prompt regression of the theory: its own projections, real tokens, planted prompts.
+"""Read one head of one real block as the prompt regression of the theory, and plant prompts in it.
 
     y = f(z) + N(0, s^2 I),   f the class token's row of the head's output, z which of m real images
 
-Everything frozen is the block's: tokens after its norm, W_Q, W_K, W_V and their biases. As the images are a finite
-list, z are all m - 1 principal coordinates of their tokens, so nothing of the tokens is left out; adaptive prompts read
-the first few of them. Inputs are drawn from the list, so that counts and means are sufficient and any n costs the same.
-Of a prompt in R^d the head sees at most 2 d_h directions (``models.token_head``): prompts are fitted in those.
+Everything frozen is the block's: tokens after its norm, W_Q, W_K, W_V and their biases. The images are a
+finite list, so z can be all m - 1 principal coordinates of their tokens, and nothing of the tokens is left
+out; adaptive prompts read the first few of them. Inputs are drawn from the list, so counts and means are
+sufficient statistics and any n costs the same. Of a prompt in R^d the head sees at most 2 d_h directions
+(``models.token_head``): prompts are fitted in those.
 
-Prompts stand beside the tokens after the block's norm, as in the theory, and have logit biases b. Only ``frozen_head``
-needs torch.
+Prompts stand beside the tokens after the block's norm, as in the theory, and have logit biases b. Only
+``frozen_head`` needs torch.
 """
 
 from __future__ import annotations
@@ -53,15 +54,21 @@ Projections = tuple[np.ndarray, np.ndarray, np.ndarray, tuple[np.ndarray, np.nda
 
 @dataclass(frozen=True)
 class HeadChoice:
-    """Which head, on which inputs, and what is planted beside it.
+    """Choose a head, its inputs, and what is planted beside it.
 
+    backbone     name, as ``create_backbone`` knows it
+    block, head  which head of which block
     query        token whose row is the output; 0 is the class token
-    images       m, the inputs
+    images       m, the number of inputs
     coordinates  r, leading principal coordinates of the tokens that adaptive prompts read
-    outputs      l, leading principal components of the head's output without prompts; d_h: the output as it is
-    prompts      of the truth; ``hidden`` units of adaptive ones
-    mass         mean share of the gate that the truth's prompts have
+    outputs      l, leading principal components of the head's output without prompts; d_h: the output as it
+                 is
+    prompts      number of prompts of the truth
+    hidden       hidden units of adaptive prompts
+    mass         mean share of the gate that the truth's prompts have, in (0, 1)
     noise        standard deviation of each output, as a share of the root mean square of f
+
+    Raises ``InputError`` for values out of range.
     """
 
     backbone: str = "small"
@@ -85,11 +92,14 @@ class HeadChoice:
 
     @property
     def name(self) -> str:
+        """Return a short name of the head, as ``small-b3h0``."""
         return f"{self.backbone}-b{self.block}h{self.head}"
 
 
 def frozen_head(choice: HeadChoice, entropy: int) -> tuple[Projections, np.ndarray]:
-    """W_Q, W_K, W_V (D, d_h) with their biases, and the tokens (m, N, D) that the block's attention is given, float64.
+    """Return the head's projections and the tokens that its block's attention is given, float64.
+
+    The projections are W_Q, W_K, W_V (D, d_h) with their biases; the tokens are (m, N, D).
 
     Raises ``InputError`` for a block, head or query that is not there.
     """
@@ -123,18 +133,19 @@ def frozen_head(choice: HeadChoice, entropy: int) -> tuple[Projections, np.ndarr
 
 @dataclass(frozen=True, eq=False)
 class PlantedHead:
-    """A frozen head and its two truths.
+    """Hold a frozen head and its two truths.
 
-    head    in z, with prompts p in R^d
-    z       (m, m - 1): the images
-    kept    share of the tokens' variance in the coordinates that adaptive prompts read
+    choice        what was asked for
+    head          in z, with prompts p in R^d
+    z             (m, m - 1): the images
+    kept          share of the tokens' variance in the coordinates that adaptive prompts read
     kept_outputs  share of the variance of the head's output in the outputs of the model
-    unit    root mean square of a token's feature, the unit of prompts
-    basis   (d, v): the directions of p that f can see; p = unit * basis q
-    plain   (m, l): f without prompts
-    planted  by name: the truths as they were drawn, in p
-    truths   by name: the same functions in q, with noise and design
-    outputs  (d_h, l): which combinations of the head's outputs f are
+    unit          root mean square of a token's feature, the unit of prompts
+    basis         (d, v): the directions of p that f can see; p = unit * basis q
+    plain         (m, l): f without prompts
+    planted       by name: the truths as they were drawn, in p
+    truths        by name: the same functions in q, with noise and design
+    outputs       (d_h, l): the combinations of the head's outputs that f consists of
     """
 
     choice: HeadChoice
@@ -151,15 +162,23 @@ class PlantedHead:
 
     @property
     def visibility(self) -> Visibility:
+        """Return how many directions of a prompt the head's logits and values see."""
         return visibility(self.head)
 
     def options(self, truth: str) -> LeastSquaresOptions:
+        """Return the options of fits to this truth: the box in which they search."""
         b = self.truths[truth].params.b
         return LeastSquaresOptions(Box((b.min() - B_RANGE, b.max() + B_RANGE), (-THETA_RANGE, THETA_RANGE)))
 
 
 def planted_head(choice: HeadChoice, entropy: int, read: Callable = frozen_head) -> PlantedHead:
-    """The head of ``choice`` with its fixed and its adaptive truth, drawn from the entropy's address."""
+    """Return the head of ``choice`` with its fixed and its adaptive truth, drawn from the entropy's address.
+
+    read  gives projections and tokens, as ``frozen_head`` does
+
+    Raises ``InputError`` for a head whose queries do not vary in all directions, and for numbers out of
+    range.
+    """
     projections, tokens = read(choice, entropy)
     everything = min(len(tokens) - 1, tokens[0].size)
     if choice.coordinates > everything:
@@ -195,9 +214,9 @@ def planted_head(choice: HeadChoice, entropy: int, read: Callable = frozen_head)
 
 
 def _outputs(count: int, plain: np.ndarray) -> tuple[np.ndarray, float]:
-    """Orthonormal directions (d_h, count) of the head's output (m, d_h), and the share of its variance that they keep.
+    """Return orthonormal directions (d_h, count) of the head's output, and their share of its variance.
 
-    All of them are the output as it is.
+    plain  (m, d_h), the output; as many directions as it has are the output as it is
     """
     width = plain.shape[1]
     if count > width:
@@ -208,7 +227,10 @@ def _outputs(count: int, plain: np.ndarray) -> tuple[np.ndarray, float]:
 
 
 def _drawn(name: str, head: TokenHead, z: np.ndarray, choice: HeadChoice, unit: float, entropy: int) -> PromptAttention:
-    """Fixed: p ~ N(0, unit^2). Adaptive: W1 ~ N(0, 1 / r), W2 ~ N(0, unit^2), gelu. All b equal, for the asked mass."""
+    """Draw the prompts of a truth, with equal b for the asked mass.
+
+    Fixed prompts are p ~ N(0, unit^2). Adaptive ones (gelu) have W1 ~ N(0, 1 / r) and W2 ~ N(0, unit^2).
+    """
     key = (address("planted-head"), address(name))
     rng = np.random.default_rng(np.random.SeedSequence(entropy, spawn_key=key))
     k, p, r = choice.prompts, head.p, head.reads
@@ -223,7 +245,7 @@ def _drawn(name: str, head: TokenHead, z: np.ndarray, choice: HeadChoice, unit: 
 
 
 def without_prompts(head: TokenHead, z: np.ndarray) -> np.ndarray:
-    """The output of the frozen experts alone (m, l)."""
+    """Return the output of the frozen experts alone, (m, l)."""
     logits, experts = head.gates_and_experts(z)
     gates = np.exp(logits - logits.max(axis=1, keepdims=True))
     return np.einsum("mn,mnl->ml", gates / gates.sum(axis=1, keepdims=True), experts)
@@ -234,14 +256,16 @@ def without_prompts(head: TokenHead, z: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Identified:
-    """Of one truth.
+    """Hold what can be told of one truth without data.
 
-    kappa1_token   smallest singular value of the Jacobian in the coordinates of tokens, p: 0, blind directions
+    kappa1_token   smallest singular value of the Jacobian in the coordinates of tokens, p; 0 where the head
+                   is blind
     blind_change   largest |change of f| when prompts move one unit in a blind direction
-    kappa1, kappa2  in visible coordinates: of the truth, and of splits in two (0 by a direction that shows it, where
-                   there are silent splits)
-    silent_splits  dimension of the directions in which a fixed prompt splits without any change of f: those that no
-                   logit sees; 0 for adaptive prompts
+    kappa1         smallest singular value in visible coordinates
+    kappa2         second-order kappa of splits in two, in visible coordinates; where there are silent splits,
+                   an upper bound from one of them, which is 0 up to rounding
+    silent_splits  dimension of the directions in which a fixed prompt splits without any change of f: those
+                   that no logit sees; 0 for adaptive prompts
     split_change   largest |change of f| over splits by one unit there; NaN where there are none
     """
 
@@ -254,7 +278,10 @@ class Identified:
 
 
 def identified(design: PlantedHead, name: str, rng: np.random.Generator) -> Identified:
-    """Kappas of a truth in both coordinates, and the directions that change nothing, moved along."""
+    """Return the kappas of a truth in both coordinates, and how f changes along blind and silent directions.
+
+    rng  of the starts from which kappa2 is searched
+    """
     truth, full = design.truths[name], design.planted[name]
     silent = silent_directions(truth)
     if silent.shape[1]:
@@ -272,14 +299,17 @@ def identified(design: PlantedHead, name: str, rng: np.random.Generator) -> Iden
 
 
 def jacobian_sizes(params: PromptAttention, x: np.ndarray) -> np.ndarray:
-    """Singular values of the weighted Jacobian of f at ``params`` on x, in decreasing order."""
+    """Return the singular values of the weighted Jacobian of f at ``params`` on x, in decreasing order."""
     family = params.family
     jacobian = PromptMap(family, x).at(params.vector[None]).jacobian()[0].reshape(family.size, -1)
     return np.linalg.svd(jacobian / np.sqrt(len(x)), compute_uv=False)
 
 
 def silent_directions(truth: PromptTruth) -> np.ndarray:
-    """(q, count): where fixed prompts p + u, p - u have the same logits, so that their values cancel for any u."""
+    """Return the directions (q, count) in which a fixed prompt splits in silence.
+
+    There p + u and p - u have the same logits, so their values cancel for any u. Adaptive prompts have none.
+    """
     head = single(truth.params.head)
     if truth.params.kind.base != "fixed":
         return np.zeros((head.p, 0))
@@ -287,7 +317,7 @@ def silent_directions(truth: PromptTruth) -> np.ndarray:
 
 
 def split_along(truth: PromptTruth, prompt: int, by: np.ndarray) -> PromptAttention:
-    """The truth with one of its prompts as two halves, ``by`` and -``by`` away from it."""
+    """Return the truth with one of its prompts as two halves, ``by`` and -``by`` away from it."""
     split = truth.params.chosen([*range(truth.k_true), prompt])
     atoms = split.atoms.copy()
     atoms[prompt] += by
@@ -296,13 +326,16 @@ def split_along(truth: PromptTruth, prompt: int, by: np.ndarray) -> PromptAttent
 
 
 def split_change(truth: PromptTruth, by: float) -> float:
-    """Largest |change of f| when the first prompt splits by ``by`` units along the first silent direction."""
+    """Return the largest |change of f| when the first prompt splits by ``by`` units.
+
+    It splits along the first silent direction.
+    """
     split = split_along(truth, 0, by * silent_directions(truth)[:, 0])
     return float(np.abs(split.regression(truth.x) - truth.params.regression(truth.x)).max())
 
 
 def _second_order(truth: PromptTruth, u: np.ndarray) -> float:
-    """Largest over prompts of |D2[u, u]|, an upper bound of what is left off the Jacobian's span."""
+    """Return the largest |D2[u, u]| over prompts, an upper bound of what is left off the Jacobian's span."""
     values = PromptMap(truth.params.family, truth.x).at(truth.params.vector[None])
     parts = [np.einsum("ablm,a,b->lm", second_order_part(values, l), u, u) for l in range(truth.k_true)]
     return max(float(np.sqrt((part**2).sum() / len(truth.x))) for part in parts)
@@ -321,13 +354,19 @@ def _blind_change(design: PlantedHead, full: PromptAttention) -> float:
 
 
 def family_of(design: PlantedHead, truth: str, kind: PromptKind, k: int) -> PromptFamily:
-    """k prompts of a kind beside the head, in visible coordinates, with the choice's number of hidden units."""
+    """Return the family of k prompts of a kind beside the head.
+
+    It is in visible coordinates, with the choice's number of hidden units.
+    """
     return PromptFamily(design.truths[truth].params.head, kind, k, design.choice.hidden)
 
 
 def constants_as_adaptive(truth: PromptTruth, family: PromptFamily) -> np.ndarray:
-    """The vector of ``family`` (adaptive with bias, hidden >= k) that is a truth of fixed prompts: unit l is on, and
-    constant, in prompt l alone."""
+    """Return the vector of an adaptive family that computes the same as a truth of fixed prompts.
+
+    Unit l of the projector is on, and constant, in prompt l alone. Raises ``InputError`` unless ``family``
+    has bias, as many prompts as the truth, and at least as many hidden units.
+    """
     k, p = truth.k_true, family.head.p
     if not family.kind.bias or family.hidden < k or family.k != k:
         raise InputError(

@@ -1,14 +1,15 @@
-"""What the study of a planted head says: tables, a verdict computed from the rows, and the figure.
+"""Report the study of a planted head: tables, a verdict computed from the rows, and the figure.
 
-A floor is the least risk that was found for a class, without noise or by any fit: an upper bound. Means and standard
-errors are over all fits, certified or not; the share of certified ones stands beside them.
+A floor is the least risk that was found for a class, without noise or by any fit: an upper bound. Means and
+standard errors are over all fits, certified or not; the share of certified ones stands beside them.
 
 A verdict has the one meaning of ``intervals``: it *holds* if the whole 90 % interval lies in the band.
 
-    a class that contains the truth    mean of n risk / (s^2 P) over all fits, in [.9, 1.1]
-    one that does not: a plateau       slope of the mean risk over the last decade in [-.08, .08], and mean risk at the
-                                       largest n over the floor in [.95, 1.05]
-    splits of one prompt too many      slope of the median distance within .08 of -1/4, where theory gives it a rate
+contains the truth   the mean of n risk / (s^2 P) over all fits is in [.9, 1.1]
+plateau              of a class without the truth: the slope of the mean risk over the last decade is in
+                     [-.08, .08], and the mean risk at the largest n over the floor is in [.95, 1.05]
+one prompt too many  the slope of the median distance of split prompts is within .08 of -1/4, where theory
+                     gives a rate
 """
 
 from __future__ import annotations
@@ -47,10 +48,10 @@ KEY = ["truth", "kind", "k", "fit_class", "n_parameters"]
 def risk_curves(results: pd.DataFrame) -> pd.DataFrame:
     """Return one line per truth, kind, k and n of the table of fits.
 
-    Columns: ``risk``, the mean in units of E |f*|^2, and its standard ``error``; ``ratio`` to floor + s^2 P / n and
-    ``ratio_error``; ``split``, the median distance of split prompts in units of a token; ``certified`` and
-    ``start_share``, means in [0, 1]. ``floor`` is the least risk found by any fit or start; 0 where the class contains
-    the truth.
+    Columns: ``risk``, the mean in units of E |f*|^2, and its standard ``error``; ``ratio`` to floor + s^2 P /
+    n and ``ratio_error``; ``split``, the median distance of split prompts in units of a token; ``certified``
+    and ``start_share``, means in [0, 1]. ``floor`` is the least risk found by any fit or start; 0 where the
+    class contains the truth.
     """
     lines = []
     for key, rows in results.groupby(KEY, sort=False):
@@ -86,14 +87,17 @@ def _error(values: np.ndarray) -> float:
 
 
 def report(results: pd.DataFrame, noise_free: pd.DataFrame, head: dict[str, Any], entropy: int) -> str:
-    """All tables and the verdict as text; ``head`` is the choice."""
+    """Return all tables and the verdict as text.
+
+    head  the choice, as ``meta.json`` keeps it
+    """
     found = risk_curves(results)
     parts = [facts(noise_free, head), identification(noise_free), risks(found, noise_free), ratios(found)]
     return "\n\n".join([*parts, "\n".join(["Verdict", *verdict(results, noise_free, entropy)])])
 
 
 def facts(noise_free: pd.DataFrame, head: dict[str, Any]) -> str:
-    """Which head, what it sees, and how much its planted prompts do."""
+    """Return in words which head it is, what it sees, and how much its planted prompts do."""
     rows = noise_free[noise_free["what"] == KAPPAS]
     one = rows.iloc[0]
     lines = [
@@ -149,7 +153,10 @@ def identification(noise_free: pd.DataFrame) -> str:
 
 
 def exponent(profile: pd.DataFrame) -> str:
-    """Local exponent between the two smallest spreads; a profile below 1e-12 is zero."""
+    """Return the local exponent of a profile between its two smallest spreads.
+
+    A profile below 1e-12 is zero, and its exponent infinite.
+    """
     if len(profile) < 2:
         return "not asked"
     first = profile.sort_values("eps").iloc[:2]
@@ -232,7 +239,7 @@ def plateau(own: pd.DataFrame, rng: np.random.Generator) -> str:
 
 
 def crossings(found: pd.DataFrame) -> list[str]:
-    """On each truth, from where on the right class is better than the wrong one, predicted and observed."""
+    """Return, for each truth, from which n on the right class beats the wrong one, predicted and observed."""
     lines = []
     for truth, own in found.groupby("truth", sort=False):
         exact, wrong = (own[own["fit_class"] == word] for word in ("exact", "misspecified"))
@@ -254,7 +261,7 @@ def crossings(found: pd.DataFrame) -> list[str]:
 
 
 def splits(results: pd.DataFrame, noise_free: pd.DataFrame, entropy: int) -> list[str]:
-    """With one prompt too many: how the distance of split prompts from the true one shrinks."""
+    """Return how the distance of split prompts from the true one shrinks, for classes with one too many."""
     lines = []
     for key, own in results[results["fit_class"] == "over"].groupby(["truth", "kind"], sort=False):
         samples = {int(n): rows["split_rms"].dropna().to_numpy(float) for n, rows in own.groupby("n")}
@@ -294,7 +301,12 @@ def _style(kind: str, word: str) -> dict[str, Any]:
 
 
 def draw_risk(ax: Axes, found: pd.DataFrame) -> None:
-    """Risk against n on one truth: marks with two standard errors are measured, lines predicted, floor + s^2 P / n."""
+    """Draw risk against n on one truth.
+
+    Marks with two standard errors are measured; lines are predicted, floor + s^2 P / n.
+
+    found  rows of ``risk_curves``
+    """
     low, high = found["n"].min(), found["n"].max()
     at = np.geomspace(low / 1.5, high * 1.5, 100)
     own = found[found["fit_class"] != "over"]
@@ -318,7 +330,10 @@ def draw_risk(ax: Axes, found: pd.DataFrame) -> None:
 
 
 def draw_splits(ax: Axes, results: pd.DataFrame) -> None:
-    """One prompt too many: distance of split prompts from the true one, every fit and the median, and predictions."""
+    """Draw the distance of split prompts from the true one, for classes with one prompt too many.
+
+    Dots are fits, hollow marks their medians, dashes the predictions.
+    """
     own = results[results["fit_class"] == "over"]
     for place, ((truth, kind), rows) in enumerate(own.groupby(["truth", "kind"], sort=False)):
         colour = COLOURS["VPT" if kind == "fixed" else "VAPT"]
@@ -350,7 +365,7 @@ def draw_splits(ax: Axes, results: pd.DataFrame) -> None:
 
 
 def planted_head_figure(results: pd.DataFrame) -> Figure:
-    """Risk on both truths, and splits where there are any."""
+    """Draw risk on both truths, and splits where there are any."""
     found = risk_curves(results)
     over = (results["fit_class"] == "over").any()
     with plt.rc_context(STYLE):

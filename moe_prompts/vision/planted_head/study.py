@@ -1,9 +1,10 @@
-"""Certified fits of fixed and adaptive prompts to data from a planted head, in two stages on the study engine.
+"""Fit fixed and adaptive prompts, with certificates, to data from a planted head, in two stages.
 
-``noise_free_study``: ranks and kappas of each truth, profiles of splits, and floors: the least E |f - f*|^2 of a class
-that does not contain the truth, over several starts, so an upper bound. ``fit_study``: certified least squares on n
-pairs, beside s^2 P / n where the class contains the truth. The second stage starts its wrong classes where the first
-one ended.
+``noise_free_study`` gives ranks and kappas of each truth, profiles of splits, and floors. A floor is the
+least E |f - f*|^2 of a class that does not contain the truth, found from several starts, so it is an upper
+bound. ``fit_study`` gives certified least squares on n pairs, beside s^2 P / n where the class contains the
+truth. The second stage starts its wrong classes where the first one ended. Both are studies of
+``moe_prompts.engine``.
 """
 
 from __future__ import annotations
@@ -61,7 +62,13 @@ BIASED = "adaptive:gelu:bias"
 
 @dataclass(frozen=True)
 class PromptClass:
-    """``k`` prompts of ``kind`` on a truth; ``fitted`` False: only its floor."""
+    """Hold a class of prompts that is fitted to a truth.
+
+    truth   "fixed" or "adaptive"
+    kind    of the prompts, as ``PromptKind.parse`` reads it
+    k       how many prompts
+    fitted  False: only its floor is computed
+    """
 
     truth: str
     kind: str
@@ -70,8 +77,16 @@ class PromptClass:
 
 
 def prompt_classes(prompts: int, hidden: int, quick: bool = False) -> list[PromptClass]:
-    """Each kind on each truth; with one prompt too many of the truth's kind; the adaptive class that contains constants
-    on the fixed truth; and the floor of twice as many fixed prompts on the adaptive one."""
+    """Return the classes that are fitted to both truths.
+
+    They are each kind on each truth; each truth's own kind with one prompt too many; on the fixed truth the
+    adaptive class that contains constants; and on the adaptive truth twice as many fixed prompts, of which
+    only the floor is computed.
+
+    prompts  number of the truth's prompts
+    hidden   hidden units of adaptive ones
+    quick    True: only each kind on each truth
+    """
     two_by_two = [PromptClass(truth, kind, prompts) for truth in ("fixed", "adaptive") for kind in ("fixed", ADAPTIVE)]
     if quick:
         return two_by_two
@@ -82,7 +97,11 @@ def prompt_classes(prompts: int, hidden: int, quick: bool = False) -> list[Promp
 
 @dataclass(frozen=True)
 class NoiseFreeCell:
-    """One noise-free answer: ``what`` of a truth, for ``k`` prompts of ``kind``; ``cost`` is in ms."""
+    """Hold one noise-free question: ``what`` of a truth, for ``k`` prompts of ``kind``.
+
+    what  ``FLOORS``, ``KAPPAS`` or ``PROFILES``
+    cost  expected time in milliseconds
+    """
 
     what: str
     truth: str
@@ -93,16 +112,21 @@ class NoiseFreeCell:
 
     @property
     def label(self) -> str:
+        """Return the cell's name in file names."""
         return f"{self.what}_{self.truth}_{self.kind.replace(':', '-')}_k{self.k}"
 
     @property
     def data_size(self) -> int:
+        """Return the cost, so that the longest cells come first."""
         return self.cost  # the longest first
 
 
 @dataclass(frozen=True)
 class FitCell:
-    """Certified fits of ``k`` prompts of ``kind`` to n pairs; ``cost`` is in ms a replicate."""
+    """Hold certified fits of ``k`` prompts of ``kind`` to n pairs.
+
+    cost  expected time of a replicate in milliseconds
+    """
 
     truth: str
     kind: str
@@ -113,15 +137,17 @@ class FitCell:
 
     @property
     def label(self) -> str:
+        """Return the cell's name in file names."""
         return f"{self.truth}_{self.kind.replace(':', '-')}_k{self.k}_n{self.n}"
 
     @property
     def data_size(self) -> int:
+        """Return the cost, so that the longest cells come first."""
         return self.cost
 
 
 def fit_class_of(design: PlantedHead, one: PromptClass | FitCell | NoiseFreeCell) -> str:
-    """exact, over, contained or misspecified, as in the attention study."""
+    """Return "exact", "over", "contained" or "misspecified", with the meaning of the attention study."""
     return fit_class(design.truths[one.truth], PromptKind.parse(one.kind), one.k)
 
 
@@ -132,8 +158,13 @@ def noise_free_study(
     profiles: bool = True,
     starts: int = POPULATION_STARTS,
 ) -> Study:
-    """Kappas of both truths, profiles of their own kinds, and floors, from random ``starts`` each, of lines that do not
-    contain the truth or have it at a singular point."""
+    """Return the first stage: kappas of both truths, profiles of their own kinds, and floors.
+
+    Floors are computed for classes that do not contain the truth or have it at a singular point.
+
+    profiles  False: none are computed
+    starts    random starts of each floor
+    """
     cells = []
     for name, truth in design.truths.items():
         kind, k, unit = str(truth.params.kind), truth.k_true, _load(design) * truth.params.family.size
@@ -152,7 +183,7 @@ def noise_free_study(
 
 @dataclass(frozen=True)
 class NoiseFree:
-    """Runs cells of the first stage."""
+    """Run the cells of the first stage."""
 
     design: PlantedHead
     starts: int
@@ -178,8 +209,11 @@ class NoiseFree:
 
 
 def split_profile(design: PlantedHead, name: str, surplus: int, rng: np.random.Generator) -> Profile:
-    """The profile of a truth; where fixed prompts have silent splits, the change of f along one of them: an upper bound
-    of the profile, and zero."""
+    """Return the profile of a truth with ``surplus`` prompts too many.
+
+    Where fixed prompts have silent splits, it is the change of f along one of them: an upper bound of the
+    profile, which is then zero.
+    """
     truth, eps = design.truths[name], np.array(EPS[surplus])
     if surplus and silent_directions(truth).shape[1]:
         value = np.array([split_change(truth, one) for one in eps])
@@ -190,10 +224,11 @@ def split_profile(design: PlantedHead, name: str, surplus: int, rng: np.random.G
 def floor_of(
     design: PlantedHead, cell: NoiseFreeCell, rng: np.random.Generator, starts: int
 ) -> tuple[np.ndarray, float, bool]:
-    """The best vector found without noise, its E |f - f*|^2, and whether that minimum has a certificate.
+    """Return the best vector found without noise, its E |f - f*|^2, and whether that minimum is certified.
 
-    Starts are random; of more prompts than the truth also the best of one less with each of its prompts split; of a
-    class that contains constant prompts, the truth itself, shaken.
+    Starts are random. For more prompts than the truth has, the best vector with one prompt less is also a
+    start, with each of its prompts split; for a class that contains constant prompts, so is the truth itself,
+    shaken.
     """
     truth, kind = design.truths[cell.truth], PromptKind.parse(cell.kind)
     family, options = family_of(design, cell.truth, kind, cell.k), design.options(cell.truth)
@@ -221,7 +256,7 @@ def floor_of(
 
 
 def _random_starts(design: PlantedHead, of: PromptClass | NoiseFreeCell, starts: int) -> int:
-    """Wrong classes that have no constructed start have four times as many."""
+    """Return the number of random starts: four times as many for wrong classes without a constructed one."""
     bare = fit_class_of(design, of) == "misspecified" and of.k <= design.truths[of.truth].k_true
     return 4 * starts if bare else starts
 
@@ -234,8 +269,15 @@ def fit_study(
     replicates: int,
     entropy: int,
 ) -> Study:
-    """Every fitted line at every n; where the truth is a singular point of the class, at the largest n and at those 100
-    and 10 000 times smaller. Without ``noise_free`` rows the study can be priced, not run."""
+    """Return the second stage: every fitted class at every n.
+
+    Where the truth is a singular point of the class, it is fitted at the largest n and at those 100 and 10
+    000 times smaller.
+
+    noise_free  rows of the first stage; None: the study can be priced, not run
+
+    Raises ``InputError`` for an n below the number of parameters.
+    """
     cells = []
     for one in classes:
         if not one.fitted:
@@ -268,13 +310,13 @@ Starts = dict[tuple[str, str, int], tuple[np.ndarray, float]]
 
 
 def starts_from(noise_free: pd.DataFrame) -> Starts:
-    """Where fits of wrong classes start, and their relative floors."""
+    """Return where fits of wrong classes start, and their relative floors."""
     rows = noise_free[noise_free["what"] == FLOORS]
     return {(row.truth, row.kind, row.k): (np.array(row.vectors), float(row.floor)) for row in rows.itertuples()}
 
 
 def splits_from(noise_free: pd.DataFrame) -> dict[str, Profile]:
-    """By truth, the profile with one prompt too many."""
+    """Return, by truth, the profile with one prompt too many."""
     found = {}
     for truth, rows in noise_free[noise_free["what"] == PROFILES].groupby("truth", sort=False):
         own = rows[rows["k"] == rows["k"].max()].sort_values("eps")
@@ -285,7 +327,7 @@ def splits_from(noise_free: pd.DataFrame) -> dict[str, Profile]:
 
 @dataclass(frozen=True)
 class Fits:
-    """Runs cells of the second stage: one row per replicate."""
+    """Run the cells of the second stage; each replicate is a row."""
 
     design: PlantedHead
     starts: Starts
@@ -329,7 +371,7 @@ class Fits:
         ]
 
     def _options(self, cell: FitCell) -> LeastSquaresOptions:
-        """As for the truth; the logit of one of several prompts in a cell may be lower."""
+        """Return the box of the truth with a lower end of b, since several prompts may share one's mass."""
         box = self.design.options(cell.truth).box
         return LeastSquaresOptions(Box((box.b[0] - np.log(cell.k), box.b[1]), box.theta))
 
@@ -347,12 +389,12 @@ class Fits:
 
 
 def expected_seconds(study: Study) -> float:
-    """On one free core, roughly."""
+    """Return roughly how many seconds the study takes on one free core."""
     return sum(block.cost for block in study.blocks) / 1000
 
 
 def _load(design: PlantedHead) -> float:
-    """Outputs on the design, in units of 512."""
+    """Return the number of outputs on the design, in units of 512."""
     return design.z.shape[0] * design.head.l / 512
 
 
@@ -361,7 +403,7 @@ def _signal(design: PlantedHead, name: str) -> float:
 
 
 def _facts(design: PlantedHead, name: str) -> Row:
-    """What a reader wants to know of a truth: noise, sizes, gates, and how much the prompts do."""
+    """Return what a reader wants to know of a truth: noise, sizes, gates, and how much the prompts do."""
     truth, k = design.truths[name], design.truths[name].k_true
     f, gates = truth.params.regression(truth.x), truth.params.gates(truth.x)[:, -k:]
     return {
@@ -380,7 +422,7 @@ def _facts(design: PlantedHead, name: str) -> Row:
 
 
 def _plain(design: PlantedHead) -> dict:
-    """For meta.json: the choice, and sums by which a run knows its truths."""
+    """Return, for meta.json, the choice and sums by which a run knows its truths."""
     return {
         "choice": asdict(design.choice),
         "truths": {

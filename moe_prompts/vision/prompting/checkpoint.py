@@ -1,7 +1,8 @@
-"""A tuned model on disk: its prompts and head, how they were configured, and which frozen backbone they belong to.
+"""Keep a tuned model on disk: its prompts and head, their config, and which frozen backbone they belong to.
 
-The backbone is known by a hash of its weights without the head and by what weights do not tell (its way of pooling,
-heads, activations, ..), so prompts cannot be put on another one unnoticed.
+The backbone is known by a hash of its weights without the head, and by what weights do not tell: its way of
+pooling, its number of attention heads, its activations and the like. So prompts cannot be put on another
+backbone unnoticed.
 """
 
 from __future__ import annotations
@@ -51,7 +52,10 @@ CONFIGS: dict[str, type[VPT] | type[VAPT]] = {"VPT": VPT, "VAPT": VAPT}
 
 
 def backbone_hash(model: VisionTransformer) -> str:
-    """sha256 over names, shapes, types and bytes of all weights but heads and prompts; the same plain or prompted."""
+    """Return the sha256 over names, shapes, types and bytes of all weights but heads and prompts.
+
+    It is the same for the plain and the prompted model.
+    """
     digest = sha256()
     for name, value in sorted(_backbone_state(model).items()):
         digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
@@ -61,7 +65,7 @@ def backbone_hash(model: VisionTransformer) -> str:
 
 
 def backbone_traits(model: VisionTransformer) -> dict[str, Any]:
-    """What models of equal weights can differ in, as JSON has it; the same plain or prompted."""
+    """Return what models of equal weights can differ in, as JSON has it; the same plain or prompted."""
     parts = [part for name, part in model.named_modules() if _is_backbone(model, name)]
     layers = {_layer(part) for part in parts if not isinstance(part, PASSING)}
     return {
@@ -75,11 +79,13 @@ def backbone_traits(model: VisionTransformer) -> dict[str, Any]:
 
 
 def save_prompts(model: PromptedVisionTransformer, path: str | Path) -> None:
-    """Write prompts and head, their config and what tells the backbone: one safetensors file, whole or not at all.
+    """Write prompts and head, their config and the marks of the backbone to one safetensors file.
 
-    Raises ``InputError`` for what ``load_prompts`` could not restore: a head that is neither of ``prompt``'s making nor
-    the plain model's own, prompts without the mean states they are computed from, and a backbone that is no longer the
-    one that was prompted.
+    The file appears whole or not at all.
+
+    Raises ``InputError`` for what ``load_prompts`` could not restore: a head that is neither of ``prompt``'s
+    making nor the plain model's own, prompts without the mean states they are computed from, and a backbone
+    that is no longer the one that was prompted.
     """
     check_prompted(model, "save_prompts")
     check_frozen_part(model, "save_prompts")
@@ -104,9 +110,10 @@ def save_prompts(model: PromptedVisionTransformer, path: str | Path) -> None:
 
 
 def check_frozen_part(model: PromptedVisionTransformer, where: str) -> None:
-    """Raise ``InputError`` if what the prompts were put on has changed since: they alone would not give the model back.
+    """Raise ``InputError`` if the backbone has changed since it was prompted.
 
-    Parts that train, that came or went, whose numbers are others, or whose number type is.
+    The prompts alone would then not give the model back. Changes are parts that train, that came or went, or
+    whose numbers or number type are others. ``where`` names the caller.
     """
     plain = {
         plain_name(model, name) or name: value
@@ -131,7 +138,7 @@ def check_frozen_part(model: PromptedVisionTransformer, where: str) -> None:
 
 
 def load_prompts(model: VisionTransformer, path: str | Path) -> PromptedVisionTransformer:
-    """Prompt the plain ``model`` with what ``save_prompts`` wrote; it changes and is returned.
+    """Prompt the plain ``model`` with what ``save_prompts`` wrote; the model changes and is returned.
 
     Raises ``InputError`` if the file holds something else or was made on another backbone.
     """
@@ -188,7 +195,8 @@ def check_stated(
 ) -> None:
     """Raise ``InputError`` if a file's description needs more numbers than the file holds.
 
-    The description is text: a model is made of it only after its sizes were compared with the tensors beside it.
+    The description is text: a model is made of it only after its sizes were compared with the tensors beside
+    it.
     """
     held, grid = sum(value.numel() for value in tensors.values()), model.patch_embed.grid_size
     config.check(len(model.blocks), grid)
@@ -201,7 +209,11 @@ def check_stated(
 
 
 def fill(parameters: Mapping[str, torch.Tensor], values: dict[str, torch.Tensor], source: str) -> None:
-    """Copy ``values`` into ``parameters`` of the same names and shapes; raises before anything is copied."""
+    """Copy ``values`` into ``parameters`` of the same names and shapes.
+
+    Raises ``InputError``, before anything is copied, if names or shapes differ; ``source`` names the file in
+    it.
+    """
     wrong = sorted(set(parameters) ^ set(values)) or [
         name for name, value in values.items() if value.shape != parameters[name].shape
     ]
@@ -213,7 +225,7 @@ def fill(parameters: Mapping[str, torch.Tensor], values: dict[str, torch.Tensor]
 
 
 def _stored(model: PromptedVisionTransformer) -> dict[str, torch.Tensor]:
-    """Parameters of prompts and head, and mean states where prompts are computed from them."""
+    """Return the parameters of prompts and head, and the mean states where prompts are computed from them."""
     stored: dict[str, torch.Tensor] = dict(prompt_parameters(model))
     for index, prompts in adaptive_prompts(model).items():
         if prompts.config.source == "mean":
@@ -231,7 +243,7 @@ def _make_room(model: PromptedVisionTransformer) -> None:
 
 
 def _head_kind(model: PromptedVisionTransformer) -> str:
-    """The number of classes of a head that ``prompt`` makes, or that the head has the plain model's form."""
+    """Return the number of classes of a head that ``prompt`` makes; ``KEPT`` for one in the plain form."""
     head = model.head
     if isinstance(head, nn.Identity):
         return "0"
@@ -246,7 +258,7 @@ def _head_kind(model: PromptedVisionTransformer) -> str:
 
 
 def _described(metadata: Mapping[str, str], path: str | Path) -> tuple[VPT | VAPT, int | None, str, dict[str, Any]]:
-    """Config, number of classes (None: the head is kept), hash and traits (none in older files)."""
+    """Return config, number of classes (None: the head is kept), hash and traits (none in older files)."""
     try:
         config = CONFIGS[metadata["kind"]](**json.loads(metadata["config"]))
         classes = None if metadata["num_classes"] == KEPT else int(metadata["num_classes"])
@@ -259,7 +271,7 @@ def _described(metadata: Mapping[str, str], path: str | Path) -> tuple[VPT | VAP
 
 
 def _layer(part: nn.Module) -> str:
-    """Its class, and its settings where no weights tell them."""
+    """Return the class of a layer, and its settings where no weights tell them."""
     bare = next(part.parameters(), None) is None and next(part.children(), None) is None
     return repr(part) if bare else type(part).__name__
 
@@ -269,7 +281,7 @@ def _is_backbone(model: VisionTransformer, name: str) -> bool:
 
 
 def _backbone_state(model: VisionTransformer) -> dict[str, torch.Tensor]:
-    """Weights and buffers under the plain model's names."""
+    """Return weights and buffers under the plain model's names."""
     state = model.state_dict()
     return {plain_name(model, name) or name: value for name, value in state.items() if _is_backbone(model, name)}
 
@@ -294,7 +306,11 @@ def read_tensors(
 
 
 def read_torch_file(path: str | Path, expected: str) -> Any:
-    """What torch.save wrote, if it is tensors in containers: ``weights_only=True`` runs no code of the file."""
+    """Return what torch.save wrote, if it is tensors in containers.
+
+    It is read with ``weights_only=True``, which runs no code of the file. Raises ``InputError`` for anything
+    else; ``expected`` says in it what the file should be.
+    """
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises whatever the bytes of a file that is none of its own lead it to

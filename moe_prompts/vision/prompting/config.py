@@ -1,11 +1,15 @@
-"""What to learn: prompts that are free constants (VPT) or functions of the image (VAPT), and how many numbers that is.
+"""Say what to learn, and how much: prompts that are free vectors (VPT) or functions of the image (VAPT).
 
-With width d, L blocks, N prompts, D static blocks, A = L - D adaptive ones and Q positions,
+With width d, L blocks, N prompts, D static blocks, A = L - D adaptive ones and Q positions, the prompts have
 
-    VPT-shallow N d,    VPT-deep L N d,    VAPT D N d + A [2 d + kappa + N (Q + 1)] + m (2 d r + scale)
+    VPT-shallow   N d
+    VPT-deep      L N d
+    VAPT          D N d + A [2 d + kappa + N (Q + 1)] + m (2 d r + scale)
 
-kappa is k^2, d k^2 with one kernel per channel, 0 without a convolution; m is 1, or A with one projector per block; Q
-is 1 where the weights are pooled; an offset adds A N d. With prompts in the last L' blocks only, L' stands for L.
+trained numbers. kappa is the size of the convolution's kernel: k^2, or d k^2 with one kernel per channel, or
+0 without a convolution. m is the number of projectors: 1, or A with one per block; scale is 1 if they have a
+learned scale. Q is 1 where the weights are pooled. An offset adds A N d. With prompts in the last L' blocks
+only, L' stands for L.
 
 Sources: arXiv 2203.12119 (VPT), arXiv 2501.18936 (VAPT).
 """
@@ -25,10 +29,14 @@ SOURCES = ("image", "another", "mean")
 
 @dataclass(frozen=True)
 class VPT:
-    """Fixed prompts: ``num_tokens`` = N free vectors, in every block (``deep``) or before the first one only.
+    """Configure fixed prompts: free vectors, the same for every image.
 
-    prompt_dropout  on the prompts, while they train
+    num_tokens      N, the number of prompts in a block
+    deep            True: every block has prompts of its own; False: only the first one, whose prompts live on
+    prompt_dropout  share of the prompts' numbers that are dropped while they train, in [0, 1)
     blocks          L', only the last so many blocks have prompts; None: all L of the model
+
+    Raises ``InputError`` for values out of range.
     """
 
     num_tokens: int = 10
@@ -47,32 +55,46 @@ class VPT:
         first_block(self, blocks)
 
     def n_parameters(self, width: int, blocks: int, grid: tuple[int, int]) -> int:
-        """Trainable numbers beside the head."""
+        """Return the number of trained numbers beside the head.
+
+        width   d of the model
+        blocks  L of the model
+        grid    not used; adaptive prompts need it
+        """
         return ((blocks - first_block(self, blocks)) if self.deep else 1) * self.num_tokens * width
 
 
 @dataclass(frozen=True)
 class VAPT:
-    """Adaptive prompts: from block ``static_depth`` on, N prompts computed from the patch states of each image.
+    """Configure adaptive prompts: from block ``static_depth`` on, each prompt is computed from the image.
 
+    They are functions of the patch states that enter the block; see ``prompts`` for the formula.
+
+    num_tokens        N, the number of prompts in a block
     hidden            r, hidden units of the projector
     kernel            k of the convolution over positions; None: no convolution
     padding           zeros around the grid
     static_depth      D, first blocks with fixed prompts, counted from the first block that has prompts
-    blocks            L', only the last so many blocks have prompts; None: all L of the model
     activation        of the projector: relu, gelu, sigmoid, softmax (over r) or identity
     per_channel       one kernel per channel instead of one for all
     shared_projector  one projector for all blocks instead of one per block
     learnable_scale   a factor s of the projector that is learned, from 1
     resize            "bilinear": the position map follows another image size; None: another size is refused
-    source            whose states prompts are computed from: the "image" itself; "another" image of the batch, the one
-                      before it; or the "mean" over images that ``set_mean_states`` is given. The last two are
-                      controls: the same parameters, blind to the image
-    offset            a free vector is added to each prompt, from 0: fixed prompts are then among these prompts
+    source            whose states prompts are computed from: the "image" itself; "another" image of the
+                      batch, the one before it; or the "mean" over images that ``set_mean_states`` is given.
+                      The last two are controls: the same parameters, blind to the image
+    offset            a free vector is added to each prompt, from 0: fixed prompts are then among these
+                      prompts
     pooled            one weight for all positions: prompts depend on the image but not on where things are
-    fused             convolution and position weights as one map; False: step by step (slower, the same numbers)
-    prompt_dropout    on fixed prompts; ``channel_dropout`` on channels after the convolution; ``hidden_dropout`` on
-                      hidden units; all while they train
+    fused             convolution and position weights as one map; False: step by step (slower, the same
+                      numbers)
+    prompt_dropout    dropped share of the numbers of fixed prompts, in [0, 1)
+    channel_dropout   dropped share of the channels after the convolution
+    hidden_dropout    dropped share of the projector's hidden units; all three act only while the prompts
+                      train
+    blocks            L', only the last so many blocks have prompts; None: all L of the model
+
+    Raises ``InputError`` for values that are out of range or do not go together.
     """
 
     num_tokens: int = 10
@@ -122,7 +144,7 @@ class VAPT:
             )
 
     def check(self, blocks: int, grid: tuple[int, int]) -> None:
-        """Raise ``InputError`` if these prompts do not fit a model of ``blocks`` blocks and this grid of patches."""
+        """Raise ``InputError`` if these prompts do not fit so many blocks and this grid of patches."""
         own = blocks - first_block(self, blocks)
         if self.static_depth >= own:
             raise InputError(
@@ -137,14 +159,19 @@ class VAPT:
             )
 
     def positions(self, grid: tuple[int, int]) -> tuple[int, int]:
-        """Height and width of the convolution's output; the grid itself without a convolution."""
+        """Return height and width of the convolution's output; without a convolution, the grid itself."""
         if self.kernel is None:
             return grid
         lost = self.kernel - 1 - 2 * self.padding
         return grid[0] - lost, grid[1] - lost
 
     def n_parameters(self, width: int, blocks: int, grid: tuple[int, int]) -> int:
-        """Trainable numbers beside the head."""
+        """Return the number of trained numbers beside the head.
+
+        width   d of the model
+        blocks  L of the model
+        grid    height and width of an image in patches
+        """
         adaptive = blocks - first_block(self, blocks) - self.static_depth
         kernel = (self.kernel or 0) ** 2 * (width if self.per_channel else 1)
         projectors = 1 if self.shared_projector else adaptive
@@ -172,7 +199,7 @@ def first_block(config: VPT | VAPT, blocks: int) -> int:
 
 
 def _check_whole(config: VPT | VAPT, **least: int) -> None:
-    """And store plain ints, which files can hold."""
+    """Raise ``InputError`` for what is no whole number; store the rest as plain ints, which files hold."""
     for name, low in least.items():
         found = whole(getattr(config, name), low, f"{type(config).__name__}: {name}")
         object.__setattr__(config, name, found)

@@ -1,4 +1,7 @@
-"""Checkpoints of the published code under timm's names: VPT and VAPT with their backbone, and MoCo-v3 backbones."""
+"""Convert checkpoints of the published code to timm's names.
+
+There are two kinds: VPT and VAPT with their backbone, and backbones of MoCo-v3.
+"""
 
 from __future__ import annotations
 
@@ -58,12 +61,16 @@ _PROJECTOR_LAYER = re.compile(r"block\.(\d+)\.weight")
 
 
 def from_official(params: Mapping[str, Any], options: Mapping[str, Any]) -> VisionTransformer:
-    """The timm model with the weights of an official VPT or VAPT state_dict, in their number type, in evaluation mode.
+    """Return the timm model with the weights of an official VPT or VAPT state_dict.
 
-    params   official name -> tensor or array; the prefix ``enc.`` and the head ``head.last_layer`` are accepted
+    It is in their number type and in evaluation mode.
+
+    params   official name -> tensor or array; the prefix ``enc.`` and the head ``head.last_layer`` are
+             accepted
     options  ``heads``: attention heads, which no weight tells; ``prompt``: the official MODEL.PROMPT settings
-             (NUM_TOKENS, DEEP, and for VAPT ADAPTIVE, HIDDEN_DIM, KERNEL, ..) or None for a plain model, which leaves
-             prompts of the file out; ``grid``: (height, width) if the patches do not make a square
+             (NUM_TOKENS, DEEP, and for VAPT ADAPTIVE, HIDDEN_DIM, KERNEL, ..) or None for a plain model,
+             which leaves prompts of the file out; ``grid``: (height, width) if the patches do not make a
+             square
 
     Raises ``InputError`` for settings that are not supported and for names that are missing or left over.
     """
@@ -97,8 +104,11 @@ def from_official(params: Mapping[str, Any], options: Mapping[str, Any]) -> Visi
 def load_moco_v3(model: VisionTransformer, path: str | Path) -> VisionTransformer:
     """Load a MoCo-v3 checkpoint (``.pth.tar`` of a linear probe or of pre-training) into a plain ``model``.
 
-    Only tensors are read (``weights_only=True``). The file's head is left out, so the model's own stays as it is. The
-    model takes the number of attention heads of the file's ``arch``: MoCo-v3's ViT-S has 12, timm's 6.
+    Only tensors are read (``weights_only=True``). The file's head is left out, so the model's own stays as it
+    is. The model takes the number of attention heads of the file's ``arch``: MoCo-v3's ViT-S has 12, timm's
+    6.
+
+    Raises ``InputError`` for another file, or weights that do not fit the model.
     """
     if type(model) is not VisionTransformer or isinstance(model, PromptedVisionTransformer):
         raise InputError(f"load_moco_v3: a {type(model).__name__}; expected a plain timm VisionTransformer")
@@ -128,7 +138,7 @@ MOCO_S_WIDTH, MOCO_WIDTHS = 384, (384, 768)
 
 
 def _take_heads(model: VisionTransformer, arch: Any, path: str | Path) -> None:
-    """Give the model as many heads as the file's architecture has: of equal weights another number computes others."""
+    """Give the model as many heads as the file's architecture has; with other ones, equal weights differ."""
     wanted = MOCO_HEADS.get(str(arch)) if model.embed_dim in MOCO_WIDTHS else None
     blocks: Any = model.blocks
     found = {block.attn.num_heads for block in blocks}
@@ -147,7 +157,7 @@ def _take_heads(model: VisionTransformer, arch: Any, path: str | Path) -> None:
 
 
 def moco_v3_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """timm's names for a MoCo-v3 state_dict, without heads and without the momentum encoder."""
+    """Return a MoCo-v3 state_dict under timm's names, without heads and without the momentum encoder."""
     found = {}
     for name, value in state.items():
         inner = name.removeprefix("module.")
@@ -174,7 +184,7 @@ def _tensor(value: Any) -> Tensor:
 
 
 def _sizes(weights: dict[str, Tensor], options: Mapping[str, Any]) -> dict[str, Any]:
-    """Arguments of timm's model."""
+    """Return the arguments of timm's model."""
     width, channels, *patch = _shape(weights, _PATCHES, 4)
     positions = _shape(weights, "transformer.embeddings.position_embeddings", 3)[1] - 1
     hidden, _ = _shape(weights, f"{_LAYER}0.ffn.fc1.weight", 2)
@@ -228,7 +238,7 @@ def _load(model: VisionTransformer, state: dict[str, Tensor]) -> None:
 
 
 def _backbone(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """timm's state_dict; names that are not known stay as they are and are reported when it is loaded."""
+    """Return timm's state_dict; unknown names stay as they are and are reported when it is loaded."""
     state, rows = {}, {}
     for name, value in weights.items():
         match = _INSIDE_NAME.fullmatch(name)
@@ -249,7 +259,7 @@ def _backbone(weights: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _config(settings: Mapping[str, Any], weights: dict[str, Tensor]) -> VPT | VAPT:
-    """Our config for the official settings; shapes of weights decide where a setting's meaning is not documented."""
+    """Return our config for the official settings; where one is not documented, shapes of weights decide."""
     if settings.get("PROJECT", -1) != -1:
         raise InputError(f"from_official: PROJECT = {settings['PROJECT']}; expected -1, prompts without projection")
     tokens, dropout = _setting(settings, "NUM_TOKENS"), settings.get("DROPOUT", 0.0)
@@ -274,7 +284,7 @@ def _config(settings: Mapping[str, Any], weights: dict[str, Tensor]) -> VPT | VA
 
 
 def _prompts(weights: dict[str, Tensor], config: VPT | VAPT, blocks: int) -> dict[str, Tensor]:
-    """The weights of ``prompt_parameters`` by its names; names that are not known stay as they are."""
+    """Return the weights under the names of ``prompt_parameters``; unknown names stay as they are."""
     found = {name: value for name, value in weights.items() if name in ("head.weight", "head.bias")}
     first = config.static_depth if isinstance(config, VAPT) else blocks
     for name, value in weights.items():
@@ -297,7 +307,11 @@ def _prompts(weights: dict[str, Tensor], config: VPT | VAPT, blocks: int) -> dic
 
 
 def _projector_part(part: str, value: Tensor) -> str:
-    """The first layer goes down, a later one up (their numbers count what is between); a single number is the scale."""
+    """Return which part of the projector a weight is.
+
+    The first layer goes down, a later one up (their numbers also count what is between); a single number is
+    the scale.
+    """
     layer = _PROJECTOR_LAYER.fullmatch(part)
     if layer:
         return "up" if int(layer[1]) else "down"
@@ -305,7 +319,10 @@ def _projector_part(part: str, value: Tensor) -> str:
 
 
 def _reshaped(name: str, value: Tensor, parameters: Mapping[str, Tensor]) -> Tensor:
-    """Kernels (1 or d, 1, k, k), position weights (N, Q) and scales in our shapes, if they hold as many numbers."""
+    """Return a weight in our shape if it holds as many numbers, else as it is.
+
+    Kernels come as (1 or d, 1, k, k), position weights as (N, Q).
+    """
     like, part = parameters.get(name), name.partition(".")[2]
     if like is None or part not in ("kernel", "weight", "projector.scale") or value.numel() != like.numel():
         return value

@@ -1,10 +1,11 @@
-"""One head of one block of a prompted model, read as a mixture: every row of its output is gates times experts.
+"""Read one head of one block of a prompted model as a mixture: its output is gates times experts.
 
     output_i = sum_j gates_ij f_j,   gates_i = softmax_j(q_i' k_j / sqrt(d_h)),   f_j = W_V' x_j + c_v
 
-over prefix tokens, prompts and patches j; x are the tokens as the attention sees them, after the block's norm. Patches
-are the frozen experts (functions of the image), prompts the new ones: constants for VPT, functions of it for VAPT.
-The attention output is the sum over heads of output W_O, plus its bias.
+The sums run over prefix tokens, prompts and patches j; x are the tokens as the attention sees them, after the
+block's norm. Patches are the frozen experts, which are functions of the image. Prompts are the new ones:
+constants for VPT, functions of the image for VAPT. The attention output is the sum over heads of output W_O,
+plus its bias.
 
 Sources: arXiv 2501.18936, 2410.02200.
 """
@@ -28,10 +29,15 @@ from moe_prompts.vision.prompting.prompted import PromptedBlock, PromptedVisionT
 
 @dataclass(frozen=True, eq=False)
 class HeadReading:
-    """One head on B images; T tokens: prefix, then N prompts, then patches.
+    """Hold gates and experts of one head on B images.
 
-    gates    (B, T, T)    row i: weights of all experts for query i
-    experts  (B, T, d_h)
+    Of T tokens the prefix comes first, then the N prompts, then the patches.
+
+    gates        (B, T, T), row i: weights of all experts for query i
+    experts      (B, T, d_h)
+    num_prefix   number of prefix tokens
+    num_prompts  N
+    grid         (Gh, Gw), height and width of an image in patches
     """
 
     gates: Tensor
@@ -42,34 +48,36 @@ class HeadReading:
 
     @property
     def output(self) -> Tensor:
-        """(B, T, d_h): the head's output before W_O."""
+        """Return the head's output before W_O, (B, T, d_h)."""
         return self.gates @ self.experts
 
     @property
     def prompt_experts(self) -> Tensor:
-        """(B, N, d_h)."""
+        """Return the experts of the prompts, (B, N, d_h)."""
         return self.experts[:, self._prompts]
 
     @property
     def prompt_gates(self) -> Tensor:
-        """(B, T, N)."""
+        """Return the gates of the prompts for every query, (B, T, N)."""
         return self.gates[:, :, self._prompts]
 
     @property
     def prompt_mass(self) -> Tensor:
-        """(B, T): share of each query's gate that goes to prompts."""
+        """Return the share of each query's gate that goes to prompts, (B, T)."""
         return self.prompt_gates.sum(dim=2)
 
     @property
     def mass_map(self) -> Tensor:
-        """(B, Gh, Gw): ``prompt_mass`` of the patches, in their places."""
+        """Return the share of each patch's gate that goes to prompts, in the patches' places: (B, Gh, Gw)."""
         return self.prompt_mass[:, self._prompts.stop :].reshape(-1, *self.grid)
 
     @property
     def variation(self) -> Tensor:
-        """(N,): how much each prompt expert varies with the image, as a share of its size.
+        """Return how much each prompt expert varies with the image, as a share of its size: (N,).
 
-        sqrt(mean |f - mean f|^2 / mean |f|^2) over images: exactly 0 for a fixed prompt, at most 1.
+            sqrt(mean |f - mean f|^2 / mean |f|^2),   means over images
+
+        It is exactly 0 for a fixed prompt, and at most 1.
         """
         experts = self.prompt_experts
         # Seen from the first image, so that equal experts differ by exactly 0 whatever the rounding of a mean.
@@ -86,11 +94,17 @@ class HeadReading:
 
 @dataclass(frozen=True)
 class GateRank:
-    """Ranks of B = W_Q W_K' / sqrt(d_h), which makes a logit of a prompt: of one head, and of all heads stacked.
+    """Hold the ranks of B = W_Q W_K' / sqrt(d_h), the matrix that makes the logit of a prompt.
 
-    A head with d_h < d is blind to d - d_h directions of a prompt, so with fixed prompts and one too many of them there
-    is no rate of estimation for that head alone; adaptive prompts (gelu) keep n^-1/4 (derived in this project, for one
-    head). All heads of a block share the prompts and together may see every direction.
+    head_width         d_h
+    width              d, of the model
+    rank               of the B of one head
+    rank_of_all_heads  of the B of all heads of the block, stacked
+
+    A head with d_h < d is blind to d - d_h directions of a prompt. With fixed prompts, and one too many of
+    them, there is then no rate of estimation for that head alone; adaptive prompts (gelu) keep n^-1/4
+    (derived in this project, for one head). All heads of a block share the prompts and together may see every
+    direction.
     """
 
     head_width: int
@@ -100,7 +114,14 @@ class GateRank:
 
 
 def read_head(model: PromptedVisionTransformer, images: Tensor, block: int, head: int) -> HeadReading:
-    """Gates and experts of head ``head`` in block ``block`` on ``images`` (B, C, H, W), in evaluation mode."""
+    """Return gates and experts of one head on some images, in evaluation mode.
+
+    images  (B, C, H, W), normalised
+    block   index of the block
+    head    index of the head in it
+
+    Raises ``InputError`` if there is no such block or head, or its output is no sum of gates times experts.
+    """
     attn = attention_of(model, block)
     head = _head_of(attn, head)
     [tokens] = _attention_inputs(model, images, [attn])
@@ -108,7 +129,13 @@ def read_head(model: PromptedVisionTransformer, images: Tensor, block: int, head
 
 
 def prompt_table(model: PromptedVisionTransformer, images: Tensor) -> pd.DataFrame:
-    """One row for each block, head and prompt: ``mass``, its mean gate over patches and images, and ``variation``."""
+    """Return one row for each block, head and prompt: how much gate it gets, and how much its expert varies.
+
+    mass       its mean gate over patches and images
+    variation  as in ``HeadReading``
+
+    Raises ``InputError`` for fewer than two images (B, C, H, W).
+    """
     if len(images) < 2:
         raise InputError(f"prompt_table: {len(images)} image; expected at least 2, to see what varies between them")
     attentions = [attention_of(model, block) for block in range(len(model.blocks))]
@@ -126,10 +153,10 @@ def prompt_table(model: PromptedVisionTransformer, images: Tensor) -> pd.DataFra
 def projections(
     model: PromptedVisionTransformer, block: int, head: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """W_Q, W_K, W_V (d, d_h) and their biases, float64: what ``moe_prompts.from_head`` takes.
+    """Return W_Q, W_K, W_V, each (d, d_h), and their three biases (d_h,), float64: what ``from_head`` takes.
 
-    They act on tokens after the block's norm. Raises ``InputError`` with normed queries or keys: their logits are not
-    bilinear.
+    They act on tokens after the block's norm. Raises ``InputError`` where queries or keys are normed: logits
+    are then not bilinear in the tokens.
     """
     attn = attention_of(model, block)
     head = _head_of(attn, head)
@@ -149,7 +176,7 @@ def projections(
 
 
 def gate_rank(model: PromptedVisionTransformer, block: int, head: int) -> GateRank:
-    """What a head's logits can see of a prompt."""
+    """Return what the logits of one head, and of all heads of its block, can see of a prompt."""
     attn = attention_of(model, block)
     head = _head_of(attn, head)
     made = []
@@ -165,7 +192,10 @@ def gate_rank(model: PromptedVisionTransformer, block: int, head: int) -> GateRa
 
 
 def attention_of(model: PromptedVisionTransformer, block: int) -> Attention:
-    """The attention of a block; raises ``InputError`` where its output is not a sum over heads of gates and experts."""
+    """Return the attention of a block.
+
+    Raises ``InputError`` where its output is not a sum over heads of gates times experts.
+    """
     check_prompted(model, "attention_of")
     found = model.blocks[_place("block", block, len(model.blocks))]
     attn: Any = getattr(found.block if isinstance(found, PromptedBlock) else found, "attn", None)
@@ -181,7 +211,7 @@ def _head_of(attn: Attention, head: int) -> int:
 
 
 def _place(what: str, value: int, number: int) -> int:
-    """``value`` as an int below ``number``."""
+    """Return ``value`` as an int; raise ``InputError`` unless it is one from 0 to ``number`` - 1."""
     found = integer(value)
     if found is None or not 0 <= found < number:
         raise InputError(f"{what} {value!r}; expected 0 to {number - 1}")
@@ -191,7 +221,7 @@ def _place(what: str, value: int, number: int) -> int:
 def _attention_inputs(
     model: PromptedVisionTransformer, images: Tensor, attentions: Sequence[nn.Module]
 ) -> list[Tensor]:
-    """What each attention is given on ``images``: (B, T, d), in the order of the blocks."""
+    """Return what each attention is given on ``images``: (B, T, d), in the order of the blocks."""
     seen: list[Tensor] = []
     hooks = [attn.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0])) for attn in attentions]
     training = model.training

@@ -1,9 +1,10 @@
-"""Prompts in a timm Vision Transformer: put in after the prefix tokens before a block, taken out again after it.
+"""Put prompts into a timm Vision Transformer: after the prefix tokens before a block, taken out after it.
 
     [prefix; patches] -> [prefix; prompts; patches] -> block -> [prefix; patches]
 
-Between blocks the sequence is the plain model's, so pooling, intermediate features, gradient checkpointing and copies
-work as they are. Only the prompts of VPT-shallow live on from block to block, and leave after the last one.
+Between blocks the sequence is the plain model's. So pooling, intermediate features, gradient checkpointing
+and copies work as they do without prompts. Only the prompts of VPT-shallow live on from block to block, and
+leave after the last one.
 """
 
 from __future__ import annotations
@@ -46,9 +47,13 @@ REFUSED = {
 
 
 class PromptedBlock(nn.Module):
-    """A block with prompts in its sequence: ``prompts`` put in before it (unless None), taken out after it.
+    """Run a block with prompts in its sequence.
 
-    num_prefix  tokens before the prompts (class and registers), num_tokens  prompts
+    block       the plain model's block
+    prompts     put in before the block; None: no new ones
+    num_prefix  number of tokens before the prompts (class token and registers)
+    num_tokens  number of prompts
+    strips      True: prompts are taken out after the block
     """
 
     def __init__(
@@ -59,25 +64,31 @@ class PromptedBlock(nn.Module):
         self.num_prefix, self.num_tokens, self.strips = num_prefix, num_tokens, strips
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return the states (B, T, d) after the block."""
         x = self.block(self.insert(x))
         return self.strip(x) if self.strips else x
 
     def insert(self, x: Tensor) -> Tensor:
-        """The sequence that enters the block."""
+        """Return the sequence that enters the block, with prompts after the prefix."""
         if self.prompts is None:
             return x
         prefix, patches = x[:, : self.num_prefix], x[:, self.num_prefix :]
         return torch.cat([prefix, self.prompts(patches).to(x.dtype), patches], dim=1)
 
     def strip(self, x: Tensor) -> Tensor:
+        """Return the sequence without its prompts."""
         return torch.cat([x[:, : self.num_prefix], x[:, self.num_prefix + self.num_tokens :]], dim=1)
 
 
 @dataclass(frozen=True)
 class PlainState:
-    """What ``unprompt`` restores beside the head: flags of the plain model by name; and what its weights were.
+    """Hold what ``unprompt`` needs to restore the plain model, beside its head.
 
-    fingerprints  by name: type, shape and checksum of every weight and buffer but the head's
+    requires_grad  of every parameter, by name
+    training       of every module, by name
+    num_classes    of the plain head
+    fingerprints   type, shape and checksum of every weight and buffer but the head's, by name; they tell
+                   whether the backbone has changed since
     """
 
     requires_grad: dict[str, bool]
@@ -87,7 +98,7 @@ class PlainState:
 
 
 def fingerprints(model: VisionTransformer) -> dict[str, tuple[str, tuple[int, ...], int]]:
-    """By the plain model's name: type, shape and checksum of every weight and buffer but the head's."""
+    """Return type, shape and checksum of every weight and buffer but the head's, by plain names."""
     found = {}
     for name, value in model.state_dict().items():
         own = plain_name(model, name)
@@ -102,9 +113,11 @@ def fingerprints(model: VisionTransformer) -> dict[str, tuple[str, tuple[int, ..
 
 
 class PromptedVisionTransformer(VisionTransformer):
-    """A timm ``VisionTransformer`` while it is prompted; made by ``prompt``, never built.
+    """Compute as a timm ``VisionTransformer`` does, with prompts.
 
-    Its modules but the prompts, the head and the head's dropout stay in evaluation mode.
+    ``prompt`` makes it out of a plain model; it is never built.
+
+    Its modules stay in evaluation mode, but for the prompts, the head and the head's dropout.
     """
 
     config: VPT | VAPT
@@ -112,6 +125,7 @@ class PromptedVisionTransformer(VisionTransformer):
     plain_head: nn.Module
 
     def train(self, mode: bool = True) -> PromptedVisionTransformer:
+        """Set prompts, head and the head's dropout to this mode; all else stays in evaluation mode."""
         super().train(False)
         self.training = mode
         for module in (*prompt_modules(self), self.head, self.head_drop):
@@ -119,19 +133,24 @@ class PromptedVisionTransformer(VisionTransformer):
         return self
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        """A new head, as timm makes it, which trains; ``unprompt`` brings the plain model's own back."""
+        """Replace the head by a new one, as timm makes it, which trains.
+
+        ``unprompt`` brings the plain model's own back. Raises ``InputError`` for another pooling.
+        """
         if global_pool not in (None, self.global_pool):
             raise self._frozen("reset_classifier with another global_pool")
         super().reset_classifier(num_classes)
 
     def set_input_size(self, *_: Any, **__: Any) -> None:
+        """Raise ``InputError``: the prompts belong to the backbone as it is."""
         raise self._frozen("set_input_size")
 
     def prune_intermediate_layers(self, *_: Any, **__: Any) -> list[int]:
+        """Raise ``InputError``: the prompts belong to the backbone as it is."""
         raise self._frozen("prune_intermediate_layers")
 
     def __prepare_scriptable__(self) -> None:
-        """What torch.jit.script asks first."""
+        """Raise ``InputError`` when torch.jit.script asks, and say what works instead."""
         raise InputError(
             "torch.jit.script cannot read a prompted model; use torch.export.export or torch.jit.trace, which record "
             "it on example images"
@@ -144,6 +163,10 @@ class PromptedVisionTransformer(VisionTransformer):
         )
 
     def forward_features(self, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False) -> Tensor:
+        """Return the states (B, T, d) after the last block and the final norm, without prompts.
+
+        x  images (B, 3, H, W). Raises ``InputError`` for other shapes or sizes, and for an attention mask
+        """
         self._begin(x, attn_mask, is_causal)
         return super().forward_features(x)
 
@@ -160,7 +183,10 @@ class PromptedVisionTransformer(VisionTransformer):
         attn_mask: Tensor | None = None,
         is_causal: bool = False,
     ) -> Any:
-        """As timm's, on the plain model's tokens: prompts are in neither the maps, the prefix nor the features."""
+        """Return features of blocks as timm's method does, on the plain model's tokens.
+
+        Prompts are in neither the maps, the prefix nor the features.
+        """
         self._begin(x, attn_mask, is_causal)
         options: dict[str, Any] = {"indices": indices, "norm": norm, "stop_early": stop_early}
         if not self._prompts_live_on:
@@ -199,11 +225,11 @@ class PromptedVisionTransformer(VisionTransformer):
         return isinstance(self.config, VPT) and not self.config.deep
 
     def _own_patches(self, tokens: Tensor, grid: Grid) -> Tensor:
-        """The patches among tokens (B, P0 or N + P0, d): prompts stand first where they have not been taken out."""
+        """Return the patches of tokens (B, P0 or N + P0, d); prompts that are still there stand first."""
         return tokens[:, -grid[0] * grid[1] :]
 
     def grid_of(self, images: Tensor) -> Grid:
-        """Height and width in patches."""
+        """Return height and width of the images in patches."""
         height, width = self.patch_embed.dynamic_feat_size((images.shape[-2], images.shape[-1]))
         return height, width
 
@@ -244,15 +270,17 @@ def prompt(
 ) -> PromptedVisionTransformer:
     """Put prompts into ``model``, freeze it and give it a new head.
 
-    The model itself changes and is returned; ``copy.deepcopy`` it before to keep a plain one. What trains: the prompts
-    and the head, nothing else (``norm``, ``fc_norm`` and ``attn_pool`` stay frozen). ``unprompt`` undoes it.
+    The model itself changes and is returned; ``copy.deepcopy`` it before to keep a plain one. What trains:
+    the prompts and the head, nothing else (``norm``, ``fc_norm`` and ``attn_pool`` stay frozen). ``unprompt``
+    undoes it.
 
-    num_classes  of the new head; 0: no head, the pooled features; None: the head the model has goes on training, as a
-                 copy
-    head         how a new head starts. "zero": weights and biases 0, so that training starts at a loss of log(classes)
-                 and at first moves the head alone. "published": weights Kaiming normal (fan_out), biases -log 99, as in
-                 the code of VPT and VAPT; it starts at larger losses and needs smaller steps at first
-    rng          torch.Generator that draws the initial prompts and head; torch's global one without it
+    num_classes  of the new head; 0: no head, the pooled features; None: a copy of the model's own head goes
+                 on training
+    rng          torch.Generator that draws the initial prompts and head; None: torch's global one
+    head         how a new head starts. "zero": weights and biases 0, so that training starts at a loss of
+                 log(classes) and at first moves the head alone. "published": weights Kaiming normal
+                 (fan_out), biases -log 99, as in the code of VPT and VAPT; it starts at larger losses and
+                 needs smaller steps at first
 
     Raises ``InputError`` for models other than timm's ``VisionTransformer`` and for prompts that do not fit.
     """
@@ -295,9 +323,10 @@ def prompt(
 
 
 def unprompt(model: PromptedVisionTransformer) -> VisionTransformer:
-    """The plain model as it was: weights, head, ``requires_grad`` and training flags. The same object, changed back.
+    """Return the plain model as it was: weights, head, ``requires_grad`` and training flags.
 
-    Raises ``InputError`` before anything is changed if the model has other parts than when it was prompted.
+    It is the same object, changed back. Raises ``InputError``, before anything is changed, if the model has
+    other parts than when it was prompted.
     """
     check_prompted(model, "unprompt")
     state = model.plain_state
@@ -323,7 +352,7 @@ def unprompt(model: PromptedVisionTransformer) -> VisionTransformer:
 
 
 def came_or_went(model: PromptedVisionTransformer) -> list[str]:
-    """Modules and parameters of the plain model that are there now and were not when it was prompted, or were."""
+    """Return the modules and parameters of the plain model that came or went since it was prompted."""
     state = model.plain_state
     modules = {plain_name(model, name) for name, _ in model.named_modules()} - {None}
     parameters = {plain_name(model, name) for name, _ in model.named_parameters()} - {None}
@@ -331,7 +360,10 @@ def came_or_went(model: PromptedVisionTransformer) -> list[str]:
 
 
 def plain_name(model: VisionTransformer, name: str) -> str | None:
-    """The plain model's name of a part of a model, prompted or not; None for what belongs to the prompting."""
+    """Return the plain model's name of a part of a model, prompted or not.
+
+    None stands for a part that belongs to the prompting.
+    """
     if not isinstance(model, PromptedVisionTransformer):
         return name
     first, *rest = name.split(".")
@@ -343,23 +375,24 @@ def plain_name(model: VisionTransformer, name: str) -> str | None:
 
 
 def prompt_modules(model: PromptedVisionTransformer) -> Iterator[StaticPrompts | AdaptivePrompts]:
-    """The prompts in the order of their blocks."""
+    """Yield the prompts in the order of their blocks."""
     for block in model.blocks:
         if isinstance(block, PromptedBlock) and isinstance(block.prompts, (StaticPrompts, AdaptivePrompts)):
             yield block.prompts
 
 
 def adaptive_prompts(model: PromptedVisionTransformer) -> dict[int, AdaptivePrompts]:
-    """The adaptive prompts by the index of their block."""
+    """Return the adaptive prompts by the index of their block."""
     blocks = enumerate(model.blocks)
     found = {index: block.prompts for index, block in blocks if isinstance(block, PromptedBlock)}
     return {index: prompts for index, prompts in found.items() if isinstance(prompts, AdaptivePrompts)}
 
 
 def prompt_parameters(model: PromptedVisionTransformer) -> dict[str, nn.Parameter]:
-    """Trainable parameters by short names that do not depend on where they hang: ``3.norm.weight``, ``head.weight``.
+    """Return the trained parameters by short names that do not depend on where they hang in the model.
 
-    A projector that blocks share is listed once, at its first block.
+    Such names are ``3.norm.weight`` (in block 3) and ``head.weight``. A projector that blocks share is listed
+    once, at its first block.
     """
     check_prompted(model, "prompt_parameters")
     return named_parts(
@@ -368,7 +401,7 @@ def prompt_parameters(model: PromptedVisionTransformer) -> dict[str, nn.Paramete
 
 
 def named_parts(prompts: Sequence[nn.Module | None], head: nn.Module) -> dict[str, nn.Parameter]:
-    """Parameters of the prompts of each block and of the head, as ``prompt_parameters`` names them."""
+    """Return the parameters of each block's prompts and of the head, named as in ``prompt_parameters``."""
     found = {
         f"{index}.{name}": parameter
         for index, module in enumerate(prompts)
@@ -379,10 +412,13 @@ def named_parts(prompts: Sequence[nn.Module | None], head: nn.Module) -> dict[st
 
 
 def set_mean_states(model: PromptedVisionTransformer, images: Iterable[Tensor]) -> None:
-    """Give ``VAPT(source="mean")`` what its prompts are computed from.
+    """Give ``VAPT(source="mean")`` the states that its prompts are computed from.
 
-    images  batches (B, 3, H, W), normalised, as the training images: the mean over them of the patch states that enter
-            each block of the plain model
+    They are the means, over these images, of the patch states that enter each block of the plain model.
+
+    images  batches (B, 3, H, W), normalised as the training images are
+
+    Raises ``InputError`` for a model with other prompts, and for no images.
     """
     check_prompted(model, "set_mean_states")
     if model.config.source != "mean" if isinstance(model.config, VAPT) else True:
@@ -394,7 +430,10 @@ def set_mean_states(model: PromptedVisionTransformer, images: Iterable[Tensor]) 
 
 @torch.no_grad()
 def mean_states(model: VisionTransformer, images: Iterable[Tensor]) -> list[Tensor]:
-    """Mean over images of the patch states (P0, d) that enter each block of the plain model."""
+    """Return the mean over images of the patch states (P0, d) that enter each block of the plain model.
+
+    images  batches (B, 3, H, W), normalised. Raises ``InputError`` for none
+    """
     sums, count = [torch.zeros(())] * len(model.blocks), 0
     if isinstance(images, Tensor):
         raise InputError("mean_states: one tensor; expected batches of images, as [images] or a data loader")
@@ -414,7 +453,7 @@ def mean_states(model: VisionTransformer, images: Iterable[Tensor]) -> list[Tens
 
 @dataclass(frozen=True)
 class TrainableSummary:
-    """Numbers of parameters; ``prompts`` and ``head`` train."""
+    """Hold numbers of parameters: those of ``prompts`` and ``head`` train, the ``frozen`` ones do not."""
 
     prompts: int
     head: int
@@ -426,7 +465,7 @@ class TrainableSummary:
 
 
 def trainable_summary(model: PromptedVisionTransformer) -> TrainableSummary:
-    """How many numbers train and how many do not (the plain model's own head is not counted)."""
+    """Count the parameters that train and those that do not; the plain model's own head is in neither."""
     trained = prompt_parameters(model)
     head = sum(parameter.numel() for parameter in model.head.parameters())
     frozen = sum(
@@ -443,8 +482,8 @@ def parameter_groups(
     """Return two groups for a torch optimiser: the prompts and head that decay, then those that do not.
 
     weight_decay  of the first group
-    rule          ``no_decay``: norms, biases and scales do not decay; ``official``: only the head's bias does not (see
-                  ``weight_decay``)
+    rule          ``no_decay``: norms, biases and scales do not decay; ``official``: only the head's bias does
+                  not (see ``weight_decay``)
 
     Raises ``InputError`` for another rule or a weight decay that is no number of at least 0.
     """
@@ -452,6 +491,7 @@ def parameter_groups(
 
 
 def check_prompted(model: nn.Module, where: str) -> None:
+    """Raise ``InputError`` unless ``model`` is one that ``prompt`` returned; ``where`` names the caller."""
     if not isinstance(model, PromptedVisionTransformer):
         raise InputError(
             f"{where}: a {type(model).__name__}; expected a model that prompt(...) returned, as it is (not compiled "
@@ -460,7 +500,7 @@ def check_prompted(model: nn.Module, where: str) -> None:
 
 
 def refusal(model: nn.Module) -> str | None:
-    """Why ``prompt`` does not take this model, in a few words; None if it does."""
+    """Return in a few words why ``prompt`` does not take this model; None if it does."""
     if isinstance(model, PromptedVisionTransformer):
         return "it has prompts already; unprompt it first"
     if type(model) is not VisionTransformer:
@@ -474,6 +514,7 @@ def refusal(model: nn.Module) -> str | None:
 
 
 def check_plain(model: nn.Module, where: str) -> None:
+    """Raise ``InputError`` unless ``prompt`` takes this model; ``where`` names the caller."""
     reason = refusal(model)
     if reason:
         raise InputError(f"{where}: this model cannot take prompts: {reason}")
@@ -482,7 +523,7 @@ def check_plain(model: nn.Module, where: str) -> None:
 def new_prompts(
     model: VisionTransformer, config: VPT | VAPT, grid: Grid, rng: torch.Generator | None
 ) -> list[StaticPrompts | AdaptivePrompts | None]:
-    """New prompts for each block, on the device and in the type of the patch embedding."""
+    """Return new prompts for each block, None for a block without, on the model's device and in its type."""
     width, blocks = model.embed_dim, len(model.blocks)
     first = first_block(config, blocks)
     bound = prompt_bound(width, math.prod(model.patch_embed.patch_size))
@@ -510,7 +551,11 @@ def new_prompts(
 def new_head(
     model: VisionTransformer, num_classes: int | None, rng: torch.Generator | None, init: str = "published"
 ) -> nn.Module:
-    """A new head; ``init`` is one of ``HEADS``."""
+    """Return a new head for the pooled features.
+
+    num_classes  0: no head; None: a copy of the model's own
+    init         how it starts, one of ``HEADS``
+    """
     if num_classes is None:
         return deepcopy(model.head)
     if num_classes == 0:

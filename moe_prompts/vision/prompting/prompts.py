@@ -1,12 +1,13 @@
-"""Prompts of one block: free constants, or a function of the block's patch states X (P0 positions, d features).
+"""Compute the prompts of one block: free vectors, or a function of the block's patch states X.
 
     U = LN(X),   Z[n] = sum_p E[n, p] U[p] + b[n],   prompt = Z + s W2 act(W1 Z)
 
-E is a convolution over the grid followed by position weights W, both linear and shared by all channels, so one map
+X has P0 positions and d features. E is a convolution over the grid followed by position weights W. Both are
+linear and shared by all channels, so they are one map
 
-    E[n, y, x] = sum_{a, b} W[n, y - a, x - b] K[a, b];
+    E[n, y, x] = sum_{a, b} W[n, y - a, x - b] K[a, b].
 
-``fused_tokens`` uses it, ``literal_tokens`` goes step by step and is its oracle.
+``fused_tokens`` uses this map; ``literal_tokens`` goes step by step and is its oracle.
 
 Sources: arXiv 2203.12119 (fixed), arXiv 2501.18936 (adaptive).
 """
@@ -29,10 +30,11 @@ Grid = tuple[int, int]
 
 
 def position_map(weight: Tensor, kernel: Tensor | None, padding: int = 0) -> Tensor:
-    """E (..., N, Gh, Gw) from position weights (..., N, Sh, Sw) and one kernel (..., k, k); leading axes go along.
+    """Return E (..., N, Gh, Gw) from position weights (..., N, Sh, Sw) and one kernel (..., k, k).
 
-    A sum of k^2 shifted copies: for weights this small several times faster than a transposed convolution. Zero padding
-    of the patches cuts the borders of E.
+    It is a sum of k^2 shifted copies: for weights this small, that is several times faster than a transposed
+    convolution. Zero padding of the patches cuts the borders of E. Leading axes go along; a kernel of None
+    returns the weights.
     """
     if kernel is None:
         return weight
@@ -47,7 +49,10 @@ def position_map(weight: Tensor, kernel: Tensor | None, padding: int = 0) -> Ten
 
 
 def resized_map(E: Tensor, grid: Grid) -> Tensor:
-    """E (N, Gh, Gw) on another grid, bilinear with antialiasing; divided by the growth of the grid, as E is summed."""
+    """Return the map E (N, Gh, Gw) on another grid, bilinear with antialiasing.
+
+    It is divided by the growth of the grid, since E is summed over positions.
+    """
     growth = grid[0] * grid[1] / (E.shape[1] * E.shape[2])
     # torch resamples with antialiasing in no smaller type than float32 on a CPU.
     wide = E[None].to(torch.promote_types(E.dtype, torch.float32))
@@ -55,7 +60,13 @@ def resized_map(E: Tensor, grid: Grid) -> Tensor:
 
 
 def fused_tokens(U: Tensor, E: Tensor, bias: Tensor, mask: Tensor | None = None) -> Tensor:
-    """Z (B, N, d) from U (B, P0, d), E (N, Gh, Gw), bias (N,) and a mask of channels (B, d)."""
+    """Return Z (B, N, d), computed with the one map E.
+
+    U     (B, P0, d)
+    E     (N, Gh, Gw)
+    bias  (N,)
+    mask  (B, d), dropout of channels; None: none
+    """
     # Not E @ U, which would copy U to fold the images into the columns of one matrix.
     # U.shape[0], not len(U), which is a constant to torch.export and torch.jit.trace: they would fix the batch.
     Z = torch.bmm(E.flatten(1).expand(U.shape[0], -1, -1), U)
@@ -67,9 +78,15 @@ def fused_tokens(U: Tensor, E: Tensor, bias: Tensor, mask: Tensor | None = None)
 def literal_tokens(
     U: Tensor, weight: Tensor, kernel: Tensor | None, bias: Tensor, grid: Grid, padding: int, mask: Tensor | None = None
 ) -> Tensor:
-    """The same step by step: maps of channels, convolution, dropout of channels, a linear map over positions.
+    """Return the Z of ``fused_tokens``, computed step by step.
 
-    weight (N, Sh, Sw); kernel (k, k), or (d, k, k) with one per channel.
+    The steps are the convolution, the dropout of channels, and the position weights.
+
+    U       (B, P0, d)
+    weight  (N, Sh, Sw)
+    kernel  (k, k), or (d, k, k) with one per channel; None: no convolution
+    bias    (N,)
+    mask    (B, d), dropout of channels; None: none
     """
     B, _, d = U.shape
     maps = U.transpose(1, 2).reshape(B, d, *grid)
@@ -82,12 +99,16 @@ def literal_tokens(
 
 
 def prompt_bound(width: int, patch: int) -> float:
-    """v of the published init, uniform on (-v, v): sqrt(6 / (3 patch + d)) with ``patch`` pixels in a patch."""
+    """Return v of the published init, which is uniform on (-v, v): v = sqrt(6 / (3 patch + d)).
+
+    width  d of the model
+    patch  number of pixels in a patch
+    """
     return sqrt(6 / (3 * patch + width))
 
 
 class StaticPrompts(nn.Module):
-    """N free vectors, the same for every image."""
+    """Hold N free vectors, the same for every image."""
 
     def __init__(self, num_tokens: int, width: int, bound: float, dropout: float, rng: torch.Generator | None) -> None:
         super().__init__()
@@ -95,12 +116,12 @@ class StaticPrompts(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, patches: Tensor) -> Tensor:
-        """(B, N, d) for patch states (B, P0, d)."""
+        """Return the prompts (B, N, d) for patch states (B, P0, d), whose numbers do not matter."""
         return self.dropout(self.tokens.expand(patches.shape[0], -1, -1))
 
 
 class Projector(nn.Module):
-    """Z + s W2 act(W1 Z), W1 (r, d), W2 (d, r), no biases."""
+    """Compute Z + s W2 act(W1 Z) with W1 (r, d) and W2 (d, r), without biases."""
 
     def __init__(self, config: VAPT, width: int, rng: torch.Generator | None) -> None:
         super().__init__()
@@ -111,25 +132,28 @@ class Projector(nn.Module):
         self.dropout = nn.Dropout(config.hidden_dropout)
 
     def forward(self, Z: Tensor) -> Tensor:
+        """Return the projected prompts (..., d) of Z (..., d)."""
         hidden = self.dropout(activated(F.linear(Z, self.down), self.activation))
         added = F.linear(hidden, self.up)
         return Z + (added if self.scale is None else self.scale * added)
 
 
 def activated(hidden: Tensor, activation: str) -> Tensor:
-    """The projector's activation of (..., r)."""
+    """Return the projector's activation of its hidden units (..., r)."""
     if activation == "softmax":
         return hidden.softmax(dim=-1)
     return hidden if activation == "identity" else getattr(F, activation)(hidden)
 
 
 class AdaptivePrompts(nn.Module):
-    """N functions of the patch states. ``grid`` is that of the current images and is set by the model.
+    """Compute N prompts from the patch states; the model sets ``grid`` to that of the current images.
 
-    With the published init (kernel normal, position weights and biases zero) and an activation that is zero at zero
-    (relu, gelu, identity) every prompt starts at exactly zero; with sigmoid or softmax at s W2 act(0).
+    In the published init the kernel is normal and position weights and biases are zero. With an activation
+    that is zero at zero (relu, gelu, identity) every prompt then starts at exactly zero; with sigmoid or
+    softmax at s W2 act(0).
 
-    borrowed  the projector belongs to another block's prompts: used here, but no part of this module's own state
+    borrowed  True: the projector belongs to another block's prompts; it is used here, but is no part of this
+              module's state
     """
 
     mean_states: Tensor | None
@@ -167,17 +191,20 @@ class AdaptivePrompts(nn.Module):
         self.register_buffer("mean_states", empty)
 
     def has_mean_states(self) -> bool:
-        """Whether ``set_mean_states`` was called, here or on the model whose state_dict was loaded."""
+        """Return whether ``set_mean_states`` was called, here or on the model whose state_dict was loaded."""
         return self.mean_states is not None and not bool(self.mean_states.isnan().all())
 
     def forward(self, patches: Tensor) -> Tensor:
-        """(B, N, d) for patch states (B, Gh Gw, d), row by row."""
+        """Return the prompts (B, N, d) for patch states (B, Gh Gw, d), row by row."""
         states = source_states(patches, self.config.source, self.mean_states)
         prompts = self.projector(self.tokens(self.norm(states.to(self.norm.weight.dtype))))
         return prompts if self.offset is None else prompts + self.offset
 
     def tokens(self, U: Tensor) -> Tensor:
-        """Z (B, N, d), before the projector."""
+        """Return Z (B, N, d), the prompts before the projector, from normed states U (B, P0, d).
+
+        Raises ``InputError`` for images of another size where ``resize`` does not allow it.
+        """
         config, mask = self.config, self._mask(U)
         moved = self.grid != self.own_grid
         if moved and config.resize is None:
@@ -192,14 +219,19 @@ class AdaptivePrompts(nn.Module):
         return fused_tokens(U, resized_map(E, self.grid) if moved else E, self.bias, mask)
 
     def _mask(self, U: Tensor) -> Tensor | None:
-        """Dropout of whole channels of an image, (B, d); there is none without a convolution."""
+        """Return the dropout of whole channels of an image, (B, d); None without a convolution."""
         if not self.training or self.kernel is None or not self.config.channel_dropout:
             return None
         return F.dropout(U.new_ones(U.shape[0], U.shape[2]), self.config.channel_dropout)
 
 
 def source_states(patches: Tensor, source: str, mean_states: Tensor | None) -> Tensor:
-    """What prompts are computed from, of the shape of ``patches`` (..., B, P0, d); see ``VAPT.source``."""
+    """Return the states that prompts are computed from, of the shape of ``patches`` (..., B, P0, d).
+
+    source  see ``VAPT.source``
+
+    Raises ``InputError`` for "mean" before ``set_mean_states`` was called.
+    """
     if source == "mean":
         if mean_states is None or _never_set(mean_states):
             raise InputError(
@@ -211,13 +243,13 @@ def source_states(patches: Tensor, source: str, mean_states: Tensor | None) -> T
 
 
 def _never_set(states: Tensor) -> bool:
-    """Only while nothing is recorded: a graph cannot look at numbers."""
+    """Return whether mean states were never set; False while a graph is recorded, which sees no numbers."""
     if torch.compiler.is_compiling() or torch.jit.is_tracing():
         return False
     return bool(states[..., :1, :1].isnan().all())
 
 
 def _linear_init(weight: Tensor, rng: torch.Generator | None) -> Tensor:
-    """torch's own for a linear layer: uniform within 1 / sqrt(columns)."""
+    """Fill a weight as torch does for a linear layer: uniform within 1 / sqrt(columns)."""
     bound = 1 / sqrt(weight.shape[1])
     return nn.init.uniform_(weight, -bound, bound, generator=rng)

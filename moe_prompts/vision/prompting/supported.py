@@ -1,4 +1,6 @@
-"""Which timm models take prompts: each is built without memory (device ``meta``), prompted, and run on one image.
+"""List the timm models that take prompts: each is built without memory, prompted, and run on one image.
+
+Models are built on torch's device ``meta``, where arrays have shapes but no numbers.
 
 python -m moe_prompts.vision.prompting.supported > docs/vision_models.md
 """
@@ -27,7 +29,7 @@ CONFIGS: dict[str, VPT | VAPT] = {
 
 
 def vision_transformers() -> list[str]:
-    """Names of timm whose module builds ``VisionTransformer``s."""
+    """Return the names of timm whose module builds timm's ``VisionTransformer``, sorted."""
     modules = [
         name
         for name in timm.list_modules()
@@ -37,10 +39,12 @@ def vision_transformers() -> list[str]:
 
 
 def supported_models(names: Iterable[str] | None = None) -> pd.DataFrame:
-    """One row for each model: its sizes, and for each kind of prompts ``yes`` or ``no``, then why not.
+    """Return one row for each model: its sizes, for each kind of prompts ``yes`` or ``no``, and why not.
 
-    ``yes`` means: it was prompted, classified an image of its size into 7 classes, and had as many trainable numbers as
-    the formula says.
+    A ``yes`` means that the model was prompted, classified an image of its size into 7 classes, and had as
+    many trained numbers as the formula says.
+
+    names  of models; None: all of ``vision_transformers``
     """
     rows = []
     for name in vision_transformers() if names is None else names:
@@ -54,7 +58,7 @@ def supported_models(names: Iterable[str] | None = None) -> pd.DataFrame:
 
 
 def page(table: pd.DataFrame) -> str:
-    """The table as Markdown."""
+    """Return the table as a page of Markdown."""
     lines = [
         "# Vision Transformers of timm that take prompts",
         "",
@@ -83,7 +87,7 @@ def _sizes(model: torch.nn.Module) -> dict[str, Any]:
 
 
 def _against(model: Any, kind: str) -> str:
-    """Why this model does not take prompts of this kind; empty if it does."""
+    """Return why this model does not take prompts of this kind; empty if it does."""
     reason = refusal(model)
     if reason:
         return reason

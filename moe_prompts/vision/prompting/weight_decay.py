@@ -1,8 +1,8 @@
-"""Which trained numbers have weight decay: one rule for prompts, for packed trials, and for whole backbones.
+"""Say which parameters have weight decay: one rule for prompts, for packed trials, and for whole backbones.
 
 no_decay  arrays with more than one axis decay; norms, biases and scales, which have one axis or none, do not
 official  everything decays but the bias of the head, as in the published code
-matrices  as ``no_decay``, and the class token and the position embeddings of a backbone do not decay either
+matrices  like ``no_decay``, and the class token and the position embeddings of a backbone do not decay either
 
 Source of ``official``: the optimisers of the code of arXiv 2203.12119 and 2501.18936.
 """
