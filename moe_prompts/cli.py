@@ -1,4 +1,4 @@
-"""What the experiments' command lines share: sizes, output folders, and errors as one clear line."""
+"""Share among the experiments' command lines: sizes, output folders, and errors as one clear line."""
 
 from __future__ import annotations
 
@@ -35,9 +35,13 @@ SIZE_LIMITS = (10, 10**8)
 
 
 def sizes(text: str, points: int, option: str = "--n") -> list[int]:
-    """``1e3..1e6`` as ``points`` log-spaced whole numbers, or the list ``1e3,1e4``; ascending, no duplicates.
+    """Return the sizes that an option names, ascending and without duplicates.
 
-    ``option`` is its name in errors.
+    text    a range such as ``1e3..1e6``, or a list such as ``1e3,1e4``; whole numbers from 10 to 1e8
+    points  how many sizes a range has, evenly spaced on a logarithmic scale and rounded; at least 2
+    option  its name in errors
+
+    Raises ``InputError`` for anything else.
     """
     if points < 2 and ".." in text:
         raise InputError(f"--points {points}; expected at least 2 sizes for a range")
@@ -63,7 +67,7 @@ def _size(part: str, text: str, option: str) -> int:
 
 
 def positive(name: str) -> Callable[[str], int]:
-    """An argparse type: a whole number of at least 1."""
+    """Return an argparse type for a whole number of at least 1; ``name`` says in errors what is counted."""
 
     def parse(text: str) -> int:
         if not re.fullmatch(r"\d+", text) or int(text) < 1:
@@ -76,12 +80,15 @@ def positive(name: str) -> Callable[[str], int]:
 
 
 def positives(name: str) -> Callable[[str], list[int]]:
-    """An argparse type: a comma-separated list of whole numbers of at least 1."""
+    """Return an argparse type for a comma-separated list of whole numbers of at least 1."""
     return lambda text: [positive(name)(part.strip()) for part in text.split(",")]
 
 
 def numbers(text: str | None, option: str) -> tuple[float, ...] | None:
-    """A comma-separated list; ``option`` is its name in errors."""
+    """Return a comma-separated list as numbers, or None for None; ``option`` is its name in errors.
+
+    Raises ``InputError`` where a part is no number.
+    """
     if text is None:
         return None
     try:
@@ -91,18 +98,23 @@ def numbers(text: str | None, option: str) -> tuple[float, ...] | None:
 
 
 def names(text: str) -> list[str]:
+    """Return the names in a comma-separated list, without spaces and empty parts."""
     return [part.strip() for part in text.split(",") if part.strip()]
 
 
 def default_folder(experiment: str) -> Path:
-    """A new folder under ``results/`` in the current directory, named after the experiment and the time."""
+    """Return a new folder under ``results/`` in the current directory, named after experiment and time."""
     return Path("results") / f"{experiment}-{datetime.now():%Y%m%d-%H%M%S}"
 
 
 def add_run(
     parser: argparse.ArgumentParser, draws: str = "entropy of all data and starts", seed: int | None = 0
 ) -> None:
-    """The options that say which run it is and where it is kept; ``draws``: what comes from the seed."""
+    """Add the options that say which run it is and where it is kept.
+
+    draws  what comes from the seed, for the help
+    seed   default of ``--seed``
+    """
     add = parser.add_argument
     add("--seed", type=int, default=seed, help=draws if seed is None else f"{draws} (default {seed})")
     add("--out", type=Path, default=None, help="folder of the run (default: a new one under results/)")
@@ -124,19 +136,20 @@ def allowed(arguments: argparse.Namespace) -> frozenset[str]:
 
 
 def check_run(arguments: argparse.Namespace) -> None:
-    """Raises ``InputError`` if the options of ``add_run`` name no run."""
+    """Raise ``InputError`` if the options of ``add_run`` name no run."""
     if arguments.resume and arguments.out is None:
         raise InputError("--resume needs --out: the folder of the run to complete")
     check_seed(arguments.seed)
 
 
 def check_seed(seed: int | None) -> None:
+    """Raise ``InputError`` if the seed is negative; None is allowed."""
     if seed is not None and seed < 0:
         raise InputError(f"--seed {seed}; expected a whole number of at least 0")
 
 
 def add_execution(parser: argparse.ArgumentParser, default: str = "all cores") -> None:
-    """The options that say who runs the blocks of a study."""
+    """Add the options that say who runs the blocks of a study; the help says that ``default`` workers run."""
     add = parser.add_argument
     add("--workers", type=positive("workers"), default=None, help=f"processes (default: {default})")
     add("--executor", metavar="NAME", default=None, help="in-process, joblib (default) or dask; see docs/scaling.md")
@@ -149,13 +162,14 @@ def add_execution(parser: argparse.ArgumentParser, default: str = "all cores") -
 
 
 def add_shard(parser: argparse.ArgumentParser) -> None:
+    """Add the option ``--shard PART/PARTS``, which runs one part of the blocks only."""
     parser.add_argument(
         "--shard", type=part, default=None, metavar="PART/PARTS", help="run this part of the blocks only, such as 1/4"
     )
 
 
 def part(text: str) -> Part:
-    """An argparse type: ``1/4``."""
+    """Return the part of a study that a text such as ``1/4`` names; an argparse type."""
     from moe_prompts.engine.grid import Part
 
     found = re.fullmatch(r"(\d+)/(\d+)", text)
@@ -168,7 +182,7 @@ def part(text: str) -> Part:
 
 
 def executor(arguments: argparse.Namespace) -> Executor:
-    """Of ``--workers``, ``--executor`` and ``--scheduler``."""
+    """Return the executor that ``--workers``, ``--executor`` and ``--scheduler`` ask for."""
     from moe_prompts.engine.executors import executor_for
 
     return executor_for(arguments.workers, arguments.executor, arguments.scheduler, arguments.insist)
@@ -181,9 +195,15 @@ def results(
     program: str,
     first: Callable[[pd.DataFrame], str] | None = None,
 ) -> pd.DataFrame:
-    """Run the study as the options say; with ``--shard`` the part alone, and end with how to go on.
+    """Run the study as the options say, and return its rows.
 
-    ``first`` makes of the first rows, on the smallest data, a text for first.md, which one line names.
+    With ``--shard`` it runs that part alone, prints how to go on, and exits with code 0.
+
+    study      what to run
+    out        folder of the run
+    arguments  options of ``add_run``, ``add_execution`` and ``add_shard``
+    program    name of the command in messages
+    first      makes a text of the first rows, on the smallest data; it is written to first.md
     """
     from moe_prompts.engine.files import write_atomically
     from moe_prompts.engine.runner import run_part, run_study
@@ -230,14 +250,15 @@ def finish(out: Path, text: str, tables: Mapping[str, str], draw: Callable[[], S
 
 
 class OneLineParser(argparse.ArgumentParser):
-    """Usage mistakes in one line, exit code 2, without the usage block."""
+    """Parse options, and report mistakes in one line with exit code 2, without the usage block."""
 
     def error(self, message: str):
+        """End the command with the message and code 2."""
         self.exit(BAD_INPUT, f"{self.prog}: {message} (see --help)\n")
 
 
 def extra_of(module: str | None) -> str | None:
-    """The extra of the project that brings a module; None for what no extra brings, such as a module of our own."""
+    """Return the extra of the project that brings a module; None for what no extra brings."""
     top = (module or "").split(".")[0]
     return next((extra for extra, modules in EXTRAS.items() if top in modules), None)
 
@@ -272,7 +293,7 @@ def run(main: Callable[[], None], program: str) -> None:
 
 @contextmanager
 def resumable(program: str, out: Path) -> Iterator[None]:
-    """Around a run in ``out``: Ctrl-C ends it with how to go on."""
+    """Hold a run in ``out``: Ctrl-C ends it with a line that says how to go on, and code 130."""
     try:
         yield
     except KeyboardInterrupt:

@@ -1,8 +1,8 @@
-"""Every claim of the field with its prediction, our measurement and a verdict.
+"""Judge every claim of the field: its prediction, our measurement and a verdict.
 
 claim         Claim, Line, Judgement, and how lines make a verdict
-evidence      lines from slopes and means, with what their designs could decide
 runs          the studies that claims are judged on
+evidence      lines from slopes and means, with what their designs could decide
 prompts       P: prompts in attention
 gated         G, S: Gaussian-gated and softmax-gated experts
 published     the simulations of the papers, audited

@@ -1,4 +1,4 @@
-"""Claims about formulas: what computer algebra decides, with certificates that are checked again by other means."""
+"""Judge claims about formulas by computer algebra, whose certificates are checked again by other means."""
 
 from __future__ import annotations
 
@@ -24,14 +24,18 @@ LARGEST_WITNESS, COSH_SHIFTS, SAME_DENSITY = 8, (0.1, 1.0, 4.0), 1e-14
 
 @cache
 def table_of(model: str, *cells: int, **options: Any) -> RateTable:
-    """SymPy is imported where it is needed."""
+    """Return the table of rates of a model whose true atoms are fitted by so many atoms each.
+
+    SymPy is imported here, where it is needed. Model, cells and options are those of
+    ``theory.table.rate_table``.
+    """
     from moe_prompts.theory.table import rate_table
 
     return rate_table(model, cells, **options)
 
 
 def rate_of(model: str, *cells: int, **options: Any) -> str:
-    """Rates of the over-fitted cells in words."""
+    """Return the rates of the over-fitted cells (of more than one atom) in words."""
     said = [
         f"{rate.group} in a cell of {rate.m}: {rate.rate if rate.rate != 'none' else 'no rate'}, {rate.exponent.status}"
         for rate in table_of(model, *cells, **options).rates
@@ -42,7 +46,10 @@ def rate_of(model: str, *cells: int, **options: Any) -> str:
 
 @cache
 def verified(model: str, *cells: int) -> Line:
-    """Whether every certificate of a table, and every row that follows, stands up to a check by other means."""
+    """Return the line that says whether a table of rates stands up to a check by other means.
+
+    Every certificate of the table is checked, and every row that follows from one.
+    """
     from moe_prompts.theory.certificates.verify import verify_table
 
     table = table_of(model, *cells)
@@ -52,7 +59,10 @@ def verified(model: str, *cells: int) -> Line:
 
 
 def typed(tables: Tables, seed: int) -> list[Line]:
-    """Slopes of Gaussian-gated experts, published against derived: a cell of three decides."""
+    """Return the lines of G-type1: rates of slopes of Gaussian-gated experts, published against derived.
+
+    A cell of three decides, as there the two differ.
+    """
     lines = [verified("gaussian-gated", 1, 3)]
     for rate in table_of("gaussian-gated", 1, 3).rates:
         if rate.group != "a" or rate.m == 1 or rate.published is None:
@@ -65,7 +75,10 @@ def typed(tables: Tables, seed: int) -> list[Line]:
 
 
 def cosh(tables: Tables, seed: int) -> list[Line]:
-    """Densities of truth and split, where they are largest: at the experts' values, for 1000 inputs."""
+    """Return the lines of S-cosh: whether a split of the published truth has the density of the truth.
+
+    The densities are compared where they are largest: at the experts' values, for 1000 inputs.
+    """
     known = softmax_truth("sgame").params
     x = np.linspace(0, 1, 1000)[:, None]
     lines = [verified("softmax-gaussian", 2, 2)]
@@ -81,8 +94,11 @@ def cosh(tables: Tables, seed: int) -> list[Line]:
 
 
 def cosh_split(known: SoftmaxGatedMoE, shift: float) -> SoftmaxGatedMoE:
-    """Every atom in two of half its mass with gate slopes ``shift`` to both sides: numerator and denominator of every
-    gate gain the factor cosh(shift x), and the density stays."""
+    """Return a model of twice as many atoms and equal density: every atom is split in two of half its mass.
+
+    The gate slopes of the halves lie ``shift`` to both sides. Numerator and denominator of every gate gain
+    the same factor cosh(shift x), so the density stays.
+    """
     twice = known.atoms(np.repeat(np.arange(known.k), 2))
     signs = np.tile([1.0, -1.0], known.k)
     return SoftmaxGatedMoE(
@@ -95,7 +111,10 @@ def cosh_split(known: SoftmaxGatedMoE, shift: float) -> SoftmaxGatedMoE:
 
 
 def solvability(tables: Tables, seed: int) -> list[Line]:
-    """Witnesses of rbar(m) >= 2m; elimination for m = 2 and symmetric m = 3. Beyond, the upper bound is a proof."""
+    """Return the lines of A-rbar: witnesses of rbar(m) >= 2m, and eliminations that show rbar(m) <= 2m.
+
+    Elimination covers m = 2 and symmetric m = 3. For other m the upper bound is a proof by pen.
+    """
     from moe_prompts.theory.certificates.verify import verify
     from moe_prompts.theory.solvability import eliminate_m2, gauss_hermite_witness, symmetric_family_m3
 

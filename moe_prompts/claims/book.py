@@ -1,4 +1,4 @@
-"""The book of claims: all of them, what they need, and the page that shows what came out."""
+"""Collect all claims, what they need, and the page that shows what came out."""
 
 from __future__ import annotations
 
@@ -25,7 +25,10 @@ CLAIMS: dict[str, Claim] = {
 
 
 def chosen(ids: Sequence[str] | None) -> list[Claim]:
-    """The named claims in the order of the book, or all."""
+    """Return the named claims in the order of the book, or all for None.
+
+    Raises ``InputError`` for unknown names and for an empty list.
+    """
     if ids is not None and not ids:
         raise InputError(f"no claim is named; expected some of {', '.join(CLAIMS)}")
     unknown = [name for name in ids or [] if name not in CLAIMS]
@@ -35,7 +38,7 @@ def chosen(ids: Sequence[str] | None) -> list[Claim]:
 
 
 def needed(claims: Sequence[Claim]) -> dict[str, list[str]]:
-    """Run -> the truths that some claim looks at."""
+    """Return the runs that the claims need, each with the truths that some claim looks at."""
     runs: dict[str, list[str]] = {}
     for claim in claims:
         for run, truths in claim.needs.items():
@@ -45,7 +48,7 @@ def needed(claims: Sequence[Claim]) -> dict[str, list[str]]:
 
 
 def summary(judgements: Sequence[Judgement]) -> str:
-    """Return one row per claim: its verdict, and what its designs could decide."""
+    """Return a Markdown table with one row per claim: its verdict, and what its designs could decide."""
     header = ["id", "claim", "source", "holds if true", "holds if wrong", "first edition", "verdict"]
     rows = [
         [
@@ -105,9 +108,11 @@ def _first(name: str) -> str:
 
 
 def section(judgement: Judgement, studies: dict[str, Study], folder: str, options: str) -> str:
-    """Return everything about one claim.
+    """Return the section of the page about one claim, in Markdown.
 
-    Its runs lie in ``folder``; ``options`` are those of the command beside ``--only``.
+    studies  name of a run -> its study
+    folder   where the runs lie
+    options  of the command, beside ``--only``
     """
     claim = judgement.claim
     lines = [
@@ -165,9 +170,11 @@ def slope_with_log(sizes: Sequence[int]) -> float:
 def page(
     judgements: Sequence[Judgement], studies: dict[str, Study], folder: str, options: str, seed: int | None = None
 ) -> str:
-    """Return the whole page.
+    """Return the whole page in Markdown.
 
-    options  those of the command that asks for all of it
+    studies  name of a run -> its study
+    folder   where the runs lie
+    options  of the command that asks for all of it
     seed     of all data, where it is another than those registered for each run
     """
     counts = {verdict: sum(j.verdict is verdict for j in judgements) for verdict in Verdict}
@@ -214,7 +221,7 @@ compatible with the factor and without it."""
 
 
 def records(judgements: Sequence[Judgement]) -> list[dict[str, Any]]:
-    """Return the same as JSON-able records, numbers unrounded."""
+    """Return the judgements as records that JSON can hold, with numbers unrounded."""
     return [
         {
             "id": j.claim.id,

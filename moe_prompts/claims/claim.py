@@ -1,8 +1,8 @@
-"""6 CLAIM: what somebody says, what theory predicts, what decides, and what came out.
+"""Define a claim: what somebody says, what theory predicts, what decides, and what came out.
 
 A claim is judged on several lines of evidence. It *holds* if every line holds, *fails* if one fails, is *not
-decidable here* if one of the others is, and is *faster than claimed* if an upper bound holds with room to spare.
-Rules and seed are fixed before the data are drawn: ``judge`` sees nothing but the tables of its runs.
+decidable here* if one of the others is, and is *faster than claimed* if an upper bound holds with room to
+spare. Rules and seed are fixed before the data are drawn: ``judge`` sees nothing but the tables of its runs.
 """
 
 from __future__ import annotations
@@ -41,10 +41,11 @@ class Odds:
 
 @dataclass(frozen=True)
 class Line:
-    """One line of evidence: what was looked at, what is claimed of it, what came out.
+    """Hold one line of evidence: what was looked at, what is claimed of it, what came out, the verdict.
 
     estimate  the number that was judged, unrounded, with its interval; None where there is no such number
-    odds      what the design could decide; None where nothing was drawn at random, or no simulation stands for it
+    odds      what the design could decide; None where nothing was drawn at random, or no simulation stands
+              for it
     """
 
     name: str
@@ -57,12 +58,15 @@ class Line:
 
 @dataclass(frozen=True)
 class Claim:
-    """What somebody says, with what decides it.
+    """Hold a claim and how it is judged.
 
-    needs       run -> the truths that it looks at; a claim about formulas needs no run
+    id          a letter for its group and a word, such as "P-over"
+    statement   the claim, in a sentence
     source      who states it; "derived here" if this project does
     prediction  the sentence that theory makes of it, asked of ``theory`` when called
-    rule        in words, for the reader; ``judge(tables, seed)`` is the same in numbers
+    needs       run -> the truths that the claim looks at; empty for a claim about formulas
+    rule        how it is judged, in words for the reader
+    judge       the same in numbers: ``judge(tables, seed)`` returns the lines of evidence
     limits      what a reader might take from the claim and what its evidence does not show; "" if nothing
     basis       what is looked at beside the runs; "" if nothing
     """
@@ -80,7 +84,7 @@ class Claim:
 
 @dataclass(frozen=True)
 class Judgement:
-    """A claim with what theory says of it and the lines of evidence that came out."""
+    """Hold what came out for a claim: the prediction as theory states it, and the lines of evidence."""
 
     claim: Claim
     prediction: str
@@ -88,7 +92,7 @@ class Judgement:
 
     @property
     def verdict(self) -> Verdict:
-        """Return the verdict of all lines."""
+        """Return the verdict that all lines together give."""
         return combined([line.verdict for line in self.lines])
 
 
@@ -98,7 +102,7 @@ def judged(claim: Claim, tables: Tables, seed: int) -> Judgement:
 
 
 def combined(verdicts: Sequence[Verdict]) -> Verdict:
-    """Return the verdict of all lines; nothing is decided without one."""
+    """Return the verdict of all lines; without any line nothing is decided."""
     for verdict in (Verdict.FAILS, Verdict.UNDECIDED, Verdict.FASTER):
         if verdict in verdicts:
             return verdict

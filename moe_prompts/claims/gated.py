@@ -1,4 +1,4 @@
-"""Claims about Gaussian-gated (G) and softmax-gated (S) experts: what certified maximum likelihood measures."""
+"""Judge claims about Gaussian-gated (G) and softmax-gated (S) experts by certified maximum likelihood."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ PUBLISHED_LOSSES = (Measure("D", "loss_type1", "loss D, type I"), Measure("D", "
 
 
 def gaussian_exact(tables: Tables, seed: int) -> list[Line]:
+    """Return the lines of G-exact: slopes of the loss with as many experts as there are."""
     rows = tables[GAUSSIAN]
     return _lines(rows[rows["fit_class"] == "exact"], seed, LOSS)
 
@@ -30,7 +31,11 @@ def _lines(rows: pd.DataFrame, seed: int, measure: Measure) -> list[Line]:
 
 
 def gaussian_over(tables: Tables, seed: int) -> list[Line]:
-    """The intrinsic loss for every k; the published one where cells hold at most two atoms, k = k_true + 1."""
+    """Return the lines of G-over: slopes of the loss with one or two experts too many.
+
+    They are those of the intrinsic loss for every k, and of the published loss where cells hold at most two
+    atoms, k = k_true + 1.
+    """
     rows = tables[GAUSSIAN]
     over = rows[rows["fit_class"] == "over"]
     lines = _lines(over, seed, LOSS)
@@ -41,15 +46,20 @@ def gaussian_over(tables: Tables, seed: int) -> list[Line]:
 
 
 def softmax_lines(rows: pd.DataFrame, seed: int) -> list[Line]:
-    """Return the lines of the fits whose gates are identified."""
+    """Return the lines of the softmax-gated fits whose gates are identified: slopes of the loss D.
+
+    D is the smallest loss over translations of the gate.
+    """
     return slope_lines(softmax.summarise_softmax(rows, seed), rows[rows["notice"] == ""], [softmax.D], seed)
 
 
 def softmax_exact(tables: Tables, seed: int) -> list[Line]:
+    """Return the lines of S-exact: as many experts as there are."""
     return softmax_lines(tables[SOFTMAX_EXACT], seed)
 
 
 def softmax_over(tables: Tables, seed: int) -> list[Line]:
+    """Return the lines of S-over: certificates of the rates, and slopes with one expert too many."""
     return [verified("softmax-gaussian", 1, 2, 3), *softmax_lines(tables[SOFTMAX_OVER], seed)]
 
 

@@ -1,4 +1,4 @@
-"""Claims about prompts in attention (P): rates, no rates, floors, and what a wrong kind costs."""
+"""Judge claims about prompts in attention (P): rates, no rates, floors, and what a wrong kind costs."""
 
 from __future__ import annotations
 
@@ -48,7 +48,12 @@ FLOOR_RULE = (
 
 
 def predicted(fit_classes: Sequence[str], groups: Sequence[str], truths: Sequence[str]) -> str:
-    """Entries of predictions.json in words, kinds with the same prediction together."""
+    """Return the entries of predictions.json in words, kinds with the same prediction together.
+
+    fit_classes  words of the column ``fit_class``
+    groups       of parameters, such as "D", "split" or "L2"
+    truths       names; their kinds of prompts are looked up
+    """
     kinds = {prompt_truth(name).kind for name in truths}
     said: dict[tuple[str, str, str], list[str]] = {}
     for entry in predictions():
@@ -72,7 +77,7 @@ def _of(tables: Tables, truths: Sequence[str]) -> Tables:
 
 
 def density(tables: Tables, seed: int) -> list[Line]:
-    """Return the lines of all fits, with or without a certificate."""
+    """Return the lines of P-density: slopes of the L2 error of all fits, with or without a certificate."""
     fits, lines = _of(tables, ALL)[RATES], []
     for _, rows in fits[fits["study"] == FITS].groupby(["truth", "kind", "k"], sort=False):
         lines.append(slope_line(rows, L2, -0.5, seed, all_fits=True))
@@ -80,16 +85,21 @@ def density(tables: Tables, seed: int) -> list[Line]:
 
 
 def exact(tables: Tables, seed: int) -> list[Line]:
+    """Return the lines of P-exact: slopes of the loss D with as many prompts as there are."""
     return _rates(_of(tables, ALL), seed, "exact", [D])
 
 
 def over(tables: Tables, seed: int) -> list[Line]:
+    """Return the lines of P-over: slopes of the loss D and of splits, and what profiles and gaps say."""
     mine = _of(tables, IDENTIFIED)
     return [*_rates(mine, seed, "over", [D, SPLIT]), *split_rates(mine, "n^-1/4")]
 
 
 def split_rates(tables: Tables, expected: str) -> list[Line]:
-    """What noise-free profile and likelihood gaps say of a prompt that is split in two."""
+    """Return the lines that noise-free profile and likelihood gaps give for a prompt that is split in two.
+
+    ``expected`` is "n^-1/4" or "no rate"; the other one fails, anything else is undecided.
+    """
     lines = []
     for line in identifiability(tables[RATES]).itertuples():
         gaps = ", ".join(f"{gap:.3g} (n = {short(n)})" for n, gap in zip(line.gap_n, line.mean_gap, strict=True))
@@ -102,10 +112,15 @@ def split_rates(tables: Tables, expected: str) -> list[Line]:
 
 
 def unidentified(truth: str, tables: Tables, seed: int) -> list[Line]:
+    """Return the lines of a truth whose surplus prompts should have no rate."""
     return split_rates(_of(tables, [truth]), "no rate")
 
 
 def rank(tables: Tables, seed: int) -> list[Line]:
+    """Return the lines of P-rank: no rate of fixed prompts and n^-1/4 of gelu prompts.
+
+    The head projects keys to fewer dimensions.
+    """
     fixed, gelu = (_of(tables, [name]) for name in RANK_ONE)
     return [*split_rates(fixed, "no rate"), *split_rates(gelu, "n^-1/4"), *_rates(gelu, seed, "over", [SPLIT])]
 
@@ -123,7 +138,7 @@ def _name(rows: pd.DataFrame) -> str:
 
 
 def floor_line(rows: pd.DataFrame, seed: int) -> Line:
-    """Return the line of a class that does not contain the truth."""
+    """Return the line of a class without the truth: slope and median of its risk against the floor."""
     found = measured_slope(rows, RISK, "last decade", seed, all_fits=True)
     risk = float(rows.loc[rows["n"] == rows["n"].max(), "relative_risk"].median())
     least = float(rows["population_relative_risk"].median())
@@ -138,7 +153,7 @@ def floor_line(rows: pd.DataFrame, seed: int) -> Line:
 
 
 def parameters_line(rows: pd.DataFrame, seed: int) -> Line:
-    """Of a class that contains the truth: n risk / s^2 against the number of parameters."""
+    """Return the line of a class that contains the truth: n risk / s^2 against the number of parameters."""
     parameters, noise = int(rows["n_parameters"].iloc[0]), prompt_truth(rows["truth"].iloc[0]).noise
     scaled = (rows["n"] * rows["relative_risk"] * signal(rows)).to_numpy() / noise**2
     found = mean_interval(scaled)
@@ -154,20 +169,23 @@ def _certified(rows: pd.DataFrame) -> str:
 
 
 def signal(rows: pd.DataFrame) -> float:
-    """E |f*|^2."""
+    """Return E |f*|^2 of the truth of these rows."""
     return prompt_truth(rows["truth"].iloc[0]).signal
 
 
 def price(rows: pd.DataFrame, seed: int) -> Line:
+    """Return ``floor_line`` where the class lacks the truth, and ``parameters_line`` where it contains it."""
     return floor_line(rows, seed) if rows["fit_class"].iloc[0] == "misspecified" else parameters_line(rows, seed)
 
 
 def floor(tables: Tables, seed: int) -> list[Line]:
+    """Return the lines of P-floor: fixed and gelu prompts on a gelu truth."""
     kinds = ("fixed", "adaptive:gelu")
     return [price(rows, seed) for rows in _fits(tables, ["attention-gelu"]) if rows["kind"].iloc[0] in kinds]
 
 
 def cross(tables: Tables, seed: int) -> list[Line]:
+    """Return the lines of P-cross: every kind of prompt on every truth of the run."""
     return [price(rows, seed) for rows in _fits(tables, TRUTHS_CROSSED)]
 
 

@@ -1,4 +1,4 @@
-"""Claims that the papers' own simulations make: their losses, and their procedure run again beside certified fits."""
+"""Judge the papers' own simulations: their losses, and their procedure run again beside certified fits."""
 
 from __future__ import annotations
 
@@ -44,10 +44,12 @@ FILE_SEED = 0
 def slopes_of_files(folder: Path) -> list[dict[str, Any]]:
     """Return the slopes of the losses that the papers published, one record per paper, truth and k.
 
-    ``folder`` holds gmoe_published_losses.npz and sgame_published_losses.npz. ``right`` and ``wrong`` are the odds of
-    the slope of the median, ``mean_right`` and ``mean_wrong`` those of the mean.
+    folder  holds gmoe_published_losses.npz and sgame_published_losses.npz
 
-    Raises ``InputError`` where one is missing or holds something else.
+    In a record, ``right`` and ``wrong`` are the odds of the slope of the median, ``mean_right`` and
+    ``mean_wrong`` those of the mean.
+
+    Raises ``InputError`` where a file is missing or holds something else.
     """
     records = []
     for paper in ("gmoe", "sgame"):
@@ -65,13 +67,16 @@ def slopes_of_files(folder: Path) -> list[dict[str, Any]]:
 
 
 def file_of_slopes(folder: Path) -> str:
-    """Return the text of ``FILE``, a record a line; ``python experiments/claims.py --published-slopes`` writes it."""
+    """Return the text of ``FILE``, with one record on each line.
+
+    The command ``python experiments/claims.py --published-slopes`` writes it.
+    """
     return "[\n" + ",\n".join(f" {json.dumps(record)}" for record in slopes_of_files(folder)) + "\n]\n"
 
 
 @cache
 def published_slopes() -> pd.DataFrame:
-    """Return the published slopes, as committed."""
+    """Return the published slopes as they are committed, one row per paper, truth and k."""
     text = resources.files(__package__).joinpath(FILE).read_text(encoding="utf-8")
     return pd.DataFrame(json.loads(text))
 
@@ -140,7 +145,10 @@ def _paired(rows: pd.DataFrame, one: str, other: str) -> Iterator[tuple[str, np.
 
 
 def levels(tables: Tables, seed: int) -> list[Line]:
-    """Loss of the certified fit over that of the published procedure, geometric mean over data sets."""
+    """Return the lines of the ratio: loss of the certified fit over that of the published procedure.
+
+    It is the geometric mean over data sets, with its interval.
+    """
     lines = []
     for name, logs in _paired(tables[GMOE_RUN], "published", "certified"):
         ratio = mean_interval(logs).on(np.exp)
@@ -154,7 +162,7 @@ def levels(tables: Tables, seed: int) -> list[Line]:
 
 
 def sgame_certified(tables: Tables, seed: int) -> list[Line]:
-    """Return the medians of the smallest loss over translations, at certified maxima."""
+    """Return the lines of the median of the loss, smallest over translations, at certified maxima."""
     return _slopes(tables[SGAME_RUN], seed, "translated", "certified", "certified maximum", ["median"])
 
 

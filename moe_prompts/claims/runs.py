@@ -1,4 +1,4 @@
-"""The runs that claims are judged on, at two scales; each is a study of its own, in a folder of its own."""
+"""Build the runs that claims are judged on, at two scales; each is a study of its own, in its own folder."""
 
 from __future__ import annotations
 
@@ -18,15 +18,19 @@ from moe_prompts.study.softmax import softmax_study
 
 @dataclass(frozen=True)
 class Scale:
-    """``quick`` runs show the way: few sizes and replicates."""
+    """Choose between full runs and ``quick`` ones, which have few sizes and replicates and show the way."""
 
     quick: bool
 
     def of(self, full: int, quick: int) -> int:
+        """Return ``quick`` in quick runs and ``full`` otherwise."""
         return quick if self.quick else full
 
     def sizes(self, low: float, high: float, points: int, quick_high: float) -> list[int]:
-        """Log-spaced; quick: three from ``low`` to ``quick_high``."""
+        """Return ``points`` sizes from ``low`` to ``high``, evenly spaced on a logarithmic scale and rounded.
+
+        Quick runs have three sizes, from ``low`` to ``quick_high``.
+        """
         ends = (low, quick_high, 3) if self.quick else (low, high, points)
         return [round(float(n)) for n in np.geomspace(*ends)]
 
@@ -48,14 +52,20 @@ QUICK_CROSS: dict[str, Lines] = {
 
 
 def rates(truths: Sequence[str], scale: Scale, seed: int) -> Study:
-    """The truth's own kind of prompts, as many as there are and one more, with gaps and profiles."""
+    """Return the study of each truth's own kind of prompts: as many as there are and one more.
+
+    It holds likelihood gaps and noise-free profiles as well.
+    """
     return attention_study(
         sizes=scale.sizes(1e3, 1e7, 5, 1e5), replicates=scale.of(32, 8), entropy=seed, truths=truths, lines={}
     )
 
 
 def cross(truths: Sequence[str], scale: Scale, seed: int) -> Study:
-    """One decade, where floors are reached and n times the risk is constant."""
+    """Return the study of all kinds of prompts on all truths, fits only.
+
+    It covers one decade of n, where floors are reached and n times the risk is constant.
+    """
     study = attention_study(
         sizes=[100_000, 1_000_000],
         replicates=scale.of(32, 8),
@@ -67,6 +77,7 @@ def cross(truths: Sequence[str], scale: Scale, seed: int) -> Study:
 
 
 def gaussian(truths: Sequence[str], scale: Scale, seed: int) -> Study:
+    """Return the study of Gaussian-gated experts: as many as there are (3), and more."""
     return gaussian_study(
         sizes=scale.sizes(1e3, 1e6, 5, 1e4),
         replicates=scale.of(32, 8),
@@ -77,6 +88,7 @@ def gaussian(truths: Sequence[str], scale: Scale, seed: int) -> Study:
 
 
 def softmax(k: int, replicates: int, truths: Sequence[str], scale: Scale, seed: int) -> Study:
+    """Return the study of softmax-gated experts with ``k`` atoms."""
     return softmax_study(
         sizes=scale.sizes(1e3, 3.2e5, 5, 1e4),
         replicates=scale.of(replicates, 8),
@@ -87,6 +99,7 @@ def softmax(k: int, replicates: int, truths: Sequence[str], scale: Scale, seed: 
 
 
 def replicate_gmoe(truths: Sequence[str], scale: Scale, seed: int) -> Study:
+    """Return the published Gaussian-gated simulations run again, beside certified fits."""
     return replication_study(
         "gmoe",
         models=[int(name.removeprefix("gmoe-")) for name in truths],
@@ -99,7 +112,7 @@ def replicate_gmoe(truths: Sequence[str], scale: Scale, seed: int) -> Study:
 
 
 def replicate_sgame(truths: Sequence[str], scale: Scale, seed: int) -> Study:
-    """Over the published decade."""
+    """Return the published softmax-gated simulations run again, over the published decade of n."""
     return replication_study(
         "sgame",
         ks=[2, 3] if scale.quick else None,
@@ -111,7 +124,10 @@ def replicate_sgame(truths: Sequence[str], scale: Scale, seed: int) -> Study:
 
 
 def studies_of(needed: Mapping[str, Sequence[str]], scale: Scale, seed: int | None = None) -> dict[str, Study]:
-    """Return run -> its study of the truths that claims need; ``seed`` None stands for the registered one of each."""
+    """Return run -> its study of the truths that claims need.
+
+    seed  of all data; None means the seed that is registered for each run
+    """
     seeds = {run: registered_seed(run) if seed is None else seed for run in needed}
     return {run: RUNS[run](truths, scale, seeds[run]) for run, truths in needed.items()}
 

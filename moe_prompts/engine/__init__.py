@@ -1,4 +1,6 @@
-"""Runs a study of any kind: cells, blocks, executors, stored rows, resume. Nothing here knows what a row says.
+"""Run a study of any kind: cells, blocks, executors, stored rows, resuming.
+
+Nothing here knows what a row says: the studies of ``moe_prompts.study`` bring the function that makes rows.
 
 grid        Cell, Block, Study: what is to be run, in an order that no worker decides
 executors   InProcess, Joblib, Dask: where blocks run

@@ -1,11 +1,11 @@
-"""Which code a run is of: a fingerprint of the package's sources and of a user's own function.
+"""Tell which code made a run: a fingerprint of the package's sources and of a user's own function.
 
     code = BLAKE2b(texts of the sources that compute | the function that a study outside the package runs)
 
-Rows of two versions of the code must not stand in one table unnoticed, while a comment, a docstring or a figure may
-change between two commands. So comments and docstrings are left out of the texts, and so are the parts that print and
-draw. Sources are read as text: parsing them would take 30 times as long. A test holds that what is left out computes
-nothing.
+Rows of two versions of the code must not stand in one table unnoticed. A comment, a docstring or a figure, on
+the other hand, may change between two commands. So comments and docstrings are left out of the texts, and so
+are the parts that print and draw. Sources are read as text: parsing them would take 30 times as long. A test
+holds that what is left out computes nothing.
 """
 
 from __future__ import annotations
@@ -28,20 +28,30 @@ BLANK = re.compile(rb"[ \t]*\n(?:[ \t]*\n)*")
 
 
 def sources(package: Path = PACKAGE) -> list[Path]:
-    """Return the files that rows depend on, in the order of their names."""
+    """Return the files that rows depend on, in the order of their names.
+
+    package  folder whose ``.py`` and ``.json`` files are looked at; the parts that print and draw are left
+             out
+    """
     found = [path for ending in ("*.py", "*.json") for path in package.rglob(ending)]
     names = {path.relative_to(package).as_posix(): path for path in found}
     return [names[name] for name in sorted(names) if not SHOWN.search(name)]
 
 
 def computing(source: bytes) -> bytes:
-    """Return the text of a source without docstrings, lines of comment, blank lines and spaces at ends of lines."""
+    """Return the text of a source file without what computes nothing.
+
+    That is: docstrings, lines that hold only a comment, blank lines, and spaces at the ends of lines.
+    """
     return BLANK.sub(b"\n", COMMENT.sub(b"", DOCSTRING.sub(b"", source.replace(b"\r\n", b"\n"))))
 
 
 @cache
 def package_code(package: Path = PACKAGE) -> str:
-    """Return the fingerprint of the package's sources; the same in a checkout and where it is installed."""
+    """Return the fingerprint of the package's sources, as 16 hexadecimal digits.
+
+    It is the same in a checkout and where the package is installed.
+    """
     digest = blake2b(digest_size=8)
     for path in sources(package):
         text = path.read_bytes()
@@ -51,9 +61,13 @@ def package_code(package: Path = PACKAGE) -> str:
 
 
 def code_of(run: Any) -> str:
-    """Return the fingerprint of the package and of what a study runs: its function with those of its module it calls.
+    """Return the fingerprint of the package together with the function that a study runs.
 
-    A function of the package is in the package's fingerprint. Of other packages only versions are known.
+    A function outside the package counts with its instructions, its constants, and everything of its own
+    module that it calls. A function of the package is in the package's fingerprint already. Of other packages
+    only the versions are known (``store.versions``).
+
+    run  the function, method, partial or callable object of the study
     """
     own = sorted(set(_texts(run, set())))
     return blake2b("\n".join([package_code(), *own]).encode(), digest_size=8).hexdigest()

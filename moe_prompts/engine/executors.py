@@ -1,7 +1,8 @@
-"""Who runs the blocks: a value with one method, ``map(run_block, blocks)``, that yields receipts as blocks finish.
+"""Run the blocks of a study in this process, in processes of this machine, or on a cluster.
 
-A worker draws its own data and writes its own shard, so a block that is run twice after a death writes the same rows.
-Blocks travel to workers, rows never travel back.
+An executor is a value with one method, ``map(run_block, blocks)``, which yields a receipt for each block as
+it finishes. A worker draws its own data and writes its own file. So a block that is run twice, because its
+first worker died, writes the same rows. Blocks travel to workers; rows never travel back.
 """
 
 from __future__ import annotations
@@ -46,22 +47,30 @@ PATIENCE = "10s"
 
 
 class Executor(Protocol):
-    def map(self, run_block: RunBlock, blocks: Sequence[Block]) -> Iterable[Receipt]: ...
+    """Say what an executor must offer: ``map``. Any object with this method will do."""
+
+    def map(self, run_block: RunBlock, blocks: Sequence[Block]) -> Iterable[Receipt]:
+        """Call ``run_block`` on every block, and yield what it returns as blocks finish, in any order."""
+        ...
 
 
 @dataclass(frozen=True)
 class InProcess:
-    """One block after the other, here."""
+    """Run one block after the other in this process, in the given order."""
 
     def map(self, run_block: RunBlock, blocks: Sequence[Block]) -> Iterator[Receipt]:
+        """Yield ``run_block(block)`` for each block in turn."""
         return map(run_block, blocks)
 
 
 @dataclass(frozen=True)
 class Joblib:
-    """``workers`` processes, one thread each; receipts come in the order in which blocks end.
+    """Run blocks in processes of this machine, one thread each, with joblib's loky.
 
-    ``insist``: even if they are more than this machine has use for.
+    workers  number of processes, at least 1
+    insist   allow more of them than this machine has use for: above 16, and above 4 for each core
+
+    Raises ``InputError`` for other numbers of workers.
     """
 
     workers: int
@@ -71,6 +80,11 @@ class Joblib:
         _check_workers(self.workers, self.insist)
 
     def map(self, run_block: RunBlock, blocks: Sequence[Block]) -> Iterator[Receipt]:
+        """Yield the receipts of the blocks in the order in which they end.
+
+        Where a worker is killed, the blocks that have not ended are given to new workers. After
+        ``MOST_DEATHS`` such deaths an ``InputError`` says how to go on.
+        """
         from joblib.externals.loky.process_executor import TerminatedWorkerError
 
         left = dict(enumerate(blocks))
@@ -109,12 +123,16 @@ def _numbered(run_block: RunBlock, number: int, block: Block) -> tuple[int, Rece
 
 @dataclass(frozen=True)
 class Dask:
-    """Workers of dask.distributed, one thread each: those of the ``scheduler`` at an address, or ``workers`` processes
-    that are started here and end with the run.
+    """Run blocks on workers of dask.distributed, one thread each.
 
-    The costliest blocks go first, few of them at a time; a block whose worker dies goes to another one. Workers must
-    see the run's folder and have the packages of this process (``runner.check_worker``). ``dashboard``: the cluster
-    started here shows its web page, to every user of this machine.
+    The costliest blocks go first, few of them at a time. A block whose worker dies goes to another one.
+    Workers must see the run's folder and have the packages of this process (``runner.check_worker``).
+
+    workers    number of processes that are started here and end with the run; unused where ``scheduler`` is
+               given
+    scheduler  address of a running scheduler, whose workers are used instead, such as tcp://host:8786
+    insist     allow more workers than this machine has use for
+    dashboard  show the web page of the cluster that is started here, to every user of this machine
     """
 
     workers: int = 1
@@ -126,6 +144,11 @@ class Dask:
         _check_workers(self.workers, self.insist)
 
     def map(self, run_block: RunBlock, blocks: Sequence[Block]) -> Iterator[Receipt]:
+        """Yield the receipts of the blocks in the order in which they end.
+
+        Raises ``InputError`` where dask is not installed, no scheduler answers, workers do not start or die,
+        or their packages differ from those of this process.
+        """
         if not blocks:
             return
         with self._client() as client:
@@ -192,7 +215,7 @@ class Dask:
 
 
 def check_address(address: str) -> None:
-    """Raise ``InputError`` if an address cannot be that of a scheduler."""
+    """Raise ``InputError`` if ``address`` cannot be that of a scheduler: malformed, or of an unknown host."""
     expected = "expected one such as tcp://host:8786 of a running `dask scheduler`"
     if address.startswith("inproc://"):  # a scheduler in this process has no host and no port
         return
@@ -206,10 +229,11 @@ def check_address(address: str) -> None:
 
 
 def refuse_unguarded() -> None:
-    """Raise ``InputError`` where new processes would run the script anew, instead of loading it.
+    """Raise ``InputError`` where new processes would run the main script anew instead of loading it.
 
-    Processes that are spawned load the main script. What stands outside ``if __name__ == "__main__":`` runs in each of
-    them, so a run there would start itself again and again. The script's line that led here tells.
+    Processes that are spawned load the main script. What stands outside ``if __name__ == "__main__":`` runs
+    in each of them, so a run that is started there would start itself again and again. The script's line that
+    led to this call tells whether it is so.
     """
     main = sys.modules.get("__main__")
     path, frame = getattr(main, "__file__", None), sys._getframe()
@@ -311,9 +335,14 @@ def _check_workers(workers: int, insist: bool) -> None:
 def executor_for(
     workers: int | None, name: str | None = None, scheduler: str | None = None, insist: bool = False
 ) -> Executor:
-    """Return the executor of ``--workers``, ``--executor`` and ``--scheduler``.
+    """Return the executor that the options ``--workers``, ``--executor`` and ``--scheduler`` ask for.
 
-    By default joblib on all cores, and this process where there is one core. ``insist``: with any number of workers.
+    workers    number of processes; None means all cores
+    name       "in-process", "joblib" or "dask"; None means joblib, and in-process where there is one worker
+    scheduler  address of a running dask scheduler, with "dask" only
+    insist     allow any number of workers
+
+    Raises ``InputError`` for an unknown name, and for options that contradict each other.
     """
     if name not in (None, *NAMES):
         raise InputError(f"--executor {name}; expected one of {', '.join(NAMES)}")

@@ -1,4 +1,7 @@
-"""Files that appear whole or not at all: temporary file, fsync, rename. A full disk is said in one line."""
+"""Write files that appear whole or not at all: a temporary file, fsync, rename.
+
+A full disk is said in one line.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,11 @@ TEMPORARY = ".tmp"
 
 @contextmanager
 def appearing(path: Path) -> Iterator[IO[bytes]]:
-    """A file to write that becomes ``path`` when the block ends; if it raises, ``path`` stays as it was."""
+    """Give a file to write that becomes ``path`` when the block of code ends.
+
+    If that block raises, or the process is killed, ``path`` stays as it was. Raises ``InputError`` where
+    there is no room: the disk, a quota or the largest size of a file.
+    """
     # Hosts that share a folder may have processes of one number.
     temporary = path.with_name(f".{path.name}.{platform.node()}-{os.getpid()}{TEMPORARY}")
     try:
@@ -43,12 +50,13 @@ def appearing(path: Path) -> Iterator[IO[bytes]]:
 
 
 def write_atomically(path: Path, content: bytes) -> None:
+    """Write ``content`` to ``path``, whole or not at all. Raises as ``appearing`` does."""
     with appearing(path) as file:
         file.write(content)
 
 
 def sync_folder(path: Path) -> None:
-    """Make names that appeared in ``path`` last through a loss of power."""
+    """Make names that appeared in the folder ``path`` last through a loss of power."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -1,7 +1,7 @@
-"""The grid of a study: cells, and the blocks of 8 consecutive replicates in which they are worked off.
+"""The grid of a study: cells, and the blocks of 8 consecutive replicates in which they are run.
 
-A block is the unit of work, of seeding, of writing and of resuming. Blocks do not depend on the number of workers, so
-neither do the results.
+A block is the unit of work, of seeding, of writing and of resuming. Blocks do not depend on the number of
+workers, so neither do the results.
 """
 
 from __future__ import annotations
@@ -20,34 +20,47 @@ MOST_FITS = 10**7
 
 
 class Cell(Protocol):
-    """One combination of everything but the replicate.
+    """Say what a cell must have: one combination of everything that a study varies, but for the replicate.
 
-    ``label`` names it uniquely in file names; ``cost`` is about proportional to its time; cells run from large to small
-    ``data_size``, those of one size in the study's order, so that cells on the same data can share what they draw. A
-    cell without randomness has an attribute ``replicates`` = 1, which overrules the study's.
+    Cells run from large to small ``data_size``. Those of one size run in the study's order, so that cells on
+    the same data can share what they draw. A cell without randomness has an attribute ``replicates`` = 1,
+    which overrules the study's number of replicates.
     """
 
     @property
-    def label(self) -> str: ...
+    def label(self) -> str:
+        """Return the name of the cell: unique in its study, at most 120 bytes, part of file names."""
+        ...
 
     @property
-    def cost(self) -> float: ...
+    def cost(self) -> float:
+        """Return a number about proportional to the time that one replicate takes."""
+        ...
 
     @property
-    def data_size(self) -> int: ...
+    def data_size(self) -> int:
+        """Return the number of pairs that one replicate draws; 0 if it draws none."""
+        ...
 
 
 @dataclass(frozen=True)
 class Block:
+    """Hold one cell and some consecutive replicates of it, which are run and stored together."""
+
     cell: Any
     replicates: tuple[int, ...]
 
     @property
     def name(self) -> str:
+        """Return the name of the block: the cell's label, first and last replicate.
+
+        An example is ``attention-fixed_fixed_k2_truth_n1000_r0008-0015``, for the replicates 8 to 15.
+        """
         return f"{self.cell.label}_r{self.replicates[0]:04d}-{self.replicates[-1]:04d}"
 
     @property
     def cost(self) -> float:
+        """Return a number about proportional to the time that the block takes."""
         return self.cell.cost * len(self.replicates)
 
 
@@ -57,10 +70,18 @@ RunCell = Callable[[Any, tuple[int, ...], int], list[Row]]
 
 @dataclass(frozen=True)
 class Study:
-    """What to run: ``run(cell, replicates, entropy)`` gives one row per fit and must be importable by workers.
+    """Say what is to be run: the cells, how many replicates of each, the seed, the function that makes rows.
 
-    ``identity`` is what a folder must agree on to be resumed, besides ``name`` and ``entropy``; the grid itself may
-    grow. ``describe`` goes to meta.json.
+    name        of the study; a folder of another name is not resumed
+    cells       what is run, in the order of the final table
+    replicates  of each cell, at least 1
+    entropy     seed from which all data and starts are drawn
+    run         ``run(cell, replicates, entropy)`` returns one dict for each fit; workers must be able to
+                import it
+    identity    what a folder must agree on, besides name and entropy, to be resumed; the grid itself may grow
+    describe    further entries of meta.json
+
+    Raises ``InputError`` for fewer than one replicate, for no cells, and for two cells with the same label.
     """
 
     name: str
@@ -83,7 +104,7 @@ class Study:
 
     @property
     def blocks(self) -> list[Block]:
-        """In the order of the final table."""
+        """Return all blocks of the study, in the order of the final table."""
         blocks = []
         for cell in self.cells:
             count = getattr(cell, "replicates", self.replicates)
@@ -97,7 +118,7 @@ class Study:
         return sum(getattr(cell, "replicates", self.replicates) for cell in self.cells)
 
     def check_labels(self) -> None:
-        """Raise ``InputError`` if a cell's label cannot be a part of a file's name."""
+        """Raise ``InputError`` if a cell's label cannot be part of a file's name."""
         for cell in self.cells:
             if wrong := _wrong_label(cell.label):
                 shown = repr(cell.label)
@@ -125,7 +146,10 @@ def _wrong_label(label: Any) -> str:
 
 @dataclass(frozen=True)
 class Part:
-    """Part ``number`` of ``count`` of a study's blocks; together the parts are the whole, each block in one of them."""
+    """Name part ``number`` of ``count`` of a study's blocks; each block is in exactly one of the parts.
+
+    Raises ``InputError`` unless 1 <= number <= count.
+    """
 
     number: int
     count: int
@@ -140,13 +164,16 @@ class Part:
         return f"{self.number}/{self.count}"
 
     def chosen(self, blocks: Sequence[Block]) -> list[Block]:
-        """Dealt out from costly to cheap, so that parts take about as long."""
+        """Return the blocks of this part.
+
+        All blocks are dealt out from costly to cheap, so that parts take about as long.
+        """
         return sorted(blocks, key=lambda block: -block.cost)[self.number - 1 :: self.count]
 
 
 @dataclass(frozen=True)
 class Dispatch:
-    """Runs cells of several studies by their type."""
+    """Run cells of several studies, each with the function that ``runs`` holds for the type of the cell."""
 
     runs: dict[type, RunCell]
 
@@ -155,7 +182,11 @@ class Dispatch:
 
 
 def joined(name: str, studies: Sequence[Study]) -> Study:
-    """Several studies of one entropy and number of replicates as one: one folder, one table, one progress bar."""
+    """Return several studies of one seed and number of replicates as one study.
+
+    It has one folder, one table and one progress bar. Seed and number of replicates are those of the first
+    study; the cells of different studies must be of different types.
+    """
     return Study(
         name=name,
         cells=[cell for study in studies for cell in study.cells],

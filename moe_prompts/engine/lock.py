@@ -1,7 +1,8 @@
-"""One run in a folder at a time: an advisory lock that the system takes back when its process ends, however it ends.
+"""Let one run at a time work in a folder, by an advisory lock.
 
-flock holds on local disks, and between hosts on NFS (version 4, or 3 with its lock service) and on Lustre mounted with
-``flock``. Mounts with ``nolock``, ``local_lock=flock`` or ``localflock`` keep it within one host.
+The operating system takes the lock back when the process ends, however it ends. ``flock`` holds on local
+disks, and between hosts on NFS (version 4, or 3 with its lock service) and on Lustre mounted with ``flock``.
+Mounts with ``nolock``, ``local_lock=flock`` or ``localflock`` keep it within one host.
 """
 
 from __future__ import annotations
@@ -29,9 +30,12 @@ UNKNOWN = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP)
 
 @contextmanager
 def locked(folder: Path, to_read: bool = False) -> Iterator[None]:
-    """Hold the folder; raise ``InputError`` at once, naming host and process, if another run holds it.
+    """Hold the lock of ``folder`` while the block of code runs.
 
-    ``to_read``: a folder that cannot be written to needs no lock, since no run can work in it.
+    to_read  the folder is only read: one that cannot be written to needs no lock, since no run can work in it
+
+    Raises ``InputError`` at once, naming host and process, if another run holds the folder, and if its lock
+    is no regular file. Where the file system has no locks, a warning is printed.
     """
     # Kept between runs: a file that is removed could be locked by two, the one that still has it open and the next.
     try:
@@ -81,7 +85,7 @@ def _opened(path: Path) -> IO[str]:
 
 
 def token_of(folder: Path) -> str | None:
-    """Of the run that holds the folder, or held it last; None where there is none to be seen."""
+    """Return the token of the run that holds ``folder``, or held it last; None if none is to be seen."""
     try:
         return json.loads((folder / NAME).read_text(encoding="utf-8"))["token"]
     except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError):

@@ -1,8 +1,8 @@
-"""Workers end with the process that started them, however that ends.
+"""End workers with the process that started them, however that process ends.
 
-A worker that outlives its run would go on computing, hold its memory, and write a block into a folder that may belong
-to another run by then. The kernel's parent-death signal is no help: it fires when the *thread* that started the worker
-ends. So a thread of the worker waits for the end of the parent process.
+A worker that outlives its run would go on computing, hold its memory, and write a block into a folder that
+may belong to another run by then. The kernel's parent-death signal is no help: it fires when the *thread*
+that started the worker ends. So a thread of the worker waits for the end of the parent process.
 """
 
 from __future__ import annotations
@@ -44,10 +44,11 @@ def _end_after(parent: int, descriptor: int | None) -> None:
 
 @contextmanager
 def deaf_to_interrupts() -> Iterator[None]:
-    """Around the start of workers: they never hear Ctrl-C, which a terminal sends to every process of its group.
+    """Make workers that start inside this block of code deaf to Ctrl-C.
 
-    The command hears it, when the block has ended, and ends the workers. Processes and threads inherit what their
-    maker blocks, so no worker has a moment in which an interrupt would end it with a traceback.
+    A terminal sends an interrupt to every process of its group. The command itself hears it when the block of
+    code has ended, and ends the workers. Processes and threads inherit which signals their maker blocks, so
+    no worker has a moment in which an interrupt would end it with a traceback.
     """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:

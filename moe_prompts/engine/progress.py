@@ -1,14 +1,14 @@
-"""Expect how long a run will take from how long its blocks took.
+"""Estimate how long a run will take from how long its blocks took.
 
 A study's table of costs is a guess. A block of cost c is expected to take
 
     c * speed * line * size   seconds of a processor,   and   slowness   times as many of the clock.
 
-``speed`` is that of its sort of cell, ``line`` and ``size`` are factors of what the cell fits and of its data size.
-They are learned from the blocks that have ended; few of them move a factor little, and the factor of a size that
-has not run yet lies between those of its neighbours. ``slowness`` is that of the last blocks:
-where other programs wanted the processors and no longer do, seconds of a processor are much the same, and only those
-of the clock were too many.
+``speed`` belongs to the sort of cell; ``line`` and ``size`` are factors of what the cell fits and of its data
+size. They are learned from the blocks that have ended. A few blocks move a factor little, and the factor of a
+size that has not run yet lies between those of its neighbours. ``slowness`` is that of the last blocks. Where
+other programs wanted the processors and no longer do, seconds of a processor stay much the same, and only
+those of the clock were too many.
 """
 
 from __future__ import annotations
@@ -35,13 +35,16 @@ Sort = tuple[str, str, int]
 
 
 def sort_of(block: Block) -> Sort:
-    """Return what blocks are alike in: sort of cell, line (its label without the data size) and data size."""
+    """Return what alike blocks have in common: type of cell, line and data size.
+
+    The line is the cell's label without the data size.
+    """
     cell = block.cell
     return type(cell).__name__, re.sub(r"_n\d+$", "", cell.label), cell.data_size
 
 
 class TimeLeft:
-    """Expect how long the ``missing`` blocks take on ``workers`` processes."""
+    """Estimate how long the ``missing`` blocks take on ``workers`` processes."""
 
     def __init__(self, missing: Sequence[Block], workers: int = 1) -> None:
         self.workers = max(workers, 1)
@@ -49,20 +52,23 @@ class TimeLeft:
         self.ended: list[tuple[Sort, float, float, float]] = []
 
     def end(self, name: str, seconds: float, processor: float) -> None:
-        """Note that a block ended after so many seconds of the clock, and of a processor."""
+        """Note that the block ``name`` ended after so many seconds of the clock, and of a processor."""
         sort, cost = self.waiting.pop(name)
         self.ended.append((sort, cost, seconds, processor))
 
     @property
     def seconds(self) -> float:
-        """The expected time to the end of the run: workers end together, but for the longest block."""
+        """Return the expected time to the end of the run, in seconds.
+
+        It assumes that workers end together, unless the longest block alone takes more.
+        """
         whole, longest = self._work_left()
         slowness = self._slowness()
         return slowness * max(whole / self.workers, longest)
 
     @property
     def share(self) -> float:
-        """How much of the work is done, between 0 and 1."""
+        """Return the share of the work that is done, between 0 and 1."""
         if not self.waiting:
             return 1.0
         done = sum(processor for *_, processor in self.ended)
@@ -132,7 +138,7 @@ def _ratio(above: float, below: float) -> float:
 
 
 def clock(seconds: float) -> str:
-    """Return 2:31, or 1:02:31 from an hour on.
+    """Return seconds as minutes and seconds, such as 2:31, or 1:02:31 from an hour on.
 
     >>> clock(151.2)
     '2:31'

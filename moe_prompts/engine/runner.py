@@ -1,4 +1,8 @@
-"""Run a study: every line on its smallest data first, then blocks from large to small data, with a progress bar."""
+"""Run a study, with a progress bar.
+
+Every line runs on its smallest data first, so that a first table can be shown; then blocks run from large to
+small data.
+"""
 
 from __future__ import annotations
 
@@ -36,12 +40,13 @@ MOST_RAISED = 100
 
 @dataclass(frozen=True)
 class Receipt:
-    """What a worker answers for a block.
+    """Hold what a worker answers for a block.
 
+    block      its name
     cost       of the block, in the units of its study
-    seconds    it took, of the clock
+    seconds    that it took, of the clock
     processor  seconds that it took of a processor
-    error      how it ended, if not with rows
+    error      how it ended if not with rows: type and text of the exception; "" otherwise
     """
 
     block: str
@@ -53,11 +58,14 @@ class Receipt:
 
 @dataclass(frozen=True)
 class BlockRunner:
-    """What a worker needs. Called with a block, it writes the block's shard and returns a receipt.
+    """Hold what a worker needs. Called with a block, it writes the block's file and returns a ``Receipt``.
 
+    run       the study's function
+    entropy   the study's seed
+    folder    of the run
     seal      of the study, which stands in the block's file
-    token     of the run, found in its folder by everyone who sees it
-    versions  of the packages of the main process, and the fingerprint of this one's sources
+    token     of the run, which everyone who sees its folder finds there
+    versions  of the packages of the main process, and the fingerprint of this package's sources
     """
 
     run: RunCell
@@ -87,7 +95,10 @@ class BlockRunner:
 
 
 def checked(rows: Any, block: Block) -> list[Row]:
-    """Return the rows of a block; raise ``InputError`` if they are not rows, or not of all of its replicates."""
+    """Return ``rows`` as a list.
+
+    Raises ``InputError`` if they are no dicts, or not those of all replicates of ``block``.
+    """
     expected = "expected a list of dicts, at least one row for each replicate"
     if not isinstance(rows, list | tuple) or not all(isinstance(row, dict) for row in rows):
         raise InputError(f"the study's function returned no list of rows but {type(rows).__name__}; {expected}")
@@ -107,7 +118,8 @@ def checked(rows: Any, block: Block) -> list[Row]:
 def first_look(blocks: Sequence[Block]) -> list[Block]:
     """Return the first block of every cell on the smallest data: enough for a first table, after seconds.
 
-    Empty where all data are of one size; a cell of data size 0 draws no data and is left for later.
+    The list is empty where all data are of one size. A cell of data size 0 draws no data and is left for
+    later.
     """
     sizes = {block.cell.data_size for block in blocks if block.cell.data_size > 0}
     if len(sizes) < 2:
@@ -116,10 +128,11 @@ def first_look(blocks: Sequence[Block]) -> list[Block]:
 
 
 def in_turn(blocks: Sequence[Block], first: Sequence[Block]) -> list[Block]:
-    """Return blocks in the order in which they run: those of ``first``, then the rest from large to small data.
+    """Return blocks in the order in which they run: those of ``first``, then the rest.
 
-    Of ``first`` the cheap ones begin, so that every sort of cell has soon shown how fast it is. Of the rest, blocks on
-    the same data stay together, so that they can share what they draw.
+    Among those of ``first`` the cheap ones begin, so that every sort of cell has soon shown how fast it is.
+    The rest runs from large to small data; blocks on the same data stay together, so that they can share what
+    they draw.
     """
     names = {block.name for block in first}
     early = sorted((block for block in blocks if block.name in names), key=lambda block: block.cost)
@@ -135,7 +148,14 @@ def _pools(modules: int) -> ThreadpoolController:
 
 @cache
 def check_worker(folder: Path, token: str | None, wanted: tuple[tuple[str, str], ...]) -> None:
-    """Once in every process: it must see the run's folder, the very one, and have the same packages."""
+    """Raise ``InputError`` unless this process sees the run's folder and has the command's packages.
+
+    It looks once in every process.
+
+    folder  of the run
+    token   that the command wrote there
+    wanted  names and versions of the command's packages
+    """
     here = f"worker {platform.node()}"
     found = token_of(folder)
     if found != token:
@@ -169,12 +189,22 @@ def run_study(
     progress: bool = True,
     look: Look | None = None,
 ) -> pd.DataFrame:
-    """Return all rows of the study, from ``out`` where blocks are finished there, and write results.parquet.
+    """Run what is missing of the study, write results.parquet, and return all of its rows.
 
     Interrupted, it leaves the finished blocks; ``resume=True`` completes them to the identical table.
-    ``allow`` names what is refused otherwise: "code change" (rows of changed code beside those of the old, noted in
-    meta.json), "clear" (remove blocks of which no meta.json says what they are), "size" (more than 1e7 fits).
-    ``look`` is called once, with the rows of ``first_look``, as soon as the last of these blocks has ended.
+
+    study     what to run
+    out       folder of the run
+    executor  where blocks run; in this process by default
+    resume    complete the run that is in ``out``
+    allow     what is refused otherwise: "code change" (rows of changed code beside those of the old, noted in
+              meta.json), "clear" (remove blocks of which no meta.json says what they are), "size" (more than
+              1e7 fits)
+    progress  show a progress bar
+    look      is called once with the rows of ``first_look``, as soon as the last of these blocks has ended
+
+    Raises ``InputError`` where ``out`` holds another study or is in use, and at the end where blocks raised
+    an error.
     """
     folder = RunFolder(out)
     with folder.opened(study, resume, allow) as (shards, finished):
@@ -194,7 +224,7 @@ def run_part(
 ) -> int:
     """Run only the blocks of ``part``, for folders that ``gather`` puts together; return how many there are.
 
-    A table is written by ``run_study`` on the whole alone.
+    The other arguments are those of ``run_study``, which writes the table once the whole is there.
     """
     folder = RunFolder(out)
     with folder.opened(study, resume, allow) as (shards, finished):

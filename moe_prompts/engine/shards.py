@@ -1,8 +1,8 @@
-"""Finished blocks on disk: one small file per block, put together by the thousand, each with a checksum at its end.
+"""Keep finished blocks on disk: one small file per block, put together by the thousand, each with a checksum.
 
-A file is an Arrow stream of rows whose schema says which blocks they are of and of which study, and the 16 bytes of its
-BLAKE2b. Blocks of one file have equal columns. A file whose checksum is wrong, or whose blocks are of another study, is
-set aside, and its blocks count as not yet run.
+A file is an Arrow stream of rows, followed by the 16 bytes of its BLAKE2b hash. The stream's schema says
+which blocks the rows are of, and of which study. Blocks of one file have equal columns. A file whose checksum
+is wrong, or whose blocks are of another study, is set aside, and its blocks count as not yet run.
 """
 
 from __future__ import annotations
@@ -31,9 +31,10 @@ _BLOCKS = b"blocks"
 
 @dataclass(frozen=True)
 class Piece:
-    """The rows of some blocks, in the order of ``blocks``: name, seal, rows, seconds and host of each.
+    """Hold the rows of some blocks, and of each block its name, seal, number of rows, seconds and host.
 
-    A seal is the hash of the identity of the study that a block was run for.
+    Rows come in the order of ``blocks``. A seal is the hash of the identity of the study that a block was run
+    for.
     """
 
     table: pa.Table
@@ -46,7 +47,14 @@ def seal_of(identity: dict[str, Any]) -> str:
 
 
 def about(name: str, seal: str, rows: int, seconds: float, host: str) -> Row:
-    """Return what a file says of a block."""
+    """Return the record that a file keeps of a block.
+
+    name     of the block
+    seal     of its study
+    rows     how many it has
+    seconds  that it took, of the clock
+    host     where it ran
+    """
     return {"block": name, "seal": seal, "rows": rows, "seconds": seconds, "host": host}
 
 
@@ -74,7 +82,7 @@ def table_of(rows: Sequence[Row]) -> pa.Table:
 
 
 def sealed(piece: Piece, compression: str | None = None) -> bytes:
-    """Return the content of a file: rows, what blocks they are of, checksum."""
+    """Return the content of a file: rows, the records of the blocks they are of, checksum."""
     table = piece.table.replace_schema_metadata({_BLOCKS: json.dumps(piece.blocks)})
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, table.schema, options=pa.ipc.IpcWriteOptions(compression=compression)) as writer:
@@ -84,26 +92,27 @@ def sealed(piece: Piece, compression: str | None = None) -> bytes:
 
 
 def stream(content: bytes) -> pa.RecordBatchStreamReader | None:
-    """Return a reader of a file's rows; None where the file is damaged."""
+    """Return a reader of the rows in a file's content; None where the file is damaged."""
     body, digest = memoryview(content)[:-DIGEST], content[-DIGEST:]
     return pa.ipc.open_stream(pa.py_buffer(body)) if blake2b(body, digest_size=DIGEST).digest() == digest else None
 
 
 def blocks_of(found: pa.RecordBatchStreamReader) -> list[Row]:
-    """Return what a file says of its blocks."""
+    """Return the records that a file keeps of its blocks."""
     return json.loads(found.schema.metadata[_BLOCKS])
 
 
 def piece_of(found: pa.RecordBatchStreamReader) -> Piece:
-    """Return a file's rows."""
+    """Return the rows of a file, with the records of their blocks."""
     return Piece(found.read_all().replace_schema_metadata(None), blocks_of(found))
 
 
 class Shards:
-    """``blocks/`` with one file per block and ``segments/`` with many blocks in each, under a run's folder.
+    """Keep the blocks of a run: one file each in ``blocks/``, and many blocks in each file of ``segments/``.
 
-    seals  of the studies whose blocks count here; new blocks get the last one. More than one where a change of the code
-           was accepted.
+    path   the run's folder
+    seals  of the studies whose blocks count here; new blocks get the last one. There are several where a
+           change of the code was accepted.
     """
 
     def __init__(self, path: Path, seals: Sequence[str]) -> None:
@@ -144,10 +153,10 @@ class Shards:
         return all(block.get("seal") in self.seals for block in blocks)
 
     def sound(self, rename: bool = True) -> Iterator[tuple[Path, bytes, pa.RecordBatchStreamReader]]:
-        """All files that count, segments first: path, content, reader.
+        """Yield path, content and reader of every file that counts, segments first.
 
-        A block may come twice, with equal rows, after a kill in ``compact``. Files that are damaged or of another study
-        are listed in ``set_aside``, with their new names where they are to be renamed.
+        A block may come twice, with equal rows, after a kill in ``compact``. Files that are damaged or of
+        another study are listed in ``set_aside``, with their new names if they are to be renamed.
         """
         for path in self.files():
             content = path.read_bytes()
@@ -159,7 +168,7 @@ class Shards:
                 self.set_aside.append(path.replace(path.with_name(path.name + ending)) if rename else path)
 
     def pieces(self) -> Iterator[Piece]:
-        """The rows of all files that count."""
+        """Return an iterator over the rows of all files that count."""
         return (piece_of(found) for _, _, found in self.sound())
 
     def finished(self) -> set[str]:
@@ -168,12 +177,15 @@ class Shards:
 
     @property
     def alone(self) -> list[str]:
-        """Names of blocks of the last study that have a file of their own."""
+        """Return the names of the last study's blocks that have a file of their own."""
         ending = f".{self.seals[-1]}{ENDING}"
         return [path.name.removesuffix(ending) for path in self.loose.glob(f"*{ending}")]
 
     def compact(self, names: Iterable[str]) -> None:
-        """Put shards into segments, one for each set of columns; a kill leaves shards, segments or both."""
+        """Put the files of the blocks ``names`` into segments, one for each set of columns.
+
+        A kill at any moment leaves single files, segments or both, never a loss.
+        """
         found = [(path, stream(path.read_bytes())) for path in map(self._file, names)]
         # Others are set aside by ``sound``.
         whole = [(path, reader) for path, reader in found if reader is not None and self.counted(blocks_of(reader))]
@@ -182,7 +194,7 @@ class Shards:
             path.unlink()
 
     def write_segments(self, pieces: Sequence[Piece]) -> None:
-        """Write one file for each set of columns."""
+        """Write one segment for each set of columns."""
         groups: dict[bytes, list[Piece]] = defaultdict(list)
         for piece in pieces:
             groups[_schema_key(piece.table)].append(piece)
@@ -201,9 +213,11 @@ def _schema_key(table: pa.Table) -> bytes:
 
 
 def in_order(pieces: Iterable[Piece], names: Sequence[str]) -> tuple[pa.Schema, Iterator[pa.Table], list[Row]]:
-    """Return the rows of the blocks ``names`` in this order: common schema, row groups, and what is said of blocks.
+    """Return the rows of the blocks ``names``, in this order: schema, tables of rows, records of the blocks.
 
-    Columns come in order of appearance, and types are the narrowest that hold all: a table depends on its rows alone.
+    Columns come in order of appearance, and types are the narrowest that hold all values. So a table depends
+    on its rows alone. Each table that the iterator yields becomes one row group of the file.
+
     Raises ``InputError`` for blocks that are missing, and for columns of kinds that do not go together.
     """
     groups: dict[bytes, list[pa.Table]] = defaultdict(list)

@@ -1,7 +1,8 @@
-"""A run is a folder: results.parquet, timings.parquet, meta.json, figures; and the finished blocks (``shards``).
+"""Keep a run in a folder: results.parquet, timings.parquet, meta.json, figures, and its finished blocks.
 
-Every file appears whole or not at all (``files``), and one run works in a folder at a time (``lock``). A run that was
-killed is resumed from its finished blocks and ends with the same results.parquet as one that was not.
+Every file appears whole or not at all (``files``), and one run at a time works in a folder (``lock``). A run
+that was killed is resumed from its finished blocks (``shards``), and ends with the same results.parquet as
+one that was not.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ ALLOWED = {CODE_CHANGE: "--accept-code-change", CLEAR: "--clear", SIZE: "--insis
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of what rows depend on."""
+    """Return the versions of what rows depend on: packages, route of the compiled passes, Python."""
     compiler = {"passes": route(), "numba": metadata.version("numba") if route() == "compiled" else "none"}
     return {name: metadata.version(name) for name in PACKAGES} | compiler | {"python": platform.python_version()}
 
@@ -55,14 +56,19 @@ class RunFolder:
 
     @property
     def shards(self) -> Shards:
-        """Return the finished blocks, as meta.json says which count."""
+        """Return the finished blocks; meta.json says which count."""
         return Shards(self.path, seals_of(self.read_meta()))
 
     @contextmanager
     def opened(self, study: Study, resume: bool, allow: Collection[str] = ()) -> Iterator[tuple[Shards, set[str]]]:
-        """Hold the folder for this study, new or to ``resume``; gives its blocks and the names of those finished.
+        """Hold the folder for this study, and give its blocks and the names of those that are finished.
 
-        Raises ``InputError`` with what to do where another run works in it or it holds another study.
+        study   what is to be run
+        resume  complete the run that is there; otherwise the folder must hold none
+        allow   words of ``ALLOWED``: what is refused otherwise
+
+        Raises ``InputError``, which says what to do, where another run works in the folder, where it holds
+        another study, and where it cannot be written to.
         """
         if unknown := set(allow) - ALLOWED.keys():
             raise InputError(f"allow = {sorted(unknown)}; expected some of {', '.join(map(repr, ALLOWED))}")
@@ -149,7 +155,10 @@ class RunFolder:
         return meta
 
     def read_meta(self) -> dict[str, Any]:
-        """Return meta.json of a run in this layout."""
+        """Return the content of meta.json.
+
+        Raises ``InputError`` where it is damaged or of an earlier layout.
+        """
         meta = read_json(self.meta)
         try:
             layout, known = (
@@ -191,7 +200,7 @@ class RunFolder:
         write_atomically(self.errors / f"{name}.txt", text.encode(errors="backslashreplace"))
 
     def merge(self, study: Study, shards: Shards) -> pd.DataFrame:
-        """Write results.parquet and timings.parquet from the study's blocks, in its order; returns the results."""
+        """Write results.parquet and timings.parquet from the study's blocks, in order; return the results."""
         schema, tables, blocks = in_order(shards.pieces(), [block.name for block in study.blocks])
         options: dict[str, Any] = {"compression": "zstd", "write_page_checksum": True}
         with appearing(self.path / RESULTS) as file, pq.ParquetWriter(file, schema, **options) as to:
@@ -209,7 +218,10 @@ class RunFolder:
 
     @staticmethod
     def read(shards: Shards, names: Sequence[str]) -> pd.DataFrame:
-        """Return the rows of the blocks ``names``, which have ended, in this order; writes nothing."""
+        """Return the rows of the blocks ``names``, in this order, without writing anything.
+
+        The blocks must have ended.
+        """
         schema, tables, _ = in_order(shards.pieces(), names)
         return pa.Table.from_batches([batch for table in tables for batch in table.to_batches()], schema).to_pandas()
 
@@ -232,7 +244,10 @@ def _command(identity: dict[str, Any], study: Study) -> dict[str, Any]:
 
 
 def read_json(path: Path) -> Any:
-    """Return a JSON file that this package wrote."""
+    """Return the content of a JSON file that this package wrote.
+
+    Raises ``InputError`` where it cannot be read.
+    """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
@@ -247,22 +262,26 @@ def _not_ours(path: Path) -> InputError:
 
 
 def sha256_of(path: Path) -> str:
-    """Return the sha256 of a file."""
+    """Return the sha256 of a file, in hexadecimal digits."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def keep_sums(run: Path, *names: str) -> None:
-    """Write the sha256 of some tables of a run into its meta.json, for ``read_table``."""
+    """Write the sha256 of some tables of a run into its meta.json, where ``read_table`` looks for them."""
     meta = read_json(run / "meta.json")
     meta["sha256"] = meta.get("sha256", {}) | {name: sha256_of(run / name) for name in names}
     write_atomically(run / "meta.json", json.dumps(meta, indent=2).encode())
 
 
 def read_table(run: Path, name: str = RESULTS) -> pd.DataFrame:
-    """Return a table of a run, as the run wrote it; its sha256 and checksums of pages are verified.
+    """Return a table of a run as the run wrote it; its sha256 and the checksums of its pages are verified.
 
-    Raises ``InputError`` where there is none, where meta.json knows another one, and where it cannot be read.
+    run   folder of the run
+    name  of the table in it
+
+    Raises ``InputError`` where there is no such table, where meta.json knows another sha256, and where it
+    cannot be read.
     """
     path = run / name
     if not path.exists():
@@ -284,9 +303,18 @@ def read_table(run: Path, name: str = RESULTS) -> pd.DataFrame:
 
 
 def gather(out: Path, parts: Sequence[Path], allow: Collection[str] = ()) -> int:
-    """Put finished blocks of several folders of one study into the new folder ``out``; returns how many there are.
+    """Put finished blocks of several folders of one study into the new folder ``out``; return their number.
 
-    The parts stay as they are. ``run_study`` on ``out`` with ``resume=True`` completes the whole and writes its table.
+    The parts stay as they are. ``run_study`` on ``out`` with ``resume=True`` completes the whole and writes
+    its table.
+
+    out    a folder without a run
+    parts  folders of runs with ``--shard``
+    allow  "code change" (parts of different code), "clear" (remove blocks in ``out`` that no meta.json
+           explains)
+
+    Raises ``InputError`` where a part holds no run, is of another study or is in use, and where ``out`` holds
+    a run.
     """
     target = RunFolder(out)
     for part in parts:
@@ -364,7 +392,10 @@ def _short(value: Any) -> str:
 
 
 def describe(study: Study, identity: dict[str, Any]) -> dict[str, Any]:
-    """Return what meta.json says of a run."""
+    """Return what meta.json says of a run.
+
+    That is: identity, layout, replicates, cells, the study's own entries, and the run's surroundings.
+    """
     return {
         "identity": identity,
         "layout": LAYOUT,

@@ -1,8 +1,8 @@
-"""How low can a kind of prompt get on a truth that its class does not contain, and in which box?
+"""Compute how low a kind of prompt gets on a truth that its class does not contain, and in which box.
 
-A floor is the least risk without noise, E|f - f*|^2 / E|f*|^2, over a class whose parameters lie in a box. The
-box is part of the class: where a minimum stands on a bound, a wider box has a lower floor. So every floor is
-given with its box, with the number of parameters that stand on a bound, and with what the bound costs:
+A floor is the least risk without noise, E|f - f*|^2 / E|f*|^2, over a class whose parameters lie in a box.
+The box is part of the class: where a minimum stands on a bound, a wider box has a lower floor. So every floor
+is given with its box, with the number of parameters that stand on a bound, and with what the bound costs:
 
     price = max over bounded coordinates of |d (relative risk) / d (coordinate)|,
 
@@ -101,7 +101,10 @@ def floors(
 
 
 def floors_table(table: pd.DataFrame) -> str:
-    """Return the rows of ``floors`` as Markdown: one line for each truth, kind and k, one column for each box."""
+    """Return the rows of ``floors`` as Markdown.
+
+    There is one line for each truth, kind and k, and one column for each box.
+    """
     boxes = list(dict.fromkeys(table["box"]))
     ends = {row.box: f"b in [{row.b_low:g}, {row.b_high:g}], rest in ±{row.theta_high:g}" for row in table.itertuples()}
     body = []
