@@ -19,6 +19,7 @@ from moe_prompts.engine.grid import BLOCK_SIZE
 from moe_prompts.errors import InputError
 from moe_prompts.vision.backbones.create import create_backbone
 from moe_prompts.vision.backbones.normalisation import normalised
+from moe_prompts.vision.backbones.standardised import standardised
 from moe_prompts.vision.prompting.config import VAPT, VPT, first_block
 from moe_prompts.vision.prompting.prompted import mean_states
 from moe_prompts.vision.tasks.named import Spec
@@ -56,6 +57,7 @@ class Setup:
     size      side in pixels of the images that the backbone is made for; None: its own
     states    folder of states that enter the first block with prompts (``states``); None: they are computed
               in each step
+    standardised  whether features are scaled on unlabelled images first (``backbones.standardised``)
     """
 
     backbone: str = "small"
@@ -66,6 +68,7 @@ class Setup:
     device: str = "cpu"
     size: int | None = None
     states: str | None = None
+    standardised: bool = False
 
     def identity(self) -> dict[str, Any]:
         """Return what results depend on, for files that say which run they belong to.
@@ -81,6 +84,8 @@ class Setup:
                 del part[name]
         if found["sizes"]["rank"] == Sizes.rank:
             del found["sizes"]["rank"]
+        if not found["standardised"]:
+            del found["standardised"]
         return found
 
 
@@ -108,20 +113,24 @@ def train_and_score(
     classes     number of classes
     train       one set for all trials, or a set for each
     judge       the images that are scored
-    unlabelled  images whose mean states stand for every image in ``source="mean"``; None: those of ``train``,
-                which must then be one set
+    unlabelled  images whose mean states stand for every image in ``source="mean"``, and on which features are
+                standardised; None: those of ``train``, which must then be one set
     """
     torch.set_num_threads(1)
-    model = backbone(setup)
-    like = next(model.parameters())
     sets = list(train) if isinstance(train, Sequence) else [train] * len(trials)
+    unlabelled = unlabelled or sets[0]
+    model = backbone(setup)
+    if setup.standardised:
+        recipe = Recipe(normalisation=setup.recipe.normalisation)
+        model = _standardised(model, _Known(unlabelled, _digest(unlabelled)), recipe)
+    like = next(model.parameters())
     if method in TRAINS_BACKBONE:
         pairs = zip(trials, sets, strict=True)
         return [_one(model, method, classes, trial, setup, own, judge) for trial, own in pairs]
     prompts = config(method, setup.sizes, model)
     means = None
     if isinstance(prompts, VAPT) and prompts.source == "mean":
-        means = mean_states(model, _inputs(unlabelled or sets[0], setup.recipe, like))
+        means = mean_states(model, _inputs(unlabelled, setup.recipe, like))
     sets, judge = entering(prompts, setup, model, sets, judge)
     results: list[tuple[Outcome, Score]] = []
     for start in range(0, len(trials), setup.pack):
@@ -198,6 +207,24 @@ def backbone(setup: Setup) -> VisionTransformer:
 @lru_cache(maxsize=2)
 def _backbone(name: str, weights: str | None, size: int | None, device: str) -> VisionTransformer:
     return create_backbone(name, file=weights, size=size).requires_grad_(False).eval().to(device)
+
+
+@dataclass(frozen=True)
+class _Known:
+    """Hold images that are equal where their bytes are."""
+
+    images: ImageSet = field(compare=False)
+    digest: str
+
+
+def _digest(images: ImageSet) -> str:
+    return sha256(np.ascontiguousarray(images.batch(np.arange(len(images.labels)))).tobytes()).hexdigest()
+
+
+@lru_cache(maxsize=4)
+def _standardised(model: VisionTransformer, known: _Known, recipe: Recipe) -> VisionTransformer:
+    """Return the backbone with standardised features; all blocks of a process on one task share it."""
+    return standardised(model, _inputs(known.images, recipe, next(model.parameters())))
 
 
 @cache
