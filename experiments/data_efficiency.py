@@ -6,6 +6,7 @@ the crossing follows from floor and counts. Tasks: accuracy and cross-entropy ag
 floors from fresh images, and what a regular method would pay beside them; no exponents are promised there.
 
 python experiments/data_efficiency.py                    # --preset small: minutes
+python experiments/data_efficiency.py --preset real-quick  # a real pretrained backbone (experiments/backbone.py fetch)
 python experiments/data_efficiency.py --task planted-fixed,planted-adaptive --preset night
 python experiments/data_efficiency.py --task dsprites_loc,count --n 50..1000
 python experiments/data_efficiency.py --task fgvc:dogs --data fgvc --fraction 0.01..1 --tune --device cuda
@@ -59,6 +60,47 @@ PRESETS: dict[str, dict[str, Any]] = {
         "device": "cuda",
     },
 }
+#: A real pretrained backbone at 56 pixels, with prompts in its last six blocks. Every method has standardised features,
+#: a head that begins at zero, the same steps, and a rate that the same grid gives on validation images.
+PRETRAINED: dict[str, Any] = {
+    "backbone": "dinov2-small-focus",
+    "size": 56,
+    "last_blocks": 6,
+    "standardise": True,
+    "head": "zero",
+    "batch": 32,
+    "tune": True,
+}
+PRESETS["real"] = PRETRAINED | {
+    "task": ["dsprites_loc", "dsprites_ori", "count", "distance", "digits"],
+    "n": "50,100,200,400,800",
+    "reps": 5,
+    "steps": 400,
+    "fresh_steps": 2000,
+    "fresh_reps": 1,
+    "lr": "0.05,0.25,1,4",
+}
+#: The first registered part: fewer tasks, methods, sizes, steps and replicates.
+PRESETS["real-first"] = PRETRAINED | {
+    "task": ["dsprites_loc", "count"],
+    "methods": ["linear", "vpt_deep", "vapt", "vapt_shuffled"],
+    "n": "50,200,800",
+    "reps": 3,
+    "steps": 100,
+    "fresh_reps": 0,
+    "fresh_steps": 100,
+    "lr": "0.05,0.25,1,4",
+}
+PRESETS["real-quick"] = PRETRAINED | {
+    "task": ["dsprites_loc"],
+    "methods": ["linear", "vpt_deep", "vapt"],
+    "n": "50,200",
+    "reps": 2,
+    "steps": 40,
+    "fresh_reps": 0,
+    "fresh_steps": 40,
+    "lr": "0.05,0.25",
+}
 QUICK = {
     "task": ["planted-adaptive", "count"],
     "students": ["vpt_deep", "vapt"],
@@ -69,6 +111,8 @@ QUICK = {
     "fresh_steps": 3,
     "fresh_reps": 1,
 }
+#: What rates of methods on tasks belong to.
+CASE = ("backbone", "weights", "sizes", "size", "standardised", "head")
 #: Base rates that --tune tries: for prompts on planted truths, whose head is known, and for methods on tasks.
 PLANTED_LRS, TASK_LRS, TASK_DECAY = (0.05, 0.2, 0.8, 3.2), (0.05, 0.25, 1.0, 2.5, 10.0), 1e-4
 
@@ -97,6 +141,14 @@ def parser() -> argparse.ArgumentParser:
     add("--teacher-tokens", type=cli.positive("tokens"), default=4, help="of planted prompts (default 4)")
     add("--tokens", type=cli.positive("tokens"), default=10, help="of methods on tasks (default 10)")
     add("--last-blocks", type=cli.positive("blocks"), help="prompts in the last so many blocks (default: in all)")
+    add("--head", choices=("published", "zero"), help="first values of heads on tasks (default published)")
+    add(
+        "--standardise",
+        action="store_true",
+        default=None,
+        help="features on tasks have variance 1 on unlabelled images (default: as they are)",
+    )
+    add("--batch", type=cli.positive("images"), help="in a step, on tasks (default 64)")
     add("--states", type=Path, metavar="FOLDER", help="where states before those blocks are kept (default: nowhere)")
     add(
         "--backbone",
@@ -160,7 +212,7 @@ def refuse(arguments: argparse.Namespace) -> None:
 def fill_in(arguments: argparse.Namespace) -> None:
     """What --quick and the preset say, where nothing else is given."""
     for name, value in (PRESETS[arguments.preset] | (QUICK if arguments.quick else {})).items():
-        other = {"tune": arguments.rates, "n": arguments.fraction}.get(name)
+        other = {"tune": arguments.rates, "lr": arguments.rates, "n": arguments.fraction}.get(name)
         if getattr(arguments, name) is None and other is None:
             setattr(arguments, name, value)
     if arguments.lr is not None and not arguments.tune:
@@ -176,14 +228,25 @@ def setup_of(arguments: argparse.Namespace):
     from moe_prompts.vision.training.sgd import Recipe, checked_device
 
     backbone = arguments.backbone or "small"
-    recipe = Recipe(steps=arguments.steps, normalisation=normalisation_of(backbone))
+    recipe = Recipe(steps=arguments.steps, batch=arguments.batch or 64, normalisation=normalisation_of(backbone))
     weights = None if arguments.weights is None else str(arguments.weights)
     device = checked_device(arguments.device or "cpu")
     sizes = Sizes(arguments.tokens, blocks=arguments.last_blocks)
     # Backbones of the package have one size; the others are made for the images they are given.
     size = None if backbone in OWN else (arguments.size or 224)
     states = None if arguments.states is None else str(arguments.states)
-    return Setup(backbone, weights, arguments.pack, sizes, recipe, device, size, states)
+    return Setup(
+        backbone,
+        weights,
+        arguments.pack,
+        sizes,
+        recipe,
+        device,
+        size,
+        states,
+        standardised=bool(arguments.standardise),
+        head=arguments.head or "published",
+    )
 
 
 def planted_setup(arguments: argparse.Namespace):
@@ -203,7 +266,7 @@ def planted_setup(arguments: argparse.Namespace):
 def case(arguments: argparse.Namespace, setup) -> dict[str, Any]:
     """What rates belong to."""
     return {
-        "tasks": {name: setup.identity()[name] for name in ("backbone", "weights", "sizes")},
+        "tasks": {name: setup.identity()[name] for name in CASE if name in setup.identity()},
         "planted": {"backbone": arguments.backbone or "small-gain", "tokens": arguments.teacher_tokens},
     }
 
@@ -220,6 +283,10 @@ def studies_of(arguments: argparse.Namespace, setup) -> list[Study]:
 
     truths = [name for name in arguments.task if name in PLANTED]
     tasks = [spec(name, arguments) for name in task_names([n for n in arguments.task if n not in PLANTED], arguments)]
+    if not tasks and (arguments.standardise or arguments.head or arguments.batch):
+        raise InputError(
+            "--standardise, --head and --batch are of methods on tasks; expected a task beside planted ones"
+        )
     lrs = cli.numbers(arguments.lr, "--lr")
     for_planted: Rates
     for_tasks: Rates

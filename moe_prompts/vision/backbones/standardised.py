@@ -1,4 +1,4 @@
-"""Scale the features of a backbone, so that one grid of learning rates suits heads on any backbone and task."""
+"""Scale the features of a backbone, so that one grid of rates suits heads on any backbone and task."""
 
 from __future__ import annotations
 

@@ -103,16 +103,22 @@ def config(name: str, sizes: Sizes, model: VisionTransformer) -> VPT | VAPT | No
 
 
 def trainable_copy(
-    name: str, model: VisionTransformer, num_classes: int, rng: torch.Generator, sizes: Sizes | None = None
+    name: str,
+    model: VisionTransformer,
+    num_classes: int,
+    rng: torch.Generator,
+    sizes: Sizes | None = None,
+    head_init: str = "published",
 ) -> VisionTransformer:
     """Return a copy of the plain model with a new head, for a method that trains or changes the backbone.
 
     name   "bias": all biases and the head are trained; "full": everything; a peer: what it adds, and the head
     rng    draws the new head, then what a peer adds
     sizes  rank and blocks of peers; None: the default ones
+    head_init  first values of the head: "published" or "zero"
     """
     own: Any = deepcopy(model)
-    own.head = new_head(model, num_classes, rng)
+    own.head = new_head(model, num_classes, rng, head_init)
     sizes = Sizes() if sizes is None else sizes
     if name == "adapter":
         add_adapters(own, sizes.rank, rng, sizes.blocks)

@@ -78,6 +78,7 @@ class PackedTrials(nn.Module):
 
     Raises ``InputError`` for a model that is not frozen or has prompts, and for prompts that cannot be
     packed.
+    head_init    first values of new heads: "published" or "zero"
     """
 
     def __init__(
@@ -87,13 +88,14 @@ class PackedTrials(nn.Module):
         head: int | nn.Linear,
         rngs: Sequence[torch.Generator],
         mean_states: Sequence[Tensor] | None = None,
+        head_init: str = "published",
     ) -> None:
         super().__init__()
         _check(model, config, head, mean_states)
         self.config, self.n_trials, self.mean_states = config, len(rngs), mean_states
         # In lists, so that they are no part of this module's state.
         self._frozen, self._known_head = [model], [head] if isinstance(head, nn.Linear) else []
-        trials = [self._initial(model, config, head, rng) for rng in rngs]
+        trials = [self._initial(model, config, head, rng, head_init) for rng in rngs]
         self.parts = nn.ParameterDict(
             {_key(name): torch.stack([trial[name].detach() for trial in trials]) for name in trials[0]}
         )
@@ -109,10 +111,14 @@ class PackedTrials(nn.Module):
 
     @staticmethod
     def _initial(
-        model: VisionTransformer, config: VPT | VAPT | None, head: int | nn.Linear, rng: torch.Generator
+        model: VisionTransformer,
+        config: VPT | VAPT | None,
+        head: int | nn.Linear,
+        rng: torch.Generator,
+        head_init: str,
     ) -> dict[str, nn.Parameter]:
         made = [] if config is None else new_prompts(model, config, model.patch_embed.grid_size, rng)
-        return named_parts(made, new_head(model, head, rng) if isinstance(head, int) else nn.Identity())
+        return named_parts(made, new_head(model, head, rng, head_init) if isinstance(head, int) else nn.Identity())
 
     def trial(self, index: int) -> dict[str, Tensor]:
         """Return copies of prompts and head of one trial, named as in ``prompt_parameters``."""

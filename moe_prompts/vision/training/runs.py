@@ -21,7 +21,7 @@ from moe_prompts.vision.backbones.create import create_backbone
 from moe_prompts.vision.backbones.normalisation import normalised
 from moe_prompts.vision.backbones.standardised import standardised
 from moe_prompts.vision.prompting.config import VAPT, VPT, first_block
-from moe_prompts.vision.prompting.prompted import mean_states
+from moe_prompts.vision.prompting.prompted import HEADS, mean_states
 from moe_prompts.vision.tasks.named import Spec
 from moe_prompts.vision.tasks.task import ImageSet, Pixels, Task
 from moe_prompts.vision.training.devices import own_device
@@ -58,6 +58,7 @@ class Setup:
     states    folder of states that enter the first block with prompts (``states``); None: they are computed
               in each step
     standardised  whether features are scaled on unlabelled images first (``backbones.standardised``)
+    head      first values of new heads: "published" or "zero"
     """
 
     backbone: str = "small"
@@ -69,6 +70,11 @@ class Setup:
     size: int | None = None
     states: str | None = None
     standardised: bool = False
+    head: str = "published"
+
+    def __post_init__(self) -> None:
+        if self.head not in HEADS:
+            raise InputError(f"Setup: head {self.head!r}; expected one of {', '.join(HEADS)}")
 
     def identity(self) -> dict[str, Any]:
         """Return what results depend on, for files that say which run they belong to.
@@ -84,8 +90,9 @@ class Setup:
                 del part[name]
         if found["sizes"]["rank"] == Sizes.rank:
             del found["sizes"]["rank"]
-        if not found["standardised"]:
-            del found["standardised"]
+        for name, usual in (("standardised", False), ("head", "published")):
+            if found[name] == usual:
+                del found[name]
         return found
 
 
@@ -135,7 +142,8 @@ def train_and_score(
     results: list[tuple[Outcome, Score]] = []
     for start in range(0, len(trials), setup.pack):
         some, own = trials[start : start + setup.pack], sets[start : start + setup.pack]
-        packed = PackedTrials(model, prompts, classes, [init_generator(trial.seed) for trial in some], means)
+        rngs = [init_generator(trial.seed) for trial in some]
+        packed = PackedTrials(model, prompts, classes, rngs, means, setup.head)
         outcomes = train_packed(packed, own, some, setup.recipe)
         forward = packed.of_states if isinstance(judge, States) else packed
         results += zip(outcomes, evaluate(forward, judge, setup.recipe, like), strict=True)
@@ -168,7 +176,7 @@ def _one(
     model: VisionTransformer, method: str, classes: int, trial: Trial, setup: Setup, train: ImageSet, judge: ImageSet
 ) -> tuple[Outcome, Score]:
     """Train and score one trial of a method that changes the backbone."""
-    own = trainable_copy(method, model, classes, init_generator(trial.seed), setup.sizes)
+    own = trainable_copy(method, model, classes, init_generator(trial.seed), setup.sizes, setup.head)
     outcome = train_alone(own, train, trial, setup.recipe)
     own.eval()
     return outcome, evaluate(lambda batch: own(batch)[None], judge, setup.recipe, next(own.parameters()))[0]

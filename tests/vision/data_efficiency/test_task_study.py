@@ -177,8 +177,8 @@ def test_a_real_task_by_fractions(tmp_path, monkeypatch, capsys):
     [
         (("--task", "planted-fixed,counts"), "--task planted-fixed,counts; expected some of planted-fixed, planted-"),
         (("--task", "dtd"), "task dtd needs images: give their folder with --data"),
-        (("--students", "vpt_deep,lora"), "student 'lora'; expected one of vpt_deep"),
-        (("--methods", "lora"), "method 'lora'; expected one of linear"),
+        (("--students", "vpt_deep,dora"), "student 'dora'; expected one of vpt_deep"),
+        (("--methods", "dora"), "method 'dora'; expected one of linear"),
         (("--n", "5"), "not a whole number of pairs from 10"),
         (("--task", "digits", "--n", "2000", "--tune"), "the 1000 of the pool"),
         (("--backbone", "none", "--tune"), "no backbone 'none'; expected "),
