@@ -1,17 +1,22 @@
-"""Intervals of 90 % over independent replicates, one method for each kind of quantity, and what they decide.
+"""Compute intervals of 90 % over independent replicates, and say what they decide of a prediction.
 
-    a mean of ratios, logs or differences    Student's interval: mean +- t sd / sqrt(m), m - 1 degrees of freedom
-    a slope of log error on log n            slope +- q se, the variances of the logs of the statistic at each n
-                                             combined (``slopes``); ``designs.power`` measures how often it covers
-    a level of a curve, a crossing           percentile bootstrap: the 5 % and 95 % quantiles of 4000 resamples of the
-                                             replicates, within each n, or of whole replicates where n share them
+There is one method for each kind of quantity.
 
-Errors have heavy tails and are read on a log scale, so Student's interval of their mean would reach below zero; a mean
-of ratios or logs of a few replicates is where Student's law is made for.
+    a mean of ratios, logs or differences    Student's: mean +- t sd / sqrt(m), m - 1 degrees of freedom
+    a slope of log error on log n            slope +- q se, which combines the variances of the logs of the
+                                             statistic at each n (``slopes``); ``designs.power`` measures
+                                             how often it covers
+    a level of a curve, a crossing           percentile bootstrap: 5 % and 95 % quantiles of 4000 resamples
+                                             of the replicates, within each n, or of whole replicates where
+                                             sizes share them
 
-One rule decides: a prediction *holds* if the whole interval lies in the band around it, *fails* if the interval is
-disjoint from the band, and is otherwise *not decidable here*. So is everything from fewer than 8 replicates. Where
-theory gives an upper bound, an interval below the band does not contradict it: it is *faster than claimed*.
+Errors have heavy tails and are read on a log scale, so Student's interval of their mean would reach below
+zero. A mean of ratios or logs of a few replicates is where Student's law is made for.
+
+One rule decides: a prediction *holds* if the whole interval lies in the band around it, *fails* if the
+interval is disjoint from the band, and is otherwise *not decidable here*. So is everything from fewer than 8
+replicates. Where theory gives an upper bound, an interval below the band does not contradict it: it is
+*faster than claimed*.
 """
 
 from __future__ import annotations
@@ -34,7 +39,7 @@ MIN_REPLICATES = 8
 
 
 class Verdict(Enum):
-    """What an interval says of a prediction."""
+    """Say what an interval decides of a prediction; the values are the words that tables show."""
 
     HOLDS = "holds"
     FAILS = "fails"
@@ -44,9 +49,12 @@ class Verdict(Enum):
 
 @dataclass(frozen=True)
 class Interval:
-    """An estimate ``value`` with its 90 % interval [low, high] from ``count`` independent replicates.
+    """Hold an estimate with its 90 % interval.
 
-    The ends are NaN where there is no interval.
+    value  the estimate
+    low    lower end of the interval; NaN where there is none
+    high   upper end of the interval; NaN where there is none
+    count  number of independent replicates it is computed from
     """
 
     value: float
@@ -60,7 +68,10 @@ class Interval:
         return Interval(value, low, high, self.count)
 
     def verdict(self, band: tuple[float, float]) -> Verdict:
-        """Return whether a prediction with this ``band`` = (low, high) holds; undecided below 8 replicates."""
+        """Return whether a prediction with this ``band`` = (low, high) holds.
+
+        Fewer than 8 replicates decide nothing.
+        """
         return within(self.low, self.high, band) if self.count >= MIN_REPLICATES else Verdict.UNDECIDED
 
 
@@ -77,10 +88,12 @@ def within(low: float, high: float, band: tuple[float, float]) -> Verdict:
 
 
 def bounded_by(low: float, high: float, band: tuple[float, float]) -> Verdict:
-    """Return what an interval [low, high] of an exponent says of an upper bound whose exponent has this ``band``.
+    """Return what an interval [low, high] of an exponent says of an upper bound.
 
-    The bound *holds* if the interval ends in or below the band, *fails* if it lies above it. An interval that lies
-    below the band is *faster than claimed*. NaN and infinity decide nothing.
+    band  (low, high) around the exponent of the bound
+
+    The bound *holds* if the interval ends in or below the band, and *fails* if the interval lies above it. An
+    interval that lies below the band is *faster than claimed*. NaN and infinity decide nothing.
     """
     if not np.isfinite([low, high]).all():
         return Verdict.UNDECIDED
@@ -94,9 +107,11 @@ def bounded_by(low: float, high: float, band: tuple[float, float]) -> Verdict:
 def mean_interval(values: np.ndarray) -> Interval:
     """Return the mean of independent ``values`` (m,) with Student's 90 % interval.
 
-    mean +- t sd / sqrt(m): sd has the divisor m - 1, t is the 95 % quantile of Student's law with m - 1 degrees of
-    freedom. There is no interval (NaN) for fewer than two values, nor where one is not finite; the mean of no values is
-    NaN.
+        mean +- t sd / sqrt(m)
+
+    Here sd has the divisor m - 1, and t is the 95 % quantile of Student's law with m - 1 degrees of freedom.
+    There is no interval (NaN) for fewer than two values, nor where one is not finite. The mean of no values
+    is NaN.
     """
     values = np.asarray(values, dtype=float)
     count = len(values)
@@ -110,8 +125,8 @@ def mean_interval(values: np.ndarray) -> Interval:
 def percentiles(draws: np.ndarray) -> np.ndarray:
     """Return the ends (2, ...) of the 90 % percentile interval of a bootstrap; ``draws`` (resamples, ...).
 
-    Infinite draws (a crossing that is not reached) count. The ends are then draws themselves, not points between two of
-    them: nothing lies half-way to infinity.
+    Infinite draws (a crossing that is not reached) count. The ends are then draws themselves, not points
+    between two draws: nothing lies half-way to infinity.
     """
     draws = np.asarray(draws, dtype=float)
     return np.quantile(draws, TAILS, axis=0, method="linear" if np.isfinite(draws).all() else "inverted_cdf")
@@ -134,11 +149,14 @@ def variance_of_log_mean(values: np.ndarray) -> np.ndarray:
 
 
 def variance_of_log_quantile(values: np.ndarray, share: float) -> np.ndarray:
-    """Return the bootstrap's variance of the log of a quantile, over the last axis of ``values`` (.., m), m > 1.
+    """Return the bootstrap's variance of the log of a quantile, over the last axis of ``values`` (.., m).
 
-    The quantile is NumPy's: at 1 + share (m - 1) among the ordered values, linear between two of them. Which two
-    of the values a resample has there follows from binomial laws, so that the variance is exact: that of
-    infinitely many resamples. (The jackknife is not consistent for quantiles.) Values are positive.
+    share  which quantile, between 0 and 1
+    m      number of values, more than 1; they are positive
+
+    The quantile is NumPy's: at 1 + share (m - 1) among the ordered values, linear between two of them. Which
+    two of the values a resample has there follows from binomial laws, so that the variance is exact: that of
+    infinitely many resamples. (The jackknife is not consistent for quantiles.)
 
     Source: Hutson and Ernst, The exact bootstrap mean and variance of an L-estimator, JRSS B 62 (2000).
     """

@@ -11,12 +11,12 @@ import runs
 from matplotlib.figure import Figure
 
 from moe_prompts.figures.attention import attention_figure
-from moe_prompts.study.attention import FITS
+from moe_prompts.study.attention import STUDY_FITS
 
 
 def figure(run: Path) -> Figure:
     """Three panels of the attention study."""
-    rows, entropy = runs.read(run, FITS)
+    rows, entropy = runs.read(run, STUDY_FITS)
     return attention_figure(rows, entropy)
 
 

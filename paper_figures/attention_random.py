@@ -11,12 +11,12 @@ import runs
 from matplotlib.figure import Figure
 
 from moe_prompts.figures.attention import identifiability_figure
-from moe_prompts.study.attention import FITS
+from moe_prompts.study.attention import STUDY_FITS
 
 
 def figure(run: Path) -> Figure:
     """Noise-free profiles and likelihood gaps."""
-    rows, _ = runs.read(run, FITS)
+    rows, _ = runs.read(run, STUDY_FITS)
     return identifiability_figure(rows)
 
 

@@ -11,12 +11,12 @@ import runs
 from matplotlib.figure import Figure
 
 from moe_prompts.figures.attention import profiles_figure
-from moe_prompts.study.attention import FITS
+from moe_prompts.study.attention import STUDY_FITS
 
 
 def figure(run: Path) -> Figure:
     """Least error against what is held."""
-    rows, _ = runs.read(run, FITS)
+    rows, _ = runs.read(run, STUDY_FITS)
     return profiles_figure(rows)
 
 

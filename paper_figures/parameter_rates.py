@@ -11,12 +11,12 @@ import runs
 from matplotlib.figure import Figure
 
 from moe_prompts.figures.attention import parameter_rates_figure
-from moe_prompts.study.attention import FITS
+from moe_prompts.study.attention import STUDY_FITS
 
 
 def figure(run: Path) -> Figure:
     """Loss D exact, loss D and split prompts with one too many."""
-    rows, entropy = runs.read(run, FITS)
+    rows, entropy = runs.read(run, STUDY_FITS)
     return parameter_rates_figure(rows, entropy)
 
 

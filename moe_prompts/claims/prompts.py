@@ -14,7 +14,7 @@ from moe_prompts.claims.evidence import mean_odds, slope_line, slope_lines, slop
 from moe_prompts.estimators.result import FitStatus
 from moe_prompts.intervals import Interval, Verdict, mean_interval, within
 from moe_prompts.models.prompt_truths import prompt_truth
-from moe_prompts.study.attention import FITS, MODEL, SPREAD
+from moe_prompts.study.attention import MODEL, SPREAD, STUDY_FITS
 from moe_prompts.study.attention_report import BOUNDED_GAP, L2, SPLIT, D, identifiability, summarise_attention
 from moe_prompts.study.summary import Measure, errors_by_size, measured_slope
 from moe_prompts.tables import short
@@ -67,7 +67,7 @@ def predicted(fit_classes: Sequence[str], groups: Sequence[str], truths: Sequenc
 
 def _rates(tables: Tables, seed: int, fit_class: str, measures: Sequence[Measure]) -> list[Line]:
     rows = tables[RATES]
-    summary, fits = summarise_attention(rows, seed), rows[rows["study"] == FITS]
+    summary, fits = summarise_attention(rows, seed), rows[rows["study"] == STUDY_FITS]
     return slope_lines(summary[summary["fit_class"] == fit_class], fits, measures, seed)
 
 
@@ -79,7 +79,7 @@ def _of(tables: Tables, truths: Sequence[str]) -> Tables:
 def density(tables: Tables, seed: int) -> list[Line]:
     """Return the lines of P-density: slopes of the L2 error of all fits, with or without a certificate."""
     fits, lines = _of(tables, ALL)[RATES], []
-    for _, rows in fits[fits["study"] == FITS].groupby(["truth", "kind", "k"], sort=False):
+    for _, rows in fits[fits["study"] == STUDY_FITS].groupby(["truth", "kind", "k"], sort=False):
         lines.append(slope_line(rows, L2, -0.5, seed, all_fits=True))
     return lines
 
@@ -128,7 +128,7 @@ def rank(tables: Tables, seed: int) -> list[Line]:
 def _fits(tables: Tables, truths: Sequence[str]) -> Iterator[pd.DataFrame]:
     """Fits of one kind and number of prompts to one truth, in turn."""
     fits = _of(tables, truths)[CROSS]
-    for _, rows in fits[fits["study"] == FITS].groupby(["truth", "kind", "k"], sort=False):
+    for _, rows in fits[fits["study"] == STUDY_FITS].groupby(["truth", "kind", "k"], sort=False):
         yield rows
 
 

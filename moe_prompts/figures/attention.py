@@ -27,7 +27,7 @@ from moe_prompts.figures.style import (
     one_scale,
     spoken,
 )
-from moe_prompts.study.attention import FITS, GAPS, PROFILES
+from moe_prompts.study.attention import STUDY_FITS, STUDY_GAPS, STUDY_PROFILES
 from moe_prompts.study.attention_report import SPLIT, D, profile_of
 from moe_prompts.study.summary import RISK, Measure, measured_slope
 
@@ -55,7 +55,7 @@ def attention_figure(results: pd.DataFrame, entropy: int) -> Figure:
 
 def compared_truths(results: pd.DataFrame) -> list[str]:
     """Of the attention study, those that other kinds than their own are fitted to; the first if there is none."""
-    fits = results[results["study"] == FITS]
+    fits = results[results["study"] == STUDY_FITS]
     several = [str(name) for name, rows in fits.groupby("truth", sort=False) if rows["kind"].nunique() > 1]
     return several or [str(fits["truth"].iloc[0])]
 
@@ -64,7 +64,7 @@ def draw_attention_risk(
     ax: Axes, results: pd.DataFrame, entropy: int, truth: str | None = None, ranks: Ranks | None = None
 ) -> None:
     """Of one truth; by default the first adaptive one that other kinds are fitted to, if there is."""
-    fits = results[results["study"] == FITS]
+    fits = results[results["study"] == STUDY_FITS]
     several = compared_truths(results)
     adaptive = [name for name in several if fits.loc[fits["truth"] == name, "truth_kind"].iloc[0].startswith("adapt")]
     rows = fits[fits["truth"] == (truth or [*adaptive, *several][0])]
@@ -79,7 +79,7 @@ def prediction_risk_figure(results: pd.DataFrame, entropy: int) -> Figure:
     """Fixed against adaptive: a panel for each truth that several kinds are fitted to, on one scale; dotted the least
     risk of classes that do not contain the truth."""
     truths = compared_truths(results)
-    fits = results[(results["study"] == FITS) & results["truth"].isin(truths)]
+    fits = results[(results["study"] == STUDY_FITS) & results["truth"].isin(truths)]
     with plt.rc_context(STYLE):
         figure, grid = plt.subplots(
             1, len(truths), figsize=(_width(len(truths)), 3.4), layout="constrained", squeeze=False
@@ -123,7 +123,7 @@ def draw_attention_loss(ax: Axes, results: pd.DataFrame, entropy: int) -> None:
 def own_fits(results: pd.DataFrame, surplus: int) -> pd.DataFrame:
     """Return the fits of each truth's own kind, with ``surplus`` prompts too many."""
     word = "over" if surplus else "exact"
-    fits = results[(results["study"] == FITS) & (results["fit_class"] == word)]
+    fits = results[(results["study"] == STUDY_FITS) & (results["fit_class"] == word)]
     return fits[fits["k"] == fits["k_true"] + surplus]
 
 
@@ -164,7 +164,7 @@ RATE_PANELS = (
 def parameter_rates_figure(results: pd.DataFrame, entropy: int) -> Figure:
     """Parameter errors of each truth's own kind against n, exact and with one prompt too many; hollow and dotted where
     profiles vanish, so that theory denies a rate: then of all fits."""
-    truths = results.loc[results["study"] == FITS, "truth"].unique()
+    truths = results.loc[results["study"] == STUDY_FITS, "truth"].unique()
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(1, 3, figsize=(DOUBLE, 3.1), layout="constrained")
         for ax, (surplus, measure, title, guide) in zip(axes, RATE_PANELS, strict=True):
@@ -233,12 +233,12 @@ def draw_over_profiles(ax: Axes, results: pd.DataFrame) -> None:
 
 
 def _profiled(results: pd.DataFrame) -> list[str]:
-    return list(results.loc[results["study"] == PROFILES, "truth"].unique())
+    return list(results.loc[results["study"] == STUDY_PROFILES, "truth"].unique())
 
 
 def _profile_axes(ax: Axes, results: pd.DataFrame) -> None:
     log_log(ax)
-    ticks = sorted(results.loc[results["study"] == PROFILES, "eps"].unique())
+    ticks = sorted(results.loc[results["study"] == STUDY_PROFILES, "eps"].unique())
     # Every second one, from the largest.
     ax.set_xticks(ticks, [f"{eps:g}" if (len(ticks) - place) % 2 else "" for place, eps in enumerate(ticks)])
     ax.xaxis.set_minor_locator(NullLocator())
@@ -274,7 +274,7 @@ def _truth_style(place: int) -> dict:
 
 def draw_gaps(ax: Axes, results: pd.DataFrame) -> None:
     """Mean nats lost by holding a split, against n, with the range over data sets."""
-    gaps = results[results["study"] == GAPS]
+    gaps = results[results["study"] == STUDY_GAPS]
     # Places of the profiles, so that a truth looks the same beside them.
     for place, truth in enumerate(_profiled(results)):
         by_n = gaps.loc[gaps["truth"] == truth].groupby("n")["gap"]

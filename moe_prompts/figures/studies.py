@@ -13,14 +13,14 @@ from moe_prompts.figures.gates import (
     softmax_figure,
 )
 from moe_prompts.study import softmax
-from moe_prompts.study.attention import FITS
+from moe_prompts.study.attention import STUDY_FITS
 from moe_prompts.study.report import GAUSSIAN, of_study
 
 
 def figures(results: pd.DataFrame, entropy: int) -> dict[str, Figure]:
     """Of each study in the results, by the name of its file."""
     drawn = {}
-    gated, attention = of_study(results, GAUSSIAN), of_study(results, FITS)
+    gated, attention = of_study(results, GAUSSIAN), of_study(results, STUDY_FITS)
     if len(attention):
         drawn["attention"] = attention_figure(attention, entropy)
     if len(gated):

@@ -1,8 +1,8 @@
-"""The attention study: fixed, decoupled and adaptive prompts beside the frozen experts of a head.
+"""Study prompts in attention: fixed, decoupled and adaptive ones beside the frozen experts of a head.
 
-Three sorts of rows, told apart by the column ``study``: ``attention`` (one per fit), ``attention-gap`` (nats lost by
-holding a split of given size, one per data set) and ``attention-profile`` (noise-free profiles, one per spread). All
-fits of a block are climbed together.
+There are three sorts of rows, which the column ``study`` tells apart: ``attention`` (one per fit),
+``attention-gap`` (nats lost by holding a split of given size, one per data set) and ``attention-profile``
+(noise-free profiles, one per spread). All fits of a block are climbed together.
 """
 
 from __future__ import annotations
@@ -36,7 +36,8 @@ from moe_prompts.seeds import start_rng
 from moe_prompts.study.rows import failed, outcome
 
 MODEL = "prompt-attention"
-FITS, GAPS, PROFILES = "attention", "attention-gap", "attention-profile"
+#: Words of the column ``study``: a row is a fit, a likelihood gap or a point of a noise-free profile.
+STUDY_FITS, STUDY_GAPS, STUDY_PROFILES = "attention", "attention-gap", "attention-profile"
 OPTIONS = LeastSquaresOptions()
 #: Starts of a fit: near the truth (so many for each true prompt that may be split), or the best minima of the
 #: noise-free problem, and random ones as an audit; random starts of the noise-free problem, noise on its split ones.
@@ -98,7 +99,7 @@ def fit_class(of: PromptTruth, kind: PromptKind, k: int) -> str:
 
 @dataclass(frozen=True)
 class AttentionCell:
-    """Fits of ``k`` prompts of ``kind`` to n pairs from ``truth``."""
+    """Name fits of ``k`` prompts of ``kind`` to n pairs from ``truth``, from starts of the kind ``start``."""
 
     truth: str
     kind: str
@@ -130,7 +131,7 @@ class AttentionCell:
 
 @dataclass(frozen=True)
 class GapCell:
-    """Likelihood gaps at spread ``SPREAD`` for one prompt more than ``truth`` has."""
+    """Name likelihood gaps, in nats, at spread ``SPREAD`` for one prompt more than ``truth`` has."""
 
     truth: str
     n: int
@@ -155,13 +156,16 @@ class GapCell:
         known = prompt_truth(self.truth)
         rng = start_rng(entropy, self.truth, self.n, replicates[0], "gap", known.k_true + 1, 0)
         gaps = likelihood_gaps(known, _data(self.truth, self.n, replicates, entropy), SPREAD, rng, OPTIONS)
-        common = _common(GAPS, known, known.params.kind, known.k_true + 1) | {"n": self.n, "spread": SPREAD}
+        common = _common(STUDY_GAPS, known, known.params.kind, known.k_true + 1) | {"n": self.n, "spread": SPREAD}
         return [common | {"replicate": r, "gap": float(gap)} for r, gap in zip(replicates, gaps, strict=True)]
 
 
 @dataclass(frozen=True)
 class ProfileCell:
-    """Noise-free profiles of ``truth``, exact and with one prompt too many, and its kappas: no data, one replicate."""
+    """Name the noise-free profiles of ``truth``, exact and with one prompt too many, and its kappas.
+
+    They need no data and have one replicate.
+    """
 
     truth: str
     replicates: int = 1
@@ -184,7 +188,7 @@ class ProfileCell:
             k = known.k_true + surplus
             rng = start_rng(entropy, self.truth, 0, 0, "profile", k, 0)
             size, found = kappas(known, rng), profile(known, rng, surplus)
-            common = _common(PROFILES, known, known.params.kind, k) | {"n": 0, "replicate": 0}
+            common = _common(STUDY_PROFILES, known, known.params.kind, k) | {"n": 0, "replicate": 0}
             common |= {"kappa1": size.kappa1, "kappa2": size.kappa2, "noise": known.noise}
             rows += [
                 common | {"eps": float(eps), "profile": float(value), "profile_certified": bool(certified)}
@@ -204,11 +208,21 @@ def attention_study(
     ks: Sequence[int] | None = None,
     start: str | None = None,
 ) -> Study:
-    """Fits of ``lines``, with gaps and profiles of each truth.
+    """Return the study of the fits that ``lines`` lists, with gaps and profiles of each truth.
 
-    ``truths`` may name others: those without lines get their own kind, exact and with one prompt too many. ``kinds``
-    and ``ks`` replace the lines of every truth. Fits start near the truth where their kind is the truth's, else at the
-    best minima of the noise-free problem ("projection"), and all at random with ``start`` = "random".
+    Fits start near the truth where their kind is the truth's. Otherwise they start at the best minima of the
+    noise-free problem ("projection").
+
+    sizes       numbers of pairs
+    replicates  data sets of each size
+    entropy     seed of data and starts
+    truths      names; truths without lines get their own kind, exact and with one prompt too many
+    lines       truth -> kinds and numbers of prompts that are fitted
+    kinds       in place of the kinds of the lines, for every truth
+    ks          in place of the numbers of prompts of the lines
+    start       "near_truth" changes nothing; with "random" all fits start at random
+
+    Raises ``InputError`` for unknown names, and for n below the number of parameters of a fit.
     """
     if start not in (None, "near_truth", "random"):
         raise InputError(f"unknown start {start!r} of prompts in attention; expected near_truth or random")
@@ -230,15 +244,19 @@ def attention_study(
         need = prompt_truth(cell.truth).family(PromptKind.parse(cell.kind), cell.k).n_parameters
         if cell.n < need:
             raise InputError(f"n = {cell.n} is below the {need} parameters of {cell.k} {cell.kind} prompts; raise --n")
-    return _study(FITS, [*fits, *identifiability_cells(names, sizes)], names, replicates, entropy)
+    return _study(STUDY_FITS, [*fits, *identifiability_cells(names, sizes)], names, replicates, entropy)
 
 
 def identifiability_study(*, truths: Sequence[str], sizes: Sequence[int], replicates: int, entropy: int) -> Study:
-    """Gaps and profiles alone."""
+    """Return the study of gaps and profiles alone; arguments are those of ``attention_study``."""
     return _study("identifiability", identifiability_cells(truths, sizes), truths, replicates, entropy)
 
 
 def identifiability_cells(truths: Sequence[str], sizes: Sequence[int]) -> list[GapCell | ProfileCell]:
+    """Return the cells of gaps and profiles for some truths.
+
+    Gaps are measured at those of ``sizes`` that lie in ``GAP_SIZES``, or at all sizes if none does.
+    """
     low, high = GAP_SIZES
     deciding = [n for n in sizes if low <= n <= high] or list(sizes)
     return [*(GapCell(name, n) for name in truths for n in deciding), *(ProfileCell(name) for name in truths)]
@@ -265,7 +283,7 @@ def _study(
 
 
 def run_cell(cell: AttentionCell | GapCell | ProfileCell, replicates: tuple[int, ...], entropy: int) -> list[Row]:
-    """Rows of one block."""
+    """Return the rows of one block."""
     return cell.run(replicates, entropy)
 
 
@@ -297,9 +315,10 @@ def _data(truth: str, n: int, replicates: tuple[int, ...], entropy: int) -> list
 
 @lru_cache(maxsize=64)
 def projections(truth: str, kind: str, k: int, entropy: int) -> tuple[np.ndarray, float]:
-    """Vectors of the best minima of the noise-free problem (``PROJECTIONS``, size), and the best E |f - f*|^2.
+    """Return the best minima of the noise-free problem, and E |f - f*|^2 of the best one.
 
-    Starts are random, and the best of one prompt less with each of its prompts split.
+    The minima are vectors (``PROJECTIONS``, size). The search starts at random, and at the best fit of one
+    prompt less with each of its prompts split.
     """
     known = prompt_truth(truth)
     family = known.family(PromptKind.parse(kind), k)
@@ -316,10 +335,13 @@ def projections(truth: str, kind: str, k: int, entropy: int) -> tuple[np.ndarray
 
 
 def fit_rows(cell: AttentionCell, replicates: tuple[int, ...], entropy: int) -> list[Row]:
-    """One row per replicate; where the fits of a block cannot be made, FAILED (or RAISED) rows with the reason."""
+    """Return one row per replicate of the fits of a cell.
+
+    Where the fits of a block cannot be made, the rows have the status FAILED (or RAISED) and the reason.
+    """
     known, kind = prompt_truth(cell.truth), PromptKind.parse(cell.kind)
     family, word = known.family(kind, cell.k), fit_class(known, kind, cell.k)
-    fields = _common(FITS, known, kind, cell.k) | {
+    fields = _common(STUDY_FITS, known, kind, cell.k) | {
         "fit_class": word,
         "n": cell.n,
         "start": cell.start,
@@ -375,7 +397,7 @@ def _common(study: str, known: PromptTruth, kind: PromptKind, k: int) -> Row:
 
 
 def errors_of(found: SearchResult, known: PromptTruth) -> Row:
-    """Every error of a fit as columns; NaN where an error is not defined."""
+    """Return every error of a fit as columns; NaN where an error is not defined."""
     fit = found.best
     truth = known.params.regression(known.x)
     risk = float(((fit.value.regression(known.x) - truth) ** 2).sum(axis=1).mean())

@@ -1,9 +1,13 @@
-"""From the rows of the attention study to its three tables: rates, who contains whom, and identifiability.
+"""Turn the rows of the attention study into three tables: rates, who contains whom, and identifiability.
 
-Claims that a rate does not exist cannot be read off a slope: medians hide runaways, and along a flat valley the fit
-stands where its start led it. They are judged by two numbers instead, with thresholds fixed in advance: the noise-free
-profile at a spread of .0125 (below 1e-12: splits are invisible) and the mean over data sets of the nats lost by holding
-a split of .4 (below 5 at every n of the run from 1e4 to 1e6, a decade at least: the data do not see it either).
+A claim that a rate does not exist cannot be read off a slope: medians hide runaways, and along a flat valley
+the fit stands where its start led it. Such claims are judged by two numbers instead, with thresholds fixed in
+advance:
+
+    the noise-free profile at a spread of .0125                 below 1e-12, splits are invisible
+    the mean of the nats lost by holding a split of .4          below 5 at every n, the data do not see it
+
+The mean is over data sets, at every n of the run from 1e4 to 1e6, which must be a decade at least.
 """
 
 from __future__ import annotations
@@ -15,7 +19,7 @@ from pandas.api.typing import SeriesGroupBy
 from moe_prompts.estimators.result import FitStatus
 from moe_prompts.identifiability import ZERO_KAPPA2, Profile
 from moe_prompts.intervals import MIN_REPLICATES, Verdict
-from moe_prompts.study.attention import FITS, GAPS, MODEL, PROFILES, SPREAD
+from moe_prompts.study.attention import MODEL, SPREAD, STUDY_FITS, STUDY_GAPS, STUDY_PROFILES
 from moe_prompts.study.summary import Measure, summarise
 from moe_prompts.tables import markdown, short
 
@@ -31,17 +35,18 @@ MIN_GAP_RANGE = 10.0
 
 
 def summarise_attention(results: pd.DataFrame, entropy: int) -> pd.DataFrame:
-    """One line per truth, kind, k and measure, as ``summary.summarise``."""
-    fits = results[results["study"] == FITS]
+    """Return one line per truth, kind, k and measure, as ``summary.summarise`` does."""
+    fits = results[results["study"] == STUDY_FITS]
     return summarise(fits, MODEL, entropy, MEASURES, lambda kind: kind)
 
 
 def rates_table(results: pd.DataFrame, summary: pd.DataFrame) -> str:
-    """Slopes of the fits of the truth's own kind, exact and with prompts too many, with their 90 % intervals.
+    """Return the table of slopes of the truth's own kind, exact and with prompts too many, as Markdown.
 
-    Of certified fits; where theory denies a rate, of all fits, marked with a star.
+    Slopes have 90 % intervals and are of certified fits. Where theory denies a rate they are of all fits,
+    marked with a star.
     """
-    fits = results[(results["study"] == FITS) & results["fit_class"].isin(["exact", "over"])]
+    fits = results[(results["study"] == STUDY_FITS) & results["fit_class"].isin(["exact", "over"])]
     header = [
         "truth",
         "prompts",
@@ -103,10 +108,13 @@ def _verdicts(lines: list) -> str:
 
 
 def cross_table(results: pd.DataFrame) -> str:
-    """Every kind of prompt on every kind of truth, over all fits of the largest n: a floor where the class does not
-    contain the truth; where it does, the mean of n risk / s^2 with its standard error, which tends to the number of
-    parameters in regular cases (exact fits, and fixed prompts among decoupled ones)."""
-    fits = results[results["study"] == FITS]
+    """Return the table of every kind of prompt on every kind of truth, over all fits of the largest n.
+
+    It shows a floor where the class does not contain the truth. Where it does, it shows the mean of n risk /
+    s^2 with its standard error, which tends to the number of parameters in regular cases (exact fits, and
+    fixed prompts among decoupled ones).
+    """
+    fits = results[results["study"] == STUDY_FITS]
     noise = _noise(results)
     header = [
         "truth",
@@ -141,13 +149,13 @@ def cross_table(results: pd.DataFrame) -> str:
 
 
 def _noise(results: pd.DataFrame) -> dict[str, float]:
-    profiles = results[results["study"] == PROFILES]
+    profiles = results[results["study"] == STUDY_PROFILES]
     return {str(truth): float(rows["noise"].iloc[0]) for truth, rows in profiles.groupby("truth")}
 
 
 def profile_of(results: pd.DataFrame, truth: str, surplus: int) -> Profile:
-    """The committed profile rows of a truth as a ``Profile``."""
-    rows = results[(results["study"] == PROFILES) & (results["truth"] == truth)]
+    """Return the profile rows of a truth, with ``surplus`` prompts too many, as a ``Profile``."""
+    rows = results[(results["study"] == STUDY_PROFILES) & (results["truth"] == truth)]
     rows = rows[rows["k"] == rows["k_true"] + surplus].sort_values("eps")
     return Profile(
         rows["eps"].to_numpy(),
@@ -158,9 +166,13 @@ def profile_of(results: pd.DataFrame, truth: str, surplus: int) -> Profile:
 
 
 def identifiability(results: pd.DataFrame) -> pd.DataFrame:
-    """One line per truth: kappas, exponents at the smallest spreads, mean gaps, split errors over predicted ones."""
+    """Return one line per truth: kappas, exponents, gaps and split errors.
+
+    Exponents are those at the smallest spreads, gaps are means over data sets in nats, and split errors are
+    observed ones over predicted ones.
+    """
     lines = []
-    profiles, gap_rows = results[results["study"] == PROFILES], results[results["study"] == GAPS]
+    profiles, gap_rows = results[results["study"] == STUDY_PROFILES], results[results["study"] == STUDY_GAPS]
     for truth, rows in profiles.groupby("truth", sort=False):
         exact, over = profile_of(results, str(truth), 0), profile_of(results, str(truth), 1)
         gaps = gap_rows[gap_rows["truth"] == truth].groupby("n")["gap"]
@@ -191,7 +203,9 @@ def identifiability(results: pd.DataFrame) -> pd.DataFrame:
 
 def _median_splits(results: pd.DataFrame, truth: str) -> pd.Series:
     """n -> median split error of certified fits with one prompt too many; empty without fits."""
-    fits = results[(results["study"] == FITS) & (results["truth"] == truth) & (results["k"] == results["k_true"] + 1)]
+    fits = results[
+        (results["study"] == STUDY_FITS) & (results["truth"] == truth) & (results["k"] == results["k_true"] + 1)
+    ]
     if fits.empty:
         return pd.Series(dtype=float)
     own = fits[(fits["fit_class"] == "over") & (fits["status"] == FitStatus.CERTIFIED.name)]
@@ -213,6 +227,7 @@ def _split_rate(over: Profile, gaps: SeriesGroupBy) -> str:
 
 
 def identifiability_table(lines: pd.DataFrame) -> str:
+    """Return the lines of ``identifiability`` as Markdown."""
     header = [
         "truth",
         "prompts",
@@ -248,7 +263,10 @@ def identifiability_table(lines: pd.DataFrame) -> str:
 
 
 def profile_table(results: pd.DataFrame) -> str:
-    """Every profile with its local exponents, and the split error that it predicts at the sizes of the gaps."""
+    """Return a Markdown table of profiles, their local exponents, and the split errors that they predict.
+
+    Split errors are predicted at the sizes of the gaps.
+    """
     header = ["truth", "fit", "least error at each spread held (local exponent)", "predicted split error"]
     body = []
     for line in identifiability(results).itertuples():

@@ -1,7 +1,7 @@
-"""The Gaussian-gated study: fixed against adaptive prompts, and the published model for parameter rates.
+"""Study Gaussian gates: fixed against adaptive prompts, and the published model for parameter rates.
 
-One row per fit: what was fitted to what, every error, the status and the certificate. The best of several starts is one
-row that says how many there were and how many of them ended there.
+There is one row per fit: what was fitted to what, every error, the status and the certificate. The best of
+several starts is one row, which says how many there were and how many of them ended there.
 """
 
 from __future__ import annotations
@@ -36,7 +36,10 @@ OPTIONS = {"near_truth": SearchOptions(newton=NewtonOptions()), "data": SearchOp
 
 @dataclass(frozen=True)
 class Kind:
-    """A prompt kind as typed: ``fixed`` or ``adaptive``, with ``:tied`` for one Gamma common to the free atoms."""
+    """Read a kind of prompt as it is typed: ``fixed`` or ``adaptive``, with ``:tied`` for a common Gamma.
+
+    A tied kind has one gate covariance Gamma for all free atoms. Raises ``InputError`` for other names.
+    """
 
     name: str
 
@@ -49,18 +52,24 @@ class Kind:
 
     @property
     def base(self) -> str:
+        """Return the name without options: "fixed" or "adaptive"."""
         return self.name.partition(":")[0]
 
     @property
     def tied(self) -> bool:
+        """Return whether the free atoms share one gate covariance."""
         return self.name.endswith(":tied")
 
     def family(self, of: Truth, k: int) -> GaussianGatedFamily:
+        """Return the family of ``k`` free atoms of this kind beside the frozen experts of a truth."""
         return of.family_with(k, EXPERTS[self.base], tied_gate=self.tied)
 
 
 def fit_class(of: Truth, kind: Kind, k: int) -> str:
-    """Return how the fitted family stands to the truth: "exact", "over" or "misspecified", as in the predictions."""
+    """Return how the fitted family stands to the truth, in the words of the predictions.
+
+    "exact", "over" (more atoms than the truth has) or "misspecified" (the family does not contain the truth).
+    """
     gates = of.params.gate_covs[: of.k_true]
     contains = k >= of.k_true and (kind.base == "adaptive" or of.kind == "fixed")
     contains = contains and not (kind.tied and (gates != gates[0]).any())
@@ -69,7 +78,10 @@ def fit_class(of: Truth, kind: Kind, k: int) -> str:
 
 @dataclass(frozen=True)
 class GaussianCell:
-    """``starts`` draws of ``start`` for each fit of ``k`` free atoms of ``kind`` to n pairs from ``truth``."""
+    """Name fits of ``k`` free atoms of ``kind`` to n pairs from ``truth``.
+
+    Each fit climbs from ``starts`` draws of the kind of start ``start``.
+    """
 
     truth: str
     kind: str
@@ -105,9 +117,22 @@ def gaussian_study(
     start: str | None = None,
     data_starts: int = DATA_STARTS,
 ) -> Study:
-    """Prompt truths take every kind, from data by default; published ones take affine experts, from near the truth.
+    """Return the study that fits every kind and k to every truth.
 
-    ``ks`` replaces the default numbers of free atoms of every kind.
+    Prompt truths take every kind, from data by default. Published truths take affine experts, from near the
+    truth.
+
+    sizes        numbers of pairs
+    replicates   data sets of each size
+    entropy      seed of data and starts
+    truths       names that ``truth`` knows
+    kinds        names that ``Kind`` reads
+    ks           numbers of free atoms, in place of the default ones of every kind
+    start        "near_truth", "data" or "random", in place of the default
+    data_starts  how many starts of the kinds "data" and "random" a fit climbs from
+
+    Raises ``InputError`` for unknown names, for n below the number of parameters, and where a start near a
+    truth has fewer atoms than that truth.
     """
     if start is not None and start not in OPTIONS:
         raise InputError(f"unknown start {start!r}; expected one of {', '.join(OPTIONS)}")
@@ -153,7 +178,10 @@ def _plain(known: Truth) -> dict:
 
 
 def run_cell(cell: GaussianCell, replicates: tuple[int, ...], entropy: int) -> list[Row]:
-    """Rows of one block. A fit that cannot be made is a row with the status FAILED (or RAISED) and the reason."""
+    """Return the rows of one block, one per replicate.
+
+    A fit that cannot be made is a row with the status FAILED (or RAISED) and the reason.
+    """
     rows = []
     for replicate in replicates:
         known = truth(cell.truth)
@@ -188,7 +216,7 @@ def _data(name: str, n: int, entropy: int, replicate: int) -> Data:
 
 
 def fit_replicate(cell: GaussianCell, replicate: int, entropy: int) -> SearchResult:
-    """The fit of one row, with how many starts it took."""
+    """Return the fit of one row, with how many starts it took."""
     known = truth(cell.truth)
     family = Kind(cell.kind).family(known, cell.k)
     data = _data(cell.truth, cell.n, entropy, replicate)
@@ -203,11 +231,15 @@ def fit_replicate(cell: GaussianCell, replicate: int, entropy: int) -> SearchRes
 
 @cache
 def evaluation(name: str) -> Evaluation:
+    """Return the evaluation of prediction risk and Hellinger distance for a truth.
+
+    Each process makes it once.
+    """
     return Evaluation(truth(name).params)
 
 
 def errors_of(fit: FitResult, truth_name: str) -> Row:
-    """Every error of a fit as columns; NaN where an error is not defined."""
+    """Return every error of a fit as columns; NaN where an error is not defined."""
     known, quadrature = truth(truth_name), evaluation(truth_name)
     voronoi = voronoi_errors(fit.value, known.params, known.family.n_frozen)
     risk = quadrature.excess_risk(fit.value)

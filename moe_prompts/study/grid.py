@@ -1,4 +1,7 @@
-"""The grid of a study, under the name that scripts of earlier versions import: see ``moe_prompts.engine.grid``."""
+"""Give the grid of a study the name that scripts of earlier versions import.
+
+The code is in ``moe_prompts.engine.grid``.
+"""
 
 from moe_prompts.engine.grid import Block, Cell, Part, Study, joined
 

@@ -1,10 +1,10 @@
-"""Two published simulations run again: their own procedure, the start it begins at, and certified fits of their data.
+"""Run two published simulations again: their own procedure, its start, and certified fits of their data.
 
 One cell is one truth, k and n; each replicate gives one row per procedure, all on the same data:
 
     start           where the published procedure begins
-    published       where it ends: Gaussian gates one EM step; softmax gates EM until the log-likelihood changes by less
-                    than 1e-6 of itself, the likeliest of 5 tries where k > 2
+    published       where it ends. Gaussian gates: one EM step. Softmax gates: EM until the log-likelihood
+                    changes by less than 1e-6 of itself, the likeliest of 5 tries where k > 2
     certified       certified maximum likelihood from the same starts
     certified-data  the same from starts that know the data only
 
@@ -62,7 +62,7 @@ ERRORS = ("loss_published", "loss_translated", "loss_intrinsic", "log_likelihood
 
 
 def published_sizes(paper: str, k: int) -> list[int]:
-    """The sample sizes of the paper's own figure, ascending."""
+    """Return the sample sizes of the paper's own figure, ascending."""
     if paper == "gmoe":
         sizes = [*np.linspace(100, 500, 5), *np.linspace(500, 1e5, 95)]
     elif k == 2:
@@ -73,7 +73,7 @@ def published_sizes(paper: str, k: int) -> list[int]:
 
 
 def thinned_sizes(paper: str, k: int) -> list[int]:
-    """Of the published sizes those next to a few ones spread evenly in log n, ends included."""
+    """Return some of the published sizes: those nearest to a few sizes spread evenly in log n, ends included."""
     sizes = np.array(published_sizes(paper, k))
     wanted = np.geomspace(sizes[0], sizes[-1], THINNED if sizes[-1] > 10 * sizes[0] else THINNED_DECADE)
     return sorted({int(sizes[np.abs(np.log(sizes / n)).argmin()]) for n in wanted})
@@ -81,7 +81,7 @@ def thinned_sizes(paper: str, k: int) -> list[int]:
 
 @dataclass(frozen=True)
 class ReplicationCell:
-    """``procedures`` with ``k`` atoms on n pairs from ``truth``."""
+    """Name the fits of some ``procedures`` with ``k`` atoms to n pairs from ``truth``."""
 
     paper: str
     truth: str
@@ -117,13 +117,20 @@ def replication_study(
     entropy: int = 0,
     procedures: Sequence[str] = PROCEDURES,
 ) -> Study:
-    """The study of ``paper``, "gmoe" or "sgame"; its table goes to ``replication_summary.summarise_replication``.
+    """Return the study that runs the simulation of ``paper`` again.
 
+    Its table goes to ``replication_report.summarise_replication``.
+
+    paper       "gmoe" or "sgame"
     models      of "gmoe": truths ``gmoe-1`` to ``gmoe-4`` (default all); "sgame" has one truth and takes none
-    ks          atoms (default as published)
-    sizes       numbers of pairs; default some of the published ones (``thinned_sizes``), all with ``every_size``
-    replicates  default 20, as published, and 8 (published: 40)
+    ks          numbers of atoms (default as published)
+    sizes       numbers of pairs, at least 100; by default some of the published ones (``thinned_sizes``)
+    every_size  use all published sizes
+    replicates  default 20 for "gmoe", as published, and 8 for "sgame" (published: 40)
+    entropy     seed of data and starts
     procedures  some of ``PROCEDURES``
+
+    Raises ``InputError`` for unknown names, and for k or n below what the published procedure can start from.
     """
     if paper not in PUBLISHED_K:
         raise InputError(f"unknown paper {paper!r}; expected one of {', '.join(PUBLISHED_K)}")
@@ -170,7 +177,7 @@ def _options(paper: str) -> dict[str, Any]:
 
 
 def tries(paper: str, k: int) -> int:
-    """Starts of the published procedure."""
+    """Return how many starts the published procedure takes."""
     return 5 if paper == "sgame" and k > 2 else 1
 
 
@@ -178,8 +185,10 @@ def tries(paper: str, k: int) -> int:
 
 
 def run_cell(cell: ReplicationCell, replicates: tuple[int, ...], entropy: int) -> list[Row]:
-    """Rows of one block, ``PROCEDURES`` in order. A fit that cannot be made is a row with the
-    status FAILED (or RAISED)."""
+    """Return the rows of one block, ``PROCEDURES`` in order.
+
+    A fit that cannot be made is a row with the status FAILED (or RAISED) and the reason.
+    """
     fits, errors_of = (gmoe_fits, gmoe_errors) if cell.paper == "gmoe" else (sgame_fits, sgame_errors)
     rows = []
     for replicate in replicates:
@@ -206,7 +215,7 @@ Fits = dict[str, Callable[[], SearchResult]]
 
 
 def columns(found: SearchResult) -> Row:
-    """How a fit ended."""
+    """Return how a fit ended, and how many starts it took, as columns."""
     fit = found.best
     return {
         **outcome(fit),
@@ -232,7 +241,10 @@ def _empty() -> Row:
 
 
 def gmoe_fits(cell: ReplicationCell, replicate: int, entropy: int) -> Fits:
-    """The fits of one data set, addressed as in the study of Gaussian gates."""
+    """Return the fits of one data set, by procedure and not yet computed.
+
+    Their seeds are addressed as in the study of Gaussian gates.
+    """
     known = truth(cell.truth)
     family = known.family_with(cell.k, "affine")
     data = sample(cell.truth, cell.n, entropy, replicate)
@@ -248,7 +260,7 @@ def gmoe_fits(cell: ReplicationCell, replicate: int, entropy: int) -> Fits:
 
 
 def gmoe_errors(cell: ReplicationCell, procedure: str, fit: FitResult) -> Row:
-    """Published loss of the model's type: II where some c* = 0."""
+    """Return the losses of a fit; the published loss is of type II where some c* = 0, else of type I."""
     known: GaussianGatedMoE = truth(cell.truth).params
     errors = voronoi_errors(fit.value, known)
     return {
@@ -264,7 +276,10 @@ def gmoe_errors(cell: ReplicationCell, procedure: str, fit: FitResult) -> Row:
 
 
 def sgame_fits(cell: ReplicationCell, replicate: int, entropy: int) -> Fits:
-    """The fits of one data set; the row ``start`` is that of the try that ``published`` chooses."""
+    """Return the fits of one data set, by procedure and not yet computed.
+
+    The row ``start`` is the start of the try that ``published`` chooses.
+    """
     known = softmax_truth(cell.truth)
     family = known.family(cell.k)
     data = softmax_sample(cell.truth, cell.n, entropy, replicate)
@@ -288,7 +303,11 @@ def sgame_fits(cell: ReplicationCell, replicate: int, entropy: int) -> Fits:
 
 @lru_cache(maxsize=3 * PUBLISHED_REPLICATES["sgame"])
 def from_data(name: str, n: int, replicate: int, entropy: int, k: int) -> SearchResult:
-    """Surplus atoms begin as halves of those of the fit with one less, which is kept for the cell that asks for it."""
+    """Return the certified fit of ``k`` atoms from starts that know the data only.
+
+    Surplus atoms begin as halves of the atoms of the fit with one atom less. That fit is kept for the cell
+    that asks for it.
+    """
     smaller = None
     if k > softmax_truth(name).k_true:
         smaller = from_data(name, n, replicate, entropy, k - 1).best.value
@@ -297,9 +316,11 @@ def from_data(name: str, n: int, replicate: int, entropy: int, k: int) -> Search
 
 
 def sgame_errors(cell: ReplicationCell, procedure: str, fit: FitResult) -> Row:
-    """As published the last gate stands at 0; ``loss_translated`` and the intrinsic loss take the best translation.
+    """Return the losses of a fit.
 
-    The loss as published asks which atom is the last: fits from data do not know, and have none.
+    In the loss as published the last gate stands at 0; ``loss_translated`` and the intrinsic loss take the
+    best translation. The loss as published asks which atom is the last: fits from data do not know, and have
+    none (NaN).
     """
     known = softmax_truth(cell.truth).params
     free = softmax_errors(fit.value, known)

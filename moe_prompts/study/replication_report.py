@@ -1,7 +1,8 @@
-"""From the rows of a replication, and the losses that the paper published, to one table and what it says.
+"""Turn the rows of a replication, and the losses that the paper published, into one table and sentences.
 
-One line per truth, k, loss and source: the slopes of median and mean, the level at the largest n, how many losses run
-away, and how the fits ended. Published losses are lines of the same table under the source ``published file``.
+There is one line per truth, k, loss and source: the slopes of median and mean, the level at the largest n,
+how many losses run away, and how the fits ended. Published losses are lines of the same table under the
+source ``published file``.
 """
 
 from __future__ import annotations
@@ -39,12 +40,14 @@ SIZES_IN_FILE = {"gmoe": 100, "sgame": 200}
 
 
 def summarise_replication(results: pd.DataFrame, entropy: int) -> pd.DataFrame:
-    """One line per truth, k, loss and procedure of ``results``; columns as ``line_of`` and
+    """Return one line per truth, k, loss and procedure of ``results``.
 
-    certified      share of fits with a certificate; losses of certified procedures are of these only
-    statuses       how many fits ended with which status
-    nats_below     median log-likelihood of the certified fit on the same data minus the procedure's own
-    unidentified   share of fits in which every cell holds several atoms
+    Columns are those of ``line_of`` and these:
+
+    certified     share of fits with a certificate; losses of certified procedures are of these only
+    statuses      how many fits ended with which status
+    nats_below    median log-likelihood of the certified fit on the same data minus the procedure's own
+    unidentified  share of fits in which every cell holds several atoms
     """
     lines = []
     maxima = results[(results["procedure"] == "certified") & (results["status"] == FitStatus.CERTIFIED.name)]
@@ -90,15 +93,23 @@ def losses_by_size(fits: pd.DataFrame, loss: str, procedure: str) -> dict[int, n
 
 
 def counted(losses: dict[int, np.ndarray]) -> dict[int, np.ndarray]:
-    """Return the losses that slopes are of: n >= 1e3, what is infinite at the end of the line."""
+    """Return the losses that slopes are computed from: n >= 1e3, infinite ones set to ``ENDLESS``."""
     finite = {n: np.minimum(values, ENDLESS) for n, values in sorted(losses.items()) if len(values)}
     return {n: values for n, values in finite.items() if n >= FROM_N}
 
 
 def line_of(losses: dict[int, np.ndarray], entropy: int, *names: str | int, resamples: int = RESAMPLES) -> dict:
-    """Of losses by size: ``slope`` of the median and ``mean_slope`` of the mean with 90 % intervals, over n >= 1e3;
-    ``median``, ``mean``, ``q90`` at the largest n; ``runaway``, the share of losses above ten times the median of their
-    size; ``sizes``, ``medians`` and ``means``, the curve."""
+    """Return slopes, levels and curve of some losses, by the names of their columns.
+
+    slope, mean_slope       slope of the median and of the mean over n >= 1e3, each with its 90 % interval
+    median, mean, q90       at the largest n
+    runaway                 share of losses above ten times the median of their size
+    sizes, medians, means   the curve
+
+    losses     n -> losses of the replicates
+    entropy    seed of the resamples, with ``names``, which address them
+    resamples  how many are drawn
+    """
     finite = {n: np.minimum(values, ENDLESS) for n, values in sorted(losses.items()) if len(values)}
     line: dict = {"n_max": max(finite, default=0)}
     for prefix, statistic in (("", "median"), ("mean_", "mean")):
@@ -120,10 +131,14 @@ def line_of(losses: dict[int, np.ndarray], entropy: int, *names: str | int, resa
 
 
 def published_lines(paper: str, path: Path, entropy: int = 0) -> pd.DataFrame:
-    """The losses that the paper published as lines of the table; they are of the loss ``published``.
+    """Return the losses that the paper published as lines of the table; they are of the loss ``published``.
 
-    The file holds, for ``gmoe``, ``n`` (100,) and ``loss_model{1..4}_k{4,5}``, ``iterations_...`` (100, 20); for
-    ``sgame`` ``n_k{2,3,4}`` (200,) and ``loss_k{2,3,4}`` (200, 40).
+    The file holds these arrays:
+
+        gmoe   ``n`` (100,), ``loss_model{1..4}_k{4,5}`` (100, 20) and ``iterations_...`` (100, 20)
+        sgame  ``n_k{2,3,4}`` (200,) and ``loss_k{2,3,4}`` (200, 40)
+
+    Raises ``InputError`` where it does not.
     """
     arrays, lines = read_published(paper, path), []
     for (name, k), losses in published_losses(paper, arrays).items():
@@ -162,7 +177,10 @@ def _suffix(paper: str, name: str) -> str:
 
 
 def read_published(paper: str, path: Path) -> dict[str, np.ndarray]:
-    """The arrays of a file of published losses, checked."""
+    """Return the arrays of a file of published losses.
+
+    Raises ``InputError`` where the file cannot be read, lacks an array, or holds numbers that are no losses.
+    """
     try:
         file = np.load(path, allow_pickle=False)
         if not isinstance(file, np.lib.npyio.NpzFile):
@@ -197,7 +215,10 @@ def read_published(paper: str, path: Path) -> dict[str, np.ndarray]:
 
 
 def replication_table(summary: pd.DataFrame) -> str:
-    """The lines of the published loss, and of softmax gates the smallest over translations, as text."""
+    """Return the lines of the published loss as Markdown.
+
+    Those of softmax gates also show the smallest loss over translations.
+    """
     header = [
         "truth",
         "k",
@@ -256,7 +277,10 @@ def _number(value: float, form: str) -> str:
 
 
 def findings(summary: pd.DataFrame) -> list[str]:
-    """What the table says, sentence by sentence; every number and every choice of words is the table's."""
+    """Return what the table says, sentence by sentence.
+
+    Every number and every choice of words is the table's.
+    """
     paper = summary["paper"].iloc[0]
     return [sentence for sentence in (say(summary) for say in SENTENCES[paper]) if sentence]
 
@@ -463,7 +487,12 @@ SENTENCES = {
 
 
 def replication_report(results: pd.DataFrame, published: pd.DataFrame | None, entropy: int) -> tuple[str, pd.DataFrame]:
-    """The text of summary.md and the lines of summary.json; ``published`` are the lines of the paper's own losses."""
+    """Return the text of summary.md and the lines of summary.json.
+
+    results    rows of the run
+    published  lines of the paper's own losses, or None
+    entropy    seed of the run, from which resamples are drawn
+    """
     ours = summarise_replication(results, entropy)
     summary = ours if published is None else pd.concat([ours, published], ignore_index=True)
     texts = [replication_table(summary), " ".join(findings(summary)), "\n".join(_endings(summary))]

@@ -1,11 +1,11 @@
-"""What a run says: the tables of its studies as one text, and their lines as one table of numbers."""
+"""Say what a run found: the tables of its studies as one text, and their lines as one table of numbers."""
 
 from __future__ import annotations
 
 import pandas as pd
 
 from moe_prompts.study import gaussian, softmax
-from moe_prompts.study.attention import FITS
+from moe_prompts.study.attention import STUDY_FITS
 from moe_prompts.study.attention_report import (
     cross_table,
     identifiability,
@@ -20,17 +20,21 @@ GAUSSIAN = "gaussian"
 
 
 def of_study(results: pd.DataFrame, name: str) -> pd.DataFrame:
-    """The rows of one study: of all whose names begin with it."""
+    """Return the rows whose column ``study`` begins with ``name``."""
     return results[results["study"].str.startswith(name)]
 
 
 def report_of(results: pd.DataFrame, entropy: int) -> tuple[str, pd.DataFrame]:
-    """The text of summary.md and the lines of summary.json."""
+    """Return the text of summary.md and the lines of summary.json.
+
+    results  rows of a run, of one or several studies
+    entropy  seed of the run, from which the resamples of intervals are drawn
+    """
     texts, summaries = [], []
-    gated, attention = of_study(results, GAUSSIAN), of_study(results, FITS)
+    gated, attention = of_study(results, GAUSSIAN), of_study(results, STUDY_FITS)
     if len(attention):
         summary = summarise_attention(attention, entropy)
-        fits = attention[attention["study"] == FITS]
+        fits = attention[attention["study"] == STUDY_FITS]
         texts += [
             "## Attention: are split prompts identified?",
             identifiability_table(identifiability(attention)),
@@ -40,7 +44,7 @@ def report_of(results: pd.DataFrame, entropy: int) -> tuple[str, pd.DataFrame]:
             cross_table(attention),
             "\n".join(status_lines(fits)),
         ]
-        summaries.append(summary.assign(study=FITS))
+        summaries.append(summary.assign(study=STUDY_FITS))
     if len(gated):
         summary = summarise(gated, gaussian.MODEL, entropy)
         texts += [

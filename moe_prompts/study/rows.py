@@ -1,4 +1,4 @@
-"""How a fit ended, as the columns that every table of fits has."""
+"""Describe how a fit ended, as the columns that every table of fits has."""
 
 from __future__ import annotations
 
@@ -10,8 +10,12 @@ from moe_prompts.estimators.result import FitResult, FitStatus
 
 
 def failed(error: Exception) -> Row:
-    """How a fit ended that raised. What the machine lacks says nothing about the fit: it is raised again, and the block
-    can be run once more."""
+    """Return the columns of a fit that raised ``error``: its status, FAILED or RAISED, and the message.
+
+    FAILED stands for numerical errors and bad input, RAISED for everything else. What the machine lacks
+    (memory, disk) says nothing about the fit. Such an error is raised again, and the block can be run once
+    more.
+    """
     if isinstance(error, (MemoryError, OSError)):
         raise error
     if isinstance(error, (np.linalg.LinAlgError, ArithmeticError, InputError)):
@@ -20,7 +24,7 @@ def failed(error: Exception) -> Row:
 
 
 def outcome(fit: FitResult) -> Row:
-    """How a fit ended, as the columns that every table of fits has."""
+    """Return how a fit ended: status, certificate, log-likelihood in nats and number of iterations."""
     return {
         "status": fit.status.name,
         "gap_nats": fit.certificate.gap_nats,

@@ -1,6 +1,6 @@
-"""The softmax-gated study: certified fits beside the truth, and the rates of their parameters.
+"""Study softmax-gated experts: certified fits beside the truth, and the rates of their parameters.
 
-One row per fit. Fits start near the truth, so rates are those of the maximum next to it.
+There is one row per fit. Fits start near the truth, so rates are those of the maximum next to it.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ MEASURES = (D, SINGLETON, SPLIT)
 
 @dataclass(frozen=True)
 class SoftmaxCell:
-    """Fits of ``k`` atoms to n pairs from ``truth``."""
+    """Name fits of ``k`` atoms to n pairs from ``truth``."""
 
     truth: str
     k: int
@@ -67,7 +67,17 @@ def softmax_study(
     truths: Sequence[str] = ("sgame", "sgame-uniform"),
     ks: Sequence[int] = (2, 3),
 ) -> Study:
-    """Every k for every truth; k must hold all true atoms. Raises ``InputError`` for n above ``HELD_PAIRS``."""
+    """Return the study that fits every k to every truth, from near the truth.
+
+    sizes       numbers of pairs
+    replicates  data sets of each size
+    entropy     seed of data and starts
+    truths      names that ``softmax_truth`` knows
+    ks          numbers of atoms, each at least that of the truth
+
+    Raises ``InputError`` for n above ``HELD_PAIRS`` or below the number of parameters, and for k below that
+    of the truth.
+    """
     if max(sizes) > HELD_PAIRS:
         raise InputError(
             f"n = {max(sizes)}: softmax-gated fits hold all pairs in memory, at most {HELD_PAIRS}; lower --n (Gaussian "
@@ -104,7 +114,10 @@ def _data(name: str, n: int, entropy: int, replicate: int) -> Sample:
 
 
 def run_cell(cell: SoftmaxCell, replicates: tuple[int, ...], entropy: int) -> list[Row]:
-    """Rows of one block. A fit that cannot be made is a row with the status FAILED (or RAISED) and the reason."""
+    """Return the rows of one block, one per replicate.
+
+    A fit that cannot be made is a row with the status FAILED (or RAISED) and the reason.
+    """
     known, rows = softmax_truth(cell.truth), []
     for replicate in replicates:
         fields: Row = {
@@ -131,7 +144,7 @@ def run_cell(cell: SoftmaxCell, replicates: tuple[int, ...], entropy: int) -> li
 
 
 def errors_of(fit: FitResult, known: SoftmaxTruth) -> Row:
-    """Every error of a fit as columns; NaN where an error is not defined."""
+    """Return every error of a fit as columns; NaN where an error is not defined."""
     errors = softmax_errors(fit.value, known.params)
     return {
         **outcome(fit),
@@ -154,11 +167,14 @@ def _empty_errors() -> Row:
 
 
 def summarise_softmax(results: pd.DataFrame, entropy: int) -> pd.DataFrame:
-    """One line per truth, k and measure, as ``summary.summarise``; fits without identified gates are left out."""
+    """Return one line per truth, k and measure, as ``summary.summarise`` does.
+
+    Fits whose gates are not identified are left out.
+    """
     return summarise(results[results["notice"] == ""], MODEL, entropy, MEASURES, lambda _: KIND)
 
 
 def notice_lines(results: pd.DataFrame) -> list[str]:
-    """How many fits were left out of the slopes."""
+    """Return a line that says how many fits were left out of the slopes; no line if there are none."""
     count = int((results["notice"] == UNIDENTIFIED).sum())
     return [f"{count} of {len(results)} fits left out of the slopes: {UNIDENTIFIED}"] if count else []

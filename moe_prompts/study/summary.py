@@ -1,7 +1,7 @@
-"""From the rows of a study to its verdict table: one line per truth, kind, k and measure.
+"""Turn the rows of a study into its verdict table: one line per truth, kind, k and measure.
 
-Slopes use certified fits and say how many there are; the verdict is that of the median (means and 90 % quantiles move
-with single runaways and stand beside it in the summary).
+Slopes use certified fits and say how many there are. The verdict is that of the slope of the median. Means
+and 90 % quantiles move with single runaways; their slopes stand beside it in the summary.
 """
 
 from __future__ import annotations
@@ -25,8 +25,13 @@ TARGETS = {"n_to_1e_2": 1e-2, "n_to_1e_3": 1e-3}
 
 @dataclass(frozen=True)
 class Measure:
-    """``column`` of the results under the name of theory's ``group``. Where theory is silent, only those with
-    ``unpredicted`` are summed up."""
+    """Name a column of errors whose slope is measured.
+
+    group        what theory calls it, such as "D", "risk" or "split"
+    column       of the results
+    shown        its name in tables
+    unpredicted  whether it is summed up where theory predicts nothing
+    """
 
     group: str
     column: str
@@ -40,7 +45,7 @@ KEY = ["truth", "truth_kind", "kind", "k", "fit_class", "start"]
 
 
 def errors_by_size(rows: pd.DataFrame, column: str, all_fits: bool = False) -> dict[int, np.ndarray]:
-    """n -> the errors of certified fits, or of all, where they are defined."""
+    """Return n -> the errors of certified fits where they are defined; of all fits with ``all_fits``."""
     used = rows[((rows["status"] == FitStatus.CERTIFIED.name) | all_fits) & rows[column].notna()]
     return {int(n): np.array(group[column]) for n, group in used.groupby("n")}
 
@@ -48,7 +53,15 @@ def errors_by_size(rows: pd.DataFrame, column: str, all_fits: bool = False) -> d
 def measured_slope(
     rows: pd.DataFrame, measure: Measure, over: str, entropy: int, statistic: str = "median", all_fits: bool = False
 ) -> Slope:
-    """Of the rows of one line; ``over`` is "grid" or "last decade"."""
+    """Return the slope of a statistic of the errors on log n, for the rows of one truth, kind and k.
+
+    rows       fits of one line of the summary
+    measure    which error
+    over       "grid" for all sizes, "last decade" for those from a tenth of the largest n on
+    entropy    seed of the run, from which resamples are drawn
+    statistic  "median", "mean" or "q90"
+    all_fits   use fits without a certificate as well
+    """
     samples = errors_by_size(rows, measure.column, all_fits)
     if over == "last decade" and samples:
         lowest = max(samples) / 10 * (1 - 1e-9)
@@ -65,9 +78,15 @@ def summarise(
     measures: Sequence[Measure] = (RISK, LOSS),
     predicted_kind: Callable[[str], str] = lambda kind: kind.partition(":")[0],
 ) -> pd.DataFrame:
-    """The verdict table as numbers; ``as_markdown`` prints it.
+    """Return the verdict table as numbers, one line per measure, truth, kind and k.
 
-    ``predicted_kind`` maps a kind of the results to that of the predictions.
+    ``as_markdown`` prints it.
+
+    results         rows of the study
+    model           as predictions name it
+    entropy         seed of the run, from which resamples are drawn
+    measures        which errors
+    predicted_kind  maps a kind of the results to that of the predictions
     """
     lines = []
     for measure in measures:
@@ -118,7 +137,7 @@ def summarise(
 
 
 def as_markdown(summary: pd.DataFrame) -> str:
-    """The table that a study prints."""
+    """Return the table of ``summarise`` as Markdown, as a study prints it."""
     header = [
         "truth",
         "prompts",
@@ -177,7 +196,7 @@ def _size(n: float, line) -> str:
 
 
 def status_lines(results: pd.DataFrame) -> list[str]:
-    """How the fits ended: one line per status, with its advice for those that are not certified."""
+    """Return how the fits ended: one line per status, with its advice for fits that are not certified."""
     counts = results["status"].value_counts()
     return [
         f"{counts[status.name]} of {len(results)} fits {status.name}: {status.advice}"
@@ -187,12 +206,13 @@ def status_lines(results: pd.DataFrame) -> list[str]:
 
 
 def comparison_lines(results: pd.DataFrame) -> list[str]:
-    """Fixed against adaptive prompts for each prompt truth, paired on the same data.
+    """Return one sentence per prompt truth that compares fixed with adaptive prompts on the same data.
 
-    A kind that can be exact is represented by its exact family; fixed prompts on an adaptive truth by the k of smallest
-    median risk at the largest n, a choice in their favour. The ratio of risks is a geometric mean over replicates where
-    both fits are certified, with its 90 % interval: at the largest n where fixed prompts have a floor (there it
-    grows with n), over all n where both families contain the truth (there it tends to a constant).
+    A kind that can be exact is represented by its exact family. Fixed prompts on an adaptive truth are
+    represented by the k of smallest median risk at the largest n, a choice in their favour. The ratio of
+    risks is a geometric mean over replicates where both fits are certified, with its 90 % interval. It is
+    taken at the largest n where fixed prompts have a floor (there it grows with n), and over all n where both
+    families contain the truth (there it tends to a constant).
     """
     lines = []
     certified = results[(results["status"] == FitStatus.CERTIFIED.name) & (results["n_frozen"] > 0)]
