@@ -73,7 +73,7 @@ def published_sizes(paper: str, k: int) -> list[int]:
 
 
 def thinned_sizes(paper: str, k: int) -> list[int]:
-    """Return some of the published sizes: those nearest to a few sizes spread evenly in log n, ends included."""
+    """Return the published sizes nearest to a few ones spread evenly in log n, ends included."""
     sizes = np.array(published_sizes(paper, k))
     wanted = np.geomspace(sizes[0], sizes[-1], THINNED if sizes[-1] > 10 * sizes[0] else THINNED_DECADE)
     return sorted({int(sizes[np.abs(np.log(sizes / n)).argmin()]) for n in wanted})
