@@ -1,6 +1,6 @@
 """Write files that appear whole or not at all: a temporary file, fsync, rename.
 
-A full disk is said in one line.
+What the disk refuses is said in one line.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import errno
 import os
 import platform
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -17,7 +17,33 @@ from moe_prompts.errors import InputError
 
 #: No room: on the disk, in a quota, above the size that a file may have here.
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+#: Not allowed, for this user or for everybody.
+FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 TEMPORARY = ".tmp"
+
+
+def reason(error: OSError) -> str:
+    """Return what the system says of an error, in one line."""
+    return error.strerror or (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def remedy(error: OSError) -> str:
+    """Return what a user can do about an error of the system."""
+    if error.errno in FULL:
+        return "make room"
+    return "see to it that you may read and write there" if error.errno in FORBIDDEN else "see to the disk or its mount"
+
+
+def entries(folder: Path, ending: str) -> list[Path]:
+    """Return the files of a folder with this ending, in the order of their names; none where there is no folder.
+
+    ``Path.glob`` takes a folder that may not be read for an empty one; here that is an error.
+    """
+    try:
+        names = os.listdir(folder)
+    except FileNotFoundError:
+        return []
+    return [folder / name for name in sorted(names) if name.endswith(ending)]
 
 
 @contextmanager
@@ -25,7 +51,7 @@ def appearing(path: Path) -> Iterator[IO[bytes]]:
     """Give a file to write that becomes ``path`` when the block of code ends.
 
     If that block raises, or the process is killed, ``path`` stays as it was. Raises ``InputError`` where
-    there is no room: the disk, a quota or the largest size of a file.
+    the system refuses: no room on the disk or in a quota, no permission, an error of the disk.
     """
     # Hosts that share a folder may have processes of one number.
     temporary = path.with_name(f".{path.name}.{platform.node()}-{os.getpid()}{TEMPORARY}")
@@ -36,17 +62,15 @@ def appearing(path: Path) -> Iterator[IO[bytes]]:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        if error.errno in FULL:
-            raise InputError(
-                f"cannot write {path} ({error.strerror}); what is there stays whole: make room, and repeat the "
-                f"command, a study with --resume"
-            ) from error
-        raise
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    except BaseException as error:
+        with suppress(OSError):  # on a disk that is away this fails, too; the first error is told, a resume clears it
+            temporary.unlink(missing_ok=True)
+        if not isinstance(error, OSError):
+            raise
+        raise InputError(
+            f"cannot write {path} ({reason(error)}); what is there stays whole: {remedy(error)}, and repeat the "
+            "command, a study with --resume"
+        ) from error
 
 
 def write_atomically(path: Path, content: bytes) -> None:

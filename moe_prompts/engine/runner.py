@@ -76,6 +76,10 @@ class BlockRunner:
     versions: tuple[tuple[str, str], ...]
 
     def __call__(self, block: Block) -> Receipt:
+        with RunFolder(self.folder).told():  # here, since dask has errors of the system of its own
+            return self._finished(block)
+
+    def _finished(self, block: Block) -> Receipt:
         check_worker(self.folder, self.token, self.versions)
         shards = Shards(self.folder, [self.seal])
         began, worked = time.perf_counter(), time.process_time()
@@ -207,7 +211,7 @@ def run_study(
     an error.
     """
     folder = RunFolder(out)
-    with folder.opened(study, resume, allow) as (shards, finished):
+    with folder.told(), folder.opened(study, resume, allow) as (shards, finished):
         _work(study, folder, shards, study.blocks, finished, executor or InProcess(), progress, look)
         return folder.merge(study, shards)
 
@@ -227,7 +231,7 @@ def run_part(
     The other arguments are those of ``run_study``, which writes the table once the whole is there.
     """
     folder = RunFolder(out)
-    with folder.opened(study, resume, allow) as (shards, finished):
+    with folder.told(), folder.opened(study, resume, allow) as (shards, finished):
         blocks = part.chosen(study.blocks)
         _work(study, folder, shards, blocks, finished, executor or InProcess(), progress)
         return len(blocks)

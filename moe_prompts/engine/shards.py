@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from moe_prompts.engine.files import TEMPORARY, sync_folder, write_atomically
+from moe_prompts.engine.files import TEMPORARY, entries, sync_folder, write_atomically
 from moe_prompts.engine.grid import Row
 from moe_prompts.errors import InputError
 
@@ -124,12 +124,12 @@ class Shards:
         """Make the folders, and clear what a killed process left half written."""
         for folder in (self.loose, self.segments):
             folder.mkdir(parents=True, exist_ok=True)
-            for file in folder.glob(f".*{TEMPORARY}"):
+            for file in entries(folder, TEMPORARY):
                 file.unlink(missing_ok=True)
 
     def files(self) -> list[Path]:
         """Return all files of blocks, segments first."""
-        return [path for folder in (self.segments, self.loose) for path in sorted(folder.glob(f"*{ENDING}"))]
+        return [path for folder in (self.segments, self.loose) for path in entries(folder, ENDING)]
 
     def clear(self) -> None:
         """Remove all blocks."""
@@ -179,7 +179,7 @@ class Shards:
     def alone(self) -> list[str]:
         """Return the names of the last study's blocks that have a file of their own."""
         ending = f".{self.seals[-1]}{ENDING}"
-        return [path.name.removesuffix(ending) for path in self.loose.glob(f"*{ending}")]
+        return [path.name.removesuffix(ending) for path in entries(self.loose, ending)]
 
     def compact(self, names: Iterable[str]) -> None:
         """Put the files of the blocks ``names`` into segments, one for each set of columns.

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import platform
 import subprocess
 import sys
@@ -25,7 +26,7 @@ import pyarrow.parquet as pq
 
 from moe_prompts.compilation import route
 from moe_prompts.engine.code import code_of
-from moe_prompts.engine.files import TEMPORARY, appearing, write_atomically
+from moe_prompts.engine.files import TEMPORARY, appearing, entries, reason, remedy, write_atomically
 from moe_prompts.engine.grid import MOST_FITS, Study
 from moe_prompts.engine.lock import locked
 from moe_prompts.engine.shards import SEGMENT, Piece, Shards, in_order, piece_of, seal_of
@@ -103,7 +104,7 @@ class RunFolder:
                 if "sha256" in before:  # of the table that is there until this run writes its own
                     content["sha256"] = before["sha256"]
                 write_atomically(self.meta, json.dumps(content, indent=2).encode())
-                for file in self.errors.glob("*.txt"):
+                for file in entries(self.errors, ".txt"):
                     file.unlink()
             yield shards, finished
 
@@ -113,13 +114,29 @@ class RunFolder:
             yield
         except OSError as error:
             raise InputError(
-                f"cannot write to {self.path} ({error.strerror}); choose a folder you may write to with --out"
+                f"cannot write to {self.path} ({reason(error)}); choose a folder you may write to with --out"
+            ) from error
+
+    @contextmanager
+    def told(self, again: str = "--resume") -> Iterator[None]:
+        """Say in one line what the system refused while a command worked in this folder.
+
+        Raises ``InputError`` for every error of the system that has no better line by then. ``again``: the option with
+        which the command is repeated.
+        """
+        try:
+            yield
+        except OSError as error:
+            where = self.path if error.filename is None else os.fsdecode(error.filename)
+            raise InputError(
+                f"{where}: {reason(error)}, while the command worked in {self.path}; finished blocks are kept: "
+                f"{remedy(error)}, and repeat the command with {again}"
             ) from error
 
     def _clear_temporary(self) -> None:
         """What a killed command left half written beside the blocks."""
         for folder in (self.path, self.errors):
-            for file in folder.glob(f".*{TEMPORARY}"):
+            for file in entries(folder, TEMPORARY):
                 file.unlink(missing_ok=True)
 
     def _refuse_leftovers(self, shards: Shards, clear: bool) -> None:
@@ -250,8 +267,10 @@ def read_json(path: Path) -> Any:
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError, ValueError, RecursionError) as error:
         raise _not_ours(path) from error
+    except OSError as error:
+        raise InputError(f"cannot read {path} ({reason(error)}): {remedy(error)}") from error
 
 
 def _not_ours(path: Path) -> InputError:
@@ -262,9 +281,12 @@ def _not_ours(path: Path) -> InputError:
 
 
 def sha256_of(path: Path) -> str:
-    """Return the sha256 of a file, in hexadecimal digits."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    """Return the sha256 of a file, in hexadecimal digits; raise ``InputError`` where it cannot be read."""
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise InputError(f"cannot read {path} ({reason(error)}): {remedy(error)}") from error
 
 
 def keep_sums(run: Path, *names: str) -> None:
@@ -317,6 +339,12 @@ def gather(out: Path, parts: Sequence[Path], allow: Collection[str] = ()) -> int
     a run.
     """
     target = RunFolder(out)
+    with target.told(ALLOWED[CLEAR]):
+        return _gather(target, parts, allow)
+
+
+def _gather(target: RunFolder, parts: Sequence[Path], allow: Collection[str]) -> int:
+    out = target.path
     for part in parts:
         if not part.is_dir():
             raise InputError(f"{part} is no folder; expected the folders of parts that ran with --shard")

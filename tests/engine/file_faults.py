@@ -1,11 +1,12 @@
 """The file operations of a command, counted, one of which fails or is the command's last.
 
-    python file_faults.py FOLDER STEP [LASTING]
+    python file_faults.py FOLDER SCENE STEP [lasting]
 
-For every STEP-th operation of a small study and each kind of fault a process is forked that runs the study with the
-fault; a second one resumes it. Prints the number of operations and of faults, and what was not as it should be, as JSON.
+For every STEP-th operation of a small study (SCENE study), or of the gathering of its parts (SCENE gather), and each
+kind of fault a process is forked that runs the command with the fault; a second one runs what completes it. Prints the
+operations, the number of faults and what was not as it should be, as JSON.
 
-An operation is a call of ``os``, of ``open`` or of a file's own that names the run's folder or a file below it; each
+An operation is a call of ``os``, of ``open`` or of a file's own that names a run's folder or a file below it; each
 write, read and close of a file is one. Files are read and written here through Python but for one: the table that is
 read again at the end, through Arrow's own code.
 """
@@ -173,21 +174,67 @@ def forked(action: Callable[[], object], said: Path) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
-def study_in(folder: Path, operations: Operations | None = None) -> Callable[[], None]:
-    """The command that begins the study in ``folder``, or resumes it there."""
+def study():
     from fault_cases import toys
 
-    from moe_prompts import cli, run_study
+    return toys(*[""] * 5)
 
-    def command() -> None:
-        resume = (folder / "meta.json").exists()
-        watch = ExitStack()
-        with watch:
+
+def run(folder: Path) -> None:
+    """Begin the study in ``folder``, or resume it there."""
+    from moe_prompts import run_study
+
+    run_study(study(), folder, resume=(folder / "meta.json").exists(), progress=False)
+
+
+def prepare_parts(folder: Path) -> None:
+    from moe_prompts.engine.grid import Part
+    from moe_prompts.engine.runner import run_part
+
+    for number in (1, 2):
+        run_part(study(), folder / f"part{number}", Part(number, 2), progress=False)
+
+
+def gathered(folder: Path, allow: tuple[str, ...] = ()) -> None:
+    from moe_prompts.engine.store import gather
+
+    gather(folder / "whole", [folder / "part1", folder / "part2"], allow)
+
+
+def completed(folder: Path) -> None:
+    """A gather that was killed has left blocks without meta.json, or is done."""
+    if not (folder / "whole" / "meta.json").exists():
+        gathered(folder, ("clear",))
+    run(folder / "whole")
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What is there before, the command that gets a fault, what completes it, and where its table is then."""
+
+    prepare: Callable[[Path], None]
+    begin: Callable[[Path], None]
+    complete: Callable[[Path], None]
+    table: str
+
+
+SCENES = {
+    "study": Scene(lambda folder: None, lambda folder: run(folder / "run"), lambda folder: run(folder / "run"), "run"),
+    "gather": Scene(prepare_parts, gathered, completed, "whole"),
+}
+
+
+def command(action: Callable[[Path], None], folder: Path, operations: Operations | None = None) -> Callable[[], None]:
+    """``action`` as a command, which says what is wrong in one line."""
+    from moe_prompts import cli
+
+    def called() -> None:
+        with ExitStack() as stack:
             if operations is not None:
-                watch.enter_context(watched(operations))
-            cli.run(lambda: run_study(toys(*[""] * 5), folder, resume=resume, progress=False), "it")
+                stack.enter_context(watched(operations))
+            cli.run(lambda: action(folder), "it")
 
-    return command
+    return called
 
 
 def temporary(folder: Path) -> list[str]:
@@ -195,65 +242,70 @@ def temporary(folder: Path) -> list[str]:
 
 
 @dataclass
-class Trial:
-    """One fault, and what was not as it should be."""
+class Trials:
+    """Faults in copies of one folder, and what was not as it should be."""
 
+    scene: Scene
+    before: Path
     folder: Path
-    whole: bytes
     said: Path
+    whole: bytes
 
     def wrong(self, operations: Operations) -> str:
+        """Carry out one fault; return what was not as it should be after it, or nothing."""
         shutil.rmtree(self.folder, ignore_errors=True)
-        code = forked(study_in(self.folder, operations), self.said)
+        shutil.copytree(self.before, self.folder)
+        code = forked(command(self.scene.begin, self.folder, operations), self.said)
         text = self.said.read_text()
-        if operations.kind is None and code not in (KILLED, 0):
-            return f"exit code {code}: {text}"
-        if operations.kind is not None:
-            if code not in (0, 2) or text.count("\n") > 1 or (code == 2) != text.startswith("it: "):
-                return f"exit code {code}, {text.count(chr(10))} lines: {text}"
-            if not operations.lasting and (left := temporary(self.folder)):
-                return f"left after the fault: {left}"
-        code = forked(study_in(self.folder), self.said)
-        text = self.said.read_text()
-        if code or text:
-            return f"resumed: exit code {code}: {text}"
-        if (self.folder / "results.parquet").read_bytes() != self.whole:
-            return "another table"
+        if operations.kind is None:
+            if code not in (KILLED, 0):
+                return f"exit code {code}: {text}"
+        elif code not in (0, 2) or text.count("\n") != (code == 2) or (code == 2) != text.startswith("it: "):
+            return f"exit code {code}, {text.count(chr(10))} lines: {text}"
+        elif not operations.lasting and (left := temporary(self.folder)):
+            return f"left after the fault: {left}"
+        return self.completed()
+
+    def completed(self) -> str:
+        code = forked(command(self.scene.complete, self.folder), self.said)
+        if code or self.said.read_text():
+            return f"resumed: exit code {code}: {self.said.read_text()}"
         if left := temporary(self.folder):
             return f"left after resume: {left}"
         from moe_prompts.engine.store import read_table
 
-        read_table(self.folder)
-        return ""
+        read_table(self.folder / self.scene.table)  # with its sha256
+        content = (self.folder / self.scene.table / "results.parquet").read_bytes()
+        return "" if content == self.whole else "another table"
 
 
-def main(folder: Path, step: int, lasting: bool) -> dict:
+def main(folder: Path, scene: Scene, step: int, lasting: bool) -> dict:
     sys.path.insert(0, str(Path(__file__).parent))
-    import numpy as np
-    from fault_cases import toys
-
-    from moe_prompts import run_study
     from moe_prompts.engine import runner, store
 
     runner.SEGMENT = 4  # ten blocks: two segments and two blocks of their own
     store._git_commit = lambda: None  # no file of the folder, and most of the time
     folder = folder.resolve()
+    run(folder / "warm")  # what all processes inherit
+    whole = (folder / "warm" / "results.parquet").read_bytes()
+    (folder / "before").mkdir()
+    scene.prepare(folder / "before")
     counting = Operations(str(folder / "counted"))
-    with watched(counting):  # warms up what all processes inherit
-        run_study(toys(*[""] * 5), folder / "counted", progress=False)
-    whole = (folder / "counted" / "results.parquet").read_bytes()
-    trial = Trial(folder / "run", whole, folder / "said")
+    shutil.copytree(folder / "before", folder / "counted")
+    with watched(counting):
+        scene.begin(folder / "counted")
+    trials = Trials(scene, folder / "before", folder / "trial", folder / "said", whole)
     faults, wrong = 0, []
     for number, (kind, code) in enumerate(KINDS.items()):
         if lasting and code is None:
             continue
         # Thinned runs take other operations for each kind.
-        for at in np.arange(number * step // len(KINDS), len(counting.seen), step):
+        for at in range(number * step // len(KINDS), len(counting.seen), step):
             faults += 1
-            if text := trial.wrong(Operations(str(trial.folder), int(at), code, lasting)):
+            if text := trials.wrong(Operations(str(trials.folder), at, code, lasting)):
                 wrong.append(f"{kind} at {at}, {counting.seen[at]}: {text}")
     return {"operations": counting.seen, "faults": faults, "wrong": wrong}
 
 
 if __name__ == "__main__":
-    print(json.dumps(main(Path(sys.argv[1]), int(sys.argv[2]), "lasting" in sys.argv)))
+    print(json.dumps(main(Path(sys.argv[1]), SCENES[sys.argv[2]], int(sys.argv[3]), "lasting" in sys.argv)))
