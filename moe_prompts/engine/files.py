@@ -35,8 +35,9 @@ def remedy(error: OSError) -> str:
 
 
 def entries(folder: Path, ending: str) -> list[Path]:
-    """Return the files of a folder with this ending, in the order of their names; none where there is no folder.
+    """Return the files of a folder with this ending, in the order of their names.
 
+    There are none where there is no folder.
     ``Path.glob`` takes a folder that may not be read for an empty one; here that is an error.
     """
     try:
