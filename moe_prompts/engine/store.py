@@ -121,8 +121,8 @@ class RunFolder:
     def told(self, again: str = "--resume") -> Iterator[None]:
         """Say in one line what the system refused while a command worked in this folder.
 
-        ``again`` is the option with which the command is repeated. Raises ``InputError`` for every error of the
-        system that has no better line by then.
+        ``again`` is the option with which the command is repeated. Raises ``InputError`` for every error of
+        the system that has no better line by then.
         """
         try:
             yield
