@@ -1,10 +1,11 @@
-"""Draw stand-in tasks that need no download: three kinds of scenes by formula, and digits of 8 x 8 pixels.
+"""Draw stand-in tasks that need no download: five kinds of scenes by formula, and digits of 8 x 8 pixels.
 
     image i of a task = a function of (entropy, task, role, i) and the size; roles: train, test, fresh
 
-The scenes are sprites with dSprites' factors, objects to count, and a distance to judge. Labels are drawn
-uniformly, then a scene that has them. The tasks stand in for structured tasks of VTAB-1K and are not those
-data: numbers on them compare methods with each other, never with published tables.
+The scenes are sprites with dSprites' factors, objects to count, a distance to judge, letters to read
+(``letters``) and solid bodies under a light (``solids``). Labels are drawn uniformly, and with them a scene.
+The tasks stand in for tasks of VTAB-1K and are not those data: numbers on them compare methods with each
+other, never with published tables.
 """
 
 from __future__ import annotations
@@ -12,13 +13,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from functools import cached_property
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from moe_prompts.errors import InputError
 from moe_prompts.seeds import address
 from moe_prompts.vision.tasks.drawing import Scenes, render, shape_ids
+from moe_prompts.vision.tasks.letters import LETTERS, lines, render_lines
+from moe_prompts.vision.tasks.solids import AZIMUTHS, ELEVATIONS, bodies, render_bodies
 from moe_prompts.vision.tasks.task import SPLITS, ImageSet, Pixels, Subset
 
 #: Sides of an image in pixels, lowest and highest.
@@ -32,6 +35,15 @@ TRIES = 16
 GAP = 0.05
 
 
+class Labelled(Protocol):
+    """Describe scenes: factors of n images, from which their pixels follow."""
+
+    @property
+    def labels(self) -> np.ndarray:
+        """Return the class of each scene (n,)."""
+        ...
+
+
 @dataclass(frozen=True)
 class Formula:
     """Hold how one task is drawn.
@@ -39,11 +51,13 @@ class Formula:
     classes  number of classes
     scenes   ``scenes(rng, number)`` draws so many scenes
     rule     the rule in words, for results
+    render   ``render(scenes, size)`` returns their images as bytes (n, size, size, 3)
     """
 
     classes: int
-    scenes: Callable[[np.random.Generator, int], Scenes]
+    scenes: Callable[[np.random.Generator, int], Labelled]
     rule: str
+    render: Callable[[Any, int], np.ndarray] = render
 
 
 def dsprites(rng: np.random.Generator, number: int, label: str) -> Scenes:
@@ -185,6 +199,10 @@ _SPRITES = (
     "one white sprite on black: square, ellipse or heart, 6 scales 0.5 to 1, 40 orientations from 0 to 2 pi (both "
     "ends), 32 x 32 places; "
 )
+_BODIES = (
+    "an animal, a person, an aeroplane, a truck or a car of up to 8 ellipsoids and boxes with proportions of its own, "
+    "18 azimuths, 9 elevations from 30 to 70 degrees, light from one of 6 sides of the camera, shadow on the ground; "
+)
 FORMULAS = {
     "dsprites_loc": Formula(
         16,
@@ -211,6 +229,25 @@ FORMULAS = {
         distance,
         "class = bin of the distance of the two red objects' centres, uniform on [0.22, 0.76) of the side in 6 equal "
         "bins; up to two other objects that are not red; ground and shapes as in count",
+    ),
+    "letters": Formula(
+        len(LETTERS),
+        lines,
+        "class = the capital letter in the middle; 20 fonts of matplotlib, one neighbour at either side, cut off by the "
+        "border, turned by up to 11 degrees, brighter or darker than a wavy ground",
+        render_lines,
+    ),
+    "azimuth": Formula(
+        AZIMUTHS,
+        lambda rng, number: bodies(rng, number, "azimuth"),
+        _BODIES + "class = azimuth in steps of 20 degrees",
+        render_bodies,
+    ),
+    "elevation": Formula(
+        ELEVATIONS,
+        lambda rng, number: bodies(rng, number, "elevation"),
+        _BODIES + "class = elevation in steps of 5 degrees",
+        render_bodies,
     ),
 }
 DIGITS_RULE = "scikit-learn's 1797 handwritten digits of 8 x 8 pixels, enlarged bilinearly; class = the digit"
@@ -324,10 +361,12 @@ def fresh(task_name: str, size: int, start: int, count: int, entropy: int) -> Pi
     return _drawn(task_name, "fresh", size, start, count, entropy)
 
 
-def block_scenes(name: str, role: str, block: int, entropy: int) -> Scenes:
+def block_scenes(name: str, role: str, block: int, entropy: int) -> Any:
     """Return one block of scenes of a drawn task, those from BLOCK * block to BLOCK * (block + 1) - 1.
 
     role  "train", "test" or "fresh"
+
+    The result is ``drawing.Scenes``, ``letters.Lines`` or ``solids.Bodies``, as the task is drawn.
     """
     key = (address("stand-in"), address(name), address(role), block)
     return FORMULAS[name].scenes(np.random.default_rng(np.random.SeedSequence(entropy, spawn_key=key)), BLOCK)
@@ -337,7 +376,7 @@ def _drawn(name: str, role: str, size: int, start: int, number: int, entropy: in
     first = start // BLOCK
     blocks = [block_scenes(name, role, block, entropy) for block in range(first, -(-(start + number) // BLOCK))]
     here = slice(start - BLOCK * first, start - BLOCK * first + number)
-    pixels = np.concatenate([render(scenes, size) for scenes in blocks])[here]
+    pixels = np.concatenate([FORMULAS[name].render(scenes, size) for scenes in blocks])[here]
     return Pixels(pixels, np.concatenate([scenes.labels for scenes in blocks])[here])
 
 
