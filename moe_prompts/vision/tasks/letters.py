@@ -1,6 +1,6 @@
 """Draw capital letters in many fonts over textures, with a neighbour at either side, as in street numbers.
 
-    a pixel = ground + (ink - ground) (mean over 3 x 3 points p of the glyph at R(angle)^T (p - centre) / height)
+    a pixel = ground + (ink - ground) (mean over 3 x 3 points p of the glyph at R(angle)^T (p - centre) / em)
 
 The fonts are those that matplotlib ships, so nothing is downloaded. The class is the letter in the middle; its
 neighbours have the same font, height, turn and ink, and are cut off by the border of the image.
@@ -79,7 +79,7 @@ class Lines:
 
 
 def lines(rng: np.random.Generator, number: int) -> Lines:
-    """Draw the factors of so many images; the ink is at least 0.2 brighter or darker than the ground's mean."""
+    """Draw the factors of so many images; ink and ground differ by 0.2 of mean grey at least."""
     grey = rng.uniform(0.1, 0.9, number)
     apart = rng.uniform(0.35, 0.6, number)
     fits = np.stack([grey - apart >= 0.02, grey + apart <= 0.98], axis=1)

@@ -233,7 +233,7 @@ FORMULAS = {
     "letters": Formula(
         len(LETTERS),
         lines,
-        "class = the capital letter in the middle; 20 fonts of matplotlib, one neighbour at either side, cut off by the "
+        "class = the capital letter in the middle; 20 fonts of matplotlib, a neighbour at either side, cut off by the "
         "border, turned by up to 11 degrees, brighter or darker than a wavy ground",
         render_lines,
     ),

@@ -3,9 +3,9 @@
     a ray o + t d meets a part at the least t > 0 with  A^-1 (o + t d - c)  in the unit ball or the unit cube
     grey = tone (AMBIENT + (1 - AMBIENT) max(0, normal . light)),  the ground's tone AMBIENT in a shadow
 
-A body is a union of up to eight ellipsoids and boxes: an animal, a person, an aeroplane, a truck or a car, as
-in smallNORB, with proportions drawn anew for every image. The camera is orthographic. The light comes from one
-of six sides *of the camera*, so neither shade nor shadow tells the azimuth by itself.
+A body is a union of up to eight ellipsoids and boxes: an animal, a person, an aeroplane, a truck or a car,
+as in smallNORB, with proportions drawn anew for every image. The camera is orthographic. The light comes from
+one of six sides *of the camera*, so neither shade nor shadow tells the azimuth by itself.
 """
 
 from __future__ import annotations
@@ -203,7 +203,10 @@ def shaded(scenes: Bodies, number: int, start: np.ndarray, direction: np.ndarray
 def met(
     scenes: Bodies, number: int, start: np.ndarray, direction: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return how far rays go to the body (rays,), infinite past it, the normal there (rays, 3) and the tone."""
+    """Return how far rays go to the body (rays,), the normal there (rays, 3) and the tone.
+
+    The distance of a ray that misses the body is infinite.
+    """
     reach = np.full(len(start), np.inf)
     normal, tone = np.zeros_like(start), np.zeros(len(start))
     # Seen along the rays a part lies in a disc; other rays need not be asked.

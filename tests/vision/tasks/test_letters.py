@@ -46,13 +46,13 @@ def word_of(scenes, number):
 
 
 def test_pixels_are_those_of_pillow():
-    """Pillow places pens and edges on whole pixels of the eightfold image and of a canvas of 256: both together stay
-    below a third of a pixel at 56, which changes a pixel at an edge by at most a third, and a tenth of them are."""
+    """Pillow places pens and edges on whole pixels of the eightfold image and of a canvas of 256: together less than a
+    quarter of a pixel at 56, for either edge of a thin stroke; and a tenth of all pixels lie at edges."""
     scenes = lines(np.random.default_rng(0), 24)
     found = render_lines(plain(scenes), SIZE)[..., 0] / 255
     for number, image in enumerate(found):
         expected = drawn_by_pillow(scenes, number, word_of(scenes, number))
-        assert np.abs(image - expected).max() < 0.35
+        assert np.abs(image - expected).max() < 0.5
         assert np.abs(image - expected).mean() < 0.02
         assert expected.mean() > 0.05
 

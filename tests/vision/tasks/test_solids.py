@@ -40,8 +40,8 @@ def inside(scenes, number, points):
 
 
 def test_rays_meet_bodies_where_marching_does():
-    """Steps of 0.002 along 24 x 24 rays of five bodies: a ray that meets one is at most a step from where marching first
-    stands inside, and only rays that graze a part for less than a step may differ in meeting it at all."""
+    """Steps of 0.002 along 24 x 24 rays of five bodies: a ray that meets one is at most a step from where marching
+    first stands inside, and only rays that graze a part for less than a step may differ in meeting it at all."""
     scenes, step = bodies(np.random.default_rng(0), 5, "azimuth"), 0.002
     for number in range(5):
         start, direction = rays(scenes, number, 12)
