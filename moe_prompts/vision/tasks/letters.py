@@ -2,8 +2,8 @@
 
     a pixel = ground + (ink - ground) (mean over 3 x 3 points p of the glyph at R(angle)^T (p - centre) / em)
 
-The fonts are those that matplotlib ships, so nothing is downloaded. The class is the letter in the middle; its
-neighbours have the same font, height, turn and ink, and are cut off by the border of the image.
+The fonts are those that matplotlib ships, so nothing is downloaded. The class is the letter in the middle;
+its neighbours have the same font, height, turn and ink, and are cut off by the border of the image.
 """
 
 from __future__ import annotations
