@@ -26,10 +26,12 @@ import numpy as np
 
 from moe_prompts import cli
 from moe_prompts.errors import InputError
-from moe_prompts.tables import markdown
+from moe_prompts.tables import body_of, markdown
 
 PAGE = Path(__file__).parents[1] / "docs" / "scaling_benchmark.md"
 PACKED = PAGE.with_name("packed_benchmark.md")
+#: Columns of that page's table.
+PACKED_COLUMNS = ("method", "one by one, ms", "packed, ms", "times faster", "largest difference")
 #: Rows as wide as those of the study of Gaussian gates.
 NUMBERS, WORDS = 34, ("study", "truth", "truth_kind", "kind", "fit_class", "start", "status", "message")
 BLOCK, MILLION = 8, 1_000_000
@@ -62,15 +64,15 @@ def idle_study(rows: int):
 # The engine alone ----------------------------------------------------------------------------------------------------
 
 
-def engine() -> Iterator[str]:
+def engine() -> Iterator[list[str]]:
     """Rows of blocks that fit nothing; starting workers is left out, by the difference of two lengths."""
     from moe_prompts.engine.executors import Dask, InProcess, Joblib
 
     for name, executor in (("in-process", InProcess()), ("joblib, 2 workers", Joblib(2)), ("dask, 2 workers", Dask(2))):
         short, long = (seconds_of(executor, rows) for rows in (1_600, 16_000))
         each = (long - short) / 14_400
-        yield f"| {name} | {1e3 * each:.2f} | {1 / each:.0f} |"
-    yield f"| writing alone, in-process | {1e3 * writing(1_000):.2f} |  |"
+        yield [name, f"{1e3 * each:.2f}", f"{1 / each:.0f}"]
+    yield ["writing alone, in-process", f"{1e3 * writing(1_000):.2f}", ""]
 
 
 def seconds_of(executor, rows: int) -> float:
@@ -118,19 +120,17 @@ print(json.dumps([*opened, time.perf_counter() - began, peak()]))
 """
 
 
-def million() -> Iterator[str]:
+def million() -> Iterator[list[str]]:
     with tempfile.TemporaryDirectory(dir=".") as folder:
         fill(Path(folder) / "run")
         size = sum(path.stat().st_size for path in Path(folder).rglob("*") if path.is_file()) / 1e6
         command = [sys.executable, "-c", RESUME, str(Path(__file__).parent), f"{folder}/run"]
         done = subprocess.run(command, check=True, capture_output=True, text=True)
         opening, before, whole, after = json.loads(done.stdout)
-    yield f"| resume: folder read and checked, missing blocks known | {opening:.1f} s | {before:.0f} MB |"
-    yield (
-        f"| resume of a finished run, with its table of {NUMBERS + len(WORDS) + 1} columns written again | "
-        f"{whole:.1f} s | {after:.0f} MB |"
-    )
-    yield f"| finished blocks on disk | {size:.0f} MB |  |"
+    yield ["resume: folder read and checked, missing blocks known", f"{opening:.1f} s", f"{before:.0f} MB"]
+    table = f"its table of {NUMBERS + len(WORDS) + 1} columns written again"
+    yield [f"resume of a finished run, with {table}", f"{whole:.1f} s", f"{after:.0f} MB"]
+    yield ["finished blocks on disk", f"{size:.0f} MB", ""]
 
 
 def fill(folder: Path) -> None:
@@ -161,7 +161,7 @@ SIZES = (1_000, 10_000, 100_000, 1_000_000)
 TIMED_FITS = 2
 
 
-def fits() -> Iterator[str]:
+def fits() -> Iterator[list[str]]:
     """CPU seconds of a fit, data drawn included, by kind, k and n."""
     from moe_prompts.study import attention, gaussian, softmax
 
@@ -184,24 +184,22 @@ def fits() -> Iterator[str]:
             began = time.process_time()
             run(cell(n), tuple(range(1, 1 + TIMED_FITS)), 0)
             each.append((time.process_time() - began) / TIMED_FITS)
-        yield f"| {name} | " + " | ".join(f"{seconds:.2g}" for seconds in each) + f" | {3600 / each[-1]:.0f} |"
+        yield [name, *(f"{seconds:.2g}" for seconds in each), f"{3600 / each[-1]:.0f}"]
 
 
-def trainings() -> Iterator[str]:
+def trainings() -> Iterator[list[str]]:
     """From the rows of docs/packed_benchmark.md: 100 epochs on 1000 images in batches of 64."""
     from moe_prompts.vision.training.sgd import Recipe
 
     steps = Recipe().total(1000)
-    for line in PACKED.read_text(encoding="utf-8").splitlines():
-        found = re.match(r"\| (\w+) \| ([\d.]+) \| ([\d.]*)", line)
-        if found:
-            seconds = steps * float(found[3] or found[2]) / 1e3
-            yield f"| {found[1]} | {seconds:.0f} | {3600 / seconds:.0f} |"
+    for method, alone, packed, *_ in body_of(PACKED.read_text(encoding="utf-8"), PACKED_COLUMNS):
+        seconds = steps * float(packed or alone) / 1e3
+        yield [method, f"{seconds:.0f}", f"{3600 / seconds:.0f}"]
 
 
 @dataclass(frozen=True)
 class Section:
-    measure: Callable[[], Iterator[str]]
+    measure: Callable[[], Iterator[list[str]]]
     title: str
     text: str
     columns: tuple[str, ...]
@@ -240,23 +238,13 @@ SECTIONS = {
 }
 
 
-def earlier_rows() -> dict[str, list[str]]:
+def earlier_rows() -> dict[str, list[list[str]]]:
     """Rows of the page by section."""
     text = PAGE.read_text(encoding="utf-8") if PAGE.exists() else ""
-    rows = {}
-    for name, section in SECTIONS.items():
-        _, _, after = text.partition(f"\n## {section.title}\n")
-        own = after.partition("\n## ")[0]
-        rows[name] = [f"| {' | '.join(cells(line))} |" for line in own.splitlines() if line.startswith("| ")][1:]
-    return rows
+    return {name: body_of(text, section.columns) for name, section in SECTIONS.items()}
 
 
-def cells(row: str) -> list[str]:
-    """Return the cells of a row of a table."""
-    return [cell.strip() for cell in row.strip().removeprefix("|").removesuffix("|").split("|")]
-
-
-def page(rows: dict[str, list[str]], machine: str) -> str:
+def page(rows: dict[str, list[list[str]]], machine: str) -> str:
     lines = [
         "# What studies cost",
         "",
@@ -264,7 +252,7 @@ def page(rows: dict[str, list[str]], machine: str) -> str:
     ]
     for name, section in SECTIONS.items():
         lines += ["", f"## {section.title}", "", section.text, ""]
-        lines.append(markdown(section.columns, [cells(row) for row in rows[name]]))
+        lines.append(markdown(section.columns, rows[name]))
     return "\n".join(lines) + "\n"
 
 
@@ -287,7 +275,7 @@ def main() -> None:
     for name in arguments.only:
         rows[name] = []
         for row in SECTIONS[name].measure():
-            print(row, flush=True)
+            print("  ".join(row), flush=True)
             rows[name].append(row)
     PAGE.write_text(page(rows, where("cpu")), encoding="utf-8")
     print(f"page      {PAGE}")

@@ -20,6 +20,7 @@ from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 
 from moe_prompts import cli
+from moe_prompts.tables import markdown
 
 #: Enough pairs to time a pass.
 TIMED_PAIRS = 2_000_000
@@ -98,10 +99,12 @@ def alone(call: Callable[..., list[str]], *arguments: object) -> list[str]:
 
 
 def table(heads: tuple[str, ...], rows: Iterator[list[str]]) -> None:
-    """A line as soon as it is measured."""
-    print("| " + " | ".join(heads) + " |\n" + "|---" * len(heads) + "|", flush=True)
+    """Print the table; a row goes to stderr as soon as it is measured, since the widths of columns need them all."""
+    measured = []
     for row in rows:
-        print("| " + " | ".join(row) + " |", flush=True)
+        measured.append(row)
+        print("  ".join(row), file=sys.stderr, flush=True)
+    print(markdown(heads, measured), flush=True)
 
 
 def main() -> None:

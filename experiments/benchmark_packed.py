@@ -21,6 +21,7 @@ import numpy as np
 
 from moe_prompts import cli
 from moe_prompts.errors import InputError
+from moe_prompts.tables import markdown
 
 PAGE = Path(__file__).parents[1] / "docs" / "packed_benchmark.md"
 PACKED = ("linear", "vpt_shallow", "vpt_deep", "vpt_matched", "vapt")
@@ -28,8 +29,8 @@ ALONE = ("bias", "full")
 COLUMNS = ("method", "one by one, ms", "packed, ms", "times faster", "largest difference")
 
 
-def measure(method: str, trials: int, steps: int, rounds: int, device: str) -> str:
-    """A row of the table: milliseconds of a step of one trial, both ways."""
+def measure(method: str, trials: int, steps: int, rounds: int, device: str) -> list[str]:
+    """Return a row of the table: milliseconds of a step of one trial, both ways."""
     from copy import deepcopy
 
     import torch
@@ -37,7 +38,7 @@ def measure(method: str, trials: int, steps: int, rounds: int, device: str) -> s
     from moe_prompts.vision import PackedTrials, create_backbone, prompt
     from moe_prompts.vision.prompting.prompted import new_head, prompt_parameters
     from moe_prompts.vision.tasks import procedural_task
-    from moe_prompts.vision.training.methods import Sizes, config, whole
+    from moe_prompts.vision.training.methods import Sizes, config, trainable_copy
     from moe_prompts.vision.training.sgd import Recipe, Setting, Trial, init_generator, train_alone, train_packed
 
     task, recipe = procedural_task("count"), Recipe(steps=steps)
@@ -54,7 +55,8 @@ def measure(method: str, trials: int, steps: int, rounds: int, device: str) -> s
     def alone(trial: Trial) -> dict[str, torch.Tensor]:
         model = deepcopy(backbone)
         if method in ALONE:
-            train_alone(whole(method, backbone, task.classes, init_generator(trial.seed)), images, trial, recipe)
+            own = trainable_copy(method, backbone, task.classes, init_generator(trial.seed))
+            train_alone(own, images, trial, recipe)
             return {}
         if prompts is None:
             model.head = new_head(model, task.classes, init_generator(trial.seed)).requires_grad_(True)
@@ -75,34 +77,32 @@ def measure(method: str, trials: int, steps: int, rounds: int, device: str) -> s
     found = np.array(times[1:])
     each = 1e3 * np.median(found, axis=0) / (steps * trials)
     if method in ALONE:
-        return f"| {method} | {each[0]:.1f} |  |  |  |"
+        return [method, f"{each[0]:.1f}", "", "", ""]
     apart = max(
         float((one[name].detach() - other[name].detach()).abs().max() / other[name].detach().abs().max().clamp(min=1))
         for one, other in zip(packed, ends, strict=True)
         for name in one
     )
     ratio = np.median(found[:, 0] / found[:, 1])
-    return f"| {method} | {each[0]:.1f} | {each[1]:.1f} | {ratio:.2f} | {apart:.0e} |"
+    return [method, f"{each[0]:.1f}", f"{each[1]:.1f}", f"{ratio:.2f}", f"{apart:.0e}"]
 
 
-def page(rows: list[str], arguments: argparse.Namespace) -> str:
-    from benchmark_vision import where
+def page(rows: list[list[str]], command: str, where: str, trials: int, steps: int, rounds: int) -> str:
+    """Return the page: the table of these rows, and how the command measured them.
 
-    command = " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])
+    where  the device, in words
+    """
     return "\n".join(
         [
             "# What packing trials saves",
             "",
-            f"Written by `python experiments/{command}` on {where(arguments.device)}.",
-            f"Milliseconds of a training step of one trial, {arguments.trials} settings packed and one by one: d 64, 4",
-            "blocks, 32 pixels in patches of 8, batch 64, float32. "
-            f"{arguments.steps} steps, medians of {arguments.rounds} rounds.",
+            f"Written by `python experiments/{command}` on {where}.",
+            f"Milliseconds of a training step of one trial, {trials} settings packed and one by one: d 64, 4",
+            f"blocks, 32 pixels in patches of 8, batch 64, float32. {steps} steps, medians of {rounds} rounds.",
             "*times faster* is the median of ratios within a round, *largest difference* that of any parameter at the",
             "end, relative to the largest entry of its group (or 1). bias and full change the backbone: not packed.",
             "",
-            "| " + " | ".join(COLUMNS) + " |",
-            "|" + " --- |" * len(COLUMNS),
-            *rows,
+            markdown(COLUMNS, rows),
         ]
     )
 
@@ -133,8 +133,12 @@ def main() -> None:
     rows = []
     for method in arguments.methods:
         rows.append(measure(method, arguments.trials, arguments.steps, arguments.rounds, arguments.device))
-        print(rows[-1], flush=True)
-    PAGE.write_text(page(rows, arguments) + "\n", encoding="utf-8")
+        print("  ".join(rows[-1]), flush=True)
+    from benchmark_vision import where
+
+    command = " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])
+    own = page(rows, command, where(arguments.device), arguments.trials, arguments.steps, arguments.rounds)
+    PAGE.write_text(own + "\n", encoding="utf-8")
     print(f"table     {PAGE}")
 
 

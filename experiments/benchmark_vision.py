@@ -28,6 +28,7 @@ import numpy as np
 
 from moe_prompts import cli
 from moe_prompts.errors import InputError
+from moe_prompts.tables import body_of, markdown
 
 #: After the name of a CPU.
 ON_CPU = ", 1 thread"
@@ -119,8 +120,8 @@ def print_peak(arguments: list[str], device: str) -> None:
     print(torch.cuda.max_memory_allocated() / 2**20 if device == "cuda" else on_cpu)
 
 
-def measure(name: str, batch: int, numbers: str, mode: str, device: str, rounds: int) -> list[str]:
-    """Rows of the table for one setting."""
+def measure(name: str, batch: int, numbers: str, mode: str, device: str, rounds: int) -> list[list[str]]:
+    """Return the rows of the table for one setting."""
     steps = {method: training_step(method, name, batch, numbers, mode, device) for method in METHODS}
     # CPU time on a CPU, whose cores others may be using; wall time on a GPU.
     times = seconds(steps, rounds, time.perf_counter if device == "cuda" else time.process_time)
@@ -130,20 +131,9 @@ def measure(name: str, batch: int, numbers: str, mode: str, device: str, rounds:
         peak = ""
         if "again" not in method and mode == "eager":
             peak = f"{peak_memory([method, name, str(batch), numbers, mode], device):.0f}"
-        cells = (
-            where(device),
-            name,
-            batch,
-            numbers,
-            mode,
-            rounds,
-            method,
-            f"{np.median(times[method]):.3f}",
-            f"{ratio:.3f}",
-            peak,
-        )
-        rows.append("| " + " | ".join(map(str, cells)) + " |")
-        print(rows[-1], flush=True)
+        setting = [where(device), name, str(batch), numbers, mode, str(rounds)]
+        rows.append([*setting, method, f"{np.median(times[method]):.3f}", f"{ratio:.3f}", peak])
+        print("  ".join(rows[-1]), flush=True)
     return rows
 
 
@@ -157,10 +147,10 @@ def where(device: str) -> str:
     return f"{found[1] if found else platform.machine()}{ON_CPU}"
 
 
-def page(rows: list[str], kept: list[str]) -> str:
-    """The table: rows of this run, after those of earlier runs on other settings, and the commands that made them."""
-    settings = {tuple(cells(row)[:SETTING]) for row in rows}
-    rows = [row for row in kept if tuple(cells(row)[:SETTING]) not in settings] + rows
+def page(rows: list[list[str]], kept: list[list[str]]) -> str:
+    """Return the page: rows of this run, after ``kept`` ones of other settings, and the commands that made them."""
+    settings = {tuple(row[:SETTING]) for row in rows}
+    rows = [row for row in kept if tuple(row[:SETTING]) not in settings] + rows
     head = [
         "# What prompts cost in a training step",
         "",
@@ -175,15 +165,14 @@ def page(rows: list[str], kept: list[str]) -> str:
         "",
         *dict.fromkeys(f"    {command(row)}" for row in rows),
         "",
-        "| " + " | ".join(COLUMNS) + " |",
-        "|" + " --- |" * len(COLUMNS),
+        markdown(COLUMNS, rows),
     ]
-    return "\n".join([*head, *rows]) + "\n"
+    return "\n".join(head) + "\n"
 
 
-def verdict(rows: list[str]) -> str:
-    """How VAPT stands against the target in each setting."""
-    ratios = {(*cells(row)[:SETTING], cells(row)[6]): cells(row)[8] for row in rows}
+def verdict(rows: list[list[str]]) -> str:
+    """Return in words how VAPT stands against the target in each setting."""
+    ratios = {(*row[:SETTING], row[6]): row[8] for row in rows}
     fused = {key[:SETTING]: ratio for key, ratio in ratios.items() if key[SETTING] == "VAPT fused"}
     met = sum(float(ratio) <= TARGET for ratio in fused.values())
     shown = [f"{key[3]} {key[4]} {ratio} (twin {ratios[*key, 'VPT-deep again']})" for key, ratio in fused.items()]
@@ -194,23 +183,18 @@ def verdict(rows: list[str]) -> str:
     )
 
 
-def command(row: str) -> str:
-    """What makes a row of the table anew."""
-    device, model, batch, numbers, mode, rounds, *_ = cells(row)
+def command(row: list[str]) -> str:
+    """Return the command that makes a row of the table anew."""
+    device, model, batch, numbers, mode, rounds, *_ = row
     return (
         f"python experiments/benchmark_vision.py --device {'cpu' if device.endswith(ON_CPU) else 'cuda'} "
         f"--models {model} --batch {batch} --numbers {numbers} --modes {mode} --rounds {rounds}"
     )
 
 
-def cells(row: str) -> list[str]:
-    return [cell.strip() for cell in row.strip("|").split("|")]
-
-
-def earlier_rows() -> list[str]:
-    """Rows of the page as it is, without the heading of the table and the line under it."""
-    lines = PAGE.read_text(encoding="utf-8").splitlines() if PAGE.exists() else []
-    return [line for line in lines if line.startswith("| ") and cells(line)[0] not in (COLUMNS[0], "---")]
+def earlier_rows() -> list[list[str]]:
+    """Return the rows of the page as it is."""
+    return body_of(PAGE.read_text(encoding="utf-8"), COLUMNS) if PAGE.exists() else []
 
 
 def parser() -> argparse.ArgumentParser:

@@ -32,7 +32,7 @@ from moe_prompts import cli
 from moe_prompts.compilation import VARIABLE
 from moe_prompts.engine.files import write_atomically
 from moe_prompts.errors import InputError
-from moe_prompts.tables import markdown, short
+from moe_prompts.tables import body_of, markdown, short
 
 HERE = Path(__file__).parent
 PAGE, README = HERE.parent / "docs" / "benchmarks.md", HERE.parent / "README.md"
@@ -274,11 +274,8 @@ def machine() -> str:
 def read(page: Path) -> dict[str, list[list[str]]]:
     """Rows of a page by their part."""
     rows: dict[str, list[list[str]]] = {}
-    if page.exists():
-        for line in page.read_text(encoding="utf-8").splitlines():
-            cells = [cell.strip() for cell in line.strip("|").split(" | ")]
-            if line.startswith("| ") and len(cells) == len(COLUMNS) and cells[0] in PARTS:
-                rows.setdefault(cells[0], []).append(cells)
+    for row in body_of(page.read_text(encoding="utf-8"), COLUMNS) if page.exists() else []:
+        rows.setdefault(row[0], []).append(row)
     return rows
 
 

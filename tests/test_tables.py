@@ -3,7 +3,7 @@
 import pytest
 
 from moe_prompts import cli
-from moe_prompts.tables import markdown
+from moe_prompts.tables import body_of, cells, markdown
 
 
 def test_columns_are_as_wide_as_their_widest_cell():
@@ -18,6 +18,19 @@ def test_columns_are_as_wide_as_their_widest_cell():
 def test_a_row_of_another_length_is_no_row():
     with pytest.raises((IndexError, ValueError)):
         markdown(["a", "b"], [["x"]])
+
+
+def test_what_is_written_is_read_again():
+    header, body = ["a", "E|f|"], [["wider", "|x|"], ["", "y"], ["z", ""]]
+    text = f"# A page\n\n{markdown(['other'], [['1']])}\n\n{markdown(header, body)}\n\nafter | it\n"
+    assert body_of(text, header) == body
+    assert body_of(text, ["other"]) == [["1"]]
+    assert body_of(text, ["a"]) == []
+
+
+def test_a_bar_in_a_cell_does_not_end_it():
+    assert markdown(["a"], [["|x|"]]).splitlines()[-1] == r"| \|x\| |"
+    assert cells(r"| \|x\| |  | 2 |") == ["|x|", "", "2"]
 
 
 def test_files_are_there_before_anything_is_printed(tmp_path, monkeypatch):

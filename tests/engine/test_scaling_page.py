@@ -34,7 +34,7 @@ def test_a_section_measured_alone_keeps_the_others(script, monkeypatch, tmp_path
     text = script.PAGE.read_text(encoding="utf-8")
     monkeypatch.setattr(script, "PAGE", tmp_path / "page.md")
     script.PAGE.write_text(text, encoding="utf-8")
-    rows = script.earlier_rows() | {"engine": ["| in-process | 1 | 1000 |"]}
+    rows = script.earlier_rows() | {"engine": [["in-process", "1", "1000"]]}
     script.PAGE.write_text(script.page(rows, "A CPU"), encoding="utf-8")
     assert script.earlier_rows() == rows
     assert script.machine_of_page() == "A CPU"

@@ -1,8 +1,8 @@
 """Report what a comparison found: accuracy per task and method, means, and paired differences with intervals.
 
-A difference of two methods on a task is taken seed by seed; its interval is Student's over seeds. The
-interval of the difference over all tasks is that of the tasks' mean differences: tasks are what such a table
-samples.
+A difference of two methods on a task is taken seed by seed; its interval is Student's 90 % interval over seeds
+(``intervals``). The interval of the difference over all tasks is that of the tasks' mean differences: tasks are
+what such a table samples.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from importlib import resources
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 from moe_prompts.errors import InputError
+from moe_prompts.intervals import LEVEL, mean_interval
+from moe_prompts.tables import markdown
 from moe_prompts.vision.comparison.plan import choose
 from moe_prompts.vision.training.methods import METHODS
 
-LEVEL = 0.95
 #: Column of the published table of each method that it has: ViT-B/16, supervised ImageNet-21k.
 PUBLISHED = {"full": "full", "linear": "linear", "vpt_shallow": "vpt_shallow", "vpt_deep": "vpt_deep"}
 #: Group of tasks that are drawn.
@@ -107,12 +107,9 @@ def differences(final: pd.DataFrame, baseline: str) -> pd.DataFrame:
 
 
 def _interval(values: pd.Series) -> dict[str, float]:
-    """Mean with Student's interval; without one for a single value."""
-    number, centre = len(values), float(values.mean())
-    half = (
-        float(stats.t.ppf((1 + LEVEL) / 2, number - 1) * values.std(ddof=1) / np.sqrt(number)) if number > 1 else np.nan
-    )
-    return {"difference": centre, "low": centre - half, "high": centre + half, "pairs": number}
+    """Return the mean with Student's interval; the interval is NaN for a single value."""
+    found = mean_interval(values.to_numpy(float))
+    return {"difference": found.value, "low": found.low, "high": found.high, "pairs": found.count}
 
 
 def text(final: pd.DataFrame, setup: str = "", baseline: str = "vpt_deep") -> str:
@@ -133,17 +130,17 @@ def text(final: pd.DataFrame, setup: str = "", baseline: str = "vpt_deep") -> st
         )
     table = scores(final)
     methods = [name for name in METHODS if name in set(table["method"])]
-    lines = ["| task | " + " | ".join(methods) + " |", "| --- |" + " --- |" * len(methods)]
+    body = []
     for task, own in table.groupby("task", sort=False):
         cells = own.set_index("method")
-        shown = (_cell(cells.loc[name]) if name in cells.index else "" for name in methods)
-        lines.append(f"| {task} | " + " | ".join(shown) + " |")
+        body.append([str(task), *(_cell(cells.loc[name]) if name in cells.index else "" for name in methods)])
         if cells["published"].notna().any():
             known = [cells["published"].get(name, np.nan) for name in methods]
-            lines.append("| published | " + " | ".join("" if np.isnan(x) else f"{x:.1f}" for x in known) + " |")
+            body.append(["published", *("" if np.isnan(x) else f"{x:.1f}" for x in known)])
     both = means(table).set_index("method")
     for column in ("over tasks", "over groups"):
-        lines.append(f"| *mean {column}* | " + " | ".join(_mean(both.loc[name, column]) for name in methods) + " |")
+        body.append([f"*mean {column}*", *(_mean(both.loc[name, column]) for name in methods)])
+    lines = [markdown(["task", *methods], body)]
     lines += ["", "Top-1 accuracy on test in percent, last epoch, mean ± standard deviation over seeds.", setup]
     judged = final.drop_duplicates("task")
     lines.append("Test images: " + ", ".join(f"{row.task} {row.judged}" for row in judged.itertuples()) + ".")
@@ -184,18 +181,18 @@ def _failures(table: pd.DataFrame) -> list[str]:
 def _paired_lines(table: pd.DataFrame, baseline: str, methods: list[str]) -> list[str]:
     tasks = list(dict.fromkeys(table["task"]))
     others = [name for name in methods if name != baseline]
-    lines = [
-        f"Minus {baseline}, in points, seed by seed; in brackets {LEVEL:.0%} intervals over seeds (`all`: over tasks),",
-        "after / the number of seeds or tasks.",
-        "",
-        "| task | " + " | ".join(others) + " |",
-        "| --- |" + " --- |" * len(others),
-    ]
     found = table.set_index(["task", "method"])
+    body = []
     for task in tasks:
         cells = (found.loc[(task, one)] if (task, one) in found.index else None for one in others)
-        lines.append(f"| {task} | " + " | ".join(map(_difference, cells)) + " |")
-    return lines
+        body.append([task, *map(_difference, cells)])
+    return [
+        f"Minus {baseline}, in points, seed by seed; in brackets {100 * LEVEL:.0f} % intervals over seeds (`all`: over "
+        "tasks),",
+        "after / the number of seeds or tasks.",
+        "",
+        markdown(["task", *others], body),
+    ]
 
 
 def _difference(row: pd.Series | None) -> str:

@@ -17,6 +17,7 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 
 from moe_prompts.errors import InputError
+from moe_prompts.tables import markdown
 from moe_prompts.vision.prompting.config import VAPT, VPT
 from moe_prompts.vision.prompting.prompted import prompt, refusal, trainable_summary, unprompt
 
@@ -66,10 +67,8 @@ def page(table: pd.DataFrame) -> str:
         "of the modules that build timm's `VisionTransformer`, built without memory, prompted and run on one image.",
         "Other classes are refused in one line: Swin, NaFlex, EVA (rotary positions), distilled DeiT.",
         "",
-        "| " + " | ".join(table.columns) + " |",
-        "|" + " --- |" * len(table.columns),
+        markdown(list(table.columns), [[str(cell) for cell in row] for row in table.itertuples(index=False)]),
     ]
-    lines += ["| " + " | ".join(map(str, row)) + " |" for row in table.itertuples(index=False)]
     return "\n".join(lines) + "\n"
 
 

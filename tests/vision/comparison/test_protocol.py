@@ -14,6 +14,7 @@ from timm.models.vision_transformer import VisionTransformer
 
 from moe_prompts.engine.executors import InProcess
 from moe_prompts.errors import InputError
+from moe_prompts.tables import body_of
 from moe_prompts.vision.comparison import plan as protocol
 from moe_prompts.vision.comparison import report
 from moe_prompts.vision.comparison.plan import Plan, choose, run_plan
@@ -259,15 +260,19 @@ def test_means_and_differences_by_hand():
     assert means.loc["vpt_deep", "over tasks"] == pytest.approx((62 + 70 + 50) / 3)
     assert means.loc["vpt_deep", "over groups"] == pytest.approx(((62 + 70) / 2 + 50) / 2)
     found = report.differences(final, "vpt_deep").set_index("task")
-    # Differences 3, 2, 4: mean 3, standard error 1 / sqrt(3), Student's 97.5 % point with 2 degrees 4.30265.
+    # Differences 3, 2, 4: mean 3, standard error 1 / sqrt(3), Student's 95 % point with 2 degrees 2.91999.
     assert found.loc["dtd", "difference"] == pytest.approx(3)
-    assert found.loc["dtd", "high"] - 3 == pytest.approx(4.30265 / np.sqrt(3), rel=1e-5)
+    assert found.loc["dtd", "high"] - 3 == pytest.approx(2.91999 / np.sqrt(3), rel=1e-5)
     # Tasks' means 3, 1, 6: standard deviation sqrt(19 / 3).
     assert found.loc["all", "difference"] == pytest.approx(10 / 3)
-    assert found.loc["all", "high"] - 10 / 3 == pytest.approx(4.30265 * np.sqrt(19 / 9), rel=1e-5)
+    assert found.loc["all", "high"] - 10 / 3 == pytest.approx(2.91999 * np.sqrt(19 / 9), rel=1e-5)
     text = report.text(final)
-    assert "| dtd | 62.0 ± 2.0 | 65.0 ± 2.6 |" in text
-    assert "| published | 65.8 |  |" in text
+    assert body_of(text, ["task", "vpt_deep", "vapt"])[:2] == [
+        ["dtd", "62.0 ± 2.0", "65.0 ± 2.6"],
+        ["published", "65.8", ""],
+    ]
+    assert "in brackets 90 % intervals" in text
+    assert body_of(text, ["task", "vapt"])[-1] == ["all", "+3.3 [-0.9, +7.6] / 3"]
 
 
 def test_a_method_without_a_task_leaves_a_blank_and_no_mean():
@@ -281,9 +286,14 @@ def test_a_method_without_a_task_leaves_a_blank_and_no_mean():
         }
     )
     text = report.text(final)
-    assert "| kitti | 11.0 ± 0.0 |  | 31.0 ± 0.0 |" in text
-    assert "| *mean over tasks* | 20.5 | not all tasks | 48.0 |" in text
-    assert "| dtd | -32.0 [-37.0, -27.0] / 3 | +3.0" in text
+    shown = {row[0]: row[1:] for row in body_of(text, ["task", "linear", "vpt_deep", "vapt"])}
+    assert shown["kitti"] == ["11.0 ± 0.0", "", "31.0 ± 0.0"]
+    assert shown["*mean over tasks*"] == ["20.5", "not all tasks", "48.0"]
+    assert body_of(text, ["task", "linear", "vapt"])[0] == [
+        "dtd",
+        "-32.0 [-35.4, -28.6] / 3",
+        "+3.0 [+1.3, +4.7] / 3",
+    ]
     with pytest.raises(InputError, match="dtd linear seed 42 is there twice"):
         report.text(pd.concat([final, final]))
 
@@ -402,7 +412,7 @@ def test_an_fgvc_task_runs(tmp_path, monkeypatch, capsys):
         tmp_path / "run",
         *SHORT,
     )
-    assert "| fgvc:flowers |" in capsys.readouterr().out
+    assert "| fgvc:flowers " in capsys.readouterr().out
     final = pd.read_parquet(tmp_path / "run" / "final" / "results.parquet")
     assert set(final["n"]) == {2 * 102}
 

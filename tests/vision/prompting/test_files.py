@@ -28,6 +28,7 @@ from vision_models import (
 )
 
 from moe_prompts.errors import InputError
+from moe_prompts.tables import body_of
 from moe_prompts.vision import (
     VAPT,
     VPT,
@@ -468,6 +469,7 @@ def test_local_file_of_weights(tmp_path):
     assert torch.equal(unprompt(prompt(model, VPT(2), CLASSES)).head.weight, source.head.weight)
 
 
+MODELS = Path(__file__).parents[3] / "docs" / "vision_models.md"
 FEW = ("test_vit4", "vit_tiny_patch16_224", "vit_base_patch32_clip_224", "deit_tiny_distilled_patch16_224")
 
 
@@ -476,7 +478,10 @@ def test_supported_models_of_each_kind():
     assert (table.loc[list(FEW[:3]), ["VPT-shallow", "VPT-deep", "VAPT"]] == "yes").all(axis=None)
     assert table.loc[FEW[3], "VAPT"] == "no"
     assert "two heads" in table.loc[FEW[3], "why not"]
-    assert page(table.reset_index()).count("\n| vit_tiny_patch16_224 | 14 x 14 | 12 | 192 | 1 | token | yes |") == 1
+    written = body_of(page(table.reset_index()), list(table.reset_index().columns))
+    assert written[1][:7] == ["vit_tiny_patch16_224", "14 x 14", "12", "192", "1", "token", "yes"]
+    listed = body_of(MODELS.read_text(encoding="utf-8"), list(table.reset_index().columns))
+    assert [row for row in listed if row[0] in FEW] == sorted(written)
 
 
 @pytest.mark.slow
