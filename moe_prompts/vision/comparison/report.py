@@ -1,8 +1,8 @@
 """Report what a comparison found: accuracy per task and method, means, and paired differences with intervals.
 
-A difference of two methods on a task is taken seed by seed; its interval is Student's 90 % interval over seeds
-(``intervals``). The interval of the difference over all tasks is that of the tasks' mean differences: tasks are
-what such a table samples.
+A difference of two methods on a task is taken seed by seed; its interval is Student's 90 % interval over
+seeds (``intervals``). The interval of the difference over all tasks is that of the tasks' mean differences:
+tasks are what such a table samples.
 """
 
 from __future__ import annotations
