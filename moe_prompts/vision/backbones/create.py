@@ -29,6 +29,7 @@ from moe_prompts.errors import InputError
 from moe_prompts.seeds import address
 from moe_prompts.vision.backbones.fetched import SOURCES, cache_folder, cached_file, read_fetched
 from moe_prompts.vision.prompting.checkpoint import read_torch_file
+from moe_prompts.vision.prompting.convert import MOCO_HEADS, MOCO_WIDTHS
 
 #: Sizes of the architectures that ``experiments/pretrain.py`` trains.
 ARCHITECTURES: dict[str, dict[str, Any]] = {
@@ -39,8 +40,10 @@ SMALL_SIZE = 32
 #: Modules of timm whose functions make VisionTransformers.
 PLAIN_MODULES = ("vision_transformer", "deit", "vision_transformer_hybrid")
 #: Where training scripts keep weights inside a file, the ones to evaluate first; what wrappers put before names.
-WRAPPERS = ("state_dict_ema", "model_ema", "state_dict", "model")
+WRAPPERS = ("state_dict_ema", "model_ema", "teacher", "state_dict", "model", "module")
 PREFIXES = ("module.", "_orig_mod.", "model.", "backbone.")
+#: What torch's averaged models keep beside the weights.
+COUNTERS = ("n_averaged",)
 #: Backbones that need no file and no hub.
 OWN = ("small", "small-random", "small-gain")
 
@@ -187,6 +190,7 @@ def without_prefixes(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
     Such prefixes are ``module.`` (data parallel) and ``_orig_mod.`` (compiled).
     """
+    state = {key: value for key, value in state.items() if key not in COUNTERS}
     while prefix := next((one for one in PREFIXES if state and all(str(key).startswith(one) for key in state)), None):
         state = {key.removeprefix(prefix): value for key, value in state.items()}
     return state
@@ -197,23 +201,68 @@ def _fill(model: VisionTransformer, file: Path) -> None:
     try:
         if file.suffix == ".npz":
             model.load_pretrained(str(file))
-            return
-        state = _read(file)
-        state = {key: value for key, value in checkpoint_filter_fn(state, model).items() if key.split(".")[0] != "head"}
-        model.load_state_dict(state)
+        else:
+            state = _timm_names(_read(file, model), model, file)
+            model.load_state_dict({name: value for name, value in state.items() if name.split(".")[0] != "head"})
+    except InputError:
+        raise
     except (OSError, SafetensorError, BadZipFile, RuntimeError, ValueError, KeyError, AttributeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise InputError(
             f"{file}: {reason}; expected the weights of this model as .safetensors, .pth, .pt, .bin or .npz"
         ) from error
+    unknown = [name for name, value in model.state_dict().items() if not value.isfinite().all()]
+    if unknown:
+        raise InputError(
+            f"{file}: NaN or infinite weights, as in {unknown[0]}; expected the weights of this model, whole"
+        )
 
 
-def _read(file: Path) -> dict[str, Tensor]:
+def _read(file: Path, model: VisionTransformer) -> dict[str, Tensor]:
     """Return names and tensors of a file; of .pth and the like only tensors are read, never code."""
     if file.suffix == ".safetensors":
-        return without_prefixes(load_file(file))
-    found = read_torch_file(file, "the weights of this model")
-    for wrapper in WRAPPERS:
-        if isinstance(found, dict) and isinstance(found.get(wrapper), dict):
-            found = found[wrapper]
+        found: Any = load_file(file)
+    else:
+        found = read_torch_file(file, "the weights of this model")
+        arch = found.get("arch") if isinstance(found, dict) else None
+        for wrapper in WRAPPERS:
+            if isinstance(found, dict) and isinstance(found.get(wrapper), dict):
+                found = found[wrapper]
+        check_heads(model, arch, file)
+    if not isinstance(found, dict) or not all(
+        isinstance(key, str) and isinstance(value, Tensor) for key, value in found.items()
+    ):
+        raise InputError(f"{file}: no names and tensors; expected the weights of this model, as torch.save(state_dict)")
     return without_prefixes(found)
+
+
+def _timm_names(state: dict[str, Tensor], model: VisionTransformer, file: Path) -> dict[str, Tensor]:
+    """Return the file's real numbers under timm's names, which timm makes of those of several other packages."""
+    renamed = checkpoint_filter_fn(state, model)
+    if not any(name.startswith("blocks.") for name in renamed):
+        raise InputError(
+            f"{file}: names such as {', '.join(list(state)[:2]) or 'none'}; expected the weights of this model under "
+            "timm's names, as blocks.0.attn.qkv.weight: rename them (known prefixes are taken off: "
+            f"{' '.join(PREFIXES)})"
+        )
+    whole = [name for name, value in renamed.items() if not value.is_floating_point()]
+    if whole:
+        raise InputError(
+            f"{file}: {whole[0]} is of type {renamed[whole[0]].dtype}; expected the weights of this model as "
+            "floating-point numbers"
+        )
+    return renamed
+
+
+def check_heads(model: VisionTransformer, arch: Any, file: Path) -> None:
+    """Raise ``InputError`` where MoCo-v3's ``arch`` in the file has another number of heads than the model.
+
+    No weight tells the number of heads: of equal weights another number computes something else.
+    """
+    blocks: Any = model.blocks
+    heads, wanted = blocks[0].attn.num_heads, MOCO_HEADS.get(str(arch))
+    if wanted not in (None, heads) and model.embed_dim in MOCO_WIDTHS:
+        raise InputError(
+            f"{file}: arch {arch!r}, as MoCo-v3 names its models, has {wanted} attention heads, this model {heads}; "
+            "expected the same number: load_moco_v3 takes it from the file"
+        )

@@ -34,7 +34,7 @@ from moe_prompts.seeds import address
 from moe_prompts.vision.tasks.images import ANTIALIASED, Decoded, Files, Resize, cached_ragged
 from moe_prompts.vision.tasks.subsets import stratified_subset
 from moe_prompts.vision.tasks.task import ImageSet, Subset
-from moe_prompts.vision.tasks.vtab import as_on_disk, check_split, image_facts
+from moe_prompts.vision.tasks.vtab import as_on_disk, check_split, image_facts, plain_name
 
 PREFIX = "fgvc:"
 JSON_FILES = ("train", "val", "test")
@@ -321,7 +321,7 @@ def read_labels(path: Path, numbers: dict[int | str, int]) -> tuple[tuple[str, .
             f"{content[unknown[0]]!r}; expected the splits of one data set"
         )
     names = tuple(content)
-    if not all(map(str.isascii, names)):
+    if not all(map(plain_name, names)):
         with suppress(InputError):  # where no image is there under any spelling, whoever opens them says so
             names = as_on_disk(image_folder(path.parent, names), names)
     return names, np.array([numbers[value] for value in content.values()], dtype=np.int64)

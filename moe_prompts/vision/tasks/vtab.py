@@ -179,17 +179,23 @@ def image_facts(folder: Path, names: tuple[str, ...]) -> dict[str, str]:
 def as_on_disk(folder: Path, names: Sequence[str]) -> tuple[str, ...]:
     """Return the names spelled as their files under ``folder`` are.
 
-    A letter with an accent is one character or two (Unicode's normal forms), which look alike; a list made on
-    one system and files unpacked on another then differ. Names that no spelling finds stay as they are.
+    A letter with an accent is one character or two (Unicode's normal forms), which look alike, and Windows
+    writes backslashes between folders; a list made on one system and files unpacked on another then differ.
+    Names that no spelling finds stay as they are.
     """
-    return tuple(name if name.isascii() else _spelled(folder, name) for name in names)
+    return tuple(name if plain_name(name) else _spelled(folder, name) for name in names)
+
+
+def plain_name(name: str) -> bool:
+    """Say whether a name has one spelling only."""
+    return name.isascii() and "\\" not in name
 
 
 def _spelled(folder: Path, name: str) -> str:
     if (folder / name).exists():
         return name
     found: list[str] = []
-    for part in name.split("/"):  # folders may be spelled otherwise than files in them
+    for part in name.replace("\\", "/").split("/"):  # folders may be spelled otherwise than files in them
         forms = [part, *(unicodedata.normalize(form, part) for form in ("NFC", "NFD"))]
         there = [form for form in forms if folder.joinpath(*found, form).exists()]
         if not there:
@@ -219,9 +225,9 @@ def read_list(path: Path, classes: int) -> tuple[tuple[str, ...], np.ndarray]:
     expected = f"a whole number from 0 to {classes - 1}"
     wrong = [n for n, field in fields.items() if not re.fullmatch(r"[0-9]+", field[1])]
     _refuse(path, lines, wrong, "whose label is no whole number", expected)
-    wrong = [n for n, field in fields.items() if int(field[1]) >= classes]
+    wrong = [n for n, field in fields.items() if int(field[1].lstrip("0")[:9] or 0) >= classes]
     _refuse(path, lines, wrong, "whose label is out of range", expected)
-    names, labels = zip(*fields.values(), strict=True)
+    names, labels = zip(*((name, label.lstrip("0") or "0") for name, label in fields.values()), strict=True)
     names = as_on_disk(path.parent, names)
     return names, np.array(labels, dtype=np.int64)
 
@@ -229,6 +235,7 @@ def read_list(path: Path, classes: int) -> tuple[tuple[str, ...], np.ndarray]:
 def _refuse(path: Path, lines: list[str], wrong: list[int], what: str, expected: str) -> None:
     if wrong:
         shown = lines[wrong[0] - 1].strip()
+        shown = shown if len(shown) <= 80 else shown[:77] + "..."
         raise InputError(
             f"{path}: {len(wrong)} line{'s' * (len(wrong) > 1)} {what}, the first is line {wrong[0]}, {shown!r}; "
             f"expected {expected}"

@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 
 from moe_prompts.errors import InputError
 from moe_prompts.vision import VPT, prompt
-from moe_prompts.vision.backbones.create import create_backbone
+from moe_prompts.vision.backbones.create import check_heads, create_backbone
 from moe_prompts.vision.prompting.checkpoint import backbone_hash
 
 NAME = "test_vit"
@@ -59,6 +59,73 @@ def test_a_local_file_gives_its_weights_without_the_head(kind, published, tmp_pa
     model = create_backbone(NAME, file=file)
     assert backbone_hash(model) == backbone_hash(published)
     assert model.num_classes == 0
+
+
+def before(prefix, state):
+    return {prefix + name: value for name, value in state.items()}
+
+
+#: What training scripts make of a state_dict; ``other`` are weights that are not the ones to evaluate.
+WRAPPED = {
+    "data parallel": lambda state, other: before("module.", state),
+    "compiled": lambda state, other: before("_orig_mod.", state),
+    "compiled, then parallel": lambda state, other: before("module._orig_mod.", state),
+    "parallel, then compiled": lambda state, other: {"state_dict": before("_orig_mod.module.", state)},
+    "in a module": lambda state, other: {"state_dict": before("model.", state), "epoch": 3},
+    "averages": lambda state, other: {"state_dict": other, "state_dict_ema": state, "epoch": 3},
+    "no averages yet": lambda state, other: {"state_dict": state, "state_dict_ema": None},
+    "averages, called otherwise": lambda state, other: {"model": other, "model_ema": before("module.", state)},
+    "averages in a module": lambda state, other: {"model_ema": {"module": state}, "model": other},
+    "an averaged model": lambda state, other: before("module.", state) | {"n_averaged": torch.tensor(3)},
+    "a teacher": lambda state, other: {"student": before("module.", other), "teacher": before("backbone.", state)},
+}
+
+
+@pytest.mark.parametrize("wrapping", WRAPPED)
+def test_wrappers_of_training_scripts_are_taken_off(wrapping, published, tmp_path):
+    state = published.state_dict()
+    other = {name: value + 1 for name, value in state.items()}
+    torch.save(WRAPPED[wrapping](state, other), tmp_path / "w.pth")
+    assert backbone_hash(create_backbone(NAME, file=tmp_path / "w.pth")) == backbone_hash(published)
+
+
+NOT_WEIGHTS = {
+    "names of another wrapper": (lambda state: before("net.", state), r"names such as net\.cls_token, .*rename them"),
+    "a list": (lambda state: [1], "no names and tensors"),
+    "numbers for names": (lambda state: {1: torch.ones(1)}, "no names and tensors"),
+    "whole numbers": (
+        lambda state: {name: value.to(torch.int8) for name, value in state.items()},
+        "is of type torch.int8; expected the weights of this model as floating-point numbers",
+    ),
+    "complex numbers": (
+        lambda state: {name: value.to(torch.complex64) for name, value in state.items()},
+        "is of type torch.complex64",
+    ),
+    "what a diverged training left": (
+        lambda state: {name: value * float("nan") for name, value in state.items()},
+        "NaN or infinite weights, as in cls_token",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", NOT_WEIGHTS)
+def test_a_file_of_something_else_is_one_line(case, published, tmp_path):
+    make, message = NOT_WEIGHTS[case]
+    torch.save(make(published.state_dict()), tmp_path / "w.pth")
+    with pytest.raises(InputError, match=message) as error:
+        create_backbone(NAME, file=tmp_path / "w.pth")
+    assert "\n" not in str(error.value)
+
+
+def test_heads_of_a_file_that_says_another_number_are_not_ignored(tmp_path):
+    """A linear probe of MoCo-v3's ViT-S has the shapes of timm's, and 12 heads for its 6."""
+    name = "vit_small_patch16_224"
+    state = before("module.", timm.create_model(name, num_classes=9).state_dict())
+    torch.save({"arch": "vit_small", "epoch": 90, "state_dict": state}, tmp_path / "w.pth.tar")
+    with pytest.raises(InputError, match=r"arch 'vit_small', .* has 12 attention heads, this model 6; .*load_moco_v3"):
+        create_backbone(name, file=tmp_path / "w.pth.tar")
+    for heads, arch in ((6, name), (6, None), (12, "vit_small")):
+        check_heads(timm.create_model(name, depth=1, num_heads=heads), arch, tmp_path / "w.pth.tar")
 
 
 def as_flax(model) -> dict[str, np.ndarray]:

@@ -41,7 +41,7 @@ from moe_prompts.vision import (
     supported_models,
     unprompt,
 )
-from moe_prompts.vision.prompting.checkpoint import payload_hash
+from moe_prompts.vision.prompting.checkpoint import backbone_traits, payload_hash
 from moe_prompts.vision.prompting.prompted import prompt_parameters
 from moe_prompts.vision.prompting.supported import page, vision_transformers
 
@@ -457,6 +457,34 @@ def test_moco_v3(tmp_path):
     path.write_bytes(b"")
     with pytest.raises(InputError, match="cannot be read as tensors"):
         load_moco_v3(plain(), path)
+
+
+@pytest.mark.parametrize(("arch", "trained"), [("vit_small", 12), (None, 12), (None, 6), ("vit_small_patch16_224", 6)])
+def test_moco_v3_takes_the_heads_that_its_weights_were_trained_with(arch, trained, tmp_path):
+    """Equal shapes for 6 and 12 heads: the file's ``arch`` says which, and where it does not nothing is guessed."""
+
+    def small(heads):
+        model = plain(embed_dim=384, num_heads=heads, num_classes=0)
+        with torch.no_grad():  # timm's initial weights give attention that is all but uniform, whatever the heads
+            for parameter in model.parameters():
+                if parameter.ndim == 2:
+                    parameter.normal_(std=3 * parameter.shape[1] ** -0.5)
+        return model.eval()
+
+    made, path = small(trained), tmp_path / "moco.pth.tar"
+    state = {f"module.base_encoder.{name}": value for name, value in made.state_dict().items()}
+    torch.save({"state_dict": state} | ({} if arch is None else {"arch": arch}), path)
+    mine = plain(embed_dim=384, num_heads=6, num_classes=0).eval()
+    if arch != "vit_small":
+        with pytest.raises(InputError, match=r"does not say its architecture .* has 6 heads, MoCo-v3's ViT-S 12"):
+            load_moco_v3(mine, path)
+        return
+    load_moco_v3(mine, path)
+    assert torch.equal(mine(images()), made(images()))
+    assert backbone_traits(mine) == backbone_traits(made)
+    six = small(6)
+    six.load_state_dict(made.state_dict())
+    assert (six(images()) - made(images())).norm() > 0.1 * made(images()).norm()  # what was computed without a word
 
 
 def test_local_file_of_weights(tmp_path):
