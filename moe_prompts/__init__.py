@@ -1,21 +1,23 @@
-"""moe-prompts: does the mixture-of-experts theory of prompts hold? Algebra predicts, simulation measures, a ViT shows.
+"""moe-prompts asks whether the mixture-of-experts theory of prompts holds.
+
+Algebra predicts, simulation measures, and a Vision Transformer shows the same at work.
 
     model -> sample -> fit -> loss -> slope -> study -> claim -> figure
 
-models       1 MODEL   what generates data: Gaussian gates, softmax gates, prompts in an attention head; named truths
-estimators   2 FIT     (family, data, start, options) -> FitResult with a status and a certificate; a folder a model
-losses       3 LOSS    Voronoi losses, prediction risk, Hellinger distance
-slopes       4 SLOPE   exponents with intervals, verdicts, n to reach a risk
-intervals              intervals of 90 %, one method for each kind of quantity, and when a prediction holds
-designs                how likely a design is to decide: power, replicates needed
-identifiability        what decides a rate without noise: kappas, profiles, likelihood gaps
-theory                 predicted exponents: rates derived by computer algebra, each with a certificate
-engine                 how any study is run: cells, blocks, executors, stored rows, resume
-study        5 STUDY   a grid of cells -> a tidy table, for gates, softmax gates, prompts and published simulations
-claims       6 CLAIM   statement, prediction and rule -> a verdict with its evidence
-figures      7 FIGURE  draw_*(ax, table)
-tables                 the same tables as Markdown
-vision                 the same theory inside a ViT: VPT and VAPT on timm models (extra ``vision``)
+    models           what generates data: Gaussian gates, softmax gates, prompts in an attention head; truths
+    estimators       (family, data, start, options) -> FitResult with status and certificate, by model
+    losses           Voronoi losses, prediction risk, Hellinger distance
+    slopes           exponents with intervals, verdicts, n to reach a risk
+    intervals        intervals of 90 %, one method for each kind of quantity, and when a prediction holds
+    designs          how likely a design is to decide: power, replicates needed
+    identifiability  what decides a rate without noise: kappas, profiles, likelihood gaps
+    theory           predicted exponents: rates derived by computer algebra, each with a certificate
+    engine           how any study is run: cells, blocks, executors, stored rows, resume
+    study            a grid of cells -> a tidy table, for gates, prompts and published simulations
+    claims           statement, prediction and rule -> a verdict with its evidence
+    figures          draw_*(ax, table)
+    tables           the same tables as Markdown
+    vision           the same theory inside a ViT: VPT and VAPT on timm models (extra ``vision``)
 """
 
 from __future__ import annotations

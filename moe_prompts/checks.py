@@ -1,7 +1,7 @@
-"""What users hand in, checked at every door alike: arrays of real numbers, whole numbers, generators, kinds of things.
+"""Check what users hand in: arrays of real numbers, whole numbers, generators, kinds of things.
 
-NumPy turns a masked array into its fill values, drops an imaginary part and reads text as numbers, and says nothing.
-Here each of these is one clear line (``InputError``).
+NumPy turns a masked array into its fill values, drops an imaginary part and reads text as numbers, and says
+nothing. Here each of these is one clear line (``InputError``), the same for every function of the package.
 """
 
 from __future__ import annotations
@@ -24,8 +24,9 @@ EXACT_INTEGERS = 2**53
 def plain(value: Any, what: str) -> np.ndarray:
     """Return ``value`` as an array of real numbers in its own number type; ``what`` names it in errors.
 
-    Takes arrays, lists, tuples, pandas objects and tensors on the CPU, of any real type. Raises ``InputError`` for
-    masked entries, complex numbers, text, dates, whatever is no number, and integers that floats cannot hold.
+    It takes arrays, lists, tuples, pandas objects and tensors on the CPU, of any real type. Raises
+    ``InputError`` for masked entries, complex numbers, text, dates, whatever is no number, and integers that
+    floats cannot hold.
     """
     if _masked(value):
         raise InputError(
@@ -109,17 +110,19 @@ def _exact(value: np.ndarray) -> bool:
 
 
 def finite(value: np.ndarray, what: str) -> np.ndarray:
-    """Return ``value``; ``InputError`` if an entry is NaN or infinite."""
+    """Return ``value``. Raises ``InputError`` if an entry is NaN or infinite."""
     if not np.isfinite(value).all():
         raise InputError(f"{what} has NaN or infinite entries; expected finite numbers: drop or impute them first")
     return value
 
 
 def resolved(mean: np.ndarray, sd: np.ndarray, size: np.ndarray, names: list[str]) -> None:
-    """Raise ``InputError`` unless every column varies, by more than rounding of its largest value, in a usable unit.
+    """Raise ``InputError`` unless every column varies, by more than its rounding, in a usable unit.
 
-    mean, sd, size   per column: mean, standard deviation and largest absolute value
-    names            per column, for errors, as "column 0 of x"
+    The rounding is that of the column's largest value.
+
+    mean, sd, size  per column: mean, standard deviation and largest absolute value
+    names           per column, for errors, as "column 0 of x"
     """
     for column, name in enumerate(names):
         if not sd[column] > np.finfo(float).eps * size[column]:  # equal numbers have a mean that is rounded
@@ -149,7 +152,10 @@ def integer(value: Any) -> int | None:
 
 
 def whole(value: Any, least: int, what: str) -> int:
-    """Return ``value`` as an int of at least ``least``; ``InputError`` for anything else. ``what`` names it."""
+    """Return ``value`` as an int. Raises ``InputError`` unless it is a whole number of at least ``least``.
+
+    ``what`` names the value in the error.
+    """
     found = integer(value)
     if found is None or found < least:
         raise InputError(f"{what} = {value!r}; expected a whole number of at least {least}")
@@ -164,7 +170,7 @@ def count(value: Any, least: int, what: str) -> int:
 
 
 def generator(rng: Any, what: str) -> np.random.Generator:
-    """Return ``rng``; ``InputError`` if it is no ``numpy.random.Generator``."""
+    """Return ``rng``. Raises ``InputError`` if it is no ``numpy.random.Generator``."""
     if not isinstance(rng, np.random.Generator):
         raise InputError(f"{what}: rng = {rng!r}; expected a numpy.random.Generator, as numpy.random.default_rng(0)")
     return rng
@@ -180,7 +186,10 @@ def generators(rng_of: Any, what: str) -> None:
 
 
 def expect(value: Any, kind: type | tuple[type, ...], what: str) -> Any:
-    """Return ``value``; ``InputError`` if it is not of ``kind``, with a hint where it is the result of a fit."""
+    """Return ``value``. Raises ``InputError`` if it is not of ``kind``.
+
+    The error has a hint where the value is the result of a fit. ``what`` names the value.
+    """
     if not isinstance(value, kind):
         kinds = kind if isinstance(kind, tuple) else (kind,)
         hint = ""

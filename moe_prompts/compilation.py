@@ -1,9 +1,10 @@
-"""Which route numerical loops take, compiled by numba or in NumPy, and how they are compiled.
+"""Choose the route of numerical loops, compiled by numba or in NumPy, and compile them.
 
-``MOE_PROMPTS_PASSES`` is ``compiled`` (the default) or ``numpy``. Without numba the route is NumPy, which a warning
-says once. Compiled code is kept on disk where numba can write (beside the sources, or the user's cache folder, or
-``NUMBA_CACHE_DIR``); elsewhere each process compiles again, which is said once too. Both routes give the same numbers
-up to rounding, and each gives the same to the last bit with any number of workers and any state of that cache.
+The environment variable ``MOE_PROMPTS_PASSES`` is ``compiled`` (the default) or ``numpy``. Without numba the
+route is NumPy, which a warning says once. Compiled code is kept on disk where numba can write (beside the
+sources, or in the user's cache folder, or in ``NUMBA_CACHE_DIR``). Elsewhere each process compiles again,
+which is said once too. Both routes give the same numbers up to rounding, and each gives the same to the last
+bit with any number of workers and any state of that cache.
 """
 
 from __future__ import annotations
@@ -47,14 +48,18 @@ def _installed() -> bool:
 
 
 def kernels(module: str) -> ModuleType | None:
-    """Return the module of compiled loops, compiled or loaded from disk on the first call; None on the NumPy route."""
+    """Return the module of compiled loops, or None on the NumPy route.
+
+    It is compiled, or loaded from disk, on the first call.
+    """
     return import_module(module) if route() == "compiled" else None
 
 
 def compiled(signature: str) -> Callable[[Callable], Any]:
-    """Return a decorator that compiles for this one signature, at once, releasing the interpreter's lock in calls.
+    """Return a decorator that compiles for this one signature, at once.
 
-    The result is kept on disk where that is possible. Use it in modules that ``kernels`` loads.
+    Compiled functions release the interpreter's lock while they run. The result is kept on disk where that is
+    possible. Use it in modules that ``kernels`` loads.
     """
     from numba import njit
 

@@ -1,15 +1,15 @@
-"""How likely is a design to decide? The probability of each verdict on a slope, by simulation.
+"""Simulate how likely a design is to decide: the probability of each verdict on a slope.
 
 A design is sizes n_1 .. n_s and R replicates at each. Its errors are simulated as
 
     log error(n, r) = exponent * log n + scatter(n, r),
 
 scatter normal with a given standard deviation, or drawn from the residuals of a run: the logs of its errors
-less the log of their statistic at each n. Every simulated run goes through the rule of ``slopes``: the slope of the
-statistic on log n, its 90 % interval, and the band around the prediction. The shares of the verdicts are what
-``power`` returns. A design that says *holds* seldom where the prediction is true decides nothing; one that says
-it often where the prediction is wrong decides too much. The share of intervals that contain the exponent of the
-simulated data, their coverage, stands beside the verdicts.
+less the log of their statistic at each n. Every simulated run goes through the rule of ``slopes``: the slope
+of the statistic on log n, its 90 % interval, and the band around the prediction. The shares of the verdicts
+are what ``power`` returns. A design that says *holds* seldom where the prediction is true decides nothing;
+one that says it often where the prediction is wrong decides too much. The share of intervals that contain the
+exponent of the simulated data, their coverage, stands beside the verdicts.
 """
 
 from __future__ import annotations
@@ -35,13 +35,14 @@ HELD = 30_000
 
 @dataclass(frozen=True)
 class Power:
-    """Shares of the verdicts on an exponent, each within about .016 (one standard error at .5).
+    """Hold shares of the verdicts on an exponent, each within about .016 (one standard error at .5).
 
     holds      share of simulated runs whose verdict is *holds*
     fails      share whose verdict is *fails*
     undecided  share whose verdict is *not decidable here*
     faster     share whose verdict is *faster than claimed*; 0 unless the prediction is an upper bound
-    covers     share of the intervals that contain the exponent of the simulated data; NaN where the rule makes none
+    covers     share of the intervals that contain the exponent of the simulated data; NaN where the rule
+               makes none
     """
 
     holds: float
@@ -138,9 +139,10 @@ def replicates_needed(
     wanted: float = 0.8,
     statistic: str = "median",
 ) -> int | None:
-    """Return the smallest of 8, 16, 32, .. 1024 replicates with which a true ``predicted`` holds in a share ``wanted``.
+    """Return the smallest number of replicates with which a true prediction holds in a share ``wanted``.
 
-    None where 1024 are too few. Parameters and errors are those of ``power``.
+    Tried are 8, 16, 32, .. 1024; the result is None where 1024 are too few. Other parameters and errors are
+    those of ``power``.
     """
     if not 0 < wanted < 1:
         raise InputError(f"replicates_needed: wanted = {wanted}; expected a share between 0 and 1")

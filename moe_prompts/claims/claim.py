@@ -27,7 +27,7 @@ Tables = Mapping[str, pd.DataFrame]
 
 @dataclass(frozen=True)
 class Odds:
-    """How often a design says *holds*, by simulation from its own scatter.
+    """Say how often a design says *holds*, by simulation from its own scatter.
 
     right    the share of simulated runs that hold where the prediction is true
     wrong    the share that hold where ``instead`` is true

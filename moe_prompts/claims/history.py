@@ -16,7 +16,7 @@ HELD, FAILED, OPEN = Verdict.HOLDS, Verdict.FAILS, Verdict.UNDECIDED
 
 @dataclass(frozen=True)
 class First:
-    """The verdict of the first edition.
+    """Hold the verdict of the first edition on a claim, and what was changed since.
 
     verdict  what it was
     change   what was changed since in words and rules, and why; "" if nothing but the intervals

@@ -48,7 +48,7 @@ def versions() -> dict[str, str]:
 
 
 class RunFolder:
-    """The folder of one run of one study."""
+    """Hold the folder ``path`` of one run of one study: what is in it, and who may write there."""
 
     def __init__(self, path: Path) -> None:
         self.path = Path(path)

@@ -1,4 +1,4 @@
-"""7 FIGURE: ``draw_*(ax, table)`` draw a table on given axes; ``*_figure`` lay out a whole figure.
+"""Draw tables: ``draw_*(ax, table)`` draw on given axes, ``*_figure`` lay out a whole figure.
 
 style         sizes, legends, guides, and how a figure is saved
 gates         error against n: Gaussian and softmax gates, prompts

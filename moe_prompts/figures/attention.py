@@ -1,4 +1,4 @@
-"""Figures of the attention study: risk, errors of parameters, noise-free profiles and likelihood gaps."""
+"""Draw the attention study: risk, errors of parameters, noise-free profiles and likelihood gaps."""
 
 from __future__ import annotations
 
@@ -39,8 +39,12 @@ PROFILE_FLOOR = 1e-9  # where vanishing profiles are drawn
 
 
 def attention_figure(results: pd.DataFrame, entropy: int) -> Figure:
-    """Prediction risk of every kind of prompt on an adaptive truth, parameter errors of each truth's own kind with one
-    prompt too many, and noise-free profiles: dashed exact, solid with one prompt too many."""
+    """Return the figure of the attention study: risk, errors of parameters, noise-free profiles.
+
+    The first panel has the prediction risk of every kind of prompt on an adaptive truth. The second has the
+    parameter errors of each truth's own kind with one prompt too many. In the third, profiles are dashed
+    where there are as many prompts as in the truth, and solid where there is one too many.
+    """
     with plt.rc_context(STYLE):
         figure, (risk, loss, profiles) = plt.subplots(1, 3, figsize=(DOUBLE, 3.6), layout="constrained")
         draw_attention_risk(risk, results, entropy)
@@ -54,7 +58,7 @@ def attention_figure(results: pd.DataFrame, entropy: int) -> Figure:
 
 
 def compared_truths(results: pd.DataFrame) -> list[str]:
-    """Of the attention study, those that other kinds than their own are fitted to; the first if there is none."""
+    """Return the truths that other kinds than their own are fitted to; the first truth if there is none."""
     fits = results[results["study"] == STUDY_FITS]
     several = [str(name) for name, rows in fits.groupby("truth", sort=False) if rows["kind"].nunique() > 1]
     return several or [str(fits["truth"].iloc[0])]
@@ -63,7 +67,11 @@ def compared_truths(results: pd.DataFrame) -> list[str]:
 def draw_attention_risk(
     ax: Axes, results: pd.DataFrame, entropy: int, truth: str | None = None, ranks: Ranks | None = None
 ) -> None:
-    """Of one truth; by default the first adaptive one that other kinds are fitted to, if there is."""
+    """Draw prediction risk against n for every kind of prompt on one truth.
+
+    truth  its name; default: the first adaptive one that other kinds are fitted to, if there is one
+    ranks  of all panels (``ranks_of``), so that a line looks the same in each
+    """
     fits = results[results["study"] == STUDY_FITS]
     several = compared_truths(results)
     adaptive = [name for name in several if fits.loc[fits["truth"] == name, "truth_kind"].iloc[0].startswith("adapt")]
@@ -76,8 +84,11 @@ def draw_attention_risk(
 
 
 def prediction_risk_figure(results: pd.DataFrame, entropy: int) -> Figure:
-    """Fixed against adaptive: a panel for each truth that several kinds are fitted to, on one scale; dotted the least
-    risk of classes that do not contain the truth."""
+    """Return the figure of fixed against adaptive prompts.
+
+    It has a panel for each truth that several kinds are fitted to, on one scale. Dotted lines are the least
+    risk of classes that do not contain the truth.
+    """
     truths = compared_truths(results)
     fits = results[(results["study"] == STUDY_FITS) & results["truth"].isin(truths)]
     with plt.rc_context(STYLE):
@@ -97,15 +108,18 @@ def prediction_risk_figure(results: pd.DataFrame, entropy: int) -> Figure:
 
 
 def draw_floors(ax: Axes, results: pd.DataFrame) -> None:
-    """The least risk of each class that does not contain the truth, without noise."""
+    """Draw the least risk, without noise, of each class that does not contain the truth."""
     missed = results[results["fit_class"] == "misspecified"]
     for floor in missed.groupby(["kind", "k"])["population_relative_risk"].median():
         ax.axhline(floor, color="0.2", linewidth=0.7, linestyle=":", zorder=3, label="least risk of the class")
 
 
 def draw_attention_loss(ax: Axes, results: pd.DataFrame, entropy: int) -> None:
-    """Fits of the first truths with one prompt too many, with 90 % intervals: D (mean over data sets, which runaways
-    move) and, dashed, the error of split prompts (median) where they have a rate."""
+    """Draw parameter errors against n for the first truths, with one prompt too many and 90 % intervals.
+
+    Solid lines are D (mean over data sets, which runaways move). Dashed lines are the error of split prompts
+    (median), where they have a rate.
+    """
     over = own_fits(results, 1)
     for place, truth in enumerate(over["truth"].unique()[:TRUTHS_SHOWN]):
         vanishes = profile_of(results, truth, 1).vanishes
@@ -162,8 +176,11 @@ RATE_PANELS = (
 
 
 def parameter_rates_figure(results: pd.DataFrame, entropy: int) -> Figure:
-    """Parameter errors of each truth's own kind against n, exact and with one prompt too many; hollow and dotted where
-    profiles vanish, so that theory denies a rate: then of all fits."""
+    """Return the figure of parameter errors of each truth's own kind against n.
+
+    Panels show fits with as many prompts as there are and with one too many. Lines are hollow and dotted
+    where profiles vanish, so that theory denies a rate; there they are of all fits.
+    """
     truths = results.loc[results["study"] == STUDY_FITS, "truth"].unique()
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(1, 3, figsize=(DOUBLE, 3.1), layout="constrained")
@@ -189,8 +206,11 @@ def parameter_rates_figure(results: pd.DataFrame, entropy: int) -> Figure:
 
 
 def draw_profiles(ax: Axes, results: pd.DataFrame) -> None:
-    """Least error without noise against the spread held; profiles that vanish stand on the floor of the panel; dashed
-    with as many prompts as there are, solid with one too many."""
+    """Draw the least error without noise against the spread held.
+
+    Profiles that vanish stand on the floor of the panel. Lines are dashed with as many prompts as there are,
+    and solid with one too many.
+    """
     draw_exact_profiles(ax, results, {"linestyle": (0, (4, 2)), "linewidth": 0.7, "marker": "none"}, named=False)
     draw_over_profiles(ax, results)
     draw_guide(ax, 1.0, "exponent 1")
@@ -201,7 +221,7 @@ def draw_profiles(ax: Axes, results: pd.DataFrame) -> None:
 
 
 def draw_exact_profiles(ax: Axes, results: pd.DataFrame, style: dict | None = None, named: bool = True) -> None:
-    """With as many prompts as there are: least error against the distance held."""
+    """Draw the least error against the distance held, with as many prompts as there are."""
     for place, truth in enumerate(_profiled(results)):
         exact = profile_of(results, truth, 0)
         label = _short(truth) if named else None
@@ -210,7 +230,7 @@ def draw_exact_profiles(ax: Axes, results: pd.DataFrame, style: dict | None = No
 
 
 def draw_over_profiles(ax: Axes, results: pd.DataFrame) -> None:
-    """With one prompt too many: least error against the spread held; hollow where it vanishes."""
+    """Draw the least error against the spread held, with one prompt too many; hollow where it vanishes."""
     silent: list[str] = []
     for place, truth in enumerate(_profiled(results)):
         style, over = _truth_style(place), profile_of(results, truth, 1)
@@ -246,7 +266,7 @@ def _profile_axes(ax: Axes, results: pd.DataFrame) -> None:
 
 
 def profiles_figure(results: pd.DataFrame) -> Figure:
-    """Noise-free profiles: exact, and with one prompt too many."""
+    """Return the figure of noise-free profiles: exact, and with one prompt too many."""
     with plt.rc_context(STYLE):
         figure, (exact, over) = plt.subplots(1, 2, figsize=(DOUBLE, 3.1), layout="constrained", sharey=True)
         draw_exact_profiles(exact, results)
@@ -273,7 +293,7 @@ def _truth_style(place: int) -> dict:
 
 
 def draw_gaps(ax: Axes, results: pd.DataFrame) -> None:
-    """Mean nats lost by holding a split, against n, with the range over data sets."""
+    """Draw the mean nats lost by holding a split against n, with the range over data sets."""
     gaps = results[results["study"] == STUDY_GAPS]
     # Places of the profiles, so that a truth looks the same beside them.
     for place, truth in enumerate(_profiled(results)):
@@ -293,7 +313,7 @@ def draw_gaps(ax: Axes, results: pd.DataFrame) -> None:
 
 
 def identifiability_figure(results: pd.DataFrame) -> Figure:
-    """Noise-free profiles, and the likelihood gaps of a held split."""
+    """Return the figure of noise-free profiles and of the likelihood gaps of a held split."""
     with plt.rc_context(STYLE):
         figure, (profiles, gaps) = plt.subplots(1, 2, figsize=(DOUBLE, 3.7), layout="constrained")
         draw_profiles(profiles, results)

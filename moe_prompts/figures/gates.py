@@ -1,6 +1,7 @@
-"""7 FIGURE: ``draw_*(ax, ...)`` take a table and draw it on given axes; they fit nothing and save nothing.
+"""Draw error against n for Gaussian and softmax gates and for prompts, from a table.
 
-Levels are medians over certified replicates, bars their 90 % bootstrap intervals, both on the scale that is drawn.
+Functions ``draw_*(ax, ...)`` draw on given axes; they fit nothing and save nothing. Levels are medians over
+certified replicates, and bars their 90 % bootstrap intervals. Both are computed on the scale that is drawn.
 """
 
 from __future__ import annotations
@@ -61,9 +62,16 @@ def draw_levels(
     *,
     all_fits: bool = False,
 ) -> None:
-    """One line per kind and k: the median error against n with its interval; a step aside keeps bars apart.
+    """Draw one line per kind and k: the median error against n with its interval.
 
-    ranks  as ``ranks_of`` all panels, so that a line looks the same in each (default: of these results)
+    Lines are shifted a little sideways, which keeps their bars apart.
+
+    results   rows of one panel
+    measure   which error
+    entropy   seed of the run, from which resamples are drawn
+    ranks     of all panels (``ranks_of``), so that a line looks the same in each; default: those of these
+              results
+    all_fits  use fits without a certificate as well
     """
     ranks = ranks or ranks_of(results)
     lines = [
@@ -103,21 +111,21 @@ def _family(kind: str) -> str:
 
 
 def draw_risk(ax: Axes, results: pd.DataFrame, entropy: int, ranks: Ranks | None = None) -> None:
-    """Prediction risk against n for one prompt truth."""
+    """Draw prediction risk against n for one prompt truth."""
     draw_levels(ax, results, RISK, entropy, ranks)
     ax.set_ylabel(r"risk $E|\hat m-m^*|^2\ /\ E|m^*|^2$")
     ax.set_title(f"{results['truth'].iloc[0]} ({results['truth_kind'].iloc[0]} truth)")
 
 
 def draw_loss(ax: Axes, results: pd.DataFrame, entropy: int, ranks: Ranks | None = None) -> None:
-    """Parameter loss D against n for one truth."""
+    """Draw the parameter loss D against n for one truth."""
     draw_levels(ax, results, LOSS, entropy, ranks)
     ax.set_ylabel("parameter loss D (Voronoi)")
     ax.set_title(f"{results['truth'].iloc[0]} ({results['k_true'].iloc[0]:.0f} experts)")
 
 
 def softmax_figure(results: pd.DataFrame, entropy: int) -> Figure:
-    """Parameter loss of softmax gates against n, one panel per truth, on one scale."""
+    """Return the figure of softmax gates: parameter loss against n, one panel per truth, on one scale."""
     groups = [rows for _, rows in results[results["notice"] == ""].groupby("truth", sort=False)]
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(
@@ -134,9 +142,10 @@ def softmax_figure(results: pd.DataFrame, entropy: int) -> Figure:
 
 
 def sample_efficiency_figure(results: pd.DataFrame, entropy: int) -> Figure:
-    """Prediction risk for each prompt truth on one scale, then parameter loss for the published model.
+    """Return the figure of prediction risk and of parameter loss against n.
 
-    Without the published model, parameter loss of the fits whose family contains the truth.
+    Each prompt truth has a panel of risk; these panels have one scale. The published model has panels of
+    parameter loss; without it, parameter loss is that of the fits whose family contains the truth.
     """
     prompts, published = results[results["n_frozen"] > 0], results[results["n_frozen"] == 0]
     risk = [rows for _, rows in prompts.groupby("truth", sort=False)]

@@ -1,4 +1,4 @@
-"""7 FIGURE of the replications: ``draw_*(ax, lines)`` take lines of ``replication_summary`` and draw their curves."""
+"""Draw the replications: ``draw_*(ax, lines)`` take lines of ``replication_report`` and draw their curves."""
 
 from __future__ import annotations
 
@@ -31,9 +31,10 @@ LOSS_NAMES = {"published": "loss as published", "translated": "loss, smallest ov
 
 
 def draw_replication(ax: Axes, lines: pd.DataFrame) -> None:
-    """Median loss against n, and its mean dotted, one colour per source; the lines of one truth, k and loss.
+    """Draw median loss against n, and its mean dotted, one colour per source.
 
-    Medians set the scale: means that single losses move leave the panel.
+    ``lines`` are those of one truth, k and loss. Medians set the scale: means that single losses move leave
+    the panel.
     """
     levels = []
     for source, (style, label) in SOURCES.items():
@@ -46,7 +47,11 @@ def draw_replication(ax: Axes, lines: pd.DataFrame) -> None:
 
 
 def panels(summary: pd.DataFrame) -> list[list[tuple[str, int, str]]]:
-    """(truth, k, loss) by row and column: k by truth for Gaussian gates, loss by k for softmax gates."""
+    """Return (truth, k, loss) of each panel, by row and column.
+
+    Gaussian gates have a row for each k and a column for each truth, softmax gates a row for each loss and a
+    column for each k.
+    """
     ours = summary[summary["source"] != FILE]
     truths, ks = ours["truth"].unique(), sorted(ours["k"].unique())
     if (ours["loss"] == "translated").any():
@@ -55,7 +60,10 @@ def panels(summary: pd.DataFrame) -> list[list[tuple[str, int, str]]]:
 
 
 def replication_figure(summary: pd.DataFrame) -> Figure:
-    """A panel for each of ``panels``; the losses of a row on one scale, but where they differ by decades."""
+    """Return the figure with a panel for each of ``panels``.
+
+    The losses of a row have one scale, unless they differ by decades.
+    """
     grid = panels(summary)
     shared: Literal["none", "row"] = "none" if len({loss for row in grid for *_, loss in row}) > 1 else "row"
     down, across = len(grid), len(grid[0])

@@ -1,4 +1,4 @@
-"""The figures of a run of ``experiments/sample_efficiency.py``, whichever studies it holds."""
+"""Draw the figures of a run of ``experiments/sample_efficiency.py``, whichever studies it holds."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from moe_prompts.study.report import GAUSSIAN, of_study
 
 
 def figures(results: pd.DataFrame, entropy: int) -> dict[str, Figure]:
-    """Of each study in the results, by the name of its file."""
+    """Return the figure of each study in the results, by the name of its file."""
     drawn = {}
     gated, attention = of_study(results, GAUSSIAN), of_study(results, STUDY_FITS)
     if len(attention):

@@ -1,4 +1,4 @@
-"""What all figures share: one style, widths, legends, guides, and how a figure is saved."""
+"""Share among all figures: one style, widths, legends, guides, and how a figure is saved."""
 
 from __future__ import annotations
 
@@ -25,13 +25,16 @@ COLUMNS = 3  # panels in a row
 
 
 def spoken(kind: str) -> str:
-    """``adaptive:gelu:bias`` as ``adaptive (gelu, bias)``."""
+    """Return a kind in words: ``adaptive:gelu:bias`` becomes ``adaptive (gelu, bias)``."""
     base, _, options = kind.partition(":")
     return f"{base} ({', '.join(options.split(':'))})" if options else base
 
 
 def log_log(ax: Axes) -> None:
-    """Both axes; small ticks only where an axis spans few decades, where they are needed to read it."""
+    """Set both axes to log scales.
+
+    Small ticks remain only where an axis spans few decades and they are needed to read it.
+    """
     ax.set_xscale("log")
     ax.set_yscale("log")
     for axis, (low, high) in ((ax.xaxis, ax.get_xlim()), (ax.yaxis, ax.get_ylim())):
@@ -44,6 +47,7 @@ def _width(panels: int) -> float:
 
 
 def legend_below(ax: Axes, ncols: int = 2, title: str | None = None) -> None:
+    """Put the legend of one panel below it, in ``ncols`` columns."""
     ax.legend(
         loc="upper center",
         bbox_to_anchor=(0.5, -0.17),
@@ -56,7 +60,7 @@ def legend_below(ax: Axes, ncols: int = 2, title: str | None = None) -> None:
 
 
 def legend_of(figure: Figure, axes: Iterable[Axes], ncols: int, title: str | None = None) -> None:
-    """One legend below the figure, of every label in ``axes`` once."""
+    """Put one legend below the figure, with every label in ``axes`` once."""
     handles: dict[str, Any] = {}
     for ax in axes:
         for handle, label in zip(*ax.get_legend_handles_labels(), strict=True):
@@ -65,12 +69,12 @@ def legend_of(figure: Figure, axes: Iterable[Axes], ncols: int, title: str | Non
 
 
 def note(figure: Figure, text: str) -> None:
-    """A line below the panels that says what they do not; with ``legend_of`` it is that legend's title."""
+    """Put a line below the panels that says what they do not; with ``legend_of``, use its title instead."""
     figure.supxlabel(text, color="0.25")
 
 
 def draw_guide(ax: Axes, exponent: float, label: str, linestyle: Any = ":") -> None:
-    """A thin line of a predicted slope through the centre of the panel."""
+    """Draw a thin line of slope ``exponent`` through the centre of a log-log panel."""
     low, high = ax.get_xlim()
     bottom, top = ax.get_ylim()
     at_low = np.sqrt(bottom * top) * (high / low) ** (-exponent / 2)
@@ -83,7 +87,7 @@ def draw_guide(ax: Axes, exponent: float, label: str, linestyle: Any = ":") -> N
 
 
 def one_scale(axes: Sequence[Axes]) -> None:
-    """The same y limits, which hold what each shows."""
+    """Give all axes the same y limits, which hold what each shows."""
     limits = [ax.get_ylim() for ax in axes]
     for ax in axes:
         ax.set_ylim(min(low for low, _ in limits), max(high for _, high in limits))

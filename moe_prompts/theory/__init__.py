@@ -1,9 +1,10 @@
-"""Rates predicted by algebra; what a study compares its slopes with is read from a file, without importing
-SymPy.
+"""Predict rates by algebra.
+
+What a study compares its slopes with is read from a file, without importing SymPy.
 
 kernels, atoms         what one expert contributes, as elements of a differential ring
 arithmetic, jets       all partial derivatives at one place: residues, exact, 60 digits, intervals
-mixture, dependences   linear dependences among the derivatives of an atom, or of all cells of a truth together
+mixture, dependences   linear dependences among the derivatives of an atom, or of all cells of a truth
 rows, systems          Taylor rows of an over-fitted cell; the polynomial systems S1 and S2 of the literature
 solvability            rbar(m) = 2m: the proof and exact witnesses
 definite, exponents    from dependences, rows and witnesses to exponents
@@ -26,7 +27,12 @@ from moe_prompts.errors import InputError
 
 @dataclass(frozen=True)
 class Prediction:
-    """error ~ n^exponent; ``over`` says on which sizes the exponent is read: "grid" or "last decade"."""
+    """Hold a predicted rate: error ~ n^exponent.
+
+    exponent  as a fraction
+    over      on which sizes it is read: "grid" (all) or "last decade"
+    source    the derivation or paper
+    """
 
     exponent: Fraction
     over: str
@@ -35,15 +41,21 @@ class Prediction:
 
 @cache
 def predictions() -> tuple[dict[str, str], ...]:
-    """All entries of predictions.json."""
+    """Return all entries of predictions.json."""
     text = resources.files(__package__).joinpath("predictions.json").read_text(encoding="utf-8")
     return tuple(json.loads(text)["predictions"])
 
 
 def predict(model: str, truth_kind: str, kind: str, fit_class: str, group: str) -> Prediction | None:
-    """The predicted exponent of ``group`` ("risk", "D", ...), or None where theory is silent.
+    """Return the predicted exponent of a group of parameters, or None where theory is silent.
 
-    ``fit_class``: "exact", "over", "contained" or "misspecified", as in the file's schema.
+    model       such as "gaussian-gated", "softmax-gated" or "prompt-attention"
+    truth_kind  kind of prompt of the truth
+    kind        kind of prompt that is fitted
+    fit_class   "exact", "over", "contained" or "misspecified", as in the file's schema
+    group       what is measured: "risk", "D", ...
+
+    Raises ``InputError`` where the file has several entries for the same question.
     """
     wanted = {"model": model, "truth_kind": truth_kind, "kind": kind, "fit_class": fit_class, "group": group}
     found = [entry for entry in predictions() if all(entry[key] in (value, "*") for key, value in wanted.items())]

@@ -1,12 +1,12 @@
-"""All linear dependences among the partial derivatives of an atom, or among the columns of a mixture, to a
-given order.
+"""Find all linear dependences, to an order, among the derivatives of an atom or the columns of a mixture.
 
     sum_alpha c_alpha(theta) D^alpha u(.; theta) = 0   for all inputs
 
-says that moving the parameters along c is not seen at that order. Found by evaluating truncated series at
-random points modulo a prime; proved by exact polynomials; that nothing else is dependent is shown with the
-real functions at 60 digits and proved by interval arithmetic for one minor. Kernels enter the exact part as
-independent unknowns, which over-estimates the rank where they are not (w = 0): such a report says so, loudly.
+says that moving the parameters along c is not seen at that order. Dependences are found by evaluating
+truncated series at random points modulo a prime, and proved by exact polynomials. That nothing else is
+dependent is shown with the real functions at 60 digits, and proved by interval arithmetic for one minor.
+Kernels enter the exact part as independent unknowns, which over-estimates the rank where they are not (w =
+0): such a report says so, loudly.
 """
 
 from __future__ import annotations

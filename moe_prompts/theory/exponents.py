@@ -8,13 +8,14 @@ Upper bounds on theta (the group is at least so fast)
     definite      2: no positive semidefinite second-order part is invisible (``definite``)
     S1 block      2m for q and m for s, where rows n = 1..2m are [t^n] exp(q t + kappa s t^2): rbar(m) = 2m
     homogeneous   2m / weight, where the leading rows are S2, which has only trivial solutions at order 2m
-    peeled        2j: some row is q^{2j} plus monomials prod |q_i|^{e_i} with sum_i e_i / theta_i + e_q / 2j >= 1, which
-                  Hoelder's inequality absorbs
+    peeled        2j: some row is q^{2j} plus monomials prod |q_i|^{e_i} with
+                  sum_i e_i / theta_i + e_q / 2j >= 1, which Hoelder's inequality absorbs
 Lower bounds on theta (curves along which f hardly moves)
     one atom      1: f is smooth in its parameters
     split         2: two atoms at theta* +- eps cancel to first order
     Gauss-Hermite 2m / weight: m atoms at the nodes of a quadrature cancel below order 2m
     invisible     infinite: a curve of parameters along which f does not move at all
+
 Exponents are local: fitted atoms are near the true one of their cell, except along directions that have no
 rate. Upper bounds from rows assume that the derivatives of different cells, gates included, are independent
 at every order, which holds wherever something pins the gates (docs/algebra.md has the argument); at first and
@@ -407,7 +408,7 @@ def _power(size: int, place: int, power: int) -> tuple[int, ...]:
 
 
 def s1_row(size: int, q: int, s: int, kappa: Fraction, n: int) -> Polynomial:
-    """[t^n] exp(q t + kappa s t^2) as a polynomial in all parameters."""
+    """Return [t^n] exp(q t + kappa s t^2) as a polynomial in all parameters."""
     row = {}
     for pairs in range(n // 2 + 1):
         alpha = tuple((n - 2 * pairs) * (i == q) + pairs * (i == s) for i in range(size))
@@ -435,7 +436,7 @@ def _homogeneous(rows: Rows, m: int, place: Mapping[str, Any]) -> list[tuple[sp.
 
 
 def s2_row(kind: str, kappa: tuple[int, ...], theta: Mapping[str, Fraction]) -> Polynomial:
-    """Row of S2 from the published index set, with the constants of the atom at theta*."""
+    """Return a row of S2 from the published index set, with the constants of the atom at theta*."""
     if kind == "softmax-gaussian":
         found = index_set(kind, kappa[0], kappa[2])
         constants = {alpha: Fraction(1, 2 ** alpha[3]) for alpha in found}

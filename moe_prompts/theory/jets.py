@@ -1,8 +1,10 @@
-"""All partial derivatives of an atom up to an order, at one place, without symbolic differentiation.
+"""Compute all partial derivatives of an atom up to an order, at one place, without symbolic differentiation.
 
-    u(theta* + Delta) / exp(log_factor(theta*)) = sum_alpha Delta^alpha / alpha! D^alpha u / exp(log_factor(theta*)):
+    u(theta* + Delta) / exp(log_factor(theta*))
+        = sum_alpha Delta^alpha / alpha! D^alpha u / exp(log_factor(theta*))
 
-the atom is evaluated once, with truncated power series in Delta for its parameters.
+The atom is evaluated once, with truncated power series in Delta for its parameters; their coefficients are
+the derivatives.
 """
 
 from __future__ import annotations
@@ -21,7 +23,10 @@ Alpha = tuple[int, ...]
 
 
 def multi_indices(size: int, order: int) -> list[Alpha]:
-    """All alpha with |alpha| <= order, low orders first, within an order as the parameters are listed."""
+    """Return all alpha with |alpha| <= order, low orders first.
+
+    Within an order they come as the parameters are listed.
+    """
     found = []
     for degree in range(order + 1):
         for chosen in combinations_with_replacement(range(size), degree):
@@ -38,9 +43,16 @@ def derivatives(
     kernels: Mapping[sp.Symbol, Any],
     numbers: Any,
 ) -> list[dict[Alpha, Any]]:
-    """For each component, alpha -> D^alpha u / exp(log_factor) at ``theta``; what is missing is zero.
+    """Return for each component a table alpha -> D^alpha u / exp(log_factor) at ``theta``.
 
-    theta, inputs, kernels: values of parameters, of inputs, and of every unit's kernel symbols.
+    Derivatives that are missing in it are zero.
+
+    parts    the components that are evaluated
+    order    highest order
+    theta    values of the parameters
+    inputs   values of the inputs
+    kernels  values of every unit's kernel symbols
+    numbers  the kind of numbers (``arithmetic``)
     """
     params = atom.params
     algebra = PowerSeries(numbers, len(params), order)

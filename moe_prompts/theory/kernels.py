@@ -1,6 +1,7 @@
 """Write activations as elements of a differential ring: polynomials in t and few symbols, closed under d/dt.
 
-    tanh: T' = 1 - T^2      sigmoid: S' = S (1 - S)      gelu: t P, P' = f, f' = -t f      relu: t H, H' = 0, H^2 = H
+    tanh: T' = 1 - T^2             sigmoid: S' = S (1 - S)
+    gelu: t P, P' = f, f' = -t f   relu: t H, H' = 0, H^2 = H
 
 Differentiating a prompt's contribution then never leaves the polynomials in the inputs and these symbols,
 where linear dependences can be decided exactly. The symbols are treated as independent unknowns, which they

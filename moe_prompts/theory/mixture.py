@@ -1,5 +1,4 @@
-"""A mixture at a truth, as far as first and second order sees it: the columns whose linear dependences decide
-rates.
+"""Write a mixture at a truth as columns whose linear dependences decide rates, to first and second order.
 
 A joint density moves by sum_cells w_j sum_alpha moments_alpha D^alpha u_j. A conditional model f = num / den
 moves, up to the positive factor 1 / den, by the same sum of
@@ -63,10 +62,13 @@ class Column:
 
 @dataclass(frozen=True)
 class Mixture:
-    """``alone``: one atom by itself, each component (the gate among them if it has a normaliser) a row of its
-    own.
+    """Hold true atoms in their cells, with the frozen experts beside them.
 
-    frozen: pre-trained experts with known parameters, as components of numerator and gate in the inputs.
+    atom    what one expert contributes
+    cells   the true atoms, each with its parameters, mass and order
+    frozen  pre-trained experts with known parameters, as components of numerator and gate in the inputs
+    alone   one atom by itself: each component (the gate among them if it has a normaliser) is a row of its
+            own
     """
 
     atom: Atom
@@ -283,8 +285,9 @@ class Place:
 
 
 def modular_place(mixture: Mixture, points: int, rng: np.random.Generator, random_theta: bool) -> tuple[Modular, Place]:
-    """Random residues for inputs, kernel symbols and factors; ``random_theta``: for parameters that are not 0
-    too.
+    """Return random residues for inputs, kernel symbols and factors, at ``points`` places at once.
+
+    With ``random_theta`` the parameters that are not 0 are random as well.
     """
     numbers = Modular(points, rng)
     thetas: list[Mapping[sp.Symbol, Any]] | None = None
@@ -307,7 +310,7 @@ def _constant(numbers: Modular, rng: np.random.Generator) -> Any:
 
 
 def exact_place(mixture: Mixture) -> tuple[Exact, Place, tuple[sp.Symbol, ...]]:
-    """Polynomials in inputs, kernel symbols and factors at the mixture's own rational parameters."""
+    """Return inputs, kernel symbols and factors as polynomials, at the mixture's own rational parameters."""
     cells, parts = range(len(mixture.cells)), [part.log_factor for part in mixture.parts]
     names: list[Formal] = [(symbol, j) for j in cells for unit in mixture.atom.units for symbol in unit.symbols]
     names += [(factor, j) for j in cells for factor in dict.fromkeys(parts)]
@@ -327,8 +330,12 @@ def real_place(mixture: Mixture, point: tuple[sp.Rational, ...], numbers: Real) 
 
 
 def generic_theta(made: Atom, cell: int, stratum: Mapping[str, Any] | None = None) -> Theta:
-    """Rational parameters drawn from the atom's name, the same on every machine; ``stratum`` fixes some of
-    them.
+    """Return rational parameters drawn from the atom's name, the same on every machine.
+
+    cell     number of the cell, which has its own draw
+    stratum  parameters held at given values, by name
+
+    Raises ``InputError`` where the stratum names a parameter that the atom lacks.
     """
     names = {str(p): p for p in made.params}
     for name in stratum or {}:
@@ -349,8 +356,10 @@ def generic_theta(made: Atom, cell: int, stratum: Mapping[str, Any] | None = Non
 
 
 def frozen_experts(made: Atom, count: int) -> tuple[tuple[tuple[Component, ...], Component], ...]:
-    """Known experts: of the atom's own kind for densities and linear experts, else eta (x, 1) with gate
-    e^{x'Ax}.
+    """Return ``count`` known experts, as components of numerator and gate.
+
+    They are of the atom's own kind for densities and linear experts. Otherwise they are eta (x, 1) with gate
+    e^{x'Ax}. Raises ``InputError`` for a joint density, whose cells do not interact.
     """
     if count and made.gate is None:
         raise InputError(
@@ -378,8 +387,15 @@ def frozen_experts(made: Atom, count: int) -> tuple[tuple[tuple[Component, ...],
 def mixture(
     made: Atom, orders: Sequence[int], frozen: int = 0, stratum: Mapping[str, Any] | None = None, alone: bool = False
 ) -> Mixture:
-    """Cells seen to ``orders`` at generic parameters (those of ``stratum`` as given there) and unequal
-    masses.
+    """Return a mixture whose cells are seen to ``orders``, at generic parameters and with unequal masses.
+
+    made     the atom
+    orders   highest order of derivatives in each cell
+    frozen   number of known experts beside the cells
+    stratum  parameters held at given values, by name
+    alone    one atom by itself
+
+    Raises ``InputError`` where the stratum fixes a parameter that a symmetry makes a choice of coordinates.
     """
     # A pinned parameter is a choice of coordinates: 1, or a column of the identity where a whole block is
     # pinned.

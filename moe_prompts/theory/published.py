@@ -1,15 +1,18 @@
-"""Published exponents, for the column of comparison only: no rate is derived from anything here.
+"""List published exponents, for the column of comparison only: no rate is derived from anything here.
 
-theta as in ``exponents``, n^{-1/(2 theta)}. In terms of r(m) = 4, 6 for m = 2, 3 and "at least 7" beyond:
+theta is as in ``exponents``: the rate is n^{-1/(2 theta)}. With r = r(m) = 4, 6 for m = 2, 3 and "at least 7"
+beyond:
 
-    location-scale     b: r, s: r/2                                    Ho and Nguyen, Annals of Statistics 2016
-    softmax-gaussian   beta, b: r, a, s: r/2                           arXiv 2305.03288
-    gaussian-gated     c, b: r, Gamma, nu: r/2, a: 2 (type I), r/2 (type II, where c* = 0)      arXiv 2305.07572
-    fixed              2                                               arXiv 2410.02200
-    decoupled          slower than any power of 1/n, key and value together                     arXiv 2410.02200
-    adaptive           2 for tanh, gelu, relu                          arXiv 2501.18936
+    location-scale     b: r, s: r/2                             Ho and Nguyen, Annals of Statistics 2016
+    softmax-gaussian   beta, b: r, a, s: r/2                    arXiv 2305.03288
+    gaussian-gated     c, b: r, Gamma, nu: r/2,                 arXiv 2305.07572
+                       a: 2 (type I), r/2 (type II, where c* = 0)
+    fixed              2                                        arXiv 2410.02200
+    decoupled          slower than any power of 1/n,            arXiv 2410.02200
+                       key and value together
+    adaptive           2 for tanh, gelu, relu                   arXiv 2501.18936
 
-Cells of one atom: n^{-1/2} throughout. The powers are those of the papers' loss functions.
+Cells of one atom have n^{-1/2} throughout. The powers are those of the papers' loss functions.
 """
 
 from __future__ import annotations

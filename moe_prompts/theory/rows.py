@@ -1,5 +1,4 @@
-"""The rows of a Taylor expansion in an over-fitted cell: what a fit must make small, as polynomials in
-displacements.
+"""Expand a fit in an over-fitted cell: the rows that it must make small, as polynomials in displacements.
 
     sum_l w_l u(.; theta* + Delta_l) - u = sum_kappa Phi_kappa(Delta) D^kappa u + ..,
     Phi_kappa = sum_l w_l sum_alpha c_{alpha,kappa} Delta_l^alpha / alpha!,
@@ -34,11 +33,10 @@ Polynomial = dict[Alpha, Fraction]
 
 
 def grading(report: DependenceReport) -> dict[sp.Symbol, int]:
-    """Weights of the parameters, from the identities u_pq = k u_t + ..: t, neither p nor q, weighs as much as
-    p and q.
+    """Return the weights of the parameters, from identities u_pq = k u_t + .. of the report.
 
-    A derivative by t alone that is also a second derivative counts as one; whatever is not pinned so has
-    weight 1.
+    Such a t, other than p and q, weighs as much as p and q together. A derivative by t alone that is also a
+    second derivative counts as one. Whatever is not pinned so has weight 1.
     """
     params = report.mixture.atom.params
     weights = dict.fromkeys(params, 1)
@@ -55,8 +53,13 @@ def grading(report: DependenceReport) -> dict[sp.Symbol, int]:
 
 @dataclass(frozen=True)
 class Rows:
-    """``reductions[kappa][alpha]`` = c_{alpha,kappa}, |alpha| <= order, at the rational parameters of
-    ``mixture``.
+    """Hold the rows of a Taylor expansion, at the rational parameters of ``mixture``.
+
+    mixture     the atom and its parameters
+    order       of the expansion
+    weights     of the parameters (``grading``)
+    reductions  ``reductions[kappa][alpha]`` is c_{alpha,kappa}, |alpha| <= order
+    rank        of the derivatives to that order
     """
 
     mixture: Mixture
@@ -71,7 +74,7 @@ class Rows:
         return self.mixture.atom.params
 
     def row(self, kappa: Alpha) -> Polynomial:
-        """Phi_kappa of one atom: coefficients of the monomials Delta^alpha."""
+        """Return Phi_kappa of one atom: coefficients of the monomials Delta^alpha."""
         return {
             alpha: value / prod(map(factorial, alpha)) for alpha, value in self.reductions[kappa].items() if sum(alpha)
         }
@@ -81,7 +84,7 @@ class Rows:
         return sum(count * self.weights[p] for p, count in zip(self.params, alpha, strict=True))
 
     def leading(self, kappa: Alpha) -> Polynomial:
-        """The part of least weight, which is |kappa| for a row that the grading fits."""
+        """Return the part of least weight of a row, which is |kappa| for a row that the grading fits."""
         row = self.row(kappa)
         least = min(map(self.weight, row))
         return {alpha: value for alpha, value in row.items() if self.weight(alpha) == least}
@@ -132,8 +135,13 @@ def _weights(spec: str) -> dict[sp.Symbol, int]:
 
 
 def taylor_rows(made: Atom, order: int, stratum: Mapping[str, Any] | None = None) -> Rows:
-    """Rows of an atom without hidden units, to ``order``, at generic parameters (those of ``stratum`` as
-    given).
+    """Return the rows of an atom without hidden units, at generic parameters.
+
+    made     the atom
+    order    of the expansion, at least 1
+    stratum  parameters held at given values, by name
+
+    Raises ``InputError`` for an atom with hidden units, and for an order below 1.
     """
     if order < 1:
         raise InputError(f"order {order}; expected at least 1")

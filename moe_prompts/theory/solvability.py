@@ -1,11 +1,12 @@
-"""When do m atoms in one Voronoi cell stop hiding each other? At order rbar(m) = 2 m, for every m >= 2.
+"""Prove when m atoms in one Voronoi cell stop hiding each other: at order rbar(m) = 2 m, for m >= 2.
 
-    S1(m, r):   f_alpha = sum_{l=1..m} w_l [t^alpha] exp(q1_l t + q2_l t^2) = 0,   alpha = 1..r,   w_l = p_l^2 > 0
+    S1(m, r):   f_alpha = sum_{l=1..m} w_l [t^alpha] exp(q1_l t + q2_l t^2) = 0,
+                alpha = 1..r,   w_l = p_l^2 > 0
 
 A solution is trivial if every q1_l is 0. rbar(m) is the smallest r for which S1(m, r) has only trivial
 solutions, and r~(m) is the same for the two systems S2 of ``systems``, whose solutions are trivial if every b
-is 0 (softmax gate) or every b and every c is 0 (Gaussian gate). The theorem is rbar(m) = r~(m) = 2 m for m >=
-2.
+is 0 (softmax gate) or every b and every c is 0 (Gaussian gate). The theorem is rbar(m) = r~(m) = 2 m for
+m >= 2.
 
 It is derived in this project. Published are rbar(2) = 4, rbar(3) = 6 and rbar(m) >= 7 for m >= 4 (Ho and
 Nguyen, Annals of Statistics 2016), with which it agrees. The functions below are what a computer can add to
@@ -13,65 +14,70 @@ the proof: exact witnesses of the lower bound, and the cases m = 2 (complete) an
 the upper bound by elimination.
 
 Lower bound, rbar(m) >= 2 m
-    Let X_1..X_m be the roots of the Hermite polynomial He_m (weight e^{-x^2/2}) and w_l the weights of Gauss-Hermite
-    quadrature, positive with sum 1. The quadrature is exact to degree 2 m - 1, so sum w_l exp(X_l t) and
-    E exp(Z t) = exp(t^2 / 2), Z ~ N(0, 1), agree up to O(t^{2m}). With q1_l = X_l and q2_l = -1/2,
+    Let X_1..X_m be the roots of the Hermite polynomial He_m (weight e^{-x^2/2}) and w_l the weights of
+    Gauss-Hermite quadrature, positive with sum 1. The quadrature is exact to degree 2 m - 1, so sum w_l
+    exp(X_l t) and E exp(Z t) = exp(t^2 / 2), Z ~ N(0, 1), agree up to O(t^{2m}). With q1_l = X_l and q2_l =
+    -1/2,
         sum_l w_l exp(q1_l t + q2_l t^2) = exp(-t^2 / 2) sum_l w_l exp(X_l t) = 1 + O(t^{2m}).
     So S1(m, 2m - 1) holds with q1 != 0. The quadrature misses E Z^{2m} by m!, hence f_{2m} = -m! / (2m)!.
 
 Upper bound, rbar(m) <= 2 m
-    S(f) is the number of sign changes of f: the largest N for which f(x_0), .., f(x_N) are non-zero and alternate in
-    sign at some x_0 < .. < x_N. For a signed measure sum_i c_i delta_{y_i} + h(x) dx with continuous h, the sign at y_i
-    is that of c_i, elsewhere that of h.
+    S(f) is the number of sign changes of f: the largest N for which f(x_0), .., f(x_N) are non-zero and
+    alternate in sign at some x_0 < .. < x_N. For a signed measure sum_i c_i delta_{y_i} + h(x) dx with
+    continuous h, the sign at y_i is that of c_i, elsewhere that of h.
 
     1. Convolution with a Gaussian density phi diminishes variation: S(phi * nu) <= S(nu) if that is finite.
-       With S = S(nu) the line splits into consecutive intervals I_0 < .. < I_S, some perhaps single points, in which nu
-       has one sign, alternately, so phi * nu = +-sum_j (-1)^j g_j, where g_j = phi * |nu restricted to I_j|. For
-       x_0 < .. < x_S,
+       With S = S(nu) the line splits into consecutive intervals I_0 < .. < I_S, some perhaps single points,
+       in which nu has one sign, alternately, so phi * nu = +-sum_j (-1)^j g_j, where g_j = phi * |nu
+       restricted to I_j|. For x_0 < .. < x_S,
            det[g_j(x_i)] = integral over y_j in I_j of det[phi(x_i - y_j)] prod_j |nu|(dy_j) > 0,
        since det[phi(x_i - y_j)] is a positive factor times det[exp(x_i y_j / s)], s the variance of phi. That
-       determinant is positive: a sum of n exponentials has at most n - 1 real zeros (Rolle), so the determinant never
-       vanishes for increasing x and y, and it is positive for x far apart, where its diagonal dominates. Now let
-       phi * nu alternate at x_0 < .. < x_{S+1}. The column (phi * nu)(x_i) is a combination of the S + 1 columns
-       g_j(x_i), so the (S+2) x (S+2) determinant of them all is zero. Expanded along the first column it is
-       sum_i (-1)^i (phi * nu)(x_i) times a positive minor, a sum of non-zero terms of one sign: a contradiction.
-    2. A combination of K >= 1 distinct Gaussian densities with non-zero coefficients has S <= 2 (K - 1).
-       By induction on K. Let s be the smallest variance, shared by g of them with means y_1..y_g. Then
-       f = N(0, s) * nu, where nu = sum_i c_i delta_{y_i} + h, and h combines the other K - g densities with s taken
-       from their variances. If K = g then h = 0 and S(f) <= S(nu) <= g - 1. Otherwise take points where nu alternates
-       and strike out those among y_1..y_g: each costs at most 2 changes, and the changes left are h's. Hence
-       S(f) <= S(nu) <= S(h) + 2 g <= 2 (K - g - 1) + 2 g = 2 (K - 1).
-    3. A non-zero f whose moments 0..r vanish (f continuous, all moments finite) has S(f) >= r + 1: otherwise some
-       polynomial of degree S(f) <= r has the sign of f wherever both are non-zero, and its integral against f is
-       positive, yet a combination of vanishing moments.
-    4. Distinct Gaussian densities are linearly independent: in a combination of their moment generating functions
-       exp(mu t + s t^2 / 2), the one with the largest (s, mu), in lexicographic order, dominates as t -> infinity.
+       determinant is positive: a sum of n exponentials has at most n - 1 real zeros (Rolle), so the
+       determinant never vanishes for increasing x and y, and it is positive for x far apart, where its
+       diagonal dominates. Now let phi * nu alternate at x_0 < .. < x_{S+1}. The column (phi * nu)(x_i) is a
+       combination of the S + 1 columns g_j(x_i), so the (S+2) x (S+2) determinant of them all is zero.
+       Expanded along the first column it is sum_i (-1)^i (phi * nu)(x_i) times a positive minor, a sum of
+       non-zero terms of one sign: a contradiction.
+    2. A combination of K >= 1 distinct Gaussian densities with non-zero coefficients has S <= 2 (K - 1). By
+       induction on K. Let s be the smallest variance, shared by g of them with means y_1..y_g. Then f = N(0,
+       s) * nu, where nu = sum_i c_i delta_{y_i} + h, and h combines the other K - g densities with s taken
+       from their variances. If K = g then h = 0 and S(f) <= S(nu) <= g - 1. Otherwise take points where nu
+       alternates and strike out those among y_1..y_g: each costs at most 2 changes, and the changes left are
+       h's. Hence S(f) <= S(nu) <= S(h) + 2 g <= 2 (K - g - 1) + 2 g = 2 (K - 1).
+    3. A non-zero f whose moments 0..r vanish (f continuous, all moments finite) has S(f) >= r + 1: otherwise
+       some polynomial of degree S(f) <= r has the sign of f wherever both are non-zero, and its integral
+       against f is positive, yet a combination of vanishing moments.
+    4. Distinct Gaussian densities are linearly independent: in a combination of their moment generating
+       functions exp(mu t + s t^2 / 2), the one with the largest (s, mu), in lexicographic order, dominates as
+       t -> infinity.
 
-    Let S1(m, 2m) hold. The equations are homogeneous in w, so let sum w_l = 1. Take v > 2 max |q2_l| and multiply
-    sum_l w_l exp(q1_l t + q2_l t^2) = 1 + O(t^{2m+1}) by exp(v t^2 / 2): the mixture sum_l w_l N(q1_l, 2 q2_l + v) and
-    N(0, v) have the same moments 0..2m. Their difference f combines at most m + 1 distinct Gaussians. If f were not 0,
-    it would have at least 2 m + 1 sign changes by 3 and at most 2 m by 2. So f = 0. The weights are positive, so atoms
-    that coincide cannot cancel, and by 4 every atom is N(0, v): q1_l = 0 (and q2_l = 0). QED
+    Let S1(m, 2m) hold. The equations are homogeneous in w, so let sum w_l = 1. Take v > 2 max |q2_l| and
+    multiply sum_l w_l exp(q1_l t + q2_l t^2) = 1 + O(t^{2m+1}) by exp(v t^2 / 2): the mixture sum_l w_l
+    N(q1_l, 2 q2_l + v) and N(0, v) have the same moments 0..2m. Their difference f combines at most m + 1
+    distinct Gaussians. If f were not 0, it would have at least 2 m + 1 sign changes by 3 and at most 2 m by
+    2. So f = 0. The weights are positive, so atoms that coincide cannot cancel, and by 4 every atom is N(0,
+    v): q1_l = 0 (and q2_l = 0). QED
 
 r~ = rbar, for both gates
-    r~ <= rbar by restriction: the rows (0, l2) of S2 contain b and s only (softmax gate), and are f_{l2} of S1 with
-    q1 = b, q2 = s / 2. In the Gaussian gate the rows (0, l2) are S1 with (b, nu / 2) and the rows (l1, 0) are S1 with
-    (c, Gamma / 2). A non-trivial solution of S2 to order r therefore contains one of S1(m, r).
-    r~ >= rbar by extension: a solution of S1 solves S2 with b = q1, s or nu = 2 q2, and everything else 0. ``lift``
-    also gives one with a != 0.
+    r~ <= rbar by restriction: the rows (0, l2) of S2 contain b and s only (softmax gate), and are f_{l2} of
+    S1 with q1 = b, q2 = s / 2. In the Gaussian gate the rows (0, l2) are S1 with (b, nu / 2) and the rows
+    (l1, 0) are S1 with (c, Gamma / 2). A non-trivial solution of S2 to order r therefore contains one of
+    S1(m, r).
+    r~ >= rbar by extension: a solution of S1 solves S2 with b = q1, s or nu = 2 q2, and everything else 0.
+    ``lift`` also gives one with a != 0.
     At order 2m every other parameter is 0 as well, not only b and c. Softmax gate with b = 0: row (2, 0) is
-    sum w beta^2 / 2, so beta = 0; then row (0, 4) is sum w s^2 / 8 and row (2, 2) is sum w a^2 / 2. Gaussian gate with
-    b = c = 0: rows (4, 0), (0, 4) and (2, 2) are sum w Gamma^2 / 8, sum w nu^2 / 8 and, with these 0, a positive
-    multiple of sum w a^2. All have order at most 4 <= 2m. By weighted homogeneity and compactness every parameter of
-    weight t then has |Delta|^(2m/t) bounded by the rows.
-    Published rows may lack the factors 2^{-a4} and Gamma*^a3 2^{-(a2+a5)}; rescaling s, Gamma, nu and a absorbs them
-    and leaves b and c as they are.
+    sum w beta^2 / 2, so beta = 0; then row (0, 4) is sum w s^2 / 8 and row (2, 2) is sum w a^2 / 2. Gaussian
+    gate with b = c = 0: rows (4, 0), (0, 4) and (2, 2) are sum w Gamma^2 / 8, sum w nu^2 / 8 and, with these
+    0, a positive multiple of sum w a^2. All have order at most 4 <= 2m. By weighted homogeneity and
+    compactness every parameter of weight t then has |Delta|^(2m/t) bounded by the rows.
+    Published rows may lack the factors 2^{-a4} and Gamma*^a3 2^{-(a2+a5)}; rescaling s, Gamma, nu and a
+    absorbs them and leaves b and c as they are.
 
 Two cautions
-    Non-trivial means q1 != 0, not (q1, q2) != 0: q1 = 0 with sum w_l q2_l = 0 solves S1(m, 3), so a search that
-    normalises |(q1, q2)| can stop there for r <= 3. Normalise q1.
-    Weights must be bounded below: as w_l -> 0 the residual tends to 0 even where no solution exists, since an atom
-    without mass can be anywhere. "The smallest residual is 0" says something only under w_l >= delta.
+    Non-trivial means q1 != 0, not (q1, q2) != 0: q1 = 0 with sum w_l q2_l = 0 solves S1(m, 3), so a search
+    that normalises |(q1, q2)| can stop there for r <= 3. Normalise q1.
+    Weights must be bounded below: as w_l -> 0 the residual tends to 0 even where no solution exists, since an
+    atom without mass can be anywhere. "The smallest residual is 0" says something only under w_l >= delta.
 
 Sources of the tools: Karlin, Total Positivity (1); Kalai, Moitra and Valiant, STOC 2010 (2, for distinct
 variances).
@@ -104,8 +110,9 @@ RATIONAL_WITNESSES: dict[int, tuple[Sequence[int], Sequence[int], Sequence[Fract
 
 
 def gauss_hermite_witness(m: int) -> Certificate:
-    """Non-trivial solution of S1(m, 2m - 1): w = (m-1)! / (m He_{m-1}(X)^2), q1 = X, q2 = -1/2 at the roots X
-    of He_m.
+    """Return a non-trivial solution of S1(m, 2m - 1), at the nodes of Gauss-Hermite quadrature.
+
+        w = (m-1)! / (m He_{m-1}(X)^2),   q1 = X,   q2 = -1/2   at the roots X of He_m
 
     "modulus" is He_m; "weights", "q1" and "q2" are polynomials in X modulo it, all as coefficients from the
     highest power. A sum over atoms is a trace: f_alpha = sum_l g(X_l) = trace of multiplication by g in Q[X]
@@ -114,6 +121,8 @@ def gauss_hermite_witness(m: int) -> Certificate:
 
     The weights are positive, being squares: the roots are real, simple and no roots of He_{m-1}. Their sum is
     1.
+
+    Raises ``InputError`` for m below 2.
     """
     if m < 2:
         raise InputError(f"Gauss-Hermite witness: m = {m}; expected at least 2 atoms in the cell")
@@ -135,8 +144,9 @@ def gauss_hermite_witness(m: int) -> Certificate:
 
 
 def rational_witness(m: int) -> Certificate:
-    """Non-trivial solution of S1(m, 2m - 1) in rational numbers, w = p^2 with p rational; known for m = 2 and
-    3.
+    """Return a non-trivial solution of S1(m, 2m - 1) in rational numbers, known for m = 2 and 3.
+
+    Its weights are w = p^2 with p rational. Raises ``InputError`` for other m.
     """
     if m not in RATIONAL_WITNESSES:
         raise InputError(f"rational witness: m = {m}; expected 2 or 3, for other m >= 2 use gauss_hermite_witness")
@@ -145,8 +155,9 @@ def rational_witness(m: int) -> Certificate:
 
 
 def unequal_witness() -> Certificate:
-    """Non-trivial solution of S1(3, 5) with unequal q2: the member u = -1/4 of ``symmetric_family_m3``, times
-    16.
+    """Return a non-trivial solution of S1(3, 5) with unequal q2.
+
+    It is the member u = -1/4 of ``symmetric_family_m3``, with weights times 16.
     """
     return _witness((5, 6, 5), (-1, 0, 1), (Fraction(-1, 4), Fraction(-5, 12), Fraction(-1, 4)))
 
@@ -165,10 +176,10 @@ def _witness(weights: Sequence[Any], q1: Sequence[Any], q2: Sequence[Any]) -> Ce
 
 
 def lift(witness: Mapping[str, Any], kind: str, lam: Fraction | int = 1, gamma: Fraction | int = 1) -> Certificate:
-    """A rational witness of S1 as one of S2 to order 2 m - 1; in the Gaussian gate with a != 0.
+    """Return a rational witness of S1 as one of S2 to order 2 m - 1; in the Gaussian gate with a != 0.
 
-    softmax-gaussian   (beta, a, b, s) = (0, 0, q1, 2 q2)
-    gaussian-gated     (c, Gamma, a, b, nu) = (q1, 2 q2, 2 lam q2 / Gamma*, lam q1, 2 lam^2 q2)
+        softmax-gaussian   (beta, a, b, s) = (0, 0, q1, 2 q2)
+        gaussian-gated     (c, Gamma, a, b, nu) = (q1, 2 q2, 2 lam q2 / Gamma*, lam q1, 2 lam^2 q2)
 
     The Gaussian-gated atom is the joint Gaussian of (x, y). Its mean moves by q1 v and its covariance by 2 q2
     v v', v = (1, lam), so its generating function is exp(q1 D + q2 D^2), D = D1 + lam D2, and row (l1, l2) is
@@ -176,6 +187,9 @@ def lift(witness: Mapping[str, Any], kind: str, lam: Fraction | int = 1, gamma: 
     neither.
 
     "residuals" has the rows of orders 1..2m under the keys "l1,l2"; those of order 2 m need not be 0.
+
+    Raises ``InputError`` for another kind, for a witness that is no rational solution of S1, and for other
+    values of ``lam`` and ``gamma``.
     """
     if kind not in PARAMETERS:
         raise InputError(f"lift: kind = {kind!r}; expected one of {', '.join(PARAMETERS)}")
@@ -210,7 +224,7 @@ def lift(witness: Mapping[str, Any], kind: str, lam: Fraction | int = 1, gamma: 
 
 
 def eliminate_m2() -> Certificate:
-    """S1(2, 4) has only trivial solutions, by elimination; twice.
+    """Show by elimination, twice, that S1(2, 4) has only trivial solutions; return the certificate.
 
     Weighted homogeneity (q1, q2) -> (lam q1, lam^2 q2), homogeneity in w and f_1 = 0 allow w = (w, 1 - w) and
     q1 = (1 - w, -w). f_2 = f_3 = 0 are linear in q2, with determinant -w (1 - w) != 0, and leave f_4(w):
@@ -247,7 +261,9 @@ def eliminate_m2() -> Certificate:
 
 
 def symmetric_family_m3() -> Certificate:
-    """No non-trivial solution of S1(3, 6) is symmetric, w = (w, 1 - 2w, w), q1 = (-1, 0, 1), q2 = (u, v, u).
+    """Show that no non-trivial solution of S1(3, 6) is symmetric; return the certificate.
+
+    Symmetric means w = (w, 1 - 2w, w), q1 = (-1, 0, 1), q2 = (u, v, u).
 
     f_1 = f_3 = f_5 = 0 by symmetry. f_2 = 0 gives v = -w (1 + 2u) / (1 - 2w), and f_4 = 0 then gives w(u), a
     parabola that opens downwards. 1 - 2w = 3 (2u + 1)^2 / 2, so the weights are positive for u strictly

@@ -1,5 +1,6 @@
-"""From derived exponents to what a study measures: ``predictions.json``, so that running one never imports
-SymPy.
+"""Turn derived exponents into what a study measures: ``predictions.json``.
+
+A study that reads the file never imports SymPy.
 
     singleton   slowest group of the cells of one atom                     n^{-1/(2 theta)}
     split       slowest group of the cells of two                          n^{-1/(2 theta)}
@@ -44,12 +45,12 @@ LARGEST = 3
 
 
 def study_predictions() -> dict[str, Any]:
-    """The content of predictions.json."""
+    """Return the content of predictions.json."""
     return {"schema": SCHEMA, "predictions": [*_gaussian_gated(), *_softmax_gated(), *_attention()]}
 
 
 def to_text(table: dict[str, Any]) -> str:
-    """JSON with one line per entry, which makes readable differences."""
+    """Return the predictions as JSON with one line per entry, which makes readable differences."""
     lines = ",\n    ".join(json.dumps(entry) for entry in table["predictions"])
     return f'{{\n  "schema": {json.dumps(table["schema"])},\n  "predictions": [\n    {lines}\n  ]\n}}\n'
 
@@ -98,17 +99,17 @@ def _slowest(table: RateTable, power_of: Any) -> Fraction | None:
 
 
 def intrinsic_power(group: str, m: int) -> Fraction:
-    """Power of a group in the intrinsic Voronoi loss of the Gaussian-gated model."""
+    """Return the power of a group in the intrinsic Voronoi loss of Gaussian gates, in a cell of m."""
     return Fraction(1) if m == 1 else Fraction(rbar(m), 1 if group in ("c", "b") else 2)
 
 
 def softmax_power(group: str, m: int) -> Fraction:
-    """The same of the softmax-gated model."""
+    """Return the power of a group in the intrinsic Voronoi loss of softmax gates, in a cell of m."""
     return Fraction(1) if m == 1 else Fraction({"beta": 2, "a": 2, "b": rbar(m), "s": rbar(m) // 2}[group])
 
 
 def prompt_power(_: str, m: int) -> int:
-    """Power in the Voronoi loss of prompts."""
+    """Return the power of every group in the Voronoi loss of prompts, in a cell of m."""
     return 1 if m == 1 else 2
 
 

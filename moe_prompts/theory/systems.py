@@ -1,12 +1,15 @@
-"""The polynomial systems that decide how fast the atoms of one Voronoi cell are found.
+"""Write the polynomial systems that decide how fast the atoms of one Voronoi cell are found.
 
 The likelihood of m atoms that share a cell, expanded around their common true atom, is a combination of
 independent derivatives. Its coefficients must vanish for the atoms to hide, and their leading parts are
 
-    S1   f_alpha    = sum_l w_l [t^alpha] exp(q1 t + q2 t^2)                                      location-scale
-    S2   f_{l1,l2}  = sum_l w_l [D1^l1 D2^l2] exp(beta D1 + b D2 + a D1 D2 + s D2^2 / 2)          softmax gate
-         f_{l1,l2}  = sum_l w_l [D1^l1 D2^l2] exp(c D1 + b D2 + Gamma D1^2 / 2 + Gamma* a D1 D2 + nu D2^2 / 2)
-                                                                                                  Gaussian gate
+    S1, location-scale
+        f_alpha   = sum_l w_l [t^alpha] exp(q1 t + q2 t^2)
+    S2, softmax gate
+        f_{l1,l2} = sum_l w_l [D1^l1 D2^l2] exp(beta D1 + b D2 + a D1 D2 + s D2^2 / 2)
+    S2, Gaussian gate
+        f_{l1,l2} = sum_l w_l [D1^l1 D2^l2]
+                    exp(c D1 + b D2 + Gamma D1^2 / 2 + Gamma* a D1 D2 + nu D2^2 / 2)
 
 with w_l > 0 the masses and the other letters the atoms' differences from the true one. S2 is written as
 published, as a sum over multi-indices: row (l1, l2) collects the monomials whose exponents lie in J(l1, l2).
@@ -60,8 +63,10 @@ INDEX_SETS: dict[str, Callable[[int, int], Iterator[MultiIndex]]] = {
 
 
 def index_set(kind: str, l1: int, l2: int) -> frozenset[MultiIndex]:
-    """The published J(l1, l2): exponents of the monomials in row (l1, l2) of S2, in the order of
-    ``PARAMETERS``.
+    """Return the published J(l1, l2): exponents of the monomials in row (l1, l2) of S2.
+
+    They are in the order of ``PARAMETERS``. Raises ``InputError`` for an unknown kind and for negative
+    orders.
     """
     _check_kind(kind)
     if min(l1, l2) < 0:
@@ -70,11 +75,12 @@ def index_set(kind: str, l1: int, l2: int) -> frozenset[MultiIndex]:
 
 
 def s1(weights: Sequence[Any], q1: Sequence[Any], q2: Sequence[Any], order: int) -> list[Any]:
-    """[f_1, .., f_order], f_alpha = sum_l w_l [t^alpha] exp(q1_l t + q2_l t^2).
+    """Return [f_1, .., f_order], f_alpha = sum_l w_l [t^alpha] exp(q1_l t + q2_l t^2).
 
-    One entry per atom in each list. Exact in whatever is given: ints and Fractions give Fractions; elements
-    of a commutative ring over the rationals (polynomials, matrices that commute) give elements of it; SymPy
-    expressions come back unexpanded.
+    There is one entry per atom in each list. The result is exact in whatever is given: ints and Fractions
+    give Fractions; elements of a commutative ring over the rationals (polynomials, matrices that commute)
+    give elements of it; SymPy expressions come back unexpanded. Raises ``InputError`` for lists of different
+    lengths and orders below 1.
     """
     _check_order(order)
     _check_lengths("s1", weights=weights, q1=q1, q2=q2)
@@ -100,13 +106,20 @@ def _scaled_terms(q1: Any, q2: Any, order: int) -> list[Any]:
 def s2(
     kind: str, weights: Sequence[Any], deltas: Sequence[Sequence[Any]], order: int, gamma: Any = 1
 ) -> dict[tuple[int, int], Any]:
-    """The rows of S2: {(l1, l2): f_{l1,l2}} for 1 <= l1 + l2 <= order.
+    """Return the rows of S2: {(l1, l2): f_{l1,l2}} for 1 <= l1 + l2 <= order.
 
         f_{l1,l2} = sum_l w_l sum_{alpha in J(l1,l2)} const(alpha) prod_i delta_i^alpha_i / alpha_i!
 
-    const is 2^{-a4} (softmax gate) or Gamma*^a3 2^{-(a2+a5)} (Gaussian gate). ``deltas`` has one tuple per
-    atom in the order of ``PARAMETERS``; ``gamma`` is Gamma* and has no part in the softmax gate. Exact as
+    const is 2^{-a4} (softmax gate) or Gamma*^a3 2^{-(a2+a5)} (Gaussian gate). The result is exact as that of
     ``s1``.
+
+    kind     one of ``PARAMETERS``
+    weights  one per atom
+    deltas   one tuple per atom, in the order of ``PARAMETERS``
+    order    highest l1 + l2, at least 1
+    gamma    Gamma*; it has no part in the softmax gate
+
+    Raises ``InputError`` for anything else.
     """
     _check_kind(kind)
     _check_order(order)

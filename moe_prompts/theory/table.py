@@ -1,10 +1,10 @@
-"""The rate of every group of parameters in a configuration of cells, with its proof and what is published.
+"""Derive the rate of every group of parameters in a configuration of cells, with proof and publication.
 
     print(rate_table("softmax-gaussian", cells=[1, 2]).markdown())
 
 A configuration is the vector of cell sizes: cells=[1, 2, 3] are three true atoms, fitted by one, two and
 three atoms. The rates of a cell depend on the others: a gate is pinned by a cell of one atom or by a frozen
-expert.
+expert. Beside each derived rate stands the published one, with its source.
 """
 
 from __future__ import annotations
@@ -33,10 +33,14 @@ MOST_CELLS, LARGEST_CELL = 6, 8
 
 @dataclass(frozen=True)
 class Rate:
-    """One row: ``group`` of parameters in ``cell`` (None: shared by all atoms), which holds ``m`` fitted
-    atoms.
+    """Hold one row of a table of rates.
 
-    ``parts``: the exponent of every parameter of the group; ``exponent``: the slowest of them.
+    group       parameters that are estimated together
+    cell        number of the cell; None for parameters that all atoms share
+    m           number of fitted atoms in the cell; None for shared parameters
+    parts       the exponent of every parameter of the group
+    identities  the dependences that the exponents use, in words
+    published   what papers say, or None
     """
 
     group: str
@@ -81,8 +85,16 @@ def _theta(theta: Fraction | float | None) -> str:
 
 @dataclass(frozen=True)
 class RateTable:
-    """``rates`` of a configuration; ``certificates`` by name, as the rates name them; ``notes`` on what was
-    assumed.
+    """Hold the rates of a configuration with their certificates.
+
+    model          one of ``atoms.KINDS``
+    cells          fitted atoms per true atom
+    frozen         number of known experts
+    rates          one row for each cell and group of parameters
+    configuration  as certificates name it
+    certificates   by name, as the rates name them
+    names          identity of a bound -> name of its certificate
+    notes          what was assumed
     """
 
     model: str

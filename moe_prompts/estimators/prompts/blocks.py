@@ -1,7 +1,7 @@
 """Carry an objective of prompt regression over to its compiled route: points in blocks, kinds as numbers.
 
-Points come in blocks, each contiguous; the last is filled up with points of weight 0, which change no sum. ``kernels``
-has the loops, and the numbers that stand for kinds.
+Points come in blocks, each contiguous. The last block is filled up with points of weight 0, which change no
+sum. ``kernels`` has the loops, and the numbers that stand for kinds.
 """
 
 from __future__ import annotations
@@ -30,7 +30,16 @@ def blocks(rows: np.ndarray, length: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class CompiledObjective:
-    """Hold what the loops take: ``codes`` of kind, activation and symmetry, ``points`` and ``data`` in blocks."""
+    """Hold an objective in the form that the compiled loops take.
+
+    loops   the module of compiled functions
+    family  of prompts
+    noise   standard deviation s of each output
+    own     (k, own), where in the vector the numbers stand that each prompt depends on
+    codes   numbers that stand for kind, activation, width of a kink, and whether columns of W2 are units
+    points  C and c of the head, then inputs, queries, log-mass and mean of the frozen experts in blocks
+    data    weights, centres and remainders of all data sets in blocks
+    """
 
     loops: Any
     family: PromptFamily

@@ -1,18 +1,20 @@
-"""Q of prompt regression and its derivatives, compiled: one loop over vectors and blocks of points.
+"""Compute Q of prompt regression and its derivatives by one compiled loop over vectors and blocks of points.
 
-``import`` needs numba; ``objective`` imports this module on first use (``moe_prompts.compilation``). What it computes
-is written in NumPy in ``models.prompt_derivatives`` and ``objective``, which tests compare with it and which the
-activations of a user take. With g the gates, s_l, v_l the logit and value of prompt l, r the residual, F = g_l ds_l,
+``import`` needs numba; ``objective`` imports this module on first use (``moe_prompts.compilation``). What it
+computes is written in NumPy in ``models.prompt_derivatives`` and ``objective``. Tests compare the two, and
+the activations that a user adds take the NumPy route. With g the gates, s_l and v_l the logit and value of
+prompt l, r the residual and F = g_l ds_l,
 
     J = g_l ((v_l - f) ds_l + dv_l),   gradient = J'r,   Gauss-Newton = J'WJ,
     rest = sum_l g_l [lean_l ds_l ds_l' + ds_l p_l' + p_l ds_l' + force_l d2 prompt_l] - F S' - S F',
 
-where lean_l = r'(v_l - f), p_l = r'dv_l and S = sum_l g_l (lean_l ds_l + p_l). Points come in blocks of ``BLOCK``, the
-last one filled up with points of weight 0; every inner loop runs along a row of points, so that LLVM turns it into
-vector instructions. Sums may be reordered there ("reassoc"); all else keeps the rules of IEEE arithmetic.
+where lean_l = r'(v_l - f), p_l = r'dv_l and S = sum_l g_l (lean_l ds_l + p_l). Points come in blocks of
+``BLOCK``, the last one filled up with points of weight 0. Every inner loop runs along a row of points, so
+that LLVM turns it into vector instructions. Sums may be reordered there ("reassoc"); all else keeps the rules
+of IEEE arithmetic.
 
-Every function and number stands in this one file: the cache of numba looks at the file of an entry, not at those
-that it takes from.
+Every function and number stands in this one file: the cache of numba looks at the file of an entry, not at
+the files that it takes from.
 """
 
 from __future__ import annotations
@@ -41,7 +43,7 @@ ROOT_HALF, DENSITY = math.sqrt(0.5), 1 / math.sqrt(2 * math.pi)
 
 @pointwise
 def logistic(t):
-    """1 / (1 + e^-t) without overflow."""
+    """Return 1 / (1 + e^-t) without overflow."""
     small = math.exp(-abs(t))
     return 1 / (1 + small) if t >= 0 else small / (1 + small)
 
@@ -94,21 +96,21 @@ def derive(sigma, width, t, value, first, second):
 
 @pointwise
 def scaled(weight, row, out):
-    """out = weight * row."""
+    """Fill out = weight * row."""
     for i in range(BLOCK):
         out[i] = weight * row[i]
 
 
 @pointwise
 def add(weight, row, out):
-    """out += weight * row."""
+    """Add weight * row to ``out``."""
     for i in range(BLOCK):
         out[i] += weight * row[i]
 
 
 @pointwise
 def add_product(one, other, out):
-    """out += one * other."""
+    """Add one * other, entry by entry, to ``out``."""
     for i in range(BLOCK):
         out[i] += one[i] * other[i]
 
@@ -155,8 +157,9 @@ def regress(
 ):
     """Fill f (l, B), gates (k, B) and experts (k, l, B) at one block, and hidden units with their activation.
 
-    ``frozen`` (B,) is the log of the mass of the frozen experts, ``blend`` (l, B) their weighted mean. keyed (r, B):
-    what a unit adds to a logit.
+    frozen  (B,) log of the mass of the frozen experts
+    blend   (l, B) their weighted mean
+    keyed   (r, B) what a hidden unit adds to a logit
     """
     k, outputs, p, units, reads = len(b), len(C), len(queries), w2.shape[1], len(inputs)
     for u in range(units):
@@ -220,9 +223,10 @@ def regress(
 
 @pointwise
 def slopes(kind, unit_columns, w2, C, inputs, queries, first, active, keyed, ds, dv):
-    """Fill d logit (own, B) and d value (l, own, B) of one prompt in all that it depends on: b, its own numbers, W2.
+    """Fill d logit (own, B) and d value (l, own, B) of one prompt in all that it depends on.
 
-    With ``unit_columns`` f knows the columns w of W2 by their direction only: what lies along w is taken out.
+    It depends on its b, its own numbers, and W2. With ``unit_columns`` f knows the columns w of W2 by their
+    direction only: what lies along w is taken out.
     """
     p, units, reads, outputs = len(queries), w2.shape[1], len(inputs), len(C)
     for point in range(BLOCK):
@@ -272,9 +276,10 @@ def slopes(kind, unit_columns, w2, C, inputs, queries, first, active, keyed, ds,
 
 @summing
 def bend(l, own, unit_columns, w2, C, inputs, queries, residual, gate, lean, first, second, active, row, turn, rest):
-    """Add to the lower half of ``rest`` the curvature of adaptive prompt l: force times its second derivatives, summed.
+    """Add the curvature of adaptive prompt l to the lower half of ``rest``.
 
-    force_i = g (lean q_i + (C'r)_i), i < p, is what prompt l is pulled by.
+    The curvature is its force times its second derivatives, summed over the block. The force force_i = g
+    (lean q_i + (C'r)_i), i < p, is what prompt l is pulled by.
     """
     p, units, reads, outputs = len(queries), w2.shape[1], len(inputs), len(C)
     free = own.shape[1] > 1 + units * reads
@@ -341,7 +346,10 @@ def gauss_newton(jacobian, weights, row, out):
 
 @summing
 def add_symmetric(sign, one, other, own, l, out):
-    """Add sign (one other' + other one'), summed over a block, to the lower half of ``out`` at positions ``own[l]``."""
+    """Add sign (one other' + other one'), summed over a block, to the lower half of ``out``.
+
+    Its rows and columns stand at the positions ``own[l]``.
+    """
     for i in range(one.shape[0]):
         for j in range(0, i, 2):
             a, b = 0.0, 0.0
@@ -380,7 +388,10 @@ def by_outputs(gate, experts, f, residual, ds, dv, own, jacobian, lean):
 
 @pointwise
 def by_prompts(gate, residual, lean, ds, dv, own, half, firsts, seconds):
-    """Fill half = g (lean ds / 2 + p), own block of the Hessian half ds' + ds half', and add to F and S (P, B)."""
+    """Add prompt l's part to F and S (P, B), and fill half = g (lean ds / 2 + p).
+
+    The prompt's own block of the Hessian is half ds' + ds half'.
+    """
     for i in range(len(own)):
         pulled, F, S = half[i], firsts[own[i]], seconds[own[i]]
         for point in range(BLOCK):
@@ -481,9 +492,10 @@ def derivatives(
     metric,
     rest,
 ):
-    """Fill gradient (S, P), Gauss-Newton matrix (S, P, P) and, where ``exact``, the rest of the Hessian, times s^2.
+    """Fill gradient (S, P), Gauss-Newton matrix (S, P, P) and, where ``exact``, the rest of the Hessian.
 
-    All three are zero on entry. ``own`` (k, own) is where in the vector that stands which prompt l depends on.
+    All three are multiplied by s^2, and are zero on entry. ``own`` (k, own) holds where in the vector the
+    numbers stand that each prompt depends on.
     """
     k, outputs, units, p, size = b.shape[1], C.shape[0], w2.shape[2], C.shape[1], gradient.shape[1]
     f, gates, experts = np.empty((outputs, BLOCK)), np.empty((k, BLOCK)), np.empty((k, outputs, BLOCK))

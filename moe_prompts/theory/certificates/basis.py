@@ -1,4 +1,4 @@
-"""What all checks of certificates share: addresses of derivatives, derivatives, and the register of checks.
+"""Share among all checks of certificates: addresses of derivatives, derivatives, and the register of checks.
 
 Derivatives are taken by sympy from the explicit functions. Of the code that makes certificates only the
 definitions of atoms and mixtures are used. ``verify`` enters the checks of ``ranks`` and ``bounds`` in
@@ -44,7 +44,10 @@ def configuration_of(certificate: Mapping[str, Any]) -> Any:
 
 
 def check_sizes(mixture: Mixture, sizes: Any) -> None:
-    """Fitted atoms per cell: a cell of one atom is seen to first order, others to second."""
+    """Raise ``Refuted`` unless a mixture sees each cell as far as its number of fitted atoms asks for.
+
+    A cell of one atom is seen to first order, others to second.
+    """
     require(not mixture.alone, "an atom by itself is no configuration")
     require(len(sizes) == len(mixture.cells), "sizes and cells differ in number")
     require(all(isinstance(m, int) and m >= 1 for m in sizes), "sizes are no whole numbers of at least 1")
@@ -69,7 +72,10 @@ def named(made: Atom) -> dict[str, sp.Symbol]:
 
 @lru_cache(maxsize=4096)
 def component_derivative(spec: str, place: int, alpha: Alpha) -> sp.Expr:
-    """(D^alpha u) / exp(log_factor) of one component, from the explicit function; almost everywhere at kinks."""
+    """Return (D^alpha u) / exp(log_factor) of one component, from the explicit function.
+
+    At kinks it holds almost everywhere.
+    """
     made = atom(**json.loads(spec))
     part = parts_of(made)[place]
     functions = {symbol: value for unit in made.units for symbol, value in unit.functions.items()}

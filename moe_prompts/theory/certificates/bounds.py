@@ -40,7 +40,10 @@ def _fraction(value: Any) -> Fraction:
 
 
 def row(certificate: Mapping[str, Any]) -> tuple[Mixture, Polynomial]:
-    """The functional, applied to every derivative up to the order, gives the polynomial."""
+    """Check that the functional, applied to every derivative up to the order, gives the polynomial.
+
+    Returns the mixture and the polynomial. Raises ``Refuted`` where it does not.
+    """
     mixture = Mixture.from_json(certificate["mixture"])
     made, order = mixture.atom, mixture.cells[0].order
     require(certificate["order"] == order, "the order of the row is not that of its mixture")

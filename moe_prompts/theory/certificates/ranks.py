@@ -1,4 +1,4 @@
-"""Checks of identities, of ranks and of first orders.
+"""Check identities, ranks and first orders.
 
 Identities are multiplied out, minors are eliminated again in interval arithmetic, definiteness is read off
 determinants and characteristic polynomials.
@@ -38,8 +38,9 @@ from moe_prompts.theory.mixture import Mixture
 
 
 class Functions:
-    """The columns of a mixture as expressions, with symbols for the factors e^{..} of cells and frozen
-    experts.
+    """Hold the columns of a mixture as expressions.
+
+    Symbols stand for the factors e^{..} of cells and frozen experts.
     """
 
     def __init__(self, mixture: Mixture) -> None:
@@ -62,14 +63,17 @@ class Functions:
         return self._names[key]
 
     def moved(self, place: int, where: Address) -> sp.Expr:
-        """D^alpha of a component with its factor, or the weighted sum of a shared parameter's over all cells."""
+        """Return D^alpha of a component with its factor.
+
+        For a parameter that all cells share it is the weighted sum over all cells.
+        """
         cells = [where[0]] if where[0] is not None else range(len(self.mixture.cells))
         weights = [sp.Integer(1)] if where[0] is not None else [cell.weight for cell in self.mixture.cells]
         pairs = zip(weights, cells, strict=True)
         return sp.Add(*(w * self.factor(place, j) * derivative(self.mixture, place, (j, where[1])) for w, j in pairs))
 
     def total(self, place: int) -> sp.Expr:
-        """The component at the truth, frozen experts included."""
+        """Return the component at the truth, frozen experts included."""
         zero = (0,) * len(self.mixture.atom.params)
         terms = [cell.weight * self.moved(place, (j, zero)) for j, cell in enumerate(self.mixture.cells)]
         for i, (values, gate) in enumerate(self.mixture.frozen):
@@ -78,7 +82,9 @@ class Functions:
         return sp.Add(*terms)
 
     def column(self, component: int, where: Address) -> sp.Expr:
-        """One row of a column: of an atom alone without its factor, of a conditional model times its
+        """Return one row of a column.
+
+        For an atom alone it lacks the factor; for a conditional model it is multiplied by the model's
         denominator.
         """
         made = self.mixture.atom
@@ -97,7 +103,7 @@ class Functions:
 
 
 def dependent(functions: Functions, terms: list[tuple[Address, sp.Rational]]) -> bool:
-    """Whether the sum of columns is zero for all inputs."""
+    """Say whether the sum of columns is zero for all inputs."""
     mixture = functions.mixture
     cells = {where[0] for where, _ in terms}
     if not mixture.alone and mixture.atom.gate is not None and len(cells) == 1 and None not in cells:
@@ -112,8 +118,10 @@ def dependent(functions: Functions, terms: list[tuple[Address, sp.Rational]]) ->
 
 
 def rational_function(text: str, names: Mapping[str, sp.Symbol]) -> sp.Expr:
-    """An expression of parameters and whole numbers with + - * / **; nothing in a certificate is ever
-    evaluated.
+    """Return an expression that a certificate holds as text.
+
+    It may hold parameters and whole numbers with + - * / **. Nothing in a certificate is ever evaluated as
+    code. Raises ``Refuted`` for anything else.
     """
 
     def build(node: ast.AST, power: int = 1) -> sp.Expr:
@@ -253,7 +261,10 @@ def _rank_of(text: str) -> tuple[Mixture, Null]:
 
 
 def second_order(mixture: Mixture, null: Null, places: list[tuple[int, int]]) -> list[sp.Matrix]:
-    """M of each dependence: coefficient of u_ij on the diagonal doubled, which makes M symmetric."""
+    """Return the matrix M of each dependence.
+
+    An entry is the coefficient of u_ij, doubled on the diagonal, which makes M symmetric.
+    """
     index = {place: row for row, place in enumerate(places)}
     found = []
     for vector in null:

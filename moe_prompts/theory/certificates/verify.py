@@ -1,10 +1,9 @@
-"""Is a certificate true? Checked from the definition of the atoms alone, by other means than those that found
-it.
+"""Check whether a certificate is true, from the definition of the atoms alone.
 
-Derivatives are taken by sympy from the explicit functions, identities are multiplied out, minors are
-eliminated again in interval arithmetic, definiteness is read off determinants and characteristic polynomials,
-witnesses are summed. Of the code that makes certificates only the definitions of atoms and mixtures and the
-interval functions are used.
+The means are others than those that found it. Derivatives are taken by sympy from the explicit functions,
+identities are multiplied out, minors are eliminated again in interval arithmetic, definiteness is read off
+determinants and characteristic polynomials, and witnesses are summed. Of the code that makes certificates
+only the definitions of atoms and mixtures and the interval functions are used.
 """
 
 from __future__ import annotations
