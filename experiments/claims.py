@@ -32,6 +32,7 @@ def parser() -> argparse.ArgumentParser:
         action="store_true",
         help="judge the committed runs in docs/claims again, without new data, and write docs/claims.md and .json",
     )
+    add("--draw", default=None, metavar="RUN", help="draw one run with its registered seed into docs/claims, and stop")
     add("--quick", action="store_true", help="few sizes and replicates: shows the way, decides little")
     cli.add_execution(parser)
     cli.add_run(parser, "another seed than the registered one; docs/ stay as they are", seed=None)
@@ -72,6 +73,33 @@ def write_docs(judgements, studies, options: str) -> None:
         write_atomically(path, text.encode())
 
 
+def draw(run: str, arguments: argparse.Namespace) -> None:
+    """Draw one run of the page, at full scale and with its registered seed, for ``--rejudge`` to judge."""
+    from moe_prompts.claims import book
+    from moe_prompts.claims.runs import Scale, studies_of
+    from moe_prompts.engine.runner import run_study
+
+    needed = book.needed(book.chosen(None))
+    if run not in needed:
+        raise InputError(f"--draw {run}; expected one of {', '.join(needed)}")
+    out = (arguments.out or cli.default_folder("claims")) / run
+    resume = arguments.resume and (out / "meta.json").exists()
+    study = studies_of({run: needed[run]}, Scale(False))[run]
+    with cli.resumable("claims.py", out):
+        run_study(study, out, executor=cli.executor(arguments), resume=resume, allow=cli.allowed(arguments))
+    keep(out, run)
+    print(f"run       {DOCS / 'claims' / run}; judge it with --rejudge")
+
+
+def keep(out: Path, run: str) -> None:
+    """Copy the table of a run and what it says of itself to docs/."""
+    from moe_prompts.engine.files import write_atomically
+
+    (DOCS / "claims" / run).mkdir(parents=True, exist_ok=True)
+    for name in ("results.parquet", "meta.json"):
+        write_atomically(DOCS / "claims" / run / name, (out / name).read_bytes())
+
+
 def published_slopes(folder: Path) -> None:
     """Write the slopes of the losses that the papers published anew, from their files in ``folder``."""
     from moe_prompts.claims.published import FILE, file_of_slopes
@@ -95,6 +123,11 @@ def main() -> None:
         rejudge()
         return
     cli.check_run(arguments)
+    if arguments.draw:
+        if arguments.only or arguments.quick or arguments.seed is not None:
+            raise InputError("--draw takes the registered scale and seed; expected no --only, --quick or --seed")
+        draw(arguments.draw, arguments)
+        return
     out = arguments.out or cli.default_folder("claims")
 
     from moe_prompts.claims import book
@@ -141,9 +174,7 @@ def main() -> None:
     print(f"claims    {out / 'claims.md'} with all evidence, claims.json")
     if arguments.only is None and registered:
         for run in studies:
-            (DOCS / "claims" / run).mkdir(parents=True, exist_ok=True)
-            for name in ("results.parquet", "meta.json"):
-                write_atomically(DOCS / "claims" / run / name, (out / run / name).read_bytes())
+            keep(out / run, run)
         write_docs(judgements, studies, options)
         print(f"page      {DOCS / 'claims.md'}, with its runs in {DOCS / 'claims'}")
     else:

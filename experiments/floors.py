@@ -19,6 +19,7 @@ PAGE = (
     ("attention-decoupled", "fixed", (2, 4)),
     ("attention-decoupled", "adaptive:gelu", (2,)),
     ("attention-fixed", "adaptive:gelu", (2,)),
+    ("attention-fixed", "adaptive:tanh", (2,)),
 )
 INTRODUCTION = """# Floors
 
@@ -46,7 +47,7 @@ def parser() -> argparse.ArgumentParser:
     add("--boxes", type=cli.names, default=["study", "wide", "widest"], help="study,wide,widest (default: all)")
     add("--starts", type=cli.positive("starts"), default=48, help="random starts for each k (default 48)")
     add("--quick", action="store_true", help="k = 2, two boxes, 8 starts")
-    add("--write", action="store_true", help="write docs/floors.md, and stop")
+    add("--write", action="store_true", help="write docs/floors.md and what claims read of it, and stop")
     return parser
 
 
@@ -61,10 +62,13 @@ def main() -> None:
     if arguments.write:
         if arguments.quick:
             raise InputError("--write writes the whole page; expected no --quick")
-        every = [floors(truth, kind, ks, starts=arguments.starts) for truth, kind, ks in PAGE]
-        page = Path(__file__).parents[1] / "docs" / "floors.md"
-        write_atomically(page, (INTRODUCTION + floors_table(pd.concat(every)) + "\n").encode())
-        print(f"page      {page}")
+        every = pd.concat([floors(truth, kind, ks, starts=arguments.starts) for truth, kind, ks in PAGE])
+        root = Path(__file__).parents[1]
+        page, records = root / "docs" / "floors.md", root / "moe_prompts" / "claims" / "floors.json"
+        write_atomically(page, (INTRODUCTION + floors_table(every) + "\n").encode())
+        # What claims look at: floors to a thousandth of a per cent, so that rounding between machines moves nothing.
+        write_atomically(records, (every.round(5).to_json(orient="records", indent=1) + "\n").encode())
+        print(f"page      {page}\nrecords   {records}")
         return
     ks, boxes, starts = arguments.k, arguments.boxes, arguments.starts
     if arguments.quick:

@@ -34,12 +34,14 @@ from moe_prompts.estimators.prompts.objective import Box, PromptObjective
 from moe_prompts.estimators.result import GAP_TOLERANCE
 from moe_prompts.models.data import RegressionData
 from moe_prompts.models.multi_head import MultiHeadValues, prompt_map
-from moe_prompts.models.prompt_attention import PromptFamily
+from moe_prompts.models.prompt_attention import PromptAttention, PromptFamily, PromptKind
 from moe_prompts.models.prompt_derivatives import PromptValues
 from moe_prompts.models.prompt_truths import PromptTruth
 
 #: Spreads at which profiles are computed, beside the two between which the local exponent is read.
 EPS = (0.0125, 0.025, 0.05, 0.1, 0.2, 0.4)
+#: Singular values of a Jacobian below this share of the largest one are zero.
+ZERO_TANGENT = 1e-9
 #: kappa2 below this is zero up to the rounding of second derivatives, and a profile below this is zero.
 ZERO_KAPPA2, ZERO_PROFILE = 1e-5, 1e-12
 #: Random directions of a split that are tried without noise, beside the least visible one; how many of the
@@ -99,6 +101,52 @@ def kappas(truth: PromptTruth, rng: np.random.Generator) -> Kappas:
         per_prompt.append(size)
         directions.append(direction)
     return Kappas(float(sizes[family.n_parameters - 1]), min(per_prompt), np.array(per_prompt), np.array(directions))
+
+
+def represented(truth: PromptTruth, kind: PromptKind, rng: np.random.Generator) -> PromptAttention:
+    """Return the truth as prompts of another kind that contains it; constants need a rule to be written as one.
+
+    truth  a named truth of prompt regression, or one made by hand
+    kind   the truth's own; for fixed prompts also decoupled, or adaptive with a bias
+    rng    source of the free numbers: of many representations by adaptive prompts it is a random one
+
+    A fixed prompt is W2 sigma(a_l) for any biases a_l whose sigma(a_l) are independent, W1 being 0 beside them.
+
+    Raises ``InputError`` for a kind of which no representation is known here.
+    """
+    params = truth.params
+    if kind == params.kind:
+        return params
+    hidden = truth.family(kind, params.k).hidden
+    if params.kind.base == "fixed" and kind.base == "decoupled":
+        return PromptAttention.decoupled(params.head, params.b, params.atoms, params.atoms)
+    if params.kind.base == "fixed" and kind.bias and params.k <= hidden:
+        biases = rng.standard_normal((params.k, hidden))
+        W1 = np.concatenate([np.zeros((params.k, hidden, params.head.reads)), biases[:, :, None]], axis=2)
+        W2 = np.linalg.lstsq(kind.activation.value(biases), params.atoms, rcond=None)[0].T
+        return PromptAttention.adaptive(params.head, params.b, W1, W2, kind.sigma, bias=True)
+    raise InputError(f"represented: {truth.name} as {kind} prompts; expected a kind that contains fixed prompts")
+
+
+def tangent_rank(truth: PromptTruth, kind: PromptKind, rng: np.random.Generator) -> int:
+    """Return the rank of the Jacobian of f in a class at a truth that it contains.
+
+    Where it is the number of parameters the truth is regular in the class, and the expected risk of least
+    squares is s^2 rank / n for large n. Where it is smaller, the class is singular there: some directions show
+    at second order only, and no general prediction is known.
+
+    truth, kind, rng  as for ``represented``, at whose random representation the rank is read
+
+    >>> import numpy as np
+    >>> import moe_prompts as mp
+    >>> kind = mp.PromptKind.parse("adaptive:gelu:bias")
+    >>> tangent_rank(mp.prompt_truth("attention-fixed"), kind, np.random.default_rng(0))
+    14
+    """
+    params = represented(truth, kind, rng)
+    jacobian = prompt_map(params.family, truth.x).at(params.vector[None]).jacobian()[0]
+    sizes = np.linalg.svd(jacobian.reshape(len(params.vector), -1), compute_uv=False)
+    return int((sizes > ZERO_TANGENT * sizes[0]).sum())
 
 
 def second_order_part(values: PromptValues | MultiHeadValues, l: int) -> np.ndarray:

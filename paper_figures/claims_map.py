@@ -92,11 +92,12 @@ def draw_claim(words: Axes, slopes: Axes, claim: dict[str, Any], top: float, row
         slopes.plot(value, y, markersize=2.4, markeredgewidth=0.5, **style)
     if not lines:
         slopes.text(SHOWN[0] + 0.02, middle, "\n".join(_finding(claim)), fontsize=6.5, va="center", linespacing=1.1)
-    held = sum(line["verdict"] == "holds" for line in claim["evidence"])
+    judged = [line["verdict"] for line in claim["evidence"] if line["verdict"] in VERDICTS]
+    held = judged.count("holds")
     slopes.text(
         1.02,
         middle,
-        f"{held} of {len(claim['evidence'])}",
+        f"{held} of {len(judged)}",
         transform=slopes.get_yaxis_transform(),
         fontsize=6.5,
         va="center",

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from moe_prompts.claims import algebra, gated, prompts, published
-from moe_prompts.claims.claim import REGISTERED_SEED, SECOND_SEED, Claim, Judgement
+from moe_prompts.claims.claim import REGISTERED_SEED, SECOND_SEED, Claim, Judgement, Line
 from moe_prompts.claims.history import FIRST
 from moe_prompts.engine.grid import Study
 from moe_prompts.errors import InputError
@@ -100,6 +100,14 @@ def _share(share: float | None) -> str:
     return "" if share is None else f"{share:.2f}"
 
 
+#: What stands for the verdict of a line that is shown and not judged.
+NOT_JUDGED = "not judged"
+
+
+def _verdict(line: Line) -> str:
+    return line.verdict.value if line.verdict else NOT_JUDGED
+
+
 def _first(name: str) -> str:
     if name not in FIRST:
         return "new"
@@ -122,7 +130,7 @@ def section(judgement: Judgement, studies: dict[str, Study], folder: str, option
             line.found,
             _share(line.odds.right) if line.odds else "",
             f"{line.odds.wrong:.2f} ({line.odds.instead})" if line.odds else "",
-            line.verdict.value,
+            _verdict(line),
         ]
         for line in judgement.lines
     ]
@@ -234,7 +242,7 @@ def records(judgements: Sequence[Judgement]) -> list[dict[str, Any]]:
             "first_edition": FIRST[j.claim.id].verdict.value if j.claim.id in FIRST else None,
             "verdict": j.verdict.value,
             "evidence": [
-                {"name": line.name, "claimed": line.claimed, "found": line.found, "verdict": line.verdict.value}
+                {"name": line.name, "claimed": line.claimed, "found": line.found, "verdict": _verdict(line)}
                 | (
                     {"estimate": _number(line.estimate.value)}
                     | {"low": _number(line.estimate.low), "high": _number(line.estimate.high)}

@@ -43,6 +43,7 @@ class Odds:
 class Line:
     """Hold one line of evidence: what was looked at, what is claimed of it, what came out, the verdict.
 
+    verdict   None where theory makes no prediction: the line is shown, not judged
     estimate  the number that was judged, unrounded, with its interval; None where there is no such number
     odds      what the design could decide; None where nothing was drawn at random, or no simulation stands
               for it
@@ -51,7 +52,7 @@ class Line:
     name: str
     claimed: str
     found: str
-    verdict: Verdict
+    verdict: Verdict | None
     estimate: Interval | None = None
     odds: Odds | None = None
 
@@ -101,12 +102,12 @@ def judged(claim: Claim, tables: Tables, seed: int) -> Judgement:
     return Judgement(claim, claim.prediction(), tuple(claim.judge(tables, seed)))
 
 
-def combined(verdicts: Sequence[Verdict]) -> Verdict:
-    """Return the verdict of all lines; without any line nothing is decided."""
+def combined(verdicts: Sequence[Verdict | None]) -> Verdict:
+    """Return the verdict of all lines that are judged; nothing is decided without one."""
     for verdict in (Verdict.FAILS, Verdict.UNDECIDED, Verdict.FASTER):
         if verdict in verdicts:
             return verdict
-    return Verdict.HOLDS if verdicts else Verdict.UNDECIDED
+    return Verdict.HOLDS if Verdict.HOLDS in verdicts else Verdict.UNDECIDED
 
 
 def true_or_false(condition: bool) -> Verdict:

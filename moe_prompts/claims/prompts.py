@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
-from functools import partial
+from functools import cache, partial
+from importlib import resources
 
 import numpy as np
 import pandas as pd
@@ -12,24 +14,29 @@ from moe_prompts.claims.algebra import rate_of
 from moe_prompts.claims.claim import DERIVED, Claim, Line, Tables, combined
 from moe_prompts.claims.evidence import mean_odds, slope_line, slope_lines, slope_odds
 from moe_prompts.estimators.result import FitStatus
+from moe_prompts.identifiability import tangent_rank
 from moe_prompts.intervals import Interval, Verdict, mean_interval, within
+from moe_prompts.models.prompt_attention import PromptKind
 from moe_prompts.models.prompt_truths import prompt_truth
-from moe_prompts.study.attention import MODEL, SPREAD, STUDY_FITS
+from moe_prompts.seeds import bootstrap_rng
+from moe_prompts.study.attention import FITS, MODEL, SPREAD
 from moe_prompts.study.attention_report import BOUNDED_GAP, L2, SPLIT, D, identifiability, summarise_attention
 from moe_prompts.study.summary import Measure, errors_by_size, measured_slope
 from moe_prompts.tables import short
 from moe_prompts.theory import predictions
 
-RATES, CROSS = "attention-rates", "attention-cross"
+RATES, CROSS, RISKS = "attention-rates", "attention-cross", "attention-risk"
 IDENTIFIED = ("attention-fixed", "attention-gelu", "attention-tanh", "attention-relu")
 RANK_ONE = ("attention-fixed-rank1", "attention-gelu-rank1")
 ALL = (*IDENTIFIED, "attention-decoupled", "attention-identity", *RANK_ONE)
 TRUTHS_CROSSED = ("attention-fixed", "attention-decoupled", "attention-gelu")
 PREFIX, VAPT = "arXiv 2410.02200", "arXiv 2501.18936"
-#: Ratio of n risk / s^2 to the number of parameters, and of the median risk to the noise-free floor.
-PARAMETER_BAND, FLOOR_BAND = (0.75, 1.25), (0.95, 1.05)
-#: What a band for s^2 P / n must tell from it: 14 where 18 is said, as at a truth whose tangent has a smaller rank.
+#: Ratio of n risk / s^2 to the rank of the tangent, and of the median risk to the noise-free floor.
+RANK_BAND, FLOOR_BAND = (0.9, 1.1), (0.95, 1.05)
+#: What a band for s^2 rank / n must tell from it: the rank where the number of parameters is said, as 14 of 18.
 WRONG_RANK = 14 / 18
+#: Floors of ``experiments/floors.py --write``, whose boxes are named there.
+FLOORS = "floors.json"
 RISK = Measure("L2", "relative_risk", "risk")
 
 SLOPE_RULE = (
@@ -43,7 +50,9 @@ NO_RATE_RULE = (
 )
 FLOOR_RULE = (
     "of all fits, certified or not; a floor: risk with slope 0 over the last decade and a median within 5 % of the "
-    "least risk found without noise; s^2 P / n: 90 % interval of the mean of n risk / (s^2 P) within [.75, 1.25]"
+    "least risk found without noise, in the box b in [-1, 3], all else in [-5, 5]; s^2 rank / n: 90 % interval of the "
+    "mean of n risk / (s^2 rank) within [.9, 1.1] at n = 1e6, where the tangent of the class has the rank P at the "
+    "truth; elsewhere there is no prediction and the line is not judged"
 )
 
 
@@ -125,10 +134,10 @@ def rank(tables: Tables, seed: int) -> list[Line]:
     return [*split_rates(fixed, "no rate"), *split_rates(gelu, "n^-1/4"), *_rates(gelu, seed, "over", [SPLIT])]
 
 
-def _fits(tables: Tables, truths: Sequence[str]) -> Iterator[pd.DataFrame]:
-    """Fits of one kind and number of prompts to one truth, in turn."""
-    fits = _of(tables, truths)[CROSS]
-    for _, rows in fits[fits["study"] == STUDY_FITS].groupby(["truth", "kind", "k"], sort=False):
+def _fits(tables: Tables, run: str, truths: Sequence[str]) -> Iterator[pd.DataFrame]:
+    """Yield the fits of one kind and number of prompts to one truth, in turn."""
+    fits = _of(tables, truths)[run]
+    for _, rows in fits[fits["study"] == FITS].groupby(["truth", "kind", "k"], sort=False):
         yield rows
 
 
@@ -137,64 +146,104 @@ def _name(rows: pd.DataFrame) -> str:
     return f"{first['truth']}, {first['kind']}, k = {first['k']}"
 
 
+@cache
+def box_floors() -> pd.DataFrame:
+    """Return the committed floors, one row for each truth, kind, k and box."""
+    return pd.DataFrame(json.loads(resources.files(__package__).joinpath(FLOORS).read_text(encoding="utf-8")))
+
+
 def floor_line(rows: pd.DataFrame, seed: int) -> Line:
-    """Return the line of a class without the truth: slope and median of its risk against the floor."""
+    """Return the line of a class that does not contain the truth, in the box of the study."""
     found = measured_slope(rows, RISK, "last decade", seed, all_fits=True)
     risk = float(rows.loc[rows["n"] == rows["n"].max(), "relative_risk"].median())
     least = float(rows["population_relative_risk"].median())
     ratio = risk / least if least > 0 else np.nan
     verdict = combined([found.verdict(0.0), within(ratio, ratio, FLOOR_BAND)])
     slope, low, high = (round(value, 3) + 0.0 for value in (found.value, found.low, found.high))  # no -0.000
-    shown = f"risk {risk:.2%}, without noise {least:.2%}; slope {slope:.3f} [{low:.3f}, {high:.3f}]"
+    shown = f"risk {risk:.2%}, without noise {least:.2%}{_wider(rows)}; slope {slope:.3f} [{low:.3f}, {high:.3f}]"
     samples = errors_by_size(rows, RISK.column, all_fits=True)
     odds = slope_odds({n: samples[n] for n in found.n}, 0.0, seed, f"{_name(rows)}: floor", bound=False)
     estimate = Interval(found.value, found.low, found.high, found.replicates)
     return Line(_name(rows), "floor", f"{shown}; {_certified(rows)}", verdict, estimate, odds)
 
 
-def parameters_line(rows: pd.DataFrame, seed: int) -> Line:
-    """Return the line of a class that contains the truth: n risk / s^2 against the number of parameters."""
-    parameters, noise = int(rows["n_parameters"].iloc[0]), prompt_truth(rows["truth"].iloc[0]).noise
-    scaled = (rows["n"] * rows["relative_risk"] * signal(rows)).to_numpy() / noise**2
+def _wider(rows: pd.DataFrame) -> str:
+    """Return the floor of the same class in the widest box, in words; nothing where it is not known."""
+    first, known = rows.iloc[0], box_floors()
+    same = (known["truth"] == first["truth"]) & (known["kind"] == first["kind"]) & (known["k"] == first["k"])
+    widest = known[same & (known["box"] == "widest")]
+    return f" ({widest['floor'].iloc[0]:.2%} in the widest box)" if len(widest) else ""
+
+
+def box_lines(truth: str, kind: str) -> list[Line]:
+    """Return how the floor of a kind falls with k, one line for each box; they are upper bounds and not judged."""
+    known = box_floors()
+    lines = []
+    for _, rows in known[(known["truth"] == truth) & (known["kind"] == kind)].groupby("box", sort=False):
+        last = rows.iloc[-1]
+        held = ", ".join(str(b + rest) for b, rest in zip(rows["b_on_bound"], rows["theta_on_bound"], strict=True))
+        levels = ", ".join(f"{100 * value:.2f}" for value in rows["floor"])
+        steps = rows["floor"].to_numpy()
+        fall = 1 - steps[-1] / steps[-2]
+        ks = ", ".join(map(str, rows["k"]))
+        lines.append(
+            Line(
+                f"{truth}, {kind}, without noise, b in [{last['b_low']:g}, {last['b_high']:g}], rest in "
+                f"±{last['theta_high']:g}",
+                "not reached",
+                f"{levels} % for k = {ks}, with {held} parameters on a bound; the last step takes {fall:.2%} off",
+                None,
+            )
+        )
+    return lines
+
+
+def rank_line(rows: pd.DataFrame, seed: int) -> Line:
+    """Return the line of a class that contains the truth: n risk / s^2 against the rank of its tangent there.
+
+    Where the rank is below the number of parameters there is no prediction, and the line is not judged.
+    """
+    known, kind = prompt_truth(rows["truth"].iloc[0]), PromptKind.parse(rows["kind"].iloc[0])
+    parameters = int(rows["n_parameters"].iloc[0])
+    rank = tangent_rank(known, kind, bootstrap_rng(seed, "tangent", known.name, str(kind)))
+    scaled = (rows["n"] * rows["relative_risk"] * known.signal).to_numpy() / known.noise**2
     found = mean_interval(scaled)
-    shown = f"n risk / s^2 = {found.value:.1f} [{found.low:.1f}, {found.high:.1f}]; {_certified(rows)}"
-    verdict = found.on(lambda one: one / parameters).verdict(PARAMETER_BAND)
+    shown = f"n risk / s^2 = {found.value:.2f} [{found.low:.2f}, {found.high:.2f}]; {_certified(rows)}"
+    if rank < parameters:
+        return Line(_name(rows), f"none known: rank {rank} of P = {parameters}", shown, None, found)
     right = scaled / scaled.mean()
-    odds = mean_odds(right, right * WRONG_RANK, "14 of 18", PARAMETER_BAND, seed, f"{_name(rows)}: parameters")
-    return Line(_name(rows), f"s^2 P / n, P = {parameters}", shown, verdict, found, odds)
+    odds = mean_odds(right, right * WRONG_RANK, "14 where 18", RANK_BAND, seed, f"{_name(rows)}: rank")
+    verdict = found.on(lambda one: one / rank).verdict(RANK_BAND)
+    return Line(_name(rows), f"s^2 rank / n, rank = P = {rank}", shown, verdict, found, odds)
 
 
 def _certified(rows: pd.DataFrame) -> str:
     return f"{(rows['status'] == FitStatus.CERTIFIED.name).mean():.0%} certified"
 
 
-def signal(rows: pd.DataFrame) -> float:
-    """Return E |f*|^2 of the truth of these rows."""
-    return prompt_truth(rows["truth"].iloc[0]).signal
-
-
-def price(rows: pd.DataFrame, seed: int) -> Line:
-    """Return ``floor_line`` where the class lacks the truth, and ``parameters_line`` where it contains it."""
-    return floor_line(rows, seed) if rows["fit_class"].iloc[0] == "misspecified" else parameters_line(rows, seed)
+def _misses(tables: Tables, truths: Sequence[str], seed: int, kinds: Sequence[str] | None = None) -> list[Line]:
+    every = [rows for rows in _fits(tables, CROSS, truths) if rows["fit_class"].iloc[0] == "misspecified"]
+    return [floor_line(rows, seed) for rows in every if kinds is None or rows["kind"].iloc[0] in kinds]
 
 
 def floor(tables: Tables, seed: int) -> list[Line]:
-    """Return the lines of P-floor: fixed and gelu prompts on a gelu truth."""
-    kinds = ("fixed", "adaptive:gelu")
-    return [price(rows, seed) for rows in _fits(tables, ["attention-gelu"]) if rows["kind"].iloc[0] in kinds]
+    """Return the floors of fixed prompts on the gelu truth, box by box, and the risk of adaptive ones."""
+    truths = ["attention-gelu"]
+    risks = [rank_line(rows, seed) for rows in _fits(tables, RISKS, truths)]
+    return [*_misses(tables, truths, seed, ["fixed"]), *box_lines("attention-gelu", "fixed"), *risks]
 
 
 def cross(tables: Tables, seed: int) -> list[Line]:
-    """Return the lines of P-cross: every kind of prompt on every truth of the run."""
-    return [price(rows, seed) for rows in _fits(tables, TRUTHS_CROSSED)]
+    """Return the floor of every class that misses a truth, and the risk of every one that contains it."""
+    risks = [rank_line(rows, seed) for rows in _fits(tables, RISKS, TRUTHS_CROSSED)]
+    return [*_misses(tables, TRUTHS_CROSSED, seed), *risks]
 
 
 HEAD = {"frozen": 2, "d": 2}
-BOX = (
-    "the least risk of the class without bounds: floors are those of b in [-1, 3] and all else in [-5, 5], where up to "
-    "five parameters stand on a bound; wider boxes have lower floors (docs/floors.md)."
+FLOOR = (
+    "a floor, the least risk of the class in its box; s^2 rank / n where the tangent of the class has rank P, its "
+    "number of parameters, at the truth; where it has a smaller rank none is known"
 )
-FLOOR = "a floor, the least risk of the class; s^2 P / n for P parameters (regular family)"
 CLAIMS = [
     Claim(
         id="P-density",
@@ -238,14 +287,16 @@ CLAIMS = [
     ),
     Claim(
         id="P-identity",
-        statement="With one too many, adaptive prompts with the identity as activation, W2 W1 a free matrix, have no "
-        "rate either.",
+        statement="With one too many, adaptive prompts with the identity as activation have no rate either where W2 W1 "
+        "is a free matrix, of two hidden units in d = 2.",
         source=DERIVED,
-        prediction=lambda: rate_of("adaptive:identity", 1, 2, hidden=2, **HEAD),
+        prediction=lambda: "; ".join(
+            f"{hidden} hidden: {rate_of('adaptive:identity', 1, 2, hidden=hidden, **HEAD)}" for hidden in (2, 1)
+        ),
         needs={RATES: ["attention-identity"]},
         rule=NO_RATE_RULE,
         judge=partial(unidentified, "attention-identity"),
-        limits="the same of matrices W2 W1 of low rank: with one hidden unit the algebra proves n^-1/4.",
+        limits="the same of matrices W2 W1 of low rank. With one hidden unit no split hides: see the prediction.",
     ),
     Claim(
         id="P-rank",
@@ -264,25 +315,29 @@ CLAIMS = [
     ),
     Claim(
         id="P-floor",
-        statement="On an adaptive truth the risk of fixed prompts, up to 8 in the box searched, stops at a floor; that "
-        "of adaptive prompts is s^2 P / n.",
-        source=f"{VAPT}; s^2 P / n: {DERIVED}",
+        statement="On an adaptive (gelu) truth the risk of 2 to 8 fixed prompts stops at a floor, that of the box "
+        "b in [-1, 3], all else in [-5, 5]; adaptive prompts have risk s^2 rank / n.",
+        source=f"asked here, after {VAPT}; s^2 rank / n: {DERIVED}",
         prediction=lambda: FLOOR,
-        needs={CROSS: ["attention-gelu"]},
+        needs={CROSS: ["attention-gelu"], RISKS: ["attention-gelu"]},
         rule=FLOOR_RULE,
         judge=floor,
-        limits=f"{BOX} That fixed prompts gain nothing from k = 4 to 8 is a fact about this box.",
+        limits="that fixed prompts never get there: floors are upper bounds, the best of random starts, for up to 8 of "
+        "them. That they gain nothing from k = 4 to 8 is a fact about the narrowest box, where up to three parameters "
+        "stand on a bound (docs/floors.md).",
+        basis="floors without noise in three boxes (`python experiments/floors.py --write`)",
     ),
     Claim(
         id="P-cross",
-        statement="A kind of prompt meets a floor, in the box searched, on every truth that its class does not "
-        "contain, adaptive ones on a fixed truth included, and has risk s^2 P / n on every truth that it contains.",
+        statement="A kind of prompt meets a floor, that of its box, on every truth that its class does not contain, "
+        "adaptive ones on a fixed truth included. It has risk s^2 rank / n on every regular truth that it contains.",
         source=DERIVED,
         prediction=lambda: FLOOR,
-        needs={CROSS: TRUTHS_CROSSED},
+        needs={CROSS: TRUTHS_CROSSED, RISKS: TRUTHS_CROSSED},
         rule=FLOOR_RULE,
         judge=cross,
-        limits=f"{BOX} Adaptive prompts with a bias on a fixed truth: the Jacobian has rank 14 of P = 18, so that "
-        "s^2 P / n is not the prediction of theory, and the band [.75, 1.25] is too wide to tell 14 from 18.",
+        limits="the least risk of a class without bounds: up to five parameters stand on a bound of the box b in "
+        "[-1, 3], all else in [-5, 5], and wider boxes have lower floors (docs/floors.md).",
+        basis="floors without noise in three boxes (`python experiments/floors.py --write`)",
     ),
 ]

@@ -156,8 +156,8 @@ def test_gated_claims_follow_the_laws_of_their_tables(exponent, noise, certified
     assert judged(book.CLAIMS["S-exact"], {gated.SOFTMAX_EXACT: softmax}, 0).verdict is verdict
 
 
-def cross_rows(risk_of, fit_class, floor, parameters, certified=True, noise=0.02):
-    """Fits to attention-gelu at 1e5 and 1e6; noise .02 keeps means of 32 values to .6 % at 90 %."""
+def cross_rows(risk_of, fit_class, floor, parameters, certified=True, noise=0.02, kind="fixed", sizes=(10**5, 10**6)):
+    """Fits to attention-gelu, 16 for each size; noise .02 keeps means of 32 values to .6 % at 90 %."""
     rng = np.random.default_rng(1)
     return pd.DataFrame(
         [
@@ -165,7 +165,7 @@ def cross_rows(risk_of, fit_class, floor, parameters, certified=True, noise=0.02
                 "study": "attention",
                 "truth": "attention-gelu",
                 "truth_kind": "adaptive:gelu",
-                "kind": "fixed",
+                "kind": kind,
                 "k": 2,
                 "fit_class": fit_class,
                 "start": "projection",
@@ -176,7 +176,7 @@ def cross_rows(risk_of, fit_class, floor, parameters, certified=True, noise=0.02
                 "population_relative_risk": floor,
                 "relative_risk": risk_of(n) * np.exp(noise * rng.standard_normal()),
             }
-            for n in (100_000, 1_000_000)
+            for n in sizes
             for replicate in range(16)
         ]
     )
@@ -190,14 +190,40 @@ def test_floors_are_judged_by_slope_and_level():
     assert line(lambda n: 0.2, 0.0) is OPEN
 
 
-def test_risks_are_judged_by_their_parameters():
+def test_floors_say_what_a_wider_box_takes_off():
+    line = prompts.floor_line(cross_rows(lambda n: 0.2785, "misspecified", 0.2785, 6), 0)
+    assert "(27.39% in the widest box)" in line.found
+    narrow, *_, widest = prompts.box_lines("attention-gelu", "fixed")
+    assert narrow.verdict is widest.verdict is None  # upper bounds decide nothing
+    assert "27.85, 22.93, 21.10, 21.10, 21.10 % for k = 2, 3, 4, 6, 8" in narrow.found
+    assert "27.39, 19.80, 17.47, 16.72, 16.70 %" in widest.found
+
+
+def risk_rows(factor, parameters=14, kind="adaptive:gelu"):
     known = prompts.prompt_truth("attention-gelu")
-    scale = known.noise**2 / prompts.signal(cross_rows(lambda n: 1 / n, "exact", 0, 14))
-    line = lambda factor: prompts.parameters_line(cross_rows(lambda n: factor * 14 * scale / n, "exact", 0, 14), 0)
+    scale = known.noise**2 / known.signal
+    return cross_rows(lambda n: factor * 14 * scale / n, "exact", 0, parameters, kind=kind)
+
+
+def test_risks_are_judged_by_the_rank_of_the_tangent():
+    line = lambda factor: prompts.rank_line(risk_rows(factor), 0)
     assert line(1.0).verdict is HOLDS
-    assert line(1.5).verdict is FAILS
-    assert line(1.25).verdict is OPEN
+    assert line(1.0).odds.right > 0.99
+    assert line(1.0).odds.wrong == 0
+    assert line(14 / 18).verdict is FAILS  # the band tells 14 from 18
+    assert line(1.2).verdict is FAILS
+    assert line(1.1).verdict is OPEN
     assert re.search(r"n risk / s\^2 = 14\.\d", line(1.0).found)
+    assert line(1.0).claimed == "s^2 rank / n, rank = P = 14"
+
+
+def test_a_singular_truth_has_no_prediction():
+    """As if the class had more parameters than its tangent has dimensions: the measured value is shown, not judged."""
+    line = prompts.rank_line(risk_rows(1.0, parameters=18), 0)
+    assert line.verdict is None
+    assert line.claimed == "none known: rank 14 of P = 18"
+    assert combined([line.verdict]) is OPEN
+    assert combined([line.verdict, HOLDS]) is HOLDS
 
 
 def identifiability_rows(profile, gaps):
@@ -405,7 +431,15 @@ def test_the_page_states_the_rules_of_the_code():
         claim = book.CLAIMS[record["id"]]
         assert record["statement"] == claim.statement
         assert record["rule"] == claim.rule
-        assert record["verdict"] == combined([Verdict(line["verdict"]) for line in record["evidence"]]).value
+        assert (
+            record["verdict"]
+            == combined(
+                [
+                    None if line["verdict"] == book.NOT_JUDGED else Verdict(line["verdict"])
+                    for line in record["evidence"]
+                ]
+            ).value
+        )
 
 
 def test_estimates_lie_inside_their_intervals_and_odds_are_shares():
@@ -449,7 +483,7 @@ def test_verdicts_follow_from_the_committed_rows(name):
     lines = book.CLAIMS[name].judge(committed_tables(), REGISTERED_SEED)
     records = {record["id"]: record for record in json.loads((DOCS / "claims.json").read_text(encoding="utf-8"))}
     evidence = records[name]["evidence"]
-    assert [(line.name, line.found, line.verdict.value) for line in lines] == [
+    assert [(line.name, line.found, line.verdict.value if line.verdict else book.NOT_JUDGED) for line in lines] == [
         (shown["name"], shown["found"], shown["verdict"]) for shown in evidence
     ]
 

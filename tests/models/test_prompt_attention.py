@@ -10,6 +10,7 @@ from scipy.optimize import brentq
 from scipy.special import softmax
 
 from moe_prompts import InputError
+from moe_prompts.identifiability import represented, tangent_rank
 from moe_prompts.models.activations import ACTIVATIONS, rounded_relu
 from moe_prompts.models.data import RegressionData, Sample
 from moe_prompts.models.prompt_attention import (
@@ -699,3 +700,25 @@ def test_adaptive_prompts_with_a_bias_are_singular_on_a_fixed_truth(seed):
     assert family.n_parameters == 18
     assert sizes[13] > 1e-6 * sizes[0]
     assert sizes[14] < 1e-12 * sizes[0]  # rounding of sums over 256 points
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "rank"),
+    [
+        ("attention-fixed", "fixed", 6), ("attention-fixed", "decoupled", 10), ("attention-decoupled", "decoupled", 10),
+        ("attention-gelu", "adaptive:gelu", 14), ("attention-fixed", "adaptive:gelu:bias", 14),
+        ("attention-fixed", "adaptive:tanh:bias", 14), ("attention-relu", "adaptive:relu", 12),
+    ],
+)  # fmt: skip
+def test_rank_of_the_tangent_at_a_truth(name, kind, rank):
+    """The representation is the truth, and its Jacobian has the rank of the regular classes' number of parameters."""
+    known, parsed = prompt_truth(name), PromptKind.parse(kind)
+    params = represented(known, parsed, np.random.default_rng(0))
+    assert_allclose(params.regression(known.x), known.params.regression(known.x), atol=1e-12)
+    for seed in range(3):
+        assert tangent_rank(known, parsed, np.random.default_rng(seed)) == rank
+
+
+def test_a_class_that_does_not_contain_the_truth_has_no_tangent_there():
+    with pytest.raises(InputError, match="expected a kind that contains fixed prompts"):
+        represented(prompt_truth("attention-gelu"), PromptKind.parse("fixed"), np.random.default_rng(0))
