@@ -66,8 +66,8 @@ def main() -> None:
         root = Path(__file__).parents[1]
         page, records = root / "docs" / "floors.md", root / "moe_prompts" / "claims" / "floors.json"
         write_atomically(page, (INTRODUCTION + floors_table(every) + "\n").encode())
-        # What claims look at: floors to a thousandth of a per cent, so that rounding between machines moves nothing.
-        write_atomically(records, (every.round(5).to_json(orient="records", indent=1) + "\n").encode())
+        # What claims look at: to seven digits, so that rounding between machines moves nothing.
+        write_atomically(records, (every.round(7).to_json(orient="records", indent=1) + "\n").encode())
         print(f"page      {page}\nrecords   {records}")
         return
     ks, boxes, starts = arguments.k, arguments.boxes, arguments.starts

@@ -104,7 +104,7 @@ def kappas(truth: PromptTruth, rng: np.random.Generator) -> Kappas:
 
 
 def represented(truth: PromptTruth, kind: PromptKind, rng: np.random.Generator) -> PromptAttention:
-    """Return the truth as prompts of another kind that contains it; constants need a rule to be written as one.
+    """Return the truth written as prompts of a kind that contains it.
 
     truth  a named truth of prompt regression, or one made by hand
     kind   the truth's own; for fixed prompts also decoupled, or adaptive with a bias
@@ -131,9 +131,9 @@ def represented(truth: PromptTruth, kind: PromptKind, rng: np.random.Generator) 
 def tangent_rank(truth: PromptTruth, kind: PromptKind, rng: np.random.Generator) -> int:
     """Return the rank of the Jacobian of f in a class at a truth that it contains.
 
-    Where it is the number of parameters the truth is regular in the class, and the expected risk of least
-    squares is s^2 rank / n for large n. Where it is smaller, the class is singular there: some directions show
-    at second order only, and no general prediction is known.
+    Where it is the number of parameters, the truth is regular in the class, and the expected risk of least
+    squares is s^2 rank / n for large n. Where it is smaller, the class is singular there: some directions
+    show at second order only, and no general prediction is known.
 
     truth, kind, rng  as for ``represented``, at whose random representation the rank is read
 

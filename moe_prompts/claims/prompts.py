@@ -101,16 +101,16 @@ def exact(tables: Tables, seed: int) -> list[Line]:
 def over(tables: Tables, seed: int) -> list[Line]:
     """Return the lines of P-over: slopes of the loss D and of splits, and what profiles and gaps say."""
     mine = _of(tables, IDENTIFIED)
-    return [*_rates(mine, seed, "over", [D, SPLIT]), *split_rates(mine, "n^-1/4")]
+    return [*_rates(mine, seed, "over", [D, SPLIT]), *split_rates(mine[RATES], "n^-1/4")]
 
 
-def split_rates(tables: Tables, expected: str) -> list[Line]:
+def split_rates(rows: pd.DataFrame, expected: str) -> list[Line]:
     """Return the lines that noise-free profile and likelihood gaps give for a prompt that is split in two.
 
     ``expected`` is "n^-1/4" or "no rate"; the other one fails, anything else is undecided.
     """
     lines = []
-    for line in identifiability(tables[RATES]).itertuples():
+    for line in identifiability(rows).itertuples():
         gaps = ", ".join(f"{gap:.3g} (n = {short(n)})" for n, gap in zip(line.gap_n, line.mean_gap, strict=True))
         profile = f"{line.profile:.0e}" if not np.isfinite(line.over_exponent) else f"exponent {line.over_exponent:.2f}"
         other = {"no rate": "n^-1/4", "n^-1/4": "no rate"}[expected]
@@ -122,7 +122,7 @@ def split_rates(tables: Tables, expected: str) -> list[Line]:
 
 def unidentified(truth: str, tables: Tables, seed: int) -> list[Line]:
     """Return the lines of a truth whose surplus prompts should have no rate."""
-    return split_rates(_of(tables, [truth]), "no rate")
+    return split_rates(_of(tables, [truth])[RATES], "no rate")
 
 
 def rank(tables: Tables, seed: int) -> list[Line]:
@@ -131,7 +131,11 @@ def rank(tables: Tables, seed: int) -> list[Line]:
     The head projects keys to fewer dimensions.
     """
     fixed, gelu = (_of(tables, [name]) for name in RANK_ONE)
-    return [*split_rates(fixed, "no rate"), *split_rates(gelu, "n^-1/4"), *_rates(gelu, seed, "over", [SPLIT])]
+    return [
+        *split_rates(fixed[RATES], "no rate"),
+        *split_rates(gelu[RATES], "n^-1/4"),
+        *_rates(gelu, seed, "over", [SPLIT]),
+    ]
 
 
 def _fits(tables: Tables, run: str, truths: Sequence[str]) -> Iterator[pd.DataFrame]:
@@ -176,7 +180,7 @@ def _wider(rows: pd.DataFrame) -> str:
 
 
 def box_lines(truth: str, kind: str) -> list[Line]:
-    """Return how the floor of a kind falls with k, one line for each box; they are upper bounds and not judged."""
+    """Return how the floor of a kind falls with k, one line for each box: upper bounds that are not judged."""
     known = box_floors()
     lines = []
     for _, rows in known[(known["truth"] == truth) & (known["kind"] == kind)].groupby("box", sort=False):
@@ -309,9 +313,8 @@ CLAIMS = [
         needs={RATES: RANK_ONE},
         rule=f"fixed: {NO_RATE_RULE}; gelu: the reverse, and {SLOPE_RULE}",
         judge=rank,
-        limits="anything of several heads that share their prompts, as those of a network do: a split is hidden only "
-        "along directions that the keys of no head see, and two heads of d_h = 1 in d = 2 see all of them. There the "
-        "noise-free profile has exponent 2, so n^-1/4 (attention-fixed-heads2; moe_prompts/models/multi_head.py).",
+        limits="anything of several heads that share their prompts, as those of a network do (P-heads). Of these it "
+        "holds where H d_h < d, and where heads have equal key projections or all lose the same direction.",
     ),
     Claim(
         id="P-floor",
