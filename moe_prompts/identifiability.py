@@ -110,7 +110,8 @@ def represented(truth: PromptTruth, kind: PromptKind, rng: np.random.Generator) 
     kind   the truth's own; for fixed prompts also decoupled, or adaptive with a bias
     rng    source of the free numbers: of many representations by adaptive prompts it is a random one
 
-    A fixed prompt is W2 sigma(a_l) for any biases a_l whose sigma(a_l) are independent, W1 being 0 beside them.
+    A fixed prompt is W2 sigma(a_l) for any biases a_l whose sigma(a_l) are independent, with W1 = 0 beside
+    them.
 
     Raises ``InputError`` for a kind of which no representation is known here.
     """

@@ -1,11 +1,11 @@
 """What of a split prompt the heads of a block see together (P-heads).
 
-Heads share their prompts. A split of a prompt p into p + u and p - u is hidden to all orders where B_h u = 0 in
-every head, B_h the key projection of head h: in the kernel of the stacked matrix (B_1; ..; B_H), whose dimension
-is d less its rank. So a rate is lost where H d_h < d, where key projections repeat each other, or where they lose
-the same directions, and nowhere else in general position: where B_h u != 0 for some head, the second-order part
-keeps (x'B_h u)^2 (v_h - f_h), which deficient values C_h u = 0 do not remove. A decoupled prompt has values of
-its own: v + u and v - u average to v in every head, so that more heads give it no rate.
+Heads share their prompts. A split of a prompt p into p + u and p - u is hidden to all orders where B_h u = 0
+in every head, B_h the key projection of head h: in the kernel of the stacked matrix (B_1; ..; B_H), whose
+dimension is d less its rank. So a rate is lost where H d_h < d, where key projections repeat each other, or
+where they lose the same directions, and nowhere else in general position: where B_h u != 0 for some head, the
+second-order part keeps (x'B_h u)^2 (v_h - f_h), which deficient values C_h u = 0 do not remove. A decoupled
+prompt has values of its own: v + u and v - u average to v in every head, so that more heads give it no rate.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ WIDTH, CELLS = 4, 5
 def block_of_four() -> PromptTruth:
     """Return two fixed prompts in a block of four heads of d_h = 1 in d = 4, drawn once from its name.
 
-    The laws are those of random configurations (``prompt_truths``): B and C are 3 and 2 times an orthogonal matrix,
-    prompts standard normal. Head h sees the h-th singular direction of B and gives the h-th output.
+    The laws are those of random configurations (``prompt_truths``): B and C are 3 and 2 times an orthogonal
+    matrix, prompts standard normal. Head h sees the h-th singular direction of B and gives the h-th output.
     """
     rng = np.random.default_rng([address("claims: four heads"), 0])
     symmetric = 0.5 * rng.standard_normal((2, WIDTH, WIDTH))
@@ -58,24 +58,29 @@ def with_heads(truth: PromptTruth, heads: Sequence[Head]) -> PromptTruth:
     return replace(truth, params=replace(truth.params, head=MultiHead(tuple(heads))))
 
 
+def heads_of(truth: PromptTruth) -> tuple[Head, ...]:
+    """Return the heads of a truth: one or several."""
+    head = truth.params.head
+    return head.heads if isinstance(head, MultiHead) else (single(head),)
+
+
 def hidden_directions(truth: PromptTruth) -> int:
     """Return the dimension of what the keys of no head see."""
-    head = truth.params.head
-    keys = head.B if isinstance(head, MultiHead) else single(head).B
+    keys = np.concatenate([head.B for head in heads_of(truth)])
     return truth.params.head.p - int(np.linalg.matrix_rank(keys))
 
 
 def kernel_lines(seed: int) -> list[Line]:
     """Return whether splits are visible to second order exactly where the stacked keys lose no direction."""
     whole = block_of_four()
-    heads = whole.params.head.heads
+    heads = heads_of(whole)
     blocks = {f"the first {count} of four heads of d_h = 1 in d = 4": heads[:count] for count in range(1, WIDTH + 1)}
     for different in range(1, WIDTH):
         # Frozen gates and values stay those of each head; keys repeat.
         repeated = [replace(head, B=heads[h % different].B) for h, head in enumerate(heads)]
         blocks[f"four such heads, {different} different key projections"] = repeated
     two = prompt_truth(FIXED)
-    flat = [replace(head, C=head.C * np.array([1.0, 0.0])) for head in two.params.head.heads]
+    flat = [replace(head, C=head.C * np.array([1.0, 0.0])) for head in heads_of(two)]
     truths = {name: with_heads(whole, own) for name, own in blocks.items()}
     truths["two heads in d = 2, values of rank 1 that lose the same direction"] = with_heads(two, flat)
     return [kernel_line(name, truth, seed) for name, truth in truths.items()]
@@ -87,9 +92,8 @@ def kernel_line(name: str, truth: PromptTruth, seed: int) -> Line:
     found = kappas(truth, bootstrap_rng(seed, "kappas", name)).kappa2
     visible = found > ZERO_KAPPA2
     claimed = f"{hidden} hidden: kappa2 = 0" if hidden else "none hidden: kappa2 > 0"
-    return Line(
-        name, claimed, f"kappa2 = {found:.1e}" if visible else "kappa2 = 0", true_or_false(visible == (not hidden))
-    )
+    shown = f"kappa2 = {found:.1e}" if visible else "kappa2 = 0"
+    return Line(name, claimed, shown, true_or_false(visible == (not hidden)))
 
 
 def shared(tables: Tables, seed: int) -> list[Line]:
@@ -115,7 +119,7 @@ CLAIMS = [
         source=DERIVED,
         prediction=lambda: (
             "a split of p along u hides where B_h u = 0 for every head h, the kernel of the stacked key "
-            "projections: of dimension d - H d_h in general position, more where projections repeat, and 0 for H d_h = d "
+            "projections: of dimension d - H d_h in general position, more where projections repeat, 0 for H d_h = d "
             "(moe_prompts/claims/heads.py)"
         ),
         needs={RUN: (FIXED, GELU, DECOUPLED)},
@@ -124,8 +128,8 @@ CLAIMS = [
         "of d_h = 1 in d = 2: a profile exponent within .12 of 2 with a gap above 5 nats at some n, and "
         f"{SLOPE_RULE}; decoupled: {NO_RATE_RULE}",
         judge=shared,
-        limits="rates in a real block, whose d is hundreds: slopes are those of the reference configuration, chosen for "
-        "large kappas, with its head divided in two.",
+        limits="rates in a real block, whose d is hundreds: slopes are those of the reference configuration, chosen "
+        "for large kappas, with its head divided in two.",
         basis="blocks of four heads, without noise",
     ),
 ]

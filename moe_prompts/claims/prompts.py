@@ -131,11 +131,8 @@ def rank(tables: Tables, seed: int) -> list[Line]:
     The head projects keys to fewer dimensions.
     """
     fixed, gelu = (_of(tables, [name]) for name in RANK_ONE)
-    return [
-        *split_rates(fixed[RATES], "no rate"),
-        *split_rates(gelu[RATES], "n^-1/4"),
-        *_rates(gelu, seed, "over", [SPLIT]),
-    ]
+    seen = [*split_rates(fixed[RATES], "no rate"), *split_rates(gelu[RATES], "n^-1/4")]
+    return [*seen, *_rates(gelu, seed, "over", [SPLIT])]
 
 
 def _fits(tables: Tables, run: str, truths: Sequence[str]) -> Iterator[pd.DataFrame]:
@@ -180,7 +177,7 @@ def _wider(rows: pd.DataFrame) -> str:
 
 
 def box_lines(truth: str, kind: str) -> list[Line]:
-    """Return how the floor of a kind falls with k, one line for each box: upper bounds that are not judged."""
+    """Return how the floor of a kind falls with k, one line for each box: upper bounds, not judged."""
     known = box_floors()
     lines = []
     for _, rows in known[(known["truth"] == truth) & (known["kind"] == kind)].groupby("box", sort=False):
