@@ -74,7 +74,9 @@ def kernel_lines(seed: int) -> list[Line]:
     """Return whether splits are visible to second order exactly where the stacked keys lose no direction."""
     whole = block_of_four()
     heads = heads_of(whole)
-    blocks = {f"the first {count} of four heads of d_h = 1 in d = 4": heads[:count] for count in range(1, WIDTH + 1)}
+    blocks: dict[str, Sequence[Head]] = {
+        f"the first {count} of four heads of d_h = 1 in d = 4": heads[:count] for count in range(1, WIDTH + 1)
+    }
     for different in range(1, WIDTH):
         # Frozen gates and values stay those of each head; keys repeat.
         repeated = [replace(head, B=heads[h % different].B) for h, head in enumerate(heads)]
