@@ -56,18 +56,21 @@ def rejudge() -> None:
     studies = studies_of(needed, Scale(False))
     judgements = [judged(claim, tables, REGISTERED_SEED) for claim in claims]
     write_docs(judgements, studies, "")
-    print(f"{book.summary(judgements)}\n\npage      {DOCS / 'claims.md'}, claims.json, and the table of README.md")
+    print(f"{book.summary(judgements)}\n")
+    print(f"page      {DOCS / 'claims.md'}, claims.json, papers_tested.md, and the table of README.md")
 
 
 def write_docs(judgements, studies, options: str) -> None:
-    """Write the page, the same as records, and the table of the README."""
+    """Write the page, the same as records, the page of papers, and the table of the README."""
     from moe_prompts.claims import book
+    from moe_prompts.claims.papers import papers_page
     from moe_prompts.engine.files import write_atomically
 
     records, readme = book.records(judgements), DOCS.parent / "README.md"
     for path, text in {
         DOCS / "claims.md": book.page(judgements, studies, "claims", options),
         DOCS / "claims.json": json.dumps(records, indent=1) + "\n",
+        DOCS / "papers_tested.md": papers_page(records),
         readme: book.filled(readme.read_text(encoding="utf-8"), records),
     }.items():
         write_atomically(path, text.encode())

@@ -9,5 +9,6 @@ gated         G, S: Gaussian-gated and softmax-gated experts
 published     the simulations of the papers, audited
 algebra       A, and what formulas alone decide
 history       what the first edition of the page said
+papers        which published results the claims look at
 book          the page: all claims, and how to judge them
 """

@@ -139,9 +139,12 @@ CLAIMS = [
     Claim(
         id="A-rbar",
         statement="m atoms in one cell stop hiding each other at order rbar(m) = 2m (published: 4, 6 and at least 7 "
-        "for m = 2, 3 and more; the upper bound for m >= 3 is a proof by pen).",
-        source=f"{DERIVED}; Ho and Nguyen, Annals of Statistics 2016",
-        prediction=lambda: "rbar(m) = 2m for all m >= 2, proved by pen (moe_prompts/theory/solvability.py)",
+        "for m = 2, 3 and more). The upper bound is a short corollary of a proposition of Kalai, Moitra and Valiant.",
+        source=f"{DERIVED}; Ho and Nguyen, Annals of Statistics 2016; Kalai, Moitra and Valiant, STOC 2010, Prop. 7",
+        prediction=lambda: (
+            "rbar(m) = 2m for all m >= 2: witnesses from below; from above by pen, from the number of "
+            "sign changes of a sum of Gaussians (moe_prompts/theory/solvability.py)"
+        ),
         needs={},
         rule=f"holds if witnesses of rbar(m) >= 2m are verified for m = 2..{LARGEST_WITNESS} and elimination leaves no "
         "zero for m = 2 and for symmetric m = 3; the upper bound for other m is the proof",

@@ -100,6 +100,13 @@ def _share(share: float | None) -> str:
     return "" if share is None else f"{share:.2f}"
 
 
+def _needed(line: Line) -> str:
+    """Return how many replicates would hold in four of five runs, where the line asked for it."""
+    if line.odds is None or line.odds.needed is None:
+        return ""
+    return f" (.8 from {line.odds.needed} replicates)" if line.odds.needed else " (.8 not with 1024 replicates)"
+
+
 #: What stands for the verdict of a line that is shown and not judged.
 NOT_JUDGED = "not judged"
 
@@ -128,7 +135,7 @@ def section(judgement: Judgement, studies: dict[str, Study], folder: str, option
             line.name,
             line.claimed,
             line.found,
-            _share(line.odds.right) if line.odds else "",
+            _share(line.odds.right) + _needed(line) if line.odds else "",
             f"{line.odds.wrong:.2f} ({line.odds.instead})" if line.odds else "",
             _verdict(line),
         ]
@@ -206,7 +213,8 @@ unrounded numbers (docs/sharp_bits.md says what slopes cannot show).
 **What a design could decide.** "Holds if true" is how often a line would hold where its prediction is true. "Holds if
 wrong" is how often it would where the nearest wrong prediction is true, which stands in brackets. Both are shares of
 simulated runs with the sizes, the replicates and the scatter of the run itself. An open verdict beside a small first
-number says nothing of the claim. In the first table they are the smallest and the largest of a claim's lines. Lines
+number says nothing of the claim; open lines say how many replicates at the same sizes would hold in four of five runs,
+if the prediction is true. In the first table they are the smallest and the largest of a claim's lines. Lines
 without them are computed without noise, or judged by likelihood gaps."""
 
 EDITIONS = f"""**Editions.** These are the rules of the second edition. They judge the runs of the first one, of seed
@@ -251,6 +259,7 @@ def records(judgements: Sequence[Judgement]) -> list[dict[str, Any]]:
                 )
                 | (
                     {"holds_if_true": line.odds.right, "holds_if_wrong": line.odds.wrong, "wrong": line.odds.instead}
+                    | ({} if line.odds.needed is None else {"replicates_needed": line.odds.needed})
                     if line.odds
                     else {}
                 )

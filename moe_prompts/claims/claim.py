@@ -32,11 +32,14 @@ class Odds:
     right    the share of simulated runs that hold where the prediction is true
     wrong    the share that hold where ``instead`` is true
     instead  the nearest wrong prediction in words
+    needed   replicates at the sizes of the run with which four of five runs would hold, where that was asked;
+             0 if 1024 would not do
     """
 
     right: float
     wrong: float
     instead: str
+    needed: int | None = None
 
 
 @dataclass(frozen=True)

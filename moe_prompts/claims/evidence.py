@@ -14,7 +14,7 @@ import pandas as pd
 from scipy.special import stdtrit
 
 from moe_prompts.claims.claim import Line, Odds
-from moe_prompts.designs import nearest_wrong, power
+from moe_prompts.designs import nearest_wrong, power, replicates_needed
 from moe_prompts.estimators.result import FitStatus
 from moe_prompts.intervals import TAILS, Interval, Verdict
 from moe_prompts.seeds import bootstrap_rng
@@ -23,6 +23,8 @@ from moe_prompts.study.summary import KEY, Measure, errors_by_size, measured_slo
 #: A slope of certified fits decides where at least this share of fits is certified at every n: below, they are a
 #: selection.
 MIN_CERTIFIED = 0.9
+#: How often a true prediction should hold, where a line asks how many replicates would decide.
+WANTED = 0.8
 #: Simulated runs behind the odds of a mean.
 SIMULATIONS = 2_000
 
@@ -68,7 +70,8 @@ def slope_line(
     first = rows.iloc[0]
     name = f"{first['truth']}, {first['kind']}, k = {first['k']}: {measure.shown}"
     samples = errors_by_size(rows, measure.column, all_fits)
-    odds = slope_odds({n: samples[n] for n in found.n if n in samples}, predicted, seed, name, bound=bound)
+    used_for_it = {n: samples[n] for n in found.n if n in samples}
+    odds = slope_odds(used_for_it, predicted, seed, name, bound=bound, ask=verdict is Verdict.UNDECIDED)
     return slope_evidence(
         name, predicted, Interval(found.value, found.low, found.high, found.replicates), verdict, used, odds
     )
@@ -94,12 +97,14 @@ def slope_odds(
     name: str,
     statistic: str = "median",
     bound: bool = True,
+    ask: bool = False,
 ) -> Odds | None:
     """Return the odds of a slope with the sizes, replicates and residuals of a run.
 
     samples    n -> positive errors; sizes with one error have no scatter and are left out
     predicted  the exponent that is judged; ``bound`` if theory bounds the error from above
     seed       of the simulation, with the ``name`` of the line
+    ask        whether to ask how many replicates would decide
 
     None where fewer than two sizes are left.
     """
@@ -121,7 +126,11 @@ def slope_odds(
         ).holds
         for which, true in (("right", predicted), ("wrong", instead))
     ]
-    return Odds(shares[0], shares[1], f"n^{instead:g}")
+    needed = None
+    if ask:
+        rng = bootstrap_rng(seed, "odds", name, statistic, "needed")
+        needed = replicates_needed(sorted(usable), usable, rng, predicted, WANTED, statistic, bound) or 0
+    return Odds(shares[0], shares[1], f"n^{instead:g}", needed)
 
 
 def nearest(predicted: float) -> float:

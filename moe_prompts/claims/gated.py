@@ -114,6 +114,7 @@ CLAIMS = [
         judge=softmax_over,
         limits="that the rate is wrong: losses scatter so much over the replicates of this design that a true -1/2 "
         "would seldom be called so. Each fit climbs one start beside the truth, so that nothing is said of the maximum "
-        "likelihood estimator.",
+        "likelihood estimator. Nor whether its rates are new: arXiv 2510.12744 treats over-fitted softmax gates, too, "
+        "and its exponents were not compared.",
     ),
 ]

@@ -82,7 +82,7 @@ def _rates(tables: Tables, seed: int, fit_class: str, measures: Sequence[Measure
 
 def _of(tables: Tables, truths: Sequence[str]) -> Tables:
     """A run may hold more truths than a claim asked for."""
-    return {name: table[table["truth"].isin(truths)] for name, table in tables.items() if name in (RATES, CROSS)}
+    return {name: table[table["truth"].isin(truths)] for name, table in tables.items()}
 
 
 def density(tables: Tables, seed: int) -> list[Line]:
@@ -249,7 +249,7 @@ CLAIMS = [
     Claim(
         id="P-density",
         statement="Prompts of every kind, as many as there are or one more, learn the function at n^-1/2.",
-        source=f"{PREFIX}, {VAPT}",
+        source=f"{PREFIX}, {VAPT}; relu: asked here",
         prediction=lambda: predicted(("exact", "over"), ["L2"], ALL),
         needs={RATES: ALL},
         rule="each slope of the median on log n by the one-sided rule of slopes, from all fits: those without a "
@@ -259,7 +259,7 @@ CLAIMS = [
     Claim(
         id="P-exact",
         statement="With as many prompts as there are, prompts of every kind are learned at n^-1/2.",
-        source=f"{PREFIX}, {VAPT}",
+        source=f"{PREFIX}, {VAPT}; relu: asked here",
         prediction=lambda: predicted(("exact",), ["D"], ALL),
         needs={RATES: ALL},
         rule=SLOPE_RULE,
@@ -269,7 +269,7 @@ CLAIMS = [
         id="P-over",
         statement="With one prompt too many, fixed and adaptive (tanh, gelu, relu) prompts have loss D n^-1/2 and "
         "split prompts n^-1/4.",
-        source=f"{PREFIX}, {VAPT}",
+        source=f"{PREFIX}, {VAPT}; relu: asked here",
         prediction=lambda: predicted(("over",), ["D", "split"], IDENTIFIED),
         needs={RATES: IDENTIFIED},
         rule=f"{SLOPE_RULE}; and a profile exponent within .12 of 2 with a gap above 5 nats at some n",

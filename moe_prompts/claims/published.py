@@ -130,8 +130,10 @@ def _slopes(
     for line in summary[(summary["loss"] == loss) & (summary["source"] == procedure)].itertuples():
         own = counted(losses_by_size(fits[line.truth, line.k], loss, procedure))
         for statistic in statistics:
-            odds = slope_odds(own, -0.5, seed, f"{name}, {line.truth}, k = {line.k}", statistic)
-            lines.append(loss_line(name, statistic, line, odds, min(map(len, own.values()), default=0)))
+            fewest = min(map(len, own.values()), default=0)
+            open_yet = loss_line(name, statistic, line, None, fewest).verdict is Verdict.UNDECIDED
+            odds = slope_odds(own, -0.5, seed, f"{name}, {line.truth}, k = {line.k}", statistic, ask=open_yet)
+            lines.append(loss_line(name, statistic, line, odds, fewest))
     return lines
 
 

@@ -10,7 +10,12 @@ beyond:
     fixed              2                                        arXiv 2410.02200
     decoupled          slower than any power of 1/n,            arXiv 2410.02200
                        key and value together
-    adaptive           2 for tanh, gelu, relu                   arXiv 2501.18936
+    adaptive           2 for tanh, gelu                         arXiv 2501.18936
+    softmax-linear     slower than any power of 1/n,            arXiv 2402.02952
+                       all parameters together
+
+Rates of relu are asked here: the assumptions of arXiv 2501.18936 on activations may exclude kinks. What is
+stated of all parameters together is compared with the groups that have no rate, and with no other.
 
 Cells of one atom have n^{-1/2} throughout. The powers are those of the papers' loss functions.
 """
@@ -33,7 +38,7 @@ CITATIONS = {
     "decoupled": "arXiv 2410.02200",
     "adaptive:tanh": "arXiv 2501.18936",
     "adaptive:gelu": "arXiv 2501.18936",
-    "adaptive:relu": "arXiv 2501.18936",
+    "softmax-linear": "arXiv 2402.02952",
 }
 #: Powers r(m) / divisor of the losses; "a" of the Gaussian-gated model depends on c*.
 DIVISORS = {
@@ -41,6 +46,10 @@ DIVISORS = {
     "softmax-gaussian": {"beta": 1, "b": 1, "a": 2, "s": 2},
     "gaussian-gated": {"c": 1, "b": 1, "Gamma": 2, "nu": 2},
 }
+
+
+#: Stated to have no rate together with the others: the groups of which it is true, found by the algebra.
+TOGETHER = {"decoupled": ("v",), "softmax-linear": ("a", "b")}
 
 
 @dataclass(frozen=True)
@@ -85,10 +94,8 @@ def published(
             if stratum.get("c") == 0
             else Published(Fraction(2), False, citation)
         )
-    if kind == "decoupled":
-        # Stated of key and value together; it is the value that has no rate, and of the key alone nothing is
-        # stated.
-        return Published(math.inf, False, citation) if group == "v" else None
+    if kind in TOGETHER:
+        return Published(math.inf, False, citation) if group in TOGETHER[kind] else None
     return Published(Fraction(2), False, citation)
 
 
@@ -105,4 +112,4 @@ def agreement(found: Exponent, known: Published | None) -> str:
         return "yes"
     if found.theta > known.theta:
         return "yes" if known.bound and found.theta != math.inf else "no: published is too fast"
-    return "sharper here"
+    return "published is looser"

@@ -13,6 +13,7 @@ from moe_prompts.claims import algebra, book, gated, heads, prompts, published
 from moe_prompts.claims.claim import REGISTERED_SEED, SECOND_SEED, combined, judged
 from moe_prompts.claims.evidence import least_certified, mean_odds, slope_line, slope_odds
 from moe_prompts.claims.history import FIRST
+from moe_prompts.claims.papers import PAPERS, papers_page
 from moe_prompts.claims.runs import RUNS, Scale, studies_of
 from moe_prompts.engine.store import RunFolder
 from moe_prompts.errors import InputError
@@ -532,6 +533,16 @@ def test_the_page_is_what_the_committed_rows_say():
     judgements = [judged(claim, committed_tables(), REGISTERED_SEED) for claim in claims]
     page = book.page(judgements, studies_of(book.needed(claims), Scale(False)), "claims", "")
     assert page == (DOCS / "claims.md").read_text(encoding="utf-8")
+
+
+def test_the_page_of_papers_is_what_the_records_say():
+    records = json.loads((DOCS / "claims.json").read_text(encoding="utf-8"))
+    assert papers_page(records) == (DOCS / "papers_tested.md").read_text(encoding="utf-8")
+    known = {record["id"] for record in records}
+    named = {name for paper in PAPERS for name in paper.claims}
+    assert named <= known
+    # What is in no row is derived or asked here and of no paper.
+    assert known - named == {"P-identity", "P-rank"}
 
 
 def test_readme_shows_the_table_of_the_records():

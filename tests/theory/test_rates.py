@@ -175,7 +175,7 @@ def test_the_neighbour_decides_about_beta():
 
 def test_agreement_with_the_published_exponents():
     softmax = table("softmax-gaussian", (1, 2))
-    assert [in_cell(softmax, "beta", j).agrees for j in range(2)] == ["yes", "sharper here"]
+    assert [in_cell(softmax, "beta", j).agrees for j in range(2)] == ["yes", "published is looser"]
     assert {in_cell(softmax, group, j).agrees for group in ("a", "b", "s") for j in range(2)} == {"yes"}
     location = table("location-scale", (1, 2, 3, 4))
     for group in ("b", "s"):
@@ -193,8 +193,8 @@ def test_agreement_with_the_published_exponents():
 @pytest.mark.slow
 def test_softmax_gates_are_sharper_from_m_2_on_and_slopes_from_m_3_on():
     softmax = table("softmax-gaussian", (1, 2, 3, 4))
-    assert [in_cell(softmax, "beta", j).agrees for j in range(4)] == ["yes", *3 * ["sharper here"]]
-    assert [in_cell(softmax, "a", j).agrees for j in range(4)] == ["yes", "yes", *2 * ["sharper here"]]
+    assert [in_cell(softmax, "beta", j).agrees for j in range(4)] == ["yes", *3 * ["published is looser"]]
+    assert [in_cell(softmax, "a", j).agrees for j in range(4)] == ["yes", "yes", *2 * ["published is looser"]]
 
 
 @pytest.mark.slow
@@ -222,7 +222,7 @@ def test_one_expert_has_no_gate_to_publish_about():
         (8, "one-sided", Published(Fraction(7), True, ""), "consistent"),
         (math.inf, "proved", Published(Fraction(7), True, ""), "no: published is too fast"),
         (3, "proved", Published(Fraction(2), False, ""), "no: published is too fast"),
-        (2, "proved", Published(Fraction(4), False, ""), "sharper here"),
+        (2, "proved", Published(Fraction(4), False, ""), "published is looser"),
         (2, "one-sided", Published(Fraction(4), False, ""), "consistent"),
         (4, "one-sided", Published(Fraction(4), False, ""), "consistent"),
         (6, "one-sided", Published(Fraction(4), False, ""), "no: published is too fast"),

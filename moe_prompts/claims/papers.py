@@ -1,0 +1,182 @@
+"""Which published theorems the claims test: a row per result, with the verdicts as they stand in claims.json.
+
+Titles, versions and what is said of a result were looked up in abstracts and public summaries; where the number of
+a theorem or its full list of hypotheses was not seen, the page says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from moe_prompts.tables import markdown
+
+NOT_SEEN = "number not looked up"
+
+
+@dataclass(frozen=True)
+class Paper:
+    """Hold one published result and what became of it here.
+
+    title     of the paper, with where it appeared
+    where     arXiv number, or the place
+    result    what it states, as far as it was looked up, with its conditions
+    claims    ids of the claims that look at it; none if it was not tested
+    untested  what of it no claim looks at
+    """
+
+    title: str
+    where: str
+    result: str
+    claims: tuple[str, ...]
+    untested: str
+
+
+PAPERS = (
+    Paper(
+        "Revisiting Prefix-tuning: Statistical Benefits of Reparameterization among Prompts (ICLR 2025)",
+        "2410.02200",
+        f"{NOT_SEEN}: least squares; with a structure that key and value share, cells of one prompt (log n / n)^(1/2), "
+        "cells of several (log n / n)^(1/4), for linear and one-layer forms of it",
+        ("P-density", "P-exact", "P-over"),
+        "key and value as two functions of one prompt (one-layer form); log factors; uniformity over truths",
+    ),
+    Paper(
+        "the same",
+        "2410.02200",
+        f"{NOT_SEEN}: without a shared structure estimation is less efficient than any polynomial rate",
+        ("P-decoupled",),
+        "a minimax statement: one truth is looked at, and its likelihood along one split",
+    ),
+    Paper(
+        "Revisit Visual Prompt Tuning: The Expressiveness of Prompt Experts (ICLR 2026; earlier versions: Adaptive "
+        "Prompt: Unlocking the Power of Visual Prompt Tuning; On the Expressiveness of Visual Prompt Experts)",
+        "2501.18936",
+        f"{NOT_SEEN}, nor the conditions on activations: prompts as functions of the input are estimated with optimal "
+        "sample efficiency",
+        ("P-density", "P-exact", "P-over"),
+        "relu, whose kink the conditions may exclude, is asked here and not a test of the theorem",
+    ),
+    Paper(
+        "the same",
+        "2501.18936",
+        "no theorem: that fixed prompts are too poor a class is an argument of the paper; floors are asked here",
+        ("P-floor", "P-cross", "P-heads"),
+        "accuracy of real networks (docs/theory_meets_accuracy.md)",
+    ),
+    Paper(
+        "Towards Convergence Rates for Parameter Estimation in Gaussian-gated Mixture of Experts (AISTATS 2024)",
+        "2305.07572",
+        f"{NOT_SEEN}: maximum likelihood; Voronoi losses of n^(-1/2) up to logarithms, in two settings: all locations "
+        "of the gates other than zero (type I), or one at zero (type II)",
+        ("G-exact", "G-over", "G-type1"),
+        "the global maximum over all starts; log factors; more than two experts too many",
+    ),
+    Paper(
+        "the same, its simulations",
+        "2305.07572",
+        "losses of the maximum likelihood estimator fall as n^(-1/2)",
+        ("G-published", "G-rerun", "G-published-local"),
+        "the global maximum of the published data, which are not public",
+    ),
+    Paper(
+        "Demystifying Softmax Gating Function in Gaussian Mixture of Experts (NeurIPS 2023)",
+        "2305.03288",
+        f"{NOT_SEEN}: maximum likelihood; the gate is known up to translations; with experts too many the rates follow "
+        "from a system of polynomial equations",
+        ("S-exact", "S-over", "S-cosh"),
+        "the global maximum; log factors; two experts too many",
+    ),
+    Paper(
+        "the same, its simulations",
+        "2305.03288",
+        "losses fall as n^(-1/2)",
+        ("S-published", "S-rerun", "S-published-local"),
+        "as above",
+    ),
+    Paper(
+        "Convergence rates of parameter estimation for some weakly identifiable finite mixtures (Annals of Statistics "
+        "2016)",
+        "Ho and Nguyen",
+        f"{NOT_SEEN}: location-scale Gaussian mixtures; the order of a solvable system of polynomial equations decides",
+        ("A-rbar",),
+        "rates of Wasserstein distances",
+    ),
+    Paper(
+        "Efficiently Learning Mixtures of Two Gaussians (STOC 2010)",
+        "Kalai, Moitra and Valiant",
+        "a bound on the zeros of a combination of Gaussians (Proposition 7, from memory), of which the upper bound of "
+        "rbar is a corollary",
+        ("A-rbar",),
+        "everything else in it",
+    ),
+    Paper(
+        "On Least Squares Estimation in Softmax Gating Mixture of Experts (ICML 2024)",
+        "2402.02952",
+        f"{NOT_SEEN}: least squares; strongly identifiable experts (sigmoid, tanh networks) are faster than polynomial "
+        "ones, which are slow",
+        (),
+        "no simulation; the algebra finds no rate for linear experts (docs/predicted_rates.md, softmax-linear)",
+    ),
+    Paper(
+        "Sigmoid Gating is More Sample Efficient than Softmax Gating in Mixture of Experts",
+        "2405.13997",
+        f"{NOT_SEEN}: least squares; two regimes of sigmoid gates",
+        (),
+        "all of it",
+    ),
+    Paper(
+        "On Zero-Initialized Attention: Optimal Prompt and Gating Factor Estimation (ICML 2025)",
+        "2502.03029",
+        f"{NOT_SEEN}: linear and non-linear prompts and the gating factor are estimated optimally",
+        (),
+        "all of it",
+    ),
+    Paper(
+        "Is Temperature Sample Efficient for Softmax Gaussian Mixture of Experts? (ICML 2024)",
+        "2401.13875",
+        f"{NOT_SEEN}: with a temperature, rates slower than any polynomial",
+        (),
+        "all of it",
+    ),
+    Paper(
+        "Dendrogram of mixing measures: Hierarchical clustering and model selection for finite mixture models",
+        "2403.01684",
+        f"{NOT_SEEN}: merging atoms of an over-fit selects their number consistently",
+        (),
+        "all of it",
+    ),
+    Paper(
+        "Dendrograms of Mixing Measures for Softmax-Gated Gaussian Mixture of Experts: Consistency without Model "
+        "Sweeps",
+        "2510.12744",
+        f"{NOT_SEEN}: the same for softmax gates, with rates where experts are too many",
+        (),
+        "all of it; its exponents were not compared with those of S-over",
+    ),
+)
+
+
+def papers_page(records: Sequence[Mapping[str, Any]]) -> str:
+    """Return the page: a row per result of ``PAPERS``, verdicts from ``records`` as in claims.json."""
+    verdicts = {record["id"]: record["verdict"] for record in records}
+    body = [
+        [
+            paper.title,
+            paper.where,
+            paper.result,
+            "; ".join(f"[{name}](claims.md): {verdicts[name]}" for name in paper.claims) or "not tested",
+            paper.untested,
+        ]
+        for paper in PAPERS
+    ]
+    tested = sum(bool(paper.claims) for paper in PAPERS)
+    return f"""# Papers tested
+
+Written by `python experiments/claims.py --rejudge`. {tested} of {len(PAPERS)} results below are looked at by some
+claim. Titles and statements were looked up in abstracts and public summaries, not in the papers' proofs. A claim is a
+sentence of this project about a configuration that it names: its verdict is not a verdict on the theorem.
+
+{markdown(["paper", "arXiv", "result", "claims and verdicts", "not tested"], body)}
+"""
