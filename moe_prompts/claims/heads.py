@@ -23,7 +23,7 @@ from moe_prompts.models.multi_head import MultiHead, divided
 from moe_prompts.models.prompt_attention import Head, PromptAttention, single
 from moe_prompts.models.prompt_truths import NOISE, PromptTruth, midpoint_grid, prompt_truth
 from moe_prompts.seeds import address, bootstrap_rng
-from moe_prompts.study.attention import FITS
+from moe_prompts.study.attention import STUDY_FITS
 from moe_prompts.study.attention_report import SPLIT, D
 
 RUN = "attention-heads"
@@ -101,7 +101,7 @@ def kernel_line(name: str, truth: PromptTruth, seed: int) -> Line:
 def shared(tables: Tables, seed: int) -> list[Line]:
     """Return what is seen without noise, and what certified fits of shared prompts measure."""
     rows = tables[RUN]
-    fits = rows[(rows["study"] == FITS) & (rows["fit_class"] == "over")]
+    fits = rows[(rows["study"] == STUDY_FITS) & (rows["fit_class"] == "over")]
     slopes = [
         slope_line(fits[fits["truth"] == name], measure, predicted, seed)
         for name in (FIXED, GELU)
@@ -131,8 +131,8 @@ CLAIMS = [
         f"{SLOPE_RULE}; decoupled: {NO_RATE_RULE}",
         judge=shared,
         limits="rates in a real block, whose d is hundreds: slopes are those of the reference configuration, chosen "
-        "for large kappas, with its head divided in two. Both slopes of fixed prompts lie in their bands and stay open: "
-        "at one size 21 of 24 fits have a certificate, and the rule asks for 90 %.",
+        "for large kappas, with its head divided in two. Both slopes of fixed prompts lie in their bands and stay "
+        "open: at one size 21 of 24 fits have a certificate, and the rule asks for 90 %.",
         basis="blocks of four heads, without noise",
     ),
 ]

@@ -1,7 +1,7 @@
 """Which published theorems the claims test: a row per result, with the verdicts as they stand in claims.json.
 
-Titles, versions and what is said of a result were looked up in abstracts and public summaries; where the number of
-a theorem or its full list of hypotheses was not seen, the page says so.
+Titles, versions and what is said of a result were looked up in abstracts and public summaries. Where the
+number of a theorem or its list of hypotheses was not seen, the page says so.
 """
 
 from __future__ import annotations

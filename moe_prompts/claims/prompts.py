@@ -19,7 +19,7 @@ from moe_prompts.intervals import Interval, Verdict, mean_interval, within
 from moe_prompts.models.prompt_attention import PromptKind
 from moe_prompts.models.prompt_truths import prompt_truth
 from moe_prompts.seeds import bootstrap_rng
-from moe_prompts.study.attention import FITS, MODEL, SPREAD
+from moe_prompts.study.attention import MODEL, SPREAD, STUDY_FITS
 from moe_prompts.study.attention_report import BOUNDED_GAP, L2, SPLIT, D, identifiability, summarise_attention
 from moe_prompts.study.summary import Measure, errors_by_size, measured_slope
 from moe_prompts.tables import short
@@ -138,7 +138,7 @@ def rank(tables: Tables, seed: int) -> list[Line]:
 def _fits(tables: Tables, run: str, truths: Sequence[str]) -> Iterator[pd.DataFrame]:
     """Yield the fits of one kind and number of prompts to one truth, in turn."""
     fits = _of(tables, truths)[run]
-    for _, rows in fits[fits["study"] == FITS].groupby(["truth", "kind", "k"], sort=False):
+    for _, rows in fits[fits["study"] == STUDY_FITS].groupby(["truth", "kind", "k"], sort=False):
         yield rows
 
 
