@@ -44,15 +44,14 @@ DOCS = Path(__file__).parents[1] / "docs"
 
 def rejudge() -> None:
     """Write the page again from its committed rows: for a change of words, of a rule's code, or of the page's form."""
-    import pandas as pd
-
     from moe_prompts.claims import book
     from moe_prompts.claims.claim import REGISTERED_SEED, judged
     from moe_prompts.claims.runs import Scale, studies_of
+    from moe_prompts.engine.store import read_table
 
     claims = book.chosen(None)
     needed = book.needed(claims)
-    tables = {run: pd.read_parquet(DOCS / "claims" / run / "results.parquet") for run in needed}
+    tables = {run: read_table(DOCS / "claims" / run) for run in needed}
     studies = studies_of(needed, Scale(False))
     judgements = [judged(claim, tables, REGISTERED_SEED) for claim in claims]
     write_docs(judgements, studies, "")

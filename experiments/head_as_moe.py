@@ -82,7 +82,7 @@ def write_table(table, out: Path, options: dict[str, int]) -> None:
     from importlib import metadata
 
     from moe_prompts.engine.files import appearing, write_atomically
-    from moe_prompts.engine.store import surroundings, versions
+    from moe_prompts.engine.store import keep_sums, surroundings, versions
 
     packages = versions() | {name: metadata.version(name) for name in ("torch", "timm")}
     meta = {
@@ -90,9 +90,10 @@ def write_table(table, out: Path, options: dict[str, int]) -> None:
         **surroundings(),
         "commands": [[Path(sys.argv[0]).name, *sys.argv[1:]]],
     }
-    with appearing(out / "results.parquet") as file:
-        table.to_parquet(file)
     write_atomically(out / "meta.json", json.dumps(meta, indent=2).encode())
+    with appearing(out / "results.parquet") as file:
+        table.to_parquet(file, write_page_checksum=True)
+    keep_sums(out, "results.parquet")
 
 
 def main() -> None:

@@ -78,17 +78,15 @@ def _asked(arguments: argparse.Namespace) -> tuple:
 
 def _of_run(arguments: argparse.Namespace) -> list[tuple]:
     """One design for each truth, kind, k and start of a run, from its certified fits."""
-    import pandas as pd
-
+    from moe_prompts.engine.store import read_table
     from moe_prompts.study.summary import errors_by_size
 
-    file = arguments.run / "results.parquet"
-    if not file.is_file():
-        raise InputError(f"--run {arguments.run}; expected a folder of a run with results.parquet")
-    rows = pd.read_parquet(file)
+    rows = read_table(arguments.run)
     known = [arguments.column] if arguments.column else [name for name in COLUMNS if name in rows]
     if not known or known[0] not in rows or "status" not in rows:
-        raise InputError(f"--column {arguments.column or COLUMNS[0]}; expected a column of {file} that holds errors")
+        raise InputError(
+            f"--column {arguments.column or COLUMNS[0]}; expected a column of its results.parquet that holds errors"
+        )
     designs = []
     for (truth, kind, k), own in rows[rows[known[0]].notna()].groupby(["truth", "kind", "k"], sort=False):
         samples = {n: errors[errors > 0] for n, errors in errors_by_size(own, known[0]).items()}

@@ -271,22 +271,20 @@ def setup_line(runs: list[Path]) -> str:
 
 def edges(runs: list[Path]) -> list[str]:
     """Lines on rates that were chosen at an end of their grid, for the runs that tuned."""
-    import pandas as pd
-
+    from moe_prompts.engine.store import RESULTS, read_table
     from moe_prompts.vision.comparison import report
 
-    tables = [folder / "tune" / "results.parquet" for folder in runs]
-    return [line for table in tables if table.exists() for line in report.at_the_edge(pd.read_parquet(table))]
+    tuned = [folder / "tune" for folder in runs if (folder / "tune" / RESULTS).exists()]
+    return [line for folder in tuned for line in report.at_the_edge(read_table(folder))]
 
 
 def results(folder: Path):
     """The table of final runs of a folder."""
-    import pandas as pd
+    from moe_prompts.engine.store import RESULTS, read_table
 
-    file = folder / "final" / "results.parquet"
-    if not file.exists():
+    if not (folder / "final" / RESULTS).exists():
         raise InputError(f"{folder} holds no finished run; expected a folder that `vtab.py run` wrote (or --resume it)")
-    return pd.read_parquet(file)
+    return read_table(folder / "final")
 
 
 def report_of(arguments: argparse.Namespace) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import io
+import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,8 +23,8 @@ if TYPE_CHECKING:
     from moe_prompts.engine.executors import Executor
     from moe_prompts.engine.grid import Part, Study
 
-#: Exit codes: bad input, and interrupted (128 + SIGINT).
-BAD_INPUT, INTERRUPTED = 2, 130
+#: Exit codes: bad input, interrupted (128 + SIGINT), and nobody reads what is printed (128 + SIGPIPE).
+BAD_INPUT, INTERRUPTED, BROKEN_PIPE = 2, 130, 141
 #: What the extras bring, by the names that are imported; pyproject.toml has those of the packages.
 EXTRAS = {
     "vision": ("torch", "torchvision", "timm", "safetensors", "PIL", "sklearn"),
@@ -264,9 +265,11 @@ def extra_of(module: str | None) -> str | None:
 
 
 def run(main: Callable[[], None], program: str) -> None:
-    """Call ``main``; bad input ends with one line and code 2, Ctrl-C with code 130.
+    """Call ``main``, and end what goes wrong with one line.
 
-    What a terminal's locale cannot show is printed as an escape, so that printing never ends a run.
+    Bad input and what the system refuses have code 2, Ctrl-C has code 130. What a terminal's locale cannot
+    show is printed as an escape, so that printing never ends a run. Where the reader of a pipe is gone, the
+    command ends without a word, as its files are written by then.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -285,6 +288,15 @@ def run(main: Callable[[], None], program: str) -> None:
             f'".[{extra}]" -c requirements.lock',
             file=sys.stderr,
         )
+        sys.exit(BAD_INPUT)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains once more at its end
+        sys.exit(BROKEN_PIPE)
+    except OSError as error:
+        from moe_prompts.engine.files import reason, remedy
+
+        what = f"{error.filename}: " if error.filename else ""
+        print(f"{program}: {what}{reason(error)}; {remedy(error)}, and repeat the command", file=sys.stderr)
         sys.exit(BAD_INPUT)
     except KeyboardInterrupt:
         print(f"{program}: interrupted", file=sys.stderr)

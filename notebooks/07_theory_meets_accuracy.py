@@ -28,13 +28,13 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
-import pandas as pd
 
+from moe_prompts.engine.store import read_table
 from moe_prompts.vision.data_efficiency.curves import FRESH, crossing, mean_curves
 from moe_prompts.vision.data_efficiency.figures import draw_excess
 
 run = Path("../paper_figures/data/planted_vit")  # a committed run: its command is in meta.json
-table = pd.read_parquet(run / "results.parquet")
+table = read_table(run)
 means = mean_curves(table)
 shown = means[means["method"].isin(["vpt_deep", "vapt", "at_teacher"])]
 print(shown.pivot_table("excess", ["task", "method"], "n").round(3))
@@ -79,7 +79,7 @@ for truth, student in [("planted-fixed", "vapt"), ("planted-adaptive", "vapt"), 
 # replicates of 120 steps (names: [docs/vtab.md](../docs/vtab.md)):
 
 # %%
-tasks = mean_curves(pd.read_parquet("../paper_figures/data/task_curves/results.parquet"))
+tasks = mean_curves(read_table(Path("../paper_figures/data/task_curves")))
 tasks = tasks[~tasks["task"].str.startswith("planted") & (tasks["n"] != FRESH)]
 print((100 * tasks.pivot_table("accuracy", ["task", "method"], "n", sort=False)).round(1))
 

@@ -19,6 +19,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from moe_prompts import cli
+from moe_prompts.engine import store
 from moe_prompts.errors import InputError
 from moe_prompts.figures.style import save
 from moe_prompts.study.report import of_study
@@ -110,7 +111,7 @@ def read_table(run: Path, experiment: str, *columns: str) -> pd.DataFrame:
     expected = f"expected the folder of a finished {experiment} run"
     if not (run / "results.parquet").exists():
         raise InputError(f"{run} has no results.parquet; {expected}")
-    table = pd.read_parquet(run / "results.parquet")
+    table = store.read_table(run)
     if missing := [name for name in columns if name not in table]:
         raise InputError(f"{run} is a run of something else, without a column {missing[0]}; {expected}")
     return table

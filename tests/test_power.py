@@ -132,7 +132,7 @@ def test_the_command_prints_a_table_and_one_line_for_wrong_input(tmp_path):
     assert done.returncode == 0, done.stderr
     assert "holds if n^-0.5 is true" in done.stdout
     for arguments, message in [
-        (["--run", "nowhere"], "expected a folder of a run"),
+        (["--run", "nowhere"], "expected the folder of a finished run"),
         (["--run", "x", "--scatter", "1"], "expected no --scatter"),
         (["--n", "1e3"], "at least two different sizes"),
     ]:

@@ -19,6 +19,8 @@ from moe_prompts.errors import InputError
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 #: Not allowed, for this user or for everybody.
 FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
+#: No folder where one is expected, or one where a file is.
+MISPLACED = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR)
 TEMPORARY = ".tmp"
 
 
@@ -31,6 +33,8 @@ def remedy(error: OSError) -> str:
     """Return what a user can do about an error of the system."""
     if error.errno in FULL:
         return "make room"
+    if error.errno in MISPLACED:
+        return "choose a file in an existing folder"
     return "see to it that you may read and write there" if error.errno in FORBIDDEN else "see to the disk or its mount"
 
 

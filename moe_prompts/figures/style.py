@@ -13,6 +13,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
+from moe_prompts.engine.files import appearing
+
 #: The one style, of experiments and of ``paper_figures/style.mplstyle``, which leads here.
 STYLE: dict[Any, Any] = dict(
     rc_params_from_file(Path(__file__).with_name("style.mplstyle"), use_default_template=False)
@@ -102,12 +104,16 @@ UNDATED: dict[str, dict[str, None]] = {
 
 
 def save(figure: Figure, folder: Path, name: str) -> list[Path]:
-    """Save a figure as PDF and PNG, and return the paths."""
+    """Save a figure as PDF and PNG, each whole or not at all, and return the paths.
+
+    Raises ``InputError`` where the system refuses; a file of that name then stays as it was.
+    """
     paths = {suffix: folder / f"{name}.{suffix}" for suffix in UNDATED}
     with plt.rc_context(STYLE):
         # Laid out once, for the PNG, whose places the PDF keeps: layout is the larger part of drawing.
         for suffix in reversed(UNDATED):
-            figure.savefig(paths[suffix], metadata=UNDATED[suffix])
+            with appearing(paths[suffix]) as file:
+                figure.savefig(file, format=suffix, metadata=UNDATED[suffix])
             figure.set_layout_engine("none")
     plt.close(figure)
     return list(paths.values())

@@ -101,12 +101,7 @@ def save_prompts(model: PromptedVisionTransformer, path: str | Path) -> None:
     }
     tensors = {name: value.detach().cpu().contiguous() for name, value in _stored(model).items()}
     metadata["payload"] = payload_hash(metadata, tensors)
-    try:
-        write_atomically(Path(path), save(tensors, metadata))
-    except OSError as error:
-        raise InputError(
-            f"save_prompts: cannot write {path} ({error.strerror}); choose a file in an existing folder"
-        ) from error
+    write_atomically(Path(path), save(tensors, metadata))
 
 
 def check_frozen_part(model: PromptedVisionTransformer, where: str) -> None:

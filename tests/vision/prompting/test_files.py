@@ -484,7 +484,7 @@ def test_moco_v3_takes_the_heads_that_its_weights_were_trained_with(arch, traine
     assert backbone_traits(mine) == backbone_traits(made)
     six = small(6)
     six.load_state_dict(made.state_dict())
-    assert (six(images()) - made(images())).norm() > 0.1 * made(images()).norm()  # what was computed without a word
+    assert (six(images()) - made(images())).norm() > 0.01 * made(images()).norm()  # what was computed without a word
 
 
 def test_local_file_of_weights(tmp_path):
