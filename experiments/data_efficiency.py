@@ -177,7 +177,6 @@ def main() -> None:
     fill_in(arguments)
 
     from moe_prompts.engine.executors import available_cores
-    from moe_prompts.engine.files import write_atomically
     from moe_prompts.engine.grid import joined
     from moe_prompts.vision.data_efficiency.rates import as_json
     from moe_prompts.vision.training.devices import processes
@@ -192,8 +191,7 @@ def main() -> None:
     out = arguments.out or cli.default_folder("data-efficiency")
     results = cli.results(study, out, arguments, "data_efficiency.py")
     command = [Path(sys.argv[0]).name, *sys.argv[1:]]
-    write_atomically(out / "rates.json", as_json(results, case(arguments, setup), command).encode())
-    tell(results, arguments.seed, out)
+    tell(results, arguments.seed, out, {"rates.json": as_json(results, case(arguments, setup), command)})
 
 
 def refuse(arguments: argparse.Namespace) -> None:
@@ -386,18 +384,15 @@ def expected_minutes(study: Study, setup, size: int, workers: int) -> float:
     return seconds_per_step(setup, size) * steps / workers / 60
 
 
-def tell(results: pd.DataFrame, entropy: int, out: Path) -> None:
-    """Write the report with the figures, then print it."""
-    from moe_prompts.engine.files import write_atomically
+def tell(results: pd.DataFrame, entropy: int, out: Path, files: dict[str, str]) -> None:
+    """Write the report with the figures and more files (name -> text), then print it."""
     from moe_prompts.figures.style import save
     from moe_prompts.vision.data_efficiency import report as curves_report
 
-    text = curves_report.text(results, entropy)
-    write_atomically(out / "summary.md", (text + "\n").encode())
-    drawn = [path for name, figure in curves_report.figures_of(results).items() for path in save(figure, out, name)]
-    files = ["results.parquet", "summary.md", "rates.json", *(path.name for path in drawn)]
-    print(text)
-    print(f"\nresults   {out}: {', '.join(files)}")
+    def draw() -> list[Path]:
+        return [path for name, figure in curves_report.figures_of(results).items() for path in save(figure, out, name)]
+
+    cli.finish(out, curves_report.text(results, entropy), files, draw, len(results))
 
 
 if __name__ == "__main__":

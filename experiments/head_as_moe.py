@@ -16,6 +16,7 @@ import sys
 from pathlib import Path
 
 from moe_prompts import cli
+from moe_prompts.tables import markdown
 
 SIZE, PATCH, DEPTH, HEADS, WIDTH = 64, 8, 6, 4, 64
 QUICK_STEPS = 10
@@ -99,13 +100,11 @@ def write_table(table, out: Path, options: dict[str, int]) -> None:
 def main() -> None:
     arguments = parser().parse_args()
     cli.check_seed(arguments.seed)
-    import matplotlib.pyplot as plt
     import pandas as pd
     import torch
 
-    from moe_prompts.figures.style import DOUBLE, STYLE, save
-    from moe_prompts.vision import VAPT, VPT, gate_rank, prompt_table, read_head
-    from moe_prompts.vision.figures import draw_input_dependence, draw_mass
+    from moe_prompts.figures.style import save
+    from moe_prompts.vision import VAPT, VPT, gate_rank, prompt_table
 
     torch.set_num_threads(1)
     steps = QUICK_STEPS if arguments.quick else arguments.steps
@@ -123,10 +122,27 @@ def main() -> None:
         )
     table = pd.concat(tables, ignore_index=True)
     write_table(table, out, {"steps": steps, "seed": arguments.seed})
-    means = table.groupby(["method", "block"])[["mass", "variation"]].mean().unstack("method").round(4)
+    means = table.groupby(["block", "method"])[["mass", "variation"]].mean()
+    body = [
+        [str(block), method, f"{row.mass:.4f}", f"{row.variation:.4f}"] for (block, method), row in means.iterrows()
+    ]
+    text = "\n".join([*lines, "", markdown(["block", "method", "mass", "variation"], body)])
+    cli.finish(out, text, {}, lambda: save(figure_of(table, models["VAPT"], shown), out, "head_as_moe"), len(table))
 
-    # The head whose gate on prompts differs most between patches.
-    model = models["VAPT"]
+
+def figure_of(table, model, shown):
+    """Draw how experts vary with the image, and where on three images one head's gate goes to prompts.
+
+    table  of ``prompt_table`` for both methods
+    model  with VAPT; the head shown is the one whose gate on prompts differs most between patches
+    shown  images (n, 3, SIZE, SIZE)
+    """
+    import matplotlib.pyplot as plt
+
+    from moe_prompts.figures.style import DOUBLE, STYLE
+    from moe_prompts.vision import read_head
+    from moe_prompts.vision.figures import draw_input_dependence, draw_mass
+
     heads = [(block, head) for block in range(DEPTH) for head in range(HEADS)]
     readings = {(block, head): read_head(model, shown[:3], block, head) for block, head in heads}
     block, head = max(readings, key=lambda key: readings[key].mass_map.flatten(1).std(dim=1).mean().item())
@@ -139,9 +155,7 @@ def main() -> None:
             drawn = draw_mass(ax, mass, image.mean(dim=0).numpy(), top=float(maps.max()))
             ax.set_title(f"VAPT, block {block}, head {head}")
         figure.colorbar(drawn, ax=axes[1:], shrink=0.8, label="share of the gate on prompts")
-    paths = save(figure, out, "head_as_moe")
-    print("\n".join([*lines, means.to_string()]))
-    print(f"figure    {paths[1]}")
+    return figure
 
 
 if __name__ == "__main__":

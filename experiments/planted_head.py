@@ -87,21 +87,18 @@ def main() -> None:
 
 def tell(results, noise_free, head: dict, entropy: int, out: Path) -> None:
     """Write tables and verdict with the figure, then print them."""
-    from moe_prompts.engine.files import appearing, write_atomically
+    from moe_prompts.engine.files import appearing
     from moe_prompts.engine.store import keep_sums
     from moe_prompts.figures.style import save
     from moe_prompts.vision.planted_head.report import planted_head_figure, report, risk_curves
 
-    text = report(results, noise_free, head, entropy)
-    write_atomically(out / "summary.md", (text + "\n").encode())
-    write_atomically(out / "summary.json", risk_curves(results).to_json(orient="records", indent=2).encode())
     kept = noise_free.drop(columns="vectors", errors="ignore")
     with appearing(out / "noise_free.parquet") as file:
         kept.to_parquet(file, index=False, write_page_checksum=True)
     keep_sums(out, "noise_free.parquet")
-    paths = save(planted_head_figure(results), out, "planted_head")
-    print(text)
-    print(f"\nresults   {out}: results.parquet, noise_free.parquet, summary.md, {paths[0].name} and {paths[1].name}")
+    text = report(results, noise_free, head, entropy)
+    tables = {"summary.json": risk_curves(results).to_json(orient="records", indent=2)}
+    cli.finish(out, text, tables, lambda: save(planted_head_figure(results), out, "planted_head"), len(results))
 
 
 if __name__ == "__main__":

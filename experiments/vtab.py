@@ -13,8 +13,10 @@ import argparse
 import json
 import os
 import sys
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 
 from moe_prompts import cli
 from moe_prompts.errors import InputError
@@ -117,7 +119,6 @@ def run(arguments: argparse.Namespace) -> None:
     plan = plan_of(arguments)
 
     from moe_prompts.engine.executors import available_cores
-    from moe_prompts.engine.files import write_atomically
     from moe_prompts.vision.comparison.plan import run_plan
     from moe_prompts.vision.comparison.settings import as_json
     from moe_prompts.vision.training.devices import processes
@@ -132,8 +133,7 @@ def run(arguments: argparse.Namespace) -> None:
         _, final = run_plan(plan, out, executor=executor, resume=arguments.resume, allow=cli.allowed(arguments))
     settings = plan.chosen(final)
     command = [Path(sys.argv[0]).name, *sys.argv[1:]]
-    write_atomically(out / "settings.json", as_json(settings, plan, command).encode())
-    tell([out], out)
+    tell([out], out, {"settings.json": as_json(settings, plan, command)})
 
 
 def fill_in(arguments: argparse.Namespace) -> None:
@@ -223,25 +223,25 @@ def expected_minutes(plan, workers: int) -> float:
     return seconds_per_step(plan.setup, plan.tasks[0].size) * plan.vapt_steps / workers / 60
 
 
-def tell(runs: list[Path], out: Path) -> None:
-    """Write the report of runs, with its figure, to ``out``, then print it."""
+def tell(runs: list[Path], out: Path, files: Mapping[str, str] = MappingProxyType({})) -> None:
+    """Write the report of runs, with its figure and more files (name -> text), to ``out``, then print it."""
     import matplotlib.pyplot as plt
     import pandas as pd
 
-    from moe_prompts.engine.files import write_atomically
     from moe_prompts.figures.style import save
     from moe_prompts.vision import figures
     from moe_prompts.vision.comparison import report
 
     final = pd.concat([results(folder) for folder in runs], ignore_index=True)
     text = "\n".join([report.text(final, setup_line(runs)), *edges(runs)])
-    write_atomically(out / "report.md", (text + "\n").encode())
-    rows = final["task"].nunique() * final["method"].nunique()
-    figure, ax = plt.subplots(figsize=(7, max(2.2, 0.9 + 0.14 * rows)), layout="constrained")
-    figures.draw_accuracies(ax, report.scores(final))
-    paths = save(figure, out, "accuracies")
-    print(text)
-    print(f"\nresults   {out}: report.md, {paths[0].name} and {paths[1].name}; tables in tune/ and final/")
+
+    def draw() -> list[Path]:
+        rows = final["task"].nunique() * final["method"].nunique()
+        figure, ax = plt.subplots(figsize=(7, max(2.2, 0.9 + 0.14 * rows)), layout="constrained")
+        figures.draw_accuracies(ax, report.scores(final))
+        return save(figure, out, "accuracies")
+
+    cli.finish(out, text, files, draw, None)
 
 
 def setup_line(runs: list[Path]) -> str:

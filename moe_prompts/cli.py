@@ -228,14 +228,16 @@ def results(
     sys.exit(0)
 
 
-def finish(out: Path, text: str, tables: Mapping[str, str], draw: Callable[[], Sequence[Path]], rows: int) -> None:
+def finish(
+    out: Path, text: str, tables: Mapping[str, str], draw: Callable[[], Sequence[Path]], rows: int | None
+) -> None:
     """End a study's command: write all that it leaves in ``out``, and print only then what it found.
 
     out     folder of the run
     text    what is printed, and stands in summary.md
     tables  name of a file -> its text
     draw    saves the figures and returns their files, PDF and PNG in turn
-    rows    number of rows in results.parquet
+    rows    number of rows in results.parquet; None: this folder has none, its rows are in folders of stages
 
     A closed pipe or a figure that fails thus loses no file.
     """
@@ -245,7 +247,11 @@ def finish(out: Path, text: str, tables: Mapping[str, str], draw: Callable[[], S
         write_atomically(out / name, content.encode())
     figures = list(draw())
     print(text)
-    print(f"\nresults   {out / 'results.parquet'} ({rows} rows), {', '.join(['summary.md', *tables])}, meta.json")
+    texts = ", ".join(["summary.md", *tables])
+    if rows is None:
+        print(f"\nresults   {out}: {texts}")
+    else:
+        print(f"\nresults   {out / 'results.parquet'} ({rows} rows), {texts}, meta.json")
     for pdf, png in zip(figures[::2], figures[1::2], strict=True):
         print(f"figure    {pdf} and {png.name}")
 

@@ -376,7 +376,8 @@ def test_a_vtab_root_goes_through_check_run_and_report(tmp_path, monkeypatch, ca
     call(monkeypatch, "run", "--task", "cifar", "--method", "linear,vpt_deep", "--out", tmp_path / "run", *options)
     shown = capsys.readouterr().out
     assert "minutes of training" in shown
-    assert "| published | 63.4 | 78.8 |" in shown
+    assert body_of(shown, ["task", "linear", "vpt_deep"])[1] == ["published", "63.4", "78.8"]
+    assert "settings.json\nfigure " in shown
     assert "Backbone small-random, N = 10, 2 steps of 16 images" in shown
     assert f"image format: {'PNG' if suffix == 'png' else 'JPEG'}" in shown
     settings = json.loads((tmp_path / "run" / "settings.json").read_text())
@@ -387,7 +388,7 @@ def test_a_vtab_root_goes_through_check_run_and_report(tmp_path, monkeypatch, ca
     assert not (tmp_path / "again" / "tune").exists()
     capsys.readouterr()
     call(monkeypatch, "report", tmp_path / "again", "--out", tmp_path / "report")
-    assert (tmp_path / "report" / "report.md").read_text() == (tmp_path / "run" / "report.md").read_text()
+    assert (tmp_path / "report" / "summary.md").read_text() == (tmp_path / "run" / "summary.md").read_text()
 
 
 def test_an_fgvc_task_runs(tmp_path, monkeypatch, capsys):

@@ -159,5 +159,5 @@ def test_the_command_writes_its_table_and_its_figure(tmp_path):
     done = call("head_as_moe.py", "--quick", "--out", tmp_path / "run", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     written = {path.name for path in (tmp_path / "run").iterdir()}
-    assert written == {"results.parquet", "meta.json", "head_as_moe.pdf", "head_as_moe.png"}
+    assert written == {"results.parquet", "meta.json", "summary.md", "head_as_moe.pdf", "head_as_moe.png"}
     assert "figure    " in done.stdout
