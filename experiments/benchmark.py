@@ -18,7 +18,6 @@ import tempfile
 import time
 import warnings
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -46,19 +45,9 @@ def say(what: str, measured: str, target: str = "") -> None:
     print(f"{what:<62} {measured:<34} {target}", flush=True)
 
 
-def fastest(function: Callable[[], object], repeats: int) -> float:
-    """Seconds of the fastest of several calls: the one least disturbed."""
-    times = []
-    for _ in range(repeats):
-        began = time.perf_counter()
-        function()
-        times.append(time.perf_counter() - began)
-    return min(times)
-
-
 def sampling() -> None:
     """1e6 points of d = 2."""
-    seconds = fastest(lambda: sample("gmoe-3", 1_000_000, 0), 3)
+    seconds = cli.fastest(lambda: sample("gmoe-3", 1_000_000, 0), 3)
     say("sampling 1e6 pairs, d = 2", f"{seconds:.2f} s", "well under 1 s")
 
 
@@ -72,7 +61,7 @@ def passes() -> None:
     params = truth("gmoe-1").params.atoms([0, 0, 1, 2])
     layout, chart = DataPasses(family, data), Chart(family)
     coefficients = chart.coefficients(chart.atoms(chart.theta_of(layout.scale.inward(params))))
-    first, second = fastest(lambda: layout.e1(*coefficients), 7), fastest(lambda: layout.e2(*coefficients), 7)
+    first, second = cli.fastest(lambda: layout.e1(*coefficients), 7), cli.fastest(lambda: layout.e2(*coefficients), 7)
     weights, means, covs = params.to_joint()
     z = np.concatenate([data.x, data.y], axis=1)
 
@@ -91,7 +80,7 @@ def passes() -> None:
             warnings.simplefilter("ignore", category=ConvergenceWarning)  # a fixed number of steps is the point
             return mixture.fit(z)
 
-    step = (fastest(lambda: peer(7), 3) - fastest(lambda: peer(2), 3)) / 5
+    step = (cli.fastest(lambda: peer(7), 3) - cli.fastest(lambda: peer(2), 3)) / 5
     say(
         "pass with statistics, n = 1e6, k = 4",
         f"{1e3 * first:.0f} ms, {step / first:.1f} x faster",
@@ -217,7 +206,7 @@ def prompts() -> None:
     say("quadrature of 1e6 pairs, d = 2, 32 nodes per axis", f"{time.perf_counter() - began:.2f} s")
     rng = np.random.default_rng(1)
     starts = [np.array([near_truth(known.params, 2, number, rng) for number in range(4)])]
-    seconds = fastest(lambda: least_squares(known.params.family, [short], starts, known.noise), 3)
+    seconds = cli.fastest(lambda: least_squares(known.params.family, [short], starts, known.noise), 3)
     say("  certified fit on it, best of 4 starts", f"{seconds:.2f} s", "< 1.5 s")
 
     family = known.params.family.with_k(3)
@@ -268,15 +257,15 @@ def algebra() -> None:
         "< 60 s",
     )
     quartic = atom("adaptive:gelu", d=1)
-    say("dependences to order 4, gelu, width 1, d = 1", f"{fastest(lambda: dependences(quartic, 4), 1):.2f} s")
+    say("dependences to order 4, gelu, width 1, d = 1", f"{cli.fastest(lambda: dependences(quartic, 4), 1):.2f} s")
     for kind, order in (("softmax-gaussian", 6), ("gaussian-gated", 4)):
         made = atom(kind)
-        say(f"rows of {kind} to order {order}", f"{fastest(lambda: taylor_rows(made, order), 1):.2f} s")  # noqa: B023
-    witnesses = fastest(lambda: [gauss_hermite_witness(m) for m in range(2, 9)], 1)
+        say(f"rows of {kind} to order {order}", f"{cli.fastest(lambda: taylor_rows(made, order), 1):.2f} s")  # noqa: B023
+    witnesses = cli.fastest(lambda: [gauss_hermite_witness(m) for m in range(2, 9)], 1)
     say("witnesses of rbar(m) >= 2m, m = 2..8, exact", f"{witnesses:.2f} s", "< 1 s")
     rates = [sys.executable, str(COMMAND.with_name("predicted_rates.py"))]
     for arguments in (["--model", "softmax-gaussian", "--cells", "1,2,3"], [], ["--verify"]):
-        seconds = fastest(lambda: subprocess.run([*rates, *arguments], check=True, capture_output=True), 1)  # noqa: B023
+        seconds = cli.fastest(lambda: subprocess.run([*rates, *arguments], check=True, capture_output=True), 1)  # noqa: B023
         say(f"predicted_rates.py {' '.join(arguments)}", f"{seconds:.1f} s")
 
 
@@ -288,7 +277,7 @@ def _slowest(seconds: dict[str, float]) -> str:
 def _seconds(atoms: list) -> float:
     from moe_prompts.theory.dependences import dependences
 
-    return fastest(lambda: [dependences(made) for made in atoms], 1)
+    return cli.fastest(lambda: [dependences(made) for made in atoms], 1)
 
 
 def commands() -> None:

@@ -68,7 +68,7 @@ def speeds(truth: str, n: int, seed: int) -> list[str]:
     passes, chart = StreamedPasses(of.family, streamed(truth, n, seed)), Chart(of.family)
     at = chart.coefficients(chart.atoms(chart.theta_of(passes.scale.inward(of.params))))
     draw = lambda: [pairs.n for pairs in passes.sample.chunks()]
-    measured = [fastest(call) * 1e8 / n for call in (draw, lambda: passes.e1(*at), lambda: passes.e2(*at))]
+    measured = [cli.fastest(call, 3) * 1e8 / n for call in (draw, lambda: passes.e1(*at), lambda: passes.e2(*at))]
     return [truth, *(f"{seconds:.1f}" for seconds in measured)]
 
 
@@ -76,15 +76,6 @@ def known(name: str):
     from moe_prompts.models.gaussian_truths import truth
 
     return truth(name)
-
-
-def fastest(call: Callable[[], object], repeats: int = 3) -> float:
-    times = []
-    for _ in range(repeats):
-        began = time.perf_counter()
-        call()
-        times.append(time.perf_counter() - began)
-    return min(times)
 
 
 def peak_megabytes() -> float:

@@ -21,8 +21,9 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 
@@ -80,16 +81,6 @@ print(min(times))
 """
 
 
-def fastest(function: Callable[[], object], repeats: int) -> float:
-    """Seconds of the fastest of several calls: the one least disturbed."""
-    times = []
-    for _ in range(repeats):
-        began = time.perf_counter()
-        function()
-        times.append(time.perf_counter() - began)
-    return min(times)
-
-
 def beside(script: str) -> ModuleType:
     """Another script of this folder as a module."""
     name = script.removesuffix(".py")
@@ -118,7 +109,7 @@ def passes(sizes: Sizes) -> Iterator[Row]:
         at = chart.coefficients(chart.atoms(chart.theta_of(layout.scale.inward(params))))
         layout.e1(*at)  # what is compiled or loaded on first use
         layout.e2(*at)
-        took[route] = [fastest(lambda: layout.e1(*at), sizes.repeats), fastest(lambda: layout.e2(*at), sizes.repeats)]  # noqa: B023
+        took[route] = [cli.fastest(partial(one, *at), sizes.repeats) for one in (layout.e1, layout.e2)]
     with_route("compiled")
     step = peer_step(np.concatenate([data.x, data.y], axis=1), params, sizes.repeats)
     size = f"n = {short(n)}, k = 4, d = l = 1"
@@ -141,7 +132,7 @@ def exponentials(count: int, repeats: int) -> tuple[str, float]:
     """The fastest vectorised exp at hand, and its time for so many float64 numbers."""
     x = np.random.default_rng(0).uniform(-20, 0, count)
     out = np.empty_like(x)
-    found = {"NumPy's": fastest(lambda: np.exp(x, out=out), repeats)}
+    found = {"NumPy's": cli.fastest(lambda: np.exp(x, out=out), repeats)}
     if importlib.util.find_spec("torch") is not None:
         # In a process of its own: what follows measures memory, and torch's would count.
         call = [sys.executable, "-c", TORCH_EXP, str(count), str(repeats)]
@@ -173,7 +164,7 @@ def peer_step(z: np.ndarray, params, repeats: int) -> float:
             mixture.fit(z)
 
     few = max(repeats // 2, 1)
-    return (fastest(lambda: fit(7), few) - fastest(lambda: fit(2), few)) / 5
+    return (cli.fastest(lambda: fit(7), few) - cli.fastest(lambda: fit(2), few)) / 5
 
 
 def fits(sizes: Sizes) -> Iterator[Row]:

@@ -1,4 +1,4 @@
-"""Share among the experiments' command lines: sizes, output folders, and errors as one clear line."""
+"""Share among the experiments' command lines: sizes, output folders, times, and errors as one clear line."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import io
 import os
 import re
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
@@ -254,6 +255,16 @@ def finish(
         print(f"\nresults   {out / 'results.parquet'} ({rows} rows), {texts}, meta.json")
     for pdf, png in zip(figures[::2], figures[1::2], strict=True):
         print(f"figure    {pdf} and {png.name}")
+
+
+def fastest(function: Callable[[], object], repeats: int) -> float:
+    """Return the seconds of the fastest of ``repeats`` calls: the one least disturbed by other programs."""
+    times = []
+    for _ in range(repeats):
+        began = time.perf_counter()
+        function()
+        times.append(time.perf_counter() - began)
+    return min(times)
 
 
 class OneLineParser(argparse.ArgumentParser):

@@ -295,15 +295,6 @@ class GaussianGatedMoE:
         x, y = self._pairs(x, y)
         return logsumexp(self.log_gate_terms(x) + self.log_expert_terms(x, y), axis=1)
 
-    def log_conditional(self, x, y) -> np.ndarray:
-        """Return log p(y_i | x_i) (n,), in nats.
-
-        Raises ``InputError`` where x (n, d) or y (n, l) has another shape or is not finite.
-        """
-        x, y = self._pairs(x, y)
-        gate = self.log_gate_terms(x)
-        return logsumexp(gate + self.log_expert_terms(x, y), axis=1) - logsumexp(gate, axis=1)
-
     def responsibilities(self, x, y) -> np.ndarray:
         """Return P(atom k | x_i, y_i) (n, k); rows sum to 1.
 

@@ -107,11 +107,6 @@ class DependenceReport:
         return self.formal_rank == self.numeric_rank
 
     @cached_property
-    def first_order(self) -> bool:
-        """Say whether no direction is lost to first order (mass included)."""
-        return self.agree and not any(identity.column.order <= 1 for identity in self.identities)
-
-    @cached_property
     def second_order(self) -> bool:
         """Say whether all columns are independent: what is called strong identifiability."""
         return self.agree and not self.identities

@@ -66,10 +66,6 @@ class Box:
         return np.where(of_b, self.b[0], self.theta[0]), np.where(of_b, self.b[1], self.theta[1])
 
 
-#: The wide box in which floors of the theory are quoted beside the default one.
-WIDE = Box((-8.0, 4.0), (-8.0, 8.0))
-
-
 def listed(data: Sequence[RegressionData], what: str) -> list[RegressionData]:
     """Return the data sets as a list; ``InputError`` for one that is not in a list, and for none."""
     if isinstance(data, RegressionData | Sample):

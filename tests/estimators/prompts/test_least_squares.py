@@ -16,12 +16,13 @@ from moe_prompts.estimators.prompts.least_squares import (
     population_minima,
     random_start,
 )
-from moe_prompts.estimators.prompts.objective import WIDE, WIDTHS, Box, PromptObjective
+from moe_prompts.estimators.prompts.objective import WIDTHS, Box, PromptObjective
 from moe_prompts.estimators.prompts.quadrature import quadrature
 from moe_prompts.models.data import RegressionData, Sample
 from moe_prompts.models.gaussian_truths import prompt_data
 from moe_prompts.models.prompt_attention import PromptKind
 from moe_prompts.models.prompt_truths import prompt_truth
+from moe_prompts.study.floors import BOXES
 
 SMOOTH = ("fixed", "decoupled", "gelu", "tanh", "sigmoid", "identity")
 ONE = np.zeros(1, dtype=int)
@@ -140,7 +141,7 @@ def test_the_wide_box_lowers_the_floor():
         population_minima(
             family, population, known.noise, np.random.default_rng(0), 8, LeastSquaresOptions(box=box)
         ).values[0]
-        for box in (Box(), WIDE)
+        for box in (BOXES["study"], BOXES["wide"])
     ]
     assert 0.8 < floors[1] / floors[0] < 0.9  # 19.8 against 22.9 %
 
