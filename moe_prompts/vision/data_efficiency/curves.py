@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from moe_prompts.errors import InputError
-from moe_prompts.intervals import RESAMPLES, percentiles
+from moe_prompts.intervals import RESAMPLES, Verdict, mean_interval, percentiles, within
 from moe_prompts.seeds import bootstrap_rng
 from moe_prompts.slopes import slope
 from moe_prompts.vision.training.statuses import TRAINED
@@ -30,6 +30,8 @@ HOLDS = {
 }
 #: In place of n: no step sees an image twice.
 FRESH = 0
+#: Replicates from which differences between methods decide anything.
+LEAST = 3
 #: What is measured, where it is: excess risk and cross-entropy in nats, accuracy as a share.
 VALUES = ("excess", "cross_entropy", "accuracy")
 
@@ -73,6 +75,33 @@ def above_floor(table: pd.DataFrame, task: str, method: str, entropy: int, value
     samples = {n: values for n, values in samples.items() if (values > 0).all()}
     found = slope(samples, bootstrap_rng(entropy, "above floor", task, method), "mean")
     return {"floor": floor, "slope": found.value, "low": found.low, "high": found.high, "sizes": len(samples)}
+
+
+def differences(table: pd.DataFrame, pairs: Mapping[str, tuple[str, str]]) -> pd.DataFrame:
+    """Return what the methods of each pair differ by in accuracy at the largest n, replicate by replicate.
+
+    table  rows of methods on tasks; replicates of one number share their images and their seed
+    pairs  name of a claim -> (the method that it says is more accurate, the other)
+
+    A claim *holds* where Student's 90 % interval of the mean difference is above 0, and *fails* where it is
+    below; fewer than three replicates decide nothing. Pairs are left out where a task lacks one of the two.
+
+    Columns: task, claim, better, other, n, difference, low, high (shares), count (replicates), verdict.
+    """
+    rows = []
+    sound = table[(table["n"] != FRESH) & (table["status"] == TRAINED)]
+    for task, own in sound.groupby("task", sort=False):
+        n = int(own["n"].max())
+        wide = own[own["n"] == n].pivot(index="replicate", columns="method", values="accuracy")
+        for claim, (better, other) in pairs.items():
+            if {better, other} <= set(wide):
+                found = mean_interval((wide[better] - wide[other]).dropna().to_numpy())
+                decided = within(found.low, found.high, (0.0, np.inf))
+                verdict = decided if found.count >= LEAST else Verdict.UNDECIDED
+                ends = found.value, found.low, found.high, found.count
+                rows.append((task, claim, better, other, n, *ends, verdict.value))
+    names = ["task", "claim", "better", "other", "n", "difference", "low", "high", "count", "verdict"]
+    return pd.DataFrame(rows, columns=names)
 
 
 def crossing(

@@ -11,7 +11,16 @@ from matplotlib.figure import Figure
 
 from moe_prompts.figures.style import DOUBLE, SINGLE, STYLE, legend_of
 from moe_prompts.tables import markdown
-from moe_prompts.vision.data_efficiency.curves import FRESH, HOLDS, PLANTED, above_floor, crossing, mean_curves, regular
+from moe_prompts.vision.data_efficiency.curves import (
+    FRESH,
+    HOLDS,
+    PLANTED,
+    above_floor,
+    crossing,
+    differences,
+    mean_curves,
+    regular,
+)
 from moe_prompts.vision.data_efficiency.figures import draw_above_floor, draw_excess, draw_over_n
 from moe_prompts.vision.figures import ordered
 
@@ -19,6 +28,12 @@ from moe_prompts.vision.figures import ordered
 PAIRS = (("vpt_deep", "vapt"), ("vpt_matched", "vapt"), ("vpt_large", "vapt"))
 #: And on the adaptive truth, where the student that starts at the teacher is an adaptive one.
 ADAPTIVE_PAIRS = (*PAIRS, ("vpt_deep", "at_teacher"), ("vpt_matched", "at_teacher"))
+#: Claims on accuracy: the method that is said to be more accurate, and the other (docs/pretrained_study.md).
+CLAIMS = {
+    "V-prompts": ("vpt_deep", "linear"),
+    "V-gain": ("vapt", "vpt_deep"),
+    "V-dependence": ("vapt", "vapt_shuffled"),
+}
 #: Methods whose distance to the floor is drawn.
 ABOVE_FLOOR = ("vpt_deep", "vpt_matched", "vapt")
 
@@ -39,11 +54,17 @@ def text(results: pd.DataFrame, entropy: int) -> str:
         parts += [
             "Tasks: accuracy on test in percent +- standard error over replicates",
             table_of(tasks, "accuracy", 100, ".1f"),
+            *differences_of(results[~results["task"].isin(PLANTED)]),
             "Cross-entropy on test in nats",
             table_of(tasks, "cross_entropy", 1, ".3f"),
-            "Floor (cross-entropy on test after fresh images), log-log slope above it with its 90 % interval, and the "
-            "P / (2 n) that a regular method would pay",
-            slopes_of(results, tasks, entropy),
+        ]
+        if (tasks["n"] == FRESH).any():
+            parts += [
+                "Floor (cross-entropy on test after fresh images), log-log slope above it with its 90 % interval, and "
+                "the P / (2 n) that a regular method would pay",
+                slopes_of(results, tasks, entropy),
+            ]
+        parts += [
             crossings(results, tasks, "cross_entropy", entropy),
         ]
     failed = int(planted["failed"].sum() + tasks["failed"].sum())
@@ -79,6 +100,27 @@ def table_of(found: pd.DataFrame, value: str, scale: float, digits: str) -> str:
         cells = [_mean(mean, error, digits) for mean, error in by_n.itertuples(index=False)]
         body.append([str(task), str(method), str(parameters), *cells])
     return markdown(["task", "method", "parameters", *heads], body)
+
+
+def differences_of(results: pd.DataFrame) -> list[str]:
+    """Return a title and a Markdown table of differences in accuracy; nothing where no pair is there."""
+    found = differences(results, CLAIMS)
+    if not len(found):
+        return []
+    body = [
+        [
+            str(row.task),
+            f"{row.claim}: {row.better} above {row.other}",
+            f"{row.n}",
+            f"{100 * row.difference:+.1f}",
+            "-" if np.isnan(row.low) else f"[{100 * row.low:+.1f}, {100 * row.high:+.1f}]",
+            f"{row.count}",
+            str(row.verdict),
+        ]
+        for row in found.itertuples()
+    ]
+    heads = ["task", "claim", "n", "points", "90 % interval", "replicates", "verdict"]
+    return ["Differences of accuracy in points, replicate by replicate", markdown(heads, body)]
 
 
 def slopes_of(results: pd.DataFrame, found: pd.DataFrame, entropy: int) -> str:
@@ -138,19 +180,24 @@ def planted_figure(found: pd.DataFrame) -> Figure:
 
 
 def tasks_figure(found: pd.DataFrame) -> Figure:
-    """Draw a row of three panels for each task.
+    """Draw a row of panels for each task.
 
-    They are the accuracy of prompts beside the grey baselines; that of VAPT beside its controls; and the
-    cross-entropy of prompts above the floor beside P / (2 n).
+    They are the accuracy of prompts beside the grey baselines; that of VAPT beside its controls; and, where
+    floors were measured, the cross-entropy of prompts above the floor beside P / (2 n).
     """
     tasks = list(dict.fromkeys(found["task"]))
     methods = ordered(found["method"])
     controls = [name for name in methods if name.startswith("vapt")]
     others = [name for name in methods if name == "vapt" or name not in controls]
     prompts = [name for name in ABOVE_FLOOR if name in methods]
+    titles = ["prompts and baselines", "VAPT and its controls"]
+    explained = f"marks of one n stand side by side; {EXPLAINED}"
+    if (found["n"] == FRESH).any():
+        titles.append("above the floor")
+        explained = f"right: lines without marks are P / (2 n); {EXPLAINED}"
     with plt.rc_context(STYLE):
         figure = Figure(figsize=(DOUBLE, 1.9 * len(tasks) + 1.1), layout="constrained")
-        axes = figure.subplots(len(tasks), 3, squeeze=False, sharex="col")
+        axes = figure.subplots(len(tasks), len(titles), squeeze=False, sharex="col")
         for row, task in zip(axes, tasks, strict=True):
             own = found[found["task"] == task]
             for ax, chosen in zip(row, (others, controls), strict=False):
@@ -159,12 +206,11 @@ def tasks_figure(found: pd.DataFrame) -> Figure:
             for ax in row[:2]:
                 ax.set_ylim(max(0, min(low)), min(100, max(high)))
             row[1].set_ylabel("")
-            draw_above_floor(row[2], own, prompts)
-            for ax, title in zip(
-                row, ("prompts and baselines", "VAPT and its controls", "above the floor"), strict=True
-            ):
+            if len(titles) == 3:
+                draw_above_floor(row[2], own, prompts)
+            for ax, title in zip(row, titles, strict=True):
                 ax.set_title(f"{task.removeprefix('stand-in:')}: {title}")
         for ax in axes[:-1].ravel():
             ax.set_xlabel("")
-        legend_of(figure, axes[-1], 5, f"right: lines without marks are P / (2 n); {EXPLAINED}")
+        legend_of(figure, axes[-1], 5, explained)
     return figure

@@ -12,6 +12,7 @@ from moe_prompts.vision.data_efficiency.curves import (
     FRESH,
     above_floor,
     crossing,
+    differences,
     mean_curves,
     predicted_crossing,
     regular,
@@ -132,3 +133,42 @@ def test_the_report_of_tasks_by_hand():
     assert "| 0.01 |" in text  # P / (2 n) = 300 / 20 000
     assert "vapt has less cross-entropy than vpt_deep from n = never" in text
     assert "predicted from floors and parameters: never" in text
+
+
+def with_accuracies(*rows: tuple[str, int, list[float]]) -> pd.DataFrame:
+    """Rows of a task: method, n and the accuracy of each replicate."""
+    return pd.DataFrame(
+        [
+            {"task": "count", "method": method, "n": n, "replicate": at, "accuracy": value, "status": TRAINED}
+            for method, n, values in rows
+            for at, value in enumerate(values)
+        ]
+    )
+
+
+def test_differences_are_paired_by_replicate_at_the_largest_n():
+    table = with_accuracies(
+        ("vapt", 100, [0.0, 0.0, 0.0]),
+        ("vapt", 800, [0.5, 0.7, 0.9]),
+        ("vpt_deep", 800, [0.4, 0.58, 0.82]),
+        ("linear", FRESH, [1.0, 1.0, 1.0]),
+    )
+    pairs = {"gain": ("vapt", "vpt_deep"), "loss": ("vpt_deep", "vapt"), "absent": ("vapt", "linear")}
+    found = differences(table, pairs).set_index("claim")
+    assert list(found.index) == ["gain", "loss"]
+    gain = found.loc["gain"]
+    assert (gain["n"], gain["count"]) == (800, 3)
+    # Differences .1, .12, .08: mean .1, sd .02, and Student's 95 % quantile with 2 degrees of freedom is 2.92.
+    assert gain["difference"] == pytest.approx(0.1)
+    assert gain["low"] == pytest.approx(0.1 - 2.91999 * 0.02 / np.sqrt(3), abs=1e-6)
+    assert gain["verdict"] == "holds"
+    assert found.loc["loss", "verdict"] == "fails"
+
+
+def test_differences_that_scatter_or_stand_alone_decide_nothing():
+    table = with_accuracies(("vapt", 50, [0.5, 0.3, 0.4]), ("vpt_deep", 50, [0.4, 0.4, 0.4]))
+    assert differences(table, {"gain": ("vapt", "vpt_deep")})["verdict"].tolist() == ["not decidable here"]
+    clear = with_accuracies(("vapt", 50, [0.5, 0.51]), ("vpt_deep", 50, [0.4, 0.41]))
+    assert differences(clear, {"gain": ("vapt", "vpt_deep")})["verdict"].tolist() == ["not decidable here"]
+    diverged = table.assign(status=np.where(table["replicate"] == 1, DIVERGED, TRAINED))
+    assert differences(diverged, {"gain": ("vapt", "vpt_deep")})["count"].tolist() == [2]
