@@ -14,6 +14,7 @@ import parameter_rates
 import planted_head
 import planted_vit
 import prediction_risk
+import pretrained
 import random_truths
 import replicate_gmoe
 import replicate_sgame
@@ -40,6 +41,7 @@ FIGURES = {
         planted_head,
         input_dependence,
         planted_vit,
+        pretrained,
         task_curves,
     )
 }

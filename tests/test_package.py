@@ -175,7 +175,7 @@ def test_the_page_on_accuracy_shows_numbers_of_the_committed_run():
 
 RUNS = sorted((ROOT / "paper_figures" / "data").iterdir())
 #: Runs inside a Vision Transformer; that of the planted head has its test beside its other ones.
-CURVES = ("planted_vit", "task_curves")
+CURVES = ("planted_vit", "pretrained_dsprites_loc", "task_curves")
 VISION_RUNS = (*CURVES, "planted_head", "head_as_moe")
 
 
@@ -185,6 +185,15 @@ def test_committed_curves_are_what_their_rows_say(name):
     entropy = json.loads((run / "meta.json").read_text(encoding="utf-8"))["identity"]["entropy"]
     text = curves_report.text(pd.read_parquet(run / "results.parquet"), entropy)
     assert (run / "summary.md").read_text(encoding="utf-8") == text + "\n"
+
+
+def test_the_page_of_the_pretrained_backbone_shows_its_committed_tables():
+    page = (ROOT / "docs" / "pretrained_study.md").read_text(encoding="utf-8")
+    shown = page[page.index("## Results") :]
+    rows = [line for line in shown.splitlines() if line.startswith("| stand-in:")]
+    known = "".join(run.joinpath("summary.md").read_text(encoding="utf-8") for run in RUNS if "pretrained" in run.name)
+    assert len(rows) >= 7
+    assert [row for row in rows if row not in known] == []
 
 
 @pytest.mark.parametrize(

@@ -162,7 +162,8 @@ def _size(n: float) -> str:
 
 
 #: What stands on the figures for a reader of them alone.
-EXPLAINED = "bars: two standard errors over replicates; fresh: new images at every step"
+BARS = "bars: two standard errors over replicates"
+EXPLAINED = f"{BARS}; fresh: new images at every step"
 
 
 def planted_figure(found: pd.DataFrame) -> Figure:
@@ -191,7 +192,7 @@ def tasks_figure(found: pd.DataFrame) -> Figure:
     others = [name for name in methods if name == "vapt" or name not in controls]
     prompts = [name for name in ABOVE_FLOOR if name in methods]
     titles = ["prompts and baselines", "VAPT and its controls"]
-    explained = f"marks of one n stand side by side; {EXPLAINED}"
+    explained = f"marks of one n stand side by side; {BARS}"
     if (found["n"] == FRESH).any():
         titles.append("above the floor")
         explained = f"right: lines without marks are P / (2 n); {EXPLAINED}"
