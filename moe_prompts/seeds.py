@@ -27,6 +27,14 @@ def _rng(entropy: int, *key: int) -> np.random.Generator:
     return np.random.default_rng(np.random.SeedSequence(whole(entropy, 0, "seed"), spawn_key=key))
 
 
+def rng_at(entropy: int, *parts: str | int) -> np.random.Generator:
+    """Return the generator at an address: names by their ``address``, numbers as they are.
+
+    Raises ``InputError`` for an entropy that is no whole number of at least 0.
+    """
+    return _rng(entropy, *(address(part) if isinstance(part, str) else part for part in parts))
+
+
 def data_rng(entropy: int, truth: str, n: int, replicate: int) -> np.random.Generator:
     """Return the generator that draws the data of one replicate."""
     return _rng(entropy, address(truth), n, replicate, DATA)

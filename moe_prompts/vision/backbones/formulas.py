@@ -13,7 +13,7 @@ from functools import cache
 
 import numpy as np
 
-from moe_prompts.seeds import address
+from moe_prompts.seeds import rng_at
 from moe_prompts.vision.tasks.drawing import grounds, paste, turned, windows
 from moe_prompts.vision.tasks.procedural import place
 
@@ -44,7 +44,7 @@ def contours() -> np.ndarray:
 
     The last axis is that of HARMONICS; the largest r of each class is 1.
     """
-    rng = np.random.default_rng(np.random.SeedSequence(0, spawn_key=(address("pretraining contours"),)))
+    rng = rng_at(0, "pretraining contours")
     amplitudes = rng.dirichlet(np.ones(4), CONTOURS) * rng.uniform(0.4, 0.7, (CONTOURS, 1))
     amplitudes[::2, 0] += 0.3  # every other one is long
     phases = 2 * np.pi * rng.random((CONTOURS, 4))
@@ -106,8 +106,7 @@ def pretraining_block(block: int, size: int, entropy: int) -> tuple[np.ndarray, 
     block  number of the block; with ``entropy`` it is the seed
     size   side in pixels
     """
-    key = (address("pretraining"), block)
-    rng = np.random.default_rng(np.random.SeedSequence(entropy, spawn_key=key))
+    rng = rng_at(entropy, "pretraining", block)
     kind = rng.choice(4, size=BLOCK, p=[0.35, 0.2, 0.25, 0.2])
     one, pair, field = kind == 0, kind == 2, kind == 3
     company = np.maximum(rng.integers(-1, 3, size=BLOCK), 0)

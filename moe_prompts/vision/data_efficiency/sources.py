@@ -17,11 +17,10 @@ from functools import lru_cache
 from importlib import metadata
 from typing import Any, ClassVar, Protocol
 
-import numpy as np
 import torch
 
 from moe_prompts.errors import InputError
-from moe_prompts.seeds import address
+from moe_prompts.seeds import rng_at
 from moe_prompts.vision.backbones.normalisation import normalised
 from moe_prompts.vision.data_efficiency.curves import PLANTED
 from moe_prompts.vision.data_efficiency.teacher import Planted, without_dropout
@@ -168,8 +167,7 @@ class TaskImages:
             draw = _drawn_endless if replicate == ENDLESS else _drawn_once
             return draw(self.name, self.spec.size, replicate, n, entropy)
         pool = opened(self.spec).split("train800val200")
-        key = (address(self.name), address("images of a replicate"), replicate)
-        rng = np.random.default_rng(np.random.SeedSequence(entropy, spawn_key=key))
+        rng = rng_at(entropy, self.name, "images of a replicate", replicate)
         try:
             return Subset(pool, stratified_subset(pool.labels, n, rng))
         except InputError as error:
@@ -248,9 +246,7 @@ def halves(images: ImageSet, entropy: int) -> tuple[ImageSet, ImageSet]:
 
     Their shares are 1 - ``HELD_OUT`` and ``HELD_OUT``; at least one image judges.
     """
-    key = (address("held out"),)
-    rng = np.random.default_rng(np.random.SeedSequence(entropy, spawn_key=key))
-    order = rng.permutation(len(images.labels))
+    order = rng_at(entropy, "held out").permutation(len(images.labels))
     held = max(1, round(HELD_OUT * len(order)))
     return Subset(images, order[held:]), Subset(images, order[:held])
 

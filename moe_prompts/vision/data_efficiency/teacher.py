@@ -20,7 +20,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from moe_prompts.errors import InputError
-from moe_prompts.seeds import address
+from moe_prompts.seeds import rng_at
 from moe_prompts.vision.backbones.normalisation import normalised
 from moe_prompts.vision.data_efficiency.curves import PLANTED
 from moe_prompts.vision.prompting.config import VAPT, VPT
@@ -144,8 +144,7 @@ class Planted:
             return self.model.forward_head(self.model.forward_features(inputs), pre_logits=True)
 
     def _rng(self, purpose: str, *numbers: int) -> np.random.Generator:
-        key = (address(self.kind), address(purpose), *numbers)
-        return np.random.default_rng(np.random.SeedSequence(self.entropy, spawn_key=key))
+        return rng_at(self.entropy, self.kind, purpose, *numbers)
 
 
 def without_dropout(config: VAPT) -> VAPT:

@@ -38,7 +38,7 @@ from moe_prompts.models.token_head import (
     visibility,
     visible_basis,
 )
-from moe_prompts.seeds import address
+from moe_prompts.seeds import rng_at
 
 TRUTHS = ("fixed", "adaptive")
 IMAGES = "count"
@@ -231,8 +231,7 @@ def _drawn(name: str, head: TokenHead, z: np.ndarray, choice: HeadChoice, unit: 
 
     Fixed prompts are p ~ N(0, unit^2). Adaptive ones (gelu) have W1 ~ N(0, 1 / r) and W2 ~ N(0, unit^2).
     """
-    key = (address("planted-head"), address(name))
-    rng = np.random.default_rng(np.random.SeedSequence(entropy, spawn_key=key))
+    rng = rng_at(entropy, "planted-head", name)
     k, p, r = choice.prompts, head.p, head.reads
     if name == "fixed":
         params = PromptAttention.fixed(head, np.zeros(k), unit * rng.standard_normal((k, p)))

@@ -6,7 +6,7 @@ fgvc        five fine-grained tasks (FGVC), from folders
 check       reports what is wrong with such folders
 images      decodes and resizes image files, and keeps the result in a cache
 procedural  stand-in tasks that are drawn by formula from addressed seeds
-drawing     renders their scenes
+drawing     renders their scenes of flat shapes; letters and solids those of glyphs and of lit bodies
 replicates  gives each replicate of a study its own images of a stand-in
 subsets     stratified subsets, the smaller contained in the larger
 named       opens tasks by name, as command lines know them

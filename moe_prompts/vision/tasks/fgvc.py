@@ -30,7 +30,7 @@ from typing import Any
 import numpy as np
 
 from moe_prompts.errors import InputError
-from moe_prompts.seeds import address
+from moe_prompts.seeds import rng_at
 from moe_prompts.vision.tasks.images import ANTIALIASED, Decoded, Files, Resize, cached_ragged
 from moe_prompts.vision.tasks.subsets import stratified_subset
 from moe_prompts.vision.tasks.task import ImageSet, Subset
@@ -165,9 +165,7 @@ class FgvcTask:
         return images if file == "test" or self.fraction == 1 else Subset(images, self._share(file, labels))
 
     def _share(self, file: str, labels: np.ndarray) -> np.ndarray:
-        key = (address(self.name), address(file))
-        rng = np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=key))
-        return stratified_subset(labels, self.fraction, rng)
+        return stratified_subset(labels, self.fraction, rng_at(self.seed, self.name, file))
 
     def _list(self, file: str) -> tuple[tuple[str, ...], np.ndarray]:
         numbers = class_numbers(self.folder / "train.json", self.classes)

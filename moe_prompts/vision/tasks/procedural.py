@@ -18,7 +18,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from moe_prompts.errors import InputError
-from moe_prompts.seeds import address
+from moe_prompts.seeds import rng_at
 from moe_prompts.vision.tasks.drawing import Scenes, render, shape_ids
 from moe_prompts.vision.tasks.letters import LETTERS, lines, render_lines
 from moe_prompts.vision.tasks.solids import AZIMUTHS, ELEVATIONS, bodies, render_bodies
@@ -368,8 +368,7 @@ def block_scenes(name: str, role: str, block: int, entropy: int) -> Any:
 
     The result is ``drawing.Scenes``, ``letters.Lines`` or ``solids.Bodies``, as the task is drawn.
     """
-    key = (address("stand-in"), address(name), address(role), block)
-    return FORMULAS[name].scenes(np.random.default_rng(np.random.SeedSequence(entropy, spawn_key=key)), BLOCK)
+    return FORMULAS[name].scenes(rng_at(entropy, "stand-in", name, role, block), BLOCK)
 
 
 def _drawn(name: str, role: str, size: int, start: int, number: int, entropy: int) -> Pixels:
@@ -386,8 +385,7 @@ def _digits(size: int, start: int, number: int, entropy: int) -> Pixels:
     from sklearn.datasets import load_digits
 
     data = load_digits()
-    key = (address("stand-in"), address("digits"))
-    order = np.random.default_rng(np.random.SeedSequence(entropy, spawn_key=key)).permutation(DIGITS)
+    order = rng_at(entropy, "stand-in", "digits").permutation(DIGITS)
     chosen = order[start : start + number]
     small = np.round(data.images[chosen] * (255 / 16)).astype(np.uint8)
     large = [np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.BILINEAR)) for image in small]

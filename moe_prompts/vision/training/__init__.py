@@ -2,6 +2,7 @@
 
 sgd        one run of the published protocol
 methods    the methods that are compared: VPT, VAPT, controls and baselines
+peers      LoRA and Adapter+, which are no prompts, on the same backbone
 packed     many trials on one backbone as one model
 runs       trains the trials of one method on one task, and scores them
 states     states of images that enter the first block with prompts, kept in files

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from moe_prompts.errors import InputError
-from moe_prompts.seeds import address
+from moe_prompts.seeds import address, rng_at
 from moe_prompts.vision.backbones.normalisation import NORMALISATIONS
 from moe_prompts.vision.prompting.weight_decay import decay_groups, decays
 from moe_prompts.vision.tasks.task import ImageSet
@@ -164,7 +164,7 @@ def _cosine(progress: np.ndarray) -> np.ndarray:
 
 def seeded(seed: int, purpose: str, *numbers: int) -> np.random.Generator:
     """Return the generator of one purpose of one trial's seed; ``numbers`` tell several of them apart."""
-    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(address(purpose), *numbers)))
+    return rng_at(seed, purpose, *numbers)
 
 
 def checked_device(name: str) -> str:
