@@ -1,4 +1,4 @@
-"""moe-prompts asks whether the mixture-of-experts theory of prompts holds.
+"""Ask whether the mixture-of-experts theory of prompts holds.
 
 Algebra predicts, simulation measures, and a Vision Transformer shows the same at work.
 

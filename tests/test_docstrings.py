@@ -41,7 +41,7 @@ def faults(source: str) -> list[str]:
             continue
         first = text.split("\n")[0]
         begins = first.split()[0]
-        if node is not tree and (begins in SCRAPS or not begins[0].isupper()):
+        if begins in SCRAPS or not begins[0].isupper():
             found.append(f"{name}: begins with {begins!r}; expected a sentence with a verb, such as 'Return ...'")
         if not first.endswith("."):
             found.append(f"{name}: the first line is no sentence: {first!r}")

@@ -1,4 +1,4 @@
-"""Lines of evidence from numbers with intervals: slopes on log n, and means in a band, each with its odds.
+"""Make lines of evidence from slopes on log n and from means in a band, each with interval and odds.
 
 Every verdict is computed on unrounded numbers, and every line says what its design could decide: how often it
 would hold where the prediction is true, and where the nearest wrong one is. Both are shares of simulated runs

@@ -1,4 +1,4 @@
-"""What of a split prompt the heads of a block see together (P-heads).
+"""Judge what the heads of a block together see of a split prompt (P-heads).
 
 Heads share their prompts. A split of a prompt p into p + u and p - u is hidden to all orders where B_h u = 0
 in every head, B_h the key projection of head h: in the kernel of the stacked matrix (B_1; ..; B_H), whose

@@ -1,4 +1,4 @@
-"""What the first edition of the page said of each claim, and why the second one may say something else.
+"""Keep what the first edition of the page said of each claim, and why the second may say something else.
 
 The first edition judged the runs of ``REGISTERED_SEED`` with percentile intervals, on both sides of every
 prediction, and without saying what its designs could decide. Its verdicts stay as they were; they are not

@@ -1,4 +1,4 @@
-"""Which published theorems the claims test: a row per result, with the verdicts as they stand in claims.json.
+"""List the published theorems that the claims test: a row per result, with verdicts from claims.json.
 
 Titles, versions and what is said of a result were looked up in abstracts and public summaries. Where the
 number of a theorem or its list of hypotheses was not seen, the page says so.

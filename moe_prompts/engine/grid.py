@@ -1,4 +1,4 @@
-"""The grid of a study: cells, and the blocks of 8 consecutive replicates in which they are run.
+"""Describe the grid of a study: cells, and the blocks of 8 consecutive replicates in which they run.
 
 A block is the unit of work, of seeding, of writing and of resuming. Blocks do not depend on the number of
 workers, so neither do the results.

@@ -1,4 +1,4 @@
-"""Loops over blocks of points, compiled: the passes of Gaussian and softmax gates.
+"""Compile the loops over blocks of points: the passes of Gaussian and softmax gates.
 
 ``import`` needs numba and compiles; the first fit does it (``moe_prompts.compilation``). What each entry
 computes is written in NumPy beside its caller, which tests compare with it.

@@ -1,4 +1,4 @@
-"""Several attention heads that share their prompts: the multi-head attention of a real network.
+"""Describe several attention heads that share their prompts: the multi-head attention of a real network.
 
     f(x) = sum_h O_h f_h(x) + o,    f_h the prompt regression of head h,
 

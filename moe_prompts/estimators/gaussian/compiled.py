@@ -1,4 +1,4 @@
-"""The passes through compiled loops: what these need beside the points, and their sums as the fits want them.
+"""Pass over the data through compiled loops: lay out what they need, and their sums as the fits want them.
 
 The loops give sums of r_k r_j m for pairs of different atoms only, the frozen ones counting as one; what is
 missing follows from r_k - r_k^2 = sum over the others of r_k r_j.

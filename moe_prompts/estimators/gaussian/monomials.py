@@ -1,4 +1,4 @@
-"""Monomials of z = (y, x) up to degree 4, as index tables."""
+"""Index the monomials of z = (y, x) up to degree 4."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The passes in NumPy: what the compiled loops are compared with, and what runs where numba does not.
+"""Pass over the data in NumPy: compiled loops are compared with this, and it runs where numba does not.
 
 Blocks are laid out as (monomials, points), small enough to stay in cache. Frozen atoms enter each point
 through one number, their summed log density, computed once.

@@ -1,4 +1,4 @@
-"""Checks of row bounds, and of curves along which f hardly moves."""
+"""Check row bounds, and curves along which f hardly moves."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How large a certificate may be, looked at before anything in it is computed.
+"""Limit how large a certificate may be, before anything in it is computed.
 
 A certificate is read from a file that anybody may have written. Numbers of a billion digits, derivatives of
 order a million or powers of powers would keep a check busy for ever; the largest of this package's own

@@ -1,4 +1,4 @@
-"""VTAB-1K from folders: 19 tasks of 1000 training images each, in three groups.
+"""Read VTAB-1K from folders: 19 tasks of 1000 training images each, in three groups.
 
     <root>/<task>/{train800,val200,train800val200,test}.txt     lines "relative/path label", labels from 0
 
