@@ -18,6 +18,7 @@ import numpy as np
 from scipy.special import expit, ndtr
 
 from moe_prompts.errors import InputError
+from moe_prompts.models.formulas import Formula, finite, parsed
 
 Elementwise = Callable[[np.ndarray], np.ndarray]
 
@@ -37,6 +38,7 @@ class Activation:
     analytic              whether sigma is a power series everywhere, so that polynomial interpolation
                           converges
     width                 half the length over which ``rounded_relu`` rounds the kink
+    formula               sigma as text, where it was made from one: rates are then derived by algebra too
 
     >>> import numpy as np
     >>> import moe_prompts as mp
@@ -53,6 +55,30 @@ class Activation:
     homogeneous: bool = False
     analytic: bool = True
     width: float = 0.0
+    formula: str = ""
+
+    @classmethod
+    def of_formula(cls, name: str, text: str) -> Activation:
+        """Return the activation that a formula in x describes, with derivatives and symmetries.
+
+        Raises ``InputError`` where the formula cannot be read, or is not finite with two derivatives.
+
+        >>> import moe_prompts as mp
+        >>> mp.Activation.of_formula("isru", "x/sqrt(1+x**2)").odd
+        True
+        """
+        parsed(text)
+        finite(text)
+        value, first, second = (Formula(text, order) for order in range(3))
+        odd, homogeneous = (
+            _same(value(-LOOKED_AT), -value(LOOKED_AT)),
+            _same(value(3 * LOOKED_AT), 3 * value(LOOKED_AT)),
+        )
+        return cls(name, value, first, second, odd, homogeneous, formula=text)
+
+
+def _same(a: np.ndarray, b: np.ndarray) -> bool:
+    return bool(np.allclose(a, b, rtol=0, atol=SAME))
 
 
 def _normal_density(t: np.ndarray) -> np.ndarray:
@@ -128,16 +154,35 @@ def activation(name: str) -> Activation:
     return ACTIVATIONS[name]
 
 
-def add_activation(new: Activation) -> Activation:
-    """Make ``new`` known by its name: ``adaptive:NAME`` then works in models, fits, losses and studies.
+def add_activation(new: Activation | str, formula: str | None = None) -> Activation:
+    """Make an activation known by its name: ``adaptive:NAME`` then works in models, fits, losses and studies.
 
-    A study of the package that is made afterwards takes it along to its workers.
+    new      an ``Activation``, or the name of one that ``formula`` describes
+    formula  sigma as a text in x, such as ``x/sqrt(1+x**2)``, made of numbers, pi, + - * / ** and exp, log, sqrt,
+             tanh, erf, sigmoid, sin, cos; derivatives and symmetries follow from it, and ``rate_table`` and
+             ``study`` derive its predicted rates by algebra
+
+    ``prompt_truth("attention-NAME")`` is then the reference configuration with this activation. A study of the
+    package that is made afterwards takes it along to its workers.
 
     Raises ``InputError`` for a name that is taken or not made of a-z, 0-9 and _, for derivatives that are not
     those of ``value``, for symmetries that are not as declared, for even functions (a sign that
-    ``prompt_loss`` does not know) and for ``analytic`` = False.
+    ``prompt_loss`` does not know), for ``analytic`` = False, and for a formula that cannot be read, is not
+    finite, or is the identity times a number.
+
+    >>> import moe_prompts as mp
+    >>> mp.add_activation("isru", "x/sqrt(1+x**2)").name
+    'isru'
+    >>> mp.prompt_truth("attention-isru").kind
+    'adaptive:isru'
     """
-    if not re.fullmatch(r"[a-z][a-z0-9_]*", new.name) or new.name in (*ACTIVATIONS, "bias"):
+    if isinstance(new, str):
+        if formula is None:
+            raise InputError(f"add_activation({new!r}) has no formula; expected one such as 'x/sqrt(1+x**2)'")
+        new = Activation.of_formula(new, formula)
+    elif formula is not None or not isinstance(new, Activation):
+        raise InputError("add_activation: expected one Activation, or a name and a formula")
+    if not re.fullmatch(r"[a-z][a-z0-9_]*", new.name) or new.name in (*ACTIVATIONS, "bias", "fixed", "decoupled"):
         raise InputError(f"activation name {new.name!r} is taken or not of a-z, 0-9 and _; expected a new one")
     if not new.analytic:
         raise InputError(f"activation {new.name!r} has analytic=False; expected True: kinks are rounded for relu only")
@@ -151,12 +196,23 @@ def add_activation(new: Activation) -> Activation:
                 f"activation {new.name!r}: {called}({t[worst]:.2f}) = {derivative(t)[worst]:.6g}, differences of what "
                 f"it derives give {wanted[worst]:.6g}"
             )
-    same = lambda a, b: bool(np.allclose(a, b, rtol=0, atol=SAME))
-    if same(new.value(-t), new.value(t)):
+    if _same(new.value(-t), new.value(t)):
         raise InputError(f"activation {new.name!r} is even; expected one without that symmetry, unknown to prompt_loss")
-    found = {"odd": same(new.value(-t), -new.value(t)), "homogeneous": same(new.value(3 * t), 3 * new.value(t))}
+    found = {"odd": _same(new.value(-t), -new.value(t)), "homogeneous": _same(new.value(3 * t), 3 * new.value(t))}
     for called, holds in found.items():
         if getattr(new, called) != holds:
             raise InputError(f"activation {new.name!r}: {called}={getattr(new, called)}; its values say {holds}")
+    if new.formula and new.homogeneous:
+        raise InputError(f"activation {new.name!r} is the identity times a number; use adaptive:identity instead")
+    if new.formula and _power(new.value):
+        raise InputError(f"activation {new.name!r} is a power of x, whose scale prompt_loss does not know; use another")
     ACTIVATIONS[new.name] = new
     return new
+
+
+def _power(value: Elementwise) -> bool:
+    """Return whether sigma(2t) / sigma(t) is one number for all t > 0."""
+    t = LOOKED_AT[LOOKED_AT > 0.5]
+    with np.errstate(all="ignore"):
+        ratio = value(2 * t) / value(t)
+    return _same(ratio, ratio[:1])

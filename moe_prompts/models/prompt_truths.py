@@ -230,15 +230,23 @@ def _short(kind: str) -> str:
     return kind.removeprefix("adaptive:")
 
 
-_KINDS = {_short(kind): kind for kind in KINDS}
-_NAME = re.compile(
-    rf"attention-(?:random-(?P<number>0|[1-9]\d*)-)?(?P<kind>{'|'.join(_KINDS)})(?P<heads>-rank1|-heads2)?"
-)
+_NAME = re.compile(r"attention-(?:random-(?P<number>0|[1-9]\d*)-)?(?P<kind>[a-z][a-z0-9_]*)(?P<heads>-rank1|-heads2)?")
+
+
+def _kinds() -> dict[str, str]:
+    """Return the kinds by how they are named in truths, with those of activations that were added."""
+    return {_short(kind): kind for kind in ("fixed", "decoupled", *(f"adaptive:{sigma}" for sigma in ACTIVATIONS))}
+
+
+def _read(name: str) -> re.Match[str] | None:
+    """Return the parts of the name of one of the package's own truths; None for other names."""
+    found = _NAME.fullmatch(name)
+    return found if found and found["kind"] in _kinds() else None
 
 
 def names_one(name: str) -> bool:
     """Return whether ``name`` is one of the package's own truths of prompts."""
-    return _NAME.fullmatch(name) is not None
+    return _read(name) is not None
 
 
 @cache
@@ -253,13 +261,13 @@ def prompt_truth(name: str) -> PromptTruth:
     """
     if mine := added(name, PromptTruth):
         return mine
-    found = _NAME.fullmatch(name)
+    found = _read(name)
     if not found:
         raise InputError(
             f"unknown truth {name!r}; expected attention-KIND or attention-random-NUMBER-KIND, with -rank1 after "
-            f"it for a singular B or -heads2 for two heads, and KIND one of {', '.join(_KINDS)}; or one that "
+            f"it for a singular B or -heads2 for two heads, and KIND one of {', '.join(_kinds())}; or one that "
             "add_truth made known"
         )
-    kind = _KINDS[found["kind"]]
+    kind = _kinds()[found["kind"]]
     made = reference(kind) if found["number"] is None else random_configuration(int(found["number"]), kind)
     return {None: lambda one: one, "-rank1": rank_one, "-heads2": two_heads}[found["heads"]](made)

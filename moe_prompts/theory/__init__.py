@@ -23,6 +23,7 @@ from functools import cache
 from importlib import resources
 
 from moe_prompts.errors import InputError
+from moe_prompts.models.activations import ACTIVATIONS
 
 
 @dataclass(frozen=True)
@@ -55,10 +56,29 @@ def predict(model: str, truth_kind: str, kind: str, fit_class: str, group: str) 
     fit_class   "exact", "over", "contained" or "misspecified", as in the file's schema
     group       what is measured: "risk", "D", ...
 
+    Of an activation that was added as a formula, rates are derived when they are first asked for (seconds).
+
     Raises ``InputError`` where the file has several entries for the same question.
     """
     wanted = {"model": model, "truth_kind": truth_kind, "kind": kind, "fit_class": fit_class, "group": group}
-    found = [entry for entry in predictions() if all(entry[key] in (value, "*") for key, value in wanted.items())]
+    entries = (*predictions(), *_of_added(truth_kind, kind))
+    found = [entry for entry in entries if all(entry[key] in (value, "*") for key, value in wanted.items())]
     if len(found) > 1:
         raise InputError(f"predictions.json has {len(found)} entries for {wanted}; expected at most one")
     return Prediction(Fraction(found[0]["exponent"]), found[0]["over"], found[0]["source"]) if found else None
+
+
+def _of_added(truth_kind: str, kind: str) -> tuple[dict[str, str], ...]:
+    """Return what algebra derives, now, for an activation that was added as a formula, on a truth of its kind."""
+    base, _, name = kind.partition(":")
+    formula = ACTIVATIONS[name].formula if base == "adaptive" and name in ACTIVATIONS else ""
+    if not formula or truth_kind not in (kind, f"{kind}, singular B"):
+        return ()
+    return _derived(kind, truth_kind != kind, formula)
+
+
+@cache
+def _derived(kind: str, singular: bool, formula: str) -> tuple[dict[str, str], ...]:
+    from moe_prompts.theory.study_predictions import of_prompts
+
+    return tuple(of_prompts(kind, singular))

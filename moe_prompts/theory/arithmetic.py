@@ -46,7 +46,7 @@ class Numbers(Protocol):
 def evaluate(expression: sp.Expr, values: Mapping[sp.Symbol, Any], numbers: Numbers) -> Any:
     """Return the expression with ``values`` for its symbols.
 
-    It may hold sums, products, whole powers, square roots, and functions that the numbers know. Raises
+    It may hold sums, products, whole and half powers, and functions that the numbers know. Raises
     ``TypeError`` for anything else.
     """
     if isinstance(expression, sp.Rational):
@@ -62,9 +62,9 @@ def evaluate(expression: sp.Expr, values: Mapping[sp.Symbol, Any], numbers: Numb
         base = evaluate(expression.base, values, numbers)
         exponent = int(expression.exp)
         return power(base if exponent > 0 else numbers.inverse(base), abs(exponent))
-    if expression.is_Pow and abs(expression.exp) == sp.Rational(1, 2):
+    if expression.is_Pow and (2 * expression.exp).is_Integer:
         root = numbers.function("sqrt", evaluate(expression.base, values, numbers))
-        return root if expression.exp > 0 else numbers.inverse(root)
+        return power(root if expression.exp > 0 else numbers.inverse(root), abs(int(2 * expression.exp)))
     if expression is sp.pi:
         return numbers.function("pi", None)
     if expression.is_Function:
@@ -177,7 +177,7 @@ class Real:
         context = self.context
         if name == "pi":
             return +context.pi
-        if name in ("exp", "log", "sqrt"):
+        if name in ("exp", "log", "sqrt", "sin", "cos"):
             return getattr(context, name)(argument)
         if name == "tanh":
             e = context.exp(-2 * argument)

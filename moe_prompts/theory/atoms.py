@@ -27,7 +27,8 @@ from typing import Any
 import sympy as sp
 
 from moe_prompts.errors import InputError
-from moe_prompts.theory.kernels import KERNELS, Kernel, T, kernel
+from moe_prompts.models.activations import ACTIVATIONS
+from moe_prompts.theory.kernels import KERNELS, Kernel, T, kernel, known
 
 X = sp.symbols("x1:4")
 Y = sp.Symbol("y")
@@ -134,6 +135,11 @@ PROMPTS = ("fixed", "decoupled", *(f"adaptive:{name}" for name in KERNELS))
 KINDS = PLAIN + PROMPTS
 
 
+def is_prompt(kind: str) -> bool:
+    """Say whether a model is one of prompts, among them adaptive ones with an activation that was added."""
+    return kind in PROMPTS or kind.startswith("adaptive:")
+
+
 def atom(
     kind: str,
     d: int | None = None,
@@ -154,19 +160,21 @@ def atom(
     Raises ``InputError`` for an unknown kind, for options that a kind does not have, and for numbers outside
     their range.
     """
-    if kind not in KINDS:
-        raise InputError(f"unknown model {kind!r}; expected one of {', '.join(KINDS)}")
     adaptive = kind.startswith("adaptive:")
+    if kind not in KINDS and not (adaptive and known(kind.partition(":")[2])):
+        if adaptive and kind.partition(":")[2] in ACTIVATIONS:
+            kernel(kind.partition(":")[2])  # an added activation without a formula: says so
+        raise InputError(f"unknown model {kind!r}; expected one of {', '.join(KINDS)}")
     for name, value, allowed in (
-        ("d", d, kind in PROMPTS),
-        ("rank", rank, kind in PROMPTS),
+        ("d", d, is_prompt(kind)),
+        ("rank", rank, is_prompt(kind)),
         ("hidden", hidden, adaptive),
     ):
         if value is not None and not allowed:
             raise InputError(
                 f"{name} = {value} for {kind}; only {'adaptive ' if name == 'hidden' else ''}prompts have it"
             )
-    if kind in PROMPTS:
+    if is_prompt(kind):
         d = 2 if d is None else d
         rank = d if rank is None else rank
         hidden = 1 if hidden is None else hidden

@@ -150,22 +150,26 @@ def _of_splits(_: str, m: int) -> int | None:
     return 1 if m > 1 else None
 
 
+def of_prompts(kind: str, singular: bool) -> Iterator[dict[str, str]]:
+    """Yield the entries of one kind of prompt on a truth of its own kind; ``singular``: a key loses a direction."""
+    model, suffix, rank = "prompt-attention", ", singular B" if singular else "", 1 if singular else None
+    hidden = 2 if kind.startswith("adaptive:") else None
+    for cells, sizes in (("exact", [1, 1]), ("over", [1, 2])):
+        yield _entry(model, kind + suffix, kind, cells, "L2", Fraction(-1, 2), "theorem", REGRESSION)
+        table = rate_table(kind, sizes, frozen=2, d=2, hidden=hidden, rank=rank)
+        for group, power in (("D", prompt_power), ("singleton", _of_singletons), ("split", _of_splits)):
+            exponent = _slowest(table, power)
+            if exponent:
+                yield _entry(model, kind + suffix, kind, cells, group, exponent, _status(table), _source(table))
+
+
 def _attention() -> Iterator[dict[str, str]]:
     """The model of a head with d = d' = 2 and two hidden units; a singular B sees one direction of a key."""
     model = "prompt-attention"
     for kind in ("fixed", "decoupled", *(f"adaptive:{name}" for name in ACTIVATIONS)):
-        for rank, suffix in ((None, ""), (1, ", singular B")):
-            if kind == "decoupled" and rank:
-                # Directions of a key that no logit sees are no parameters of this atom, but they are of the
-                # study's.
-                continue
-            for cells, sizes in (("exact", [1, 1]), ("over", [1, 2])):
-                yield _entry(model, kind + suffix, kind, cells, "L2", Fraction(-1, 2), "theorem", REGRESSION)
-                hidden = 2 if kind.startswith("adaptive:") else None
-                table = rate_table(kind, sizes, frozen=2, d=2, hidden=hidden, rank=rank)
-                for group, power in (("D", prompt_power), ("singleton", _of_singletons), ("split", _of_splits)):
-                    exponent = _slowest(table, power)
-                    if exponent:
-                        yield _entry(model, kind + suffix, kind, cells, group, exponent, _status(table), _source(table))
+        for singular in (False, True):
+            # Directions of a key that no logit sees are no parameters of decoupled atoms, but they are of the study's.
+            if not (kind == "decoupled" and singular):
+                yield from of_prompts(kind, singular)
     yield _entry(model, "*", "*", "contained", "L2", Fraction(-1, 2), "theorem", REGRESSION)
     yield _entry(model, "*", "*", "misspecified", "L2", Fraction(0), "theorem", PROJECTION)

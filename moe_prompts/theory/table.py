@@ -21,7 +21,7 @@ import sympy as sp
 
 from moe_prompts.errors import InputError
 from moe_prompts.tables import markdown
-from moe_prompts.theory.atoms import PROMPTS, Atom, atom
+from moe_prompts.theory.atoms import Atom, atom, is_prompt
 from moe_prompts.theory.certificates.basis import ORBIT
 from moe_prompts.theory.dependences import Identity, dependences
 from moe_prompts.theory.exponents import Analysis, Bound, Certificate, Exponent, whole
@@ -232,7 +232,7 @@ def rate_table(
             f"{made.name}: with one input the signs of the weights decide which hidden units are told apart, and no "
             "answer is generic; expected d >= 2 or hidden = 1"
         )
-    known = (1 if model in PROMPTS else 0) if frozen is None else frozen
+    known = (1 if is_prompt(model) else 0) if frozen is None else frozen
     if isinstance(known, bool) or not isinstance(known, int) or known < 0:
         raise InputError(f"frozen {known}; expected 0 or more known experts")
     # Numbers as the decimals or fractions that they are written as.
@@ -358,7 +358,7 @@ def _notes(analysis: Analysis) -> tuple[str, ...]:
         names = ", ".join(map(str, made.gate_shift))
         notes.append(f"{names}: up to one translation common to all cells.")
     affine = not made.positive and not analysis.frozen and min(analysis.sizes) == 1
-    own_kind = analysis.frozen > 0 and made.spec["kind"] not in PROMPTS
+    own_kind = analysis.frozen > 0 and not is_prompt(made.spec["kind"])
     if made.gate_shift and max(analysis.sizes) > 1 and (affine or own_kind):
         notes.append(
             "Local in the gates: numerator and denominator times 1 + c e^(delta x), delta the difference of two true "
