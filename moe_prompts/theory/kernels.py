@@ -102,7 +102,7 @@ def kernel(name: str) -> Kernel:
         raise InputError(f"unknown activation {name!r}; expected one of {', '.join(KERNELS)}")
     if not added.formula:
         raise InputError(
-            f"activation {name!r} was added without a formula; add_activation(NAME, 'x/sqrt(1+x**2)') has rates by algebra"
+            f"activation {name!r} was added without a formula; algebra needs add_activation(NAME, FORMULA)"
         )
     return of_formula(name, added.formula)
 
