@@ -5,7 +5,7 @@ Algebra predicts, simulation measures, and a Vision Transformer shows the same a
     model -> sample -> fit -> loss -> slope -> study -> claim -> figure
 
     models           what generates data: Gaussian gates, softmax gates, prompts in an attention head; truths
-    estimators       (family, data, start, options) -> FitResult with status and certificate, by model
+    estimators       (family, data, start, options) -> FitResult with a certificate; ``fit``
     losses           Voronoi losses, prediction risk, Hellinger distance
     slopes           exponents with intervals, verdicts, n to reach a risk
     intervals        intervals of 90 %, one method for each kind of quantity, and when a prediction holds
@@ -16,6 +16,7 @@ Algebra predicts, simulation measures, and a Vision Transformer shows the same a
     study            a grid of cells -> a tidy table, for gates, prompts and published simulations
     claims           statement, prediction and rule -> a verdict with its evidence
     figures          draw_*(ax, table)
+    studies          ``study``: the rates of a truth in one call
     tables           the same tables as Markdown
     vision           the same theory inside a ViT: VPT and VAPT on timm models (extra ``vision``)
 """
@@ -60,6 +61,8 @@ _PUBLIC = {
     "add_activation": "models.activations",
     "prompt_data": "models.gaussian_truths",
     "RegressionData": "models.data",
+    "fit": "estimators.fits",
+    "StudyResult": "studies",
     "em": "estimators.gaussian.em",
     "EMOptions": "estimators.trust_region",
     "newton": "estimators.gaussian.newton",
@@ -101,7 +104,8 @@ _PUBLIC = {
     "run_study": "engine.runner",
 }
 
-_MODULES = {"starts": "estimators.gaussian.starts", "vision": "vision"}
+#: ``study`` is the part of the package, and called as a function it is ``studies.study``.
+_MODULES = {"study": "study", "starts": "estimators.gaussian.starts", "vision": "vision"}
 
 __all__ = ["__version__", *_PUBLIC, *_MODULES]
 

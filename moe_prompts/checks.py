@@ -200,3 +200,11 @@ def expect(value: Any, kind: type | tuple[type, ...], what: str) -> Any:
         expected = " or ".join(one.__name__ for one in kinds)
         raise InputError(f"{what}: a {type(value).__name__}; expected a {expected}{hint}")
     return value
+
+
+def parameters(given: Any) -> Any:
+    """Return the parameters of a fit, of a search, or of a named truth; parameters themselves as they are."""
+    given = getattr(given, "best", given)  # a search holds its best fit
+    if hasattr(given, "certificate"):
+        return given.value
+    return getattr(given, "params", given)

@@ -14,7 +14,7 @@ PACKAGE = Path(moe_prompts.__file__).parent
 
 #: From the lowest floor up. A module imports from lower floors and from its own part, never from above or beside.
 FLOORS = [
-    ["errors", "tables"],
+    ["errors", "tables", "shown"],
     ["checks"],
     ["seeds", "compilation"],
     ["models", "intervals", "engine"],
@@ -22,6 +22,7 @@ FLOORS = [
     ["identifiability", "theory", "designs"],
     ["study"],
     ["claims", "figures"],
+    ["studies"],
     # vision: a library of four parts, then the studies that are made with it
     ["vision.tasks", "vision.figures"],
     ["vision.prompting"],
@@ -30,7 +31,7 @@ FLOORS = [
     ["vision.comparison", "vision.data_efficiency", "vision.planted_head"],
 ]
 #: Doors that load names on first use: their tables of names are read by other tests.
-DOORS = {"moe_prompts", "moe_prompts.vision", "moe_prompts.vision.tasks"}
+DOORS = {"moe_prompts", "moe_prompts.study", "moe_prompts.vision", "moe_prompts.vision.tasks"}
 LEVEL = {part: number for number, floor in enumerate(FLOORS) for part in floor}
 
 

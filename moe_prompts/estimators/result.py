@@ -8,9 +8,11 @@ sign,
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any
+
+from moe_prompts.shown import Rows, as_html, as_text
 
 #: Estimated log-likelihood left to gain, in total nats, below which a local maximum counts as reached. 1e-3
 #: is not safe: paths cross plateaus where -H is barely positive definite and the decrement is tiny.
@@ -74,7 +76,7 @@ class Certificate:
 NO_CERTIFICATE = Certificate("maximum likelihood", float("inf"), float("nan"))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class FitResult:
     """Hold what one fit found and how it went.
 
@@ -87,6 +89,10 @@ class FitResult:
                     curvature
     history         lists by name, one entry per iteration
     detail          the guard that ended a fit that collapsed
+    starts          how many starts were tried, where it is the best of several
+    share           share of them that ended on it
+
+    It prints as a small table.
     """
 
     value: Any
@@ -97,14 +103,45 @@ class FitResult:
     passes: dict[str, int] = field(default_factory=dict)
     history: dict[str, list[float]] = field(default_factory=dict)
     detail: str = ""
+    starts: int = 1
+    share: float = 1.0
 
     @property
     def certified(self) -> bool:
         """Say whether the fit is a certified local maximum."""
         return self.status is FitStatus.CERTIFIED
 
+    def __str__(self) -> str:
+        return as_text(*self._shown)
 
-@dataclass(frozen=True)
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        """Return the table for a notebook."""
+        return as_html(*self._shown)
+
+    @property
+    def _shown(self) -> tuple[str, Rows]:
+        rows = [
+            ("status", self.status.advice + (f" ({self.detail})" if self.detail else "")),
+            ("left to gain", f"{self.certificate.gap_nats:.1e} nats ({self.certificate.kind})"),
+            ("curvature", f"smallest relative eigenvalue {self.certificate.relative_lmin:.2g}"),
+            ("log-likelihood", f"{self.log_likelihood:.6g} nats"),
+            ("iterations", str(self.iterations)),
+        ]
+        if self.starts > 1:
+            rows.append(("starts", f"{self.starts}, of which {self.share:.0%} ended here"))
+        return f"fit of {_named(self.value)}", rows
+
+
+def _named(value: Any) -> str:
+    """Return the class of parameters with their sizes."""
+    sizes = [f"{name} = {size}" for name in ("k", "d", "l") if isinstance(size := getattr(value, name, None), int)]
+    kind = getattr(value, "kind", None)
+    return ", ".join([type(value).__name__, *([str(kind)] if kind is not None else []), *sizes])
+
+
+@dataclass(frozen=True, repr=False)
 class SearchResult:
     """Hold the best of several fits.
 
@@ -116,3 +153,16 @@ class SearchResult:
     best: FitResult
     starts: int
     share: float
+
+    def __str__(self) -> str:
+        return str(self._best)
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        """Return the table for a notebook."""
+        return self._best._repr_html_()
+
+    @property
+    def _best(self) -> FitResult:
+        return replace(self.best, starts=self.starts, share=self.share)

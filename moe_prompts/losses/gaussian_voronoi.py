@@ -17,11 +17,11 @@ Statistics 2016.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
-from moe_prompts.checks import expect
+from moe_prompts.checks import expect, parameters
 from moe_prompts.errors import InputError
 from moe_prompts.models.gaussian_gated import GaussianGatedMoE
 
@@ -67,10 +67,12 @@ def cells(fitted: GaussianGatedMoE, truth: GaussianGatedMoE) -> np.ndarray:
     return group_distances(fitted, truth).sum(axis=0).argmin(axis=1)
 
 
-def voronoi_loss(fitted: GaussianGatedMoE, truth: GaussianGatedMoE, variant: Variant = "intrinsic") -> float:
+def voronoi_loss(
+    fitted: GaussianGatedMoE | Any, truth: GaussianGatedMoE | Any, variant: Variant = "intrinsic"
+) -> float:
     """Return the Voronoi loss D of a Gaussian-gated fit.
 
-    fitted   the fit
+    fitted   the fit, or its parameters
     truth    the true parameters
     variant  powers: "type1" and "type2" as published, or "intrinsic"
 
@@ -185,7 +187,7 @@ class VoronoiErrors:
         return lengths
 
 
-def voronoi_errors(fitted: GaussianGatedMoE, truth: GaussianGatedMoE, n_frozen: int = 0) -> VoronoiErrors:
+def voronoi_errors(fitted: GaussianGatedMoE | Any, truth: GaussianGatedMoE | Any, n_frozen: int = 0) -> VoronoiErrors:
     """Return the pieces of the losses of a Gaussian-gated fit.
 
     fitted    the fit
@@ -199,6 +201,7 @@ def voronoi_errors(fitted: GaussianGatedMoE, truth: GaussianGatedMoE, n_frozen: 
     >>> mp.voronoi_errors(truth.atoms([0, 0, 1, 2]), truth).cell_sizes
     array([2, 1, 1])
     """
+    fitted, truth = parameters(fitted), parameters(truth)
     distances = group_distances(fitted, truth)
     labels = distances.sum(axis=0).argmin(axis=1)
     return VoronoiErrors(

@@ -16,10 +16,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import permutations, product
+from typing import Any
 
 import numpy as np
 
-from moe_prompts.checks import expect
+from moe_prompts.checks import expect, parameters
 from moe_prompts.errors import InputError
 from moe_prompts.models.prompt_attention import PromptAttention
 
@@ -86,10 +87,10 @@ class PromptErrors:
         return float(max(found)) if found else np.nan
 
 
-def prompt_errors(fitted: PromptAttention, truth: PromptAttention) -> PromptErrors:
+def prompt_errors(fitted: PromptAttention | Any, truth: PromptAttention | Any) -> PromptErrors:
     """Return the pieces of D at the representative of ``fitted`` that makes D smallest.
 
-    fitted  the fit
+    fitted  the fit, or its parameters
     truth   the true parameters
 
     Raises ``InputError`` where the two are prompts of another kind or size, or have too many hidden units for
@@ -100,6 +101,7 @@ def prompt_errors(fitted: PromptAttention, truth: PromptAttention) -> PromptErro
     >>> mp.prompt_errors(truth.chosen([0, 0, 1]), truth).labels
     array([0, 0, 1])
     """
+    fitted, truth = parameters(fitted), parameters(truth)
     expect(fitted, PromptAttention, "prompt loss: fitted")
     expect(truth, PromptAttention, "prompt loss: truth")
     if (fitted.kind, fitted.atoms.shape[1], fitted.W2.shape) != (truth.kind, truth.atoms.shape[1], truth.W2.shape):
@@ -112,7 +114,7 @@ def prompt_errors(fitted: PromptAttention, truth: PromptAttention) -> PromptErro
     return min(found, key=lambda errors: errors.loss)
 
 
-def prompt_loss(fitted: PromptAttention, truth: PromptAttention) -> float:
+def prompt_loss(fitted: PromptAttention | Any, truth: PromptAttention | Any) -> float:
     """Return the Voronoi loss D of a prompt fit.
 
     D is 0 exactly where the fitted prompts are the true ones up to order and symmetries. The arguments and

@@ -15,11 +15,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
-from moe_prompts.checks import expect
+from moe_prompts.checks import expect, parameters
 from moe_prompts.errors import InputError
 from moe_prompts.losses.gaussian_voronoi import rbar
 from moe_prompts.models.softmax_gated import SoftmaxGatedMoE
@@ -248,11 +248,14 @@ def _within_cells(
 
 
 def softmax_errors(
-    fitted: SoftmaxGatedMoE, truth: SoftmaxGatedMoE, translate: bool = True, variant: SoftmaxVariant = "intrinsic"
+    fitted: SoftmaxGatedMoE | Any,
+    truth: SoftmaxGatedMoE | Any,
+    translate: bool = True,
+    variant: SoftmaxVariant = "intrinsic",
 ) -> SoftmaxErrors:
     """Return the pieces of the loss of a softmax-gated fit at the best translation of its gate.
 
-    fitted     the fit
+    fitted     the fit, or its parameters
     truth      the true parameters
     translate  whether the best translation is sought; False takes both gates as they stand
     variant    powers: "published" or "intrinsic"
@@ -264,6 +267,7 @@ def softmax_errors(
     >>> mp.softmax_errors(truth.atoms([0, 1, 1]), truth).cell_sizes
     array([1, 2])
     """
+    fitted, truth = parameters(fitted), parameters(truth)
     expect(fitted, SoftmaxGatedMoE, "softmax Voronoi loss: fitted")
     expect(truth, SoftmaxGatedMoE, "softmax Voronoi loss: truth")
     if fitted.d != truth.d:
@@ -281,7 +285,10 @@ def softmax_errors(
 
 
 def softmax_loss(
-    fitted: SoftmaxGatedMoE, truth: SoftmaxGatedMoE, variant: SoftmaxVariant = "intrinsic", translate: bool = True
+    fitted: SoftmaxGatedMoE | Any,
+    truth: SoftmaxGatedMoE | Any,
+    variant: SoftmaxVariant = "intrinsic",
+    translate: bool = True,
 ) -> float:
     """Return the Voronoi loss D of a softmax-gated fit.
 

@@ -158,12 +158,12 @@ def add_activation(new: Activation | str, formula: str | None = None) -> Activat
     """Make an activation known by its name: ``adaptive:NAME`` then works in models, fits, losses and studies.
 
     new      an ``Activation``, or the name of one that ``formula`` describes
-    formula  sigma as a text in x, such as ``x/sqrt(1+x**2)``, made of numbers, pi, + - * / ** and exp, log, sqrt,
-             tanh, erf, sigmoid, sin, cos; derivatives and symmetries follow from it, and ``rate_table`` and
-             ``study`` derive its predicted rates by algebra
+    formula  sigma as a text in x, such as ``x/sqrt(1+x**2)``, made of numbers, pi, + - * / ** and exp, log,
+             sqrt, tanh, erf, sigmoid, sin, cos; derivatives and symmetries follow from it, and ``rate_table``
+             and ``study`` derive its predicted rates by algebra
 
-    ``prompt_truth("attention-NAME")`` is then the reference configuration with this activation. A study of the
-    package that is made afterwards takes it along to its workers.
+    ``prompt_truth("attention-NAME")`` is then the reference configuration with this activation. A study of
+    the package that is made afterwards takes it along to its workers.
 
     Raises ``InputError`` for a name that is taken or not made of a-z, 0-9 and _, for derivatives that are not
     those of ``value``, for symmetries that are not as declared, for even functions (a sign that

@@ -2,8 +2,8 @@
 
     "x/sqrt(1+x**2)"   ->   sigma, sigma', sigma''   as functions of arrays
 
-The text is read by Python's own parser into a tree, and only sums, products, quotients, powers, numbers and the
-functions of ``FUNCTIONS`` are taken from it. Nothing of the text is ever evaluated as code.
+The text is read by Python's own parser into a tree, and only sums, products, quotients, powers, numbers and
+the functions of ``FUNCTIONS`` are taken from it. Nothing of the text is ever evaluated as code.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ def parsed(text: str) -> Any:
 
     text  a formula in x (or t), such as ``x/sqrt(1+x**2)``, of at most 200 characters
 
-    Raises ``InputError`` for anything but numbers, x, pi, + - * /, powers by a fixed multiple of 1/2 of at most
-    12, and the functions of ``FUNCTIONS``.
+    Raises ``InputError`` for anything but numbers, x, pi, + - * /, powers by a fixed multiple of 1/2 of at
+    most 12, and the functions of ``FUNCTIONS``.
 
     >>> parsed("x*sigmoid(2*x)").free_symbols
     {t}

@@ -122,8 +122,9 @@ def of_formula(name: str, text: str) -> Kernel:
         Q = u^(-1/2): -u'Q^3/2     F = 2/sqrt(pi) exp(-u^2): -2uu'F     P = erf(u): u'F
         S = sin(u): u'C     C = cos(u): -u'S
 
-    with u itself such a polynomial. Symbols need not be independent as functions of t. A dependence among them
-    that the algebra overlooks makes the formal rank larger than the numeric one, which ``rate_table`` says.
+    with u itself such a polynomial. Symbols need not be independent as functions of t. A dependence among
+    them that the algebra overlooks makes the formal rank larger than the numeric one, which ``rate_table``
+    says.
 
     Raises ``InputError`` for a formula that ``formulas.parsed`` refuses.
 

@@ -151,7 +151,11 @@ def _of_splits(_: str, m: int) -> int | None:
 
 
 def of_prompts(kind: str, singular: bool) -> Iterator[dict[str, str]]:
-    """Yield the entries of one kind of prompt on a truth of its own kind; ``singular``: a key loses a direction."""
+    """Yield the entries of one kind of prompt on a truth of its own kind.
+
+    kind      such as "fixed" or "adaptive:gelu"
+    singular  whether the key projection loses a direction
+    """
     model, suffix, rank = "prompt-attention", ", singular B" if singular else "", 1 if singular else None
     hidden = 2 if kind.startswith("adaptive:") else None
     for cells, sizes in (("exact", [1, 1]), ("over", [1, 2])):

@@ -45,6 +45,7 @@ _PUBLIC = {
     "create_backbone": "backbones.create",
     "provenance": "backbones.create",
     "read_head": "prompting.head_as_moe",
+    "draw_mass": "prompting.mass",
     "prompt_table": "prompting.head_as_moe",
     "projections": "prompting.head_as_moe",
     "gate_rank": "prompting.head_as_moe",
