@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -170,7 +170,8 @@ def _known(truth: str | AnyTruth | GaussianGatedMoE) -> AnyTruth:
     if isinstance(truth, AnyTruth):
         mine = ADDED.get(truth.name)
         if mine is None and not _packaged(truth.name):
-            return add_truth(truth)
+            add_truth(truth)  # type: ignore[type-var]  # one of the three
+            return truth
         if mine is not None and mine is not truth:
             raise InputError(f"study: another truth named {truth.name!r} was added before; give this one a new name")
         return truth
@@ -189,8 +190,8 @@ def _known(truth: str | AnyTruth | GaussianGatedMoE) -> AnyTruth:
     if names_one(truth):
         return prompt_truth(truth)
     raise InputError(
-        f"study: unknown truth {truth!r}; expected one of {', '.join((*TRUTHS, *SOFTMAX_TRUTHS))}, attention-KIND such as "
-        "attention-gelu, or one that add_truth made known"
+        f"study: unknown truth {truth!r}; expected one of {', '.join((*TRUTHS, *SOFTMAX_TRUTHS))}, attention-KIND "
+        "such as attention-gelu, or one that add_truth made known"
     )
 
 
@@ -224,7 +225,7 @@ def _study(
     """Return the study of one truth, by its model."""
     if seed is None or seed < 0:
         raise InputError(f"study: seed = {seed}; expected a whole number of at least 0")
-    common = {"sizes": sizes, "replicates": reps, "entropy": seed, "truths": [known.name]}
+    common: dict[str, Any] = {"sizes": sizes, "replicates": reps, "entropy": seed, "truths": [known.name]}
     if isinstance(known, SoftmaxTruth):
         if kinds is not None or start is not None:
             raise InputError("study: softmax-gated truths have no kinds of prompts and one start; leave both out")

@@ -93,7 +93,10 @@ def fit(
     if family == SOFTMAX:
         _refuse(family, truth, noise)
         count = whole(STARTS if starts is None else starts, 1, "fit: starts")
-        return _told(softmax_from_data(_pairs(data), k, count, lambda i: np.random.default_rng([seed, i])))
+        pairs = _pairs(data)
+        if isinstance(pairs, StreamedSample):
+            raise InputError("fit: softmax gates take data in memory; expected a Sample or (x, y)")
+        return _told(softmax_from_data(pairs, k, count, lambda i: np.random.default_rng([seed, i])))
     try:
         kind = PromptKind.parse(family)
     except InputError as error:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy.special import erf, expit
 
-from moe_prompts import add_activation, predict, prompt_truth, rate_table
+from moe_prompts import add_activation, predict, prompt_truth, rate_table, study
 from moe_prompts.errors import InputError
 from moe_prompts.models.activations import ACTIVATIONS, BUILT_IN, Activation
 from moe_prompts.models.formulas import FUNCTIONS, Formula, parsed
@@ -176,3 +176,12 @@ def test_a_formula_simulates_as_the_same_activation_does(clean):
     add_activation("mytanh", "tanh(x)")
     mine, known = prompt_truth("attention-mytanh"), prompt_truth("attention-tanh")
     np.testing.assert_allclose(mine.params.regression(mine.x), known.params.regression(known.x), rtol=1e-12)
+
+
+def test_workers_know_it(clean):
+    """Two processes give the rows that one gives."""
+    add_activation("isru", "x/sqrt(1+x**2)")
+    asked = {"n": [400, 1600], "ks": [2], "reps": 8, "seed": 3}
+    one, two = (study("attention-isru", workers=workers, **asked) for workers in (1, 2))
+    assert one.rows.equals(two.rows)
+    assert set(one.rows["truth"]) == {"attention-isru"}
