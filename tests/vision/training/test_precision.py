@@ -19,7 +19,7 @@ def test_bfloat16_needs_a_processor_that_has_it(monkeypatch, capabilities, taken
     if taken:
         assert checked_precision("bfloat16", "cpu") == "bfloat16"
     else:
-        with pytest.raises(InputError, match="no instructions for it .* use --precision float32, or a GPU"):
+        with pytest.raises(InputError, match=r"no instructions for it .* use --precision float32, or a GPU"):
             checked_precision("bfloat16", "cpu")
 
 
