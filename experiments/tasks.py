@@ -1,7 +1,8 @@
 """The tasks that need no download beside those that do: look at them, ask what a linear probe finds, fetch emoji.
 
     sheet  a contact sheet of drawn tasks and of plain folders, a row of images for each
-    probe  test accuracy of multinomial logistic regression on the class token of a frozen backbone, and on pixels
+    probe  test accuracy of a ridge classifier on the class token of a frozen backbone, and on pixels; the training
+           images choose its penalty, by leaving one out
     emoji  emoji as two vendors draw them, through npm, as the plain folder ROOT/emoji (train on one, test on the other)
 
 python experiments/tasks.py sheet --out docs/tasks.png
@@ -108,8 +109,7 @@ def probe(arguments: argparse.Namespace) -> None:
     from moe_prompts.tables import markdown
     from moe_prompts.vision.backbones.create import create_backbone
     from moe_prompts.vision.backbones.normalisation import normalisation_of
-    from moe_prompts.vision.backbones.probe import flat, pixels, tokens_by_block
-    from moe_prompts.vision.backbones.probe import probe as probed
+    from moe_prompts.vision.backbones.probe import pixels, ridge, tokens_by_block
 
     torch.set_num_threads(1)
     model = create_backbone(arguments.backbone, file=arguments.weights, size=arguments.size)
@@ -117,13 +117,12 @@ def probe(arguments: argparse.Namespace) -> None:
     rows = []
     for task in tasks_of(arguments, arguments.train, arguments.test):
         images = pixels(task)
-        tokens = {
-            name: (tokens_by_block(model, values, normalisation)[-1], labels)
-            for name, (values, labels) in images.items()
-        }
+        (train, labels), (test, truth) = images["train800val200"], images["test"]
         row = {"task": task.name, "classes": task.classes, "chance": 1 / task.classes}
-        row["pixels"], row["linear probe"] = probed(flat(images))[0], probed(tokens)[0]
-        row |= {"training images": len(images["train800val200"][1]), "test images": len(images["test"][1])}
+        row["pixels"] = ridge(flat(train), labels, flat(test), truth)
+        of_train, of_test = (tokens_by_block(model, part, normalisation)[-1] for part in (train, test))
+        row["linear probe"] = ridge(of_train, labels, of_test, truth)
+        row |= {"training images": len(labels), "test images": len(truth)}
         rows.append(row)
         print(json.dumps(row), flush=True)
     table = pd.DataFrame(rows)
@@ -135,6 +134,11 @@ def probe(arguments: argparse.Namespace) -> None:
     facts = {"backbone": arguments.backbone, "size": arguments.size, "entropy": arguments.entropy, "rows": rows}
     write_atomically(out / "probe.json", (json.dumps(facts, indent=1) + "\n").encode())
     print(f"written   {out / 'probe.json'}")
+
+
+def flat(images):
+    """Return images of bytes as rows of shares."""
+    return images.reshape(len(images), -1) / 255.0
 
 
 def emoji(arguments: argparse.Namespace) -> None:

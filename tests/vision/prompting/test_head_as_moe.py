@@ -163,12 +163,13 @@ def test_the_command_writes_its_table_and_its_figure(tmp_path):
     assert "figure    " in done.stdout
 
 
-@pytest.mark.parametrize("config", [VPT(3, blocks=1), VAPT(3, blocks=1)], ids=["vpt", "vapt"])
+@pytest.mark.parametrize("config", [VPT(3, blocks=2), VAPT(3, blocks=2)], ids=["vpt", "vapt"])
 def test_blocks_before_the_first_with_prompts_have_none(config):
-    """No patch is taken for a prompt there, and the table has rows of the last block alone."""
+    """No patch is taken for a prompt there, and the table has rows of the last two blocks alone."""
     grid = (4, 6)
     model = prompted(config, grid)
-    assert [read_head(model, images(grid), block, 0).num_prompts for block in range(DEPTH)] == [0] * (DEPTH - 1) + [3]
+    counts = [read_head(model, images(grid), block, 0).num_prompts for block in range(DEPTH)]
+    assert counts == [0] * (DEPTH - 2) + [3, 3]
     table = prompt_table(model, images(grid))
-    assert set(table["block"]) == {DEPTH - 1}
-    assert len(table) == 3 * HEADS
+    assert set(table["block"]) == {DEPTH - 2, DEPTH - 1}
+    assert len(table) == 2 * 3 * HEADS
