@@ -52,7 +52,8 @@ def excess_table(effective: pd.DataFrame, curves: pd.DataFrame) -> pd.DataFrame:
     """
     sound = curves[curves["status"] == TRAINED]
     rows = []
-    for (task, method, n), group in effective.groupby(["task", "method", "n"], sort=False):
+    counted_fits = effective[effective["status"] == TRAINED]
+    for (task, method, n), group in counted_fits.groupby(["task", "method", "n"], sort=False):
         own = sound[(sound["task"] == task) & (sound["method"] == method)]
         here, fresh = own[own["n"] == n], own[own["n"] == FRESH]
         gap = float((here["cross_entropy"] - here["train_loss"]).mean()) / 2
@@ -84,8 +85,8 @@ def excess_verdict(table: pd.DataFrame) -> Verdict:
     return Verdict(
         "V-excess",
         verdict,
-        f"{near:.0%} of {len(ratio)} cells within a factor of {FACTOR:g}; observed over predicted {spread[1]:.2f} in the "
-        f"median, {spread[0]:.2f} to {spread[2]:.2f}",
+        f"{near:.0%} of {len(ratio)} cells within a factor of {FACTOR:g}; observed over predicted {spread[1]:.2f} in "
+        f"the median, {spread[0]:.2f} to {spread[2]:.2f}",
     )
 
 
