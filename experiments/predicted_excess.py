@@ -39,9 +39,7 @@ def parser() -> argparse.ArgumentParser:
     add("--weights", type=Path, metavar="FILE", help="of the backbone, where the run had a file")
     cli.add_execution(parser)
     cli.add_shard(parser)
-    add("--out", type=Path, default=None, help="folder of this run (default: a new one under results/)")
-    add("--resume", action="store_true", help="complete the run in --out")
-    add("--accept-code-change", action="store_true", help="with --resume: rows of changed code beside those of the old")
+    cli.add_run(parser, "that of the run, and no other", None)
     return parser
 
 
@@ -63,7 +61,9 @@ def main() -> None:
             f"{arguments.run}: a run without methods on tasks; expected one of data_efficiency.py on tasks"
         )
     setup, entropy = setup_of(identity["place"], arguments), int(identity["entropy"])
-    arguments.seed = entropy  # a run of its own, on the data and starts of the other
+    if arguments.seed not in (None, entropy):
+        raise InputError(f"--seed {arguments.seed}; expected {entropy}, that of {arguments.run}, or none")
+    arguments.seed = entropy
     cli.check_run(arguments)
     there = [str(name) for name in curves["task"].unique() if str(name).startswith(STAND_IN)]
     full = [name if name in there else STAND_IN + name for name in arguments.task or there]

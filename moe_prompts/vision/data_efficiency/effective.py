@@ -31,7 +31,7 @@ from moe_prompts.vision.data_efficiency.sources import VALIDATION_IMAGES, TaskIm
 from moe_prompts.vision.prompting.config import VAPT
 from moe_prompts.vision.tasks.replicates import VALIDATION
 from moe_prompts.vision.tasks.task import ImageSet
-from moe_prompts.vision.training.methods import PEERS, TRAINS_BACKBONE
+from moe_prompts.vision.training.methods import PEERS, RELATIVE_SECONDS, TRAINS_BACKBONE
 from moe_prompts.vision.training.packed import PackedTrials
 from moe_prompts.vision.training.runs import Setup, opened, status_of, train_and_score
 from moe_prompts.vision.training.sgd import Recipe, Setting, Trial, as_input, factors, init_generator, trial_seed
@@ -134,6 +134,11 @@ class EffectiveCell:
     def data_size(self) -> int:
         """Return the number of training images of a replicate."""
         return self.n
+
+    @property
+    def cost(self) -> float:
+        """Return the steps of a replicate in units of VAPT's by time; gradients of images are about a tenth more."""
+        return RELATIVE_SECONDS.get(self.method, 1.0) * self.setup.recipe.total(self.n)
 
 
 def run_cell(cell: EffectiveCell, replicates: tuple[int, ...], entropy: int) -> list[Row]:
