@@ -25,7 +25,7 @@ from torch import Tensor
 
 from moe_prompts.engine.grid import Row, Study
 from moe_prompts.errors import InputError
-from moe_prompts.seeds import address
+from moe_prompts.seeds import rng_at
 from moe_prompts.vision.data_efficiency.curves import FRESH
 from moe_prompts.vision.data_efficiency.sources import VALIDATION_IMAGES, TaskImages
 from moe_prompts.vision.prompting.config import VAPT
@@ -156,8 +156,7 @@ def run_cell(cell: EffectiveCell, replicates: tuple[int, ...], entropy: int) -> 
         found: list[dict[str, float]] = []
 
         def count(packed: PackedTrials, drawn: int = replicate, found: list[dict[str, float]] = found) -> None:
-            key = (address("labels of gradients"), address(cell.label), drawn)
-            rng = np.random.default_rng(np.random.SeedSequence(entropy, spawn_key=key))
+            rng = rng_at(entropy, "labels of gradients", cell.label, drawn)
             like = next(packed.parameters())
             some = unlabelled.batch(np.arange(min(cell.images, len(unlabelled.labels))))
             rows = gradients(packed, 0, as_input(some, setup.recipe.normalisation, like), rng)

@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from moe_prompts.errors import InputError
-from moe_prompts.seeds import address
+from moe_prompts.seeds import rng_at
 from moe_prompts.vision.tasks.images import opened
 
 #: Name of the task's folder, images to train on, and the longest member that is read, in bytes.
@@ -152,9 +152,8 @@ def chosen(groups: dict[str, str], number: int, entropy: int) -> set[str]:
 
     codes = sorted(groups)
     kinds = sorted(set(groups.values()))
-    key = (address("emoji"), address("trained on"))
-    rng = np.random.default_rng(np.random.SeedSequence(entropy, spawn_key=key))
-    order = stratified_order(np.array([kinds.index(groups[code]) for code in codes]), rng)
+    labels = np.array([kinds.index(groups[code]) for code in codes])
+    order = stratified_order(labels, rng_at(entropy, "emoji", "trained on"))
     return {codes[index] for index in order[: min(number, len(codes) // 2)]}
 
 

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from moe_prompts.errors import InputError
-from moe_prompts.seeds import address
+from moe_prompts.seeds import rng_at
 from moe_prompts.vision.tasks.images import ANTIALIASED, Files, Resize, image_set
 from moe_prompts.vision.tasks.subsets import stratified_order
 from moe_prompts.vision.tasks.task import ImageSet, Subset
@@ -113,8 +113,7 @@ class FolderTask:
         images = image_set(files, labels, self.cache)
         if name in ("test", "train800val200"):
             return images
-        key = (address("folder"), address("split"))
-        order = stratified_order(labels, np.random.default_rng(np.random.SeedSequence(self.entropy, spawn_key=key)))
+        order = stratified_order(labels, rng_at(self.entropy, "folder", "split"))
         fit = max(1, round(FIT * len(order)))
         return Subset(images, np.sort(order[:fit] if name == "train800" else order[fit:]))
 
