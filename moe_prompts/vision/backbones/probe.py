@@ -179,7 +179,7 @@ def nearest(train: np.ndarray, labels: np.ndarray, test: np.ndarray, truth: np.n
 
 
 def ridge(train: np.ndarray, labels: np.ndarray, test: np.ndarray, truth: np.ndarray) -> float:
-    """Return the test accuracy of a ridge classifier on standardised rows, whose penalty leaving one out chooses.
+    """Return the test accuracy of a ridge classifier on standardised rows; leaving one out chooses its penalty.
 
     train, test    rows (n, d)
     labels, truth  their classes (n,)

@@ -1,14 +1,14 @@
 """Count the parameters that a fit really uses, and predict from them what it pays above its floor.
 
-    F = (1 / m) sum_i g_i g_i',   g_i = gradient of log p(y_i | x_i) at the fit, y_i drawn from the fitted model
+    F = (1 / m) sum_i g_i g_i',   g_i = gradient of log p(y_i | x_i) at the fit, y_i drawn from the fit
     P_eff = tr F (F + ridge)^-1 = sum_j mu_j / (mu_j + ridge),   mu_j eigenvalues of K / m,   K_il = g_i' g_l
     predicted excess risk = P_eff / (2 n) nats
 
-F is the Fisher information; its trace formula needs only the m x m matrix K, however many parameters there are.
-``ridge`` is fixed by the training and not by the data: SGD that moves a direction of curvature mu for a time S
-leaves the share exp(-mu S) of the way undone, as a ridge of about 1 / S does; S sums the rates of all steps, over
-1 - momentum, and weight decay adds to it. As a regular fit on n images pays P / (2 n) on new images and gains as
-much on its own, half of the gap between the two losses is what is observed of it without knowing a floor.
+F is the Fisher information. Its trace formula needs only the m x m matrix K, however many parameters there are.
+The training fixes ``ridge``, not the data: SGD that moves a direction of curvature mu for a time S leaves the
+share exp(-mu S) of the way undone, as a ridge of about 1 / S does. S sums the rates of all steps, over
+1 - momentum; weight decay adds to the ridge. A regular fit on n images pays P / (2 n) on new images and gains
+as much on its own: so half of the gap between the two losses is what is observed of it without a known floor.
 """
 
 from __future__ import annotations
@@ -137,14 +137,14 @@ class EffectiveCell:
 
     @property
     def cost(self) -> float:
-        """Return the steps of a replicate in units of VAPT's by time; gradients of images are about a tenth more."""
+        """Return the steps of a replicate in units of VAPT's by time, without the gradients of single images."""
         return RELATIVE_SECONDS.get(self.method, 1.0) * self.setup.recipe.total(self.n)
 
 
 def run_cell(cell: EffectiveCell, replicates: tuple[int, ...], entropy: int) -> list[Row]:
     """Train the replicates again as the curve's run did, and return a row for each.
 
-    ``all_parameters`` counts the head too, as P_eff does; ``half_gap`` is half of test loss less training loss.
+    ``all_parameters`` counts the head too, as P_eff does; ``half_gap`` is half of test less training loss.
     """
     torch.set_num_threads(1)
     source, setup = cell.source, cell.setup

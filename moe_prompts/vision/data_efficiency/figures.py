@@ -125,7 +125,7 @@ def _sizes_axis(ax: Axes, table: pd.DataFrame) -> None:
 
 
 def draw_predicted(ax: Axes, table: pd.DataFrame) -> None:
-    """Draw observed excess against predicted excess in nats, both logarithmic; the line says that they are equal.
+    """Draw observed excess against predicted excess in nats on logarithmic axes; on the line they are equal.
 
     The band is a factor of two to each side. Larger marks are larger n.
 

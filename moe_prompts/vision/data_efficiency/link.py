@@ -4,8 +4,8 @@ V-excess  P_eff / (2 n) beside half of the gap between test and training loss, o
 V-floor   the method with the lower floor is the more accurate one at the largest n
 V-cross   two methods cross at n* = (P_a - P_f) / (2 (F_f - F_a)), with effective parameters for P
 
-docs/pretrained_study.md says the rules in words. A rule gives a verdict from the tables, whatever it is, and says
-"not measured" where the table lacks what it needs.
+docs/pretrained_study.md says the rules in words. A rule gives a verdict from the tables, whatever it is, and
+says "not measured" where the table lacks what it needs.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ def excess_table(effective: pd.DataFrame, curves: pd.DataFrame) -> pd.DataFrame:
     curves     rows of the run that they belong to, whose replicates give what is observed
 
     ``predicted`` is P_eff / (2 n), ``counted`` P / (2 n) with all parameters; ``half_gap`` is the mean over
-    replicates of half of test less training loss, ``above_floor`` the mean test loss above that on fresh images
-    (NaN without them). ``ratio`` is half_gap / predicted.
+    replicates of half of test less training loss, ``above_floor`` the mean test loss above that on fresh
+    images (NaN without them). ``ratio`` is half_gap / predicted.
     """
     sound = curves[curves["status"] == TRAINED]
     rows = []

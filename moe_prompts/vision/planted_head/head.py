@@ -96,7 +96,7 @@ class HeadChoice:
             raise InputError(f"mass = {self.mass}, noise = {self.noise}; expected a share in (0, 1) and a positive one")
 
     def facts(self) -> dict[str, Any]:
-        """Return what results depend on; weights are known by their sha256, and what is not asked for is left out."""
+        """Return what results depend on: weights by their sha256, and nothing that was not asked for."""
         found = {name: value for name, value in asdict(self).items() if value is not None}
         if self.weights is not None:
             from moe_prompts.vision.training.runs import weights_hash

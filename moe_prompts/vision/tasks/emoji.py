@@ -1,6 +1,7 @@
 """Fetch emoji as two vendors draw them, as a plain folder: one vendor to train on, the other to test on.
 
-    <root>/emoji/train/CATEGORY/CODE.png  Google's Noto    <root>/emoji/test/CATEGORY/CODE.png  Twitter's Twemoji
+    <root>/emoji/train/CATEGORY/CODE.png   Google's Noto
+    <root>/emoji/test/CATEGORY/CODE.png    Twitter's Twemoji
 
 npm downloads one package of each vendor and runs nothing of it. Both archives are known by their sha256. Only
 the list of emoji and the images of 64 pixels are read from them, member by member, so nothing else of an
@@ -35,7 +36,7 @@ CODE = re.compile(r"[0-9a-f]{4,6}(-[0-9a-f]{4,6})*")
 
 @dataclass(frozen=True)
 class Vendor:
-    """Name one vendor's drawings: the package that npm is asked for, its folder in it, the archive's sha256."""
+    """Name one vendor's drawings: npm's package, the folder in it, and the archive's sha256."""
 
     package: str
     folder: str
@@ -64,7 +65,7 @@ def fetch_emoji(root: Path, archives: dict[str, Path] | None = None, entropy: in
     archives  the two packages by "train" and "test", as ``npm pack`` leaves them; None: npm downloads them
     entropy   of the draw which emoji are trained on
 
-    Raises ``InputError`` where the folder is there already, npm is missing or fails, or an archive is another.
+    Raises ``InputError`` where the folder is there already, npm is missing or fails, or an archive differs.
     """
     out = root / NAME
     if out.exists():

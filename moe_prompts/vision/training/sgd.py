@@ -177,7 +177,7 @@ def checked_device(name: str) -> str:
 def checked_precision(name: str, device: str) -> str:
     """Return ``name``; raise ``InputError`` if it is bfloat16 on a processor that has no instructions for it.
 
-    There each product is computed in float32 and rounded, which takes several times longer than float32 itself.
+    There each product is computed in float32 and rounded, which takes several times as long as float32.
     """
     if name == "bfloat16" and device == "cpu" and not _bfloat16_on_cpu():
         raise InputError(
