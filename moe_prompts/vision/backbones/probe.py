@@ -179,7 +179,9 @@ def nearest(train: np.ndarray, labels: np.ndarray, test: np.ndarray, truth: np.n
 
 
 def ridge(train: np.ndarray, labels: np.ndarray, test: np.ndarray, truth: np.ndarray) -> float:
-    """Return the test accuracy of a ridge classifier on standardised rows; leaving one out chooses its penalty.
+    """Return the test accuracy of a ridge classifier on standardised rows.
+
+    Leaving one out chooses its penalty.
 
     train, test    rows (n, d)
     labels, truth  their classes (n,)

@@ -4,7 +4,7 @@
     P_eff = tr F (F + ridge)^-1 = sum_j mu_j / (mu_j + ridge),   mu_j eigenvalues of K / m,   K_il = g_i' g_l
     predicted excess risk = P_eff / (2 n) nats
 
-F is the Fisher information. Its trace formula needs only the m x m matrix K, however many parameters there are.
+F is the Fisher information. Its trace needs only the m x m matrix K, however many parameters there are.
 The training fixes ``ridge``, not the data: SGD that moves a direction of curvature mu for a time S leaves the
 share exp(-mu S) of the way undone, as a ridge of about 1 / S does. S sums the rates of all steps, over
 1 - momentum; weight decay adds to the ridge. A regular fit on n images pays P / (2 n) on new images and gains
@@ -137,7 +137,7 @@ class EffectiveCell:
 
     @property
     def cost(self) -> float:
-        """Return the steps of a replicate in units of VAPT's by time, without the gradients of single images."""
+        """Return the steps of a replicate in units of VAPT's by time, without the gradients."""
         return RELATIVE_SECONDS.get(self.method, 1.0) * self.setup.recipe.total(self.n)
 
 
