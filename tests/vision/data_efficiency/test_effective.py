@@ -138,13 +138,14 @@ def test_wrong_matrices_are_one_clear_error(gram, ridge):
 
 
 def curves(gains, floors=None, replicates=3):
-    """A run's rows: VAPT is better by ``gains`` at n = 800 and worse at 50; floors (fixed, adaptive) of each task."""
+    """A run's rows: VAPT is better by ``gains`` at n = 800 and worse at 50, with some scatter over replicates; floors
+    (fixed, adaptive) of each task."""
     rows = []
     for number, gain in enumerate(gains):
         for replicate in range(replicates):
             for n, sign in ((50, -1), (800, 1)):
                 shift = 0.001 * replicate
-                for method, better in (("vpt_deep", 0.0), ("vapt", sign * gain)):
+                for method, better in (("vpt_deep", 0.0), ("vapt", sign * gain + 0.01 * (replicate - 1))):
                     values = {
                         "accuracy": 0.5 + better + shift,
                         "cross_entropy": 1.0 - better + shift,
@@ -203,6 +204,7 @@ def test_v_cross_by_its_rule():
     assert cross_verdict(bare, excess_table(used, bare), 0).verdict == NOT_MEASURED
 
 
+@pytest.mark.slow
 def test_the_command_trains_the_same_fits_again(tmp_path):
     """On the small backbone: the losses are those of the run up to rounding, whose packs held other trials beside."""
     run, out = tmp_path / "run", tmp_path / "out"
