@@ -13,6 +13,7 @@ import noise_free_profiles
 import parameter_rates
 import planted_head
 import planted_vit
+import predicted_excess
 import prediction_risk
 import pretrained
 import random_truths
@@ -42,6 +43,7 @@ FIGURES = {
         input_dependence,
         planted_vit,
         pretrained,
+        predicted_excess,
         task_curves,
     )
 }

@@ -1,5 +1,7 @@
 """Effective parameters by brute force, gradients of single images by autograd, and rules on tables made by hand."""
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -18,12 +20,15 @@ from moe_prompts.vision.data_efficiency.link import (
     excess_table,
     excess_verdict,
     floor_verdict,
+    text,
 )
 from moe_prompts.vision.prompting.config import VAPT, VPT
 from moe_prompts.vision.prompting.prompted import prompt, prompt_parameters
 from moe_prompts.vision.training.packed import PackedTrials
 from moe_prompts.vision.training.sgd import Recipe, Setting, init_generator
 from moe_prompts.vision.training.statuses import TRAINED
+
+ROOT = Path(__file__).parents[3]
 
 
 def logistic(seed=0, m=60, p=5):
@@ -202,6 +207,21 @@ def test_v_cross_by_its_rule():
     bare = curves([0.1] * 4)
     used = effective(bare, {"vpt_deep": 10.0, "vapt": 50.0})
     assert cross_verdict(bare, excess_table(used, bare), 0).verdict == NOT_MEASURED
+
+
+def test_the_committed_table_says_what_its_summary_and_the_page_say():
+    data = ROOT / "paper_figures" / "data"
+    rows, run = pd.read_parquet(data / "predicted_excess" / "results.parquet"), data / "pretrained_dsprites_loc"
+    table = pd.read_parquet(run / "results.parquet")
+    found = excess_table(rows, table)
+    verdicts = [excess_verdict(found), floor_verdict(table), cross_verdict(table, found, 0)]
+    summary = text(found, verdicts)
+    assert (data / "predicted_excess" / "summary.md").read_text(encoding="utf-8") == summary + "\n"
+    page = (ROOT / "docs" / "theory_meets_accuracy.md").read_text(encoding="utf-8")
+    shown = [line for line in page.splitlines() if line.startswith("| stand-in:")]
+    assert len(shown) == 9
+    assert [line for line in shown if line not in summary] == []
+    assert f"**V-excess {verdicts[0].verdict}" in page
 
 
 @pytest.mark.slow
