@@ -40,7 +40,7 @@ def parser() -> argparse.ArgumentParser:
     add("--train", type=cli.positive("images"), default=500, help="training images of each task (default 500)")
     add("--test", type=cli.positive("images"), default=500, help="test images of each task (default 500)")
     add("--entropy", type=int, default=0, help="of the images and the drawn weights (default 0)")
-    add("--out", type=Path, default=None, help="folder (default: a new one under results/)")
+    add("--out", type=cli.folder, default=None, help="folder (default: a new one under results/)")
     return parser
 
 

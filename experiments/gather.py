@@ -14,7 +14,7 @@ from moe_prompts import cli
 def main() -> None:
     parser = cli.OneLineParser("gather.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("parts", type=Path, nargs="+", metavar="PART", help="folders of the parts")
-    parser.add_argument("--out", type=Path, required=True, help="a new folder for the whole")
+    parser.add_argument("--out", type=cli.folder, required=True, help="a new folder for the whole")
     parser.add_argument(
         "--accept-code-change", action="store_true", help="parts that were made by different code, noted in meta.json"
     )

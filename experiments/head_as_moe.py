@@ -73,7 +73,7 @@ def parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--steps", type=cli.positive("steps"), default=200, help="training steps of each method (default 200)")
     add("--seed", type=int, default=0, help="of weights, images and prompts (default 0)")
-    add("--out", type=Path, default=None, help="folder (default: a new one under results/)")
+    add("--out", type=cli.folder, default=None, help="folder (default: a new one under results/)")
     add("--quick", action="store_true", help=f"{QUICK_STEPS} training steps: shows the way in seconds")
     return parser
 

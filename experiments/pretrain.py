@@ -32,7 +32,7 @@ def parser() -> argparse.ArgumentParser:
     add("--weight-decay", type=float, default=0.02, help="of AdamW, on weights alone (default 0.02)")
     add("--entropy", type=int, default=0, help="of images and initial weights (default 0)")
     add("--device", default="cpu", help="where it is computed: cpu, or cuda where there is one (default cpu)")
-    add("--out", type=Path, default=None, help="folder (default: a new one under results/)")
+    add("--out", type=cli.folder, default=None, help="folder (default: a new one under results/)")
     add = commands.add_parser("check", help="what its class token says about the stand-in tasks").add_argument
     add("checkpoint", type=Path, help="a backbone.safetensors that train wrote, with its JSON beside it")
     add("--train", type=cli.positive("images"), default=1000, help="training images of each task (default 1000)")

@@ -343,7 +343,7 @@ def parser() -> argparse.ArgumentParser:
 
     one = commands.add_parser("report", help="table and figure of finished runs", description=report_of.__doc__)
     one.add_argument("run", type=Path, nargs="+", help="folders that `run` wrote")
-    one.add_argument("--out", type=Path, help="where the report goes (default: the run itself)")
+    one.add_argument("--out", type=cli.folder, help="where the report goes (default: the run itself)")
     one.set_defaults(call=report_of)
 
     one = commands.add_parser("check", help="what is missing or wrong in the data folders", description=check.__doc__)

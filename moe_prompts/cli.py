@@ -104,6 +104,13 @@ def names(text: str) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()]
 
 
+def folder(text: str) -> Path:
+    """Return the folder that a text names; an argparse type, which refuses an empty text."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError("an empty name; expected a folder")
+    return Path(text)
+
+
 def default_folder(experiment: str) -> Path:
     """Return a new folder under ``results/`` in the current directory, named after experiment and time."""
     return Path("results") / f"{experiment}-{datetime.now():%Y%m%d-%H%M%S}"
@@ -119,7 +126,7 @@ def add_run(
     """
     add = parser.add_argument
     add("--seed", type=int, default=seed, help=draws if seed is None else f"{draws} (default {seed})")
-    add("--out", type=Path, default=None, help="folder of the run (default: a new one under results/)")
+    add("--out", type=folder, default=None, help="folder of the run (default: a new one under results/)")
     add("--resume", action="store_true", help="complete the run in --out")
     add(
         "--accept-code-change",

@@ -89,6 +89,8 @@ class Drawing:
         if chosen.regenerate and chosen.run:
             raise InputError("--run draws a finished run and --regenerate makes one; choose one of them")
         run = chosen.run
+        if run is not None and not run.is_dir():
+            raise InputError(f"--run {run}; expected the folder of a finished run")
         if chosen.regenerate:
             run = self.regenerated(cli.default_folder(self.name), chosen.quick)
         to = chosen.to or run or HERE

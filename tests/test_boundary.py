@@ -66,6 +66,25 @@ def test_a_figure_that_cannot_be_written_leaves_the_old_one(tmp_path, monkeypatc
     plt.close("all")
 
 
+@pytest.mark.parametrize(
+    ("script", "arguments"),
+    [
+        ("experiments/sample_efficiency.py", ["--out", ""]),
+        ("experiments/claims.py", ["--out", " "]),
+        ("experiments/gather.py", ["--out", "", "part"]),
+        ("paper_figures/sample_efficiency.py", ["--run", "README.md"]),
+    ],
+)
+def test_a_name_that_is_no_folder_is_refused_before_anything_is_written(script, arguments, tmp_path):
+    """An empty name would be the current folder."""
+    (tmp_path / "README.md").write_text("")
+    done = subprocess.run([sys.executable, ROOT / script, *arguments], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert "expected a folder" in done.stderr or "expected the folder of a finished run" in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["README.md"]
+
+
 @pytest.mark.parametrize("table", TABLES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_committed_tables_are_those_that_their_runs_wrote(table):
     assert len(read_table(table.parent, table.name)) > 0

@@ -20,7 +20,7 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 #: Not allowed, for this user or for everybody.
 FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 #: No folder where one is expected, or one where a file is.
-MISPLACED = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR)
+MISPLACED = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST)
 TEMPORARY = ".tmp"
 
 
