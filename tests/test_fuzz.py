@@ -36,7 +36,7 @@ class TooLong(BaseException):
 
 
 @contextmanager
-def bounded():
+def bounded(memory=MEMORY):
     """Hold the time and the peak of the memory of what runs within."""
 
     def stop(*_):
@@ -51,7 +51,7 @@ def bounded():
     finally:
         signal.setitimer(signal.ITIMER_PROF, 0)
         signal.signal(signal.SIGPROF, handler)
-    assert peak() - before < MEMORY
+    assert peak() - before < memory
 
 
 def peak():
@@ -357,6 +357,7 @@ READERS = {
 NEED_VISION = {"lists", "JSON lists", "images", "prompts", "npz of weights"}
 
 
+@pytest.mark.filterwarnings("ignore::hypothesis.errors.HypothesisWarning")  # of examples too long to be shown
 @pytest.mark.filterwarnings("ignore::UserWarning:PIL")  # of damaged tags beside sound pixels
 @pytest.mark.parametrize("examples", [FEW, pytest.param(MANY, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", READERS)
@@ -389,3 +390,13 @@ def test_a_file_from_anywhere_is_read_or_refused_in_one_line(name, examples, tmp
         assert len(said) < 2000
 
     holds()
+
+
+@pytest.mark.parametrize("name", ["npz of losses", "npz of weights"])
+def test_archives_that_unpack_to_more_than_anybody_expects_are_not_unpacked(name, tmp_path):
+    """400 kB that would be 400 MB."""
+    if name in NEED_VISION:
+        pytest.importorskip("torch", reason="needs the extra vision")
+    (tmp_path / "x.npz").write_bytes(archive(published() | {"n.npy": array("(50000000,)", content=bytes(400_000_000))}))
+    with bounded(memory=1e8), pytest.raises(InputError, match=r"n has shape \(50000000,\)|unpacks to 4\d\d MB"):
+        READERS[name][1](tmp_path / "x.npz")
