@@ -44,7 +44,7 @@ PREFIXES = ("module.", "_orig_mod.", "model.", "backbone.")
 #: What torch's averaged models keep beside the weights.
 COUNTERS = ("n_averaged",)
 #: Bytes of a head, whose classes may be many thousands, that a file has beside the weights.
-MOST_OF_A_HEAD = 2**28
+MOST_OF_A_HEAD = 2**27
 #: Backbones that need no file and no hub.
 OWN = ("small", "small-random", "small-gain")
 
