@@ -29,7 +29,7 @@ from moe_prompts.study.replication_report import read_published
 from moe_prompts.theory.certificates.verify import Verification, verify, verify_table
 
 SECONDS, MEMORY = 5.0, 1e9
-FEW, MANY = 10, 2000
+FEW, MANY = 10, 500
 
 
 class TooLong(BaseException):
