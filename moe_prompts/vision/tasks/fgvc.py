@@ -275,7 +275,7 @@ def read_json(path: Path) -> dict[str, int | str]:
             f"{path}: the image {error.args[0]!r} stands there twice, with class ids of which the first would be lost; "
             "expected each image once"
         ) from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: unreadable ({error}); expected JSON, a map from image name to class id") from error
     if not isinstance(content, dict) or not content or {type(v) for v in content.values()} not in ({int}, {str}):
         raise InputError(f"{path}: expected a map from image name to class id, all ids whole numbers or all text")
