@@ -10,7 +10,6 @@ python experiments/vtab.py fetch-help
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 from collections.abc import Mapping
@@ -247,9 +246,11 @@ def tell(runs: list[Path], out: Path, files: Mapping[str, str] = MappingProxyTyp
 
 def setup_line(runs: list[Path]) -> str:
     """On what backbone, with which prompts and how all runs were made; raises if they differ."""
+    from moe_prompts.engine.store import identity_of
+
     found = {}
     for folder in runs:
-        identity = json.loads((folder / "final" / "meta.json").read_text(encoding="utf-8"))["identity"]
+        identity = identity_of(folder / "final", "place", "entropy", "tasks")
         found[folder] = {key: identity[key] for key in ("place", "entropy")}
         for name, facts in identity["tasks"].items():
             found.setdefault(name, facts)
