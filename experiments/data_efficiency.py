@@ -156,6 +156,7 @@ def parser() -> argparse.ArgumentParser:
     )
     add("--weights", type=Path, metavar="FILE", help="of the backbone, for names of timm (default: from the hub)")
     add("--data", type=Path, metavar="ROOT", help="the folder of the folders of real tasks")
+    add("--anywhere", action="store_true", help="lists may name images outside the folders in --data")
     add("--cache", default="results/images", metavar="FOLDER", help="of decoded images; none: decode every time")
     add("--size", type=cli.positive("pixels"), help="of the images (default 32; 224 for real tasks)")
     add("--tune", action="store_true", default=None, help="choose rates at every n instead of taking them from a table")
@@ -344,6 +345,7 @@ def spec(name: str, arguments: argparse.Namespace):
         root=None if arguments.data is None else str(arguments.data),
         cache=None if arguments.cache == "none" else arguments.cache,
         entropy=arguments.seed,
+        anywhere=arguments.anywhere,
     )
 
 

@@ -10,7 +10,6 @@ python experiments/vtab.py fetch-help
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 from collections.abc import Mapping
@@ -94,7 +93,7 @@ def check(arguments: argparse.Namespace) -> None:
     problems = 0
     for task in tasks:
         look = check_fgvc if task.startswith(fgvc.PREFIX) else check_vtab
-        for finding in look(arguments.data, [task], arguments.thorough):
+        for finding in look(arguments.data, [task], arguments.thorough, arguments.anywhere):
             print(finding, flush=True)
             problems += finding.kind == PROBLEM
     print(f"{len(tasks)} task{'s' * (len(tasks) > 1)} checked, {problems} problem{'s' * (problems != 1)}")
@@ -176,6 +175,7 @@ def plan_of(arguments: argparse.Namespace):
             resample=arguments.resample,
             n_train=arguments.n or 1000,
             entropy=arguments.seed,
+            anywhere=arguments.anywhere,
             **options,
         )
         for name in names
@@ -246,9 +246,11 @@ def tell(runs: list[Path], out: Path, files: Mapping[str, str] = MappingProxyTyp
 
 def setup_line(runs: list[Path]) -> str:
     """On what backbone, with which prompts and how all runs were made; raises if they differ."""
+    from moe_prompts.engine.store import identity_of
+
     found = {}
     for folder in runs:
-        identity = json.loads((folder / "final" / "meta.json").read_text(encoding="utf-8"))["identity"]
+        identity = identity_of(folder / "final", "place", "entropy", "tasks")
         found[folder] = {key: identity[key] for key in ("place", "entropy")}
         for name, facts in identity["tasks"].items():
             found.setdefault(name, facts)
@@ -326,6 +328,7 @@ def parser() -> argparse.ArgumentParser:
     add("--size", type=cli.positive("pixels"), help="of the images (default 224; 32 with stand-ins alone)")
     add("--n", type=cli.positive("images"), help="training and validation images of stand-ins (default 1000)")
     add("--fraction", type=float, help="of the training images of FGVC tasks (default 1)")
+    add("--anywhere", action="store_true", help="lists may name images outside the folders in --data")
     add(
         "--cache",
         default="results/images",
@@ -350,6 +353,9 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--data", type=Path, required=True, metavar="ROOT", help="the folder of the tasks' folders")
     one.add_argument("--task", default="all", metavar="TASKS", help=TASK_HELP + " (default all)")
     one.add_argument("--thorough", action="store_true", help="decode every image instead of 50 per task")
+    one.add_argument(
+        "--anywhere", action="store_true", help="lists, written by you, may name images outside its folders"
+    )
     one.set_defaults(call=check)
 
     one = commands.add_parser("fetch-help", help="where the data come from", description=fetch_help.__doc__)

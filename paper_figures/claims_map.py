@@ -44,11 +44,15 @@ def figure(run: Path) -> Figure:
     """A row for each claim of ``claims.json``: what is said, its verdict, and what was measured."""
     try:
         claims = json.loads((run / "claims.json").read_text(encoding="utf-8"))
+        heights = [_rows(claim) for claim in claims]
     except FileNotFoundError as error:
         raise InputError(
             f"{run} has no claims.json; expected the folder of a finished experiments/claims.py"
         ) from error
-    heights = [_rows(claim) for claim in claims]
+    except (ValueError, RecursionError, LookupError, TypeError, StopIteration) as error:
+        raise InputError(
+            f"{run / 'claims.json'} was not written by experiments/claims.py, or is damaged; repeat that command"
+        ) from error
     families = list(dict.fromkeys(claim["id"][0] for claim in claims))
     total = sum(heights) + 1.5 * len(families)
     height = total * LINE + HEAD + FOOT

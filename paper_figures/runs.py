@@ -6,7 +6,6 @@ a new folder, with the command that made the committed one. Committed tables and
 
 from __future__ import annotations
 
-import json
 import shlex
 import subprocess
 import sys
@@ -105,7 +104,7 @@ def read(run: Path, study: str) -> tuple[pd.DataFrame, int]:
         raise InputError(
             f"{run} has no rows of the study {study}; choose a run that has, or make one with --study {study}"
         )
-    return rows, json.loads((run / "meta.json").read_text(encoding="utf-8"))["identity"]["entropy"]
+    return rows, store.identity_of(run, "entropy")["entropy"]
 
 
 def read_table(run: Path, experiment: str, *columns: str) -> pd.DataFrame:

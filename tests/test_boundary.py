@@ -1,6 +1,7 @@
 """What the system refuses at the edge of a command: one line, and files whole or not at all."""
 
 import errno
+import json
 import os
 import subprocess
 import sys
@@ -135,3 +136,40 @@ def test_a_table_without_a_checksum_is_refused(tmp_path):
     pd.DataFrame({"n": [1]}).to_parquet(tmp_path / "results.parquet")
     with pytest.raises(InputError, match=r"has no sha256 of results\.parquet; repeat the run's command with --resume"):
         read_table(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "meta",
+    [
+        "{",
+        "[1]",
+        "[" * 200_000,
+        '{"sha256": ' + "9" * 6000 + "}",
+        {"identity": []},
+        {"identity": {"study": "x"}},
+        {"identity": None},
+        {"sha256": [1]},
+    ],
+    ids=lambda meta: str(meta)[:20],
+)
+def test_a_run_with_a_broken_description_is_one_line(meta, tmp_path):
+    run = ROOT / "paper_figures" / "data" / "sample_efficiency"
+    (tmp_path / "results.parquet").write_bytes((run / "results.parquet").read_bytes())
+    text = meta if isinstance(meta, str) else json.dumps(json.loads((run / "meta.json").read_text()) | meta)
+    (tmp_path / "meta.json").write_text(text)
+    sys.path.insert(0, str(ROOT / "paper_figures"))
+    import runs
+
+    with pytest.raises(InputError, match=r"meta\.json (was not written by a study|has no sha256)") as told:
+        runs.read(tmp_path, "gaussian")
+    assert "\n" not in str(told.value)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[1]", "[{}]", '{"a": 1}', "[" * 200_000, "9" * 6000])
+def test_broken_records_of_claims_are_one_line(text, tmp_path):
+    (tmp_path / "claims.json").write_text(text)
+    sys.path.insert(0, str(ROOT / "paper_figures"))
+    import claims_map
+
+    with pytest.raises(InputError, match=r"claims\.json was not written by experiments/claims\.py, or is damaged"):
+        claims_map.figure(tmp_path)

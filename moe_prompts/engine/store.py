@@ -296,6 +296,20 @@ def keep_sums(run: Path, *names: str) -> None:
     write_atomically(run / "meta.json", json.dumps(meta, indent=2).encode())
 
 
+def identity_of(run: Path, *names: str) -> dict[str, Any]:
+    """Return the identity in meta.json of a run, such as its study and seed.
+
+    names  entries that it must have
+
+    Raises ``InputError`` where there is no meta.json, where it is damaged, or where it lacks an entry.
+    """
+    meta = read_json(run / "meta.json")
+    identity = meta.get("identity") if isinstance(meta, dict) else None
+    if not isinstance(identity, dict) or any(name not in identity for name in names):
+        raise _not_ours(run / "meta.json")
+    return identity
+
+
 def read_table(run: Path, name: str = RESULTS) -> pd.DataFrame:
     """Return a table of a run as the run wrote it; its sha256 and the checksums of its pages are verified.
 
