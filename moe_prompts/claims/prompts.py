@@ -81,7 +81,7 @@ def _rates(tables: Tables, seed: int, fit_class: str, measures: Sequence[Measure
 
 
 def _of(tables: Tables, truths: Sequence[str]) -> Tables:
-    """A run may hold more truths than a claim asked for."""
+    """Return the rows of some truths; a run may hold more than a claim asked for."""
     return {name: table[table["truth"].isin(truths)] for name, table in tables.items()}
 
 

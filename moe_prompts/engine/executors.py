@@ -178,7 +178,7 @@ class Dask:
             yield client
 
     def _of_its_own(self, client_of: type, cluster_of: type) -> Iterator[Client]:
-        """A cluster that ends with the run, closed to other users of this machine.
+        """Start a cluster that ends with the run, closed to other users of this machine.
 
         Its scheduler would run any code that is sent to it: so it listens on loopback only, and talks only to who has
         the certificate that was made for this run. No memory limit, as with joblib.

@@ -151,7 +151,10 @@ def in_turn(blocks: Sequence[Block], first: Sequence[Block]) -> list[Block]:
 
 @lru_cache(maxsize=1)
 def _pools(modules: int) -> ThreadpoolController:
-    """The thread pools of this process; looked for again when there are more modules, which may bring others."""
+    """Return the thread pools of this process.
+
+    They are looked for again when there are more modules, which may bring others.
+    """
     return ThreadpoolController()
 
 

@@ -137,13 +137,13 @@ class RunFolder:
             ) from error
 
     def _clear_temporary(self) -> None:
-        """What a killed command left half written beside the blocks."""
+        """Remove what a killed command left half written beside the blocks."""
         for folder in (self.path, self.errors):
             for file in entries(folder, TEMPORARY):
                 file.unlink(missing_ok=True)
 
     def _refuse_leftovers(self, shards: Shards, clear: bool) -> None:
-        """Blocks without meta.json are of nobody knows which study."""
+        """Refuse blocks without meta.json, since nobody knows which study they are of."""
         if not shards.files():
             return
         if not clear:
@@ -154,7 +154,7 @@ class RunFolder:
         shards.clear()
 
     def _of_this_study(self, identity: dict[str, Any], code_may_change: bool) -> dict[str, Any]:
-        """meta.json as the commands so far left it; raises if it holds another study."""
+        """Return meta.json as the commands so far left it; raise ``InputError`` if it holds another study."""
         meta = self.read_meta()
         found = meta["identity"]
         differing = sorted(key for key in found.keys() | identity.keys() if found.get(key) != identity.get(key))
@@ -252,7 +252,7 @@ def seals_of(meta: dict[str, Any]) -> list[str]:
 
 
 def _command(identity: dict[str, Any], study: Study) -> dict[str, Any]:
-    """The entry of this command in meta.json; where the script stands is the machine's business."""
+    """Return the entry of this command in meta.json; where the script stands is the machine's business."""
     return {
         "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
         "began": f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC",
@@ -491,7 +491,7 @@ def blas() -> list[str]:
 
 
 def _git_commit() -> str | None:
-    """Of the checkout that the package runs from; None where it is installed without one."""
+    """Return the commit of the checkout that the package runs from; None where there is no checkout."""
     here = Path(__file__).resolve().parent
     try:
         done = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=here, capture_output=True, text=True)

@@ -300,12 +300,15 @@ def findings(summary: pd.DataFrame) -> list[str]:
 
 
 def _wide(summary: pd.DataFrame, value: str, loss: str = "published") -> pd.DataFrame:
-    """``value`` by (truth, k) and source, of one loss."""
+    """Return ``value`` by (truth, k) and source, of one loss."""
     return summary[summary["loss"] == loss].pivot(index=["truth", "k"], columns="source", values=value)
 
 
 def _ratio(summary: pd.DataFrame, above: str, below: str, curve: str, loss: str = "published") -> pd.Series:
-    """Of the curves of two sources by (truth, k): geometric mean over the sizes of both from ``FROM_N`` on."""
+    """Return the ratio of the curves of two sources by (truth, k).
+
+    It is a geometric mean over the sizes of both from ``FROM_N`` on.
+    """
     values, sizes = _wide(summary, curve, loss), _wide(summary, "sizes", loss)
     ratios = {}
     if {above, below} <= set(values.columns):
@@ -323,7 +326,7 @@ def _span(values: pd.Series, form: str = ".2g") -> str:
 
 
 def _same_slope(summary: pd.DataFrame, one: str, other: str) -> str:
-    """In how many lines the intervals of two sources' slopes overlap, and what follows."""
+    """Say in how many lines the intervals of two sources' slopes overlap, and what follows."""
     low, high = _wide(summary, "low"), _wide(summary, "high")
     if not {one, other} <= set(low.columns):
         return ""
@@ -516,7 +519,7 @@ def replication_report(results: pd.DataFrame, published: pd.DataFrame | None, en
 
 
 def _endings(summary: pd.DataFrame) -> list[str]:
-    """How the fits of each procedure ended, in words, with what to do about it."""
+    """Say how the fits of each procedure ended, in words, with what to do about it."""
     first = summary[summary["source"] != FILE].drop_duplicates(["truth", "k", "source"])
     lines = []
     for source, rows in first.groupby("source", sort=False):

@@ -168,8 +168,10 @@ def _squared_distances(points: np.ndarray, centres: np.ndarray) -> np.ndarray:
 
 
 def _variances(sample: Data, few: Sample) -> np.ndarray:
-    """Variances of the columns of (x, y) among the ``few`` first pairs; of all where a column does not vary there, as
-    in sorted data."""
+    """Return the variances of the columns of (x, y) among the ``few`` first pairs.
+
+    They are those of all pairs where a column does not vary among the first, as in sorted data.
+    """
     z = np.concatenate([few.x, few.y], axis=1)
     variances = z.var(axis=0)
     if variances.all():
