@@ -1,5 +1,5 @@
-# make setup | run | test | test-all | lint | figures | notebooks | docs | bench | bench-vision | lock   (in an activated virtual environment)
-.PHONY: setup run test test-all lint figures notebooks docs bench bench-vision lock
+# make setup | run | test | test-all | lint | figures | notebooks | docs | bench | bench-vision | gpu | lock   (in an activated virtual environment)
+.PHONY: setup run test test-all lint figures notebooks docs bench bench-vision gpu lock
 
 export OMP_NUM_THREADS = 1
 export OPENBLAS_NUM_THREADS = 1
@@ -43,6 +43,14 @@ bench-vision:
 	python experiments/benchmark_packed.py
 	if python -c "import sys, torch; sys.exit(not torch.cuda.is_available())"; then python experiments/benchmark_vision.py \
 	--device cuda --models vit_base_patch16_224,vit_large_patch16_224 --batch 64 --rounds 30; fi
+
+# What needs a GPU, which no test has: the study on the pretrained backbone, which goes on where it stopped, and costs.
+GPU_RUN = results/real-gpu
+gpu:
+	python -c "import sys, torch; sys.exit(0 if torch.cuda.is_available() else 'make gpu: torch sees no GPU here')"
+	python experiments/data_efficiency.py --preset real --device cuda --states results/states --out $(GPU_RUN) \
+	$$(test -e $(GPU_RUN)/meta.json && echo --resume)
+	python experiments/benchmark_vision.py --device cuda --models vit_base_patch16_224,vit_large_patch16_224 --batch 64 --rounds 30
 
 # pip freeze cannot serve as constraints (it lists the project itself), so the lock is resolved from pyproject.toml.
 lock:

@@ -4,6 +4,7 @@ Prints what of a prompt the head can see, kappas and profiles, risk against n fo
 truth beside s^2 P / n and floors, and a verdict; draws risk and splits.
 
 python experiments/planted_head.py --block 3 --head 0 --n 1e3..1e6
+python experiments/planted_head.py --backbone dinov2-small-focus --size 56 --block 9 --head 0
 """
 
 from __future__ import annotations
@@ -25,7 +26,9 @@ def parser() -> argparse.ArgumentParser:
         "planted_head.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("--backbone", default="small", help="small or small-random (default small)")
+    add("--backbone", default="small", help="small, small-random, dinov2-small-focus or a name of timm (default small)")
+    add("--size", type=cli.positive("pixels"), help="of the images (default: the backbone's own; 56 is cheap)")
+    add("--weights", metavar="FILE", help="of the backbone (default: those of its name)")
     add("--block", type=int, default=3, help="from 0 (default 3, the last one)")
     add("--head", type=int, default=0, help="from 0 (default 0)")
     add("--query", type=int, default=0, help="token whose row is the output (default 0, the class token)")
@@ -82,7 +85,7 @@ def main() -> None:
         resume = arguments.resume and (out / "meta.json").exists()
         results = run_study(study, out, executor=executor, resume=resume, allow=allow)
     print(f"{(time.perf_counter() - began) / 60:.1f} minutes\n")
-    tell(results, noise_free, asdict(choice), arguments.seed, out)
+    tell(results, noise_free, choice.facts(), arguments.seed, out)
 
 
 def tell(results, noise_free, head: dict, entropy: int, out: Path) -> None:

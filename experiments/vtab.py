@@ -145,13 +145,14 @@ def fill_in(arguments: argparse.Namespace) -> None:
 
 def plan_of(arguments: argparse.Namespace):
     """The plan that the options describe."""
+    from moe_prompts.vision.backbones.create import OWN
     from moe_prompts.vision.backbones.normalisation import normalisation_of
     from moe_prompts.vision.comparison.plan import SEEDS, Plan
     from moe_prompts.vision.comparison.settings import read_settings
     from moe_prompts.vision.tasks.named import TaskSpec, task_names
     from moe_prompts.vision.training.methods import METHODS, Sizes, check_method
     from moe_prompts.vision.training.runs import Setup
-    from moe_prompts.vision.training.sgd import Recipe, checked_device
+    from moe_prompts.vision.training.sgd import Recipe, checked_device, checked_precision
 
     if arguments.task is None:
         raise InputError("run: no --task; expected names such as dtd or stand-in:count, or --preset small")
@@ -161,6 +162,9 @@ def plan_of(arguments: argparse.Namespace):
         check_method(method)
     real = [name for name in names if not name.startswith("stand-in:")]
     default = REAL if real else STAND_INS
+    backbone = arguments.backbone or default[0]
+    # Those of the package have one size; the others are made for the images they are given.
+    pixels = arguments.size or (default[1] if backbone in OWN else REAL[1])
     if real and arguments.data is not None and not arguments.data.is_dir():
         raise InputError(f"--data {arguments.data}: no such folder; expected the root of the data (see fetch-help)")
     root = None if arguments.data is None else str(arguments.data)
@@ -169,7 +173,7 @@ def plan_of(arguments: argparse.Namespace):
     tasks = tuple(
         TaskSpec(
             name,
-            size=arguments.size or default[1],
+            size=pixels,
             root=root,
             cache=None if arguments.cache == "none" else str(arguments.cache),
             resample=arguments.resample,
@@ -180,18 +184,19 @@ def plan_of(arguments: argparse.Namespace):
         )
         for name in names
     )
-    backbone = arguments.backbone or default[0]
     recipe = Recipe(
         steps=arguments.steps,
         epochs=arguments.epochs or 100,
         batch=arguments.batch,
         schedule=arguments.schedule,
         normalisation=arguments.normalisation or normalisation_of(backbone),
-        precision=arguments.precision,
+        precision=checked_precision(arguments.precision, arguments.device),
     )
-    sizes = Sizes(arguments.tokens or 10, arguments.hidden, arguments.kernel, rank=arguments.rank)
+    prompts = {"rank": arguments.rank, "blocks": arguments.last_blocks}
+    sizes = Sizes(arguments.tokens or 10, arguments.hidden, arguments.kernel, **prompts)
     weights = None if arguments.weights is None else str(arguments.weights)
-    setup = Setup(backbone, weights, arguments.pack, sizes, recipe, checked_device(arguments.device))
+    own_size = arguments.size if backbone not in OWN else None
+    setup = Setup(backbone, weights, arguments.pack, sizes, recipe, checked_device(arguments.device), own_size)
     plan = Plan(
         tasks,
         tuple(name for name in METHODS if name in methods),
@@ -309,10 +314,14 @@ def parser() -> argparse.ArgumentParser:
     add("--task", metavar="TASKS", help=TASK_HELP + "; stand-in:NAME (drawn here)")
     add("--method", metavar="METHODS", help="comma-separated (default linear,vpt_shallow,vpt_deep,vapt)")
     add("--data", type=Path, metavar="ROOT", help="the folder of the tasks' folders")
-    add("--backbone", help="small, small-random or a name of timm (default: the papers'; small with stand-ins alone)")
+    add(
+        "--backbone",
+        help="small, dinov2-small-focus or a name of timm (default: the papers'; small with stand-ins alone)",
+    )
     add("--weights", type=Path, metavar="FILE", help="of the backbone, for names of timm (default: from the hub)")
     add("--settings", metavar="FILE", help="settings.json of another run, or shipped: do not tune these pairs again")
     add("--tokens", type=cli.positive("tokens"), help="prompts (default 10)")
+    add("--last-blocks", type=cli.positive("blocks"), help="prompts in the last so many blocks (default: in all)")
     add("--hidden", type=cli.positive("units"), default=8, help="of VAPT's projector (default 8)")
     add("--kernel", type=cli.positive("pixels"), default=2, help="of VAPT's convolution (default 2)")
     add("--rank", type=cli.positive("rank"), default=8, help="of the methods lora and adapter (default 8)")
@@ -325,7 +334,7 @@ def parser() -> argparse.ArgumentParser:
     add("--normalisation", help="imagenet, half or none (default: half on the small backbone, else imagenet)")
     add("--precision", default="float32", help="float32 (default) or bfloat16")
     add("--resample", default="bilinear", help="bilinear (default) or bilinear-no-antialias, as the papers'")
-    add("--size", type=cli.positive("pixels"), help="of the images (default 224; 32 with stand-ins alone)")
+    add("--size", type=cli.positive("pixels"), help="of the images (default 224; 32 on the small backbone)")
     add("--n", type=cli.positive("images"), help="training and validation images of stand-ins (default 1000)")
     add("--fraction", type=float, help="of the training images of FGVC tasks (default 1)")
     add("--anywhere", action="store_true", help="lists may name images outside the folders in --data")

@@ -158,7 +158,7 @@ def test_the_page_on_accuracy_shows_numbers_of_the_committed_run():
     printed = (ROOT / "paper_figures" / "data" / "planted_vit" / "summary.md").read_text(encoding="utf-8")
     printed = re.sub(" +", " ", printed)  # columns are aligned
     shown = re.findall(r"\| (\d\.\d{3}(?: \+- \d\.\d{3})?) (?=\|)", page)
-    assert len(shown) > 40
+    assert len(shown) > 25
     assert [cell for cell in shown if f"| {cell} |" not in printed] == []
     crossing = re.search(
         r"at_teacher has less excess than vpt_deep from n = (\d+) on (\[\d+, \d+\]).* (\d+)\n", printed
@@ -167,10 +167,6 @@ def test_the_page_on_accuracy_shows_numbers_of_the_committed_run():
     for text in (page, readme):
         assert f"n = {crossing[1]} {crossing[2]}" in " ".join(text.split())
         assert crossing[3] in text
-    tasks = (ROOT / "paper_figures" / "data" / "task_curves" / "summary.md").read_text(encoding="utf-8")
-    percent = re.findall(r"\d\d\.\d", page[page.index("Two stand-ins, two") :])
-    assert len(percent) == 6
-    assert [number for number in percent if f"| {number} +-" not in tasks] == []
 
 
 RUNS = sorted((ROOT / "paper_figures" / "data").iterdir())

@@ -1,10 +1,12 @@
 """Study accuracy and excess risk against the number of training images, on planted truths and on tasks.
 
-study     trains methods, or students, on n images: one study of images from either source
-sources   where images come from: a task, or a teacher's planted prompts
-teacher   a ViT with planted prompts as a task
-curves    tables over n, floors, crossings
-rates     learning rates chosen once
-report    the tables in words, and the figures
-figures   draw_*(ax, table)
+study      trains methods, or students, on n images: one study of images from either source
+sources    where images come from: a task, or a teacher's planted prompts
+teacher    a ViT with planted prompts as a task
+curves     tables over n, floors, crossings
+rates      learning rates chosen once
+effective  counts the parameters that a fit really uses, and predicts what it pays above its floor
+link       holds predictions beside what was observed, with rules fixed beforehand
+report     the tables in words, and the figures
+figures    draw_*(ax, table)
 """

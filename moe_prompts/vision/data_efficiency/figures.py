@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import NullLocator
@@ -123,3 +124,33 @@ def _sizes_axis(ax: Axes, table: pd.DataFrame) -> None:
     ax.set_xticks([*sizes, *fresh], [*(str(n) for n in sizes), *("fresh" for _ in fresh)])
     ax.xaxis.set_minor_locator(NullLocator())
     ax.set_xlabel("training images n")
+
+
+def draw_predicted(ax: Axes, table: pd.DataFrame) -> None:
+    """Draw observed excess against predicted excess in nats on logarithmic axes; on the line they are equal.
+
+    The band is a factor of two to each side. Larger marks are larger n.
+
+    table  rows of ``link.excess_table``
+    """
+    positive = table[(table["predicted"] > 0) & (table["half_gap"] > 0)]
+    ends = positive[["predicted", "half_gap"]]
+    span = np.array([ends.min().min() / 1.5, ends.max().max() * 1.5]) if len(positive) else np.array([0.1, 1.0])
+    ax.fill_between(span, span / 2, span * 2, color="0.9", linewidth=0)
+    ax.plot(span, span, color="0.4", linestyle=":")
+    sizes = sorted(positive["n"].unique())
+    for method in ordered(positive["method"]):
+        own = positive[positive["method"] == method]
+        style = _method_style(method) | {"linestyle": "none", "label": method}
+        for n, rows in own.groupby("n"):
+            style["markersize"] = 4 + 2 * sizes.index(n)
+            ax.plot(rows["predicted"], rows["half_gap"], **style)
+            style["label"] = None
+    ax.set_xscale("log")
+    ax.set_yscale("log")
+    ax.set_xlim(*span)
+    ax.set_ylim(*span)
+    ax.set_aspect("equal")
+    ax.set_xlabel("predicted: P_eff / (2 n), nats")
+    ax.set_ylabel("observed: half of the gap, nats")
+    ax.legend()

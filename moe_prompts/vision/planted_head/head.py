@@ -15,7 +15,8 @@ Prompts stand beside the tokens after the block's norm, as in the theory, and ha
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import numpy as np
 from scipy.optimize import brentq
@@ -67,6 +68,8 @@ class HeadChoice:
     hidden       hidden units of adaptive prompts
     mass         mean share of the gate that the truth's prompts have, in (0, 1)
     noise        standard deviation of each output, as a share of the root mean square of f
+    size         side of the images in pixels; None: the backbone's own
+    weights      file of the backbone's weights; None: those of its name
 
     Raises ``InputError`` for values out of range.
     """
@@ -82,6 +85,8 @@ class HeadChoice:
     hidden: int = 2
     mass: float = 0.35
     noise: float = 0.1
+    size: int | None = None
+    weights: str | None = None
 
     def __post_init__(self) -> None:
         for name, least in (("images", 2), ("coordinates", 1), ("outputs", 1), ("prompts", 1), ("hidden", 1)):
@@ -89,6 +94,15 @@ class HeadChoice:
                 raise InputError(f"{name} = {getattr(self, name)}; expected at least {least}")
         if not 0 < self.mass < 1 or not self.noise > 0:
             raise InputError(f"mass = {self.mass}, noise = {self.noise}; expected a share in (0, 1) and a positive one")
+
+    def facts(self) -> dict[str, Any]:
+        """Return what results depend on: weights by their sha256, and nothing that was not asked for."""
+        found = {name: value for name, value in asdict(self).items() if value is not None}
+        if self.weights is not None:
+            from moe_prompts.vision.training.runs import weights_hash
+
+            found["weights"] = weights_hash(self.weights)
+        return found
 
     @property
     def name(self) -> str:
@@ -106,14 +120,14 @@ def frozen_head(choice: HeadChoice, entropy: int) -> tuple[Projections, np.ndarr
     import torch
 
     from moe_prompts.vision.backbones.create import create_backbone
-    from moe_prompts.vision.backbones.normalisation import normalised
+    from moe_prompts.vision.backbones.normalisation import normalisation_of, normalised
     from moe_prompts.vision.prompting.config import VPT
     from moe_prompts.vision.prompting.head_as_moe import attention_of, projections
     from moe_prompts.vision.prompting.prompted import prompt, unprompt
     from moe_prompts.vision.tasks.procedural import fresh
 
     torch.set_num_threads(1)
-    plain = create_backbone(choice.backbone).double()
+    plain = create_backbone(choice.backbone, file=choice.weights, size=choice.size).double()
     wrapped = prompt(plain, VPT(1), 0, rng=torch.Generator().manual_seed(0))
     found = projections(wrapped, choice.block, choice.head)
     attn = attention_of(wrapped, choice.block)
@@ -123,7 +137,7 @@ def frozen_head(choice: HeadChoice, entropy: int) -> tuple[Projections, np.ndarr
     hook = attn.register_forward_pre_hook(lambda _, inputs: seen_tokens.append(inputs[0]))
     with torch.no_grad():
         # In one piece of memory: the strides of an image decide how sums over a patch round.
-        plain.forward_features(normalised(pixels, "half").contiguous().double())
+        plain.forward_features(normalised(pixels, normalisation_of(choice.backbone)).contiguous().double())
     hook.remove()
     tokens = seen_tokens[0].numpy()
     if not 0 <= choice.query < tokens.shape[1]:

@@ -424,7 +424,7 @@ def _facts(design: PlantedHead, name: str) -> Row:
 def _plain(design: PlantedHead) -> dict:
     """Return, for meta.json, the choice and sums by which a run knows its truths."""
     return {
-        "choice": asdict(design.choice),
+        "choice": design.choice.facts(),
         "truths": {
             name: {"noise": round(truth.noise, 9), "signal": round(_signal(design, name), 9)}
             for name, truth in design.truths.items()

@@ -239,7 +239,10 @@ def _attention_inputs(
 def _reading(
     model: PromptedVisionTransformer, attn: Attention, tokens: Tensor, head: int, images: Tensor
 ) -> HeadReading:
-    start, number = model.num_prefix_tokens, model.config.num_tokens
+    grid = model.grid_of(images)
+    # What is neither prefix nor patch: with prompts in the last blocks only, none before those.
+    start = model.num_prefix_tokens
+    number = tokens.shape[1] - start - grid[0] * grid[1]
     qkv = attn.qkv(tokens).reshape(*tokens.shape[:2], 3, attn.num_heads, attn.head_dim)[:, :, :, head]
     q, k, v = qkv.unbind(dim=2)
     prompts = tokens[:, start : start + number]
@@ -248,4 +251,4 @@ def _reading(
         v = v.clone()
         v[:, start : start + number] = v[:1, start : start + number]
     gates = (attn.q_norm(q) @ attn.k_norm(k).transpose(1, 2) * attn.scale).softmax(dim=-1)
-    return HeadReading(gates, v, start, number, model.grid_of(images))
+    return HeadReading(gates, v, start, number, grid)

@@ -3,6 +3,8 @@
 task        Task, ImageSet, Pixels, Subset: named splits of labelled images, as training sees them
 vtab        the 19 tasks of VTAB-1K, from folders
 fgvc        five fine-grained tasks (FGVC), from folders
+folder      a task from a plain folder, with a folder of images for each class
+emoji       fetches emoji of two vendors as such a folder
 check       reports what is wrong with such folders
 images      decodes and resizes image files, and keeps the result in a cache
 procedural  stand-in tasks that are drawn by formula from addressed seeds

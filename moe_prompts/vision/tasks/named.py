@@ -2,6 +2,7 @@
 
 dtd             a VTAB-1K task under a root folder
 fgvc:dogs       one of the five FGVC tasks under a root folder
+folder:emoji    a plain folder under a root folder, with a folder of images for each class
 stand-in:count  drawn here, no data needed
 """
 
@@ -15,7 +16,7 @@ from typing import Protocol
 from moe_prompts.errors import InputError
 from moe_prompts.vision.tasks.task import Task
 
-STAND_IN, FGVC = "stand-in:", "fgvc:"
+STAND_IN, FGVC, FOLDER = "stand-in:", "fgvc:", "folder:"
 
 
 class Spec(Hashable, Protocol):
@@ -50,9 +51,9 @@ class Spec(Hashable, Protocol):
 class TaskSpec:
     """Name a task and say where its images come from.
 
-    name      as command lines have it: "dtd", "fgvc:dogs", "stand-in:count"
+    name      as command lines have it: "dtd", "fgvc:dogs", "folder:emoji", "stand-in:count"
     size      side of the images in pixels
-    root      folder of VTAB-1K or FGVC; stand-ins have none
+    root      folder of VTAB-1K, of FGVC or of plain folders; stand-ins have none
     cache     folder of decoded images; None decodes for every batch
     resample  how images are resized: one of ``images.RESAMPLE``
     fraction  share of the training images to keep, in (0, 1] (FGVC only)
@@ -114,6 +115,10 @@ class TaskSpec:
                 seed=self.entropy,
                 anywhere=self.anywhere,
             )
+        if self.name.startswith(FOLDER):
+            from moe_prompts.vision.tasks.folder import folder_task
+
+            return folder_task(self.root, self.name, self.size, cache, self.resample, self.entropy)
         from moe_prompts.vision.tasks.vtab import vtab_task
 
         return vtab_task(self.root, self.name, self.size, cache, self.resample, self.anywhere)
@@ -122,7 +127,8 @@ class TaskSpec:
 def task_names(text: str, stand_ins: bool = False) -> list[str]:
     """Return the tasks that a comma-separated text names, each once, in order.
 
-    text       names of tasks; ``all`` (VTAB-1K), ``fgvc`` and the groups of VTAB-1K stand for their tasks
+    text       names of tasks, with ``folder:NAME`` for plain folders; ``all`` (VTAB-1K), ``fgvc`` and the
+               groups of VTAB-1K stand for their tasks
     stand_ins  True also allows tasks that are drawn
 
     Raises ``InputError`` for an unknown name, and for none.
@@ -134,7 +140,8 @@ def task_names(text: str, stand_ins: bool = False) -> list[str]:
     groups |= {"all": list(vtab.TASKS), "fgvc": [fgvc.PREFIX + name for name in fgvc.TASKS]}
     known = groups | {name: [name] for name in [*groups["all"], *groups["fgvc"], *drawn]}
     asked = [part.strip() for part in text.split(",") if part.strip()]
+    known |= {name: [name] for name in asked if name.startswith(FOLDER) and len(name) > len(FOLDER)}
     unknown = [name for name in asked if name not in known]
     if unknown or not asked:
-        raise InputError(f"--task {text}; expected some of {', '.join(known)}")
+        raise InputError(f"--task {text}; expected some of {', '.join(known)}, {FOLDER}NAME")
     return list(dict.fromkeys(task for name in asked for task in known[name]))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache, lru_cache
 from hashlib import sha256
@@ -113,6 +113,7 @@ def train_and_score(
     train: ImageSet | Sequence[ImageSet],
     judge: ImageSet,
     unlabelled: ImageSet | None = None,
+    look: Callable[[PackedTrials], None] | None = None,
 ) -> list[tuple[Outcome, Score]]:
     """Train the trials and return how each ended, with the score of its last state on ``judge``.
 
@@ -122,6 +123,8 @@ def train_and_score(
     judge       the images that are scored
     unlabelled  images whose mean states stand for every image in ``source="mean"``, and on which features are
                 standardised; None: those of ``train``, which must then be one set
+    look        is shown every pack of trained trials, before it is scored; methods that change the backbone
+                have none
     """
     torch.set_num_threads(1)
     sets = list(train) if isinstance(train, Sequence) else [train] * len(trials)
@@ -145,6 +148,8 @@ def train_and_score(
         rngs = [init_generator(trial.seed) for trial in some]
         packed = PackedTrials(model, prompts, classes, rngs, means, setup.head)
         outcomes = train_packed(packed, own, some, setup.recipe)
+        if look is not None:
+            look(packed)
         forward = packed.of_states if isinstance(judge, States) else packed
         results += zip(outcomes, evaluate(forward, judge, setup.recipe, like), strict=True)
     return results

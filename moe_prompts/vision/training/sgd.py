@@ -174,6 +174,27 @@ def checked_device(name: str) -> str:
     return name
 
 
+def checked_precision(name: str, device: str) -> str:
+    """Return ``name``; raise ``InputError`` if it is bfloat16 on a processor that has no instructions for it.
+
+    There each product is computed in float32 and rounded, which takes several times as long as float32.
+    """
+    if name == "bfloat16" and device == "cpu" and not _bfloat16_on_cpu():
+        raise InputError(
+            "--precision bfloat16 --device cpu; this processor has no instructions for it (AVX512-BF16 or AMX), so it "
+            "would be slower than float32: use --precision float32, or a GPU"
+        )
+    return name
+
+
+def _bfloat16_on_cpu() -> bool:
+    """Return whether the processor multiplies bfloat16 itself; True where this version of torch cannot tell."""
+    capabilities = getattr(torch.cpu, "get_capabilities", None)
+    if capabilities is None:
+        return True
+    return any(here for name, here in capabilities().items() if name.endswith("bf16"))
+
+
 def trial_seed(entropy: int, replicate: int) -> int:
     """Return the seed of the trial of a replicate, the same for all methods."""
     key = (address("trial"), replicate)

@@ -161,3 +161,15 @@ def test_the_command_writes_its_table_and_its_figure(tmp_path):
     written = {path.name for path in (tmp_path / "run").iterdir()}
     assert written == {"results.parquet", "meta.json", "summary.md", "head_as_moe.pdf", "head_as_moe.png"}
     assert "figure    " in done.stdout
+
+
+@pytest.mark.parametrize("config", [VPT(3, blocks=2), VAPT(3, blocks=2)], ids=["vpt", "vapt"])
+def test_blocks_before_the_first_with_prompts_have_none(config):
+    """No patch is taken for a prompt there, and the table has rows of the last two blocks alone."""
+    grid = (4, 6)
+    model = prompted(config, grid)
+    counts = [read_head(model, images(grid), block, 0).num_prompts for block in range(DEPTH)]
+    assert counts == [0] * (DEPTH - 2) + [3, 3]
+    table = prompt_table(model, images(grid))
+    assert set(table["block"]) == {DEPTH - 2, DEPTH - 1}
+    assert len(table) == 2 * 3 * HEADS

@@ -1,0 +1,165 @@
+"""Hold predictions beside what was observed: excess risks, floors and crossings, with rules fixed beforehand.
+
+V-excess  P_eff / (2 n) beside half of the gap between test and training loss, over all tasks, methods and n
+V-floor   the method with the lower floor is the more accurate one at the largest n
+V-cross   two methods cross at n* = (P_a - P_f) / (2 (F_f - F_a)), with effective parameters for P
+
+docs/pretrained_study.md says the rules in words. A rule gives a verdict from the tables, whatever it is, and
+says "not measured" where the table lacks what it needs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from scipy.stats import binom
+
+from moe_prompts.tables import markdown
+from moe_prompts.vision.data_efficiency.curves import FRESH, crossing, mean_curves, predicted_crossing
+from moe_prompts.vision.training.statuses import TRAINED
+
+HOLDS, FAILS, OPEN, NOT_MEASURED = "holds", "fails", "not decidable here", "not measured"
+#: V-excess: what counts as near, and the shares of cells from which it holds and up to which it fails.
+FACTOR, MOST, FEW = 2.0, 0.75, 0.5
+#: V-floor and V-cross: the largest probability by chance, and the fewest tasks.
+LEVEL, TASKS = 0.1, 4
+FIXED, ADAPTIVE = "vpt_deep", "vapt"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Hold what a rule says, and the numbers that it says it of."""
+
+    claim: str
+    verdict: str
+    found: str
+
+    def __str__(self) -> str:
+        return f"{self.claim}: {self.verdict}. {self.found}"
+
+
+def excess_table(effective: pd.DataFrame, curves: pd.DataFrame) -> pd.DataFrame:
+    """Return predicted and observed excess of each (task, method, n), in nats.
+
+    effective  rows of ``effective.effective_study``
+    curves     rows of the run that they belong to, whose replicates give what is observed
+
+    ``predicted`` is P_eff / (2 n), ``counted`` P / (2 n) with all parameters; ``half_gap`` is the mean over
+    replicates of half of test less training loss, ``above_floor`` the mean test loss above that on fresh
+    images (NaN without them). ``ratio`` is half_gap / predicted.
+    """
+    sound = curves[curves["status"] == TRAINED]
+    rows = []
+    counted_fits = effective[effective["status"] == TRAINED]
+    for (task, method, n), group in counted_fits.groupby(["task", "method", "n"], sort=False):
+        own = sound[(sound["task"] == task) & (sound["method"] == method)]
+        here, fresh = own[own["n"] == n], own[own["n"] == FRESH]
+        gap = float((here["cross_entropy"] - here["train_loss"]).mean()) / 2
+        counted, used = float(group["all_parameters"].iloc[0]), float(group["effective"].mean())
+        size = int(str(n))
+        rows.append(
+            {
+                "task": task,
+                "method": method,
+                "n": size,
+                "all_parameters": int(counted),
+                "effective": used,
+                "counted": counted / (2 * size),
+                "predicted": used / (2 * size),
+                "half_gap": gap,
+                "above_floor": float(here["cross_entropy"].mean() - fresh["cross_entropy"].mean()),
+                "ratio": gap / (used / (2 * size)),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def excess_verdict(table: pd.DataFrame) -> Verdict:
+    """Return V-excess from ``excess_table``: how many cells lie within a factor of two of the prediction."""
+    ratio = table["ratio"].to_numpy()
+    near = float(((ratio >= 1 / FACTOR) & (ratio <= FACTOR)).mean())
+    verdict = HOLDS if near >= MOST else FAILS if near <= FEW else OPEN
+    spread = np.quantile(ratio, [0.0, 0.5, 1.0])
+    return Verdict(
+        "V-excess",
+        verdict,
+        f"{near:.0%} of {len(ratio)} cells within a factor of {FACTOR:g}; observed over predicted {spread[1]:.2f} in "
+        f"the median, {spread[0]:.2f} to {spread[2]:.2f}",
+    )
+
+
+def floor_verdict(curves: pd.DataFrame) -> Verdict:
+    """Return V-floor from the rows of a run: agreements of signs over tasks, against a coin."""
+    means = mean_curves(curves)
+    agree = []
+    for _, own in means[means["method"].isin([FIXED, ADAPTIVE])].groupby("task"):
+        by = own.set_index(["method", "n"])
+        sizes = [n for n in own["n"] if n != FRESH]
+        pairs = [(method, n) for method in (FIXED, ADAPTIVE) for n in (FRESH, *sizes[-1:])]
+        if not sizes or any(pair not in by.index for pair in pairs):
+            continue
+        floor = by.loc[(FIXED, FRESH), "cross_entropy"] - by.loc[(ADAPTIVE, FRESH), "cross_entropy"]
+        gain = by.loc[(ADAPTIVE, max(sizes)), "accuracy"] - by.loc[(FIXED, max(sizes)), "accuracy"]
+        agree.append(bool(floor * gain > 0))
+    return _against_a_coin("V-floor", agree, "the method with the lower floor is the more accurate one")
+
+
+def cross_verdict(curves: pd.DataFrame, table: pd.DataFrame, entropy: int) -> Verdict:
+    """Return V-cross: tasks whose predicted n* lies in the interval of the observed crossing.
+
+    curves   rows of a run
+    table    its ``excess_table``; effective parameters are those at the largest n
+    entropy  of the run, for the interval's resampling
+    """
+    right, told = [], []
+    for task, own in table.groupby("task", sort=False):
+        largest = own[own["n"] == own["n"].max()].set_index("method")["effective"]
+        rows = curves[curves["task"] == task]
+        floors = rows[rows["n"] == FRESH].groupby("method")["cross_entropy"].mean()
+        if not {FIXED, ADAPTIVE} <= set(largest.index) & set(floors.index):
+            continue
+        n = predicted_crossing(float(largest[ADAPTIVE] - largest[FIXED]), float(floors[FIXED] - floors[ADAPTIVE]))
+        seen = crossing(curves, str(task), FIXED, ADAPTIVE, entropy, "cross_entropy")
+        sizes = own["n"]
+        # Beyond the sizes that were run nothing is seen but the side.
+        inside = seen["low"] <= n <= seen["high"] or (n > sizes.max() and np.isinf(seen["high"]))
+        inside = inside or (n < sizes.min() and seen["low"] == 0)
+        right.append(inside)
+        told.append(f"{task} {n:.0f} in [{seen['low']:.0f}, {seen['high']:.0f}]")
+    return _against_a_coin("V-cross", right, "the crossing is where it was predicted" + "".join(f"; {t}" for t in told))
+
+
+def _against_a_coin(claim: str, right: list[bool], what: str) -> Verdict:
+    """Return the verdict of agreements over tasks that a coin would reach with probability ``LEVEL`` at most."""
+    k, tasks = sum(right), len(right)
+    if not tasks:
+        return Verdict(claim, NOT_MEASURED, "the run has no floors (fresh images) of both methods")
+    verdict = OPEN
+    if tasks >= TASKS and binom.sf(k - 1, tasks, 0.5) <= LEVEL:
+        verdict = HOLDS
+    elif tasks >= TASKS and binom.cdf(k, tasks, 0.5) <= LEVEL:
+        verdict = FAILS
+    return Verdict(claim, verdict, f"In {k} of {tasks} tasks {what}")
+
+
+def text(table: pd.DataFrame, verdicts: list[Verdict]) -> str:
+    """Return the table of predicted and observed excess, and a line for each verdict."""
+    head = ["task", "method", "n", "P", "P_eff", "P / (2 n)", "P_eff / (2 n)", "half gap", "above floor"]
+    body = [
+        [
+            row.task,
+            row.method,
+            str(row.n),
+            str(row.all_parameters),
+            f"{row.effective:.1f}",
+            f"{row.counted:.2f}",
+            f"{row.predicted:.3f}",
+            f"{row.half_gap:.3f}",
+            "-" if np.isnan(row.above_floor) else f"{row.above_floor:.3f}",
+        ]
+        for row in table.itertuples()
+    ]
+    lines = "\n".join(f"- {verdict}" for verdict in verdicts)
+    return f"Excess risk in nats, predicted and observed\n\n{markdown(head, body)}\n\n{lines}"

@@ -1,0 +1,229 @@
+"""Effective parameters by brute force, gradients of single images by autograd, and rules on tables made by hand."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from commands import call
+
+from moe_prompts.errors import InputError
+from moe_prompts.vision.backbones.create import create_backbone
+from moe_prompts.vision.data_efficiency.effective import effective_parameters, gradients, ridge_of
+from moe_prompts.vision.data_efficiency.link import (
+    FAILS,
+    HOLDS,
+    NOT_MEASURED,
+    OPEN,
+    cross_verdict,
+    excess_table,
+    excess_verdict,
+    floor_verdict,
+)
+from moe_prompts.vision.prompting.config import VAPT, VPT
+from moe_prompts.vision.prompting.prompted import prompt, prompt_parameters
+from moe_prompts.vision.training.packed import PackedTrials
+from moe_prompts.vision.training.sgd import Recipe, Setting, init_generator
+from moe_prompts.vision.training.statuses import TRAINED
+
+
+def logistic(seed=0, m=60, p=5):
+    """Inputs, the fitted probabilities, labels drawn from them, and gradients (y - p) x of log p(y | x)."""
+    rng = np.random.default_rng(seed)
+    x = rng.standard_normal((m, p)) * np.array([3, 1, 1, 0.3, 0.01])
+    share = 1 / (1 + np.exp(-x @ rng.standard_normal(p)))
+    drawn = rng.random(m) < share
+    return x, share, (drawn - share)[:, None] * x
+
+
+@pytest.mark.parametrize("ridge", [1e-6, 0.01, 1.0, 100.0])
+def test_effective_parameters_are_the_trace_formula(ridge):
+    """tr F (F + ridge)^-1 with the p x p matrix F = G'G / m of a logistic regression, solved directly."""
+    _, _, rows = logistic()
+    F = rows.T @ rows / len(rows)
+    expected = np.trace(np.linalg.solve(F + ridge * np.eye(5), F))
+    assert effective_parameters(rows @ rows.T, ridge) == pytest.approx(expected, rel=1e-9)
+
+
+def test_effective_parameters_lie_between_none_and_all():
+    _, _, rows = logistic()
+    gram = rows @ rows.T
+    assert effective_parameters(gram, 1e-11) == pytest.approx(5, abs=1e-3)  # 55 more of 1e-15 / 1e-11 by rounding
+    assert effective_parameters(gram, 1e9) < 1e-6
+    found = [effective_parameters(gram, ridge) for ridge in (1e-3, 1e-2, 1e-1)]
+    assert found == sorted(found, reverse=True)
+
+
+def test_the_price_of_a_logistic_regression_with_a_ridge_of_nothing():
+    """Fitted by maximum likelihood on n = 400, the mean excess risk over 300 data sets is P_eff / (2 n) with P_eff = 3:
+    the second order of the expansion is below a tenth of it, and the mean's standard error about 5 %."""
+    rng, truth, n = np.random.default_rng(1), np.array([1.0, -0.5, 0.0]), 400
+    new = rng.standard_normal((20_000, 3))
+    p = 1 / (1 + np.exp(-new @ truth))
+    excess, gaps = [], []
+    for _ in range(300):
+        x = rng.standard_normal((n, 3))
+        y = rng.random(n) < 1 / (1 + np.exp(-x @ truth))
+        w = truth.copy()
+        for _ in range(8):  # Newton
+            q = 1 / (1 + np.exp(-x @ w))
+            w = w + np.linalg.solve((x * (q * (1 - q))[:, None]).T @ x, x.T @ (y - q))
+        q = 1 / (1 + np.exp(-new @ w))
+        excess.append((p * np.log(p / q) + (1 - p) * np.log((1 - p) / (1 - q))).mean())
+        test = -(p * np.log(q) + (1 - p) * np.log(1 - q)).mean()
+        q = 1 / (1 + np.exp(-x @ w))
+        gaps.append((test + np.where(y, np.log(q), np.log(1 - q)).mean()) / 2)
+    assert np.mean(excess) == pytest.approx(3 / (2 * n), rel=0.25)
+    error = np.std(gaps) / len(gaps) ** 0.5
+    assert abs(np.mean(gaps) - 3 / (2 * n)) < 4 * error  # half of the gap estimates the same
+
+
+@pytest.mark.parametrize("config", [None, VPT(2, blocks=2), VAPT(2, hidden=3, blocks=3)], ids=["linear", "vpt", "vapt"])
+def test_gradients_of_single_images_are_autograd_s(config):
+    """Beside an ordinary prompted model with the same parameters, one image at a time, with the label that gave the
+    largest agreement: the drawn one. Rounding of float32 in sums of 17 tokens: 1e-4 of the largest entry."""
+    model = create_backbone("small").requires_grad_(False).eval()
+    packed = PackedTrials(model, config, 4, [init_generator(seed) for seed in (0, 1)])
+    rng = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for _, value in packed.named_parts():
+            value.add_(0.1 * torch.randn(value.shape, generator=rng))
+    inputs = torch.randn(5, 3, 32, 32, generator=rng)
+    rows = gradients(packed, 1, inputs, np.random.default_rng(0))
+    values = packed.trial(1)
+    assert rows.shape == (5, sum(value.numel() for value in values.values()))
+    if config is None:
+        features = model.forward_head(model.forward_features(inputs), pre_logits=True)
+        leaves = {name: value.requires_grad_() for name, value in values.items()}
+        logits = features @ leaves["head.weight"].T + leaves["head.bias"]
+        order = [leaves[name] for name in values]
+    else:
+        plain = prompt(model, config, 4, rng=torch.Generator().manual_seed(0)).eval()
+        named = prompt_parameters(plain)
+        with torch.no_grad():
+            for name, value in values.items():
+                named[name].copy_(value)
+        logits = plain(inputs)
+        order = [named[name] for name in values]
+    log_p = logits.log_softmax(dim=1)
+    for image in range(5):
+        each = []
+        for label in range(4):
+            found = torch.autograd.grad(log_p[image, label], order, retain_graph=True)
+            each.append(torch.cat([part.flatten() for part in found]).double().numpy())
+        off = [np.abs(rows[image] - one).max() / np.abs(one).max() for one in each]
+        assert min(off) < 1e-4
+        assert sorted(off)[1] > 1e-2  # no two labels give the same gradient
+
+
+def test_prompts_from_another_image_have_no_gradients_of_single_images():
+    model = create_backbone("small").requires_grad_(False).eval()
+    packed = PackedTrials(model, VAPT(2, source="another"), 4, [init_generator(0)])
+    with pytest.raises(InputError, match="prompts from another image"):
+        gradients(packed, 0, torch.zeros(2, 3, 32, 32), np.random.default_rng(0))
+
+
+def test_the_ridge_is_that_of_the_summed_rates():
+    """Constant rate: a schedule without decay is none here, so by the schedule's own mean factor."""
+    from moe_prompts.vision.training.sgd import factors
+
+    recipe = Recipe(steps=50, batch=32)
+    total = 2.0 * 32 / 256 * factors(recipe, 100).sum()
+    assert ridge_of(recipe, Setting(2.0, 1e-3), 100) == pytest.approx(0.1 / total + 1e-3)
+
+
+@pytest.mark.parametrize(("gram", "ridge"), [(np.eye(2), 0.0), (np.ones((2, 3)), 1.0), (np.full((2, 2), np.nan), 1.0)])
+def test_wrong_matrices_are_one_clear_error(gram, ridge):
+    with pytest.raises(InputError, match="expected a square matrix of finite numbers and a positive ridge"):
+        effective_parameters(gram, ridge)
+
+
+def curves(gains, floors=None, replicates=3):
+    """A run's rows: VAPT is better by ``gains`` at n = 800 and worse at 50, with some scatter over replicates; floors
+    (fixed, adaptive) of each task."""
+    rows = []
+    for number, gain in enumerate(gains):
+        for replicate in range(replicates):
+            for n, sign in ((50, -1), (800, 1)):
+                shift = 0.001 * replicate
+                for method, better in (("vpt_deep", 0.0), ("vapt", sign * gain + 0.01 * (replicate - 1))):
+                    values = {
+                        "accuracy": 0.5 + better + shift,
+                        "cross_entropy": 1.0 - better + shift,
+                        "train_loss": 0.4,
+                    }
+                    rows.append({"n": n, "method": method, "replicate": replicate, **values})
+                    rows[-1] |= {"task": f"t{number}", "parameters": 100, "status": TRAINED}
+        for method, floor in zip(("vpt_deep", "vapt"), (floors or [])[number] if floors else (), strict=False):
+            rows.append({"n": 0, "method": method, "replicate": 0, "accuracy": 0.9, "cross_entropy": floor})
+            rows[-1] |= {"train_loss": floor, "task": f"t{number}", "parameters": 100, "status": TRAINED}
+    return pd.DataFrame(rows)
+
+
+def effective(table, used):
+    rows = table[table["n"] > 0].drop_duplicates(["task", "method", "n"])
+    counts = [used[method] for method in rows["method"]]
+    return rows.assign(all_parameters=1000, effective=counts, status=TRAINED)
+
+
+def test_excess_is_half_the_gap_beside_the_prediction():
+    table = curves([0.0])
+    found = excess_table(effective(table, {"vpt_deep": 60.0, "vapt": 60.0}), table).set_index(["method", "n"])
+    row = found.loc[("vapt", 50)]
+    assert row["half_gap"] == pytest.approx((1.001 - 0.4) / 2)  # the mean of three replicates
+    assert row["predicted"] == pytest.approx(0.6)
+    assert row["counted"] == pytest.approx(10)
+    assert row["ratio"] == pytest.approx(0.3005 / 0.6)
+    assert np.isnan(row["above_floor"])
+
+
+@pytest.mark.parametrize(
+    ("ratios", "verdict"), [([1, 1.9, 0.6, 9], HOLDS), ([1, 3, 9, 0.1], FAILS), ([1, 1, 9, 1.5, 0.1], OPEN)]
+)
+def test_v_excess_by_its_rule(ratios, verdict):
+    assert excess_verdict(pd.DataFrame({"ratio": ratios})).verdict == verdict
+
+
+def test_v_floor_by_its_rule():
+    lower, higher = (1.0, 0.9), (0.9, 1.0)  # the adaptive floor is the lower one, or the higher one
+    assert floor_verdict(curves([0.1] * 4, [lower] * 4)).verdict == HOLDS  # a coin: 1 / 16
+    assert floor_verdict(curves([0.1] * 3, [lower] * 3)).verdict == OPEN
+    assert floor_verdict(curves([0.1] * 4, [lower] * 3 + [higher])).verdict == OPEN
+    assert floor_verdict(curves([0.1] * 4, [higher] * 4)).verdict == FAILS
+    assert floor_verdict(curves([0.1] * 4)).verdict == NOT_MEASURED
+
+
+def test_v_cross_by_its_rule():
+    """VAPT overtakes halfway between 50 and 800 on the log scale, at 200; with floors .1 apart, n* = 200 where it uses
+    40 parameters more."""
+    table = curves([0.1] * 4, [(1.0, 0.9)] * 4)
+    for more, verdict in ((40.0, HOLDS), (400.0, FAILS)):
+        used = effective(table, {"vpt_deep": 10.0, "vapt": 10.0 + more})
+        assert cross_verdict(table, excess_table(used, table), 0).verdict == verdict
+    bare = curves([0.1] * 4)
+    used = effective(bare, {"vpt_deep": 10.0, "vapt": 50.0})
+    assert cross_verdict(bare, excess_table(used, bare), 0).verdict == NOT_MEASURED
+
+
+@pytest.mark.slow
+def test_the_command_trains_the_same_fits_again(tmp_path):
+    """On the small backbone: the losses are those of the run up to rounding, whose packs held other trials beside."""
+    run, out = tmp_path / "run", tmp_path / "out"
+    options = ("--task", "count", "--methods", "linear,vapt,vapt_shuffled", "--n", "20,40", "--reps", "2")
+    steps = ("--steps", "6", "--fresh-steps", "3", "--fresh-reps", "0", "--tune", "--lr", "0.5", "--cache", "none")
+    made = call("data_efficiency.py", *options, *steps, "--workers", "1", "--executor", "in-process", "--out", run)
+    assert made.returncode == 0, made.stderr
+    done = call("predicted_excess.py", "--run", run, "--images", "12", "--executor", "in-process", "--out", out)
+    assert done.returncode == 0, done.stderr
+    table, again = pd.read_parquet(run / "results.parquet"), pd.read_parquet(out / "results.parquet")
+    assert set(zip(again["method"], again["n"], strict=True)) == {(m, n) for m in ("linear", "vapt") for n in (20, 40)}
+    both = again.merge(table, on=["task", "method", "n", "replicate"], suffixes=("", "_run"))
+    assert len(both) == 4
+    np.testing.assert_allclose(both["cross_entropy"], both["cross_entropy_run"], rtol=1e-4)
+    np.testing.assert_allclose(both["train_loss"], both["train_loss_run"], rtol=1e-4)
+    assert ((again["effective"] > 0) & (again["effective"] <= 12)).all()
+    assert "V-floor: not measured" in done.stdout
+    assert (out / "predicted_excess.png").is_file()
+    for wrong, message in ((("--methods", "full"), "--methods full"), (("--task", "dtd"), "--task stand-in:dtd")):
+        bad = call("predicted_excess.py", "--run", run, *wrong)
+        assert (bad.returncode, bad.stderr.count("\n")) == (2, 1), bad.stderr
+        assert message in bad.stderr
