@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
+from typing import Any
 
 from moe_prompts import cli
 from moe_prompts.errors import InputError
@@ -72,7 +73,7 @@ def fetch_from_hub(arguments: argparse.Namespace) -> None:
 
     if arguments.check or arguments.file:
         raise InputError(f"{arguments.name} comes from the hub; --file and --check belong to {[*fetched.SOURCES]}")
-    model = create_backbone(arguments.name)
+    model: Any = create_backbone(arguments.name)
     facts = {
         "name": arguments.name,
         "from": "the hub of timm",
@@ -99,7 +100,7 @@ def probe(arguments: argparse.Namespace) -> None:
     common = {"file": arguments.weights, "size": arguments.size, "blocks": arguments.blocks or depth}
     trained = create_backbone(arguments.name, **common)
     untrained = create_backbone(arguments.name, **common, pretrained=False, entropy=arguments.entropy)
-    tasks = [
+    tasks: list[Any] = [
         procedural_task(name, arguments.size, arguments.train, arguments.test, arguments.entropy)
         for name in arguments.task
     ]
@@ -119,7 +120,3 @@ def probe(arguments: argparse.Namespace) -> None:
 def main() -> None:
     arguments = parser().parse_args()
     {"fetch": fetch, "probe": probe}[arguments.command](arguments)
-
-
-if __name__ == "__main__":
-    cli.run(main, "backbone.py")

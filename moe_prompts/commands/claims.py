@@ -39,11 +39,9 @@ def parser() -> argparse.ArgumentParser:
     return parser
 
 
-DOCS = Path(__file__).parents[1] / "docs"
-
-
 def rejudge() -> None:
     """Write the page again from its committed rows: for a change of words, of a rule's code, or of the page's form."""
+    docs = cli.checkout("docs")
     from moe_prompts.claims import book
     from moe_prompts.claims.claim import REGISTERED_SEED, judged
     from moe_prompts.claims.runs import Scale, studies_of
@@ -51,25 +49,26 @@ def rejudge() -> None:
 
     claims = book.chosen(None)
     needed = book.needed(claims)
-    tables = {run: read_table(DOCS / "claims" / run) for run in needed}
+    tables = {run: read_table(docs / "claims" / run) for run in needed}
     studies = studies_of(needed, Scale(False))
     judgements = [judged(claim, tables, REGISTERED_SEED) for claim in claims]
     write_docs(judgements, studies, "")
     print(f"{book.summary(judgements)}\n")
-    print(f"page      {DOCS / 'claims.md'}, claims.json, papers_tested.md, and the table of README.md")
+    print(f"page      {docs / 'claims.md'}, claims.json, papers_tested.md, and the table of README.md")
 
 
 def write_docs(judgements, studies, options: str) -> None:
     """Write the page, the same as records, the page of papers, and the table of the README."""
+    docs = cli.checkout("docs")
     from moe_prompts.claims import book
     from moe_prompts.claims.papers import papers_page
     from moe_prompts.engine.files import write_atomically
 
-    records, readme = book.records(judgements), DOCS.parent / "README.md"
+    records, readme = book.records(judgements), cli.checkout("docs").parent / "README.md"
     for path, text in {
-        DOCS / "claims.md": book.page(judgements, studies, "claims", options),
-        DOCS / "claims.json": json.dumps(records, indent=1) + "\n",
-        DOCS / "papers_tested.md": papers_page(records),
+        docs / "claims.md": book.page(judgements, studies, "claims", options),
+        docs / "claims.json": json.dumps(records, indent=1) + "\n",
+        docs / "papers_tested.md": papers_page(records),
         readme: book.filled(readme.read_text(encoding="utf-8"), records),
     }.items():
         write_atomically(path, text.encode())
@@ -77,6 +76,7 @@ def write_docs(judgements, studies, options: str) -> None:
 
 def draw(run: str, arguments: argparse.Namespace) -> None:
     """Draw one run of the page, at full scale and with its registered seed, for ``--rejudge`` to judge."""
+    docs = cli.checkout("docs")
     from moe_prompts.claims import book
     from moe_prompts.claims.runs import Scale, studies_of
     from moe_prompts.engine.runner import run_study
@@ -90,16 +90,17 @@ def draw(run: str, arguments: argparse.Namespace) -> None:
     with cli.resumable("claims.py", out):
         run_study(study, out, executor=cli.executor(arguments), resume=resume, allow=cli.allowed(arguments))
     keep(out, run)
-    print(f"run       {DOCS / 'claims' / run}; judge it with --rejudge")
+    print(f"run       {docs / 'claims' / run}; judge it with --rejudge")
 
 
 def keep(out: Path, run: str) -> None:
     """Copy the table of a run and what it says of itself to docs/."""
+    docs = cli.checkout("docs")
     from moe_prompts.engine.files import write_atomically
 
-    (DOCS / "claims" / run).mkdir(parents=True, exist_ok=True)
+    (docs / "claims" / run).mkdir(parents=True, exist_ok=True)
     for name in ("results.parquet", "meta.json"):
-        write_atomically(DOCS / "claims" / run / name, (out / name).read_bytes())
+        write_atomically(docs / "claims" / run / name, (out / name).read_bytes())
 
 
 def published_slopes(folder: Path) -> None:
@@ -107,7 +108,7 @@ def published_slopes(folder: Path) -> None:
     from moe_prompts.claims.published import FILE, file_of_slopes
     from moe_prompts.engine.files import write_atomically
 
-    target = DOCS.parent / "moe_prompts" / "claims" / FILE
+    target = cli.checkout("docs").parent / "moe_prompts" / "claims" / FILE
     write_atomically(target, file_of_slopes(folder).encode())
     print(f"slopes    {target}")
 
@@ -174,14 +175,11 @@ def main() -> None:
         write_atomically(out / name, text.encode())
     print(f"\n{book.summary(judgements)}\n")
     print(f"claims    {out / 'claims.md'} with all evidence, claims.json")
-    if arguments.only is None and registered:
+    if arguments.only is None and registered and cli.in_checkout():
+        docs = cli.checkout("docs")
         for run in studies:
             keep(out / run, run)
         write_docs(judgements, studies, options)
-        print(f"page      {DOCS / 'claims.md'}, with its runs in {DOCS / 'claims'}")
+        print(f"page      {docs / 'claims.md'}, with its runs in {docs / 'claims'}")
     else:
         print("page      docs/claims.md stays as it is: it shows all claims at full scale and the registered seed")
-
-
-if __name__ == "__main__":
-    cli.run(main, "claims.py")

@@ -393,7 +393,3 @@ def tell(results: pd.DataFrame, entropy: int, out: Path, files: dict[str, str]) 
         return [path for name, figure in curves_report.figures_of(results).items() for path in save(figure, out, name)]
 
     cli.finish(out, curves_report.text(results, entropy), files, draw, len(results))
-
-
-if __name__ == "__main__":
-    cli.run(main, "data_efficiency.py")

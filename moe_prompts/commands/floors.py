@@ -6,7 +6,6 @@ python experiments/floors.py --truth attention-gelu --kinds fixed,decoupled --k 
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from moe_prompts import cli
 from moe_prompts.errors import InputError
@@ -63,7 +62,7 @@ def main() -> None:
         if arguments.quick:
             raise InputError("--write writes the whole page; expected no --quick")
         every = pd.concat([floors(truth, kind, ks, starts=arguments.starts) for truth, kind, ks in PAGE])
-        root = Path(__file__).parents[1]
+        root = cli.checkout("docs").parent
         page, records = root / "docs" / "floors.md", root / "moe_prompts" / "claims" / "floors.json"
         write_atomically(page, (INTRODUCTION + floors_table(every) + "\n").encode())
         # What claims look at: to seven digits, so that rounding between machines moves nothing.
@@ -75,7 +74,3 @@ def main() -> None:
         ks, boxes, starts = [2], ["study", "wide"], 8
     tables = [floors(arguments.truth, kind, ks, boxes, starts) for kind in arguments.kinds]
     print(floors_table(pd.concat(tables)))
-
-
-if __name__ == "__main__":
-    cli.run(main, "floors.py")

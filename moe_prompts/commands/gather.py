@@ -26,7 +26,3 @@ def main() -> None:
     allow = [CODE_CHANGE] * arguments.accept_code_change + [CLEAR] * arguments.clear
     count = gather(arguments.out, arguments.parts, allow)
     print(f"{count} finished blocks in {arguments.out}; repeat the study's command with --out {arguments.out} --resume")
-
-
-if __name__ == "__main__":
-    cli.run(main, "gather.py")

@@ -156,7 +156,3 @@ def figure_of(table, model, shown):
             ax.set_title(f"VAPT, block {block}, head {head}")
         figure.colorbar(drawn, ax=axes[1:], shrink=0.8, label="share of the gate on prompts")
     return figure
-
-
-if __name__ == "__main__":
-    cli.run(main, "head_as_moe.py")

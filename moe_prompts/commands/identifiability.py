@@ -91,7 +91,3 @@ def main() -> None:
     text = "\n\n".join([identifiability_table(lines), profile_table(results)])
     draw = lambda: save(identifiability_figure(results), out, "identifiability")
     cli.finish(out, text, {"summary.json": lines.to_json(orient="records", indent=2)}, draw, len(results))
-
-
-if __name__ == "__main__":
-    cli.run(main, "identifiability.py")

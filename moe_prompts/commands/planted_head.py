@@ -99,7 +99,3 @@ def tell(results, noise_free, head: dict, entropy: int, out: Path) -> None:
     text = report(results, noise_free, head, entropy)
     tables = {"summary.json": risk_curves(results).to_json(orient="records", indent=2)}
     cli.finish(out, text, tables, lambda: save(planted_head_figure(results), out, "planted_head"), len(results))
-
-
-if __name__ == "__main__":
-    cli.run(main, "planted_head.py")

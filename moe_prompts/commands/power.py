@@ -97,7 +97,3 @@ def _of_run(arguments: argparse.Namespace) -> list[tuple]:
     if not designs:
         raise InputError(f"--run {arguments.run}; no line of it has certified errors at two sizes")
     return designs
-
-
-if __name__ == "__main__":
-    cli.run(main, "power.py")

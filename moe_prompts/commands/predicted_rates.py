@@ -108,7 +108,8 @@ def dependences_of(model: str, options: dict[str, Any], arguments: argparse.Name
     from moe_prompts.theory.atoms import atom
     from moe_prompts.theory.dependences import dependences
 
-    made = atom(model, **{name: options.get(name) for name in ("d", "hidden", "rank")})
+    chosen: dict[str, Any] = {name: options.get(name) for name in ("d", "hidden", "rank")}
+    made = atom(model, **chosen)
     found = dependences(made, arguments.dependences, options.get("stratum"))
     return json.dumps(found.certificates(), indent=1) if arguments.json else f"{found}\n"
 
@@ -128,11 +129,7 @@ def write(arguments: argparse.Namespace) -> None:
     table = study_predictions()
     target = Path(theory.__file__).with_name("predictions.json")
     write_atomically(target, to_text(table).encode())
-    page = Path(__file__).parents[1] / "docs" / "predicted_rates.md"
+    page = cli.checkout("docs") / "predicted_rates.md"
     parts = [report(model, cells, options, arguments) for model, cells, options in OVERVIEW]
     write_atomically(page, (INTRODUCTION + "\n".join(parts)).encode())
     print(f"{len(table['predictions'])} predictions in {target.name}, {len(parts)} configurations in {page.name}")
-
-
-if __name__ == "__main__":
-    cli.run(main, "predicted_rates.py")

@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
+from typing import Any
 
 from moe_prompts import cli
 from moe_prompts.errors import InputError
@@ -82,7 +83,9 @@ def check(arguments: argparse.Namespace) -> None:
     torch.set_num_threads(1)
     trained, untrained, facts = load_export(arguments.checkpoint)
     size = facts["config"]["size"]
-    tasks = [procedural_task(name, size, arguments.train, arguments.test, arguments.entropy) for name in NAMES]
+    tasks: list[Any] = [
+        procedural_task(name, size, arguments.train, arguments.test, arguments.entropy) for name in NAMES
+    ]
     table = judge(trained, untrained, tasks)
     print(table[["task", "chance", "trained", "random", "pixels"]].round(4).to_string(index=False))
     counts = counts_as_pretrained(table)
@@ -99,7 +102,3 @@ def check(arguments: argparse.Namespace) -> None:
 def main() -> None:
     arguments = parser().parse_args()
     {"train": train, "check": check}[arguments.command](arguments)
-
-
-if __name__ == "__main__":
-    cli.run(main, "pretrain.py")

@@ -101,7 +101,3 @@ def report(results: pd.DataFrame, published: pd.DataFrame | None, entropy: int, 
         text += "\n\nquick run: few replicates and sizes; it shows the way, do not quote its findings"
     draw = lambda: save(replication_figure(summary), out, f"replicate_{results['paper'].iloc[0]}")
     cli.finish(out, text, {"summary.json": summary.to_json(orient="records", indent=2)}, draw, len(results))
-
-
-if __name__ == "__main__":
-    cli.run(main, "replicate.py")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from moe_prompts import cli
 from moe_prompts.errors import InputError
@@ -95,7 +95,7 @@ def main() -> None:
     from moe_prompts.engine.grid import joined
 
     kinds = known_kinds(arguments.kinds, arguments.study)
-    builders = {"gaussian": gaussian, "attention": attention, "softmax": softmax}
+    builders: dict[str, Any] = {"gaussian": gaussian, "attention": attention, "softmax": softmax}
     studies = [builders[name](arguments, sizes, chosen) for name, chosen in kinds.items()]
     study = studies[0] if len(studies) == 1 else joined("all", studies)
     results = cli.results(study, out, arguments, "sample_efficiency.py", first_rows)
@@ -203,7 +203,3 @@ def report(results: pd.DataFrame, entropy: int, out: Path, quick: bool) -> None:
         text += "\n\nquick run: few replicates over one decade; it shows the way, do not quote its verdicts"
     draw = lambda: [path for name, figure in figures(results, entropy).items() for path in save(figure, out, name)]
     cli.finish(out, text, {"summary.json": summary.to_json(orient="records", indent=2)}, draw, len(results))
-
-
-if __name__ == "__main__":
-    cli.run(main, "sample_efficiency.py")

@@ -362,7 +362,3 @@ def main() -> None:
         os.environ.setdefault(name, "1")  # before torch loads, here and in workers
     arguments = parser().parse_args()
     arguments.call(arguments)
-
-
-if __name__ == "__main__":
-    cli.run(main, "vtab.py")

@@ -1,0 +1,10 @@
+"""How fast can each group of parameters be learned? Rates derived by algebra, with their certificates.
+
+The same as ``moe-prompts predicted-rates``; ``--help`` says what it takes.
+"""
+
+from moe_prompts import cli
+from moe_prompts.commands.predicted_rates import main
+
+if __name__ == "__main__":
+    cli.run(main, "predicted_rates.py")

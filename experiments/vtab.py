@@ -1,0 +1,10 @@
+"""Prompts on images: VTAB-1K and fine-grained tasks (FGVC) from folders of your own, or stand-ins that are drawn here.
+
+The same as ``moe-prompts vtab``; ``--help`` says what it takes.
+"""
+
+from moe_prompts import cli
+from moe_prompts.commands.vtab import main
+
+if __name__ == "__main__":
+    cli.run(main, "vtab.py")
