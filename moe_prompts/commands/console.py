@@ -11,8 +11,8 @@ from importlib import import_module
 #: Commands in groups: name, and what it does in a few words.
 GROUPS = {
     "theory: do the claims hold?": {
-        "sample-efficiency": "do fixed or adaptive prompts learn faster? slopes, verdicts",
-        "rates": "how fast can each group of parameters be learned? by algebra",
+        "sample-efficiency": "do fixed or adaptive prompts learn faster? verdicts",
+        "rates": "how fast can parameters be learned? by algebra",
         "identifiability": "which prompts can be told apart, in any configuration",
         "floors": "the least risk of a kind of prompt on a truth of another kind",
         "claims": "every claim of the field, with its verdict",
