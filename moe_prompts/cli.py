@@ -284,7 +284,7 @@ def called(script: str) -> str:
 
 
 def spelled(script: str) -> str:
-    """Return how to call another command in the same way: ``moe-prompts NAME``, or ``python experiments/NAME.py``."""
+    """Return how to call another command in the same way, by the console command or by its script."""
     if called(script) == script:
         return f"python experiments/{script}"
     return CONSOLE + script.removesuffix(".py").replace("_", "-")

@@ -14,7 +14,7 @@ GROUPS = {
         "sample-efficiency": "do fixed or adaptive prompts learn faster? verdicts",
         "rates": "how fast can parameters be learned? by algebra",
         "identifiability": "which prompts can be told apart, in any configuration",
-        "floors": "the least risk of a kind of prompt on a truth of another kind",
+        "floors": "the least risk of a kind of prompt on another truth",
         "claims": "every claim of the field, with its verdict",
         "replicate": "two published simulations, beside certified fits",
         "power": "how many replicates does a verdict take?",
