@@ -20,7 +20,7 @@ from typing import Any
 
 PACKAGE = Path(__file__).parents[1]
 #: Parts that print and draw; the data of claims are what is printed beside a verdict.
-SHOWN = re.compile(r"(^|/)(figures|claims)(/|\.py$)|(^|/)(cli|tables|summary)\.py$|report\.py$")
+SHOWN = re.compile(r"(^|/)(figures|claims|commands)(/|\.py$)|(^|/)(cli|tables|summary)\.py$|report\.py$")
 #: A comment on lines of its own; a string that is a statement of its own, as docstrings are.
 COMMENT = re.compile(rb"^[ \t]*#.*\n", re.MULTILINE)
 DOCSTRING = re.compile(rb'^[ \t]*r?"""(?:[^"\\]|\\.|"(?!""))*"""[ \t]*\n', re.MULTILINE | re.DOTALL)
