@@ -195,7 +195,8 @@ def run_study(
 ) -> pd.DataFrame:
     """Run what is missing of the study, write results.parquet, and return all of its rows.
 
-    Interrupted, it leaves the finished blocks; ``resume=True`` completes them to the identical table.
+    Interrupted, it leaves the finished blocks; ``resume=True`` completes them to the same table,
+    bit-identical on one kind of processor.
 
     study     what to run
     out       folder of the run

@@ -23,6 +23,7 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
+from threadpoolctl import threadpool_info
 
 from moe_prompts.compilation import route
 from moe_prompts.engine.code import code_of
@@ -36,6 +37,8 @@ PACKAGES = ("moe-prompts", "numpy", "scipy", "pandas", "pyarrow")
 #: How finished blocks lie in a folder; a run is resumed in its own layout only.
 LAYOUT = "sealed shards and segments of a known study"
 RESULTS, TIMINGS = "results.parquet", "timings.parquet"
+#: What tells kinds of processors apart, which often share a name, and how Linux calls it.
+CPU_NUMBERS = {"family": "cpu family", "model": "model", "stepping": "stepping"}
 #: What a command may allow that is refused otherwise, with its option.
 CODE_CHANGE, CLEAR, SIZE = "code change", "clear", "size"
 ALLOWED = {CODE_CHANGE: "--accept-code-change", CLEAR: "--clear", SIZE: "--insist"}
@@ -435,8 +438,41 @@ def describe(study: Study, identity: dict[str, Any]) -> dict[str, Any]:
 
 
 def surroundings() -> dict[str, Any]:
-    """Return where a run is made: commit, host and platform."""
-    return {"git_commit": _git_commit(), "host": platform.node(), "platform": platform.platform()}
+    """Return where a run is made: commit, host, platform, processor and BLAS.
+
+    Rows are bit-identical on one kind of processor: BLAS and the compiled passes choose their instructions by it.
+    """
+    return {
+        "git_commit": _git_commit(),
+        "host": platform.node(),
+        "platform": platform.platform(),
+        "processor": processor(),
+        "blas": blas(),
+    }
+
+
+def processor(info: Path = Path("/proc/cpuinfo")) -> str:
+    """Return the processor's name with family, model and stepping, as Linux tells them; else what Python knows."""
+    try:
+        lines = info.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        lines = []
+    fields: dict[str, str] = {}
+    for line in lines:
+        name, _, value = line.partition(":")
+        fields.setdefault(name.strip(), value.strip())
+    numbers = [f"{name} {fields[key]}" for name, key in CPU_NUMBERS.items() if key in fields]
+    return ", ".join([fields.get("model name") or platform.processor() or platform.machine(), *numbers])
+
+
+def blas() -> list[str]:
+    """Return the linear algebra libraries that are loaded, as "openblas 0.3.30 SkylakeX", each once."""
+    found = [
+        " ".join(filter(None, (one.get("internal_api"), one.get("version"), one.get("architecture"))))
+        for one in threadpool_info()
+        if one.get("user_api") == "blas"
+    ]
+    return list(dict.fromkeys(found))
 
 
 def _git_commit() -> str | None:
