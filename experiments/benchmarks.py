@@ -235,7 +235,9 @@ def commands(sizes: Sizes) -> Iterator[Row]:
 def vision(sizes: Sizes) -> Iterator[Row]:
     """A training step: forward, backward and SGD on random data."""
     if importlib.util.find_spec("timm") is None:
-        raise InputError("the part vision needs the extra: pip install 'moe-prompts[vision]', or name others in --only")
+        raise InputError(
+            'the part vision needs the extra: pip install -e ".[vision]" -c requirements.lock, or name others in --only'
+        )
     script = beside("benchmark_vision.py")
     model, batch, rounds = sizes.vision
     names = ("VPT-deep", "VPT-deep again", "VAPT fused", "plain")

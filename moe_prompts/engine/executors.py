@@ -160,7 +160,7 @@ class Dask:
             from distributed import Client, LocalCluster
         except ModuleNotFoundError as error:
             raise InputError(
-                "the executor dask needs dask.distributed; install it with pip install 'moe-prompts[cluster]'"
+                'the executor dask needs dask.distributed; try: pip install -e ".[cluster]" -c requirements.lock'
             ) from error
         if self.scheduler is None:
             yield from self._of_its_own(Client, LocalCluster)
@@ -204,8 +204,8 @@ class Dask:
                     client = stack.enter_context(client_of(cluster, set_as_default=False))
             except ImportError as error:
                 raise InputError(
-                    f"the executor dask makes certificates with the package cryptography ({error}); install it with "
-                    "pip install 'moe-prompts[cluster]'"
+                    f"the executor dask makes certificates with the package cryptography ({error}); try: "
+                    'pip install -e ".[cluster]" -c requirements.lock'
                 ) from error
             except Exception as error:
                 said = (str(error) or type(error).__name__).splitlines()[0]
