@@ -440,7 +440,8 @@ def describe(study: Study, identity: dict[str, Any]) -> dict[str, Any]:
 def surroundings() -> dict[str, Any]:
     """Return where a run is made: commit, host, platform, processor and BLAS.
 
-    Rows are bit-identical on one kind of processor: BLAS and the compiled passes choose their instructions by it.
+    Rows are bit-identical on one kind of processor: BLAS and the compiled passes choose their instructions
+    by it.
     """
     return {
         "git_commit": _git_commit(),
@@ -452,7 +453,7 @@ def surroundings() -> dict[str, Any]:
 
 
 def processor(info: Path = Path("/proc/cpuinfo")) -> str:
-    """Return the processor's name with family, model and stepping, as Linux tells them; else what Python knows."""
+    """Return the name, family, model and stepping of the processor, or else what Python knows of it."""
     try:
         lines = info.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
