@@ -8,7 +8,7 @@ floors from fresh images, and what a regular method would pay beside them; no ex
 python experiments/data_efficiency.py                    # --preset small: minutes
 python experiments/data_efficiency.py --preset real-quick  # a real pretrained backbone (experiments/backbone.py fetch)
 python experiments/data_efficiency.py --task planted-fixed,planted-adaptive --preset night
-python experiments/data_efficiency.py --task dsprites_loc,count --n 50..1000
+python experiments/data_efficiency.py --task stand-in:dsprites_loc,count --n 50..1000
 python experiments/data_efficiency.py --task fgvc:dogs --data fgvc --fraction 0.01..1 --tune --device cuda
 """
 
@@ -33,7 +33,7 @@ PLANTED = ("planted-fixed", "planted-adaptive")
 #: What a preset says where nothing else is given.
 PRESETS: dict[str, dict[str, Any]] = {
     "small": {
-        "task": [*PLANTED, "dsprites_loc", "count"],
+        "task": [*PLANTED, "stand-in:dsprites_loc", "count"],
         "students": ["vpt_deep", "vpt_matched", "vapt", "at_teacher"],
         "n": "50,200,1000",
         "reps": 2,
@@ -42,7 +42,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "fresh_reps": 1,
     },
     "night": {
-        "task": [*PLANTED, "dsprites_loc", "count"],
+        "task": [*PLANTED, "stand-in:dsprites_loc", "count"],
         "n": "500,2000,8000",
         "reps": 5,
         "steps": 600,
@@ -50,7 +50,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "fresh_reps": 1,
     },
     "gpu": {
-        "task": [*PLANTED, "dsprites_loc", "dsprites_ori", "count", "distance", "digits"],
+        "task": [*PLANTED, "stand-in:dsprites_loc", "stand-in:dsprites_ori", "count", "distance", "digits"],
         "n": "50,100,200,400,700,1000",
         "reps": 5,
         "steps": 1000,
@@ -72,7 +72,7 @@ PRETRAINED: dict[str, Any] = {
     "tune": True,
 }
 PRESETS["real"] = PRETRAINED | {
-    "task": ["dsprites_loc", "dsprites_ori", "count", "distance", "digits"],
+    "task": ["stand-in:dsprites_loc", "stand-in:dsprites_ori", "count", "distance", "digits"],
     "n": "50,100,200,400,800",
     "reps": 5,
     "steps": 400,
@@ -82,7 +82,7 @@ PRESETS["real"] = PRETRAINED | {
 }
 #: The first registered part: fewer tasks, methods, sizes, steps and replicates.
 PRESETS["real-first"] = PRETRAINED | {
-    "task": ["dsprites_loc", "count"],
+    "task": ["stand-in:dsprites_loc", "count"],
     "methods": ["linear", "vpt_deep", "vapt", "vapt_shuffled"],
     "n": "50,200,800",
     "reps": 3,
@@ -92,7 +92,7 @@ PRESETS["real-first"] = PRETRAINED | {
     "lr": "0.05,0.25,1,4",
 }
 PRESETS["real-quick"] = PRETRAINED | {
-    "task": ["dsprites_loc"],
+    "task": ["stand-in:dsprites_loc"],
     "methods": ["linear", "vpt_deep", "vapt"],
     "n": "50,200",
     "reps": 2,
@@ -127,7 +127,7 @@ def parser() -> argparse.ArgumentParser:
     add(
         "--task",
         type=cli.names,
-        help="planted-fixed, planted-adaptive; stand-ins dsprites_loc, count, ...; with --data VTAB-1K and fgvc: tasks",
+        help="planted-fixed, planted-adaptive; stand-ins stand-in:dsprites_loc, count, ...; with --data real tasks",
     )
     add("--students", type=cli.names, help="of planted truths (default by preset)")
     add("--methods", type=cli.names, help="on tasks (default all methods and controls that differ here)")
@@ -319,18 +319,26 @@ def studies_of(arguments: argparse.Namespace, setup) -> list[Study]:
 
 
 def task_names(names: list[str], arguments: argparse.Namespace) -> list[str]:
-    """Stand-ins by their short names where no data are given; real tasks by theirs where they are."""
-    from moe_prompts.vision.tasks import named, procedural
+    """Stand-ins, by short names where no data are given and no task of VTAB-1K has the name; real tasks by theirs."""
+    from moe_prompts.vision.tasks import named, procedural, vtab
 
     if not names:
         return []
-    short = () if arguments.data is not None else procedural.NAMES
+    # A name of VTAB-1K means that task in every command: its stand-in has the prefix.
+    short = () if arguments.data is not None else [name for name in procedural.NAMES if name not in vtab.TASKS]
+    twin = [name for name in names if arguments.data is None and name in vtab.TASKS and name in procedural.NAMES]
+    if twin:
+        raise InputError(
+            f"--task {twin[0]} is the task of VTAB-1K, which needs --data; expected its folder, or the stand-in "
+            f"{named.STAND_IN}{twin[0]}"
+        )
     full = [named.STAND_IN + name if name in short else name for name in names]
     try:
         return named.task_names(",".join(full), stand_ins=True)
     except InputError as error:
         raise InputError(
-            f"--task {','.join(arguments.task)}; expected some of {', '.join([*PLANTED, *procedural.NAMES])}, or with "
+            f"--task {','.join(arguments.task)}; expected some of "
+            f"{', '.join([*PLANTED, *short, *(named.STAND_IN + name for name in procedural.NAMES)])}, or with "
             f"--data names of VTAB-1K or FGVC tasks"
         ) from error
 
