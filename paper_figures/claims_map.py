@@ -37,7 +37,7 @@ VERDICTS: dict[str, tuple[str, dict[str, Any]]] = {
 RATE = re.compile(r"n\^(-[\d.]+)$")
 SHOWN = (-1.05, 0.45)
 #: Characters of a line of text, height of one in inches, and what stands above and below the rows.
-STATEMENT, FINDING, LINE, HEAD, FOOT = 71, 37, 0.1, 0.3, 0.72
+STATEMENT, FINDING, LINE, HEAD, FOOT = 71, 37, 0.096, 0.3, 0.72
 
 
 def figure(run: Path) -> Figure:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from moe_prompts.claims import algebra, gated, heads, prompts, published
+from moe_prompts.claims import algebra, gated, heads, prompts, published, unselected
 from moe_prompts.claims.claim import REGISTERED_SEED, SECOND_SEED, Claim, Judgement, Line
 from moe_prompts.claims.history import FIRST
 from moe_prompts.engine.grid import Study
@@ -19,7 +19,7 @@ from moe_prompts.tables import markdown, short
 CLAIMS: dict[str, Claim] = {
     claim.id: claim
     for group in "PGSA"
-    for claim in (*prompts.CLAIMS, *heads.CLAIMS, *gated.CLAIMS, *published.CLAIMS, *algebra.CLAIMS)
+    for claim in (*prompts.CLAIMS, *heads.CLAIMS, *unselected.CLAIMS, *gated.CLAIMS, *published.CLAIMS, *algebra.CLAIMS)
     if claim.id[0] == group
 }
 
