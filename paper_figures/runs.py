@@ -129,11 +129,12 @@ def read_summary(run: Path) -> pd.DataFrame:
         ) from error
 
 
-def efficiency_figure(run: Path, which: str) -> Figure:
-    """The figure ``which`` of a finished ``experiments/data_efficiency.py`` run."""
+def efficiency_figure(run: Path, which: str, *beside: Path) -> Figure:
+    """The figure ``which`` of a finished ``experiments/data_efficiency.py`` run, and of others that stand beside it."""
     from moe_prompts.vision.data_efficiency import report as curves_report
 
-    drawn = curves_report.figures_of(read_table(run, "experiments/data_efficiency.py", "task", "method", "n"), [which])
+    tables = [read_table(one, "experiments/data_efficiency.py", "task", "method", "n") for one in (run, *beside)]
+    drawn = curves_report.figures_of(pd.concat(tables, ignore_index=True), [which])
     if which not in drawn:
         raise InputError(f"{run} has no rows of {which}; expected a run of experiments/data_efficiency.py with them")
     return drawn[which]
