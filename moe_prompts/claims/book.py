@@ -92,7 +92,7 @@ def filled(readme: str, records: Sequence[Mapping[str, Any]]) -> str:
     Raises ``InputError`` where the marks are not there once each.
     """
     if readme.count(BEGIN) != 1 or readme.count(END) != 1:
-        raise InputError(f"README.md: expected the marks {BEGIN} and {END} once each")
+        raise InputError(f"docs/results.md: expected the marks {BEGIN} and {END} once each")
     return readme.split(BEGIN)[0] + readme_table(records) + readme.split(END)[1].removeprefix(END)
 
 

@@ -54,17 +54,17 @@ def rejudge() -> None:
     judgements = [judged(claim, tables, REGISTERED_SEED) for claim in claims]
     write_docs(judgements, studies, "")
     print(f"{book.summary(judgements)}\n")
-    print(f"page      {docs / 'claims.md'}, claims.json, papers_tested.md, and the table of README.md")
+    print(f"page      {docs / 'claims.md'}, claims.json, papers_tested.md, and the table of results.md")
 
 
 def write_docs(judgements, studies, options: str) -> None:
-    """Write the page, the same as records, the page of papers, and the table of the README."""
+    """Write the page, the same as records, the page of papers, and the table of results.md."""
     docs = cli.checkout("docs")
     from moe_prompts.claims import book
     from moe_prompts.claims.papers import papers_page
     from moe_prompts.engine.files import write_atomically
 
-    records, readme = book.records(judgements), cli.checkout("docs").parent / "README.md"
+    records, readme = book.records(judgements), docs / "results.md"
     for path, text in {
         docs / "claims.md": book.page(judgements, studies, "claims", options),
         docs / "claims.json": json.dumps(records, indent=1) + "\n",

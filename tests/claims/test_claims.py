@@ -575,7 +575,7 @@ def test_the_page_of_papers_is_what_the_records_say():
 
 def test_readme_shows_the_table_of_the_records():
     records = json.loads((DOCS / "claims.json").read_text(encoding="utf-8"))
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    readme = (DOCS / "results.md").read_text(encoding="utf-8")
     assert book.filled(readme, records) == readme
     with pytest.raises(InputError, match="once each"):
         book.filled(readme.replace(book.END, ""), records)
