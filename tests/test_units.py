@@ -275,9 +275,6 @@ MISUSES = {
     "softmax without a function": (lambda: softmax_from_data(Sample(X, Y), 2, 2, 0), "expected a function"),
     "no pairs": (lambda: softmax_from_data(Sample(X[:0], Y[:0]), 2, 2, rng_of), "n = 0 pairs for k = 2"),
     "no pairs, Gaussian": (lambda: gaussian(X[:0], Y[:0]), "n = 0 pairs for k = 2"),
-    "loss of a fit": (lambda: mp.voronoi_loss(PLAIN[gaussian], KNOWN), "a FitResult; .*take its value"),
-    "softmax loss of a fit": (lambda: mp.softmax_loss(PLAIN[softmax], SOFT), "a FitResult; .*take its value"),
-    "prompt loss of a truth": (lambda: mp.prompt_loss(PROMPT.params, PROMPT), "a PromptTruth; expected a PromptAtt"),
     "risk of a fit": (lambda: mp.Evaluation(KNOWN).excess_risk(PLAIN[gaussian]), "take its value"),
     "seed": (lambda: mp.sample("gmoe-1", 10, -1), "seed = -1; expected a whole number of at least 0"),
     "seed of softmax": (lambda: mp.softmax_sample("sgame", 10, -1), "seed = -1"),
@@ -395,6 +392,17 @@ def test_sizes_types_and_layouts_end_in_a_fit_or_in_one_line(size, spelling, dty
             ends.append(str(error))
     assert ends[0] == ends[1]
     assert "\n" not in ends[0]
+
+
+def test_losses_take_fits_and_searches_for_their_values():
+    """And, of what is neither parameters nor holds some, one line."""
+    fit = PLAIN[gaussian]
+    assert mp.voronoi_loss(fit, KNOWN) == mp.voronoi_loss(fit.value, KNOWN)
+    assert mp.softmax_loss(PLAIN[softmax], SOFT) == mp.softmax_loss(PLAIN[softmax].value, SOFT)
+    for loss, known in ((mp.voronoi_loss, KNOWN), (mp.softmax_loss, SOFT), (mp.prompt_loss, PROMPT.params)):
+        with pytest.raises(InputError, match="a str; expected a") as caught:
+            loss("fit", known)
+        assert "\n" not in str(caught.value)
 
 
 def test_advice_to_least_squares_does_not_speak_of_em():
