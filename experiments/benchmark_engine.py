@@ -84,8 +84,8 @@ def seconds_of(executor, rows: int) -> float:
         return time.perf_counter() - began
 
 
-def writing(blocks: int) -> float:
-    """Seconds per row of the files of finished blocks, synced to the disk one by one."""
+def writing(blocks: int, sync: bool) -> float:
+    """Seconds per row of the files of finished blocks; ``sync``: each is waited for until it is on the disk."""
     from moe_prompts.engine.shards import Shards
 
     rows = idle(IdleCell("cell"), tuple(range(BLOCK)), 0)
@@ -94,7 +94,7 @@ def writing(blocks: int) -> float:
         shards.prepare()
         began = time.perf_counter()
         for number in range(blocks):
-            shards.write(str(number), shards.content(str(number), rows, 0.0, "host"))
+            shards.write(str(number), shards.content(str(number), rows, 0.0, "host"), sync)
         return (time.perf_counter() - began) / blocks / BLOCK
 
 

@@ -1,4 +1,4 @@
-"""What things cost here, beside what they could cost: writes docs/benchmarks.md and three lines of README.md.
+"""What things cost here, beside what they could cost: writes docs/benchmarks.md and three lines of docs/results.md.
 
 python experiments/benchmarks.py                          all parts, on a quiet machine
 python experiments/benchmarks.py --only passes,fits       these; rows of the others stay as they are
@@ -36,7 +36,7 @@ from moe_prompts.errors import InputError
 from moe_prompts.tables import body_of, markdown, short
 
 HERE = Path(__file__).parent
-PAGE, README = HERE.parent / "docs" / "benchmarks.md", HERE.parent / "README.md"
+PAGE, README = HERE.parent / "docs" / "benchmarks.md", HERE.parent / "docs" / "results.md"
 COLUMNS = ("part", "what", "takes", "beside", "measured on")
 BEGIN, END = "<!-- costs, written by make bench -->", "<!-- end of costs -->"
 #: Rows that the README quotes: their words begin like this.
@@ -235,7 +235,9 @@ def commands(sizes: Sizes) -> Iterator[Row]:
 def vision(sizes: Sizes) -> Iterator[Row]:
     """A training step: forward, backward and SGD on random data."""
     if importlib.util.find_spec("timm") is None:
-        raise InputError("the part vision needs the extra: pip install 'moe-prompts[vision]', or name others in --only")
+        raise InputError(
+            'the part vision needs the extra: pip install -e ".[vision]" -c requirements.lock, or name others in --only'
+        )
     script = beside("benchmark_vision.py")
     model, batch, rounds = sizes.vision
     names = ("VPT-deep", "VPT-deep again", "VAPT fused", "plain")

@@ -1,81 +1,10 @@
 """The least risk of a kind of prompt on a truth that its class does not contain, box by box.
 
-python experiments/floors.py --truth attention-gelu --kinds fixed,decoupled --k 2,4,8
+The same as ``moe-prompts floors``; ``--help`` says what it takes.
 """
-
-from __future__ import annotations
-
-import argparse
-from pathlib import Path
 
 from moe_prompts import cli
-from moe_prompts.errors import InputError
-
-#: What the page shows: truth, kind, numbers of prompts.
-PAGE = (
-    ("attention-gelu", "fixed", (2, 3, 4, 6, 8)),
-    ("attention-gelu", "decoupled", (2, 3, 4)),
-    ("attention-gelu-heads2", "fixed", (2, 3, 4, 6, 8)),
-    ("attention-decoupled", "fixed", (2, 4)),
-    ("attention-decoupled", "adaptive:gelu", (2,)),
-    ("attention-fixed", "adaptive:gelu", (2,)),
-    ("attention-fixed", "adaptive:tanh", (2,)),
-)
-INTRODUCTION = """# Floors
-
-Written by `python experiments/floors.py --write`.
-
-A kind of prompt has a floor on a truth that its class does not contain: the least of E|f - f*|^2 / E|f*|^2
-without noise. The parameters of a class lie in a box, and the box is part of the class. Where some of them stand
-on a bound, a wider box has a lower floor. "Rest" is every parameter but the logit biases b. All numbers are upper
-bounds: the best of random starts, each climbed to a certified local minimum ("?" where the best one has no
-certificate).
-
-The studies and claims of this project use the first box.
-
-"""
-
-
-def parser() -> argparse.ArgumentParser:
-    parser = cli.OneLineParser(
-        prog="floors.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add = parser.add_argument
-    add("--truth", default="attention-gelu", metavar="NAME", help="default attention-gelu")
-    add("--kinds", type=cli.names, default=["fixed"], help="what is fitted (default fixed)")
-    add("--k", type=cli.positives("prompts"), default=[2, 4], help="numbers of prompts (default 2,4)")
-    add("--boxes", type=cli.names, default=["study", "wide", "widest"], help="study,wide,widest (default: all)")
-    add("--starts", type=cli.positive("starts"), default=48, help="random starts for each k (default 48)")
-    add("--quick", action="store_true", help="k = 2, two boxes, 8 starts")
-    add("--write", action="store_true", help="write docs/floors.md and what claims read of it, and stop")
-    return parser
-
-
-def main() -> None:
-    arguments = parser().parse_args()
-
-    import pandas as pd
-
-    from moe_prompts.engine.files import write_atomically
-    from moe_prompts.study.floors import floors, floors_table
-
-    if arguments.write:
-        if arguments.quick:
-            raise InputError("--write writes the whole page; expected no --quick")
-        every = pd.concat([floors(truth, kind, ks, starts=arguments.starts) for truth, kind, ks in PAGE])
-        root = Path(__file__).parents[1]
-        page, records = root / "docs" / "floors.md", root / "moe_prompts" / "claims" / "floors.json"
-        write_atomically(page, (INTRODUCTION + floors_table(every) + "\n").encode())
-        # What claims look at: to seven digits, so that rounding between machines moves nothing.
-        write_atomically(records, (every.round(7).to_json(orient="records", indent=1) + "\n").encode())
-        print(f"page      {page}\nrecords   {records}")
-        return
-    ks, boxes, starts = arguments.k, arguments.boxes, arguments.starts
-    if arguments.quick:
-        ks, boxes, starts = [2], ["study", "wide"], 8
-    tables = [floors(arguments.truth, kind, ks, boxes, starts) for kind in arguments.kinds]
-    print(floors_table(pd.concat(tables)))
-
+from moe_prompts.commands.floors import main
 
 if __name__ == "__main__":
     cli.run(main, "floors.py")

@@ -1,107 +1,10 @@
 """Two published simulations run again, beside certified fits of the same data: table, findings and one figure.
 
-python experiments/replicate.py --paper gmoe --published gmoe_published_losses.npz
+The same as ``moe-prompts replicate``; ``--help`` says what it takes.
 """
 
-from __future__ import annotations
-
-import argparse
-import os
-from pathlib import Path
-from typing import TYPE_CHECKING
-
 from moe_prompts import cli
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-PAPERS = {"gmoe": "Gaussian gates, arXiv 2305.07572", "sgame": "softmax gates, arXiv 2305.03288"}
-#: Folder of the published losses where --published is not given.
-REFERENCE = "MOE_PROMPTS_REFERENCE"
-THINNED, QUICK_SIZES, QUICK_REPLICATES = "thinned", [1_000, 3_000, 10_000], 8
-
-
-def parser() -> argparse.ArgumentParser:
-    parser = cli.OneLineParser(
-        prog="replicate.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add = parser.add_argument
-    add("--paper", choices=PAPERS, required=True, help="; ".join(f"{name}: {what}" for name, what in PAPERS.items()))
-    add(
-        "--published",
-        type=Path,
-        default=None,
-        metavar="FILE",
-        help=f"the losses that the paper published, .npz (default: PAPER_published_losses.npz in ${REFERENCE})",
-    )
-    add("--models", type=cli.positives("models"), default=None, help="of gmoe: some of 1,2,3,4 (default all)")
-    add("--k", type=cli.positives("atoms"), default=None, help="atoms (default: gmoe 4,5; sgame 2,3,4)")
-    add(
-        "--reps",
-        type=cli.positive("replicates"),
-        default=None,
-        help="replicates (default: gmoe 20, sgame 8; published: 20, 40)",
-    )
-    add(
-        "--sizes",
-        default=THINNED,
-        help="thinned: some of the published sizes, even in log n (default); all: every one; or a list 1e3,1e4",
-    )
-    cli.add_execution(parser)
-    cli.add_shard(parser)
-    cli.add_run(parser)
-    add("--quick", action="store_true", help="few sizes and replicates: shows the way in seconds")
-    return parser
-
-
-def main() -> None:
-    arguments = parser().parse_args()
-    paper, quick = arguments.paper, arguments.quick
-    cli.check_run(arguments)
-    sizes = None
-    if arguments.sizes not in (THINNED, "all"):
-        sizes = cli.sizes(arguments.sizes, 10, "--sizes")
-    elif quick:
-        sizes = QUICK_SIZES
-
-    # Heavy imports come after the cheap checks, so that mistakes are answered at once.
-    from moe_prompts.study import replication
-    from moe_prompts.study.replication_report import published_lines
-
-    study = replication.replication_study(
-        paper,
-        models=arguments.models or ([1] if quick and paper == "gmoe" else None),
-        ks=arguments.k or ([4] if paper == "gmoe" else [2, 3]) if quick else arguments.k,
-        sizes=sizes,
-        every_size=arguments.sizes == "all",
-        replicates=arguments.reps or (QUICK_REPLICATES if quick else None),
-        entropy=arguments.seed,
-    )
-    file = published_file(paper, arguments.published)
-    published = None if file is None else published_lines(paper, file)
-    out = arguments.out or cli.default_folder(f"replicate-{paper}")
-    results = cli.results(study, out, arguments, "replicate.py")
-    report(results, published, study.entropy, out, quick)
-
-
-def published_file(paper: str, given: Path | None) -> Path | None:
-    """As given, else that of the reference folder if there is one."""
-    folder = os.environ.get(REFERENCE)
-    return given if given is not None or not folder else Path(folder) / f"{paper}_published_losses.npz"
-
-
-def report(results: pd.DataFrame, published: pd.DataFrame | None, entropy: int, out: Path, quick: bool) -> None:
-    """Write table and findings with the figure, and print them."""
-    from moe_prompts.figures.replication import replication_figure
-    from moe_prompts.figures.style import save
-    from moe_prompts.study.replication_report import replication_report
-
-    text, summary = replication_report(results, published, entropy)
-    if quick:
-        text += "\n\nquick run: few replicates and sizes; it shows the way, do not quote its findings"
-    draw = lambda: save(replication_figure(summary), out, f"replicate_{results['paper'].iloc[0]}")
-    cli.finish(out, text, {"summary.json": summary.to_json(orient="records", indent=2)}, draw, len(results))
-
+from moe_prompts.commands.replicate import main
 
 if __name__ == "__main__":
     cli.run(main, "replicate.py")

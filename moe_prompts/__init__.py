@@ -68,6 +68,8 @@ _PUBLIC = {
     "newton": "estimators.gaussian.newton",
     "NewtonOptions": "estimators.gaussian.newton",
     "best_of": "estimators.gaussian.search",
+    "global_maximum": "estimators.gaussian.global_search",
+    "GlobalOptions": "estimators.gaussian.global_search",
     "SearchOptions": "estimators.gaussian.search",
     "least_squares": "estimators.prompts.least_squares",
     "LeastSquaresOptions": "estimators.prompts.least_squares",

@@ -176,6 +176,13 @@ def generator(rng: Any, what: str) -> np.random.Generator:
     return rng
 
 
+def named(name: Any, what: str) -> str:
+    """Return ``name``; ``InputError`` if it is no text."""
+    if not isinstance(name, str):
+        raise InputError(f"{what}: a name of type {type(name).__name__} ({name!r:.60}); expected text")
+    return name
+
+
 def generators(rng_of: Any, what: str) -> None:
     """Raise ``InputError`` unless ``rng_of`` can be called: it gives the generator of draw i."""
     if not callable(rng_of):

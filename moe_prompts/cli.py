@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -104,6 +104,13 @@ def names(text: str) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()]
 
 
+def folder(text: str) -> Path:
+    """Return the folder that a text names; an argparse type, which refuses an empty text."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError("an empty name; expected a folder")
+    return Path(text)
+
+
 def default_folder(experiment: str) -> Path:
     """Return a new folder under ``results/`` in the current directory, named after experiment and time."""
     return Path("results") / f"{experiment}-{datetime.now():%Y%m%d-%H%M%S}"
@@ -119,7 +126,7 @@ def add_run(
     """
     add = parser.add_argument
     add("--seed", type=int, default=seed, help=draws if seed is None else f"{draws} (default {seed})")
-    add("--out", type=Path, default=None, help="folder of the run (default: a new one under results/)")
+    add("--out", type=folder, default=None, help="folder of the run (default: a new one under results/)")
     add("--resume", action="store_true", help="complete the run in --out")
     add(
         "--accept-code-change",
@@ -223,7 +230,7 @@ def results(
         count = run_part(study, out, arguments.shard, executor=runs, resume=arguments.resume, allow=allow)
     print(
         f"part {arguments.shard}: its {count} blocks are in {out}. When all parts are there:\n"
-        f"  python experiments/gather.py --out WHOLE {out} ...\n"
+        f"  {spelled('gather.py')} --out WHOLE {out} ...\n"
         f"and this command with --out WHOLE --resume, without --shard, for the table"
     )
     sys.exit(0)
@@ -267,8 +274,49 @@ def fastest(function: Callable[[], object], repeats: int) -> float:
     return min(times)
 
 
+#: What stands before the name of a command in ``sys.argv[0]`` where it was called as ``moe-prompts NAME``.
+CONSOLE = "moe-prompts "
+
+
+def called(script: str) -> str:
+    """Return how a command was called: ``moe-prompts NAME``, or the name of its script."""
+    return sys.argv[0] if sys.argv and sys.argv[0].startswith(CONSOLE) else script
+
+
+def spelled(script: str) -> str:
+    """Return how to call another command in the same way, by the console command or by its script."""
+    if called(script) == script:
+        return f"python experiments/{script}"
+    return CONSOLE + script.removesuffix(".py").replace("_", "-")
+
+
+def in_checkout() -> bool:
+    """Say whether this package lies in a clone of its repository."""
+    return (Path(__file__).parents[1] / "pyproject.toml").is_file()
+
+
+def checkout(folder: str) -> Path:
+    """Return a folder of the checkout that this package lies in.
+
+    Raises ``InputError`` where the package is installed without one, as from a wheel.
+    """
+    root = Path(__file__).parents[1]
+    if not (root / "pyproject.toml").is_file():
+        raise InputError(
+            f"{folder}/ is written in a clone of the repository only; this package is installed without one"
+        )
+    return root / folder
+
+
 class OneLineParser(argparse.ArgumentParser):
     """Parse options, and report mistakes in one line with exit code 2, without the usage block."""
+
+    def __init__(self, prog: str | None = None, **options: Any) -> None:
+        if prog is not None and prog.endswith(".py"):
+            script, prog = prog, called(prog)
+            text = options.get("description") or ""
+            options["description"] = text if prog == script else text.replace(f"python experiments/{script}", prog)
+        super().__init__(prog, **options)
 
     def error(self, message: str):
         """End the command with the message and code 2."""
@@ -288,6 +336,7 @@ def run(main: Callable[[], None], program: str) -> None:
     show is printed as an escape, so that printing never ends a run. Where the reader of a pipe is gone, the
     command ends without a word, as its files are written by then.
     """
+    program = called(program)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
@@ -323,6 +372,7 @@ def run(main: Callable[[], None], program: str) -> None:
 @contextmanager
 def resumable(program: str, out: Path) -> Iterator[None]:
     """Hold a run in ``out``: Ctrl-C ends it with a line that says how to go on, and code 130."""
+    program = called(program)
     try:
         yield
     except KeyboardInterrupt:

@@ -25,7 +25,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from moe_prompts.checks import expect, generator
+from moe_prompts.checks import expect, generator, numbers
 from moe_prompts.errors import InputError
 from moe_prompts.estimators.prompts.coordinates import OnSphere, PairCoordinates
 from moe_prompts.estimators.prompts.least_squares import LeastSquaresOptions, least_squares, vector_near_truth
@@ -289,12 +289,12 @@ def profile(
     >>> np.round(found.exponents, 1)
     array([1.9])
     """
-    spreads = np.array(sorted(eps), dtype=float)
-    if len(spreads) < 2 or not spreads[0] > 0:
-        raise InputError(f"profile: eps = {list(eps)}; expected at least two positive spreads")
+    spreads = np.sort(np.atleast_1d(numbers(eps, "profile: eps")).ravel())
+    if len(spreads) < 2 or not spreads[0] > 0 or not np.isfinite(spreads).all():
+        raise InputError(f"profile: eps = {eps!r}; expected at least two positive spreads")
     if surplus not in (0, 1):
         raise InputError(f"profile: surplus = {surplus}; expected 0 (exact) or 1 (one prompt too many)")
-    box = box or Box()
+    box = expect(box or Box(), Box, "profile: box")
     found = kappas(truth, rng)
     # So many pairs that the smallest visible profile is hundreds of nats, and the tolerance far below it.
     if surplus:
@@ -418,10 +418,11 @@ def likelihood_gaps(
 
     Raises ``InputError`` where ``spread`` is not positive or there are no data.
     """
-    if not spread > 0:
-        raise InputError(f"likelihood_gaps: spread = {spread}; expected a positive number")
-    if not data:
-        raise InputError("likelihood_gaps: no data sets")
+    size = numbers(spread, "likelihood_gaps: spread")
+    if size.ndim or not 0 < size < np.inf:
+        raise InputError(f"likelihood_gaps: spread = {spread!r}; expected a positive number")
+    if not isinstance(data, list | tuple) or not data:
+        raise InputError("likelihood_gaps: no data sets; expected a list of them")
     options = options or LeastSquaresOptions()
     family = truth.params.family.with_k(truth.k_true + 1)
     lines = np.array([kappas(truth, rng).directions[0], *rng.standard_normal((DIRECTIONS, family.atom_size))])

@@ -118,8 +118,18 @@ def mean_interval(values: np.ndarray) -> Interval:
     mean = float(values.mean()) if count else float("nan")
     if count < 2 or not np.isfinite(values).all():
         return Interval(mean, float("nan"), float("nan"), count)
-    half = float(stdtrit(count - 1, TAILS[1]) * values.std(ddof=1) / np.sqrt(count))
+    half = float(half_width(values.std(ddof=1) / np.sqrt(count), count))
     return Interval(mean, mean - half, mean + half, count)
+
+
+def half_width(error: np.ndarray | float, count: np.ndarray | int) -> np.ndarray:
+    """Return half the width of Student's 90 % interval of means: t times their standard errors.
+
+    error  sd / sqrt(m) with the divisor m - 1 in sd, of any shape; NaN stays NaN
+    count  m, the number of values of each mean, at least 2 where ``error`` is a number
+    """
+    freedom = np.maximum(np.asarray(count) - 1, 1)
+    return stdtrit(freedom, TAILS[1]) * np.asarray(error, dtype=float)
 
 
 def percentiles(draws: np.ndarray) -> np.ndarray:

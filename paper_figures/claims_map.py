@@ -37,18 +37,22 @@ VERDICTS: dict[str, tuple[str, dict[str, Any]]] = {
 RATE = re.compile(r"n\^(-[\d.]+)$")
 SHOWN = (-1.05, 0.45)
 #: Characters of a line of text, height of one in inches, and what stands above and below the rows.
-STATEMENT, FINDING, LINE, HEAD, FOOT = 71, 37, 0.1, 0.3, 0.72
+STATEMENT, FINDING, LINE, HEAD, FOOT = 71, 37, 0.096, 0.3, 0.72
 
 
 def figure(run: Path) -> Figure:
     """A row for each claim of ``claims.json``: what is said, its verdict, and what was measured."""
     try:
         claims = json.loads((run / "claims.json").read_text(encoding="utf-8"))
+        heights = [_rows(claim) for claim in claims]
     except FileNotFoundError as error:
         raise InputError(
             f"{run} has no claims.json; expected the folder of a finished experiments/claims.py"
         ) from error
-    heights = [_rows(claim) for claim in claims]
+    except (ValueError, RecursionError, LookupError, TypeError, StopIteration) as error:
+        raise InputError(
+            f"{run / 'claims.json'} was not written by experiments/claims.py, or is damaged; repeat that command"
+        ) from error
     families = list(dict.fromkeys(claim["id"][0] for claim in claims))
     total = sum(heights) + 1.5 * len(families)
     height = total * LINE + HEAD + FOOT

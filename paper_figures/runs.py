@@ -6,7 +6,6 @@ a new folder, with the command that made the committed one. Committed tables and
 
 from __future__ import annotations
 
-import json
 import shlex
 import subprocess
 import sys
@@ -89,6 +88,8 @@ class Drawing:
         if chosen.regenerate and chosen.run:
             raise InputError("--run draws a finished run and --regenerate makes one; choose one of them")
         run = chosen.run
+        if run is not None and not run.is_dir():
+            raise InputError(f"--run {run}; expected the folder of a finished run")
         if chosen.regenerate:
             run = self.regenerated(cli.default_folder(self.name), chosen.quick)
         to = chosen.to or run or HERE
@@ -103,7 +104,7 @@ def read(run: Path, study: str) -> tuple[pd.DataFrame, int]:
         raise InputError(
             f"{run} has no rows of the study {study}; choose a run that has, or make one with --study {study}"
         )
-    return rows, json.loads((run / "meta.json").read_text(encoding="utf-8"))["identity"]["entropy"]
+    return rows, store.identity_of(run, "entropy")["entropy"]
 
 
 def read_table(run: Path, experiment: str, *columns: str) -> pd.DataFrame:
@@ -128,11 +129,12 @@ def read_summary(run: Path) -> pd.DataFrame:
         ) from error
 
 
-def efficiency_figure(run: Path, which: str) -> Figure:
-    """The figure ``which`` of a finished ``experiments/data_efficiency.py`` run."""
+def efficiency_figure(run: Path, which: str, *beside: Path) -> Figure:
+    """The figure ``which`` of a finished ``experiments/data_efficiency.py`` run, and of others that stand beside it."""
     from moe_prompts.vision.data_efficiency import report as curves_report
 
-    drawn = curves_report.figures_of(read_table(run, "experiments/data_efficiency.py", "task", "method", "n"), [which])
+    tables = [read_table(one, "experiments/data_efficiency.py", "task", "method", "n") for one in (run, *beside)]
+    drawn = curves_report.figures_of(pd.concat(tables, ignore_index=True), [which])
     if which not in drawn:
         raise InputError(f"{run} has no rows of {which}; expected a run of experiments/data_efficiency.py with them")
     return drawn[which]

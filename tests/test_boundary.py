@@ -1,6 +1,7 @@
 """What the system refuses at the edge of a command: one line, and files whole or not at all."""
 
 import errno
+import json
 import os
 import subprocess
 import sys
@@ -66,6 +67,25 @@ def test_a_figure_that_cannot_be_written_leaves_the_old_one(tmp_path, monkeypatc
     plt.close("all")
 
 
+@pytest.mark.parametrize(
+    ("script", "arguments"),
+    [
+        ("experiments/sample_efficiency.py", ["--out", ""]),
+        ("experiments/claims.py", ["--out", " "]),
+        ("experiments/gather.py", ["--out", "", "part"]),
+        ("paper_figures/sample_efficiency.py", ["--run", "README.md"]),
+    ],
+)
+def test_a_name_that_is_no_folder_is_refused_before_anything_is_written(script, arguments, tmp_path):
+    """An empty name would be the current folder."""
+    (tmp_path / "README.md").write_text("")
+    done = subprocess.run([sys.executable, ROOT / script, *arguments], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert "expected a folder" in done.stderr or "expected the folder of a finished run" in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["README.md"]
+
+
 @pytest.mark.parametrize("table", TABLES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_committed_tables_are_those_that_their_runs_wrote(table):
     assert len(read_table(table.parent, table.name)) > 0
@@ -116,3 +136,40 @@ def test_a_table_without_a_checksum_is_refused(tmp_path):
     pd.DataFrame({"n": [1]}).to_parquet(tmp_path / "results.parquet")
     with pytest.raises(InputError, match=r"has no sha256 of results\.parquet; repeat the run's command with --resume"):
         read_table(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "meta",
+    [
+        "{",
+        "[1]",
+        "[" * 200_000,
+        '{"sha256": ' + "9" * 6000 + "}",
+        {"identity": []},
+        {"identity": {"study": "x"}},
+        {"identity": None},
+        {"sha256": [1]},
+    ],
+    ids=lambda meta: str(meta)[:20],
+)
+def test_a_run_with_a_broken_description_is_one_line(meta, tmp_path):
+    run = ROOT / "paper_figures" / "data" / "sample_efficiency"
+    (tmp_path / "results.parquet").write_bytes((run / "results.parquet").read_bytes())
+    text = meta if isinstance(meta, str) else json.dumps(json.loads((run / "meta.json").read_text()) | meta)
+    (tmp_path / "meta.json").write_text(text)
+    sys.path.insert(0, str(ROOT / "paper_figures"))
+    import runs
+
+    with pytest.raises(InputError, match=r"meta\.json (was not written by a study|has no sha256)") as told:
+        runs.read(tmp_path, "gaussian")
+    assert "\n" not in str(told.value)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[1]", "[{}]", '{"a": 1}', "[" * 200_000, "9" * 6000])
+def test_broken_records_of_claims_are_one_line(text, tmp_path):
+    (tmp_path / "claims.json").write_text(text)
+    sys.path.insert(0, str(ROOT / "paper_figures"))
+    import claims_map
+
+    with pytest.raises(InputError, match=r"claims\.json was not written by experiments/claims\.py, or is damaged"):
+        claims_map.figure(tmp_path)

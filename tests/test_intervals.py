@@ -11,6 +11,7 @@ from moe_prompts.intervals import (
     MIN_REPLICATES,
     Interval,
     bounded_by,
+    half_width,
     mean_interval,
     percentiles,
     variance_of_log_mean,
@@ -66,6 +67,15 @@ def test_mean_interval_is_students(count):
     low, high = stats.t.interval(LEVEL, count - 1, loc=values.mean(), scale=stats.sem(values))
     assert_allclose([found.value, found.low, found.high], [values.mean(), low, high], rtol=1e-12)
     assert found.count == count
+
+
+def test_half_widths_are_those_of_the_intervals():
+    """Of a table of means with errors: one value has none, and so has NaN."""
+    samples = [np.random.default_rng(count).standard_normal(count) for count in (2, 5, 32)]
+    halves = half_width([stats.sem(values) for values in samples], [len(values) for values in samples])
+    found = [mean_interval(values) for values in samples]
+    assert_allclose(halves, [(one.high - one.low) / 2 for one in found], rtol=1e-12)
+    assert np.isnan(half_width(np.nan, 1))
 
 
 @pytest.mark.parametrize("count", [3, 8, 32])

@@ -29,6 +29,8 @@ FLOORS = [
     ["vision.backbones"],
     ["vision.training"],
     ["vision.comparison", "vision.data_efficiency", "vision.planted_head"],
+    # commands call all of it
+    ["commands"],
 ]
 #: Doors that load names on first use: their tables of names are read by other tests.
 DOORS = {"moe_prompts", "moe_prompts.study", "moe_prompts.vision", "moe_prompts.vision.tasks"}
@@ -94,7 +96,12 @@ def test_no_module_imports_from_above_or_beside():
 
 def test_no_module_below_vision_imports_the_door_of_the_package():
     """A door loads names from every floor, so an import of it from inside is an arrow up in disguise."""
-    wrong = [f"{name} imports {door}" for name, others in GRAPH.items() for door in others & DOORS if name not in DOORS]
+    wrong = [
+        f"{name} imports {door}"
+        for name, others in GRAPH.items()
+        for door in others & DOORS
+        if name not in DOORS and part(name) != "commands"
+    ]
     assert not wrong, "\n".join(wrong)
     assert not any(GRAPH[door] for door in DOORS), "a door imports nothing until a name is asked for"
 

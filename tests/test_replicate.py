@@ -1,6 +1,6 @@
 """The command as a user types it: a small run of each paper, its files, and one clear line for each wrong input."""
 
-import importlib.util
+import importlib
 import json
 import sys
 from pathlib import Path
@@ -10,7 +10,6 @@ import pytest
 
 from moe_prompts import cli
 
-SCRIPT = Path(__file__).parents[1] / "experiments" / "replicate.py"
 SMALL = {
     "gmoe": "--models 1 --k 4 --sizes 200,400 --reps 2",
     "sgame": "--k 2 --sizes 200,400 --reps 1",
@@ -19,10 +18,7 @@ SMALL = {
 
 @pytest.fixture(scope="module")
 def script():
-    spec = importlib.util.spec_from_file_location("replicate_command", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return importlib.import_module("moe_prompts.commands.replicate")
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import moe_prompts as mp
 from moe_prompts.checks import LARGEST, SMALLEST
 from moe_prompts.errors import InputError
 from moe_prompts.estimators.softmax.search import softmax_from_data
-from moe_prompts.models.data import RegressionData, Sample
+from moe_prompts.models.data import RegressionData, Sample, StreamedSample
 
 RNG = np.random.default_rng(0)
 HALF = RNG.integers(2, size=300)
@@ -275,9 +275,6 @@ MISUSES = {
     "softmax without a function": (lambda: softmax_from_data(Sample(X, Y), 2, 2, 0), "expected a function"),
     "no pairs": (lambda: softmax_from_data(Sample(X[:0], Y[:0]), 2, 2, rng_of), "n = 0 pairs for k = 2"),
     "no pairs, Gaussian": (lambda: gaussian(X[:0], Y[:0]), "n = 0 pairs for k = 2"),
-    "loss of a fit": (lambda: mp.voronoi_loss(PLAIN[gaussian], KNOWN), "a FitResult; .*take its value"),
-    "softmax loss of a fit": (lambda: mp.softmax_loss(PLAIN[softmax], SOFT), "a FitResult; .*take its value"),
-    "prompt loss of a truth": (lambda: mp.prompt_loss(PROMPT.params, PROMPT), "a PromptTruth; expected a PromptAtt"),
     "risk of a fit": (lambda: mp.Evaluation(KNOWN).excess_risk(PLAIN[gaussian]), "take its value"),
     "seed": (lambda: mp.sample("gmoe-1", 10, -1), "seed = -1; expected a whole number of at least 0"),
     "seed of softmax": (lambda: mp.softmax_sample("sgame", 10, -1), "seed = -1"),
@@ -301,6 +298,36 @@ MISUSES = {
         lambda: mp.softmax_newton(mp.SoftmaxGatedFamily(1, 1), Sample(X, Y), PLAIN[gaussian]),
         "take its value",
     ),
+    "a generator that is none": (
+        lambda: mp.best_of(mp.GaussianGatedFamily(1, 1, 1), Sample(X, Y), mp.starts.data(2), lambda i: i),
+        "rng = 0; expected a numpy.random.Generator",
+    ),
+    "options of another estimator": (
+        lambda: mp.em(mp.GaussianGatedFamily(1, 1, 1), Sample(X, Y), KNOWN, mp.NewtonOptions()),
+        "options: a NewtonOptions; expected a EMOptions",
+    ),
+    "options in a dict": (
+        lambda: mp.newton(mp.GaussianGatedFamily(1, 1, 1), Sample(X, Y), KNOWN, {"compress": False}),
+        "options: a dict; expected a NewtonOptions",
+    ),
+    "one spread": (lambda: mp.profile(PROMPT, np.random.default_rng(0), eps=0.1), "expected at least two positive"),
+    "spreads in words": (lambda: mp.profile(PROMPT, np.random.default_rng(0), eps="ab"), "expected real numbers"),
+    "a box of numbers": (
+        lambda: mp.profile(PROMPT, np.random.default_rng(0), eps=(0.1, 0.2), box=(0, 1)),
+        "box: a tuple; expected a Box",
+    ),
+    "gaps of one data set": (
+        lambda: mp.likelihood_gaps(PROMPT, PROMPT.population(), 0.4, np.random.default_rng(0)),
+        "expected a list of them",
+    ),
+    "a spread in words": (
+        lambda: mp.likelihood_gaps(PROMPT, [PROMPT.population()], "a", np.random.default_rng(0)),
+        "spread: text",
+    ),
+    "a part of nothing": (lambda: Sample(X, Y).thinned(0), "n = 0; expected a whole number of at least 1"),
+    "a part of a pair": (lambda: Sample(X, Y).head(2.5), "n = 2.5; expected a whole number"),
+    "a kind that is no text": (lambda: mp.PromptKind.parse(3), "expected text"),
+    "a truth that is no text": (lambda: mp.prompt_truth(None), "expected text"),
     "arrays for data": (lambda: mp.newton(mp.GaussianGatedFamily(1, 1, 1), (X, Y), KNOWN), "data: a tuple"),
 }
 
@@ -311,6 +338,71 @@ def test_a_misuse_is_one_line_that_says_what_to_do(misuse):
     with pytest.raises(InputError, match=said) as caught:
         call()
     assert "\n" not in str(caught.value)
+
+
+def test_streamed_pairs_in_small_units_have_the_same_summary():
+    """Every chunk of a stream: a mean whose sum of squares is 1e-24 of the plain one."""
+    unit = 1e-12
+    stream = lambda u: StreamedSample(
+        lambda chunk: (Sample(u * X[i : i + chunk], u * Y[i : i + chunk]) for i in range(0, len(X), chunk)),
+        n=np.int64(300),
+        d=1,
+        l=1,
+        chunk=np.int32(70),
+    )
+    plain, small = stream(1.0), stream(unit)
+    assert small.spread.sd == pytest.approx(unit * plain.spread.sd, rel=1e-12)
+    family = mp.GaussianGatedFamily(1, 1, 2)
+    one, two = (mp.best_of(family, data, mp.starts.data(2), rng_of).best for data in (plain, small))
+    assert two.status is one.status
+    assert two.log_likelihood + 2 * 300 * np.log(unit) == pytest.approx(one.log_likelihood, abs=NATS)
+
+
+def test_boxes_entropy_and_replicates_take_whole_numbers_of_every_kind():
+    family, box = PROMPT.params.family, mp.Box(b=(-1, 3))
+    start = mp.random_start(family, np.random.default_rng(0), box)
+    assert np.array_equal(start, mp.random_start(family, np.random.default_rng(0), mp.Box(b=(-1.0, 3.0))))
+    plain = mp.sample("gmoe-1", 20, 3, replicate=2)
+    for kind in (np.int64, np.uint8, np.int32):
+        assert np.array_equal(mp.sample("gmoe-1", 20, kind(3), replicate=kind(2)).x, plain.x)
+        one = mp.prompt_data("attention-fixed", 20, kind(3), replicate=kind(2))
+        assert np.array_equal(one.sums, mp.prompt_data("attention-fixed", 20, 3, replicate=2).sums)
+
+
+SIZES = st.tuples(st.integers(2, 60), st.integers(1, 3), st.integers(1, 2), st.integers(1, 3))
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(size=SIZES, spelling=st.sampled_from(sorted(SPELLINGS)), dtype=st.sampled_from(["f4", "f8", ">f8", "i2"]))
+def test_sizes_types_and_layouts_end_in_a_fit_or_in_one_line(size, spelling, dtype):
+    """Whatever the shape: a status and a number, or what is wrong; the same for the same numbers in plain float64."""
+    n, d, l, k = size
+    rng = np.random.default_rng(n)
+    draw = lambda columns: (100 * rng.standard_normal((n, columns))).astype(dtype)
+    x, y = draw(d), draw(l)
+    of = SPELLINGS[spelling] if d == l == 1 else lambda value: value
+    shape = lambda value: value[:, 0] if value.shape[1] == 1 else value
+    family, ends = mp.GaussianGatedFamily(d=d, l=l, k=k), []
+    for pair in ((of(shape(x)), of(shape(y))), (x.astype(float), y.astype(float))):
+        try:
+            found = mp.best_of(family, Sample(*pair), mp.starts.data(1), rng_of).best
+            assert np.isfinite(found.log_likelihood) or not found.certified
+            ends.append(f"{found.status.name} {found.log_likelihood}")
+        except InputError as error:
+            ends.append(str(error))
+    assert ends[0] == ends[1]
+    assert "\n" not in ends[0]
+
+
+def test_losses_take_fits_and_searches_for_their_values():
+    """And, of what is neither parameters nor holds some, one line."""
+    fit = PLAIN[gaussian]
+    assert mp.voronoi_loss(fit, KNOWN) == mp.voronoi_loss(fit.value, KNOWN)
+    assert mp.softmax_loss(PLAIN[softmax], SOFT) == mp.softmax_loss(PLAIN[softmax].value, SOFT)
+    for loss, known in ((mp.voronoi_loss, KNOWN), (mp.softmax_loss, SOFT), (mp.prompt_loss, PROMPT.params)):
+        with pytest.raises(InputError, match="a str; expected a") as caught:
+            loss("fit", known)
+        assert "\n" not in str(caught.value)
 
 
 def test_advice_to_least_squares_does_not_speak_of_em():

@@ -5,6 +5,7 @@ runs          the studies that claims are judged on
 evidence      lines from slopes and means, with what their designs could decide
 prompts       P: prompts in attention
 heads         P: prompts that several heads share
+unselected    P: rates in configurations that nobody selected
 gated         G, S: Gaussian-gated and softmax-gated experts
 published     the simulations of the papers, audited
 algebra       A, and what formulas alone decide

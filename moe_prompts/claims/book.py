@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from moe_prompts.claims import algebra, gated, heads, prompts, published
+from moe_prompts.claims import algebra, gated, heads, prompts, published, unselected
 from moe_prompts.claims.claim import REGISTERED_SEED, SECOND_SEED, Claim, Judgement, Line
 from moe_prompts.claims.history import FIRST
 from moe_prompts.engine.grid import Study
@@ -19,7 +19,7 @@ from moe_prompts.tables import markdown, short
 CLAIMS: dict[str, Claim] = {
     claim.id: claim
     for group in "PGSA"
-    for claim in (*prompts.CLAIMS, *heads.CLAIMS, *gated.CLAIMS, *published.CLAIMS, *algebra.CLAIMS)
+    for claim in (*prompts.CLAIMS, *heads.CLAIMS, *unselected.CLAIMS, *gated.CLAIMS, *published.CLAIMS, *algebra.CLAIMS)
     if claim.id[0] == group
 }
 
@@ -92,7 +92,7 @@ def filled(readme: str, records: Sequence[Mapping[str, Any]]) -> str:
     Raises ``InputError`` where the marks are not there once each.
     """
     if readme.count(BEGIN) != 1 or readme.count(END) != 1:
-        raise InputError(f"README.md: expected the marks {BEGIN} and {END} once each")
+        raise InputError(f"docs/results.md: expected the marks {BEGIN} and {END} once each")
     return readme.split(BEGIN)[0] + readme_table(records) + readme.split(END)[1].removeprefix(END)
 
 

@@ -39,7 +39,7 @@ PAPERS = (
         "2410.02200",
         f"{NOT_SEEN}: least squares; with a structure that key and value share, cells of one prompt (log n / n)^(1/2), "
         "cells of several (log n / n)^(1/4), for linear and one-layer forms of it",
-        ("P-density", "P-exact", "P-over"),
+        ("P-density", "P-exact", "P-over", "P-unselected"),
         "key and value as two functions of one prompt (one-layer form); log factors; uniformity over truths",
     ),
     Paper(

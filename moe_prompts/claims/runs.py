@@ -10,7 +10,8 @@ import numpy as np
 
 from moe_prompts.claims.claim import REGISTERED_SEED, SECOND_SEED
 from moe_prompts.engine.grid import Study
-from moe_prompts.study.attention import AttentionCell, Lines, attention_study
+from moe_prompts.models.prompt_truths import prompt_truth
+from moe_prompts.study.attention import AttentionCell, GapCell, Lines, attention_study
 from moe_prompts.study.gaussian import gaussian_study
 from moe_prompts.study.replication import replication_study
 from moe_prompts.study.softmax import softmax_study
@@ -117,6 +118,17 @@ def heads(truths: Sequence[str], scale: Scale, seed: int) -> Study:
     )
 
 
+def unselected(truths: Sequence[str], scale: Scale, seed: int) -> Study:
+    """Return fits with one prompt too many in random configurations, with their profiles.
+
+    Three sizes two decades apart: the ends of a grid carry a slope, and data of any n cost the same.
+    """
+    own = {name: ((str(prompt_truth(name).params.kind), (prompt_truth(name).k_true + 1,)),) for name in truths}
+    sizes = [1_000, 10_000, 100_000] if scale.quick else [10_000, 1_000_000, 100_000_000]
+    study = attention_study(sizes=sizes, replicates=scale.of(16, 8), entropy=seed, truths=truths, lines=own)
+    return replace(study, cells=[cell for cell in study.cells if not isinstance(cell, GapCell)])
+
+
 def gaussian(truths: Sequence[str], scale: Scale, seed: int) -> Study:
     """Return the study of Gaussian-gated experts: as many as there are (3), and more."""
     return gaussian_study(
@@ -179,13 +191,14 @@ def registered_seed(run: str) -> int:
 
 
 #: Runs that the second edition of the rules added.
-SECOND_RUNS = ("attention-risk", "attention-heads")
+SECOND_RUNS = ("attention-risk", "attention-heads", "attention-unselected")
 
 RUNS: dict[str, Callable[[Sequence[str], Scale, int], Study]] = {
     "attention-rates": rates,
     "attention-cross": cross,
     "attention-risk": risks,
     "attention-heads": heads,
+    "attention-unselected": unselected,
     "gaussian-gated": gaussian,
     "softmax-exact": partial(softmax, 2, 64),
     "softmax-over": partial(softmax, 3, 32),

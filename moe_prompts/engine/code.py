@@ -20,7 +20,7 @@ from typing import Any
 
 PACKAGE = Path(__file__).parents[1]
 #: Parts that print and draw; the data of claims are what is printed beside a verdict.
-SHOWN = re.compile(r"(^|/)(figures|claims)(/|\.py$)|(^|/)(cli|tables|summary)\.py$|report\.py$")
+SHOWN = re.compile(r"(^|/)(figures|claims|commands)(/|\.py$)|(^|/)(cli|tables|summary)\.py$|report\.py$")
 #: A comment on lines of its own; a string that is a statement of its own, as docstrings are.
 COMMENT = re.compile(rb"^[ \t]*#.*\n", re.MULTILINE)
 DOCSTRING = re.compile(rb'^[ \t]*r?"""(?:[^"\\]|\\.|"(?!""))*"""[ \t]*\n', re.MULTILINE | re.DOTALL)
@@ -74,7 +74,7 @@ def code_of(run: Any) -> str:
 
 
 def _texts(value: Any, seen: set[int]) -> Iterator[str]:
-    """The functions that are reached from ``value`` within modules outside the package."""
+    """Yield the functions that are reached from ``value`` within modules outside the package."""
     if id(value) in seen:
         return
     seen.add(id(value))
@@ -97,7 +97,10 @@ def _texts(value: Any, seen: set[int]) -> Iterator[str]:
 
 
 def _named(name: str, function: FunctionType, seen: set[int]) -> Iterator[str]:
-    """What a name of a function's module stands for: functions and classes of that module, and plain values."""
+    """Yield what a name of a function's module stands for.
+
+    Counted are functions and classes of that module, and plain values.
+    """
     value = function.__globals__.get(name)
     if isinstance(value, bool | int | float | str | bytes | tuple):
         yield f"{name} = {value!r}"

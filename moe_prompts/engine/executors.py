@@ -160,7 +160,7 @@ class Dask:
             from distributed import Client, LocalCluster
         except ModuleNotFoundError as error:
             raise InputError(
-                "the executor dask needs dask.distributed; install it with pip install 'moe-prompts[cluster]'"
+                'the executor dask needs dask.distributed; try: pip install -e ".[cluster]" -c requirements.lock'
             ) from error
         if self.scheduler is None:
             yield from self._of_its_own(Client, LocalCluster)
@@ -178,7 +178,7 @@ class Dask:
             yield client
 
     def _of_its_own(self, client_of: type, cluster_of: type) -> Iterator[Client]:
-        """A cluster that ends with the run, closed to other users of this machine.
+        """Start a cluster that ends with the run, closed to other users of this machine.
 
         Its scheduler would run any code that is sent to it: so it listens on loopback only, and talks only to who has
         the certificate that was made for this run. No memory limit, as with joblib.
@@ -194,6 +194,8 @@ class Dask:
             "security": True,
             "dashboard_address": "127.0.0.1:0" if self.dashboard else None,
             "worker_dashboard_address": None,
+            # Warnings of an interrupt (tasks cancelled, workers slow to end) would bury the one line that says it.
+            "silence_logs": logging.ERROR,
         }
         with ExitStack() as stack:
             try:
@@ -202,8 +204,8 @@ class Dask:
                     client = stack.enter_context(client_of(cluster, set_as_default=False))
             except ImportError as error:
                 raise InputError(
-                    f"the executor dask makes certificates with the package cryptography ({error}); install it with "
-                    "pip install 'moe-prompts[cluster]'"
+                    f"the executor dask makes certificates with the package cryptography ({error}); try: "
+                    'pip install -e ".[cluster]" -c requirements.lock'
                 ) from error
             except Exception as error:
                 said = (str(error) or type(error).__name__).splitlines()[0]

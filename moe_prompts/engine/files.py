@@ -20,7 +20,7 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 #: Not allowed, for this user or for everybody.
 FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 #: No folder where one is expected, or one where a file is.
-MISPLACED = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR)
+MISPLACED = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST)
 TEMPORARY = ".tmp"
 
 
@@ -52,8 +52,11 @@ def entries(folder: Path, ending: str) -> list[Path]:
 
 
 @contextmanager
-def appearing(path: Path) -> Iterator[IO[bytes]]:
+def appearing(path: Path, sync: bool = True) -> Iterator[IO[bytes]]:
     """Give a file to write that becomes ``path`` when the block of code ends.
+
+    sync  True: the content is on the disk before ``path`` appears; False: the system writes it when it likes,
+          so that a loss of power may leave a part of it. A kill of the process leaves it whole in any case
 
     If that block raises, or the process is killed, ``path`` stays as it was. Raises ``InputError`` where
     the system refuses: no room on the disk or in a quota, no permission, an error of the disk.
@@ -65,7 +68,8 @@ def appearing(path: Path) -> Iterator[IO[bytes]]:
         with open(temporary, "xb") as file:  # never through a link that somebody else laid there
             yield file
             file.flush()
-            os.fsync(file.fileno())
+            if sync:
+                os.fsync(file.fileno())
         os.replace(temporary, path)
     except BaseException as error:
         with suppress(OSError):  # on a disk that is away this fails, too; the first error is told, a resume clears it
@@ -78,9 +82,9 @@ def appearing(path: Path) -> Iterator[IO[bytes]]:
         ) from error
 
 
-def write_atomically(path: Path, content: bytes) -> None:
+def write_atomically(path: Path, content: bytes, sync: bool = True) -> None:
     """Write ``content`` to ``path``, whole or not at all. Raises as ``appearing`` does."""
-    with appearing(path) as file:
+    with appearing(path, sync) as file:
         file.write(content)
 
 

@@ -67,7 +67,7 @@ def locked(folder: Path, to_read: bool = False) -> Iterator[None]:
 
 
 def _opened(path: Path) -> IO[str]:
-    """The lock's file, to read and to write; never what a link points to, nor a file that has a name elsewhere."""
+    """Open the lock's file to read and write; never through a link, nor a file with a name elsewhere."""
     expected = f"expected a file of its own, or none: remove {path}"
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)

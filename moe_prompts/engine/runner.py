@@ -36,6 +36,8 @@ Look = Callable[[pd.DataFrame], None]
 EVERY, RARELY = 0.5, 50.0
 #: Blocks that may raise before a run gives up.
 MOST_RAISED = 100
+#: Seconds of a block from which on its file is waited for until it is on the disk.
+SYNCED_FROM = 0.5
 
 
 @dataclass(frozen=True)
@@ -94,8 +96,11 @@ class BlockRunner:
         except BaseException as error:  # sys.exit in a fit ends the fit, not the run
             RunFolder(self.folder).write_error(block.name, traceback.format_exc())
             return Receipt(block.name, block.cost, *took(), f"{type(error).__name__}: {error}")
-        shards.write(block.name, content)
-        return Receipt(block.name, block.cost, *took())
+        seconds, processor = took()
+        # To wait for the disk costs more than to run a quick block again, should the power fail within the seconds
+        # until the system writes it; its checksum then tells that it is not whole.
+        shards.write(block.name, content, sync=seconds >= SYNCED_FROM)
+        return Receipt(block.name, block.cost, seconds, processor)
 
 
 def checked(rows: Any, block: Block) -> list[Row]:
@@ -146,7 +151,10 @@ def in_turn(blocks: Sequence[Block], first: Sequence[Block]) -> list[Block]:
 
 @lru_cache(maxsize=1)
 def _pools(modules: int) -> ThreadpoolController:
-    """The thread pools of this process; looked for again when there are more modules, which may bring others."""
+    """Return the thread pools of this process.
+
+    They are looked for again when there are more modules, which may bring others.
+    """
     return ThreadpoolController()
 
 
@@ -195,7 +203,8 @@ def run_study(
 ) -> pd.DataFrame:
     """Run what is missing of the study, write results.parquet, and return all of its rows.
 
-    Interrupted, it leaves the finished blocks; ``resume=True`` completes them to the identical table.
+    Interrupted, it leaves the finished blocks; ``resume=True`` completes them to the same table,
+    bit-identical on one kind of processor.
 
     study     what to run
     out       folder of the run

@@ -140,9 +140,9 @@ class Shards:
         """Return the content of a block's file; raises ``InputError`` for rows that cannot be stored."""
         return sealed(Piece(table_of(rows), [about(name, self.seals[-1], len(rows), seconds, host)]))
 
-    def write(self, name: str, content: bytes) -> None:
-        """Write the file of a block, whole or not at all."""
-        write_atomically(self._file(name), content)
+    def write(self, name: str, content: bytes, sync: bool = True) -> None:
+        """Write the file of a block, whole or not at all; ``sync`` as in ``files.appearing``."""
+        write_atomically(self._file(name), content, sync)
 
     def _file(self, name: str) -> Path:
         # Named after its study, too: a block of another one, finished late, takes no other's place.

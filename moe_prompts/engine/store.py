@@ -23,6 +23,7 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
+from threadpoolctl import threadpool_info
 
 from moe_prompts.compilation import route
 from moe_prompts.engine.code import code_of
@@ -36,6 +37,8 @@ PACKAGES = ("moe-prompts", "numpy", "scipy", "pandas", "pyarrow")
 #: How finished blocks lie in a folder; a run is resumed in its own layout only.
 LAYOUT = "sealed shards and segments of a known study"
 RESULTS, TIMINGS = "results.parquet", "timings.parquet"
+#: What tells kinds of processors apart, which often share a name, and how Linux calls it.
+CPU_NUMBERS = {"family": "cpu family", "model": "model", "stepping": "stepping"}
 #: What a command may allow that is refused otherwise, with its option.
 CODE_CHANGE, CLEAR, SIZE = "code change", "clear", "size"
 ALLOWED = {CODE_CHANGE: "--accept-code-change", CLEAR: "--clear", SIZE: "--insist"}
@@ -134,13 +137,13 @@ class RunFolder:
             ) from error
 
     def _clear_temporary(self) -> None:
-        """What a killed command left half written beside the blocks."""
+        """Remove what a killed command left half written beside the blocks."""
         for folder in (self.path, self.errors):
             for file in entries(folder, TEMPORARY):
                 file.unlink(missing_ok=True)
 
     def _refuse_leftovers(self, shards: Shards, clear: bool) -> None:
-        """Blocks without meta.json are of nobody knows which study."""
+        """Refuse blocks without meta.json, since nobody knows which study they are of."""
         if not shards.files():
             return
         if not clear:
@@ -151,7 +154,7 @@ class RunFolder:
         shards.clear()
 
     def _of_this_study(self, identity: dict[str, Any], code_may_change: bool) -> dict[str, Any]:
-        """meta.json as the commands so far left it; raises if it holds another study."""
+        """Return meta.json as the commands so far left it; raise ``InputError`` if it holds another study."""
         meta = self.read_meta()
         found = meta["identity"]
         differing = sorted(key for key in found.keys() | identity.keys() if found.get(key) != identity.get(key))
@@ -249,7 +252,7 @@ def seals_of(meta: dict[str, Any]) -> list[str]:
 
 
 def _command(identity: dict[str, Any], study: Study) -> dict[str, Any]:
-    """The entry of this command in meta.json; where the script stands is the machine's business."""
+    """Return the entry of this command in meta.json; where the script stands is the machine's business."""
     return {
         "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
         "began": f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC",
@@ -294,6 +297,20 @@ def keep_sums(run: Path, *names: str) -> None:
     meta = read_json(run / "meta.json")
     meta["sha256"] = meta.get("sha256", {}) | {name: sha256_of(run / name) for name in names}
     write_atomically(run / "meta.json", json.dumps(meta, indent=2).encode())
+
+
+def identity_of(run: Path, *names: str) -> dict[str, Any]:
+    """Return the identity in meta.json of a run, such as its study and seed.
+
+    names  entries that it must have
+
+    Raises ``InputError`` where there is no meta.json, where it is damaged, or where it lacks an entry.
+    """
+    meta = read_json(run / "meta.json")
+    identity = meta.get("identity") if isinstance(meta, dict) else None
+    if not isinstance(identity, dict) or any(name not in identity for name in names):
+        raise _not_ours(run / "meta.json")
+    return identity
 
 
 def read_table(run: Path, name: str = RESULTS) -> pd.DataFrame:
@@ -435,12 +452,46 @@ def describe(study: Study, identity: dict[str, Any]) -> dict[str, Any]:
 
 
 def surroundings() -> dict[str, Any]:
-    """Return where a run is made: commit, host and platform."""
-    return {"git_commit": _git_commit(), "host": platform.node(), "platform": platform.platform()}
+    """Return where a run is made: commit, host, platform, processor and BLAS.
+
+    Rows are bit-identical on one kind of processor: BLAS and the compiled passes choose their instructions
+    by it.
+    """
+    return {
+        "git_commit": _git_commit(),
+        "host": platform.node(),
+        "platform": platform.platform(),
+        "processor": processor(),
+        "blas": blas(),
+    }
+
+
+def processor(info: Path = Path("/proc/cpuinfo")) -> str:
+    """Return the name, family, model and stepping of the processor, or else what Python knows of it."""
+    try:
+        lines = info.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        lines = []
+    fields: dict[str, str] = {}
+    for line in lines:
+        name, _, value = line.partition(":")
+        fields.setdefault(name.strip(), value.strip())
+    numbers = [f"{name} {fields[key]}" for name, key in CPU_NUMBERS.items() if key in fields]
+    return ", ".join([fields.get("model name") or platform.processor() or platform.machine(), *numbers])
+
+
+def blas() -> list[str]:
+    """Return the linear algebra libraries that are loaded, as "openblas 0.3.30 SkylakeX", each once."""
+    found = [
+        " ".join(filter(None, (one.get("internal_api"), one.get("version"), one.get("architecture"))))
+        for one in threadpool_info()
+        if one.get("user_api") == "blas"
+    ]
+    return list(dict.fromkeys(found))
 
 
 def _git_commit() -> str | None:
-    """Of the checkout that the package runs from; None where it is installed without one."""
+    """Return the commit of the checkout that the package runs from; None where there is no checkout."""
     here = Path(__file__).resolve().parent
     try:
         done = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=here, capture_output=True, text=True)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from moe_prompts.checks import named
 from moe_prompts.models import activations
 from moe_prompts.models.activations import BUILT_IN, Activation
 
@@ -20,7 +21,7 @@ ADDED: dict[str, Any] = {}
 
 def added(name: str, kind: type[T]) -> T | None:
     """Return the truth that was added under ``name`` if it is of the class ``kind``, else None."""
-    found = ADDED.get(name)
+    found = ADDED.get(named(name, "truth"))
     return found if isinstance(found, kind) else None
 
 

@@ -13,7 +13,7 @@ from functools import cached_property
 
 import numpy as np
 
-from moe_prompts.checks import LARGEST, numbers
+from moe_prompts.checks import LARGEST, numbers, whole
 from moe_prompts.errors import InputError
 
 #: Pairs in a chunk: its arrays stay in cache, and what a chunk costs by itself is small beside its pairs.
@@ -87,6 +87,7 @@ class Sample:
 
     def head(self, n: int) -> Sample:
         """Return the first n pairs: a subsample, since the pairs are exchangeable."""
+        n = whole(n, 0, "head: n")
         return Sample(self.x[:n], self.y[:n])
 
     def thinned(self, n: int) -> Sample:
@@ -94,7 +95,7 @@ class Sample:
 
         This subsample keeps the design where inputs are sorted.
         """
-        step = -(-self.n // n)
+        step = max(1, -(-self.n // whole(n, 1, "thinned: n")))
         return Sample(self.x[::step], self.y[::step])
 
     def __iter__(self) -> Iterator[np.ndarray]:

@@ -22,7 +22,7 @@ from typing import Protocol
 import numpy as np
 from scipy.special import softmax
 
-from moe_prompts.checks import count, generator, integer, numbers, rounding
+from moe_prompts.checks import count, generator, integer, named, numbers, rounding
 from moe_prompts.errors import InputError
 from moe_prompts.models.activations import ACTIVATIONS, Activation, activation
 from moe_prompts.models.data import Sample
@@ -208,7 +208,7 @@ class PromptKind:
 
         Raises ``InputError`` for any other.
         """
-        base, *options = text.split(":")
+        base, *options = named(text, "prompt kind").split(":")
         bias = options[-1:] == ["bias"]
         options = options[:-1] if bias else options
         sigma = options[0] if options else "gelu" if base == "adaptive" else ""

@@ -122,7 +122,7 @@ class SoftmaxGatedMoE:
         return self._inputs(x) @ self.slopes.T + self.intercepts
 
     def _inputs(self, x: np.ndarray) -> np.ndarray:
-        """x as (n, d), finite."""
+        """Return x as (n, d), checked to be finite."""
         x = np.atleast_2d(numbers(x, "x"))
         if x.ndim != 2 or x.shape[1] != self.d:
             raise InputError(f"x has shape {x.shape}; expected (n, {self.d}) inputs")

@@ -98,7 +98,10 @@ def _interval(line, statistic: str = "") -> str:
 
 
 def _verdicts(lines: list) -> str:
-    """Which predicted slopes hold, which fail, which are open; what theory gives no rate is judged elsewhere."""
+    """Say which predicted slopes hold, which fail and which are open.
+
+    What theory gives no rate is judged elsewhere.
+    """
     said = []
     for verdict in Verdict:
         groups = [line.measure for line in lines if line.verdict == verdict.value]
@@ -202,7 +205,7 @@ def identifiability(results: pd.DataFrame) -> pd.DataFrame:
 
 
 def _median_splits(results: pd.DataFrame, truth: str) -> pd.Series:
-    """n -> median split error of certified fits with one prompt too many; empty without fits."""
+    """Return n -> median split error of certified fits with one prompt too many; empty without fits."""
     fits = results[
         (results["study"] == STUDY_FITS) & (results["truth"] == truth) & (results["k"] == results["k_true"] + 1)
     ]
@@ -213,7 +216,10 @@ def _median_splits(results: pd.DataFrame, truth: str) -> pd.Series:
 
 
 def _split_rate(over: Profile, gaps: SeriesGroupBy) -> str:
-    """The rate of split prompts that profile and gaps agree on, from gaps at sizes a decade apart and more."""
+    """Return the rate of split prompts that profile and gaps agree on.
+
+    Gaps decide from sizes a decade apart and more.
+    """
     mean, fewest = gaps.mean(), gaps.count().min()
     sizes = mean.index.to_numpy(dtype=float)
     if len(sizes) < 2 or sizes.max() < MIN_GAP_RANGE * sizes.min() or fewest < MIN_REPLICATES:

@@ -261,7 +261,7 @@ def errors_of(fit: FitResult, truth_name: str) -> Row:
 
 
 def _empty_errors() -> Row:
-    """The columns of a fit that could not be made."""
+    """Return the columns of a fit that could not be made."""
     names = (
         *("gap_nats", "relative_lmin", "log_likelihood", "min_weight", "risk", "relative_risk", "hellinger"),
         *("loss_type1", "loss_type2", "loss_intrinsic", "mass_error", "singleton_error", "split_rms", "start_share"),

@@ -226,7 +226,7 @@ def columns(found: SearchResult) -> Row:
 
 
 def _empty() -> Row:
-    """The columns of a fit that could not be made."""
+    """Return the columns of a fit that could not be made."""
     row: Row = dict.fromkeys(ERRORS, float("nan"))
     return row | {
         "iterations": 0,

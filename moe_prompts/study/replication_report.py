@@ -181,14 +181,6 @@ def read_published(paper: str, path: Path) -> dict[str, np.ndarray]:
 
     Raises ``InputError`` where the file cannot be read, lacks an array, or holds numbers that are no losses.
     """
-    try:
-        file = np.load(path, allow_pickle=False)
-        if not isinstance(file, np.lib.npyio.NpzFile):
-            raise ValueError("it holds one array without a name")
-        with file:
-            arrays = {name: file[name] for name in file.files}
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
-        raise InputError(f"cannot read {path} as published losses ({error}); expected an .npz of arrays") from error
     count, replicates = SIZES_IN_FILE[paper], PUBLISHED_REPLICATES[paper]
     if paper == "gmoe":
         names = [f"model{model}_k{k}" for model in MODELS for k in PUBLISHED_K[paper]]
@@ -197,18 +189,40 @@ def read_published(paper: str, path: Path) -> dict[str, np.ndarray]:
     else:
         expected = {f"n_k{k}": (count,) for k in PUBLISHED_K[paper]}
         expected |= {f"loss_k{k}": (count, replicates) for k in PUBLISHED_K[paper]}
-    missing = sorted(expected.keys() - arrays.keys())
-    if missing:
-        raise InputError(f"{path} lacks {', '.join(missing[:3])}; expected the published losses of {paper}")
-    for name, shape in expected.items():
-        if arrays[name].shape != shape or not np.issubdtype(arrays[name].dtype, np.number):
-            raise InputError(
-                f"{path}: {name} has shape {arrays[name].shape} of {arrays[name].dtype}; expected numbers {shape}"
-            )
+    arrays = _arrays(path, expected, paper)
+    for name in expected:
         low = 0 if name.startswith("iterations") else np.nextafter(0, 1)
         if not (arrays[name] >= low).all() or not np.isfinite(arrays[name]).all():
             raise InputError(f"{path}: {name} has values that are not finite and positive; expected sizes and losses")
     return arrays
+
+
+def _arrays(path: Path, expected: Mapping[str, tuple[int, ...]], paper: str) -> dict[str, np.ndarray]:
+    """Return the arrays of a file by name; the shape in each header is looked at before anything is unpacked."""
+    try:
+        with zipfile.ZipFile(path) as file:
+            missing = sorted(expected.keys() - {name.removesuffix(".npy") for name in file.namelist()})
+            if missing:
+                raise InputError(f"{path} lacks {', '.join(missing[:3])}; expected the published losses of {paper}")
+            return {name: _array(file, name, shape, path) for name, shape in expected.items()}
+    except InputError:
+        raise
+    except Exception as error:  # zipfile and numpy raise whatever the bytes of a damaged file lead them to
+        why = (str(error) or type(error).__name__).splitlines()[0][:200]
+        raise InputError(f"cannot read {path} as published losses ({why}); expected an .npz of arrays") from error
+
+
+def _array(file: zipfile.ZipFile, name: str, shape: tuple[int, ...], path: Path) -> np.ndarray:
+    if file.getinfo(f"{name}.npy").compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise InputError(f"{path}: {name} is packed in an odd way; expected an .npz as numpy.savez writes it")
+    with file.open(f"{name}.npy") as member:
+        version = np.lib.format.read_magic(member)
+        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        found, _, kind = read(member)
+    if found != shape or not np.issubdtype(kind, np.number):
+        raise InputError(f"{path}: {name} has shape {found!s:.60} of {kind!s:.60}; expected numbers {shape}")
+    with file.open(f"{name}.npy") as member:
+        return np.lib.format.read_array(member, allow_pickle=False)
 
 
 # What it says --------------------------------------------------------------------------------------------------------
@@ -286,12 +300,15 @@ def findings(summary: pd.DataFrame) -> list[str]:
 
 
 def _wide(summary: pd.DataFrame, value: str, loss: str = "published") -> pd.DataFrame:
-    """``value`` by (truth, k) and source, of one loss."""
+    """Return ``value`` by (truth, k) and source, of one loss."""
     return summary[summary["loss"] == loss].pivot(index=["truth", "k"], columns="source", values=value)
 
 
 def _ratio(summary: pd.DataFrame, above: str, below: str, curve: str, loss: str = "published") -> pd.Series:
-    """Of the curves of two sources by (truth, k): geometric mean over the sizes of both from ``FROM_N`` on."""
+    """Return the ratio of the curves of two sources by (truth, k).
+
+    It is a geometric mean over the sizes of both from ``FROM_N`` on.
+    """
     values, sizes = _wide(summary, curve, loss), _wide(summary, "sizes", loss)
     ratios = {}
     if {above, below} <= set(values.columns):
@@ -309,7 +326,7 @@ def _span(values: pd.Series, form: str = ".2g") -> str:
 
 
 def _same_slope(summary: pd.DataFrame, one: str, other: str) -> str:
-    """In how many lines the intervals of two sources' slopes overlap, and what follows."""
+    """Say in how many lines the intervals of two sources' slopes overlap, and what follows."""
     low, high = _wide(summary, "low"), _wide(summary, "high")
     if not {one, other} <= set(low.columns):
         return ""
@@ -502,7 +519,7 @@ def replication_report(results: pd.DataFrame, published: pd.DataFrame | None, en
 
 
 def _endings(summary: pd.DataFrame) -> list[str]:
-    """How the fits of each procedure ended, in words, with what to do about it."""
+    """Say how the fits of each procedure ended, in words, with what to do about it."""
     first = summary[summary["source"] != FILE].drop_duplicates(["truth", "k", "source"])
     lines = []
     for source, rows in first.groupby("source", sort=False):

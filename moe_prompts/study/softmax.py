@@ -158,7 +158,7 @@ def errors_of(fit: FitResult, known: SoftmaxTruth) -> Row:
 
 
 def _empty_errors() -> Row:
-    """The columns of a fit that could not be made."""
+    """Return the columns of a fit that could not be made."""
     names = (
         *("gap_nats", "relative_lmin", "log_likelihood", "loss_intrinsic", "loss_published", "mass_error"),
         *("singleton_error", "split_rms"),

@@ -244,7 +244,7 @@ def comparison_lines(results: pd.DataFrame) -> list[str]:
 
 
 def _representative(rows: pd.DataFrame, n: int) -> int | None:
-    """The k that stands for a kind: the exact one, or that of smallest median risk at ``n``."""
+    """Return the k that stands for a kind: the exact one, or that of smallest median risk at ``n``."""
     exact = rows[rows["fit_class"] == "exact"]
     if len(exact):
         return int(exact["k"].iloc[0])

@@ -112,7 +112,7 @@ def _separator(space: tuple[sp.Matrix, ...], size: int) -> sp.Matrix | None:
         return None
 
     def soft_maximum(coefficients: np.ndarray) -> tuple[float, np.ndarray]:
-        """log tr exp(-Y), about minus the least eigenvalue of Y, and its gradient."""
+        """Return log tr exp(-Y), about minus the least eigenvalue of Y, and its gradient."""
         values, vectors = np.linalg.eigh(np.tensordot(coefficients, directions, axes=1))
         shifted = np.exp(values.min() - values)
         density = (vectors * (shifted / shifted.sum())) @ vectors.T

@@ -306,7 +306,7 @@ def symbolic_derivative(made: Atom, part: Component, alpha: Alpha) -> sp.Expr:
 
 
 def _total(made: Atom, expression: sp.Expr, p: sp.Symbol) -> sp.Expr:
-    """d/dp through the hidden units."""
+    """Return d/dp through the hidden units."""
     result = sp.diff(expression, p)
     for unit in made.units:
         speed = sp.diff(unit.argument, p)
@@ -356,7 +356,7 @@ def _closed_form(
 def _derived(
     joint: Mixture, free: list[int], supports: list[list[int]], reduced: np.ndarray, pivots: list[int]
 ) -> list[bool]:
-    """Which identities lie in the span of derivatives of identities of lower order, order by order.
+    """Say which identities lie in the span of derivatives of identities of lower order, order by order.
 
     Differentiating sum_alpha c_alpha D^alpha u = 0 by theta_i gives sum_alpha (d_i c_alpha) D^alpha u +
     c_alpha D^{alpha+i} u = 0, compared modulo the prime at the report's parameters.

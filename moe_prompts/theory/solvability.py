@@ -277,7 +277,7 @@ def symmetric_family_m3() -> Certificate:
     [mass] = [root for root in sp.solve(rows[3].subs(middle), w) if root != 0]
 
     def along(expression: Any) -> sp.Expr:
-        """``expression`` as a function of u alone."""
+        """Return ``expression`` as a function of u alone."""
         return sp.factor(sp.sympify(expression).subs(middle).subs(w, mass))
 
     residuals = [along(row) for row in rows]

@@ -72,7 +72,7 @@ def _entry(
 
 
 def _source(table: RateTable) -> str:
-    """The configurations and methods that were derived."""
+    """Return the configurations and methods that were derived."""
     methods = {b.method: None for rate in table.rates for b in (rate.exponent.upper,) if b is not None}
     return f"derived for {table.model}, cells {','.join(map(str, table.cells))}: {', '.join(methods)}"
 
@@ -83,7 +83,7 @@ def _status(table: RateTable) -> str:
 
 
 def _slowest(table: RateTable, power_of: Any) -> Fraction | None:
-    """-min over groups of power / (2 theta); None where a group has no rate or none is known."""
+    """Return -min over groups of power / (2 theta); None where a group has no rate or none is known."""
     slowest = Fraction(0)
     for rate in table.rates:
         theta = rate.exponent.theta

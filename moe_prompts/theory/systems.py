@@ -41,14 +41,14 @@ PARAMETERS = {
 
 
 def _softmax_gaussian(l1: int, l2: int) -> Iterator[MultiIndex]:
-    """(a1, a2, a3, a4) with a1 + a2 = l1 and a2 + a3 + 2 a4 = l2."""
+    """Yield (a1, a2, a3, a4) with a1 + a2 = l1 and a2 + a3 + 2 a4 = l2."""
     for a4 in range(l2 // 2 + 1):
         for a2 in range(min(l1, l2 - 2 * a4) + 1):
             yield l1 - a2, a2, l2 - 2 * a4 - a2, a4
 
 
 def _gaussian_gated(l1: int, l2: int) -> Iterator[MultiIndex]:
-    """(a1, .., a5) with a1 + 2 a2 + a3 = l1 and a3 + a4 + 2 a5 = l2."""
+    """Yield (a1, .., a5) with a1 + 2 a2 + a3 = l1 and a3 + a4 + 2 a5 = l2."""
     for a3 in range(min(l1, l2) + 1):
         for a2 in range((l1 - a3) // 2 + 1):
             for a5 in range((l2 - a3) // 2 + 1):
@@ -146,7 +146,10 @@ def s2(
 
 
 def _divided_power(values: Sequence[Any], alpha: MultiIndex) -> Any:
-    """prod_i values_i^alpha_i / alpha_i!; exponents 0 are skipped, since 0^0 is an error in some rings."""
+    """Return prod_i values_i^alpha_i / alpha_i!.
+
+    Exponents 0 are skipped, since 0^0 is an error in some rings.
+    """
     return reduce(mul, (x**a * Fraction(1, factorial(a)) for x, a in zip(values, alpha, strict=True) if a))
 
 

@@ -309,7 +309,7 @@ def _tie(analysis: Analysis, identity: Identity) -> str:
 
 
 def _orbits(made: Atom, analysis: Analysis) -> list[Rate]:
-    """What a continuous symmetry moves: no rate as parametrised, whatever the cells."""
+    """Return what a continuous symmetry moves: no rate as parametrised, whatever the cells."""
     if not made.pinned:
         return []
     kernel = made.units[0].kernel

@@ -62,7 +62,8 @@ def __getattr__(name: str) -> Any:
         module = import_module(f"{__name__}.{_PUBLIC[name]}")
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
-            f"moe_prompts.vision.{name} needs {error.name}, which is not installed; try: pip install -e '.[vision]'",
+            f"moe_prompts.vision.{name} needs {error.name}, which is not installed; try: "
+            'pip install -e ".[vision]" -c requirements.lock',
             name=error.name,
         ) from error
     value = getattr(module, name)

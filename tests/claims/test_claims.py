@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from moe_prompts.claims import algebra, book, gated, heads, prompts, published
+from moe_prompts.claims import algebra, book, gated, heads, prompts, published, unselected
 from moe_prompts.claims.claim import REGISTERED_SEED, SECOND_SEED, combined, judged
 from moe_prompts.claims.evidence import least_certified, mean_odds, slope_line, slope_odds
 from moe_prompts.claims.history import FIRST
@@ -303,6 +303,34 @@ def test_shared_prompts_are_judged_by_profiles_gaps_and_slopes():
     assert combined(verdicts(-0.125)) is FAILS
 
 
+def test_a_split_that_is_not_yet_asymptotic_is_shown_and_not_judged():
+    """The profile of a regular truth predicts -1/4 for small splits, and something steeper where the error is large."""
+    truth = unselected.TRUTHS[0]
+    fits = gated_rows("attention", truth, "fixed", 3, "over", -0.5, columns=("loss", "split_rms"))
+    fits["split_rms"] = np.sqrt(fits["loss"])
+    known = unselected.prompt_truth(truth)
+
+    def slope_of(profile):
+        profiles = identifiability_rows(profile, lambda n: 1.0)[prompts.RATES].assign(truth=truth)
+        return unselected.predicted_slope(pd.concat([fits, profiles]), truth)
+
+    c = known.noise / np.sqrt(SIZES[0]) / 0.1**2  # a split of .1 at the smallest n
+    assert slope_of(lambda eps: c * eps**2) == pytest.approx(-0.25)
+    assert slope_of(lambda eps: c * 0.1 * eps) == pytest.approx(-0.5)
+    assert np.isnan(slope_of(lambda eps: 1e-16))
+    line = lambda predicted: unselected.split_line(fits, predicted, 0)
+    assert line(-0.25).verdict is HOLDS
+    assert line(-0.44).verdict is line(float("nan")).verdict is None
+    assert "not yet asymptotic" in line(-0.44).found
+
+
+def test_nobody_selected_the_ten_configurations():
+    """They are drawn from the registered seed, without replacement, and all of them are on the page."""
+    assert len(set(unselected.NUMBERS)) == unselected.COUNT == len(unselected.TRUTHS) == 10
+    again = np.random.default_rng([SECOND_SEED, 10]).choice(np.arange(1_000, 10_000), 10, replace=False)
+    assert list(again) == list(unselected.NUMBERS)
+
+
 def replication_rows(ratio, status="CERTIFIED"):
     rng = np.random.default_rng(2)
     rows = []
@@ -547,7 +575,7 @@ def test_the_page_of_papers_is_what_the_records_say():
 
 def test_readme_shows_the_table_of_the_records():
     records = json.loads((DOCS / "claims.json").read_text(encoding="utf-8"))
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    readme = (DOCS / "results.md").read_text(encoding="utf-8")
     assert book.filled(readme, records) == readme
     with pytest.raises(InputError, match="once each"):
         book.filled(readme.replace(book.END, ""), records)

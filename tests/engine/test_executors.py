@@ -240,9 +240,7 @@ def test_an_address_without_a_scheduler_gets_one_clear_error(monkeypatch):
 
 def test_dask_that_is_not_installed_gets_one_clear_error(monkeypatch):
     monkeypatch.setitem(sys.modules, "distributed", None)
-    with pytest.raises(
-        InputError, match=r"needs dask.distributed; install it with pip install 'moe-prompts\[cluster\]'"
-    ):
+    with pytest.raises(InputError, match=r"needs dask.distributed; try: pip install -e \"\.\[cluster\]\" -c req"):
         list(Dask(1).map(len_of_name, toys("").blocks))
 
 

@@ -85,6 +85,21 @@ def test_no_space_leaves_neither_file_nor_half(code, tmp_path, monkeypatch):
     assert (tmp_path / "file").read_bytes() == b"old"
 
 
+@pytest.mark.parametrize(("from_seconds", "waited"), [(0.0, True), (60.0, False)])
+def test_only_blocks_that_take_long_are_waited_for(from_seconds, waited, tmp_path, monkeypatch):
+    """Segments and tables always are."""
+    synced, fsync = [], os.fsync
+    monkeypatch.setattr(runner, "SYNCED_FROM", from_seconds)
+    monkeypatch.setattr(runner, "SEGMENT", 2)
+    monkeypatch.setattr(
+        files.os, "fsync", lambda number: (synced.append(os.readlink(f"/proc/self/fd/{number}")), fsync(number))
+    )
+    run_study(toys("", ""), tmp_path, progress=False)
+    assert sum("/blocks/" in path for path in synced) == (4 if waited else 0)
+    assert sum("/segments/" in path for path in synced) == 2
+    assert {".results", ".timings"} <= {Path(path).name[:8] for path in synced}
+
+
 # Damaged files -------------------------------------------------------------------------------------------------------
 
 

@@ -251,12 +251,27 @@ def test_changed_sources_of_the_package_are_refused(tmp_path, monkeypatch):
         run_study(study(), tmp_path, resume=True, progress=False)
 
 
+def test_a_run_says_on_which_processor_and_with_which_blas_its_rows_were_made(tmp_path):
+    """Rows are bit-identical on one kind of processor: names of processors alone do not tell kinds apart."""
+    run_study(study(), tmp_path, progress=False)
+    (command,) = json.loads((tmp_path / "meta.json").read_text())["commands"]
+    assert command["blas"] == store.blas()
+    assert any("blas" in name or "mkl" in name for name in command["blas"])
+    assert all(any(mark.isdigit() for mark in name) for name in command["blas"])  # the version
+    assert command["processor"] == store.processor() != ""
+    told = tmp_path / "cpuinfo"
+    told.write_text("processor\t: 0\ncpu family\t: 6\nmodel\t\t: 85\nmodel name\t: Xeon\nstepping\t: 7\nmodel\t: 1\n")
+    assert store.processor(told) == "Xeon, family 6, model 85, stepping 7"
+    assert store.processor(tmp_path / "none") != ""
+
+
 def test_every_command_has_an_entry_in_meta_json(tmp_path):
     run_study(study(), tmp_path, progress=False)
     run_study(study(replicates=12), tmp_path, resume=True, progress=False)
     commands = json.loads((tmp_path / "meta.json").read_text())["commands"]
     assert [one["replicates"] for one in commands] == [10, 12]
-    assert all(one.keys() >= {"command", "began", "seal", "code", "git_commit", "host", "platform"} for one in commands)
+    told = {"command", "began", "seal", "code", "git_commit", "host", "platform", "processor", "blas"}
+    assert all(one.keys() >= told for one in commands)
     assert commands[0]["seal"] == commands[1]["seal"]
 
 

@@ -3,6 +3,7 @@
 em           runs the textbook loop
 newton       climbs by trust-region Newton on sufficient statistics, with a certificate
 search       takes the best of several starts
+global_search  grows a fit atom by atom, splits and slices: the highest maximum that can be found
 starts       says where a fit begins: near the truth, from data, random
 moments      passes over the data: log-likelihood, statistics, curvature
 streaming    does the same passes over samples larger than memory

@@ -93,7 +93,7 @@ def em(
     >>> fit.status.name
     'CERTIFIED'
     """
-    options = options or EMOptions()
+    options = expect(options or EMOptions(), EMOptions, "em: options")
     expect(family, GaussianGatedFamily, "em: family")
     check_multiplicities(weights)
     passes = passes_of(family, sample, weights)

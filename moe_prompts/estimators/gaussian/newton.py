@@ -98,7 +98,7 @@ def newton(
     >>> fit.certified, fit.certificate.gap_nats < 1e-6
     (True, True)
     """
-    options = options or NewtonOptions()
+    options = expect(options or NewtonOptions(), NewtonOptions, "newton: options")
     expect(family, GaussianGatedFamily, "newton: family")
     check_multiplicities(weights)
     full = passes_of(family, sample, weights, options.min_eigenvalue)

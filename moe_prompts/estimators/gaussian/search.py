@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from moe_prompts.checks import expect, generators
+from moe_prompts.checks import expect, generator, generators
 from moe_prompts.errors import InputError
 from moe_prompts.estimators.gaussian.compression import RESOLUTION
 from moe_prompts.estimators.gaussian.moments import Scale
@@ -64,14 +64,14 @@ def best_of(
     >>> found.best.certified, found.starts
     (True, 4)
     """
-    options = options or SearchOptions()
+    options = expect(options or SearchOptions(), SearchOptions, "best_of: options")
     expect(family, GaussianGatedFamily, "best_of: family")
     if not callable(getattr(start, "draw", None)):
         raise InputError(f"best_of: start = {start!r}; expected one of starts, as starts.data(4)")
     generators(rng_of, "best_of")
     family.check_sample(sample)
     Scale.of(sample, None)  # a constant column is refused before a start trips over it
-    draw = lambda number: start.draw(family, sample, rng_of(number))
+    draw = lambda number: start.draw(family, sample, generator(rng_of(number), "best_of"))
     if start.count == 1:
         return SearchResult(newton(family, sample, draw(0), options.newton), 1, 1.0)
     layout = lambda data: passes_of(family, data, min_eigenvalue=options.newton.min_eigenvalue)

@@ -115,7 +115,7 @@ class FromData:
         """Return one start."""
         few = sample.head(START_POINTS)
         z = np.concatenate([few.x, few.y], axis=1)
-        scale = np.sqrt(_variances(sample, few))
+        scale = np.sqrt(variances(sample, few))
         z = z / scale
         fixed = np.empty((0, z.shape[1])) if family.frozen is None else family.frozen.to_joint()[1] / scale
         centres = fixed
@@ -129,7 +129,7 @@ class FromData:
             for atom in range(len(fixed), len(centres)):
                 if (labels == atom).any():
                     centres[atom] = z[labels == atom].mean(axis=0)
-        return _from_clusters(family, few, labels - len(fixed), _variances(sample, few))
+        return from_clusters(family, few, labels - len(fixed), variances(sample, few))
 
 
 @dataclass(frozen=True)
@@ -149,15 +149,15 @@ class Random:
         """Return one start."""
         few = sample.head(START_POINTS)
         picks = rng.choice(few.n, size=family.k, replace=few.n < family.k)
-        diagonal = lambda variances: np.repeat(np.diag(variances / family.k)[None], family.k, axis=0)
-        variances = _variances(sample, few)
+        diagonal = lambda sizes: np.repeat(np.diag(sizes / family.k)[None], family.k, axis=0)
+        spread = variances(sample, few)
         free = GaussianGatedMoE(
             weights=rng.dirichlet(np.full(family.k, 5.0)),
             gate_means=few.x[picks],
-            gate_covs=diagonal(variances[: family.d]),
+            gate_covs=diagonal(spread[: family.d]),
             slopes=np.zeros((family.k, family.l, family.d)),
             intercepts=few.y[picks],
-            noise_covs=diagonal(variances[family.d :]),
+            noise_covs=diagonal(spread[family.d :]),
         )
         return family.project(free)
 
@@ -167,18 +167,20 @@ def _squared_distances(points: np.ndarray, centres: np.ndarray) -> np.ndarray:
     return ((points[:, None] - centres[None]) ** 2).sum(axis=2)
 
 
-def _variances(sample: Data, few: Sample) -> np.ndarray:
-    """Variances of the columns of (x, y) among the ``few`` first pairs; of all where a column does not vary there, as
-    in sorted data."""
+def variances(sample: Data, few: Sample) -> np.ndarray:
+    """Return the variances of the columns of (x, y) among the ``few`` first pairs.
+
+    Where a column does not vary there, as in sorted data, its variance is that of all pairs.
+    """
     z = np.concatenate([few.x, few.y], axis=1)
-    variances = z.var(axis=0)
-    if variances.all():
-        return variances
+    found = z.var(axis=0)
+    if found.all():
+        return found
     scale = Scale.of(sample, None)
-    return np.where(variances > 0, variances, np.concatenate([scale.scale_x, scale.scale_y]) ** 2)
+    return np.where(found > 0, found, np.concatenate([scale.scale_x, scale.scale_y]) ** 2)
 
 
-def _from_clusters(
+def from_clusters(
     family: GaussianGatedFamily, sample: Sample, labels: np.ndarray, variances: np.ndarray
 ) -> GaussianGatedMoE:
     """Return parameters from the mean and covariance of (x, y) in clusters 0 .. k - 1.

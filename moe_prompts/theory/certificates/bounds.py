@@ -140,8 +140,9 @@ def _s1_block(certificate: Mapping[str, Any]) -> Claims:
 
 
 def _homogeneous(certificate: Mapping[str, Any]) -> Claims:
-    """The parts of least weight of all rows are the coefficients of D1^i D2^j in the generating function of
-    S2.
+    """Check that the leading rows are S2, which has only trivial solutions at order 2m.
+
+    The parts of least weight of all rows are the coefficients of D1^i D2^j in the generating function of S2.
     """
     weights = {name: int(w) for name, w in certificate["weights"].items()}
     order = int(certificate["rows"][0]["order"])
@@ -185,7 +186,10 @@ def _s2_row(mixture: Mixture, place: tuple[int, ...]) -> Polynomial:
 
 
 def _peeled(certificate: Mapping[str, Any]) -> Claims:
-    """An even pure power, and every other monomial absorbed by Hoelder's inequality with the bounds given."""
+    """Check for an even pure power, beside monomials that are all absorbed.
+
+    Hoelder's inequality absorbs them, with the bounds that are given.
+    """
     mixture, polynomial = row(certificate["row"])
     made, power = mixture.atom, int(certificate["power"])
     place = _index(made, certificate["param"])
@@ -203,7 +207,10 @@ def _peeled(certificate: Mapping[str, Any]) -> Claims:
 
 
 def _one_atom(certificate: Mapping[str, Any]) -> Claims:
-    """f is smooth in its parameters, of which this is one: of a cell of one atom, or shared by all."""
+    """Check that the parameter belongs to a cell of one atom, or is shared by all.
+
+    f is smooth in its parameters, of which this is one, so theta is at least 1.
+    """
     mixture, sizes, cell = _configuration(certificate)
     made, name = mixture.atom, certificate["param"]
     p = made.params[_index(made, name)]
@@ -237,7 +244,7 @@ def _split(certificate: Mapping[str, Any]) -> Claims:
 
 
 def _witness(certificate: Mapping[str, Any]) -> Claims:
-    """f_1..f_{2m-1} of S1 vanish, f_{2m} and some q1 do not, and masses are positive."""
+    """Check that f_1..f_{2m-1} of S1 vanish, f_{2m} and some q1 do not, and masses are positive."""
     m, modulus = int(certificate["m"]), certificate["modulus"]
     require(m >= 2, "expected m >= 2")
     x = sp.Symbol("x")
@@ -273,7 +280,7 @@ def _polynomial(coefficients: list[str], x: sp.Symbol) -> sp.Poly:
 
 
 def _s1_term(q1: sp.Expr, q2: sp.Expr, n: int) -> sp.Expr:
-    """[t^n] exp(q1 t + q2 t^2)."""
+    """Return [t^n] exp(q1 t + q2 t^2)."""
     return sp.Add(*(q1 ** (n - 2 * j) * q2**j / (sp.factorial(n - 2 * j) * sp.factorial(j)) for j in range(n // 2 + 1)))
 
 
@@ -332,7 +339,7 @@ def _curve(family: str, eps: sp.Symbol, q1: sp.Symbol, q2: sp.Rational) -> dict[
     atom = {"c": mean[0], "Gamma": xx, "a": slope, "b": mean[1] - slope * mean[0], "nu": yy - slope * xy}
 
     def log_transform(c: sp.Expr, Gamma: sp.Expr, a: sp.Expr, b: sp.Expr, nu: sp.Expr) -> sp.Expr:
-        """log E exp(x X + y Y)."""
+        """Return log E exp(x X + y Y)."""
         square = Gamma * x**2 + 2 * a * Gamma * x * y + (nu + a**2 * Gamma) * y**2
         return c * x + (a * c + b) * y + square / 2
 
@@ -359,7 +366,7 @@ def _tilted_curve(eps: sp.Symbol, q1: sp.Symbol, lam: sp.Symbol) -> dict[str, sp
 
 
 def _invisible(certificate: Mapping[str, Any]) -> Claims:
-    """A curve of parameters with the same f."""
+    """Check a curve of parameters with the same f."""
     mixture, _, cell = _configuration(certificate)
     made, how, name = mixture.atom, certificate["how"], certificate["param"]
     ways = {"affine": _affine, "cosh": _cosh, "alone": _alone, "orbit": _orbit}
@@ -370,7 +377,7 @@ def _invisible(certificate: Mapping[str, Any]) -> Claims:
 
 
 def _explicit(made: Atom, place: Mapping[sp.Symbol, sp.Expr]) -> list[tuple[sp.Expr, sp.Expr]]:
-    """log_factor and value of all components as functions, at the given parameters."""
+    """Return log_factor and value of all components as functions, at the given parameters."""
     functions = {symbol: value for unit in made.units for symbol, value in unit.functions.items()}
     return [
         (part.log_factor.xreplace(functions).xreplace(place), part.value.xreplace(functions).xreplace(place))

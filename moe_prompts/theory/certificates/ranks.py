@@ -237,7 +237,7 @@ Null = list[list[tuple[Address, sp.Rational]]]
 
 
 def _rank(certificate: Mapping[str, Any]) -> tuple[Mixture, Null]:
-    """The minor and the dependences account for every column."""
+    """Check that the minor and the dependences account for every column."""
     return _rank_of(json.dumps(certificate))
 
 
@@ -280,13 +280,16 @@ def second_order(mixture: Mixture, null: Null, places: list[tuple[int, int]]) ->
 
 
 def _only_gauges(mixture: Mixture, null: Null, parts: list[sp.Matrix]) -> None:
-    """As many dependences lack second orders as the model has gauges: all masses scaled, all gates shifted."""
+    """Check that as many dependences lack second orders as the model has gauges.
+
+    Gauges scale all masses and shift all gates.
+    """
     gauges = 0 if mixture.alone or mixture.atom.gate is None or mixture.frozen else 1 + len(mixture.atom.gate_shift)
     require(len(null) - flat_rank(parts) == gauges, "a first-order direction is invisible and no gauge")
 
 
 def _seen_to_second(mixture: Mixture) -> list[tuple[int, int]]:
-    """(cell, parameter) pairs of the cells seen to second order."""
+    """Return the (cell, parameter) pairs of the cells seen to second order."""
     made = mixture.atom
     held = set() if mixture.alone else {*made.pinned, *made.shared}
     free = [i for i, p in enumerate(made.params) if p not in held]

@@ -154,7 +154,7 @@ def _settled(
     found: Mapping[str, tuple[bool, Claims]],
     numeric: bool,
 ) -> tuple[float, str, bool]:
-    """(theta, status, whether a bound is known) of one parameter."""
+    """Return (theta, status, whether a bound is known) of one parameter."""
     bounds: dict[str, Fraction | float | None] = {}
     for side, name in sides.items():
         if name is None:

@@ -16,11 +16,10 @@ import json
 from importlib import resources
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
+from zipfile import ZipFile
 
 import timm
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load, load_file
 from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn
 from torch import Tensor
@@ -44,6 +43,8 @@ WRAPPERS = ("state_dict_ema", "model_ema", "teacher", "state_dict", "model", "mo
 PREFIXES = ("module.", "_orig_mod.", "model.", "backbone.")
 #: What torch's averaged models keep beside the weights.
 COUNTERS = ("n_averaged",)
+#: Bytes of a head, whose classes may be many thousands, that a file has beside the weights.
+MOST_OF_A_HEAD = 2**27
 #: Backbones that need no file and no hub.
 OWN = ("small", "small-random", "small-gain")
 
@@ -200,14 +201,15 @@ def _fill(model: VisionTransformer, file: Path) -> None:
     """Take all weights but the head's from the file; raise if one is missing, left over or misshapen."""
     try:
         if file.suffix == ".npz":
+            _check_unpacked(model, file)
             model.load_pretrained(str(file))
         else:
             state = _timm_names(_read(file, model), model, file)
             model.load_state_dict({name: value for name, value in state.items() if name.split(".")[0] != "head"})
     except InputError:
         raise
-    except (OSError, SafetensorError, BadZipFile, RuntimeError, ValueError, KeyError, AttributeError) as error:
-        reason = " ".join(str(error).split())[:200]
+    except Exception as error:  # timm, numpy and torch raise whatever the bytes of a damaged file lead them to
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise InputError(
             f"{file}: {reason}; expected the weights of this model as .safetensors, .pth, .pt, .bin or .npz"
         ) from error
@@ -215,6 +217,18 @@ def _fill(model: VisionTransformer, file: Path) -> None:
     if unknown:
         raise InputError(
             f"{file}: NaN or infinite weights, as in {unknown[0]}; expected the weights of this model, whole"
+        )
+
+
+def _check_unpacked(model: VisionTransformer, file: Path) -> None:
+    """Raise ``InputError`` for an archive that unpacks to far more than the weights of this model and a head."""
+    with ZipFile(file) as packed:
+        unpacked = sum(member.file_size for member in packed.infolist())
+    most = 8 * sum(value.numel() for value in model.parameters()) + MOST_OF_A_HEAD
+    if unpacked > most:
+        raise InputError(
+            f"{file}: unpacks to {unpacked / 1e6:.0f} MB, this model and a head have at most {most / 1e6:.0f} MB; "
+            "expected the weights of this model"
         )
 
 

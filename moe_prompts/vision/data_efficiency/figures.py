@@ -9,6 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import NullLocator
 
+from moe_prompts.intervals import half_width
 from moe_prompts.vision.data_efficiency.curves import regular
 from moe_prompts.vision.figures import (
     COLOURS,
@@ -33,7 +34,7 @@ FRESH_AT = 2.2
 def draw_excess(ax: Axes, table: pd.DataFrame) -> None:
     """Draw excess risk against n for each student on one truth.
 
-    Bars are two standard errors; the marks at the right are fresh images.
+    Bars are 90 % intervals of the mean over replicates; the marks at the right are fresh images.
 
     table  rows of ``curves.mean_curves`` of one planted truth
     """
@@ -93,7 +94,7 @@ def draw_above_floor(ax: Axes, table: pd.DataFrame, methods: Sequence[str]) -> N
         ax.errorbar(
             own["n"] * _aside(place, len(methods)),
             above.where(above > 0),
-            yerr=2 * own["cross_entropy_error"],
+            yerr=half_width(own["cross_entropy_error"], own["fits"]),
             elinewidth=0.6,
             label=name,
             **style,
@@ -108,7 +109,8 @@ def draw_above_floor(ax: Axes, table: pd.DataFrame, methods: Sequence[str]) -> N
 def _draw_over_n(ax: Axes, own: pd.DataFrame, value: str, largest: float, aside: float, **style) -> None:
     """Draw one method: a line over n, and its mark right of it for fresh images."""
     finite = own[own["n"] > 0].sort_values("n")
-    ax.errorbar(finite["n"] * aside, finite[value], yerr=2 * finite[f"{value}_error"], elinewidth=0.6, **style)
+    bars = half_width(finite[f"{value}_error"], finite["fits"])
+    ax.errorbar(finite["n"] * aside, finite[value], yerr=bars, elinewidth=0.6, **style)
     floor = own[own["n"] == 0][value]
     alone = style | {"linestyle": "none", "label": None}
     ax.plot([FRESH_AT * aside * largest] * len(floor), floor, **alone)

@@ -162,7 +162,7 @@ def _size(n: float) -> str:
 
 
 #: What stands on the figures for a reader of them alone.
-BARS = "bars: two standard errors over replicates"
+BARS = "bars: 90 % intervals of the mean over replicates"
 EXPLAINED = f"{BARS}; fresh: new images at every step"
 
 

@@ -25,7 +25,7 @@ from matplotlib.figure import Figure
 from moe_prompts.claims.claim import combined
 from moe_prompts.estimators.result import FitStatus
 from moe_prompts.figures.style import DOUBLE, STYLE, legend_below, log_log, note, spoken
-from moe_prompts.intervals import mean_interval
+from moe_prompts.intervals import half_width, mean_interval
 from moe_prompts.seeds import bootstrap_rng
 from moe_prompts.slopes import slope
 from moe_prompts.tables import markdown
@@ -303,7 +303,7 @@ def _style(kind: str, word: str) -> dict[str, Any]:
 def draw_risk(ax: Axes, found: pd.DataFrame) -> None:
     """Draw risk against n on one truth.
 
-    Marks with two standard errors are measured; lines are predicted, floor + s^2 P / n.
+    Marks are measured, with 90 % intervals of their means; lines are predicted, floor + s^2 P / n.
 
     found  rows of ``risk_curves``
     """
@@ -324,7 +324,14 @@ def draw_risk(ax: Axes, found: pd.DataFrame) -> None:
         if word == "misspecified":
             ax.axhline(rows["floor"].iloc[0], color=style["color"], linewidth=0.8, linestyle=":")
         label = f"{k} {spoken(kind)} ({count})"
-        ax.errorbar(rows["n"], rows["risk"], yerr=2 * rows["error"], linestyle="none", label=label, **style)
+        ax.errorbar(
+            rows["n"],
+            rows["risk"],
+            yerr=half_width(rows["error"], rows["fits"]),
+            linestyle="none",
+            label=label,
+            **style,
+        )
     log_log(ax)
     ax.set_xlabel("number of pairs n")
 
@@ -382,5 +389,5 @@ def planted_head_figure(results: pd.DataFrame) -> Figure:
             draw_splits(axes[2], results)
             axes[2].set_title("one prompt too many")
             legend_below(axes[2], 1, "dots: every fit; lines: their medians")
-        note(figure, "risk: mean over data sets, bars of two standard errors (smaller than the marks); dotted: floor")
+        note(figure, "risk: mean over data sets, bars: 90 % intervals (smaller than the marks); dotted: floor")
     return figure

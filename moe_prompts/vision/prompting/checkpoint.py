@@ -294,7 +294,8 @@ def read_tensors(
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
     except (OSError, SafetensorError) as error:
-        raise InputError(f"{path}: {error}; expected {expected}") from error
+        why = " ".join(str(error).split())[:200]  # it may quote the file
+        raise InputError(f"{path}: {why}; expected {expected}") from error
     if metadata.get("format") not in forms:
         raise InputError(f"{path}: format {metadata.get('format')!r}; expected {forms[0]!r}: {expected}")
     return metadata, tensors

@@ -16,7 +16,7 @@ import numpy as np
 
 from moe_prompts.errors import InputError
 from moe_prompts.vision.tasks import fgvc, vtab
-from moe_prompts.vision.tasks.images import read_header, read_rgb
+from moe_prompts.vision.tasks.images import Files, Resize, leads_below, read_header, read_rgb, shown
 from moe_prompts.vision.tasks.task import SPLITS
 
 PROBLEM, WARNING, NOTE = "problem", "warning", "note"
@@ -44,35 +44,39 @@ class Finding:
         return f"{self.task}: {'' if self.kind == NOTE else self.kind + ': '}{self.text}"
 
 
-def check_vtab(root: str | Path, names: Sequence[str] = tuple(vtab.TASKS), thorough: bool = False) -> list[Finding]:
+def check_vtab(
+    root: str | Path, names: Sequence[str] = tuple(vtab.TASKS), thorough: bool = False, anywhere: bool = False
+) -> list[Finding]:
     """Return the findings on VTAB-1K tasks under the folder ``root``.
 
     root      folder that holds one folder for each task
     names     tasks to check; all 19 by default. Raises ``InputError`` for an unknown one
     thorough  True decodes every image; False decodes ``SAMPLE`` images of each task
+    anywhere  True: lists may name images outside the task's folder; False makes that a problem
     """
     return [
         Finding(name, kind, text)
         for name in names
-        for kind, text in _vtab(Path(root) / name, vtab.data_of(name), thorough)
+        for kind, text in _vtab(Path(root) / name, vtab.data_of(name), thorough, anywhere)
     ]
 
 
-def check_fgvc(root: str | Path, names: Sequence[str], thorough: bool = False) -> list[Finding]:
+def check_fgvc(root: str | Path, names: Sequence[str], thorough: bool = False, anywhere: bool = False) -> list[Finding]:
     """Return the findings on FGVC tasks under the folder ``root``.
 
     names     tasks to check, as "dogs" or "fgvc:dogs". Raises ``InputError`` for an unknown one
     thorough  True decodes every image; False decodes ``SAMPLE`` images of each task
+    anywhere  True: JSON files may name images outside the data set's folder; False makes that a problem
     """
     shorts = [fgvc.short_name(name) for name in names]
     return [
         Finding(fgvc.PREFIX + short, kind, text)
         for short in shorts
-        for kind, text in _fgvc(Path(root), short, thorough)
+        for kind, text in _fgvc(Path(root), short, thorough, anywhere)
     ]
 
 
-def _vtab(folder: Path, data: vtab.VtabData, thorough: bool) -> Iterator[tuple[str, str]]:
+def _vtab(folder: Path, data: vtab.VtabData, thorough: bool, anywhere: bool) -> Iterator[tuple[str, str]]:
     if not folder.is_dir():
         yield PROBLEM, f"no folder {folder}; expected it with the lists {', '.join(SPLITS)} (.txt) and the images"
         return
@@ -88,7 +92,7 @@ def _vtab(folder: Path, data: vtab.VtabData, thorough: bool) -> Iterator[tuple[s
         if len(seen) < data.classes:
             yield PROBLEM, f"{len(seen)} classes in all lists together; expected {data.classes}"
     yield from _leaks(lists)
-    yield from _images(folder, lists, thorough, data.side, data.small)
+    yield from _images(_files(folder, lists, anywhere), thorough, data.side, data.small)
 
 
 def _vtab_counts(lists: Lists, data: vtab.VtabData) -> Iterator[tuple[str, str]]:
@@ -141,19 +145,32 @@ def _leaks(lists: Lists) -> Iterator[tuple[str, str]]:
                 return
 
 
-def _images(
-    folder: Path, lists: Lists, thorough: bool, side: int | None = None, small: bool = False
-) -> Iterator[tuple[str, str]]:
-    names = list(dict.fromkeys(name for listed, _ in lists.values() for name in listed))
-    missing = {name for name in names if not (folder / name).is_file()}
+def _files(folder: Path, lists: Lists, anywhere: bool) -> Files:
+    """Return the images of all lists, each once."""
+    names = dict.fromkeys(name for listed, _ in lists.values() for name in listed)
+    return Files(folder, tuple(names), Resize(), folder.name, anywhere)
+
+
+def _images(files: Files, thorough: bool, side: int | None = None, small: bool = False) -> Iterator[tuple[str, str]]:
+    names, folder = files.names, files.folder
+    outside = set() if files.anywhere else {name for name in names if not leads_below(name)}
+    if outside:
+        first = next(name for name in names if name in outside)
+        yield (
+            PROBLEM,
+            f"names that are not below {folder}, {len(outside)} of {len(names)} listed, as {shown(first)}; expected "
+            "files below it: move the images there, or allow others with --anywhere (anywhere=True)",
+        )
+    inside = [name for name in names if name not in outside]
+    missing = {name for name in inside if not files.has(name)}
     if missing:
-        first = next(name for name in names if name in missing)
+        first = next(name for name in inside if name in missing)
         yield PROBLEM, f"missing images, {len(missing)} of {len(names)} listed, as {folder / first}"
-    there = [name for name in names if name not in missing]
+    there = [name for name in inside if name not in missing]
     if not there:
         return
     looked = there if thorough else [there[i] for i in np.unique(np.linspace(0, len(there) - 1, SAMPLE).astype(int))]
-    formats, sizes, unreadable = _decode(folder, looked)
+    formats, sizes, unreadable = _decode(files, looked)
     if unreadable:
         yield PROBLEM, f"unreadable images, {len(unreadable)} of {len(looked)} decoded, as {unreadable[0]}"
     if small and formats["JPEG"]:
@@ -172,17 +189,17 @@ def _images(
     yield NOTE, f"{len(names)} images listed, {', '.join(sorted(formats)) or 'none readable'}; {seen}"
 
 
-def _decode(folder: Path, names: list[str]) -> tuple[Counter[str], Counter[tuple[int, int]], list[str]]:
+def _decode(files: Files, names: list[str]) -> tuple[Counter[str], Counter[tuple[int, int]], list[str]]:
     """Return how often each format and size (height, width) occurs, and the errors of unreadable images."""
     from tqdm import tqdm
 
     formats: Counter[str] = Counter()
     sizes: Counter[tuple[int, int]] = Counter()
     unreadable = []
-    for name in tqdm(names, desc=f"checking {folder.name}", unit="image", delay=2, disable=None):
+    for name in tqdm(names, desc=f"checking {files.label}", unit="image", delay=2, disable=None):
         try:
-            read_rgb(folder / name)
-            form, size = read_header(folder / name)
+            read_rgb(files.path(name))
+            form, size = read_header(files.path(name))
         except InputError as error:
             unreadable.append(str(error))
             continue
@@ -191,7 +208,7 @@ def _decode(folder: Path, names: list[str]) -> tuple[Counter[str], Counter[tuple
     return formats, sizes, unreadable
 
 
-def _fgvc(root: Path, name: str, thorough: bool) -> Iterator[tuple[str, str]]:
+def _fgvc(root: Path, name: str, thorough: bool, anywhere: bool) -> Iterator[tuple[str, str]]:
     data = fgvc.TASKS[name]
     try:
         folder = fgvc.dataset_folder(root, name)
@@ -217,4 +234,4 @@ def _fgvc(root: Path, name: str, thorough: bool) -> Iterator[tuple[str, str]]:
     except InputError as error:
         yield PROBLEM, str(error)
         return
-    yield from _images(images, lists, thorough)
+    yield from _images(_files(images, lists, anywhere), thorough)

@@ -19,6 +19,7 @@ Source: arXiv 2203.12119 (tasks and splits).
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Sequence
 from contextlib import suppress
@@ -74,6 +75,7 @@ def fgvc_task(
     resample: str = ANTIALIASED,
     fraction: float = 1.0,
     seed: int = 0,
+    anywhere: bool = False,
 ) -> FgvcTask:
     """Return the task ``name`` ("dogs" or "fgvc:dogs") whose data set lies under ``root``.
 
@@ -83,6 +85,7 @@ def fgvc_task(
     fraction  share of the training images and of the validation images to keep, in (0, 1]; all test images
               stay
     seed      entropy of the choice; a smaller fraction of the same seed is contained in a larger one
+    anywhere  True: the JSON files, which the user wrote, may name images outside the data set's folder
 
     Raises ``InputError`` for an unknown name, a missing folder, or a fraction or seed out of range.
     """
@@ -93,7 +96,8 @@ def fgvc_task(
     short = short_name(name)
     resize = Resize(round(size * 8 / 7), keep_aspect=True, resample=resample)
     folder = dataset_folder(Path(root), short)
-    return FgvcTask(folder, PREFIX + short, size, resize, None if cache is None else Path(cache), float(fraction), seed)
+    kept = None if cache is None else Path(cache)
+    return FgvcTask(folder, PREFIX + short, size, resize, kept, float(fraction), seed, anywhere)
 
 
 def short_name(name: str) -> str:
@@ -118,6 +122,7 @@ class FgvcTask:
     cache: Path | None
     fraction: float
     seed: int
+    anywhere: bool = False
 
     @property
     def group(self) -> str:
@@ -139,12 +144,11 @@ class FgvcTask:
         for file in ("train", "val"):
             names, labels = self._list(file)
             chosen[file] = tuple(names[index] for index in self._share(file, labels))
-        folder = image_folder(self.folder, chosen["train"])
         return {
             "data": "folder",
             "resample": self.resize.resample,
             "train_images": len(chosen["train"]) + len(chosen["val"]),
-            **image_facts(folder, chosen["train"] + chosen["val"]),
+            **image_facts(self._files("train", chosen["train"] + chosen["val"])),
             "fraction": self.fraction,
             "subset_seed": self.seed,
         }
@@ -159,10 +163,14 @@ class FgvcTask:
             return Joined(self.split("train800"), self.split("val200"))
         file = {"train800": "train", "val200": "val", "test": "test"}[name]
         names, labels = self._list(file)
-        files = Files(image_folder(self.folder, names), names, self.resize, f"{self.name.replace(':', '-')}-{file}")
+        files = self._files(file, names)
         images = Crops(files if self.cache is None else cached_ragged(files, self.cache), labels, self.size)
         # All fractions share one cache.
         return images if file == "test" or self.fraction == 1 else Subset(images, self._share(file, labels))
+
+    def _files(self, file: str, names: tuple[str, ...]) -> Files:
+        folder = image_folder(self.folder, names)
+        return Files(folder, names, self.resize, f"{self.name.replace(':', '-')}-{file}", self.anywhere)
 
     def _share(self, file: str, labels: np.ndarray) -> np.ndarray:
         return stratified_subset(labels, self.fraction, rng_at(self.seed, self.name, file))
@@ -275,7 +283,7 @@ def read_json(path: Path) -> dict[str, int | str]:
             f"{path}: the image {error.args[0]!r} stands there twice, with class ids of which the first would be lost; "
             "expected each image once"
         ) from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: unreadable ({error}); expected JSON, a map from image name to class id") from error
     if not isinstance(content, dict) or not content or {type(v) for v in content.values()} not in ({int}, {str}):
         raise InputError(f"{path}: expected a map from image name to class id, all ids whole numbers or all text")
@@ -333,7 +341,7 @@ def image_folder(folder: Path, names: Sequence[str]) -> Path:
     places = [folder / inside for inside in IMAGE_FOLDERS]
     for name in names:
         for place in places:
-            if (place / as_on_disk(place, [name])[0]).is_file():
+            if os.path.isfile(place / as_on_disk(place, [name])[0]):
                 return place
     raise InputError(
         f"no listed image found, as {names[0]}; looked in {', '.join(str(place) for place in places)}; expected the "

@@ -101,7 +101,7 @@ class FolderTask:
             "train_images": len(labels),
             "entropy": self.entropy,
             "lists": sha256("\n".join(names).encode()).hexdigest()[:16],
-            **image_facts(self.folder / "train", names),
+            **image_facts(self._files("train", names)),
         }
 
     def split(self, name: str) -> ImageSet:
@@ -109,13 +109,15 @@ class FolderTask:
         check_split(name)
         part = "test" if name == "test" else "train"
         names, labels = self._listed(part)
-        files = Files(self.folder / part, names, self.resize, f"{self.folder.name}-{part}")
-        images = image_set(files, labels, self.cache)
+        images = image_set(self._files(part, names), labels, self.cache)
         if name in ("test", "train800val200"):
             return images
         order = stratified_order(labels, rng_at(self.entropy, "folder", "split"))
         fit = max(1, round(FIT * len(order)))
         return Subset(images, np.sort(order[:fit] if name == "train800" else order[fit:]))
+
+    def _files(self, part: str, names: tuple[str, ...]) -> Files:
+        return Files(self.folder / part, names, self.resize, f"{self.folder.name}-{part}")
 
     def _listed(self, part: str) -> tuple[tuple[str, ...], np.ndarray]:
         """Return paths below ``part`` and their labels, class after class."""

@@ -184,6 +184,16 @@ def _without_antialias(pixels: np.ndarray, height: int, width: int) -> np.ndarra
     return resized[0].permute(1, 2, 0).round().to(torch.uint8).contiguous().numpy()
 
 
+def leads_below(name: str) -> bool:
+    """Say whether a name that a list gives is a path below the list's folder."""
+    return not name.startswith("/") and ".." not in Path(name).parts and "\0" not in name
+
+
+def shown(name: str) -> str:
+    """Return a name as errors quote it, cut after 60 characters."""
+    return repr(name if len(name) <= 60 else name[:57] + "...")
+
+
 @dataclass(frozen=True)
 class Files:
     """List images on disk, each of which is decoded when it is asked for.
@@ -213,14 +223,16 @@ class Files:
         The check is on the name, which the author of a list chose. Links that the user laid inside the folder
         are followed.
         """
-        inside = not name.startswith("/") and ".." not in Path(name).parts and "\0" not in name
-        if not inside and not self.anywhere:
-            shown = repr(name if len(name) <= 60 else name[:57] + "...")
+        if not self.anywhere and not leads_below(name):
             raise InputError(
-                f"{self.label}: the list names {shown}, which is not below {self.folder}; expected files "
-                "below it: move the images there, or allow others with anywhere=True"
+                f"{self.label}: the list names {shown(name)}, which is not below {self.folder}; expected files "
+                "below it: move the images there, or allow others with anywhere=True (in commands --anywhere)"
             )
         return self.folder / name
+
+    def has(self, name: str) -> bool:
+        """Say whether the file of a name is there; raise ``InputError`` as ``path`` does."""
+        return os.path.isfile(self.path(name))  # False also for a name that no file system takes
 
     def shapes(self) -> np.ndarray:
         """Return height and width of every image after resizing, (n, 2), from the headers of the files."""

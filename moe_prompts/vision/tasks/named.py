@@ -59,6 +59,7 @@ class TaskSpec:
     fraction  share of the training images to keep, in (0, 1] (FGVC only)
     n_train   training and validation images together (stand-ins only)
     entropy   of drawn images and of fractions
+    anywhere  True: the lists, which the user wrote, may name images outside the task's folder
 
     Raises ``InputError`` for a task from folders without ``root``, or a fraction of another task than FGVC's.
     """
@@ -71,6 +72,7 @@ class TaskSpec:
     fraction: float = 1.0
     n_train: int = 1000
     entropy: int = 0
+    anywhere: bool = False
 
     def __post_init__(self) -> None:
         if not self.is_stand_in and self.root is None:
@@ -104,7 +106,14 @@ class TaskSpec:
             from moe_prompts.vision.tasks.fgvc import fgvc_task
 
             return fgvc_task(
-                self.root, self.name, self.size, cache, self.resample, fraction=self.fraction, seed=self.entropy
+                self.root,
+                self.name,
+                self.size,
+                cache,
+                self.resample,
+                fraction=self.fraction,
+                seed=self.entropy,
+                anywhere=self.anywhere,
             )
         if self.name.startswith(FOLDER):
             from moe_prompts.vision.tasks.folder import folder_task
@@ -112,7 +121,7 @@ class TaskSpec:
             return folder_task(self.root, self.name, self.size, cache, self.resample, self.entropy)
         from moe_prompts.vision.tasks.vtab import vtab_task
 
-        return vtab_task(self.root, self.name, self.size, cache, self.resample)
+        return vtab_task(self.root, self.name, self.size, cache, self.resample, self.anywhere)
 
 
 def task_names(text: str, stand_ins: bool = False) -> list[str]:

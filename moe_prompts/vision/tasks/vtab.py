@@ -11,6 +11,7 @@ adapters.
 
 from __future__ import annotations
 
+import os
 import re
 import unicodedata
 from collections.abc import Sequence
@@ -76,18 +77,25 @@ TASKS: dict[str, VtabData] = {
 
 
 def vtab_task(
-    root: str | Path, name: str, size: int = 224, cache: str | Path | None = None, resample: str = ANTIALIASED
+    root: str | Path,
+    name: str,
+    size: int = 224,
+    cache: str | Path | None = None,
+    resample: str = ANTIALIASED,
+    anywhere: bool = False,
 ) -> VtabTask:
     """Return the task ``name``, one of ``TASKS``, whose lists and images lie under ``root``.
 
     size      side in pixels that images are resized to
     cache     folder of decoded images; None decodes for every batch
     resample  how images are resized: one of ``images.RESAMPLE``
+    anywhere  True: the lists, which the user wrote, may name images outside the task's folder
 
     Raises ``InputError`` for an unknown name or a missing folder.
     """
     data_of(name)
-    return VtabTask(Path(root), name, Resize(size, resample=resample), None if cache is None else Path(cache))
+    resize = Resize(size, resample=resample)
+    return VtabTask(Path(root), name, resize, None if cache is None else Path(cache), anywhere)
 
 
 def data_of(name: str) -> VtabData:
@@ -108,6 +116,7 @@ class VtabTask:
     name: str
     resize: Resize
     cache: Path | None
+    anywhere: bool = False
 
     def __post_init__(self) -> None:
         if not self.folder.is_dir():
@@ -142,7 +151,7 @@ class VtabTask:
             "resample": self.resize.resample,
             "train_images": len(names),
             "lists": self._digest(),
-            **image_facts(self.folder, names),
+            **image_facts(self._files("train800val200", names)),
         }
 
     def _digest(self) -> str:
@@ -157,7 +166,10 @@ class VtabTask:
         """
         check_split(name)
         names, labels = read_list(self.folder / f"{name}.txt", self.classes)
-        return image_set(Files(self.folder, names, self.resize, f"{self.name}-{name}"), labels, self.cache)
+        return image_set(self._files(name, names), labels, self.cache)
+
+    def _files(self, split: str, names: tuple[str, ...]) -> Files:
+        return Files(self.folder, names, self.resize, f"{self.name}-{split}", self.anywhere)
 
 
 def check_split(name: str) -> None:
@@ -166,9 +178,12 @@ def check_split(name: str) -> None:
         raise InputError(f"unknown split {name!r}; expected one of {', '.join(SPLITS)}")
 
 
-def image_facts(folder: Path, names: tuple[str, ...]) -> dict[str, str]:
-    """Return file formats and pixels of the images as they lie on disk, from their headers."""
-    formats, sizes = zip(*(read_header(folder / name) for name in names), strict=True)
+def image_facts(files: Files) -> dict[str, str]:
+    """Return file formats and pixels of the images as they lie on disk, from their headers.
+
+    Raises ``InputError`` for a name that leads out of the folder, and for what is no image.
+    """
+    formats, sizes = zip(*(read_header(files.path(name)) for name in files.names), strict=True)
     height, width = sizes[0]
     return {
         "image_format": ", ".join(sorted(set(formats))),
@@ -192,12 +207,12 @@ def plain_name(name: str) -> bool:
 
 
 def _spelled(folder: Path, name: str) -> str:
-    if (folder / name).exists():
+    if os.path.exists(folder / name):  # False also for a name that no file system takes
         return name
     found: list[str] = []
     for part in name.replace("\\", "/").split("/"):  # folders may be spelled otherwise than files in them
         forms = [part, *(unicodedata.normalize(form, part) for form in ("NFC", "NFD"))]
-        there = [form for form in forms if folder.joinpath(*found, form).exists()]
+        there = [form for form in forms if os.path.exists(folder.joinpath(*found, form))]
         if not there:
             return name
         found.append(there[0])

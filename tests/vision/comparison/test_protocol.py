@@ -1,6 +1,6 @@
 """The protocol end to end on small images: what is tuned, what is chosen, what is read, and what a kill leaves."""
 
-import importlib.util
+import importlib
 import json
 import sys
 from dataclasses import replace
@@ -26,7 +26,6 @@ from moe_prompts.vision.training.runs import Setup, trained_parameters
 from moe_prompts.vision.training.sgd import Recipe, Setting
 from moe_prompts.vision.training.statuses import DIVERGED, TRAINED, UNTUNED
 
-SCRIPT = Path(__file__).parents[3] / "experiments" / "vtab.py"
 COUNT = TaskSpec("stand-in:count", size=32, n_train=60)
 
 
@@ -350,9 +349,7 @@ def test_shipped_settings_are_those_of_the_preset(monkeypatch):
 
 
 def loaded():
-    spec = importlib.util.spec_from_file_location("vtab_script", SCRIPT)
-    script = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(script)
+    script = importlib.import_module("moe_prompts.commands.vtab")
     return script
 
 

@@ -1,9 +1,8 @@
 """Methods on tasks against n: rows, whose images, pools; the command and its wrong inputs."""
 
-import importlib.util
+import importlib
 import re
 import sys
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -24,7 +23,6 @@ from moe_prompts.vision.training.runs import Setup
 from moe_prompts.vision.training.sgd import Recipe, Setting
 from moe_prompts.vision.training.statuses import TRAINED
 
-SCRIPT = Path(__file__).parents[3] / "experiments" / "data_efficiency.py"
 COUNT, DIGITS = TaskSpec("stand-in:count", size=32), TaskSpec("stand-in:digits", size=32)
 SETUP = Setup("small", None, 8, Sizes(2, 4, 2), Recipe(steps=3, batch=16, normalisation="half"))
 ONE = Tune((Setting(0.5, 0.0),))
@@ -116,9 +114,7 @@ def test_images_that_the_backbone_does_not_take():
 
 
 def call(monkeypatch, *arguments):
-    spec = importlib.util.spec_from_file_location("data_efficiency_script", SCRIPT)
-    script = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(script)
+    script = importlib.import_module("moe_prompts.commands.data_efficiency")
     monkeypatch.setattr(sys, "argv", ["data_efficiency.py", *map(str, arguments)])
     script.main()
     return script
@@ -200,9 +196,7 @@ def test_wrong_input_is_one_clear_error(monkeypatch, arguments, message):
 
 def test_the_table_covers_every_pair_of_the_presets():
     """With it the default run tunes nothing."""
-    spec = importlib.util.spec_from_file_location("data_efficiency_script", SCRIPT)
-    script = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(script)
+    script = importlib.import_module("moe_prompts.commands.data_efficiency")
     table = shipped_rates()
     for preset in ("small", "night"):
         for task in script.PRESETS[preset]["task"]:

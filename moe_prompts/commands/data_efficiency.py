@@ -1,0 +1,405 @@
+"""Fixed and adaptive prompts against sample size, in a Vision Transformer: planted truths, then tasks.
+
+Planted: a teacher's prompts in a frozen network make the labels, so a student's excess risk is exact given images.
+Predicted: fixed students meet a floor on an adaptive truth; on a fixed truth adaptive ones pay for their parameters;
+the crossing follows from floor and counts. Tasks: accuracy and cross-entropy against n for every method and control,
+floors from fresh images, and what a regular method would pay beside them; no exponents are promised there.
+
+python experiments/data_efficiency.py                    # --preset small: minutes
+python experiments/data_efficiency.py --preset real-quick  # a real pretrained backbone (experiments/backbone.py fetch)
+python experiments/data_efficiency.py --task planted-fixed,planted-adaptive --preset night
+python experiments/data_efficiency.py --task stand-in:dsprites_loc,count --n 50..1000
+python experiments/data_efficiency.py --task fgvc:dogs --data fgvc --fraction 0.01..1 --tune --device cuda
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from moe_prompts import cli
+from moe_prompts.errors import InputError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from moe_prompts.engine.grid import Study
+
+#: As ``vision.data_efficiency.curves`` names them, whose packages an extra brings.
+PLANTED = ("planted-fixed", "planted-adaptive")
+#: What a preset says where nothing else is given.
+PRESETS: dict[str, dict[str, Any]] = {
+    "small": {
+        "task": [*PLANTED, "stand-in:dsprites_loc", "count"],
+        "students": ["vpt_deep", "vpt_matched", "vapt", "at_teacher"],
+        "n": "50,200,1000",
+        "reps": 2,
+        "steps": 120,
+        "fresh_steps": 240,
+        "fresh_reps": 1,
+    },
+    "night": {
+        "task": [*PLANTED, "stand-in:dsprites_loc", "count"],
+        "n": "500,2000,8000",
+        "reps": 5,
+        "steps": 600,
+        "fresh_steps": 1500,
+        "fresh_reps": 1,
+    },
+    "gpu": {
+        "task": [*PLANTED, "stand-in:dsprites_loc", "stand-in:dsprites_ori", "count", "distance", "digits"],
+        "n": "50,100,200,400,700,1000",
+        "reps": 5,
+        "steps": 1000,
+        "fresh_steps": 10_000,
+        "fresh_reps": 2,
+        "tune": True,
+        "device": "cuda",
+    },
+}
+#: A real pretrained backbone at 56 pixels, with prompts in its last six blocks. Every method has standardised features,
+#: a head that begins at zero, the same steps, and a rate that the same grid gives on validation images.
+PRETRAINED: dict[str, Any] = {
+    "backbone": "dinov2-small-focus",
+    "size": 56,
+    "last_blocks": 6,
+    "standardise": True,
+    "head": "zero",
+    "batch": 32,
+    "tune": True,
+}
+PRESETS["real"] = PRETRAINED | {
+    "task": ["stand-in:dsprites_loc", "stand-in:dsprites_ori", "count", "distance", "digits"],
+    "n": "50,100,200,400,800",
+    "reps": 5,
+    "steps": 400,
+    "fresh_steps": 2000,
+    "fresh_reps": 1,
+    "lr": "0.05,0.25,1,4",
+}
+#: The first registered part: fewer tasks, methods, sizes, steps and replicates.
+PRESETS["real-first"] = PRETRAINED | {
+    "task": ["stand-in:dsprites_loc", "count"],
+    "methods": ["linear", "vpt_deep", "vapt", "vapt_shuffled"],
+    "n": "50,200,800",
+    "reps": 3,
+    "steps": 100,
+    "fresh_reps": 0,
+    "fresh_steps": 100,
+    "lr": "0.05,0.25,1,4",
+}
+PRESETS["real-quick"] = PRETRAINED | {
+    "task": ["stand-in:dsprites_loc"],
+    "methods": ["linear", "vpt_deep", "vapt"],
+    "n": "50,200",
+    "reps": 2,
+    "steps": 40,
+    "fresh_reps": 0,
+    "fresh_steps": 40,
+    "lr": "0.05,0.25",
+}
+QUICK = {
+    "task": ["planted-adaptive", "count"],
+    "students": ["vpt_deep", "vapt"],
+    "methods": ["linear", "vapt"],
+    "n": "20,40",
+    "reps": 2,
+    "steps": 3,
+    "fresh_steps": 3,
+    "fresh_reps": 1,
+}
+#: What rates of methods on tasks belong to.
+CASE = ("backbone", "weights", "sizes", "size", "standardised", "head")
+#: Base rates that --tune tries: for prompts on planted truths, whose head is known, and for methods on tasks.
+PLANTED_LRS, TASK_LRS, TASK_DECAY = (0.05, 0.2, 0.8, 3.2), (0.05, 0.25, 1.0, 2.5, 10.0), 1e-4
+
+
+def parser() -> argparse.ArgumentParser:
+    parser = cli.OneLineParser(
+        "data_efficiency.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--preset", choices=PRESETS, default="small", help="what is not given (default small: minutes on two cores)")
+    add("--quick", action="store_true", help="few steps: shows the way in seconds")
+    add(
+        "--task",
+        type=cli.names,
+        help="planted-fixed, planted-adaptive; stand-ins stand-in:dsprites_loc, count, ...; with --data real tasks",
+    )
+    add("--students", type=cli.names, help="of planted truths (default by preset)")
+    add("--methods", type=cli.names, help="on tasks (default all methods and controls that differ here)")
+    add("--n", help="a list 200,1000 or a range 50..1000")
+    add("--fraction", help="of an FGVC task's training images instead of --n: a list 0.01,0.1 or a range 0.01..1")
+    add("--points", type=int, default=5, help="sizes in a range (default 5)")
+    add("--reps", type=cli.positive("replicates"), help="data sets and starts")
+    add("--steps", type=cli.positive("steps"), help="of SGD on n images, whatever n is")
+    add("--fresh-steps", type=cli.positive("steps"), help="on fresh images, for floors")
+    add("--fresh-reps", type=int, help="starts on fresh images; 0: no floors")
+    add("--teacher-tokens", type=cli.positive("tokens"), default=4, help="of planted prompts (default 4)")
+    add("--tokens", type=cli.positive("tokens"), default=10, help="of methods on tasks (default 10)")
+    add("--last-blocks", type=cli.positive("blocks"), help="prompts in the last so many blocks (default: in all)")
+    add("--head", choices=("published", "zero"), help="first values of heads on tasks (default published)")
+    add(
+        "--standardise",
+        action="store_true",
+        default=None,
+        help="features on tasks have variance 1 on unlabelled images (default: as they are)",
+    )
+    add("--batch", type=cli.positive("images"), help="in a step, on tasks (default 64)")
+    add("--states", type=Path, metavar="FOLDER", help="where states before those blocks are kept (default: nowhere)")
+    add(
+        "--backbone",
+        help="dinov2-small-focus, small, small-random, small-gain, a name of timm (default small; planted small-gain)",
+    )
+    add("--weights", type=Path, metavar="FILE", help="of the backbone, for names of timm (default: from the hub)")
+    add("--data", type=Path, metavar="ROOT", help="the folder of the folders of real tasks")
+    add("--anywhere", action="store_true", help="lists may name images outside the folders in --data")
+    add("--cache", default="results/images", metavar="FOLDER", help="of decoded images; none: decode every time")
+    add("--size", type=cli.positive("pixels"), help="of the images (default 32; 224 for real tasks)")
+    add("--tune", action="store_true", default=None, help="choose rates at every n instead of taking them from a table")
+    add("--lr", metavar="LIST", help="base rates that --tune tries")
+    add("--rates", metavar="FILE", help="rates.json of another run (default: the table of the package)")
+    add("--pack", type=cli.positive("trials"), default=8, help="trials that train at once (default 8)")
+    add("--device", help="cpu or cuda (default cpu)")
+    cli.add_execution(parser)
+    cli.add_shard(parser)
+    cli.add_run(parser, "entropy of everything")
+    return parser
+
+
+def main() -> None:
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ.setdefault(name, "1")  # before torch loads, here and in workers
+    arguments = parser().parse_args()
+    refuse(arguments)
+    fill_in(arguments)
+
+    from moe_prompts.engine.executors import available_cores
+    from moe_prompts.engine.grid import joined
+    from moe_prompts.vision.data_efficiency.rates import as_json
+    from moe_prompts.vision.training.devices import processes
+
+    setup = setup_of(arguments)
+    studies = studies_of(arguments, setup)
+    study = studies[0] if len(studies) == 1 else joined("data-efficiency", studies)
+    arguments.workers = processes(setup.device, arguments.workers, arguments.executor, arguments.scheduler)
+    workers = arguments.workers or available_cores()
+    minutes = expected_minutes(study, setup, arguments.size or 32, workers)
+    print(f"about {minutes:.1f} minutes of training with {workers} processes, beside start and images", flush=True)
+    out = arguments.out or cli.default_folder("data-efficiency")
+    results = cli.results(study, out, arguments, "data_efficiency.py")
+    command = [Path(sys.argv[0]).name, *sys.argv[1:]]
+    tell(results, arguments.seed, out, {"rates.json": as_json(results, case(arguments, setup), command)})
+
+
+def refuse(arguments: argparse.Namespace) -> None:
+    """Options that contradict each other or would change nothing."""
+    cli.check_run(arguments)
+    if (arguments.fresh_reps or 0) < 0:
+        raise InputError(f"--fresh-reps {arguments.fresh_reps}; expected a whole number of at least 0")
+    if arguments.tune and arguments.rates is not None:
+        raise InputError("--tune with --rates; expected one of them")
+    if arguments.n is not None and arguments.fraction is not None:
+        raise InputError(f"--n {arguments.n} with --fraction {arguments.fraction}; expected one of them")
+    if arguments.data is not None and not arguments.data.is_dir():
+        raise InputError(f"--data {arguments.data}: no such folder; expected the root of the data")
+
+
+def fill_in(arguments: argparse.Namespace) -> None:
+    """What --quick and the preset say, where nothing else is given."""
+    for name, value in (PRESETS[arguments.preset] | (QUICK if arguments.quick else {})).items():
+        other = {"tune": arguments.rates, "lr": arguments.rates, "n": arguments.fraction}.get(name)
+        if getattr(arguments, name) is None and other is None:
+            setattr(arguments, name, value)
+    if arguments.lr is not None and not arguments.tune:
+        raise InputError(f"--lr {arguments.lr} without --tune; expected both, or rates from a table")
+
+
+def setup_of(arguments: argparse.Namespace):
+    """Backbone, prompts and steps of methods on tasks."""
+    from moe_prompts.vision.backbones.create import OWN
+    from moe_prompts.vision.backbones.normalisation import normalisation_of
+    from moe_prompts.vision.training.methods import Sizes
+    from moe_prompts.vision.training.runs import Setup
+    from moe_prompts.vision.training.sgd import Recipe, checked_device
+
+    backbone = arguments.backbone or "small"
+    recipe = Recipe(steps=arguments.steps, batch=arguments.batch or 64, normalisation=normalisation_of(backbone))
+    weights = None if arguments.weights is None else str(arguments.weights)
+    device = checked_device(arguments.device or "cpu")
+    sizes = Sizes(arguments.tokens, blocks=arguments.last_blocks)
+    # Backbones of the package have one size; the others are made for the images they are given.
+    size = None if backbone in OWN else (arguments.size or 224)
+    states = None if arguments.states is None else str(arguments.states)
+    return Setup(
+        backbone,
+        weights,
+        arguments.pack,
+        sizes,
+        recipe,
+        device,
+        size,
+        states,
+        standardised=bool(arguments.standardise),
+        head=arguments.head or "published",
+    )
+
+
+def planted_setup(arguments: argparse.Namespace):
+    """Backbone, the teacher's tokens and steps of students of planted prompts."""
+    from moe_prompts.vision.training.methods import Sizes
+    from moe_prompts.vision.training.runs import Setup
+    from moe_prompts.vision.training.sgd import Recipe
+
+    weights = None if arguments.weights is None or arguments.backbone is None else str(arguments.weights)
+    recipe = Recipe(steps=arguments.steps, normalisation="half")
+    sizes = Sizes(arguments.teacher_tokens)
+    return Setup(
+        arguments.backbone or "small-gain", weights, sizes=sizes, recipe=recipe, device=arguments.device or "cpu"
+    )
+
+
+def case(arguments: argparse.Namespace, setup) -> dict[str, Any]:
+    """What rates belong to."""
+    return {
+        "tasks": {name: setup.identity()[name] for name in CASE if name in setup.identity()},
+        "planted": {"backbone": arguments.backbone or "small-gain", "tokens": arguments.teacher_tokens},
+    }
+
+
+def studies_of(arguments: argparse.Namespace, setup) -> list[Study]:
+    """One for planted truths, one for tasks, where they are asked for."""
+    from moe_prompts.vision.data_efficiency.rates import Rates, Tune, read_rates
+    from moe_prompts.vision.data_efficiency.sources import AT_TEACHER, STUDENTS, PlantedImages, TaskImages
+    from moe_prompts.vision.data_efficiency.study import efficiency_study
+    from moe_prompts.vision.training.methods import distinct_methods
+    from moe_prompts.vision.training.runs import backbone
+    from moe_prompts.vision.training.sgd import Setting
+    from moe_prompts.vision.training.tuned import SHIPPED
+
+    truths = [name for name in arguments.task if name in PLANTED]
+    tasks = [spec(name, arguments) for name in task_names([n for n in arguments.task if n not in PLANTED], arguments)]
+    if not tasks and (arguments.standardise or arguments.head or arguments.batch):
+        raise InputError(
+            "--standardise, --head and --batch are of methods on tasks; expected a task beside planted ones"
+        )
+    lrs = cli.numbers(arguments.lr, "--lr")
+    for_planted: Rates
+    for_tasks: Rates
+    if arguments.tune:
+        for_planted = Tune(tuple(Setting(lr, 0.0) for lr in lrs or PLANTED_LRS))
+        for_tasks = Tune(tuple(Setting(lr, TASK_DECAY) for lr in lrs or TASK_LRS))
+    else:
+        wanted = case(arguments, setup)
+        wanted = {key: wanted[key] for key, there in (("planted", truths), ("tasks", tasks)) if there}
+        for_planted = for_tasks = read_rates(arguments.rates or SHIPPED, wanted)
+    studies = []
+    common = {
+        "replicates": arguments.reps,
+        "entropy": arguments.seed,
+        "fresh_steps": arguments.fresh_steps,
+        "fresh_replicates": arguments.fresh_reps,
+    }
+    if truths:
+        if arguments.n is None:
+            raise InputError(f"--fraction {arguments.fraction} with {truths[0]}; expected FGVC tasks alone, else --n")
+        students, sizes = arguments.students or [*STUDENTS, AT_TEACHER], cli.sizes(arguments.n, arguments.points)
+        planted = [PlantedImages(truth) for truth in truths]
+        where = planted_setup(arguments)
+        studies.append(efficiency_study(planted, students, sizes, setup=where, rates=for_planted, **common))
+    if tasks:
+        methods = arguments.methods or distinct_methods(setup.sizes, backbone(setup))
+        by_task = sizes_of(arguments, tasks)
+        images = [TaskImages(task) for task in tasks]
+        studies.append(efficiency_study(images, methods, by_task, setup=setup, rates=for_tasks, **common))
+    return studies
+
+
+def task_names(names: list[str], arguments: argparse.Namespace) -> list[str]:
+    """Stand-ins, by short names where no data are given and no task of VTAB-1K has the name; real tasks by theirs."""
+    from moe_prompts.vision.tasks import named, procedural, vtab
+
+    if not names:
+        return []
+    # A name of VTAB-1K means that task in every command: its stand-in has the prefix.
+    short = () if arguments.data is not None else [name for name in procedural.NAMES if name not in vtab.TASKS]
+    twin = [name for name in names if arguments.data is None and name in vtab.TASKS and name in procedural.NAMES]
+    if twin:
+        raise InputError(
+            f"--task {twin[0]} is the task of VTAB-1K, which needs --data; expected its folder, or the stand-in "
+            f"{named.STAND_IN}{twin[0]}"
+        )
+    full = [named.STAND_IN + name if name in short else name for name in names]
+    try:
+        return named.task_names(",".join(full), stand_ins=True)
+    except InputError as error:
+        raise InputError(
+            f"--task {','.join(arguments.task)}; expected some of "
+            f"{', '.join([*PLANTED, *short, *(named.STAND_IN + name for name in procedural.NAMES)])}, or with "
+            f"--data names of VTAB-1K or FGVC tasks"
+        ) from error
+
+
+def spec(name: str, arguments: argparse.Namespace):
+    """Where the images of a task come from."""
+    from moe_prompts.vision.tasks.named import STAND_IN, TaskSpec
+
+    return TaskSpec(
+        name,
+        size=arguments.size or (32 if name.startswith(STAND_IN) else 224),
+        root=None if arguments.data is None else str(arguments.data),
+        cache=None if arguments.cache == "none" else arguments.cache,
+        entropy=arguments.seed,
+        anywhere=arguments.anywhere,
+    )
+
+
+def sizes_of(arguments: argparse.Namespace, tasks: list) -> dict[str, list[int]]:
+    """The numbers of training images of each task."""
+    if arguments.fraction is None:
+        sizes = cli.sizes(arguments.n, arguments.points)
+        return {task.name: sizes for task in tasks}
+
+    from moe_prompts.vision.tasks.named import FGVC
+    from moe_prompts.vision.training.runs import opened
+
+    shares, found = fractions(arguments.fraction, arguments.points), {}
+    for task in tasks:
+        if not task.name.startswith(FGVC):
+            raise InputError(f"--fraction {arguments.fraction} with {task.name}; expected FGVC tasks alone, else --n")
+        pool = len(opened(task).split("train800val200").labels)
+        found[task.name] = sorted({round(share * pool) for share in shares})
+    return found
+
+
+def fractions(text: str, points: int) -> list[float]:
+    """A list 0.01,0.1,1 or a log-spaced range 0.01..1."""
+    parts = cli.numbers(text.replace("..", ","), "--fraction") or ()
+    if not all(0 < part <= 1 for part in parts) or (".." in text and (len(parts) != 2 or parts[0] >= parts[1])):
+        raise InputError(f"--fraction {text}; expected shares in (0, 1], a list 0.01,0.1 or a range 0.01..1")
+    if ".." not in text:
+        return list(parts)
+    step = (parts[1] / parts[0]) ** (1 / max(1, points - 1))
+    return [parts[0] * step**number for number in range(max(2, points))]
+
+
+def expected_minutes(study: Study, setup, size: int, workers: int) -> float:
+    """From a few steps of one pack of VAPT trials on this machine; work of a resumed run counts again."""
+    from moe_prompts.vision.training.runs import seconds_per_step
+
+    steps = sum(block.cost for block in study.blocks)
+    return seconds_per_step(setup, size) * steps / workers / 60
+
+
+def tell(results: pd.DataFrame, entropy: int, out: Path, files: dict[str, str]) -> None:
+    """Write the report with the figures and more files (name -> text), then print it."""
+    from moe_prompts.figures.style import save
+    from moe_prompts.vision.data_efficiency import report as curves_report
+
+    def draw() -> list[Path]:
+        return [path for name, figure in curves_report.figures_of(results).items() for path in save(figure, out, name)]
+
+    cli.finish(out, curves_report.text(results, entropy), files, draw, len(results))

@@ -1,0 +1,93 @@
+"""Which prompts can be told apart, and how fast? Kappas, noise-free profiles and likelihood gaps of any configuration.
+
+python experiments/identifiability.py --configurations reference,rank1,random-1 --kinds fixed,decoupled,adaptive:tanh
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+
+from moe_prompts import cli
+from moe_prompts.errors import InputError
+
+
+def parser() -> argparse.ArgumentParser:
+    parser = cli.OneLineParser(
+        prog="identifiability.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add(
+        "--configurations",
+        type=cli.names,
+        default=["reference", "rank1"],
+        help="reference, rank1 (keys of one dimension), heads2 (two heads that share their prompts), random-NUMBER, "
+        "random-NUMBER-rank1, random-NUMBER-heads2 (default reference,rank1)",
+    )
+    add(
+        "--kinds",
+        type=cli.names,
+        default=None,
+        help="fixed, decoupled, adaptive:SIGMA (default: all of them)",
+    )
+    add("--n", default="1e4,1e5,1e6", metavar="SIZES", help="of the likelihood gaps, as 1e4..1e6 or 1e4,1e5")
+    add("--points", type=cli.positive("sizes"), default=3, help="sizes in a range (default 3)")
+    add("--reps", type=cli.positive("data sets"), default=16, help="data sets per size (default 16)")
+    cli.add_execution(parser)
+    cli.add_shard(parser)
+    cli.add_run(parser)
+    add("--quick", action="store_true", help="three kinds, two sizes, 8 data sets")
+    return parser
+
+
+def names_of(configurations: list[str], kinds: list[str]) -> list[str]:
+    """Names of truths: every kind in every configuration."""
+    names = []
+    for configuration in configurations:
+        pattern = r"(?P<heads>rank1|heads2)|(?P<draw>reference|random-\d+)(?P<suffix>-rank1|-heads2)?"
+        found = re.fullmatch(pattern, configuration)
+        if not found:
+            raise InputError(
+                f"--configurations {configuration}; expected reference, rank1, heads2, random-NUMBER, "
+                "random-NUMBER-rank1 or random-NUMBER-heads2"
+            )
+        draw = found["draw"] or "reference"
+        prefix = "attention-" if draw == "reference" else f"attention-{draw}-"
+        suffix = f"-{found['heads']}" if found["heads"] else found["suffix"] or ""
+        names += [f"{prefix}{kind.removeprefix('adaptive:')}{suffix}" for kind in kinds]
+    return names
+
+
+def main() -> None:
+    arguments = parser().parse_args()
+    cli.check_run(arguments)
+    quick = arguments.quick
+    sizes = cli.sizes("1e4,1e5" if quick else arguments.n, arguments.points)
+
+    from moe_prompts.models.prompt_attention import PromptKind
+    from moe_prompts.models.prompt_truths import KINDS, prompt_truth
+    from moe_prompts.study.attention import identifiability_study
+
+    quick_kinds = ["fixed", "decoupled", "adaptive:gelu"]
+    asked = arguments.kinds or (quick_kinds if quick else list(KINDS))
+    kinds = [str(PromptKind.parse(kind)) for kind in asked]
+    unknown = [kind for kind in kinds if kind not in KINDS]
+    if unknown:
+        raise InputError(f"--kinds {unknown[0]}; expected some of {', '.join(KINDS)}")
+    names = names_of(["reference"] if quick else arguments.configurations, kinds)
+    for name in names:
+        prompt_truth(name)
+    out = arguments.out or cli.default_folder("identifiability")
+    study = identifiability_study(
+        truths=names, sizes=sizes, replicates=8 if quick else arguments.reps, entropy=arguments.seed
+    )
+    results = cli.results(study, out, arguments, "identifiability.py")
+
+    from moe_prompts.figures.attention import identifiability_figure
+    from moe_prompts.figures.style import save
+    from moe_prompts.study.attention_report import identifiability, identifiability_table, profile_table
+
+    lines = identifiability(results)
+    text = "\n\n".join([identifiability_table(lines), profile_table(results)])
+    draw = lambda: save(identifiability_figure(results), out, "identifiability")
+    cli.finish(out, text, {"summary.json": lines.to_json(orient="records", indent=2)}, draw, len(results))

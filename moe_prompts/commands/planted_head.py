@@ -1,0 +1,104 @@
+"""The exact theory on real features: prompts planted in one head of a frozen block, fitted by certified least squares.
+
+Prints what of a prompt the head can see, kappas and profiles, risk against n for either kind of prompts on either
+truth beside s^2 P / n and floors, and a verdict; draws risk and splits.
+
+python experiments/planted_head.py --block 3 --head 0 --n 1e3..1e6
+python experiments/planted_head.py --backbone dinov2-small-focus --size 56 --block 9 --head 0
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+from moe_prompts import cli
+
+#: What --quick changes.
+QUICK, QUICK_STARTS = {"images": 48, "outputs": 2, "coordinates": 3}, 1
+
+
+def parser() -> argparse.ArgumentParser:
+    parser = cli.OneLineParser(
+        "planted_head.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--backbone", default="small", help="small, small-random, dinov2-small-focus or a name of timm (default small)")
+    add("--size", type=cli.positive("pixels"), help="of the images (default: the backbone's own; 56 is cheap)")
+    add("--weights", metavar="FILE", help="of the backbone (default: those of its name)")
+    add("--block", type=int, default=3, help="from 0 (default 3, the last one)")
+    add("--head", type=int, default=0, help="from 0 (default 0)")
+    add("--query", type=int, default=0, help="token whose row is the output (default 0, the class token)")
+    add("--coordinates", type=int, default=6, help="of the tokens that adaptive prompts read (default 6)")
+    add("--outputs", type=int, default=4, help="leading components of the head's output (default 4; slower with more)")
+    add("--images", type=int, default=128, help="inputs (default 128)")
+    add("--prompts", type=int, default=2, help="of the truth (default 2)")
+    add("--mass", type=float, default=0.35, help="of the gate on the truth's prompts (default 0.35)")
+    add("--noise", type=float, default=0.1, help="of an output, as a share of its root mean square (default 0.1)")
+    add("--n", default="1e3..1e6", metavar="SIZES", help="a range 1e3..1e6 or a list (default 1e3..1e6)")
+    add("--points", type=cli.positive("sizes"), default=4, help="sizes in a range (default 4)")
+    add("--reps", type=cli.positive("replicates"), default=16, help="data sets per size (default 16)")
+    add("--workers", type=cli.positive("workers"), default=None, help="processes (default: all cores)")
+    cli.add_run(parser, "entropy of images, truths, data and starts")
+    add("--quick", action="store_true", help="a small grid and model that show the way in seconds")
+    return parser
+
+
+def main() -> None:
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ.setdefault(name, "1")  # before torch loads, here and in workers
+    arguments = parser().parse_args()
+    cli.check_run(arguments)
+    quick = arguments.quick
+    sizes = cli.sizes("1e5,1e6" if quick else arguments.n, arguments.points)
+
+    from moe_prompts.engine.executors import available_cores, executor_for
+    from moe_prompts.engine.runner import run_study
+    from moe_prompts.vision.planted_head.head import HeadChoice, planted_head
+    from moe_prompts.vision.planted_head.study import (
+        POPULATION_STARTS,
+        expected_seconds,
+        fit_study,
+        noise_free_study,
+        prompt_classes,
+    )
+
+    asked = {name: getattr(arguments, name) for name in asdict(HeadChoice()) if hasattr(arguments, name)}
+    choice = HeadChoice(**asked | (QUICK if quick else {}))
+    replicates = min(arguments.reps, 2) if quick else arguments.reps
+    design = planted_head(choice, arguments.seed)
+    lines = prompt_classes(choice.prompts, choice.hidden, quick)
+    first = noise_free_study(design, lines, arguments.seed, not quick, QUICK_STARTS if quick else POPULATION_STARTS)
+    workers = arguments.workers or available_cores()
+    fits = expected_seconds(fit_study(design, lines, None, sizes, replicates, arguments.seed))
+    print(f"about {(expected_seconds(first) + fits) / workers / 60:.1f} minutes with {workers} free cores", flush=True)
+
+    out = arguments.out or cli.default_folder("planted-head")
+    began = time.perf_counter()
+    with cli.resumable("planted_head.py", out):
+        executor, allow = executor_for(workers, insist=arguments.insist), cli.allowed(arguments)
+        noise_free = run_study(first, out / "noise_free", executor=executor, resume=arguments.resume, allow=allow)
+        study = fit_study(design, lines, noise_free, sizes, replicates, arguments.seed)
+        resume = arguments.resume and (out / "meta.json").exists()
+        results = run_study(study, out, executor=executor, resume=resume, allow=allow)
+    print(f"{(time.perf_counter() - began) / 60:.1f} minutes\n")
+    tell(results, noise_free, choice.facts(), arguments.seed, out)
+
+
+def tell(results, noise_free, head: dict, entropy: int, out: Path) -> None:
+    """Write tables and verdict with the figure, then print them."""
+    from moe_prompts.engine.files import appearing
+    from moe_prompts.engine.store import keep_sums
+    from moe_prompts.figures.style import save
+    from moe_prompts.vision.planted_head.report import planted_head_figure, report, risk_curves
+
+    kept = noise_free.drop(columns="vectors", errors="ignore")
+    with appearing(out / "noise_free.parquet") as file:
+        kept.to_parquet(file, index=False, write_page_checksum=True)
+    keep_sums(out, "noise_free.parquet")
+    text = report(results, noise_free, head, entropy)
+    tables = {"summary.json": risk_curves(results).to_json(orient="records", indent=2)}
+    cli.finish(out, text, tables, lambda: save(planted_head_figure(results), out, "planted_head"), len(results))

@@ -1,0 +1,135 @@
+"""How fast can each group of parameters be learned? Rates derived by algebra, with their certificates.
+
+python experiments/predicted_rates.py --model softmax-gaussian --cells 1,2,3
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+from moe_prompts import cli
+from moe_prompts.errors import InputError
+
+
+def parser() -> argparse.ArgumentParser:
+    parser = cli.OneLineParser(
+        prog="predicted_rates.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--model", default=None, metavar="NAME", help="see --models; without it, the rates of all models are printed")
+    add("--models", action="store_true", help="print the names of all models")
+    add("--cells", type=cli.positives("fitted atoms"), default=[1, 2], help="fitted atoms per true atom (default 1,2)")
+    add("--frozen", type=int, default=None, help="known experts (default: 1 beside prompts, 0 otherwise)")
+    add("--d", type=cli.positive("inputs"), default=None, help="inputs of a prompt (default 2)")
+    add("--hidden", type=cli.positive("hidden units"), default=None, help="of an adaptive prompt (default 1)")
+    add("--rank", type=cli.positive("directions"), default=None, help="directions of a prompt that its key sees (all)")
+    add("--stratum", type=cli.names, default=[], metavar="c=0,..", help="parameters of the truth held at values")
+    add(
+        "--dependences",
+        type=cli.positive("orders"),
+        default=None,
+        metavar="ORDER",
+        help="print instead all linear dependences among the derivatives of one atom up to ORDER",
+    )
+    add("--json", action="store_true", help="print rows and certificates as JSON")
+    add("--verify", action="store_true", help="check every certificate again, by other means")
+    add(
+        "--write",
+        action="store_true",
+        help="write what studies read (theory/predictions.json) and docs/predicted_rates.md, and stop",
+    )
+    return parser
+
+
+def stratum_of(parts: list[str]) -> dict[str, Fraction]:
+    found = {}
+    for part in parts:
+        name, _, value = part.partition("=")
+        try:
+            found[name.strip()] = Fraction(value)
+        except (ValueError, ZeroDivisionError):
+            raise InputError(f"--stratum {part}; expected name=number, such as c=0 or w1_1=0,w1_2=0") from None
+    return found
+
+
+def main() -> None:
+    arguments = parser().parse_args()
+    if arguments.models:
+        from moe_prompts.theory.atoms import KINDS
+
+        print("\n".join(KINDS))
+    elif arguments.write:
+        write(arguments)
+    elif arguments.model is None:
+        for model, cells, options in OVERVIEW:
+            print(report(model, cells, options, arguments))
+    else:
+        options = {name: getattr(arguments, name) for name in ("frozen", "d", "hidden", "rank")}
+        options["stratum"] = stratum_of(arguments.stratum) or None
+        print(report(arguments.model, arguments.cells, options, arguments))
+
+
+#: Each model with a cell of one atom and cells of several, and the cases in which a neighbour decides.
+OVERVIEW: list[tuple[str, list[int], dict[str, Any]]] = [
+    ("location-scale", [1, 2, 3, 4], {}), ("covariate-free", [1, 2, 3], {}), ("gaussian-gated", [1, 2, 3], {}),
+    ("gaussian-gated-constant", [1, 2, 3], {}), ("softmax-gaussian", [1, 2, 3], {}), ("softmax-gaussian", [2, 3], {}),
+    ("softmax-linear", [1, 2], {}), ("fixed", [1, 2], {}), ("fixed", [1, 2], {"rank": 1}), ("decoupled", [1, 2], {}),
+    ("decoupled", [2, 2], {"frozen": 0}),
+    *((f"adaptive:{name}", [1, 2], {"hidden": 2})
+      for name in ("tanh", "sigmoid", "gelu", "silu", "softplus", "relu", "leaky_relu", "identity", "square")),
+    ("adaptive:gelu", [1, 2], {"hidden": 2, "rank": 1}),
+]  # fmt: skip
+
+
+def report(model: str, cells: list[int], options: dict[str, Any], arguments: argparse.Namespace) -> str:
+    """One configuration as asked."""
+    if arguments.dependences is not None:
+        return dependences_of(model, options, arguments)
+    from moe_prompts.theory.table import rate_table
+
+    table = rate_table(model, cells, **options)
+    text = table.to_json() if arguments.json else f"## {table.title}\n\n{table.markdown()}\n"
+    if arguments.verify:
+        from moe_prompts.theory.certificates.verify import verify_table
+
+        verdict = verify_table(json.loads(table.to_json()))
+        if not verdict:
+            raise InputError(f"the table of {table.title} does not hold: {verdict.reason}")
+        print(f"{table.title}: {len(table.certificates)} certificates and every row verified", file=sys.stderr)
+    return text
+
+
+def dependences_of(model: str, options: dict[str, Any], arguments: argparse.Namespace) -> str:
+    from moe_prompts.theory.atoms import atom
+    from moe_prompts.theory.dependences import dependences
+
+    chosen: dict[str, Any] = {name: options.get(name) for name in ("d", "hidden", "rank")}
+    made = atom(model, **chosen)
+    found = dependences(made, arguments.dependences, options.get("stratum"))
+    return json.dumps(found.certificates(), indent=1) if arguments.json else f"{found}\n"
+
+
+INTRODUCTION = """# Predicted rates
+
+Written by `python experiments/predicted_rates.py --write`; how the numbers are derived: [algebra.md](algebra.md).
+
+"""
+
+
+def write(arguments: argparse.Namespace) -> None:
+    from moe_prompts import theory
+    from moe_prompts.engine.files import write_atomically
+    from moe_prompts.theory.study_predictions import study_predictions, to_text
+
+    table = study_predictions()
+    target = Path(theory.__file__).with_name("predictions.json")
+    write_atomically(target, to_text(table).encode())
+    page = cli.checkout("docs") / "predicted_rates.md"
+    parts = [report(model, cells, options, arguments) for model, cells, options in OVERVIEW]
+    write_atomically(page, (INTRODUCTION + "\n".join(parts)).encode())
+    print(f"{len(table['predictions'])} predictions in {target.name}, {len(parts)} configurations in {page.name}")

@@ -1,0 +1,379 @@
+"""Prompts on images: VTAB-1K and fine-grained tasks (FGVC) from folders of your own, or stand-ins that are drawn here.
+
+python experiments/vtab.py run --preset small
+python experiments/vtab.py run --task dtd --method linear,vpt_deep,vapt --data vtab-1k --device cuda
+python experiments/vtab.py report results/vtab-DATE
+python experiments/vtab.py check --data vtab-1k --task cifar
+python experiments/vtab.py fetch-help
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from types import MappingProxyType
+
+from moe_prompts import cli
+from moe_prompts.errors import InputError
+
+TASK_HELP = (
+    "comma-separated: names such as cifar or fgvc:dogs; natural, specialized, structured; all (the 19 of VTAB-1K); "
+    "fgvc (all five)"
+)
+#: Backbone and pixels where nothing else is given: of real tasks the papers', of stand-ins the one that comes along.
+REAL, STAND_INS = ("vit_base_patch16_224.orig_in21k", 224), ("small", 32)
+#: What --preset small runs: minutes on two cores, and learning rates around those that won on such tasks.
+SMALL = {
+    "task": "stand-in:dsprites_loc,stand-in:count",
+    "method": "linear,full,vpt_deep,vapt,vapt_shuffled",
+    "steps": 300,
+    "lr": "0.05,0.25,1,2.5",
+    "tokens": 4,
+    "weight_decay": "0.0001",
+    "seeds": [42, 44],
+}
+QUICK = SMALL | {"task": "stand-in:count", "method": "linear,vapt", "steps": 10, "lr": "0.25,1"}
+
+FETCH_HELP = """\
+Nothing is downloaded here: get the data yourself, put it into these folders, then run `check`.
+
+VTAB-1K
+
+  <root>/<task>/train800.txt, val200.txt, train800val200.txt, test.txt      lines "relative/path label", labels from 0
+  <root>/<task>/...                                                         the images, at the paths of the lists
+
+  This layout is what repositories of several methods of efficient tuning read (NOAH, SSF, RepAdapter and their kin);
+  some link to a finished archive or to a script that writes it. The origin is TensorFlow Datasets, read as in
+  google-research/task_adaptation:
+{origins}
+  TensorFlow Datasets wants some of them (diabetic_retinopathy_detection) downloaded by hand first.
+
+  Archives differ in how their images were written. PNG keeps every pixel. JPEG does not, and on small images (cifar,
+  svhn, eurosat, dsprites) that costs accuracy, up to 15 points on CIFAR-100: `check` warns of it, and results say the
+  format. Numbers from archives of different formats do not compare.
+
+FGVC
+
+  <root>/<folder>/train.json, val.json, test.json     {{image name: class id}}: the split files that the repository of
+                                                      VPT (github.com/KMnP/vpt) links to
+  <root>/<folder>/...                                 the images, from each data set's own site; names are relative to
+                                                      the folder or to images/, Images/, jpg/ or car_ims/ in it
+{folders}
+"""
+
+#: Where TensorFlow Datasets keeps what a task is made from.
+ORIGINS = {
+    "cifar": "cifar100",
+    "svhn": "svhn_cropped",
+    "diabetic_retinopathy": "diabetic_retinopathy_detection/btgraham-300",
+    "eurosat": "eurosat/rgb",
+    "clevr_count": "clevr (number of objects)",
+    "clevr_dist": "clevr (distance of the closest object)",
+    "dsprites_loc": "dsprites (x-position in 16 bins)",
+    "dsprites_ori": "dsprites (orientation in 16 bins)",
+    "kitti": "kitti (distance of the closest vehicle)",
+    "smallnorb_azi": "smallnorb (azimuth)",
+    "smallnorb_ele": "smallnorb (elevation)",
+}
+
+
+def check(arguments: argparse.Namespace) -> None:
+    """One line per fault; exit code 1 if there is a problem, warnings are none."""
+    from moe_prompts.vision.tasks import fgvc
+    from moe_prompts.vision.tasks.check import PROBLEM, check_fgvc, check_vtab
+    from moe_prompts.vision.tasks.named import task_names
+
+    tasks = task_names(arguments.task)
+    if not arguments.data.is_dir():
+        raise InputError(f"--data {arguments.data}: no such folder; expected the root of the data (see fetch-help)")
+    problems = 0
+    for task in tasks:
+        look = check_fgvc if task.startswith(fgvc.PREFIX) else check_vtab
+        for finding in look(arguments.data, [task], arguments.thorough, arguments.anywhere):
+            print(finding, flush=True)
+            problems += finding.kind == PROBLEM
+    print(f"{len(tasks)} task{'s' * (len(tasks) > 1)} checked, {problems} problem{'s' * (problems != 1)}")
+    if problems:
+        sys.exit(1)
+
+
+def fetch_help(arguments: argparse.Namespace) -> None:
+    """Where the data come from and how they must lie."""
+    from moe_prompts.vision.tasks import fgvc, vtab
+
+    origins = "\n".join(f"    {name:<22}{ORIGINS.get(name, name)}" for name in vtab.TASKS)
+    folders = "\n".join(f"    {fgvc.PREFIX + name:<22}<root>/{data.folders[0]}" for name, data in fgvc.TASKS.items())
+    print(FETCH_HELP.format(origins=origins, folders=folders), end="")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Tune, train with every seed, test; print the report and keep it with the tables, the settings and a figure."""
+    out = arguments.out or cli.default_folder("vtab")
+    cli.check_run(arguments)
+    fill_in(arguments)
+    plan = plan_of(arguments)
+
+    from moe_prompts.engine.executors import available_cores
+    from moe_prompts.vision.comparison.plan import run_plan
+    from moe_prompts.vision.comparison.settings import as_json
+    from moe_prompts.vision.training.devices import processes
+
+    arguments.workers = processes(arguments.device, arguments.workers, arguments.executor, arguments.scheduler)
+    executor = cli.executor(arguments)
+    workers = arguments.workers or available_cores()
+    plan.check()
+    minutes = expected_minutes(plan, workers)
+    print(f"about {minutes:.1f} minutes of training with {workers} processes, beside start and images", flush=True)
+    with cli.resumable("vtab.py run", out):
+        _, final = run_plan(plan, out, executor=executor, resume=arguments.resume, allow=cli.allowed(arguments))
+    settings = plan.chosen(final)
+    command = [Path(sys.argv[0]).name, *sys.argv[1:]]
+    tell([out], out, {"settings.json": as_json(settings, plan, command)})
+
+
+def fill_in(arguments: argparse.Namespace) -> None:
+    """What the preset says, where nothing else is given."""
+    preset = QUICK if arguments.quick else SMALL if arguments.preset else {}
+    for name, value in preset.items():
+        if getattr(arguments, name) is None and not (name == "steps" and arguments.epochs):
+            setattr(arguments, name, value)
+
+
+def plan_of(arguments: argparse.Namespace):
+    """The plan that the options describe."""
+    from moe_prompts.vision.backbones.create import OWN
+    from moe_prompts.vision.backbones.normalisation import normalisation_of
+    from moe_prompts.vision.comparison.plan import SEEDS, Plan
+    from moe_prompts.vision.comparison.settings import read_settings
+    from moe_prompts.vision.tasks.named import TaskSpec, task_names
+    from moe_prompts.vision.training.methods import METHODS, Sizes, check_method
+    from moe_prompts.vision.training.runs import Setup
+    from moe_prompts.vision.training.sgd import Recipe, checked_device, checked_precision
+
+    if arguments.task is None:
+        raise InputError("run: no --task; expected names such as dtd or stand-in:count, or --preset small")
+    names = task_names(arguments.task, stand_ins=True)
+    methods = cli.names(arguments.method or "linear,vpt_shallow,vpt_deep,vapt")
+    for method in methods:
+        check_method(method)
+    real = [name for name in names if not name.startswith("stand-in:")]
+    default = REAL if real else STAND_INS
+    backbone = arguments.backbone or default[0]
+    # Those of the package have one size; the others are made for the images they are given.
+    pixels = arguments.size or (default[1] if backbone in OWN else REAL[1])
+    if real and arguments.data is not None and not arguments.data.is_dir():
+        raise InputError(f"--data {arguments.data}: no such folder; expected the root of the data (see fetch-help)")
+    root = None if arguments.data is None else str(arguments.data)
+    refuse_unused(arguments, names, real)
+    options = {} if arguments.fraction is None else {"fraction": arguments.fraction}
+    tasks = tuple(
+        TaskSpec(
+            name,
+            size=pixels,
+            root=root,
+            cache=None if arguments.cache == "none" else str(arguments.cache),
+            resample=arguments.resample,
+            n_train=arguments.n or 1000,
+            entropy=arguments.seed,
+            anywhere=arguments.anywhere,
+            **options,
+        )
+        for name in names
+    )
+    recipe = Recipe(
+        steps=arguments.steps,
+        epochs=arguments.epochs or 100,
+        batch=arguments.batch,
+        schedule=arguments.schedule,
+        normalisation=arguments.normalisation or normalisation_of(backbone),
+        precision=checked_precision(arguments.precision, arguments.device),
+    )
+    prompts = {"rank": arguments.rank, "blocks": arguments.last_blocks}
+    sizes = Sizes(arguments.tokens or 10, arguments.hidden, arguments.kernel, **prompts)
+    weights = None if arguments.weights is None else str(arguments.weights)
+    own_size = arguments.size if backbone not in OWN else None
+    setup = Setup(backbone, weights, arguments.pack, sizes, recipe, checked_device(arguments.device), own_size)
+    plan = Plan(
+        tasks,
+        tuple(name for name in METHODS if name in methods),
+        setup,
+        lrs=cli.numbers(arguments.lr, "--lr"),
+        weight_decays=cli.numbers(arguments.weight_decay, "--weight-decay"),
+        seeds=tuple(arguments.seeds or SEEDS),
+        entropy=arguments.seed,
+    )
+    return replace(plan, given=read_settings(arguments.settings, plan)) if arguments.settings else plan
+
+
+def refuse_unused(arguments: argparse.Namespace, names: list[str], real: list[str]) -> None:
+    """Options that would change nothing, or another thing than they seem to."""
+    if arguments.steps is not None and arguments.epochs is not None:
+        raise InputError(f"--steps {arguments.steps} with --epochs {arguments.epochs}; expected one of them")
+    if arguments.n is not None and real:
+        raise InputError(f"--n {arguments.n} with {real[0]}; only stand-ins have as many images as asked for")
+    if arguments.fraction is not None and arguments.steps is None:
+        raise InputError(
+            f"--fraction {arguments.fraction} without --steps; fewer images would be fewer steps: give their number"
+        )
+
+
+def expected_minutes(plan, workers: int) -> float:
+    """From a few steps of one pack of VAPT trials on this machine."""
+    from moe_prompts.vision.training.runs import seconds_per_step
+
+    return seconds_per_step(plan.setup, plan.tasks[0].size) * plan.vapt_steps / workers / 60
+
+
+def tell(runs: list[Path], out: Path, files: Mapping[str, str] = MappingProxyType({})) -> None:
+    """Write the report of runs, with its figure and more files (name -> text), to ``out``, then print it."""
+    import matplotlib.pyplot as plt
+    import pandas as pd
+
+    from moe_prompts.figures.style import save
+    from moe_prompts.vision import figures
+    from moe_prompts.vision.comparison import report
+
+    final = pd.concat([results(folder) for folder in runs], ignore_index=True)
+    text = "\n".join([report.text(final, setup_line(runs)), *edges(runs)])
+
+    def draw() -> list[Path]:
+        rows = final["task"].nunique() * final["method"].nunique()
+        figure, ax = plt.subplots(figsize=(7, max(2.2, 0.9 + 0.14 * rows)), layout="constrained")
+        figures.draw_accuracies(ax, report.scores(final))
+        return save(figure, out, "accuracies")
+
+    cli.finish(out, text, files, draw, None)
+
+
+def setup_line(runs: list[Path]) -> str:
+    """On what backbone, with which prompts and how all runs were made; raises if they differ."""
+    from moe_prompts.engine.store import identity_of
+
+    found = {}
+    for folder in runs:
+        identity = identity_of(folder / "final", "place", "entropy", "tasks")
+        found[folder] = {key: identity[key] for key in ("place", "entropy")}
+        for name, facts in identity["tasks"].items():
+            found.setdefault(name, facts)
+            if found[name] != facts:
+                raise InputError(f"{folder}: {name} on other data than in the runs before it; report them one by one")
+    first = found[runs[0]]
+    for folder in runs[1:]:
+        if found[folder] != first:
+            raise InputError(f"{folder}: made in another way than {runs[0]} (see meta.json); report them one by one")
+    place = first["place"]
+    recipe, sizes = place["recipe"], place["sizes"]
+    length = f"{recipe['steps']} steps" if recipe["steps"] else f"{recipe['epochs']} epochs"
+    formats = {found[name].get("image_format", found[name].get("format")) for name in found if name not in runs}
+    return (
+        f"Backbone {place['backbone']}, N = {sizes['tokens']}, {length} of {recipe['batch']} images, schedule "
+        f"{recipe['schedule']}, normalisation {recipe['normalisation']}, {recipe['precision']}; image format: "
+        f"{', '.join(sorted(map(str, formats)))}."
+    )
+
+
+def edges(runs: list[Path]) -> list[str]:
+    """Lines on rates that were chosen at an end of their grid, for the runs that tuned."""
+    from moe_prompts.engine.store import RESULTS, read_table
+    from moe_prompts.vision.comparison import report
+
+    tuned = [folder / "tune" for folder in runs if (folder / "tune" / RESULTS).exists()]
+    return [line for folder in tuned for line in report.at_the_edge(read_table(folder))]
+
+
+def results(folder: Path):
+    """The table of final runs of a folder."""
+    from moe_prompts.engine.store import RESULTS, read_table
+
+    if not (folder / "final" / RESULTS).exists():
+        raise InputError(f"{folder} holds no finished run; expected a folder that `vtab.py run` wrote (or --resume it)")
+    return read_table(folder / "final")
+
+
+def report_of(arguments: argparse.Namespace) -> None:
+    """The report of one run, or of several on other tasks or methods as one table."""
+    if len(arguments.run) > 1 and arguments.out is None:
+        raise InputError("report of several runs: no --out; expected a folder for their common report")
+    out = arguments.out or arguments.run[0]
+    out.mkdir(parents=True, exist_ok=True)
+    tell(arguments.run, out)
+
+
+def parser() -> argparse.ArgumentParser:
+    parser = cli.OneLineParser("vtab.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    one = commands.add_parser("run", help="tune, train with every seed, test", description=run.__doc__)
+    add = one.add_argument
+    add("--preset", choices=("small",), help="two stand-ins, five methods, two seeds: minutes, no data needed")
+    add("--quick", action="store_true", help="one stand-in, few steps: shows the way in seconds")
+    add("--task", metavar="TASKS", help=TASK_HELP + "; stand-in:NAME (drawn here)")
+    add("--method", metavar="METHODS", help="comma-separated (default linear,vpt_shallow,vpt_deep,vapt)")
+    add("--data", type=Path, metavar="ROOT", help="the folder of the tasks' folders")
+    add(
+        "--backbone",
+        help="small, dinov2-small-focus or a name of timm (default: the papers'; small with stand-ins alone)",
+    )
+    add("--weights", type=Path, metavar="FILE", help="of the backbone, for names of timm (default: from the hub)")
+    add("--settings", metavar="FILE", help="settings.json of another run, or shipped: do not tune these pairs again")
+    add("--tokens", type=cli.positive("tokens"), help="prompts (default 10)")
+    add("--last-blocks", type=cli.positive("blocks"), help="prompts in the last so many blocks (default: in all)")
+    add("--hidden", type=cli.positive("units"), default=8, help="of VAPT's projector (default 8)")
+    add("--kernel", type=cli.positive("pixels"), default=2, help="of VAPT's convolution (default 2)")
+    add("--rank", type=cli.positive("rank"), default=8, help="of the methods lora and adapter (default 8)")
+    add("--lr", metavar="LIST", help="base learning rates, for 256 images a step (default: the published ones)")
+    add("--weight-decay", metavar="LIST", help="(default: the published ones)")
+    add("--epochs", type=cli.positive("epochs"), help="(default 100)")
+    add("--steps", type=cli.positive("steps"), help="a fixed number of steps instead of epochs")
+    add("--batch", type=cli.positive("images"), default=64, help="images in a step (default 64)")
+    add("--schedule", default="smooth", help="smooth (default) or official")
+    add("--normalisation", help="imagenet, half or none (default: half on the small backbone, else imagenet)")
+    add("--precision", default="float32", help="float32 (default) or bfloat16")
+    add("--resample", default="bilinear", help="bilinear (default) or bilinear-no-antialias, as the papers'")
+    add("--size", type=cli.positive("pixels"), help="of the images (default 224; 32 on the small backbone)")
+    add("--n", type=cli.positive("images"), help="training and validation images of stand-ins (default 1000)")
+    add("--fraction", type=float, help="of the training images of FGVC tasks (default 1)")
+    add("--anywhere", action="store_true", help="lists may name images outside the folders in --data")
+    add(
+        "--cache",
+        default="results/images",
+        metavar="FOLDER",
+        help="of decoded images, shared by runs (default results/images); none: decode every time",
+    )
+    add(
+        "--pack", type=cli.positive("trials"), default=8, help="trials that train at once (default 8; memory, see docs)"
+    )
+    add("--seeds", type=cli.positives("seeds"), metavar="LIST", help="of the final runs (default 42,44,82,100,800)")
+    add("--device", default="cpu", choices=("cpu", "cuda"), help="(default cpu)")
+    cli.add_execution(one, "all cores; on GPUs one for each")
+    cli.add_run(one, "of tuning, drawn images and fractions")
+    one.set_defaults(call=run)
+
+    one = commands.add_parser("report", help="table and figure of finished runs", description=report_of.__doc__)
+    one.add_argument("run", type=Path, nargs="+", help="folders that `run` wrote")
+    one.add_argument("--out", type=cli.folder, help="where the report goes (default: the run itself)")
+    one.set_defaults(call=report_of)
+
+    one = commands.add_parser("check", help="what is missing or wrong in the data folders", description=check.__doc__)
+    one.add_argument("--data", type=Path, required=True, metavar="ROOT", help="the folder of the tasks' folders")
+    one.add_argument("--task", default="all", metavar="TASKS", help=TASK_HELP + " (default all)")
+    one.add_argument("--thorough", action="store_true", help="decode every image instead of 50 per task")
+    one.add_argument(
+        "--anywhere", action="store_true", help="lists, written by you, may name images outside its folders"
+    )
+    one.set_defaults(call=check)
+
+    one = commands.add_parser("fetch-help", help="where the data come from", description=fetch_help.__doc__)
+    one.set_defaults(call=fetch_help)
+    return parser
+
+
+def main() -> None:
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ.setdefault(name, "1")  # before torch loads, here and in workers
+    arguments = parser().parse_args()
+    arguments.call(arguments)

@@ -1,0 +1,71 @@
+"""Four tasks of a reader, done with what README and docs say: the snippets are taken from the pages and run."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+def snippet(page: str, mark: str) -> str:
+    """Return the one Python block of a page that contains ``mark``."""
+    found = [
+        text for text in re.findall(r"```python\n(.*?)```", (ROOT / page).read_text("utf-8"), re.S) if mark in text
+    ]
+    assert len(found) == 1, f"{page}: {len(found)} blocks with {mark}"
+    return found[0]
+
+
+def statements(text: str) -> int:
+    return len([line for line in text.splitlines() if line.strip()])
+
+
+def run(text: str, folder: Path) -> str:
+    done = subprocess.run([sys.executable, "-c", text], cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize(
+    ("page", "mark", "most"),
+    [
+        ("README.md", "mp.study(mine", 6),
+        ("docs/extending.md", 'mp.study("attention-isru"', 8),
+        ("docs/vision.md", "draw_mass(load_prompts", 12),
+        ("README.md", "mp.power(", 6),
+    ],
+)
+def test_the_snippets_are_as_short_as_promised(page, mark, most):
+    assert statements(snippet(page, mark)) <= most
+
+
+@pytest.mark.slow
+def test_the_rate_of_my_own_gaussian_gated_truth_in_two_dimensions(tmp_path):
+    shown = run(snippet("README.md", "mp.study(mine"), tmp_path)
+    assert re.search(r"loss D +-0.5 +-0\.\d\d \[-\d.\d\d, -\d.\d\d\]", shown), shown
+    assert max(map(len, shown.splitlines())) <= 80
+
+
+@pytest.mark.slow
+def test_predicted_and_simulated_rate_of_my_own_activation(tmp_path):
+    shown = run("import moe_prompts as mp\n" + snippet("docs/extending.md", 'mp.study("attention-isru"'), tmp_path)
+    assert "n^(-1/4)" in shown
+    assert re.search(r"isru +2 +L2 +-0.5 +-0\.\d\d \[", shown), shown
+
+
+@pytest.mark.slow
+def test_vapt_trained_saved_loaded_and_drawn(tmp_path):
+    pytest.importorskip("timm", reason="needs the extra vision")
+    run(snippet("docs/vision.md", "draw_mass(load_prompts"), tmp_path)
+    assert (tmp_path / "mass.png").stat().st_size > 1_000
+
+
+@pytest.mark.slow
+def test_how_many_replicates_a_verdict_takes(tmp_path):
+    shown = run("import moe_prompts as mp\n" + snippet("README.md", "mp.power("), tmp_path)
+    assert "Power(" in shown
