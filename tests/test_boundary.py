@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 
 from moe_prompts import cli
+from moe_prompts.commands import claims
 from moe_prompts.engine.store import read_table
 from moe_prompts.errors import InputError
 from moe_prompts.figures.style import save
@@ -119,14 +120,11 @@ def test_readers_refuse_a_table_with_one_flipped_bit(tmp_path):
 
 
 def test_claims_are_not_judged_on_a_changed_table(tmp_path, monkeypatch):
-    sys.path.insert(0, str(ROOT / "experiments"))
-    import claims
-
     docs = tmp_path / "docs"
     (docs / "claims").mkdir(parents=True)
     for run in (ROOT / "docs" / "claims").iterdir():
         flipped(run, docs / "claims" / run.name)
-    monkeypatch.setattr(claims, "DOCS", docs)
+    monkeypatch.setattr(cli, "checkout", lambda *names: tmp_path.joinpath(*names))
     with pytest.raises(InputError, match="is not the file that the run wrote"):
         claims.rejudge()
 

@@ -22,6 +22,8 @@ GROUPS = {
     "in a Vision Transformer (extra vision)": {
         "vtab": "VPT, VAPT and baselines on VTAB-1K, FGVC or stand-ins",
         "data-efficiency": "accuracy against sample size; planted truths",
+        "predicted-excess": "what theory predicts of such a run",
+        "tasks": "images of the tasks, and what a linear probe finds",
         "planted-head": "the exact theory in one real head",
         "head-as-moe": "what prompts do inside the heads of a ViT",
         "backbone": "fetch a pretrained backbone, and ask what it knows",

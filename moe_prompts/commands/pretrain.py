@@ -20,6 +20,9 @@ from typing import Any
 from moe_prompts import cli
 from moe_prompts.errors import InputError
 
+#: Tasks of the rule for "counts as pretrained", as it was when the shipped backbone was judged.
+JUDGED_BY = ("dsprites_loc", "dsprites_ori", "count", "distance", "digits")
+
 
 def parser() -> argparse.ArgumentParser:
     parser = cli.OneLineParser("pretrain.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -78,13 +81,13 @@ def check(arguments: argparse.Namespace) -> None:
     from moe_prompts.engine.files import write_atomically
     from moe_prompts.vision.backbones.pretraining import load_export
     from moe_prompts.vision.backbones.probe import counts_as_pretrained, judge
-    from moe_prompts.vision.tasks.procedural import NAMES, procedural_task
+    from moe_prompts.vision.tasks.procedural import procedural_task
 
     torch.set_num_threads(1)
     trained, untrained, facts = load_export(arguments.checkpoint)
     size = facts["config"]["size"]
     tasks: list[Any] = [
-        procedural_task(name, size, arguments.train, arguments.test, arguments.entropy) for name in NAMES
+        procedural_task(name, size, arguments.train, arguments.test, arguments.entropy) for name in JUDGED_BY
     ]
     table = judge(trained, untrained, tasks)
     print(table[["task", "chance", "trained", "random", "pixels"]].round(4).to_string(index=False))

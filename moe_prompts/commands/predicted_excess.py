@@ -1,0 +1,142 @@
+"""What theory predicts of a run of data_efficiency.py on tasks, beside what the run observed.
+
+Fits are trained again as the run trained them. The Fisher information of prompts and head at each fit, through the
+products of gradients of single images, says how many parameters the fit really uses; P_eff / (2 n) is the excess
+risk that it should pay. docs/pretrained_study.md says the rules V-excess, V-floor and V-cross.
+
+python experiments/predicted_excess.py --run results/real-first --states results/states --out results/real-first-link
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from moe_prompts import cli
+from moe_prompts.errors import InputError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+#: Images whose gradients are taken, and those of a smoke run.
+IMAGES, QUICK = 200, 20
+
+
+def parser() -> argparse.ArgumentParser:
+    parser = cli.OneLineParser(
+        "predicted_excess.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--run", type=Path, required=True, metavar="FOLDER", help="a finished run of data_efficiency.py on drawn tasks")
+    add("--task", type=cli.names, help="of the run's tasks, by their names in its table (default: all)")
+    add(
+        "--methods", type=cli.names, help="of the run's methods (default: all whose images have gradients of their own)"
+    )
+    add("--n", metavar="LIST", help="of the run's sizes (default: all)")
+    add("--images", type=cli.positive("images"), help="whose gradients are taken (default 200)")
+    add("--quick", action="store_true", help=f"{QUICK} images, where --images says nothing else: a smoke run")
+    add("--reps", type=cli.positive("replicates"), default=1, help="of each fit (default 1)")
+    add("--states", type=Path, metavar="FOLDER", help="where states before the prompts are kept (default: nowhere)")
+    add("--weights", type=Path, metavar="FILE", help="of the backbone, where the run had a file")
+    cli.add_execution(parser)
+    cli.add_shard(parser)
+    cli.add_run(parser, "that of the run, and no other", None)
+    return parser
+
+
+def main() -> None:
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ.setdefault(name, "1")  # before torch loads, here and in workers
+    arguments = parser().parse_args()
+    arguments.images = arguments.images or (QUICK if arguments.quick else IMAGES)
+
+    from moe_prompts.engine.store import read_json, read_table
+    from moe_prompts.vision.data_efficiency.effective import effective_study
+    from moe_prompts.vision.data_efficiency.sources import TaskImages
+    from moe_prompts.vision.tasks.named import STAND_IN, TaskSpec
+    from moe_prompts.vision.training.devices import processes
+
+    curves = read_table(arguments.run)
+    identity = read_json(arguments.run / "meta.json")["identity"]
+    if "place" not in identity:
+        raise InputError(
+            f"{arguments.run}: a run without methods on tasks; expected one of data_efficiency.py on tasks"
+        )
+    setup, entropy = setup_of(identity["place"], arguments), int(identity["entropy"])
+    if arguments.seed not in (None, entropy):
+        raise InputError(f"--seed {arguments.seed}; expected {entropy}, that of {arguments.run}, or none")
+    arguments.seed = entropy
+    cli.check_run(arguments)
+    there = [str(name) for name in curves["task"].unique() if str(name).startswith(STAND_IN)]
+    full = [name if name in there else STAND_IN + name for name in arguments.task or there]
+    unknown = [name for name in full if name not in there]
+    if unknown or not full:
+        raise InputError(f"--task {', '.join(unknown)}; expected drawn tasks of the run: {', '.join(there) or 'none'}")
+    sources = [TaskImages(TaskSpec(name, size=setup.size or 32, entropy=entropy)) for name in full]
+    study = effective_study(asked(curves, arguments), sources, setup, arguments.images, arguments.reps, entropy)
+    arguments.workers = processes(setup.device, arguments.workers, arguments.executor, arguments.scheduler)
+    out = arguments.out or cli.default_folder("predicted-excess")
+    results = cli.results(study, out, arguments, "predicted_excess.py")
+    tell(results, curves, entropy, out)
+
+
+def setup_of(place: dict[str, Any], arguments: argparse.Namespace):
+    """The setup of the run, from what its meta.json says."""
+    from moe_prompts.vision.training.methods import Sizes
+    from moe_prompts.vision.training.runs import Setup, weights_hash
+    from moe_prompts.vision.training.sgd import Recipe, checked_device
+
+    weights = None if arguments.weights is None else str(arguments.weights)
+    found = None if weights is None else weights_hash(weights)
+    if found != place["weights"]:
+        raise InputError(f"--weights {weights}, sha256 {found}; expected the run's file, sha256 {place['weights']}")
+    plain = {name: place[name] for name in ("backbone", "pack", "size", "standardised", "head") if name in place}
+    setup = Setup(**plain, weights=weights, sizes=Sizes(**place["sizes"]), recipe=Recipe(**place["recipe"]))
+    states = None if arguments.states is None else str(arguments.states)
+    return replace(setup, device=checked_device(place["device"]), states=states)
+
+
+def asked(curves: pd.DataFrame, arguments: argparse.Namespace) -> pd.DataFrame:
+    """The rows of the methods and sizes that are asked for."""
+    for option, column, wanted in (
+        ("--methods", "method", arguments.methods),
+        ("--n", "n", cli.numbers(arguments.n, "--n")),
+    ):
+        if wanted is not None:
+            lacking = [value for value in wanted if value not in set(curves[column])]
+            if lacking:
+                raise InputError(
+                    f"{option} {lacking[0]}; expected some of {', '.join(map(str, curves[column].unique()))}"
+                )
+            curves = curves[curves[column].isin(wanted)]
+    return curves
+
+
+def tell(results: pd.DataFrame, curves: pd.DataFrame, entropy: int, out: Path) -> None:
+    """Write the table, the verdicts and the figure, then print them."""
+    import matplotlib.pyplot as plt
+    from matplotlib.figure import Figure
+
+    from moe_prompts.figures.style import SINGLE, STYLE, save
+    from moe_prompts.vision.data_efficiency import link
+    from moe_prompts.vision.data_efficiency.figures import draw_predicted
+
+    table = link.excess_table(results, curves)
+    verdicts = [
+        link.excess_verdict(table),
+        link.floor_verdict(curves),
+        link.cross_verdict(curves, table, entropy),
+    ]
+
+    def draw() -> list[Path]:
+        with plt.rc_context(STYLE):
+            figure = Figure(figsize=(SINGLE, 3.2), layout="constrained")
+            draw_predicted(figure.subplots(), table)
+        return save(figure, out, "predicted_excess")
+
+    summary = {"summary.json": table.to_json(orient="records", indent=2)}
+    cli.finish(out, link.text(table, verdicts), summary, draw, len(results))
