@@ -185,6 +185,16 @@ def test_committed_curves_are_what_their_rows_say(name):
     assert (run / "summary.md").read_text(encoding="utf-8") == text + "\n"
 
 
+def test_readme_says_of_claims_what_their_records_say():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    records = json.loads((ROOT / "docs" / "claims.json").read_text(encoding="utf-8"))
+    verdicts = {record["id"]: record["verdict"] for record in records}
+    said = re.findall(r"([PGSA]-[a-z0-9-]+) (holds|fails|not decidable here)", readme)
+    assert len(said) >= 9
+    assert [(claim, verdict) for claim, verdict in said if verdicts[claim] != verdict] == []
+    assert f"What {len(records)} claims gave" in readme
+
+
 def test_the_page_of_the_pretrained_backbone_shows_its_committed_tables():
     page = (ROOT / "docs" / "pretrained_study.md").read_text(encoding="utf-8")
     shown = page[page.index("## Results") :]

@@ -38,7 +38,7 @@ FULL_LRS = (0.005, 0.001, 0.0005, 0.0001)
 WEIGHT_DECAYS = (0.01, 0.001, 0.0001, 0.0)
 
 #: Seconds of a step of one trial relative to packed VAPT's, rounded from docs/packed_benchmark.md: for estimates only.
-#: A step of LoRA took 1.08 times one of ``bias`` in one run, a step of adapters .92 times.
+#: Those of peers are guesses near ``bias``, whose steps are alike.
 RELATIVE_SECONDS = {
     "linear": 0.1,
     "bias": 1.9,

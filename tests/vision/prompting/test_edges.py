@@ -61,6 +61,7 @@ def test_averages_that_were_begun_before_the_mean_states_say_so():
         assert torch.equal(one.eval()(x), model.eval()(x))
 
 
+# torch warns that tracing and its own exporter are old ways, each in words of its version.
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("config", CONFIGS, ids=["shallow", "deep", "VAPT"])
 def test_a_recorded_model_takes_other_batches(config):
