@@ -255,6 +255,9 @@ def softmax_errors(
 ) -> SoftmaxErrors:
     """Return the pieces of the loss of a softmax-gated fit at the best translation of its gate.
 
+    The best one is the smallest minimum that simplices and, for d > 1, searches within fixed cells find. For
+    fits far from the truth with d > 1 nothing proves that no other is smaller.
+
     fitted     the fit, or its parameters
     truth      the true parameters
     translate  whether the best translation is sought; False takes both gates as they stand
