@@ -119,16 +119,19 @@ class FromData:
         z = z / scale
         fixed = np.empty((0, z.shape[1])) if family.frozen is None else family.frozen.to_joint()[1] / scale
         centres = fixed
-        for _ in range(family.k):
-            nearest = _squared_distances(z, centres).min(axis=1) if len(centres) else np.ones(len(z))
+        nearest = _squared_distances(z, centres).min(axis=0) if len(centres) else np.ones(len(z))
+        for number in range(family.k):
             total = nearest.sum()
             pick = rng.choice(len(z), p=nearest / total) if total > 0 else rng.integers(len(z))
             centres = np.concatenate([centres, z[pick : pick + 1]])
+            own = _squared_distances(z, centres[-1:])[0]
+            nearest = np.minimum(nearest, own) if len(fixed) or number else own
         for _ in range(LLOYD_STEPS):
-            labels = _squared_distances(z, centres).argmin(axis=1)
-            for atom in range(len(fixed), len(centres)):
-                if (labels == atom).any():
-                    centres[atom] = z[labels == atom].mean(axis=0)
+            labels = _squared_distances(z, centres).argmin(axis=0)
+            sizes = np.bincount(labels, minlength=len(centres))
+            moving = np.flatnonzero(sizes[len(fixed) :]) + len(fixed)
+            sums = np.stack([np.bincount(labels, column, len(centres)) for column in z.T], axis=1)
+            centres[moving] = sums[moving] / sizes[moving, None]
         return from_clusters(family, few, labels - len(fixed), variances(sample, few))
 
 
@@ -163,8 +166,13 @@ class Random:
 
 
 def _squared_distances(points: np.ndarray, centres: np.ndarray) -> np.ndarray:
-    """Return the squared distances (points, centres)."""
-    return ((points[:, None] - centres[None]) ** 2).sum(axis=2)
+    """Return the squared distances (centres, points), column by column: rows of a few numbers are slow."""
+    total = np.zeros((len(centres), len(points)))
+    for column, centre in zip(points.T, centres.T, strict=True):
+        off = column - centre[:, None]
+        off *= off
+        total += off
+    return total
 
 
 def variances(sample: Data, few: Sample) -> np.ndarray:
