@@ -134,14 +134,17 @@ class Spectrum:
 
         Raises ``CollapseError`` where the information is singular: an atom has none of its own.
         """
-        try:
-            root = np.linalg.cholesky(information)
-        except np.linalg.LinAlgError as error:
-            raise CollapseError("the complete-data information is singular") from error
-        half = np.linalg.solve(root, hessian)
-        inner = np.linalg.solve(root, half.T)
-        values, vectors = np.linalg.eigh((inner + inner.T) / 2)
-        return cls(values, vectors, vectors.T @ np.linalg.solve(root, gradient), root)
+        from scipy.linalg import lapack  # loaded where it is used: a refused option need not wait for it
+
+        # LAPACK itself: of matrices this small, the checks of a wrapper cost as much as the arithmetic.
+        root, failed = lapack.dpotrf(information, lower=1, clean=1)
+        if failed or not np.isfinite(root).all():
+            raise CollapseError("the complete-data information is singular")
+        inner, _ = lapack.dsygst(hessian, root, lower=1)
+        values, vectors, failed = lapack.dsyevd(inner, lower=1)
+        if failed:
+            raise np.linalg.LinAlgError("the eigenvalues of the Hessian were not found")
+        return cls(values, vectors, vectors.T @ lapack.dtrtrs(root, gradient, lower=1)[0], root)
 
     @property
     def certificate(self) -> Certificate:
@@ -155,7 +158,9 @@ class Spectrum:
 
     def step(self, coefficients: np.ndarray) -> np.ndarray:
         """Return a step (p,) in the chart's coordinates from its coefficients of the eigenvectors (p,)."""
-        return np.linalg.solve(self.root.T, self.vectors @ coefficients)
+        from scipy.linalg import lapack
+
+        return lapack.dtrtrs(self.root, self.vectors @ coefficients, lower=1, trans=1)[0]
 
 
 class Likelihood(Protocol):

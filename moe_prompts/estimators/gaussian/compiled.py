@@ -7,6 +7,7 @@ missing follows from r_k - r_k^2 = sum over the others of r_k r_j.
 from __future__ import annotations
 
 from functools import cached_property
+from importlib import import_module
 from types import ModuleType
 
 import numpy as np
@@ -14,6 +15,7 @@ import numpy as np
 from moe_prompts.estimators.gaussian.monomials import Monomials
 from moe_prompts.estimators.gaussian.numpy_loops import LOWEST_LOG, NumpyLoops, log_sum
 
+STEPS = "moe_prompts.estimators.gaussian.step_kernels"
 KERNELS = "moe_prompts.estimators.kernels"
 #: Points whose frozen density is computed at a time.
 CHUNK = 1 << 14
@@ -38,10 +40,12 @@ class CompiledLoops:
         monomials: Monomials,
         k: int,
     ) -> None:
+        self.spread = import_module(STEPS).spread
         self.pass_, self.monomials, self.k, self.z = loops.gaussian_pass, monomials, k, z
         self.given = weights, W_frozen
         self.weights = NONE if weights is None else np.ascontiguousarray(weights)
         self.quads = np.ascontiguousarray(monomials.quads, dtype=np.int64)
+        self.quad_of = np.ascontiguousarray(monomials.quad_of, dtype=np.int64)
         self.frozen_logs = self.frozen = NONE
         if W_frozen is not None:
             self.frozen_logs = np.empty(z.shape[1])
@@ -64,14 +68,11 @@ class CompiledLoops:
             return self._plain.e2(W, log_frozen_mass)
         k = len(W)
         rows = k + (len(self.frozen) > 0)
-        first, second = np.triu_indices(rows, 1)
-        value, S, packed = self._sums(W, log_frozen_mass, len(first))
-        every = np.zeros((rows, rows, packed.shape[1]))
-        every[first, second] = every[second, first] = packed
-        own = every[:k].sum(axis=1)
-        free = -every[:k, :k]
-        free[np.arange(k), np.arange(k)] = own
-        return value, S, free[:, :, self.monomials.quad_of]
+        value, S, packed = self._sums(W, log_frozen_mass, rows * (rows - 1) // 2)
+        P = S.shape[1]
+        Q = np.zeros((k, k, P, P))
+        self.spread(packed, k, self.quad_of, Q)
+        return value, S, Q
 
     def _usable(self, W: np.ndarray) -> bool:
         return bool(np.abs(W).max() < LARGEST) and self.largest_point < LARGEST
@@ -90,7 +91,7 @@ class CompiledLoops:
         value = self.pass_(
             self.z, self.frozen_logs, self.frozen, self.weights, padded, log_frozen_mass, self.quads, S, packed
         )
-        return value, S[:, :P].copy(), packed[:pairs, :M]
+        return value, S[:, :P].copy(), np.ascontiguousarray(packed[:pairs, :M])
 
 
 def _in_fives(count: int) -> int:

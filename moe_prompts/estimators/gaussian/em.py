@@ -24,6 +24,16 @@ from moe_prompts.models.data import Data
 from moe_prompts.models.gaussian_gated import GaussianGatedFamily, GaussianGatedMoE
 
 
+def no_points(S: np.ndarray) -> CollapseError:
+    """Return what is raised where an atom explains too little, or no number, of points; S (k, P) as in ``m_step``."""
+    return CollapseError(f"an atom explains {S[:, 0].min():.3g} points")
+
+
+def too_narrow(passes: Passes) -> CollapseError:
+    """Return what is raised where an atom is beyond the guard on its width."""
+    return CollapseError(f"an atom is narrower than the guard of {passes.min_eigenvalue**0.5:.1g} sd")
+
+
 def m_step(passes: Passes, S: np.ndarray) -> GaussianGatedMoE:
     """Return the parameters that maximise the expected complete-data log-likelihood.
 
@@ -35,13 +45,13 @@ def m_step(passes: Passes, S: np.ndarray) -> GaussianGatedMoE:
     family, l = passes.family, passes.family.l
     counts = S[:, 0]
     if counts.min() < MIN_POINTS:
-        raise CollapseError(f"an atom explains {counts.min():.3g} points")
+        raise no_points(S)
     moments = passes.monomials.second_moments(S) / counts[:, None, None]
     mean = moments[:, 0, 1:]
     cov = moments[:, 1:, 1:] - mean[:, :, None] * mean[:, None, :]
     # The atom's own covariance, before a constant expert or a tied gate spreads it: it shows a collapse first.
     if np.linalg.eigvalsh(cov)[:, 0].min() < passes.min_eigenvalue:
-        raise CollapseError(f"an atom is narrower than the guard of {passes.min_eigenvalue**0.5:.1g} sd")
+        raise too_narrow(passes)
     yy, yx, xx = cov[:, :l, :l], cov[:, :l, l:], cov[:, l:, l:]
     if family.experts == "constant":
         slopes = np.zeros_like(yx)
@@ -151,8 +161,8 @@ def evaluate(passes: Passes, chart: Chart, theta: np.ndarray) -> tuple[float, Sp
     R, _ = chart.factors(atoms)
     # the smallest eigenvalue of Sigma is one over the squared largest singular value of R
     if not np.isfinite(R).all() or np.linalg.norm(R, 2, axis=(1, 2)).max() ** 2 > 1 / passes.min_eigenvalue:
-        raise CollapseError(f"an atom is narrower than the guard of {passes.min_eigenvalue**0.5:.1g} sd")
+        raise too_narrow(passes)
     log_likelihood, S, Q = passes.e2(*chart.coefficients(atoms))
     if not np.isfinite(log_likelihood) or S[:, 0].min() < MIN_POINTS:
-        raise CollapseError(f"an atom explains {S[:, 0].min():.3g} points")
+        raise no_points(S)
     return log_likelihood, Spectrum.of(*chart.curvature(atoms, S, Q, passes.total))

@@ -15,8 +15,8 @@ from moe_prompts.checks import expect
 from moe_prompts.errors import InputError
 from moe_prompts.estimators.gaussian.chart import Chart
 from moe_prompts.estimators.gaussian.compression import RESOLUTION, WORTHWHILE, compressed_once
-from moe_prompts.estimators.gaussian.em import evaluate, m_step
 from moe_prompts.estimators.gaussian.moments import MIN_EIGENVALUE, DataPasses, check_multiplicities
+from moe_prompts.estimators.gaussian.steps import steps_of
 from moe_prompts.estimators.gaussian.streaming import Passes, passes_of
 from moe_prompts.estimators.result import NO_CERTIFICATE, FitResult, FitStatus
 from moe_prompts.estimators.trust_region import Ascent, Spectrum, TrustRegionOptions, ascend, no_history
@@ -51,20 +51,17 @@ class _Climb:
     def __init__(self, passes: Passes) -> None:
         self.passes = passes
         self.chart = Chart(passes.family)
+        self.steps = steps_of(passes, self.chart)
 
     @property
     def total(self) -> float:
         return self.passes.total
 
     def em(self, theta: np.ndarray, steps: int) -> np.ndarray:
-        for _ in range(steps):
-            W, log_frozen_mass = self.chart.coefficients(self.chart.atoms(theta))
-            _, S = self.passes.e1(W, log_frozen_mass)
-            theta = self.chart.theta_of(m_step(self.passes, S))
-        return theta
+        return self.steps.em(theta, steps)
 
     def evaluate(self, theta: np.ndarray) -> tuple[float, Spectrum]:
-        return evaluate(self.passes, self.chart, theta)
+        return self.steps.evaluate(theta)
 
 
 def newton(
