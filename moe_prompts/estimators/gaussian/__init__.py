@@ -9,4 +9,5 @@ moments      passes over the data: log-likelihood, statistics, curvature
 streaming    does the same passes over samples larger than memory
 compression  replaces many points by one, where they lie close
 chart        gives coordinates without constraints
+steps        takes EM steps and curvature between the passes, compiled or in NumPy
 """

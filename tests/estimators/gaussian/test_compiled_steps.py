@@ -33,7 +33,7 @@ def test_steps_are_those_of_numpy(name):
     assert_allclose(got_mass, log_mass, rtol=1e-13)
     # Inverses and Cholesky factors of matrices of condition up to 1e3 lose so many digits.
     assert_allclose(fast.em(theta, 3), plain.em(theta, 3), rtol=1e-10, atol=1e-10)
-    value, S, Q = plain.passes.e2(W, log_mass)
+    _, S, Q = plain.passes.e2(W, log_mass)
     atoms = plain.chart.atoms(theta)
     for one, other in zip(
         fast.curvature(theta, S, Q), plain.chart.curvature(atoms, S, Q, plain.passes.total), strict=True
