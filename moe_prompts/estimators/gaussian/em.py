@@ -25,7 +25,7 @@ from moe_prompts.models.gaussian_gated import GaussianGatedFamily, GaussianGated
 
 
 def no_points(S: np.ndarray) -> CollapseError:
-    """Return what is raised where an atom explains too little, or no number, of points; S (k, P) as in ``m_step``."""
+    """Return what is raised where an atom of the sums S (k, P) explains too few points."""
     return CollapseError(f"an atom explains {S[:, 0].min():.3g} points")
 
 

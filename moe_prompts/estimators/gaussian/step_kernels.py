@@ -1,8 +1,8 @@
 """Compile what stands between two passes of a climb: small matrices, one atom at a time.
 
-``import`` needs numba; ``steps`` loads this module on first use (``moe_prompts.compilation``). What each entry
-computes is written in NumPy in ``chart`` and ``em``, which tests compare with it. With matrices of a few
-numbers NumPy spends its time on calls, ten times what the arithmetic takes.
+``import`` needs numba; ``steps`` loads this module on first use (``moe_prompts.compilation``). What each
+entry computes is written in NumPy in ``chart`` and ``em``, which tests compare with it. With matrices of a
+few numbers NumPy spends its time on calls, ten times what the arithmetic takes.
 
 Coordinates of atom k are numbered a = 0 .. q - 1: its log mass, then row by row i = 1 .. D the entries
 R_ii, .., R_iD, m_i. ``slot`` (k, q) says where in theta they stand, -1 where they are held at 0. Nothing
@@ -26,7 +26,7 @@ FINE, FEW_POINTS, NARROW, FEW_FROZEN = 0, 1, 2, 3
 
 @compiled("float64(float64[::1], int64[:, ::1], int64[:, ::1], boolean, float64[:, ::1])")
 def coefficients(theta, slot, pair_of, frozen, W):
-    """Fill W (k, P) and return the log mass of the frozen atoms, -inf without any: ``Chart.coefficients``."""
+    """Fill W (k, P) and return the log mass of the frozen atoms: ``Chart.coefficients``."""
     k, D = len(slot), len(pair_of) - 1
     top = 0.0 if frozen else -np.inf
     for atom in range(k):
@@ -66,7 +66,7 @@ def coefficients(theta, slot, pair_of, frozen, W):
     "boolean, float64[::1])"
 )
 def maximise(S, total, min_points, min_eigenvalue, slot, pair_of, l, constant, tied, frozen, theta):
-    """Fill theta with the next point of EM from S (k, P), or say what forbids it: ``m_step`` and ``theta_of``.
+    """Fill theta with the next point of EM from S (k, P), or say what forbids it: ``m_step``.
 
     The factor of an atom's covariance U U' = Sigma, U upper triangular, gives R = U^-1.
     """
@@ -153,7 +153,7 @@ def maximise(S, total, min_points, min_eigenvalue, slot, pair_of, l, constant, t
 
 @compiled("boolean(float64[::1], int64[:, ::1], int64, float64)")
 def wide(theta, slot, D, min_eigenvalue):
-    """Say whether every atom's joint covariance has only eigenvalues of at least ``min_eigenvalue``.
+    """Say whether no atom's joint covariance has an eigenvalue below ``min_eigenvalue``.
 
     1 / min_eigenvalue - R'R is then positive definite.
     """
@@ -187,7 +187,7 @@ def wide(theta, slot, D, min_eigenvalue):
 
 @compiled("void(float64[:, ::1], int64, int64[:, ::1], float64[:, :, :, ::1])")
 def spread(packed, k, quad_of, Q):
-    """Fill Q (k, k, P, P) from sums of r_i r_j m for i < j, where frozen atoms are atom k: ``NumpyLoops.e2``."""
+    """Fill Q (k, k, P, P) from sums of r_i r_j m for i < j; frozen atoms are atom k."""
     P, row = len(quad_of), 0
     rows = k
     while rows * (rows - 1) // 2 < len(packed):

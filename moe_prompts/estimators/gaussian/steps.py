@@ -1,4 +1,4 @@
-"""Take the steps between two passes of a climb: coefficients before one, EM's next point or curvature after it.
+"""Take the steps between two passes of a climb: coefficients before, EM's next point or curvature after.
 
 ``PlainSteps`` are those of ``chart`` and ``em`` in NumPy. ``CompiledSteps`` give the same numbers up to
 rounding, in a tenth of the time.
@@ -29,7 +29,7 @@ class Steps(Protocol):
         ...
 
     def evaluate(self, theta: np.ndarray) -> tuple[float, Spectrum]:
-        """Return the log-likelihood at theta, in standardised units, and the spectrum of its curvature there."""
+        """Return the log-likelihood at theta, in standardised units, and the spectrum there."""
         ...
 
 
@@ -54,7 +54,7 @@ class PlainSteps:
         return theta
 
     def evaluate(self, theta: np.ndarray) -> tuple[float, Spectrum]:
-        """Return the log-likelihood at theta, in standardised units, and the spectrum of its curvature there."""
+        """Return the log-likelihood at theta, in standardised units, and the spectrum there."""
         return evaluate(self.passes, self.chart, theta)
 
 
@@ -93,7 +93,7 @@ class CompiledSteps:
         return theta
 
     def evaluate(self, theta: np.ndarray) -> tuple[float, Spectrum]:
-        """Return the log-likelihood at theta, in standardised units, and the spectrum of its curvature there."""
+        """Return the log-likelihood at theta, in standardised units, and the spectrum there."""
         if not self.loops.wide(theta, self.slot, len(self.pair_of) - 1, self.passes.min_eigenvalue):
             raise too_narrow(self.passes)
         value, S, Q = self.passes.e2(*self._coefficients(theta))
