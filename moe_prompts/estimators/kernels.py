@@ -179,6 +179,15 @@ def log_of_product(total, b):
 
 
 @summing
+def row_sum(row, b):
+    """Return the sum of a row."""
+    value = 0.0
+    for i in range(b):
+        value += row[i]
+    return value
+
+
+@summing
 def weighted_log(total, weights, b):
     """Return sum weights log(total)."""
     value = 0.0
@@ -224,11 +233,14 @@ def moments(r, factor, rows, out, b):
 
 
 @summing
-def products(left, right, out, b):
-    """Add left right' to ``out``: sums over the points of two rows times five."""
+def products(left, right, out, b, upper):
+    """Add left right' to ``out``: sums over the points of two rows times five.
+
+    With ``upper`` what lies below the diagonal may be left out.
+    """
     for row in range(0, len(out), 2):
         one, two = left[row], left[row + 1]
-        for p in range(0, out.shape[1], FIVE):
+        for p in range(row // FIVE * FIVE if upper else 0, out.shape[1], FIVE):
             a0, a1, a2, a3, a4 = right[p], right[p + 1], right[p + 2], right[p + 3], right[p + 4]
             s0 = s1 = s2 = s3 = s4 = 0.0
             t0 = t1 = t2 = t3 = t4 = 0.0
@@ -380,5 +392,125 @@ def gaussian_pass(z, frozen_logs, frozen, weights, W, log_frozen_mass, quads, S,
             pair_rows(r, k, rows, inverse, factor, pairs, b)
             for m in range(P, M):
                 multiply(phi[quads[m, 0]], phi[quads[m, 1]], phi[m], b)
-            products(pairs, phi, packed, b)
+            products(pairs, phi, packed, b, False)
     return value
+
+
+@pointwise
+def softmax_rows(r, total, top, log_sum, k, b):
+    """Set ``r`` = softmax of its k rows, ``log_sum`` the log of the sum of their exponentials."""
+    shift(r, total, top, k, b)
+    for i in range(b):
+        log_sum[i] = top[i] + log(total[i])
+    for j in range(k):
+        for i in range(b):
+            r[j, i] /= total[i]
+
+
+@pointwise
+def linear(w, X, first, out, b):
+    """Set out = w . X, at points ``first`` .. ``first + b``."""
+    for i in range(b):
+        out[i] = w[0] * X[0, first + i]
+    for p in range(1, len(w)):
+        row = X[p, first : first + b]
+        for i in range(b):
+            out[i] += w[p] * row[i]
+
+
+@compiled("float64(float64[:, ::1], float64[:, ::1])")
+def softmax_log_sums(X, table):
+    """Return sum_i log sum_k exp(table_k . X_i)."""
+    n, k = X.shape[1], len(table)
+    r, total, top = np.empty((k, STRIDE)), np.empty(STRIDE), np.empty(STRIDE)
+    value = 0.0
+    for first in range(0, n, BLOCK):
+        b = min(BLOCK, n - first)
+        for j in range(k):
+            linear(table[j], X, first, r[j], b)
+        shift(r, total, top, k, b)
+        value += log_of_product(total, b)
+        for i in range(b):
+            value += top[i]
+    return value
+
+
+@compiled(
+    "UniTuple(float64, 2)(float64[:, ::1], float64[::1], float64[:, ::1], float64[:, ::1], float64[::1], float64[::1], "
+    "float64[:, :, ::1], float64[:, ::1], float64[:, :, ::1], float64[:, ::1])"
+)
+def softmax_pass(X, y, gate, experts, constants, precision, own, across, gates_own, gates_across):
+    """Return the log-likelihood and the sum of the gates' log sums, and add sums over points.
+
+    What they are is written in ``SoftmaxLikelihood.blocks`` and its callers.
+
+    X (q, n), y (n,)    standardised inputs with a first row of ones, and outputs
+    gate, experts       (k, q)
+    constants           (k,), log densities at residual 0; ``precision`` (k,) is 1 / (2 s)
+    own                 of each atom sum r u u': with u = (X, y) where ``across`` has no rows, for a step of EM,
+                        else u = (X, (e / s) X, (e^2 / s - 1) / 2), for exact curvature
+    across              upper half of sum v v', where v holds r_k u_k of all atoms
+    gates_own           of each atom sum g X X', with g the gates
+    gates_across        upper half of sum w w', where w holds g_k X of all atoms
+
+    Of all four the rows come to an even number, the columns to a multiple of five.
+    """
+    (q, n), k = X.shape, len(gate)
+    exact = len(across) > 0
+    size = 2 * q + 1 if exact else q + 1
+    g, r, residual = np.empty((k, STRIDE)), np.empty((k, STRIDE)), np.empty((k, STRIDE))
+    total, top, log_sum = np.empty(STRIDE), np.empty(STRIDE), np.empty(STRIDE)
+    # Rows beyond those that are filled stay zero.
+    u = np.zeros((max(own.shape[2], gates_own.shape[2]), STRIDE))
+    v = np.zeros((k * size + 2 * FIVE, STRIDE))
+    w = np.zeros((k * q + 2 * FIVE, STRIDE))
+    value, of_gates = 0.0, 0.0
+    for first in range(0, n, BLOCK):
+        b = min(BLOCK, n - first)
+        for p in range(q):
+            row, source = u[p], X[p, first : first + b]
+            for i in range(b):
+                row[i] = source[i]
+        for p in range(q, len(u)):
+            row = u[p]
+            for i in range(b):
+                row[i] = 0.0
+        outputs = y[first : first + b]
+        for j in range(k):
+            linear(gate[j], X, first, g[j], b)
+            for i in range(b):
+                r[j, i] = g[j, i]
+        softmax_rows(g, total, top, log_sum, k, b)
+        of_gates += row_sum(log_sum, b)
+        for j in range(k):
+            e = residual[j]
+            linear(experts[j], X, first, e, b)
+            for i in range(b):
+                e[i] = outputs[i] - e[i]
+                r[j, i] += constants[j] - precision[j] * e[i] * e[i] - log_sum[i]
+        softmax_rows(r, total, top, log_sum, k, b)
+        value += row_sum(log_sum, b)
+        for j in range(k):
+            for p in range(q):
+                multiply(g[j], u[p], w[j * q + p], b)
+            products(w[j * q :], u, gates_own[j], b, False)
+        products(w, w, gates_across, b, True)
+        for j in range(k):
+            if exact:
+                e, last = residual[j], u[2 * q]
+                for i in range(b):
+                    t = 2.0 * precision[j] * e[i]
+                    last[i] = 0.5 * e[i] * t - 0.5
+                    e[i] = t
+                for p in range(q):
+                    multiply(e, u[p], u[q + p], b)
+            else:
+                row = u[q]
+                for i in range(b):
+                    row[i] = outputs[i]
+            for p in range(size):
+                multiply(r[j], u[p], v[j * size + p], b)
+            products(v[j * size :], u, own[j], b, False)
+        if exact:
+            products(v, v, across, b, True)
+    return value, of_gates

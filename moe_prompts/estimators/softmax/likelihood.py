@@ -23,6 +23,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from moe_prompts.checks import resolved
+from moe_prompts.compilation import kernels
 from moe_prompts.errors import InputError
 from moe_prompts.estimators.result import NO_CERTIFICATE, FitResult, FitStatus
 from moe_prompts.estimators.trust_region import (
@@ -45,6 +46,8 @@ MAX_LOGIT_STEP = 5.0
 MIN_RELATIVE_LMIN = 1e-8
 #: Rows per block: a block's products stay in cache.
 BLOCK = 8192
+#: Compiled loops, which the sums in NumPy below are compared with.
+KERNELS = "moe_prompts.estimators.kernels"
 
 
 @dataclass(frozen=True)
@@ -106,7 +109,8 @@ class SoftmaxLikelihood:
         resolved(np.append(self.shift_x, self.shift_y), np.append(self.scale_x, self.scale_y), size, names)
         z = (x - self.shift_x) / self.scale_x
         self.X = np.ascontiguousarray(np.concatenate([np.ones((self.total, 1)), z], axis=1).T)
-        self.y = (y[:, 0] - self.shift_y) / self.scale_y
+        self.y = np.ascontiguousarray((y[:, 0] - self.shift_y) / self.scale_y)
+        self.loops = kernels(KERNELS)
 
     @property
     def total(self) -> int:
@@ -142,6 +146,13 @@ class SoftmaxLikelihood:
         rest = theta[(k - 1) * q :]
         return gate, rest[: k * q].reshape(k, q), np.exp(rest[k * q :])
 
+    def _guarded(self, theta: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return ``parts``; raises ``CollapseError`` where an atom's noise is below the guard."""
+        gate, experts, variances = self.parts(theta)
+        if not np.isfinite(theta).all() or variances.min() < self.min_noise_sd**2:
+            raise CollapseError(f"an atom's noise is smaller than the guard of {self.min_noise_sd:.1g} sd")
+        return gate, experts, variances
+
     # Passes -------------------------------------------------------------------------------------------------
 
     def blocks(self, theta: np.ndarray) -> Iterator[tuple[np.ndarray, ...]]:
@@ -152,9 +163,7 @@ class SoftmaxLikelihood:
 
         Raises ``CollapseError`` where an atom's noise is below the guard.
         """
-        gate, experts, variances = self.parts(theta)
-        if not np.isfinite(theta).all() or variances.min() < self.min_noise_sd**2:
-            raise CollapseError(f"an atom's noise is smaller than the guard of {self.min_noise_sd:.1g} sd")
+        gate, experts, variances = self._guarded(theta)
         constants = -0.5 * (LOG_2PI + np.log(variances))[:, None]
         precision = 0.5 / variances[:, None]
         for begin in range(0, self.total, BLOCK):
@@ -183,21 +192,8 @@ class SoftmaxLikelihood:
         its noise is below the guard.
         """
         self.passes["e1"] += 1
-        k, q = self.family.k, self.q
-        gram, moment, square, counts = np.zeros((k, q, q)), np.zeros((k, q)), np.zeros(k), np.zeros(k)
-        score, information, value = np.zeros((k, q)), np.zeros((k * q, k * q)), 0.0
-        labels = np.zeros((k, q))
-        for X, y, _, gates, r, total in self.blocks(theta):
-            value += float(total)
-            counts += r.sum(axis=1)
-            for j in range(k):
-                weighted = r[j] * X
-                gram[j] += weighted @ X.T
-                moment[j] += weighted @ y
-            square += r @ y**2
-            labels += r @ X.T
-            score += (r - gates) @ X.T
-            information += _gate_information(gates, X)
+        value, of_gates, gram, moment, square, score, information = self._step_sums(theta)
+        counts, labels = gram[:, 0, 0], gram[:, 0]
         if counts.min() < self.min_points:
             raise CollapseError(f"an atom explains {counts.min():.3g} points")
         try:
@@ -207,16 +203,76 @@ class SoftmaxLikelihood:
         variances = (square - (experts * moment).sum(axis=1)) / counts
         if variances.min() < self.min_noise_sd**2:
             raise CollapseError(f"an atom's noise is smaller than the guard of {self.min_noise_sd:.1g} sd")
-        gate = self._gate_step(theta, score, information, labels)
+        gate = self._gate_step(theta, score, information, labels, of_gates)
         return value, np.concatenate([gate, experts.ravel(), np.log(variances)])
 
+    def _step_sums(self, theta: np.ndarray) -> tuple[float, float, *tuple[np.ndarray, ...]]:
+        """Return what a step of EM needs: the log-likelihood and sums over points.
+
+        They are the gates' log sums, r_k X X' (k, q, q), r_k X y (k, q), r_k y^2 (k,), (r_k - g_k) X (k, q) with
+        the gates g, and the information of the gate (kq, kq).
+        """
+        if self.loops is not None:
+            value, of_gates, own, _, gates_own, gates_across = self._compiled_sums(theta, exact=False)
+            q = self.q
+            score = own[:, 0, :q] - gates_own[:, 0]
+            information = _block_diagonal(gates_own) - gates_across
+            return value, of_gates, own[:, :q, :q], own[:, :q, q], own[:, q, q], score, information
+        k, q = self.family.k, self.q
+        gram, moment, square = np.zeros((k, q, q)), np.zeros((k, q)), np.zeros(k)
+        score, information, value, of_gates = np.zeros((k, q)), np.zeros((k * q, k * q)), 0.0, 0.0
+        gate, _, _ = self.parts(theta)
+        for X, y, _, gates, r, total in self.blocks(theta):
+            value += float(total)
+            for j in range(k):
+                weighted = r[j] * X
+                gram[j] += weighted @ X.T
+                moment[j] += weighted @ y
+            square += r @ y**2
+            score += (r - gates) @ X.T
+            information += _gate_information(gates, X)
+            of_gates += float(_softmax(gate @ X)[1].sum())
+        return value, of_gates, gram, moment, square, score, information
+
+    def _compiled_sums(self, theta: np.ndarray, exact: bool) -> tuple[float, float, *tuple[np.ndarray, ...]]:
+        """Return the log-likelihood, the gates' log sums and the sums of ``kernels.softmax_pass``, whole and without its padding."""
+        gate, experts, variances = self._guarded(theta)
+        k, q = self.family.k, self.q
+        size = 2 * q + 1 if exact else q + 1
+        table = lambda rows, columns: np.zeros((rows + rows % 2, -(-columns // 5) * 5))
+        each = lambda width: np.zeros((k, *table(width, width).shape))
+        own, gates_own = each(size), each(q)
+        across, gates_across = table(k * size, k * size) if exact else np.zeros((0, 5)), table(k * q, k * q)
+        assert self.loops is not None
+        value, of_gates = self.loops.softmax_pass(
+            self.X,
+            self.y,
+            gate,
+            np.ascontiguousarray(experts),
+            -0.5 * (LOG_2PI + np.log(variances)),
+            0.5 / variances,
+            own,
+            across,
+            gates_own,
+            gates_across,
+        )
+        whole = lambda upper, width: np.triu(upper[:width, :width]) + np.triu(upper[:width, :width], 1).T
+        return (
+            value,
+            of_gates,
+            own[:, :size, :size],
+            whole(across, k * size) if exact else across,
+            gates_own[:, :q, :q],
+            whole(gates_across, k * q),
+        )
+
     def _gate_step(
-        self, theta: np.ndarray, score: np.ndarray, information: np.ndarray, labels: np.ndarray
+        self, theta: np.ndarray, score: np.ndarray, information: np.ndarray, labels: np.ndarray, of_gates: float
     ) -> np.ndarray:
         """Return the gate after a Newton step of multinomial logistic regression on soft labels.
 
         The step is halved until the likelihood of the labels rises; ``labels`` (k, q) = sum_i r_ik X_i are
-        all that it needs of them.
+        all that it needs of them. ``of_gates`` is the sum of the gate's log sums at ``theta``.
         """
         free = (self.family.k - 1) * self.q
         gate = theta[:free]
@@ -226,7 +282,7 @@ class SoftmaxLikelihood:
             step = np.linalg.solve(information[:free, :free], score[:-1].ravel())
         except np.linalg.LinAlgError as error:
             raise CollapseError("the gate separates the data") from error
-        before = self._labels_likelihood(gate, labels)
+        before = float((labels[:-1].ravel() * gate).sum()) - of_gates
         for _ in range(40):
             # A gain smaller than rounding in a sum of n terms counts as none lost.
             if self._labels_likelihood(gate + step, labels) >= before - 1e-14 * self.total:
@@ -238,6 +294,8 @@ class SoftmaxLikelihood:
         """Return sum_i sum_k r_ik log gate_k(x_i)."""
         table = np.concatenate([gate.reshape(-1, self.q), np.zeros((1, self.q))])
         value = float((labels * table).sum())
+        if self.loops is not None:
+            return value - self.loops.softmax_log_sums(self.X, table)
         for begin in range(0, self.total, BLOCK):
             value -= float(_softmax(table @ self.X[:, begin : begin + BLOCK])[1].sum())
         return value
@@ -255,9 +313,44 @@ class SoftmaxLikelihood:
 
         Raises ``CollapseError`` where an atom explains too few points.
         """
+        value, counts, score, hessian, information = self._curvature_sums(theta)
+        if not np.isfinite(value) or counts.min() < self.min_points:
+            raise CollapseError(f"an atom explains {counts.min():.3g} points")
+        k, size = score.shape
+        q = self.q
+        order = np.arange(k * size).reshape(k, size)
+        free = np.concatenate([order[:-1, :q].ravel(), order[:, q : 2 * q].ravel(), order[:, -1]])
+        square_form = lambda table: table.reshape(k * size, k * size)[np.ix_(free, free)]
+        return float(value), score.ravel()[free], square_form(hessian), square_form(information)
+
+    def _curvature_sums(self, theta: np.ndarray) -> tuple[float, *tuple[np.ndarray, ...]]:
+        """Return the log-likelihood and, by atom and coordinate of u, what ``derivatives`` chooses from.
+
+        The arrays are the points that atoms explain (k,), the gradient (k, 2q + 1), Hessian and information (k,
+        2q + 1, k, 2q + 1), those of the last gate among them.
+        """
         k, q = self.family.k, self.q
         _, _, variances = self.parts(theta)
         size = 2 * q + 1  # of one atom's u: gate, expert, log variance
+        if self.loops is not None:
+            value, _, own, across, gates_own, gates_across = self._compiled_sums(theta, exact=True)
+            counts, score = own[:, 0, 0], own[:, 0].copy()
+            score[:, :q] -= gates_own[:, 0]
+            hessian, information = -across.reshape(k, size, k, size), np.zeros((k, size, k, size))
+            gate_information = (_block_diagonal(gates_own) - gates_across).reshape(k, q, k, q)
+            hessian[:, :q, :, :q] -= gate_information
+            information[:, :q, :, :q] += gate_information
+            for j in range(k):
+                curved, cross = own[j, :q, :q] / variances[j], own[j, 0, q : 2 * q]
+                hessian[j, :, j, :] += own[j]
+                hessian[j, q : 2 * q, j, q : 2 * q] -= curved
+                hessian[j, q : 2 * q, j, -1] -= cross
+                hessian[j, -1, j, q : 2 * q] -= cross
+                # e^2 / (2 s) is the last entry of u and a half.
+                hessian[j, -1, j, -1] -= own[j, 0, -1] + counts[j] / 2
+                information[j, q : 2 * q, j, q : 2 * q] += curved
+                information[j, -1, j, -1] += counts[j] / 2
+            return value, counts, score, hessian, information
         value, counts = 0.0, np.zeros(k)
         score, hessian = np.zeros((k, size)), np.zeros((k, size, k, size))
         information = np.zeros_like(hessian)
@@ -290,12 +383,7 @@ class SoftmaxLikelihood:
                 hessian[j, -1, j, -1] -= r[j] @ square[j] / 2
                 information[j, q : 2 * q, j, q : 2 * q] += curved
                 information[j, -1, j, -1] += r[j].sum() / 2
-        if not np.isfinite(value) or counts.min() < self.min_points:
-            raise CollapseError(f"an atom explains {counts.min():.3g} points")
-        order = np.arange(k * size).reshape(k, size)
-        free = np.concatenate([order[:-1, :q].ravel(), order[:, q : 2 * q].ravel(), order[:, -1]])
-        square_form = lambda table: table.reshape(k * size, k * size)[np.ix_(free, free)]
-        return float(value), score.ravel()[free], square_form(hessian), square_form(information)
+        return float(value), counts, score, hessian, information
 
     # The gate's own certificate -----------------------------------------------------------------------------
 
@@ -328,6 +416,14 @@ def _softmax(logits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     total = weights.sum(axis=0)
     weights /= total
     return weights, top + np.log(total)
+
+
+def _block_diagonal(blocks: np.ndarray) -> np.ndarray:
+    """Return (k, q, q) as the blocks of a matrix (kq, kq)."""
+    k, q, _ = blocks.shape
+    out = np.zeros((k, q, k, q))
+    out[np.arange(k), :, np.arange(k), :] = blocks
+    return out.reshape(k * q, k * q)
 
 
 def _gate_information(gates: np.ndarray, X: np.ndarray) -> np.ndarray:
