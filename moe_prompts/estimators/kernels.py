@@ -36,6 +36,8 @@ FIVE = 5
 #: As in ``numpy_loops``. exp of more than HIGHEST counts as exp of HIGHEST, which is no safe total.
 LOWEST, HIGHEST = -300.0, 650.0
 SAFE_LOW, SAFE_HIGH = 1e-100, 1e260
+#: A little more than exp of LOWEST.
+NOTHING = 1e-130
 
 LOG2E, LN2 = 1.4426950408889634, 0.6931471805599453
 LN2_HIGH, LN2_LOW = 0.6931471803691238, 1.9082149292705877e-10
@@ -398,13 +400,16 @@ def gaussian_pass(z, frozen_logs, frozen, weights, W, log_frozen_mass, quads, S,
 
 @pointwise
 def softmax_rows(r, total, top, log_sum, k, b):
-    """Set ``r`` = softmax of its k rows, ``log_sum`` the log of the sum of their exponentials."""
+    """Set ``r`` = softmax of its k rows, ``log_sum`` the log of the sum of their exponentials.
+
+    What is at ``LOWEST`` below the largest counts as 0.
+    """
     shift(r, total, top, k, b)
     for i in range(b):
         log_sum[i] = top[i] + log(total[i])
     for j in range(k):
         for i in range(b):
-            r[j, i] /= total[i]
+            r[j, i] = r[j, i] / total[i] if r[j, i] > NOTHING else 0.0
 
 
 @pointwise
@@ -447,8 +452,8 @@ def softmax_pass(X, y, gate, experts, constants, precision, own, across, gates_o
     X (q, n), y (n,)    standardised inputs with a first row of ones, and outputs
     gate, experts       (k, q)
     constants           (k,), log densities at residual 0; ``precision`` (k,) is 1 / (2 s)
-    own                 of each atom sum r u u': with u = (X, y) where ``across`` has no rows, for a step of EM,
-                        else u = (X, (e / s) X, (e^2 / s - 1) / 2), for exact curvature
+    own                 of each atom sum r u u': with u = (X, y) where ``across`` has no rows, for EM, else
+                        u = (X, (e / s) X, (e^2 / s - 1) / 2), for exact curvature
     across              upper half of sum v v', where v holds r_k u_k of all atoms
     gates_own           of each atom sum g X X', with g the gates
     gates_across        upper half of sum w w', where w holds g_k X of all atoms

@@ -235,7 +235,7 @@ class SoftmaxLikelihood:
         return value, of_gates, gram, moment, square, score, information
 
     def _compiled_sums(self, theta: np.ndarray, exact: bool) -> tuple[float, float, *tuple[np.ndarray, ...]]:
-        """Return the log-likelihood, the gates' log sums and the sums of ``kernels.softmax_pass``, whole and without its padding."""
+        """Return what ``kernels.softmax_pass`` does, with its sums whole and without padding."""
         gate, experts, variances = self._guarded(theta)
         k, q = self.family.k, self.q
         size = 2 * q + 1 if exact else q + 1
