@@ -192,7 +192,9 @@ class TestEMStep:
             score = (r - gates).T @ X
             weights = np.einsum("ik,kl->ikl", gates, np.eye(k)) - gates[:, :, None] * gates[:, None, :]
             information = np.einsum("ikl,ip,iq->kplq", weights, X, X).reshape(k * q, k * q)
-            theta = np.append(likelihood._gate_step(theta, score, information, r.T @ X), theta[(k - 1) * q :])
+            of_gates = np.logaddexp.reduce(X @ split(theta, k, q)[0].T, axis=1).sum()
+            moved = likelihood._gate_step(theta, score, information, r.T @ X, of_gates)
+            theta = np.append(moved, theta[(k - 1) * q :])
         ours = split(theta, k, q)[0]
         peer = linear_model.LogisticRegression(C=np.inf, tol=1e-10, max_iter=10_000).fit(
             np.repeat(X[:, 1:], k, axis=0), np.tile(np.arange(k), n), sample_weight=r.ravel()
