@@ -1,4 +1,4 @@
-"""Carry the theory into a Vision Transformer: prompts in timm models, and one head read as a mixture.
+"""Carry the theory into a Vision Transformer: prompts in timm and Hugging Face models, and one head read as a mixture.
 
     model = timm.create_model("vit_base_patch16_224", pretrained=True)
     model = prompt(model, VAPT(num_tokens=10), num_classes=100)
@@ -36,6 +36,7 @@ _PUBLIC = {
     "backbone_hash": "prompting.checkpoint",
     "from_official": "prompting.convert",
     "load_moco_v3": "prompting.convert",
+    "as_timm": "prompting.as_timm",
     "set_mean_states": "prompting.prompted",
     "PackedTrials": "training.packed",
     "add_lora": "training.peers",

@@ -24,11 +24,14 @@ from torch import nn
 
 from moe_prompts.engine.files import write_atomically
 from moe_prompts.errors import InputError
+from moe_prompts.vision.prompting.as_timm import timm_twin
 from moe_prompts.vision.prompting.config import VAPT, VPT
+from moe_prompts.vision.prompting.layouts import TransformersLayout, is_transformers, layout_of
 from moe_prompts.vision.prompting.prompted import (
     PLAIN_HEAD,
+    Plain,
+    Prompted,
     PromptedBlock,
-    PromptedVisionTransformer,
     adaptive_prompts,
     came_or_went,
     check_plain,
@@ -51,11 +54,14 @@ KEPT = "kept"
 CONFIGS: dict[str, type[VPT] | type[VAPT]] = {"VPT": VPT, "VAPT": VAPT}
 
 
-def backbone_hash(model: VisionTransformer) -> str:
+def backbone_hash(model: Plain) -> str:
     """Return the sha256 over names, shapes, types and bytes of all weights but heads and prompts.
 
-    It is the same for the plain and the prompted model.
+    It is the same for the plain and the prompted model. A model of ``transformers`` has that of timm's model with its
+    weights, so files pass from one library to the other.
     """
+    if is_transformers(model):
+        return backbone_hash(timm_twin(model))
     digest = sha256()
     for name, value in sorted(_backbone_state(model).items()):
         digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
@@ -64,8 +70,10 @@ def backbone_hash(model: VisionTransformer) -> str:
     return digest.hexdigest()
 
 
-def backbone_traits(model: VisionTransformer) -> dict[str, Any]:
+def backbone_traits(model: Any) -> dict[str, Any]:
     """Return what models of equal weights can differ in, as JSON has it; the same plain or prompted."""
+    if is_transformers(model):
+        return backbone_traits(timm_twin(model)) | {"pooling": TransformersLayout(model).pooling}
     parts = [part for name, part in model.named_modules() if _is_backbone(model, name)]
     layers = {_layer(part) for part in parts if not isinstance(part, PASSING)}
     return {
@@ -78,7 +86,7 @@ def backbone_traits(model: VisionTransformer) -> dict[str, Any]:
     }
 
 
-def save_prompts(model: PromptedVisionTransformer, path: str | Path) -> None:
+def save_prompts(model: Prompted, path: str | Path) -> None:
     """Write prompts and head, their config and the marks of the backbone to one safetensors file.
 
     The file appears whole or not at all.
@@ -90,11 +98,11 @@ def save_prompts(model: PromptedVisionTransformer, path: str | Path) -> None:
     check_prompted(model, "save_prompts")
     check_frozen_part(model, "save_prompts")
     head = _head_kind(model)
-    traits = backbone_traits(model) | ({"head": repr(model.head)} if head == KEPT else {})
+    traits = backbone_traits(model) | ({"head": repr(layout_of(model).head)} if head == KEPT else {})
     metadata = {
         "format": FORMAT,
-        "kind": type(model.config).__name__,
-        "config": json.dumps(asdict(model.config)),
+        "kind": type(model.prompt_config).__name__,
+        "config": json.dumps(asdict(model.prompt_config)),
         "num_classes": head,
         "backbone": backbone_hash(model),
         "traits": json.dumps(traits),
@@ -104,7 +112,7 @@ def save_prompts(model: PromptedVisionTransformer, path: str | Path) -> None:
     write_atomically(Path(path), save(tensors, metadata))
 
 
-def check_frozen_part(model: PromptedVisionTransformer, where: str) -> None:
+def check_frozen_part(model: Prompted, where: str) -> None:
     """Raise ``InputError`` if the backbone has changed since it was prompted.
 
     The prompts alone would then not give the model back. Changes are parts that train, that came or went, or
@@ -132,8 +140,10 @@ def check_frozen_part(model: PromptedVisionTransformer, where: str) -> None:
         )
 
 
-def load_prompts(model: VisionTransformer, path: str | Path) -> PromptedVisionTransformer:
+def load_prompts(model: Plain, path: str | Path) -> Any:
     """Prompt the plain ``model`` with what ``save_prompts`` wrote; the model changes and is returned.
+
+    The file may have been written in the other library, where pooling and layers are the same.
 
     Raises ``InputError`` if the file holds something else or was made on another backbone.
     """
@@ -151,7 +161,7 @@ def load_prompts(model: VisionTransformer, path: str | Path) -> PromptedVisionTr
             f"load_prompts: {path} was made on the backbone {backbone[:12]}, this one is {found[:12]}; "
             "expected the same weights in the same number type: create the model as it was when the prompts were made"
         )
-    own = backbone_traits(model) | {"head": repr(model.head)}
+    own = backbone_traits(model) | {"head": repr(layout_of(model).head)}
     other = [
         f"{name} {value!r}, this one {own.get(name)!r}" for name, value in traits.items() if own.get(name) != value
     ]
@@ -185,7 +195,7 @@ def check_stated(
     config: VPT | VAPT,
     num_classes: int | None,
     tensors: Mapping[str, torch.Tensor],
-    model: VisionTransformer,
+    model: Plain,
     path: str | Path,
 ) -> None:
     """Raise ``InputError`` if a file's description needs more numbers than the file holds.
@@ -193,9 +203,10 @@ def check_stated(
     The description is text: a model is made of it only after its sizes were compared with the tensors beside
     it.
     """
-    held, grid = sum(value.numel() for value in tensors.values()), model.patch_embed.grid_size
-    config.check(len(model.blocks), grid)
-    stated = config.n_parameters(model.embed_dim, len(model.blocks), grid) + (num_classes or 0)
+    layout = layout_of(model)
+    held, grid, blocks = sum(value.numel() for value in tensors.values()), layout.grid_size, len(layout.blocks)
+    config.check(blocks, grid)
+    stated = config.n_parameters(layout.width, blocks, grid) + (num_classes or 0)
     if stated > held:
         raise InputError(
             f"{path}: its description says {stated} numbers at the least, but it holds {held}; expected a file as "
@@ -219,7 +230,7 @@ def fill(parameters: Mapping[str, torch.Tensor], values: dict[str, torch.Tensor]
             parameters[name].copy_(value)
 
 
-def _stored(model: PromptedVisionTransformer) -> dict[str, torch.Tensor]:
+def _stored(model: Prompted) -> dict[str, torch.Tensor]:
     """Return the parameters of prompts and head, and the mean states where prompts are computed from them."""
     stored: dict[str, torch.Tensor] = dict(prompt_parameters(model))
     for index, prompts in adaptive_prompts(model).items():
@@ -230,21 +241,21 @@ def _stored(model: PromptedVisionTransformer) -> dict[str, torch.Tensor]:
     return stored
 
 
-def _make_room(model: PromptedVisionTransformer) -> None:
+def _make_room(model: Prompted) -> None:
     """Give mean states of the right shape and of known numbers, to be filled."""
     for prompts in adaptive_prompts(model).values():
         if prompts.config.source == "mean":
             prompts.mean_states = prompts.norm.weight.new_zeros(prod(prompts.own_grid), len(prompts.norm.weight))
 
 
-def _head_kind(model: PromptedVisionTransformer) -> str:
+def _head_kind(model: Prompted) -> str:
     """Return the number of classes of a head that ``prompt`` makes; ``KEPT`` for one in the plain form."""
-    head = model.head
+    head = layout_of(model).head
     if isinstance(head, nn.Identity):
         return "0"
     if type(head) is nn.Linear and head.bias is not None:
         return str(head.out_features)
-    if repr(head) != repr(model.plain_head) or list(head.buffers()):
+    if repr(head) != repr(getattr(model, PLAIN_HEAD, None)) or list(head.buffers()):
         raise InputError(
             f"save_prompts: a head of class {type(head).__name__} that is not of the plain model's form, or has "
             "buffers; expected a Linear with bias, or the head that prompt(model, config) kept"

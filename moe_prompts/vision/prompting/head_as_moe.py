@@ -19,12 +19,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from timm.models.vision_transformer import Attention
-from torch import Tensor, nn
+from torch import Tensor
 
 from moe_prompts.checks import integer
 from moe_prompts.errors import InputError
-from moe_prompts.vision.prompting.prompted import PromptedBlock, PromptedVisionTransformer, check_prompted
+from moe_prompts.vision.prompting.layouts import AttentionParts, layout_of
+from moe_prompts.vision.prompting.prompted import PromptedBlock, check_prompted
+from moe_prompts.vision.prompting.prompted_model import Prompted
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,7 +114,7 @@ class GateRank:
     rank_of_all_heads: int
 
 
-def read_head(model: PromptedVisionTransformer, images: Tensor, block: int, head: int) -> HeadReading:
+def read_head(model: Prompted, images: Tensor, block: int, head: int) -> HeadReading:
     """Return gates and experts of one head on some images, in evaluation mode.
 
     images  (B, C, H, W), normalised
@@ -122,13 +123,13 @@ def read_head(model: PromptedVisionTransformer, images: Tensor, block: int, head
 
     Raises ``InputError`` if there is no such block or head, or its output is no sum of gates times experts.
     """
-    attn = attention_of(model, block)
+    attn = attention_parts(model, block)
     head = _head_of(attn, head)
     [tokens] = _attention_inputs(model, images, [attn])
     return _reading(model, attn, tokens, head, images)
 
 
-def prompt_table(model: PromptedVisionTransformer, images: Tensor) -> pd.DataFrame:
+def prompt_table(model: Prompted, images: Tensor) -> pd.DataFrame:
     """Return one row for each block, head and prompt: how much gate it gets, and how much its expert varies.
 
     mass       its mean gate over patches and images
@@ -138,7 +139,7 @@ def prompt_table(model: PromptedVisionTransformer, images: Tensor) -> pd.DataFra
     """
     if len(images) < 2:
         raise InputError(f"prompt_table: {len(images)} image; expected at least 2, to see what varies between them")
-    attentions = [attention_of(model, block) for block in range(len(model.blocks))]
+    attentions = [attention_parts(model, block) for block in range(len(layout_of(model).blocks))]
     rows = []
     for block, (attn, tokens) in enumerate(zip(attentions, _attention_inputs(model, images, attentions), strict=True)):
         for head in range(attn.num_heads):
@@ -151,33 +152,30 @@ def prompt_table(model: PromptedVisionTransformer, images: Tensor) -> pd.DataFra
 
 
 def projections(
-    model: PromptedVisionTransformer, block: int, head: int
+    model: Prompted, block: int, head: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """Return W_Q, W_K, W_V, each (d, d_h), and their three biases (d_h,), float64: what ``from_head`` takes.
 
     They act on tokens after the block's norm. Raises ``InputError`` where queries or keys are normed: logits
     are then not bilinear in the tokens.
     """
-    attn = attention_of(model, block)
+    attn = attention_parts(model, block)
     head = _head_of(attn, head)
-    if not (isinstance(attn.q_norm, nn.Identity) and isinstance(attn.k_norm, nn.Identity)):
+    if attn.normed:
         raise InputError(
             f"projections: block {block} norms its queries and keys, so its logits are no x'Ax; read_head takes it"
         )
-    shape = (3, attn.num_heads, attn.head_dim)
-    weights = attn.qkv.weight.detach().double().cpu().reshape(*shape, -1)[:, head]
-    bias = attn.qkv.bias
-    offsets = (
-        torch.zeros(3, attn.head_dim).double() if bias is None else bias.detach().double().cpu().reshape(shape)[:, head]
-    )
+    weights = attn.weights.detach().double().cpu()[:, head]
+    bias = attn.offsets
+    offsets = torch.zeros(3, attn.head_dim).double() if bias is None else bias.detach().double().cpu()[:, head]
     W_Q, W_K, W_V = (weight.T.numpy() for weight in weights)
     c_q, c_k, c_v = (offset.numpy() for offset in offsets)
     return W_Q, W_K, W_V, (c_q, c_k, c_v)
 
 
-def gate_rank(model: PromptedVisionTransformer, block: int, head: int) -> GateRank:
+def gate_rank(model: Prompted, block: int, head: int) -> GateRank:
     """Return what the logits of one head, and of all heads of its block, can see of a prompt."""
-    attn = attention_of(model, block)
+    attn = attention_parts(model, block)
     head = _head_of(attn, head)
     made = []
     for number in range(attn.num_heads):
@@ -191,22 +189,23 @@ def gate_rank(model: PromptedVisionTransformer, block: int, head: int) -> GateRa
     )
 
 
-def attention_of(model: PromptedVisionTransformer, block: int) -> Attention:
-    """Return the attention of a block.
+def attention_of(model: Prompted, block: int) -> Any:
+    """Return the attention of a block, the module of the model's library; errors as ``attention_parts``."""
+    return attention_parts(model, block).module
+
+
+def attention_parts(model: Prompted, block: int) -> AttentionParts:
+    """Return the parts of a block's attention.
 
     Raises ``InputError`` where its output is not a sum over heads of gates times experts.
     """
     check_prompted(model, "attention_of")
-    found = model.blocks[_place("block", block, len(model.blocks))]
-    attn: Any = getattr(found.block if isinstance(found, PromptedBlock) else found, "attn", None)
-    if type(attn) is not Attention:
-        raise InputError(f"block {block} has {type(attn).__name__}; expected timm's Attention, softmax of one q'k")
-    if not isinstance(attn.norm, nn.Identity) or getattr(attn, "gate", None) is not None:
-        raise InputError(f"block {block} norms or gates the joined heads: its output is no sum over heads")
-    return attn
+    layout = layout_of(model)
+    found = layout.blocks[_place("block", block, len(layout.blocks))]
+    return layout.attention(found.block if isinstance(found, PromptedBlock) else found, f"block {block}")
 
 
-def _head_of(attn: Attention, head: int) -> int:
+def _head_of(attn: AttentionParts, head: int) -> int:
     return _place("head", head, attn.num_heads)
 
 
@@ -218,16 +217,18 @@ def _place(what: str, value: int, number: int) -> int:
     return found
 
 
-def _attention_inputs(
-    model: PromptedVisionTransformer, images: Tensor, attentions: Sequence[nn.Module]
-) -> list[Tensor]:
+def _attention_inputs(model: Prompted, images: Tensor, attentions: Sequence[AttentionParts]) -> list[Tensor]:
     """Return what each attention is given on ``images``: (B, T, d), in the order of the blocks."""
     seen: list[Tensor] = []
-    hooks = [attn.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0])) for attn in attentions]
+
+    def look(_: Any, inputs: tuple[Any, ...], options: dict[str, Any]) -> None:
+        seen.append(inputs[0] if inputs else options["hidden_states"])
+
+    hooks = [attn.module.register_forward_pre_hook(look, with_kwargs=True) for attn in attentions]
     training = model.training
     try:
         with torch.no_grad():
-            model.eval().forward_features(images)
+            layout_of(model.eval()).forward_features(images)
     finally:
         model.train(training)
         for hook in hooks:
@@ -236,15 +237,13 @@ def _attention_inputs(
 
 
 @torch.no_grad()
-def _reading(
-    model: PromptedVisionTransformer, attn: Attention, tokens: Tensor, head: int, images: Tensor
-) -> HeadReading:
-    grid = model.grid_of(images)
+def _reading(model: Prompted, attn: AttentionParts, tokens: Tensor, head: int, images: Tensor) -> HeadReading:
+    layout = layout_of(model)
+    grid = layout.grid_of(images)
     # What is neither prefix nor patch: with prompts in the last blocks only, none before those.
-    start = model.num_prefix_tokens
+    start = layout.num_prefix_tokens
     number = tokens.shape[1] - start - grid[0] * grid[1]
-    qkv = attn.qkv(tokens).reshape(*tokens.shape[:2], 3, attn.num_heads, attn.head_dim)[:, :, :, head]
-    q, k, v = qkv.unbind(dim=2)
+    q, k, v = attn.project(tokens)[:, :, :, head].unbind(dim=2)
     prompts = tokens[:, start : start + number]
     if (prompts == prompts[:1]).all():
         # The same prompts for every image: the rounding of a matrix product depends on the place of a row, so once.

@@ -8,13 +8,13 @@ from torch import Tensor
 
 from moe_prompts.errors import InputError
 from moe_prompts.vision.figures import draw_mass as draw_map
-from moe_prompts.vision.prompting.head_as_moe import attention_of, read_head
-from moe_prompts.vision.prompting.prompted import PromptedVisionTransformer, check_prompted
+from moe_prompts.vision.prompting.head_as_moe import attention_parts, read_head
+from moe_prompts.vision.prompting.layouts import layout_of
+from moe_prompts.vision.prompting.prompted import check_prompted
+from moe_prompts.vision.prompting.prompted_model import Prompted
 
 
-def gate_mass(
-    model: PromptedVisionTransformer, image: Tensor, block: int | None = None, head: int | None = None
-) -> Tensor:
+def gate_mass(model: Prompted, image: Tensor, block: int | None = None, head: int | None = None) -> Tensor:
     """Return the share of each patch's gate that goes to prompts, (Gh, Gw).
 
     model  made by ``prompt``
@@ -29,13 +29,13 @@ def gate_mass(
         shape = tuple(image.shape) if isinstance(image, Tensor) else type(image).__name__
         raise InputError(f"draw_mass: image {shape}; expected one tensor (C, H, W)")
     images = image if image.ndim == 4 else image[None]
-    block = len(model.blocks) - 1 if block is None else block
-    heads = range(attention_of(model, block).num_heads) if head is None else [head]
+    block = len(layout_of(model).blocks) - 1 if block is None else block
+    heads = range(attention_parts(model, block).num_heads) if head is None else [head]
     return torch.stack([read_head(model, images, block, one).mass_map[0] for one in heads]).mean(dim=0)
 
 
 def draw_mass(
-    model: PromptedVisionTransformer,
+    model: Prompted,
     image: Tensor,
     block: int | None = None,
     head: int | None = None,
@@ -62,7 +62,7 @@ def draw_mass(
     picture = image.detach().reshape(-1, *image.shape[-2:]).mean(dim=0).cpu().numpy()
     drawn = draw_map(ax, mass.detach().cpu().numpy(), picture)
     ax.figure.colorbar(drawn, ax=ax, shrink=0.8, label="share of the gate on prompts")
-    number = len(model.blocks) - 1 if block is None else block
-    which = f"mean of {attention_of(model, number).num_heads} heads" if head is None else f"head {head}"
+    number = len(layout_of(model).blocks) - 1 if block is None else block
+    which = f"mean of {attention_parts(model, number).num_heads} heads" if head is None else f"head {head}"
     ax.set_title(f"block {number}, {which}")
     return ax

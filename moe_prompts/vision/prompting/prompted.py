@@ -1,16 +1,18 @@
-"""Put prompts into a timm Vision Transformer: after the prefix tokens before a block, taken out after it.
+"""Put prompts into a Vision Transformer: after the prefix tokens before a block, taken out after it.
 
     [prefix; patches] -> [prefix; prompts; patches] -> block -> [prefix; patches]
 
 Between blocks the sequence is the plain model's. So pooling, intermediate features, gradient checkpointing
 and copies work as they do without prompts. Only the prompts of VPT-shallow live on from block to block, and
 leave after the last one.
+
+Models are timm's ``VisionTransformer`` or the vision models of ``transformers`` (``layouts``).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
@@ -23,6 +25,15 @@ from torch import Tensor, nn
 from moe_prompts.checks import whole
 from moe_prompts.errors import InputError
 from moe_prompts.vision.prompting.config import VAPT, VPT, first_block
+from moe_prompts.vision.prompting.layouts import FAMILIES, TransformersLayout, is_transformers, layout_of, plain_class
+from moe_prompts.vision.prompting.layouts import REFUSED as REFUSED_TRANSFORMERS
+from moe_prompts.vision.prompting.prompted_model import (
+    PLAIN_HEAD,
+    PlainState,
+    Prompted,
+    PromptedBlock,
+    prompted_class,
+)
 from moe_prompts.vision.prompting.prompts import AdaptivePrompts, Grid, Projector, StaticPrompts, prompt_bound
 from moe_prompts.vision.prompting.weight_decay import decay_groups
 
@@ -30,8 +41,6 @@ from moe_prompts.vision.prompting.weight_decay import decay_groups
 HEAD_BIAS = -math.log(99)
 #: How a new head may start.
 HEADS = ("zero", "published")
-#: Name of the plain model's head while the model is prompted.
-PLAIN_HEAD = "plain_head"
 #: Other families of timm, and why their sequences cannot take prompts this way.
 REFUSED = {
     "Eva": "its rotary position embeddings are tied to the places of tokens",
@@ -46,63 +55,16 @@ REFUSED = {
 }
 
 
-class PromptedBlock(nn.Module):
-    """Run a block with prompts in its sequence.
-
-    block       the plain model's block
-    prompts     put in before the block; None: no new ones
-    num_prefix  number of tokens before the prompts (class token and registers)
-    num_tokens  number of prompts
-    strips      True: prompts are taken out after the block
-    """
-
-    def __init__(
-        self, block: nn.Module, prompts: nn.Module | None, num_prefix: int, num_tokens: int, strips: bool
-    ) -> None:
-        super().__init__()
-        self.block, self.prompts = block, prompts
-        self.num_prefix, self.num_tokens, self.strips = num_prefix, num_tokens, strips
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return the states (B, T, d) after the block."""
-        x = self.block(self.insert(x))
-        return self.strip(x) if self.strips else x
-
-    def insert(self, x: Tensor) -> Tensor:
-        """Return the sequence that enters the block, with prompts after the prefix."""
-        if self.prompts is None:
-            return x
-        prefix, patches = x[:, : self.num_prefix], x[:, self.num_prefix :]
-        return torch.cat([prefix, self.prompts(patches).to(x.dtype), patches], dim=1)
-
-    def strip(self, x: Tensor) -> Tensor:
-        """Return the sequence without its prompts."""
-        return torch.cat([x[:, : self.num_prefix], x[:, self.num_prefix + self.num_tokens :]], dim=1)
+#: A model that takes prompts: timm's, or one of ``transformers`` (``layouts.FAMILIES``), which is not imported here.
+Plain = VisionTransformer | nn.Module
 
 
-@dataclass(frozen=True)
-class PlainState:
-    """Hold what ``unprompt`` needs to restore the plain model, beside its head.
-
-    requires_grad  of every parameter, by name
-    training       of every module, by name
-    num_classes    of the plain head
-    fingerprints   type, shape and checksum of every weight and buffer but the head's, by name; they tell
-                   whether the backbone has changed since
-    """
-
-    requires_grad: dict[str, bool]
-    training: dict[str, bool]
-    num_classes: int
-    fingerprints: dict[str, tuple[str, tuple[int, ...], int]]
-
-
-def fingerprints(model: VisionTransformer) -> dict[str, tuple[str, tuple[int, ...], int]]:
+def fingerprints(model: Plain) -> dict[str, tuple[str, tuple[int, ...], int]]:
     """Return type, shape and checksum of every weight and buffer but the head's, by plain names."""
-    found = {}
+    found, head = {}, layout_of(model).head_name
     for name, value in model.state_dict().items():
         own = plain_name(model, name)
-        if own is not None and own.split(".")[0] != "head":
+        if own is not None and own.split(".")[0] != head:
             # Bytes, since NumPy has no bfloat16; flat first, since a number cannot be viewed as several.
             if value.is_meta:
                 found[own] = (str(value.dtype), tuple(value.shape), 0)
@@ -112,7 +74,7 @@ def fingerprints(model: VisionTransformer) -> dict[str, tuple[str, tuple[int, ..
     return found
 
 
-class PromptedVisionTransformer(VisionTransformer):
+class PromptedVisionTransformer(Prompted, VisionTransformer):
     """Compute as a timm ``VisionTransformer`` does, with prompts.
 
     ``prompt`` makes it out of a plain model; it is never built.
@@ -120,17 +82,12 @@ class PromptedVisionTransformer(VisionTransformer):
     Its modules stay in evaluation mode, but for the prompts, the head and the head's dropout.
     """
 
-    config: VPT | VAPT
-    plain_state: PlainState
     plain_head: nn.Module
 
-    def train(self, mode: bool = True) -> PromptedVisionTransformer:
-        """Set prompts, head and the head's dropout to this mode; all else stays in evaluation mode."""
-        super().train(False)
-        self.training = mode
-        for module in (*prompt_modules(self), self.head, self.head_drop):
-            module.train(mode)
-        return self
+    @property
+    def config(self) -> VPT | VAPT:
+        """Return the configuration of the prompts."""
+        return self.prompt_config
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
         """Replace the head by a new one, as timm makes it, which trains.
@@ -148,13 +105,6 @@ class PromptedVisionTransformer(VisionTransformer):
     def prune_intermediate_layers(self, *_: Any, **__: Any) -> list[int]:
         """Raise ``InputError``: the prompts belong to the backbone as it is."""
         raise self._frozen("prune_intermediate_layers")
-
-    def __prepare_scriptable__(self) -> None:
-        """Raise ``InputError`` when torch.jit.script asks, and say what works instead."""
-        raise InputError(
-            "torch.jit.script cannot read a prompted model; use torch.export.export or torch.jit.trace, which record "
-            "it on example images"
-        )
 
     def _frozen(self, what: str) -> InputError:
         return InputError(
@@ -230,8 +180,7 @@ class PromptedVisionTransformer(VisionTransformer):
 
     def grid_of(self, images: Tensor) -> Grid:
         """Return height and width of the images in patches."""
-        height, width = self.patch_embed.dynamic_feat_size((images.shape[-2], images.shape[-1]))
-        return height, width
+        return layout_of(self).grid_of(images)
 
     def _begin(self, images: Tensor, attn_mask: Tensor | None, is_causal: bool) -> None:
         """Check the images, and hand their grid to the prompts that need it."""
@@ -240,40 +189,35 @@ class PromptedVisionTransformer(VisionTransformer):
                 "torch.fx cannot trace a prompted model, which looks at its images' size; for features of blocks use "
                 "forward_intermediates"
             )
-        if not isinstance(images, Tensor):
-            raise InputError(f"images of type {type(images).__name__}; expected a tensor (B, {self.in_chans}, H, W)")
-        if images.is_complex():
-            raise InputError("images of complex numbers, whose imaginary parts would be lost; expected real ones")
+        self.check_images(images)
         if attn_mask is not None or is_causal:
             raise InputError("a prompted model takes no attention mask: it would not cover the prompts")
-        if images.ndim != 4 or images.shape[1] != getattr(self, "in_chans", images.shape[1]):
-            raise InputError(f"images of shape {tuple(images.shape)}; expected (B, {self.in_chans}, height, width)")
         size, own = tuple(images.shape[-2:]), self.patch_embed.img_size
         if getattr(self.patch_embed, "strict_img_size", False) and own is not None and size != tuple(own):
             raise InputError(
                 f"images of {size[0]} x {size[1]} pixels; this model takes {own[0]} x {own[1]}: resize them, or create "
                 "it with dynamic_img_size=True"
             )
-        grid = self.grid_of(images)
-        for module in prompt_modules(self):
-            if isinstance(module, AdaptivePrompts) and module.grid != grid:
-                module.grid = grid
+        self.hand_grid(images)
 
 
 def prompt(
-    model: VisionTransformer,
+    model: Plain,
     config: VPT | VAPT,
     num_classes: int | None = None,
     *,
     rng: torch.Generator | None = None,
     head: str = "published",
-) -> PromptedVisionTransformer:
+) -> Any:
     """Put prompts into ``model``, freeze it and give it a new head.
 
     The model itself changes and is returned; ``copy.deepcopy`` it before to keep a plain one. What trains:
     the prompts and the head, nothing else (``norm``, ``fc_norm`` and ``attn_pool`` stay frozen). ``unprompt``
     undoes it.
 
+    model        timm's ``VisionTransformer``; or of ``transformers``: ViT, DeiT, DINOv2 with and without registers,
+                 MAE (without masking), SigLIP's vision model, each bare or with its classifier. Such a model then
+                 returns ``ImageClassifierOutput``
     num_classes  of the new head; 0: no head, the pooled features; None: a copy of the model's own head goes
                  on training
     rng          torch.Generator that draws the initial prompts and head; None: torch's global one
@@ -282,7 +226,7 @@ def prompt(
                  (fan_out), biases -log 99, as in the code of VPT and VAPT; it starts at larger losses and
                  needs smaller steps at first
 
-    Raises ``InputError`` for models other than timm's ``VisionTransformer`` and for prompts that do not fit.
+    Raises ``InputError`` for other models and for prompts that do not fit.
     """
     check_plain(model, "prompt")
     if not isinstance(config, (VPT, VAPT)):
@@ -293,13 +237,14 @@ def prompt(
         num_classes = whole(num_classes, 0, "prompt: num_classes")
     if head not in HEADS:
         raise InputError(f"prompt: head = {head!r}; expected one of {', '.join(HEADS)}")
-    grid = tuple(model.patch_embed.grid_size)
-    config.check(len(model.blocks), grid)
+    layout = layout_of(model)
+    grid, blocks = layout.grid_size, layout.blocks
+    config.check(len(blocks), grid)
 
     state = PlainState(
         {name: parameter.requires_grad for name, parameter in model.named_parameters()},
         {name: module.training for name, module in model.named_modules()},
-        model.num_classes,
+        getattr(model, "num_classes", None),
         fingerprints(model),
     )
     made = new_prompts(model, config, grid, rng)
@@ -310,40 +255,51 @@ def prompt(
         shallow = isinstance(config, VPT) and not config.deep
         if prompts is not None or (shallow and last):
             block = PromptedBlock(
-                model.blocks[index], prompts, model.num_prefix_tokens, config.num_tokens, not shallow or last
+                blocks[index], prompts, layout.num_prefix_tokens, config.num_tokens, not shallow or last
             )
-            model.blocks[index] = block
+            blocks[index] = block
     changed: Any = model  # whose class is about to be another
-    changed.add_module(PLAIN_HEAD, model.head)
-    changed.head = made_head.requires_grad_(True)
-    changed.num_classes = model.num_classes if num_classes is None else num_classes
-    changed.__class__ = PromptedVisionTransformer
-    changed.config, changed.plain_state = config, state
+    if layout.has_head:
+        changed.add_module(PLAIN_HEAD, layout.head)
+    setattr(changed, layout.head_name, made_head.requires_grad_(True))
+    if isinstance(model, VisionTransformer):
+        changed.num_classes = model.num_classes if num_classes is None else num_classes
+        changed.__class__ = PromptedVisionTransformer
+    else:
+        changed.__class__ = prompted_class(type(model))
+    changed.prompt_config, changed.plain_state = config, state
     return changed.train(model.training)
 
 
-def unprompt(model: PromptedVisionTransformer) -> VisionTransformer:
+def unprompt(model: Any) -> Any:
     """Return the plain model as it was: weights, head, ``requires_grad`` and training flags.
 
     It is the same object, changed back. Raises ``InputError``, before anything is changed, if the model has
     other parts than when it was prompted.
     """
     check_prompted(model, "unprompt")
-    state = model.plain_state
+    state, layout = model.plain_state, layout_of(model)
     changed = came_or_went(model)
     if changed:
         raise InputError(
             f"unprompt: {', '.join(changed[:5])} came or went since the model was prompted; make it as it was first"
         )
-    for index, block in enumerate(model.blocks):
+    blocks = layout.blocks
+    for index, block in enumerate(blocks):
         if isinstance(block, PromptedBlock):
-            model.blocks[index] = block.block
+            blocks[index] = block.block
     plain: Any = model  # whose class is about to be another
-    plain.head = model.plain_head
-    delattr(plain, PLAIN_HEAD)
-    del plain.config, plain.plain_state
-    plain.__class__ = VisionTransformer
-    plain.num_classes = state.num_classes
+    if layout.has_head:
+        setattr(plain, layout.head_name, getattr(plain, PLAIN_HEAD))
+        delattr(plain, PLAIN_HEAD)
+    else:
+        delattr(plain, layout.head_name)
+    del plain.prompt_config, plain.plain_state
+    if isinstance(model, VisionTransformer):
+        plain.__class__ = VisionTransformer
+        plain.num_classes = state.num_classes
+    else:
+        plain.__class__ = plain_class(model)
     for name, parameter in plain.named_parameters():
         parameter.requires_grad_(state.requires_grad[name])
     for name, module in plain.named_modules():
@@ -351,7 +307,7 @@ def unprompt(model: PromptedVisionTransformer) -> VisionTransformer:
     return plain
 
 
-def came_or_went(model: PromptedVisionTransformer) -> list[str]:
+def came_or_went(model: Prompted) -> list[str]:
     """Return the modules and parameters of the plain model that came or went since it was prompted."""
     state = model.plain_state
     modules = {plain_name(model, name) for name, _ in model.named_modules()} - {None}
@@ -359,44 +315,41 @@ def came_or_went(model: PromptedVisionTransformer) -> list[str]:
     return sorted(map(str, (modules ^ set(state.training)) | (parameters ^ set(state.requires_grad))))
 
 
-def plain_name(model: VisionTransformer, name: str) -> str | None:
+def plain_name(model: nn.Module, name: str) -> str | None:
     """Return the plain model's name of a part of a model, prompted or not.
 
     None stands for a part that belongs to the prompting.
     """
-    if not isinstance(model, PromptedVisionTransformer):
+    if not isinstance(model, Prompted):
         return name
+    layout = layout_of(model)
     first, *rest = name.split(".")
-    if first in (PLAIN_HEAD, "head"):
-        return ".".join(["head", *rest]) if first == PLAIN_HEAD else None
-    if first == "blocks" and len(rest) > 1 and isinstance(model.blocks[int(rest[0])], PromptedBlock):
-        return None if rest[1] == "prompts" else ".".join([first, rest[0], *rest[2:]])
+    if first in (PLAIN_HEAD, layout.head_name):
+        return ".".join([layout.head_name, *rest]) if first == PLAIN_HEAD else None
+    if name.startswith(f"{layout.blocks_name}."):
+        index, *inside = name.removeprefix(f"{layout.blocks_name}.").split(".")
+        if inside and isinstance(layout.blocks[int(index)], PromptedBlock):
+            return None if inside[0] == "prompts" else ".".join([layout.blocks_name, index, *inside[1:]])
     return name
 
 
-def prompt_modules(model: PromptedVisionTransformer) -> Iterator[StaticPrompts | AdaptivePrompts]:
-    """Yield the prompts in the order of their blocks."""
-    for block in model.blocks:
-        if isinstance(block, PromptedBlock) and isinstance(block.prompts, (StaticPrompts, AdaptivePrompts)):
-            yield block.prompts
-
-
-def adaptive_prompts(model: PromptedVisionTransformer) -> dict[int, AdaptivePrompts]:
+def adaptive_prompts(model: Prompted) -> dict[int, AdaptivePrompts]:
     """Return the adaptive prompts by the index of their block."""
-    blocks = enumerate(model.blocks)
+    blocks = enumerate(layout_of(model).blocks)
     found = {index: block.prompts for index, block in blocks if isinstance(block, PromptedBlock)}
     return {index: prompts for index, prompts in found.items() if isinstance(prompts, AdaptivePrompts)}
 
 
-def prompt_parameters(model: PromptedVisionTransformer) -> dict[str, nn.Parameter]:
+def prompt_parameters(model: Prompted) -> dict[str, nn.Parameter]:
     """Return the trained parameters by short names that do not depend on where they hang in the model.
 
     Such names are ``3.norm.weight`` (in block 3) and ``head.weight``. A projector that blocks share is listed
     once, at its first block.
     """
     check_prompted(model, "prompt_parameters")
+    layout = layout_of(model)
     return named_parts(
-        [block.prompts if isinstance(block, PromptedBlock) else None for block in model.blocks], model.head
+        [block.prompts if isinstance(block, PromptedBlock) else None for block in layout.blocks], layout.head
     )
 
 
@@ -411,7 +364,7 @@ def named_parts(prompts: Sequence[nn.Module | None], head: nn.Module) -> dict[st
     return found | {f"head.{name}": parameter for name, parameter in head.named_parameters()}
 
 
-def set_mean_states(model: PromptedVisionTransformer, images: Iterable[Tensor]) -> None:
+def set_mean_states(model: Prompted, images: Iterable[Tensor]) -> None:
     """Give ``VAPT(source="mean")`` the states that its prompts are computed from.
 
     They are the means, over these images, of the patch states that enter each block of the plain model.
@@ -421,33 +374,36 @@ def set_mean_states(model: PromptedVisionTransformer, images: Iterable[Tensor]) 
     Raises ``InputError`` for a model with other prompts, and for no images.
     """
     check_prompted(model, "set_mean_states")
-    if model.config.source != "mean" if isinstance(model.config, VAPT) else True:
-        raise InputError(f"set_mean_states: a model with {model.config}; expected VAPT(source='mean')")
+    config = model.prompt_config
+    if config.source != "mean" if isinstance(config, VAPT) else True:
+        raise InputError(f"set_mean_states: a model with {config}; expected VAPT(source='mean')")
     means = mean_states(model, images)
     for index, prompts in adaptive_prompts(model).items():
         prompts.mean_states = means[index].to(prompts.norm.weight)
 
 
 @torch.no_grad()
-def mean_states(model: VisionTransformer, images: Iterable[Tensor]) -> list[Tensor]:
+def mean_states(model: Plain, images: Iterable[Tensor]) -> list[Tensor]:
     """Return the mean over images of the patch states (P0, d) that enter each block of the plain model.
 
     images  batches (B, 3, H, W), normalised. Raises ``InputError`` for none
     """
-    sums, count = [torch.zeros(())] * len(model.blocks), 0
+    layout = layout_of(model)
+    blocks = layout.blocks
+    sums, count = [torch.zeros(())] * len(blocks), 0
     if isinstance(images, Tensor):
         raise InputError("mean_states: one tensor; expected batches of images, as [images] or a data loader")
     for batch in images:
         if not isinstance(batch, Tensor) or batch.is_complex():
             raise InputError(f"mean_states: a batch of type {type(batch).__name__}; expected real tensors (B, 3, H, W)")
-        x = model.norm_pre(model._pos_embed(model.patch_embed(batch)))
-        for index, block in enumerate(model.blocks):
-            sums[index] = sums[index].to(x.device) + x[:, model.num_prefix_tokens :].double().sum(dim=0)
-            x = block.block(x) if isinstance(block, PromptedBlock) else block(x)
+        x = layout.embed(batch)
+        for index, block in enumerate(blocks):
+            sums[index] = sums[index].to(x.device) + x[:, layout.num_prefix_tokens :].double().sum(dim=0)
+            x = layout.run(block.block if isinstance(block, PromptedBlock) else block, x)
         count += len(batch)
     if not count:
         raise InputError("mean_states: no images; expected at least one batch (B, 3, H, W)")
-    like = next(model.blocks.parameters())
+    like = next(blocks.parameters())
     return [(total / count).to(like) for total in sums]
 
 
@@ -464,10 +420,10 @@ class TrainableSummary:
         return f"{self.prompts} in prompts + {self.head} in the head train ({share:.2%}), {self.frozen} are frozen"
 
 
-def trainable_summary(model: PromptedVisionTransformer) -> TrainableSummary:
+def trainable_summary(model: Prompted) -> TrainableSummary:
     """Count the parameters that train and those that do not; the plain model's own head is in neither."""
     trained = prompt_parameters(model)
-    head = sum(parameter.numel() for parameter in model.head.parameters())
+    head = sum(parameter.numel() for parameter in layout_of(model).head.parameters())
     frozen = sum(
         parameter.numel()
         for name, parameter in model.named_parameters()
@@ -476,9 +432,7 @@ def trainable_summary(model: PromptedVisionTransformer) -> TrainableSummary:
     return TrainableSummary(sum(parameter.numel() for parameter in trained.values()) - head, head, frozen)
 
 
-def parameter_groups(
-    model: PromptedVisionTransformer, weight_decay: float, rule: str = "no_decay"
-) -> list[dict[str, Any]]:
+def parameter_groups(model: Prompted, weight_decay: float, rule: str = "no_decay") -> list[dict[str, Any]]:
     """Return two groups for a torch optimiser: the prompts and head that decay, then those that do not.
 
     weight_decay  of the first group
@@ -492,7 +446,7 @@ def parameter_groups(
 
 def check_prompted(model: nn.Module, where: str) -> None:
     """Raise ``InputError`` unless ``model`` is one that ``prompt`` returned; ``where`` names the caller."""
-    if not isinstance(model, PromptedVisionTransformer):
+    if not isinstance(model, Prompted):
         raise InputError(
             f"{where}: a {type(model).__name__}; expected a model that prompt(...) returned, as it is (not compiled "
             "or wrapped: pass its _orig_mod or module)"
@@ -501,8 +455,14 @@ def check_prompted(model: nn.Module, where: str) -> None:
 
 def refusal(model: nn.Module) -> str | None:
     """Return in a few words why ``prompt`` does not take this model; None if it does."""
-    if isinstance(model, PromptedVisionTransformer):
+    if isinstance(model, Prompted):
         return "it has prompts already; unprompt it first"
+    if is_transformers(model):
+        name = type(model).__name__
+        if name in FAMILIES:
+            return TransformersLayout(model).refusal()
+        reason = REFUSED_TRANSFORMERS.get(name, "only these have the sequence of tokens that prompts join")
+        return f"its class is {name} of transformers, not one of {', '.join(FAMILIES)}: {reason}"
     if type(model) is not VisionTransformer:
         reason = REFUSED.get(type(model).__name__, "only this class has the sequence of tokens that prompts join")
         return f"its class is {type(model).__name__}, not timm's VisionTransformer: {reason}"
@@ -521,12 +481,13 @@ def check_plain(model: nn.Module, where: str) -> None:
 
 
 def new_prompts(
-    model: VisionTransformer, config: VPT | VAPT, grid: Grid, rng: torch.Generator | None
+    model: Plain, config: VPT | VAPT, grid: Grid, rng: torch.Generator | None
 ) -> list[StaticPrompts | AdaptivePrompts | None]:
     """Return new prompts for each block, None for a block without, on the model's device and in its type."""
-    width, blocks = model.embed_dim, len(model.blocks)
+    layout = layout_of(model)
+    width, blocks = layout.width, len(layout.blocks)
     first = first_block(config, blocks)
-    bound = prompt_bound(width, math.prod(model.patch_embed.patch_size))
+    bound = prompt_bound(width, layout.patch_pixels)
 
     def static() -> StaticPrompts:
         return StaticPrompts(config.num_tokens, width, bound, config.prompt_dropout, rng)
@@ -544,27 +505,26 @@ def new_prompts(
                 projector = Projector(config, width, rng)
             borrowed = later and config.shared_projector
             made.append(AdaptivePrompts(config, width, grid, projector, rng, borrowed=borrowed))
-    like = next(model.blocks.parameters())
+    like = next(layout.blocks.parameters())
     return [prompts if prompts is None else prompts.to(like) for prompts in made]
 
 
-def new_head(
-    model: VisionTransformer, num_classes: int | None, rng: torch.Generator | None, init: str = "published"
-) -> nn.Module:
+def new_head(model: Plain, num_classes: int | None, rng: torch.Generator | None, init: str = "published") -> nn.Module:
     """Return a new head for the pooled features.
 
     num_classes  0: no head; None: a copy of the model's own
     init         how it starts, one of ``HEADS``
     """
+    layout = layout_of(model)
     if num_classes is None:
-        return deepcopy(model.head)
+        return deepcopy(layout.head)
     if num_classes == 0:
         return nn.Identity()
-    head = nn.Linear(model.embed_dim, num_classes)
+    head = nn.Linear(layout.pooled_width, num_classes)
     if init == "zero":
         nn.init.zeros_(head.weight)
         nn.init.zeros_(head.bias)
-        return head.to(next(model.blocks.parameters()))
+        return head.to(next(layout.blocks.parameters()))
     nn.init.kaiming_normal_(head.weight, mode="fan_out", generator=rng)
     nn.init.constant_(head.bias, HEAD_BIAS)
-    return head.to(next(model.blocks.parameters()))
+    return head.to(next(layout.blocks.parameters()))

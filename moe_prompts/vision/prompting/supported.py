@@ -1,4 +1,6 @@
-"""List the timm models that take prompts: each is built without memory, prompted, and run on one image.
+"""List the models that take prompts: each is built without memory, prompted, and run on one image.
+
+Those of timm are its names; those of ``transformers`` (extra ``hf``) its classes, each with its default settings.
 
 Models are built on torch's device ``meta``, where arrays have shapes but no numbers.
 
@@ -19,6 +21,7 @@ from timm.models.vision_transformer import VisionTransformer
 from moe_prompts.errors import InputError
 from moe_prompts.tables import markdown
 from moe_prompts.vision.prompting.config import VAPT, VPT
+from moe_prompts.vision.prompting.layouts import FAMILIES, REFUSED, layout_of
 from moe_prompts.vision.prompting.prompted import prompt, refusal, trainable_summary, unprompt
 
 #: One of each kind that the table asks about.
@@ -58,30 +61,81 @@ def supported_models(names: Iterable[str] | None = None) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def page(table: pd.DataFrame) -> str:
-    """Return the table as a page of Markdown."""
+def supported_transformers(names: Iterable[str] | None = None) -> pd.DataFrame:
+    """Return one row for each class of ``transformers``, as ``supported_models`` does for timm's names.
+
+    Each is built with the default settings of its config, MAE without masking, with eager attention, which the device
+    of no numbers knows.
+
+    names  of classes; None: all of ``layouts.FAMILIES`` and ``layouts.REFUSED``
+
+    Raises ``InputError`` without the library ``transformers``.
+    """
+    try:
+        import transformers
+    except ModuleNotFoundError as error:
+        raise InputError(
+            'supported_transformers needs the library transformers; try: pip install -e ".[hf]" -c requirements.lock'
+        ) from error
+    rows = []
+    for name in (*FAMILIES, *REFUSED) if names is None else names:
+        kind = getattr(transformers, name)
+        if name.startswith("TimmWrapper"):
+            continue  # built of a timm model, which has a row of its own
+        settings = kind.config_class()
+        for changed, value in (("mask_ratio", 0.0), ("drop_path_rate", 0.0)):
+            if hasattr(settings, changed) and name in FAMILIES:
+                setattr(settings, changed, value)
+        with torch.device("meta"):
+            model: Any = kind._from_config(settings, attn_implementation="eager")
+        against = {prompts: _against(model, prompts) for prompts in CONFIGS}
+        verdicts = {prompts: "no" if reason else "yes" for prompts, reason in against.items()}
+        reasons = dict.fromkeys(reason for reason in against.values() if reason)
+        rows.append({"class": name} | _sizes(model) | verdicts | {"why not": "; ".join(reasons)})
+    return pd.DataFrame(rows)
+
+
+def page(table: pd.DataFrame, others: pd.DataFrame) -> str:
+    """Return the tables of timm's names and of the classes of ``transformers`` as a page of Markdown."""
+    import transformers
+
     lines = [
-        "# Vision Transformers of timm that take prompts",
+        "# Vision Transformers that take prompts",
         "",
-        f"Written by `python -m moe_prompts.vision.prompting.supported` with timm {timm.__version__}: every name",
-        "of the modules that build timm's `VisionTransformer`, built without memory, prompted and run on one image.",
+        f"Written by `python -m moe_prompts.vision.prompting.supported` with timm {timm.__version__} and transformers",
+        f"{transformers.__version__}: each model is built without memory, prompted and run on one image.",
+        "",
+        "## Classes of Hugging Face's transformers",
+        "",
+        'Each with the default settings of its config; MAE with `mask_ratio=0`. "token+avg": the class token and the',
+        "mean of patches, one after the other. Not listed: `TimmWrapperModel`, whose `.timm_model` is a model of timm.",
+        "",
+        _as_markdown(others),
+        "",
+        "## Names of timm",
+        "",
+        "Every name of the modules that build timm's `VisionTransformer`.",
         "Other classes are refused in one line: Swin, NaFlex, EVA (rotary positions), distilled DeiT.",
         "",
-        markdown(list(table.columns), [[str(cell) for cell in row] for row in table.itertuples(index=False)]),
+        _as_markdown(table),
     ]
     return "\n".join(lines) + "\n"
 
 
-def _sizes(model: torch.nn.Module) -> dict[str, Any]:
-    if not isinstance(model, VisionTransformer):
+def _as_markdown(table: pd.DataFrame) -> str:
+    return markdown(list(table.columns), [[str(cell) for cell in row] for row in table.itertuples(index=False)])
+
+
+def _sizes(model: Any) -> dict[str, Any]:
+    if refusal(model) and not isinstance(model, VisionTransformer):
         return dict.fromkeys(("grid", "blocks", "width", "prefix", "pooling"), "")
-    grid = "{} x {}".format(*model.patch_embed.grid_size)
+    layout = layout_of(model)
     return {
-        "grid": grid,
-        "blocks": len(model.blocks),
-        "width": model.embed_dim,
-        "prefix": model.num_prefix_tokens,
-        "pooling": model.global_pool or "none",
+        "grid": "{} x {}".format(*layout.grid_size),
+        "blocks": len(layout.blocks),
+        "width": layout.width,
+        "prefix": layout.num_prefix_tokens,
+        "pooling": layout.pooling or "none",
     }
 
 
@@ -90,23 +144,24 @@ def _against(model: Any, kind: str) -> str:
     reason = refusal(model)
     if reason:
         return reason
-    config, blocks, grid = CONFIGS[kind], len(model.blocks), tuple(model.patch_embed.grid_size)
+    layout = layout_of(model)
+    config, blocks, grid = CONFIGS[kind], len(layout.blocks), layout.grid_size
     try:
         prompted = prompt(model, config, num_classes=7)
     except InputError as error:
         return str(error)
     try:
-        images = torch.empty(1, 3, *model.patch_embed.img_size, device="meta")
-        logits = prompted(images)
+        found = prompted(torch.empty(1, 3, *layout.image_size, device="meta"))
+        logits = found if isinstance(found, torch.Tensor) else found.logits
         counted = trainable_summary(prompted).prompts
     finally:
         unprompt(prompted)
-    expected = config.n_parameters(model.embed_dim, blocks, grid)
-    pooled = (1, 7) if model.global_pool else (1, logits.shape[1], 7)
+    expected = config.n_parameters(layout.width, blocks, grid)
+    pooled = (1, 7) if layout.pooling else (1, logits.shape[1], 7)
     if logits.shape != pooled or counted != expected:
         return f"gives {tuple(logits.shape)}, trains {counted} numbers; expected {pooled} and {expected}"
     return ""
 
 
 if __name__ == "__main__":
-    sys.stdout.write(page(supported_models()))
+    sys.stdout.write(page(supported_models(), supported_transformers()))

@@ -279,6 +279,11 @@ def entering_states(model: VisionTransformer, first: int, images: Tensor) -> Ten
 def _check(
     model: VisionTransformer, config: VPT | VAPT | None, head: int | nn.Linear, mean_states: Sequence[Tensor] | None
 ) -> None:
+    if not isinstance(model, VisionTransformer) and refusal(model) is None:
+        raise InputError(
+            f"PackedTrials: a {type(model).__name__} of transformers; expected timm's VisionTransformer: "
+            "as_timm(model) makes it"
+        )
     if isinstance(model, PromptedVisionTransformer) or refusal(model):
         raise InputError(f"PackedTrials: this model cannot be shared by trials: {refusal(model)}")
     if model.training or any(value.requires_grad for value in model.parameters()):

@@ -72,6 +72,15 @@ def changed_blocks(model: VisionTransformer, blocks: int | None) -> range:
     return range(depth - number, depth)
 
 
+def check_timm(model: nn.Module, what: str) -> None:
+    """Raise ``InputError`` unless ``model`` is timm's; ``what`` names what was to be added."""
+    if not isinstance(model, VisionTransformer):
+        raise InputError(
+            f"{what}: a {type(model).__name__} has no layer qkv; expected timm's VisionTransformer, which "
+            "as_timm(model) makes of a model of transformers"
+        )
+
+
 def check_rank(rank: int) -> None:
     """Raise ``InputError`` unless ``rank`` is a whole number of at least 1."""
     if not isinstance(rank, int) or isinstance(rank, bool) or rank < 1:
@@ -101,6 +110,7 @@ def add_lora(model: VisionTransformer, rank: int, rng: torch.Generator, blocks: 
     Raises ``InputError`` for a model without ``qkv``, for a rank below 1, and without the library ``peft``.
     """
     check_rank(rank)
+    check_timm(model, "LoRA")
     names = [f"blocks.{index}.attn.qkv" for index in changed_blocks(model, blocks)]
     known = {name for name, part in model.named_modules() if isinstance(part, nn.Linear)}
     missing = [name for name in names if name not in known]
@@ -127,6 +137,7 @@ def add_adapters(model: VisionTransformer, rank: int, rng: torch.Generator, bloc
     Raises ``InputError`` for a rank below 1 or more blocks than there are.
     """
     check_rank(rank)
+    check_timm(model, "adapters")
     for name, value in model.named_parameters():
         value.requires_grad_(name.startswith("head."))
     for index in changed_blocks(model, blocks):
