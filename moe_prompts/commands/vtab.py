@@ -1,6 +1,8 @@
 """Prompts on images: VTAB-1K and fine-grained tasks (FGVC) from folders of your own, or stand-ins that are drawn here.
 
 python experiments/vtab.py run --preset small
+python experiments/vtab.py run --preset vtab-1k --data vtab-1k --device cuda
+python experiments/vtab.py run --preset fgvc --data fgvc --device cuda
 python experiments/vtab.py run --task dtd --method linear,vpt_deep,vapt --data vtab-1k --device cuda
 python experiments/vtab.py report results/vtab-DATE
 python experiments/vtab.py check --data vtab-1k --task cifar
@@ -37,6 +39,22 @@ SMALL = {
     "seeds": [42, 44],
 }
 QUICK = SMALL | {"task": "stand-in:count", "method": "linear,vapt", "steps": 10, "lr": "0.25,1"}
+
+#: The published protocol on the published tasks: images resized and rates scheduled as in the papers' code, both grids,
+#: five seeds; the number of tokens is one for all tasks (the papers tuned it for each).
+PUBLISHED = {
+    "method": "linear,full,vpt_shallow,vpt_deep,vapt",
+    "schedule": "official",
+    "resample": "bilinear-no-antialias",
+    "epochs": 100,
+}
+PRESETS = {
+    "small": SMALL,
+    "vtab-1k": PUBLISHED | {"task": "all"},
+    "fgvc": PUBLISHED | {"task": "fgvc", "resample": "bilinear", "fraction": [0.1, 0.3, 1.0]},
+}
+#: Minutes from which a run is announced in hours.
+LONG = 90
 
 FETCH_HELP = """\
 Nothing is downloaded here: get the data yourself, put it into these folders, then run `check`.
@@ -115,36 +133,69 @@ def run(arguments: argparse.Namespace) -> None:
     out = arguments.out or cli.default_folder("vtab")
     cli.check_run(arguments)
     fill_in(arguments)
-    plan = plan_of(arguments)
+    shares = sorted(arguments.fraction or [1.0])
+    plans = {share: plan_of(arguments, share) for share in shares}
 
     from moe_prompts.engine.executors import available_cores
-    from moe_prompts.vision.comparison.plan import run_plan
-    from moe_prompts.vision.comparison.settings import as_json
+    from moe_prompts.vision.comparison.tracking import check_tracker
     from moe_prompts.vision.training.devices import processes
 
+    check_tracker(arguments.track)
     arguments.workers = processes(arguments.device, arguments.workers, arguments.executor, arguments.scheduler)
-    executor = cli.executor(arguments)
     workers = arguments.workers or available_cores()
-    plan.check()
-    minutes = expected_minutes(plan, workers)
-    print(f"about {minutes:.1f} minutes of training with {workers} processes, beside start and images", flush=True)
-    with cli.resumable("vtab.py run", out):
-        _, final = run_plan(plan, out, executor=executor, resume=arguments.resume, allow=cli.allowed(arguments))
+    for plan in plans.values():
+        plan.check()
+    minutes = sum(expected_minutes(plan, workers) for plan in plans.values())
+    shown = f"{minutes / 60:.1f} hours" if minutes >= LONG else f"{minutes:.1f} minutes"
+    print(f"about {shown} of training with {workers} processes, beside start and images", flush=True)
+    if arguments.estimate:
+        return
+    if len(plans) == 1:
+        one_run(arguments, plans[shares[0]], out, arguments.resume)
+        return
+
+    from moe_prompts.engine.files import write_atomically
+    from moe_prompts.vision.comparison.paper_table import fractions_table
+
+    finals = {}
+    for share, plan in plans.items():
+        own = out / f"fraction-{share:g}"
+        begun = any((own / stage / "meta.json").exists() for stage in ("tune", "final"))
+        finals[share] = one_run(arguments, plan, own, arguments.resume and begun)
+    text = fractions_table(finals)
+    write_atomically(out / "fractions.md", text.encode())
+    print(f"\n{text}\nresults   {out}: fractions.md, and a folder for each share")
+
+
+def one_run(arguments: argparse.Namespace, plan, out: Path, resume: bool):
+    """Run one plan, tell what it found, and return its final table."""
+    from moe_prompts.vision.comparison.plan import run_plan
+    from moe_prompts.vision.comparison.settings import as_json
+    from moe_prompts.vision.comparison.tracking import track
+
+    with cli.resumable("vtab.py run", arguments.out or out):
+        tuned, final = run_plan(
+            plan, out, executor=cli.executor(arguments), resume=resume, allow=cli.allowed(arguments)
+        )
     settings = plan.chosen(final)
     command = [Path(sys.argv[0]).name, *sys.argv[1:]]
     tell([out], out, {"settings.json": as_json(settings, plan, command)})
+    if arguments.track:
+        track(arguments.track, out, tuned, final, plan.setup.identity())
+    return final
 
 
 def fill_in(arguments: argparse.Namespace) -> None:
     """What the preset says, where nothing else is given."""
-    preset = QUICK if arguments.quick else SMALL if arguments.preset else {}
+    preset = QUICK if arguments.quick else PRESETS[arguments.preset] if arguments.preset else {}
     for name, value in preset.items():
-        if getattr(arguments, name) is None and not (name == "steps" and arguments.epochs):
+        given = arguments.epochs if name == "steps" else arguments.steps if name == "epochs" else None
+        if getattr(arguments, name) is None and not given:
             setattr(arguments, name, value)
 
 
-def plan_of(arguments: argparse.Namespace):
-    """The plan that the options describe."""
+def plan_of(arguments: argparse.Namespace, share: float = 1.0):
+    """The plan that the options describe, on a share of the training images."""
     from moe_prompts.vision.backbones.create import OWN
     from moe_prompts.vision.backbones.normalisation import normalisation_of
     from moe_prompts.vision.comparison.plan import SEEDS, Plan
@@ -169,14 +220,14 @@ def plan_of(arguments: argparse.Namespace):
         raise InputError(f"--data {arguments.data}: no such folder; expected the root of the data (see fetch-help)")
     root = None if arguments.data is None else str(arguments.data)
     refuse_unused(arguments, names, real)
-    options = {} if arguments.fraction is None else {"fraction": arguments.fraction}
+    options = {} if arguments.fraction is None else {"fraction": share}
     tasks = tuple(
         TaskSpec(
             name,
             size=pixels,
             root=root,
             cache=None if arguments.cache == "none" else str(arguments.cache),
-            resample=arguments.resample,
+            resample=arguments.resample or "bilinear",
             n_train=arguments.n or 1000,
             entropy=arguments.seed,
             anywhere=arguments.anywhere,
@@ -188,7 +239,7 @@ def plan_of(arguments: argparse.Namespace):
         steps=arguments.steps,
         epochs=arguments.epochs or 100,
         batch=arguments.batch,
-        schedule=arguments.schedule,
+        schedule=arguments.schedule or "smooth",
         normalisation=arguments.normalisation or normalisation_of(backbone),
         precision=checked_precision(arguments.precision, arguments.device),
     )
@@ -215,10 +266,20 @@ def refuse_unused(arguments: argparse.Namespace, names: list[str], real: list[st
         raise InputError(f"--steps {arguments.steps} with --epochs {arguments.epochs}; expected one of them")
     if arguments.n is not None and real:
         raise InputError(f"--n {arguments.n} with {real[0]}; only stand-ins have as many images as asked for")
-    if arguments.fraction is not None and arguments.steps is None:
-        raise InputError(
-            f"--fraction {arguments.fraction} without --steps; fewer images would be fewer steps: give their number"
-        )
+    cut = [share for share in arguments.fraction or () if share != 1]
+    if cut and arguments.steps is None and arguments.preset != "fgvc":
+        raise InputError(f"--fraction {cut[0]:g} without --steps; fewer images would be fewer steps: give their number")
+
+
+def shares_of(text: str) -> list[float]:
+    """Shares of the training images, all different, each in (0, 1]."""
+    try:
+        found = [float(part) for part in text.split(",")]
+    except ValueError:
+        found = []
+    if not found or len(set(found)) != len(found) or not all(0 < share <= 1 for share in found):
+        raise argparse.ArgumentTypeError(f"{text!r}; expected different shares in (0, 1], as 0.1,0.3,1")
+    return found
 
 
 def expected_minutes(plan, workers: int) -> float:
@@ -235,10 +296,12 @@ def tell(runs: list[Path], out: Path, files: Mapping[str, str] = MappingProxyTyp
 
     from moe_prompts.figures.style import save
     from moe_prompts.vision import figures
-    from moe_prompts.vision.comparison import report
+    from moe_prompts.vision.comparison import paper_table, report
 
     final = pd.concat([results(folder) for folder in runs], ignore_index=True)
     text = "\n".join([report.text(final, setup_line(runs)), *edges(runs)])
+    table = paper_table.paper_table(final)
+    tables = {"table.md": paper_table.as_markdown(table), "table.tex": paper_table.as_latex(table)}
 
     def draw() -> list[Path]:
         rows = final["task"].nunique() * final["method"].nunique()
@@ -246,7 +309,7 @@ def tell(runs: list[Path], out: Path, files: Mapping[str, str] = MappingProxyTyp
         figures.draw_accuracies(ax, report.scores(final))
         return save(figure, out, "accuracies")
 
-    cli.finish(out, text, files, draw, None)
+    cli.finish(out, text, {**tables, **files}, draw, None)
 
 
 def setup_line(runs: list[Path]) -> str:
@@ -309,7 +372,14 @@ def parser() -> argparse.ArgumentParser:
 
     one = commands.add_parser("run", help="tune, train with every seed, test", description=run.__doc__)
     add = one.add_argument
-    add("--preset", choices=("small",), help="two stand-ins, five methods, two seeds: minutes, no data needed")
+    add(
+        "--preset",
+        choices=tuple(PRESETS),
+        help="small: two stand-ins, five methods, two seeds, minutes, no data needed; vtab-1k, fgvc: the published "
+        "protocol on the folders in --data, fgvc with 10, 30 and 100 %% of the training images",
+    )
+    add("--estimate", action="store_true", help="say how long it would take, and stop")
+    add("--track", metavar="TRACKER", help="hand the finished tables to wandb or tensorboard (default: to none)")
     add("--quick", action="store_true", help="one stand-in, few steps: shows the way in seconds")
     add("--task", metavar="TASKS", help=TASK_HELP + "; stand-in:NAME (drawn here)")
     add("--method", metavar="METHODS", help="comma-separated (default linear,vpt_shallow,vpt_deep,vapt)")
@@ -330,13 +400,18 @@ def parser() -> argparse.ArgumentParser:
     add("--epochs", type=cli.positive("epochs"), help="(default 100)")
     add("--steps", type=cli.positive("steps"), help="a fixed number of steps instead of epochs")
     add("--batch", type=cli.positive("images"), default=64, help="images in a step (default 64)")
-    add("--schedule", default="smooth", help="smooth (default) or official")
+    add("--schedule", help="smooth (default) or official")
     add("--normalisation", help="imagenet, half or none (default: half on the small backbone, else imagenet)")
     add("--precision", default="float32", help="float32 (default) or bfloat16")
-    add("--resample", default="bilinear", help="bilinear (default) or bilinear-no-antialias, as the papers'")
+    add("--resample", help="bilinear (default) or bilinear-no-antialias, as the papers'")
     add("--size", type=cli.positive("pixels"), help="of the images (default 224; 32 on the small backbone)")
     add("--n", type=cli.positive("images"), help="training and validation images of stand-ins (default 1000)")
-    add("--fraction", type=float, help="of the training images of FGVC tasks (default 1)")
+    add(
+        "--fraction",
+        type=shares_of,
+        metavar="LIST",
+        help="of the training images of FGVC tasks, as 0.1 or 0.1,0.3,1: a run for each (default 1)",
+    )
     add("--anywhere", action="store_true", help="lists may name images outside the folders in --data")
     add(
         "--cache",

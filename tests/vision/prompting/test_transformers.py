@@ -324,3 +324,13 @@ def test_a_timm_model_in_a_wrapper_of_transformers_is_told_from_timms():
 def test_vision_is_imported_without_peft_and_transformers():
     code = "import sys, moe_prompts.vision; print([n for n in ('peft', 'transformers', 'torch') if n in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+def test_the_table_of_supported_classes_is_made_without_memory():
+    from moe_prompts.vision.prompting.supported import supported_transformers
+
+    table = supported_transformers(["Dinov2ForImageClassification", "SwinModel"]).set_index("class")
+    assert list(table.loc["Dinov2ForImageClassification", ["VPT-shallow", "VPT-deep", "VAPT"]]) == ["yes"] * 3
+    assert table.loc["Dinov2ForImageClassification", "pooling"] == "token+avg"
+    assert table.loc["SwinModel", "VAPT"] == "no"
+    assert "windows" in table.loc["SwinModel", "why not"]

@@ -1,0 +1,230 @@
+"""The published protocol as presets: the papers' table of 19 tasks, FGVC by shares of the images, and trackers."""
+
+import importlib.util
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+from data_roots import make_fgvc_root, make_vtab_root
+
+from moe_prompts.commands import vtab as command
+from moe_prompts.errors import InputError
+from moe_prompts.tables import body_of
+from moe_prompts.vision.comparison import plan as protocol
+from moe_prompts.vision.comparison import tracking
+from moe_prompts.vision.comparison.paper_table import as_latex, as_markdown, paper_table
+from moe_prompts.vision.tasks import fgvc, vtab
+
+TINY = (
+    "--backbone",
+    "small-random",
+    "--size",
+    "32",
+    "--batch",
+    "8",
+    "--lr",
+    "1",
+    "--weight-decay",
+    "0",
+    "--workers",
+    "1",
+)
+
+
+@pytest.fixture(autouse=True)
+def fresh_tasks():
+    protocol.opened.cache_clear()
+    yield
+    protocol.opened.cache_clear()
+
+
+def call(monkeypatch, *arguments):
+    monkeypatch.setattr(sys, "argv", ["vtab.py", *map(str, arguments)])
+    command.main()
+
+
+def rows(accuracies, seeds=(1, 2, 3)):
+    """Final rows of {(task, method): accuracies over seeds}, in shares."""
+    return pd.DataFrame(
+        [
+            {
+                "task": task,
+                "group": vtab.TASKS[task].group,
+                "method": method,
+                "seed": seed,
+                "accuracy": value,
+                "cross_entropy": 1.0,
+                "train_loss": 1.0,
+                "lr": 1.0,
+                "weight_decay": 0.0,
+                "parameters": 1,
+            }
+            for (task, method), values in accuracies.items()
+            for seed, value in zip(seeds, values, strict=True)
+        ]
+    )
+
+
+def all_tasks(shift):
+    """Both methods on all 19 tasks; ``shift`` (task number) -> VAPT minus linear, in shares."""
+    found, noise = {}, np.random.default_rng(0).uniform(0, 0.001, (19, 3))
+    for place, task in enumerate(vtab.TASKS):
+        found[task, "linear"] = [0.5, 0.52, 0.51]
+        found[task, "vapt"] = [
+            one + shift(place) + own for one, own in zip((0.5, 0.52, 0.51), noise[place], strict=True)
+        ]
+    return rows(found)
+
+
+def test_the_papers_table_has_their_columns_means_and_published_rows():
+    table = paper_table(all_tasks(lambda place: 0.1))
+    assert len(table.columns) == 19 + 3 + 2
+    assert table.columns[7] == "mean natural"
+    assert table.columns[-2:] == ("mean of tasks", "mean of groups")
+    own = table.ours.loc["linear"]
+    assert np.allclose(own, 51.0)
+    # Means that the papers print, from numbers rounded to .1 for each task.
+    assert table.theirs.loc["linear", "mean of tasks"] == pytest.approx(52.94, abs=0.06)
+    assert table.theirs.loc["linear", "mean natural"] == pytest.approx(68.93, abs=0.06)
+    assert table.theirs.loc["vapt", "mean of tasks"] == 72.91
+    assert np.isnan(table.theirs.loc["vapt", "dtd"])
+
+
+def test_bold_is_what_the_interval_allows():
+    table = paper_table(all_tasks(lambda place: 0.1))
+    assert table.bold == {("vapt", column) for column in table.columns}
+    mixed = paper_table(all_tasks(lambda place: 0.1 if place % 2 else -0.1))
+    assert ("vapt", "caltech101") in mixed.bold
+    assert ("linear", "cifar") in mixed.bold
+    assert not {column for _, column in mixed.bold} & {"mean of tasks", "mean of groups"}
+    one_seed = paper_table(rows({("dtd", "linear"): [0.5], ("dtd", "vapt"): [0.9]}, seeds=(1,)))
+    assert not one_seed.bold, "one seed has no interval"
+    lost = all_tasks(lambda place: 0.1)
+    lost.loc[(lost["task"] == "dtd") & (lost["seed"] == 2) & (lost["method"] == "vapt"), "accuracy"] = np.nan
+    assert ("vapt", "dtd") not in paper_table(lost).bold
+
+
+def test_markdown_and_latex_hold_the_same_rows():
+    table = paper_table(all_tasks(lambda place: 0.1))
+    written = body_of(as_markdown(table), ["method", *table.columns])
+    assert [row[0] for row in written] == [
+        "linear",
+        "*linear, published [1]*",
+        "vapt",
+        "*vapt, published [2]*",
+    ]
+    assert written[2][1] == "**61.0**" or written[2][1] == "**61.1**"
+    assert written[1][1] == "63.4"
+    latex = as_latex(table).splitlines()
+    body = [line for line in latex if line.endswith("\\\\") and not line.startswith("&")]
+    assert all(line.count("&") == len(table.columns) for line in body)
+    spans = next(line for line in latex if "multicolumn" in line)
+    assert spans.count("multicolumn{8}") == 1, "seven natural tasks and their mean"
+    assert "arXiv 2203.12119" in latex[-2] or "arXiv 2203.12119" in latex[-1]
+    assert "diabetic\\_retinopathy" in as_latex(table)
+
+
+def test_the_preset_runs_all_19_tasks(tmp_path, monkeypatch, capsys):
+    """On tiny images: hours first, then the table with its means."""
+    monkeypatch.chdir(tmp_path)
+    for task in vtab.TASKS:
+        make_vtab_root(tmp_path / "data", task, pixels=2, test=4, counts=(8, 4))
+    options = ("--preset", "vtab-1k", "--data", tmp_path / "data", "--cache", "none", *TINY)
+    call(monkeypatch, "run", *options, "--estimate")
+    shown = capsys.readouterr().out
+    assert shown.startswith("about ")
+    assert len(shown.splitlines()) == 1
+    short = ("--method", "linear,vpt_deep", "--steps", 1, "--seeds", "1,2", "--tokens", 2)
+    call(monkeypatch, "run", *options, *short, "--out", tmp_path / "run")
+    assert capsys.readouterr().out.startswith("about ")
+    table = (tmp_path / "run" / "table.md").read_text()
+    header = table.splitlines()[0]
+    assert all(task in header for task in vtab.TASKS)
+    assert "[1] Published, arXiv 2203.12119" in table
+    assert (tmp_path / "run" / "table.tex").read_text().startswith("% needs")
+    final = pd.read_parquet(tmp_path / "run" / "final" / "results.parquet")
+    assert len(final) == 19 * 2 * 2
+
+
+def test_the_preset_is_the_published_protocol(tmp_path):
+    arguments = command.parser().parse_args(["run", "--preset", "vtab-1k", "--data", str(tmp_path)])
+    command.fill_in(arguments)
+    plan = command.plan_of(arguments)
+    recipe = plan.setup.recipe
+    assert [task.name for task in plan.tasks] == list(vtab.TASKS)
+    assert (recipe.epochs, recipe.batch, recipe.schedule, recipe.normalisation) == (100, 64, "official", "imagenet")
+    assert plan.setup.backbone == "vit_base_patch16_224.orig_in21k"
+    assert plan.seeds == (42, 44, 82, 100, 800)
+    assert {task.resample for task in plan.tasks} == {"bilinear-no-antialias"}
+    assert [cell.replicates for cell in plan.tune_cells()[:5]] == [40, 16, 40, 40, 40]
+
+
+def test_fgvc_runs_by_shares_of_the_images(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for name in fgvc.TASKS:
+        monkeypatch.setitem(fgvc.TASKS, name, SimpleNamespace(**vars(fgvc.TASKS[name]) | {"classes": 3}))
+        make_fgvc_root(tmp_path / "data", name, per_class=(4, 2, 1), shape=(36, 40))
+    options = ("--preset", "fgvc", "--data", tmp_path / "data", "--method", "linear,vpt_deep", "--epochs", 1, *TINY)
+    more = ("--fraction", "0.5,1", "--seeds", "1,2", "--tokens", 2, "--cache", "none", "--out", tmp_path / "run")
+    call(monkeypatch, "run", *options, *more)
+    assert "minutes of training" in capsys.readouterr().out
+    written = body_of((tmp_path / "run" / "fractions.md").read_text(), ["method", "50 %", "100 %"])
+    assert [row[0] for row in written] == ["linear", "vpt_deep"]
+    n = {
+        share: set(pd.read_parquet(tmp_path / "run" / f"fraction-{share}" / "final" / "results.parquet")["n"])
+        for share in ("0.5", "1")
+    }
+    assert n == {"0.5": {9}, "1": {18}}
+    call(monkeypatch, "run", *options, *more, "--resume")
+    capsys.readouterr()
+    for wrong in ("0", "0.5,0.5", "x"):
+        with pytest.raises((InputError, SystemExit)):
+            call(monkeypatch, "run", *options, "--fraction", wrong)
+    capsys.readouterr()
+
+
+def test_trackers_are_asked_for_by_name_and_must_be_installed(monkeypatch):
+    tracking.check_tracker(None)
+    with pytest.raises(InputError, match="--track mlflow; expected one of wandb, tensorboard"):
+        tracking.check_tracker("mlflow")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(tracking, "find_spec", lambda name: None)
+    with pytest.raises(InputError, match="needs the package wandb: pip install wandb"):
+        tracking.check_tracker("wandb")
+
+
+def test_wandb_is_given_the_tables_and_the_means(tmp_path, monkeypatch):
+    """By a module that stands in for wandb, which wants an account."""
+    seen = SimpleNamespace(logged={}, summary={}, ended=False, started=None)
+
+    class Run:
+        summary = seen.summary
+
+        def log(self, content):
+            seen.logged |= content
+
+        def finish(self):
+            seen.ended = True
+
+    def init(**options):
+        seen.started = options
+        return Run()
+
+    stand_in = SimpleNamespace(init=init, Table=lambda dataframe: len(dataframe))
+    monkeypatch.setitem(sys.modules, "wandb", stand_in)
+    monkeypatch.setattr(tracking, "find_spec", lambda name: True)
+    final = all_tasks(lambda place: 0.1)
+    tracking.track("wandb", tmp_path, pd.DataFrame(), final, {"backbone": "small"})
+    assert seen.logged == {"final": len(final)}
+    assert seen.summary["linear/mean over tasks"] == pytest.approx(51.0)
+    assert seen.summary["vapt/dtd"] == pytest.approx(61.05, abs=0.06)
+    assert seen.started["config"] == {"backbone": "small"}
+    assert seen.ended
+
+
+def test_tensorboard_is_given_every_trial(tmp_path):
+    pytest.importorskip("tensorboard", reason="a tracker that the user installs")
+    tracking.track("tensorboard", tmp_path, pd.DataFrame(), rows({("dtd", "linear"): [0.5, 0.6, 0.7]}), {})
+    assert list((tmp_path / "tensorboard").iterdir())
