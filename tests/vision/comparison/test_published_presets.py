@@ -4,6 +4,7 @@ import importlib.util
 import sys
 from types import SimpleNamespace
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -34,7 +35,9 @@ TINY = (
 
 
 @pytest.fixture(autouse=True)
-def fresh_tasks():
+def fresh_tasks(monkeypatch):
+    """Tasks are opened anew, and no figures are saved, which other tests look at."""
+    monkeypatch.setattr("moe_prompts.figures.style.save", lambda figure, out, name: plt.close(figure) or [])
     protocol.opened.cache_clear()
     yield
     protocol.opened.cache_clear()
@@ -96,8 +99,9 @@ def test_bold_is_what_the_interval_allows():
     table = paper_table(all_tasks(lambda place: 0.1))
     assert table.bold == {("vapt", column) for column in table.columns}
     mixed = paper_table(all_tasks(lambda place: 0.1 if place % 2 else -0.1))
-    assert ("vapt", "caltech101") in mixed.bold
-    assert ("linear", "cifar") in mixed.bold
+    first, second = list(vtab.TASKS)[:2]
+    assert ("linear", first) in mixed.bold
+    assert ("vapt", second) in mixed.bold
     assert not {column for _, column in mixed.bold} & {"mean of tasks", "mean of groups"}
     one_seed = paper_table(rows({("dtd", "linear"): [0.5], ("dtd", "vapt"): [0.9]}, seeds=(1,)))
     assert not one_seed.bold, "one seed has no interval"
@@ -115,8 +119,9 @@ def test_markdown_and_latex_hold_the_same_rows():
         "vapt",
         "*vapt, published [2]*",
     ]
-    assert written[2][1] == "**61.0**" or written[2][1] == "**61.1**"
-    assert written[1][1] == "63.4"
+    place = 1 + table.columns.index("cifar")
+    assert written[2][place] in ("**61.0**", "**61.1**")
+    assert written[1][place] == "63.4"
     latex = as_latex(table).splitlines()
     body = [line for line in latex if line.endswith("\\\\") and not line.startswith("&")]
     assert all(line.count("&") == len(table.columns) for line in body)
@@ -136,7 +141,7 @@ def test_the_preset_runs_all_19_tasks(tmp_path, monkeypatch, capsys):
     shown = capsys.readouterr().out
     assert shown.startswith("about ")
     assert len(shown.splitlines()) == 1
-    short = ("--method", "linear,vpt_deep", "--steps", 1, "--seeds", "1,2", "--tokens", 2)
+    short = ("--method", "linear", "--steps", 1, "--seeds", "1,2")
     call(monkeypatch, "run", *options, *short, "--out", tmp_path / "run")
     assert capsys.readouterr().out.startswith("about ")
     table = (tmp_path / "run" / "table.md").read_text()
@@ -145,7 +150,7 @@ def test_the_preset_runs_all_19_tasks(tmp_path, monkeypatch, capsys):
     assert "[1] Published, arXiv 2203.12119" in table
     assert (tmp_path / "run" / "table.tex").read_text().startswith("% needs")
     final = pd.read_parquet(tmp_path / "run" / "final" / "results.parquet")
-    assert len(final) == 19 * 2 * 2
+    assert len(final) == 19 * 2
 
 
 def test_the_preset_is_the_published_protocol(tmp_path):
@@ -163,6 +168,8 @@ def test_the_preset_is_the_published_protocol(tmp_path):
 
 def test_fgvc_runs_by_shares_of_the_images(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
+    for name in ("cub", "nabirds", "cars"):
+        monkeypatch.delitem(fgvc.TASKS, name)
     for name in fgvc.TASKS:
         monkeypatch.setitem(fgvc.TASKS, name, SimpleNamespace(**vars(fgvc.TASKS[name]) | {"classes": 3}))
         make_fgvc_root(tmp_path / "data", name, per_class=(4, 2, 1), shape=(36, 40))
