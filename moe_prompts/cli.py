@@ -30,6 +30,8 @@ BAD_INPUT, INTERRUPTED, BROKEN_PIPE = 2, 130, 141
 EXTRAS = {
     "vision": ("torch", "torchvision", "timm", "safetensors", "PIL", "sklearn"),
     "peft": ("peft",),
+    "hf": ("transformers",),
+    "export": ("onnxscript", "onnxruntime"),
     "cluster": ("dask", "distributed", "dask_jobqueue"),
     "notebooks": ("jupyterlab", "jupytext", "ipywidgets"),
 }

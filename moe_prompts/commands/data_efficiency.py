@@ -61,7 +61,8 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
 }
 #: A real pretrained backbone at 56 pixels, with prompts in its last six blocks. Every method has standardised features,
-#: a head that begins at zero, the same steps, and a rate that the same grid gives on validation images.
+#: a head that begins at zero, the same steps, and a rate that the same grid gives on validation images. "real" compares
+#: LoRA and adapters, too, in the same blocks.
 PRETRAINED: dict[str, Any] = {
     "backbone": "dinov2-small-focus",
     "size": 56,
@@ -275,7 +276,7 @@ def studies_of(arguments: argparse.Namespace, setup) -> list[Study]:
     from moe_prompts.vision.data_efficiency.rates import Rates, Tune, read_rates
     from moe_prompts.vision.data_efficiency.sources import AT_TEACHER, STUDENTS, PlantedImages, TaskImages
     from moe_prompts.vision.data_efficiency.study import efficiency_study
-    from moe_prompts.vision.training.methods import distinct_methods
+    from moe_prompts.vision.training.methods import PEERS, check_peers, distinct_methods
     from moe_prompts.vision.training.runs import backbone
     from moe_prompts.vision.training.sgd import Setting
     from moe_prompts.vision.training.tuned import SHIPPED
@@ -312,6 +313,9 @@ def studies_of(arguments: argparse.Namespace, setup) -> list[Study]:
         studies.append(efficiency_study(planted, students, sizes, setup=where, rates=for_planted, **common))
     if tasks:
         methods = arguments.methods or distinct_methods(setup.sizes, backbone(setup))
+        if arguments.preset == "real" and not arguments.methods and not arguments.quick:
+            methods = (*methods, *PEERS)
+        check_peers(methods)
         by_task = sizes_of(arguments, tasks)
         images = [TaskImages(task) for task in tasks]
         studies.append(efficiency_study(images, methods, by_task, setup=setup, rates=for_tasks, **common))

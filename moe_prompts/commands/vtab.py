@@ -201,7 +201,7 @@ def plan_of(arguments: argparse.Namespace, share: float = 1.0):
     from moe_prompts.vision.comparison.plan import SEEDS, Plan
     from moe_prompts.vision.comparison.settings import read_settings
     from moe_prompts.vision.tasks.named import TaskSpec, task_names
-    from moe_prompts.vision.training.methods import METHODS, Sizes, check_method
+    from moe_prompts.vision.training.methods import METHODS, Sizes, check_method, check_peers
     from moe_prompts.vision.training.runs import Setup
     from moe_prompts.vision.training.sgd import Recipe, checked_device, checked_precision
 
@@ -211,6 +211,7 @@ def plan_of(arguments: argparse.Namespace, share: float = 1.0):
     methods = cli.names(arguments.method or "linear,vpt_shallow,vpt_deep,vapt")
     for method in methods:
         check_method(method)
+    check_peers(methods)
     real = [name for name in names if not name.startswith("stand-in:")]
     default = REAL if real else STAND_INS
     backbone = arguments.backbone or default[0]

@@ -51,3 +51,10 @@ def test_the_page_is_what_the_script_writes(script, monkeypatch):
     page = ROOT / "docs" / "vision_benchmark.md"
     monkeypatch.setattr(script, "PAGE", page)
     assert script.page([], script.earlier_rows()) == page.read_text(encoding="utf-8")
+
+
+def test_the_page_beside_the_papers_is_what_the_script_writes(script):
+    page = ROOT / "docs" / "official_benchmark.md"
+    rows = script.earlier_rows(page, script.OFFICIAL_COLUMNS)
+    assert {row[6] for row in rows} == set(script.OFFICIAL)
+    assert script.official_page([], rows) == page.read_text(encoding="utf-8")

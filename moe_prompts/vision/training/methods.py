@@ -9,8 +9,10 @@ baselines  without prompts: linear trains the head alone, bias all biases and th
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from copy import deepcopy
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -80,6 +82,15 @@ def check_method(name: str) -> None:
     """Raise ``InputError`` unless ``name`` is one of ``METHODS``."""
     if name not in METHODS:
         raise InputError(f"method {name!r}; expected one of {', '.join(METHODS)}")
+
+
+def check_peers(names: Iterable[str]) -> None:
+    """Raise ``InputError`` if a method needs the library ``peft`` and it is not installed."""
+    asked = [name for name in names if name.startswith("lora")]
+    if asked and find_spec("peft") is None:
+        raise InputError(
+            f'method {asked[0]} needs the library peft: pip install -e ".[peft]" -c requirements.lock, or leave it out'
+        )
 
 
 def config(name: str, sizes: Sizes, model: VisionTransformer) -> VPT | VAPT | None:

@@ -213,3 +213,20 @@ def shipped_rates():
     from moe_prompts.vision.training.tuned import SHIPPED
 
     return read_rates(SHIPPED, {})
+
+
+def test_the_real_preset_compares_the_peers_too(monkeypatch):
+    """LoRA and adapters in the same blocks; without peft one line says what to install."""
+    from moe_prompts.commands import data_efficiency as command
+    from moe_prompts.vision.training import methods
+    from moe_prompts.vision.training.methods import PEERS
+
+    # The real backbone is fetched by the user: a small one stands in for it.
+    asked = ["--preset", "real", "--backbone", "small-random", "--size", "32", "--task", "count"]
+    arguments = command.parser().parse_args([*asked, "--last-blocks", "2"])
+    command.fill_in(arguments)
+    [study] = command.studies_of(arguments, command.setup_of(arguments))
+    assert set(PEERS) < {cell.method for cell in study.cells}
+    monkeypatch.setattr(methods, "find_spec", lambda name: None)
+    with pytest.raises(InputError, match="method lora needs the library peft"):
+        command.studies_of(arguments, command.setup_of(arguments))
