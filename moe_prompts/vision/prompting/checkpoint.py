@@ -282,11 +282,11 @@ def _layer(part: nn.Module) -> str:
     return repr(part) if bare else type(part).__name__
 
 
-def _is_backbone(model: VisionTransformer, name: str) -> bool:
+def _is_backbone(model: Plain, name: str) -> bool:
     return plain_name(model, name) is not None and name.split(".")[0] not in ("head", PLAIN_HEAD)
 
 
-def _backbone_state(model: VisionTransformer) -> dict[str, torch.Tensor]:
+def _backbone_state(model: Plain) -> dict[str, torch.Tensor]:
     """Return weights and buffers under the plain model's names."""
     state = model.state_dict()
     return {plain_name(model, name) or name: value for name, value in state.items() if _is_backbone(model, name)}

@@ -266,7 +266,7 @@ def prompt(
         changed.num_classes = model.num_classes if num_classes is None else num_classes
         changed.__class__ = PromptedVisionTransformer
     else:
-        changed.__class__ = prompted_class(type(model))
+        changed.__class__ = prompted_class(plain_class(model))
     changed.prompt_config, changed.plain_state = config, state
     return changed.train(model.training)
 
