@@ -1,4 +1,4 @@
-"""Carry the theory into a Vision Transformer: prompts in timm and Hugging Face models, and one head read as a mixture.
+"""Carry the theory into a Vision Transformer: prompts in timm's and Hugging Face's, a head read as a mixture.
 
     model = timm.create_model("vit_base_patch16_224", pretrained=True)
     model = prompt(model, VAPT(num_tokens=10), num_classes=100)

@@ -1,9 +1,9 @@
-"""Lay a comparison out as the papers do: a row for each method, a column for each task, means of groups between.
+"""Lay a comparison out as the papers do: rows are methods, columns are tasks, with means of groups between.
 
-Below a method stands its published row, where there is one. The best of our numbers in a column is bold if the
-interval of its paired difference from every other method lies above 0; otherwise nothing is. Differences on a
-task are taken seed by seed; those of a mean over tasks, task by task; those of the mean over groups, group by
-group. Published rows have no seeds, and are never bold.
+Below a method stands its published row, where there is one. The best of our numbers in a column is bold if
+the interval of its paired difference from every other method lies above 0; otherwise nothing is. Differences
+on a task are taken seed by seed; those of a mean over tasks, task by task; those of the mean over groups,
+group by group. Published rows have no seeds, and are never bold.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Hand the rows of a finished run to a tracker that the user has installed: Weights & Biases or TensorBoard.
 
-The tables on disk stay what counts; a tracker is given a copy, after a run is whole, so that it can neither slow a
-worker nor change a number.
+The tables on disk stay what counts; a tracker is given a copy, after a run is whole, so that it can neither
+slow a worker nor change a number.
 """
 
 from __future__ import annotations

@@ -40,11 +40,12 @@ _INSIDE = {
 def as_timm(model: Any) -> VisionTransformer:
     """Return timm's ``VisionTransformer`` with the weights of a plain model of ``transformers``.
 
-    It is a copy in evaluation mode, and serves where only timm's models do: packed trials, ``forward_intermediates``,
-    LoRA and adapters. A classifier becomes its head; a bare model gives one without (``num_classes = 0``).
+    It is a copy in evaluation mode, and serves where only timm's models do: packed trials,
+    ``forward_intermediates``, LoRA and adapters. A classifier becomes its head; a bare model gives one
+    without (``num_classes = 0``).
 
-    Raises ``InputError`` for classes that ``prompt`` does not take, and for DINOv2 with its classifier: timm has no
-    head on the class token joined with the mean of patches.
+    Raises ``InputError`` for classes that ``prompt`` does not take, and for DINOv2 with its classifier: timm
+    has no head on the class token joined with the mean of patches.
     """
     check_plain(model, "as_timm")
     if not is_transformers(model):
@@ -61,8 +62,8 @@ def as_timm(model: Any) -> VisionTransformer:
 def timm_twin(model: Any, with_head: bool = False) -> VisionTransformer:
     """Return timm's model for a model of ``transformers``, plain or prompted, without its prompts.
 
-    with_head  whether a classifier comes along; the backbone alone pools the class token where timm has no such
-               pooling
+    with_head  whether a classifier comes along; the backbone alone pools the class token where timm has no
+               such pooling
     """
     layout = TransformersLayout(model)
     state = _state(layout)

@@ -57,8 +57,8 @@ CONFIGS: dict[str, type[VPT] | type[VAPT]] = {"VPT": VPT, "VAPT": VAPT}
 def backbone_hash(model: Plain) -> str:
     """Return the sha256 over names, shapes, types and bytes of all weights but heads and prompts.
 
-    It is the same for the plain and the prompted model. A model of ``transformers`` has that of timm's model with its
-    weights, so files pass from one library to the other.
+    It is the same for the plain and the prompted model. A model of ``transformers`` has that of timm's model
+    with its weights, so files pass from one library to the other.
     """
     if is_transformers(model):
         return backbone_hash(timm_twin(model))

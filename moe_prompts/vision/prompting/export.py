@@ -9,9 +9,9 @@ the block. With the block's norm LN they are constants,
 
     k(P) = W_K LN(P) + b_K,   v(P) = W_V LN(P) + b_V,
 
-so ``merge`` keeps them in place of P: deep prompts are then a prefix of keys and values, and cost no MLP. Prompts
-of VPT-shallow live on from block to block, as register tokens do, and become such. Adaptive prompts are functions of
-the image: there is no constant to merge, and the exported programs hold what computes them.
+so ``merge`` keeps them in place of P: deep prompts are then a prefix of keys and values, and cost no MLP.
+Prompts of VPT-shallow live on from block to block, as register tokens do, and become such. Adaptive prompts
+are functions of the image: there is no constant to merge, and the exported programs hold what computes them.
 """
 
 from __future__ import annotations
@@ -70,11 +70,12 @@ def exported(model: Prompted) -> torch.export.ExportedProgram:
 def export_onnx(model: Prompted, path: str | Path) -> float:
     """Write a prompted model in evaluation mode as ONNX, for any number of images; return how well it agrees.
 
-    Its input is ``images``, its output ``logits``. The number returned is the largest difference of logits from torch's
-    on random images, relative to the largest logit, as onnxruntime computes them, for 1 and for 3 images.
+    Its input is ``images``, its output ``logits``. The number returned is the largest difference of logits
+    from torch's on random images, relative to the largest logit, as onnxruntime computes them, for 1 and for
+    3 images.
 
-    Raises ``InputError`` without onnx, onnxscript and onnxruntime (extra ``export``), for a model that ``prompt``
-    did not return, and, before the file is written, where the difference is more than 1e-5.
+    Raises ``InputError`` without onnx, onnxscript and onnxruntime (extra ``export``), for a model that
+    ``prompt`` did not return, and, before the file is written, where the difference is more than 1e-5.
     """
     check_prompted(model, "export_onnx")
     try:
@@ -147,16 +148,16 @@ class PrefixAttention(nn.Module):
 
 
 def merge(model: Prompted) -> VisionTransformer:
-    """Return a plain timm model that computes what a model with fixed prompts does; the model itself is not changed.
+    """Return a plain timm model that computes what a model with fixed prompts does, which is not changed.
 
-    VPT-shallow in all blocks gives a ``VisionTransformer`` with N more register tokens: its state_dict is an ordinary
-    checkpoint, which timm loads with ``reg_tokens`` and ``no_embed_class=True``. VPT-deep gives timm's model with
-    ``PrefixAttention`` in its blocks: its state_dict holds 2 N d constants for each, ``blocks.i.attn.keys`` and
-    ``blocks.i.attn.values``.
+    VPT-shallow in all blocks gives a ``VisionTransformer`` with N more register tokens: its state_dict is an
+    ordinary checkpoint, which timm loads with ``reg_tokens`` and ``no_embed_class=True``. VPT-deep gives
+    timm's model with ``PrefixAttention`` in its blocks: its state_dict holds 2 N d constants for each,
+    ``blocks.i.attn.keys`` and ``blocks.i.attn.values``.
 
     Raises ``InputError`` for adaptive prompts, which depend on the image; for a model of ``transformers``
-    (``load_prompts`` puts the same file on ``as_timm(model)``); and for VPT-shallow in the last blocks only, or in a
-    model that norms its tokens before the first block or pools its prefix tokens.
+    (``load_prompts`` puts the same file on ``as_timm(model)``); and for VPT-shallow in the last blocks only,
+    or in a model that norms its tokens before the first block or pools its prefix tokens.
     """
     check_prompted(model, "merge")
     config = model.prompt_config

@@ -1,9 +1,9 @@
 """Find in a model what prompts need, in the same words for timm and for Hugging Face's ``transformers``.
 
-A layout reads a model, plain or prompted, and owns nothing: where its blocks and its head are, how many tokens
-stand before the patches, how an image becomes tokens, and which matrices make queries, keys and values. So the
-code of prompts is one for both libraries. ``transformers`` is never imported here: its models are known by the
-names of their classes.
+A layout reads a model, plain or prompted, and owns nothing: where its blocks and its head are, how many
+tokens stand before the patches, how an image becomes tokens, and which matrices make queries, keys and
+values. So the code of prompts is one for both libraries. ``transformers`` is never imported here: its models
+are known by the names of their classes.
 """
 
 from __future__ import annotations

@@ -215,9 +215,9 @@ def prompt(
     the prompts and the head, nothing else (``norm``, ``fc_norm`` and ``attn_pool`` stay frozen). ``unprompt``
     undoes it.
 
-    model        timm's ``VisionTransformer``; or of ``transformers``: ViT, DeiT, DINOv2 with and without registers,
-                 MAE (without masking), SigLIP's vision model, each bare or with its classifier. Such a model then
-                 returns ``ImageClassifierOutput``
+    model        timm's ``VisionTransformer``; or of ``transformers``: ViT, DeiT, DINOv2 with and without
+                 registers, MAE (without masking), SigLIP's vision model, each bare or with its classifier;
+                 such a model then returns ``ImageClassifierOutput``
     num_classes  of the new head; 0: no head, the pooled features; None: a copy of the model's own head goes
                  on training
     rng          torch.Generator that draws the initial prompts and head; None: torch's global one

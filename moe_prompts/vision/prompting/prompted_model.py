@@ -133,7 +133,8 @@ def prompt_modules(model: Prompted) -> Iterator[StaticPrompts | AdaptivePrompts]
 class PromptedTransformers(Prompted):
     """Compute as a vision model of ``transformers`` does, with prompts.
 
-    ``prompt`` makes it out of a plain model; it is never built. ``model.config`` stays that of ``transformers``.
+    ``prompt`` makes it out of a plain model; it is never built. ``model.config`` stays that of
+    ``transformers``.
     """
 
     plain_class: type
@@ -152,8 +153,8 @@ class PromptedTransformers(Prompted):
 
         Its ``logits`` (B, C) are the head's; where the head is empty they are the pooled features. With
         ``labels`` (B,) of classes its ``loss`` is the mean cross-entropy. ``hidden_states`` are the plain
-        model's tokens, before the first block and after each; ``attentions`` (eager attention only) have rows and
-        columns for prompts.
+        model's tokens, before the first block and after each; ``attentions`` (eager attention only) have
+        rows and columns for prompts.
 
         pixel_values              images (B, C, H, W)
         interpolate_pos_encoding  whether images may have another size than the model's own

@@ -1,11 +1,12 @@
-"""Compute a prompted model as the papers write it, step by step and without a short cut: what ours is timed beside.
+"""Compute a prompted model as the papers write it, without a short cut: what ours is timed beside.
 
     [CLS; P_i; X] -> block i -> [CLS; -; X] -> [CLS; P_{i+1}; X] -> ...
 
-The prompts stay in the sequence, and their rows are exchanged before each block. Queries, keys and values are three
-products, and the attention matrix is written out. Adaptive prompts go channel by channel: a convolution over the
-grid, the dropout of channels, a linear layer over positions, a projector with a residual. It is a re-implementation
-from the papers, checked against the golden numbers of their code; it is not their code.
+The prompts stay in the sequence, and their rows are exchanged before each block. Queries, keys and values
+are three products, and the attention matrix is written out. Adaptive prompts go channel by channel: a
+convolution over the grid, the dropout of channels, a linear layer over positions, a projector with a
+residual. It is a re-implementation from the papers, checked against the golden numbers of their code; it is
+not their code.
 
 Sources: arXiv 2203.12119 (VPT), arXiv 2501.18936 (VAPT).
 """
@@ -26,9 +27,10 @@ from moe_prompts.vision.prompting.prompts import AdaptivePrompts, activated
 
 
 def reference_logits(model: PromptedVisionTransformer, images: Tensor) -> Tensor:
-    """Return the logits (B, C) of a prompted timm model, computed the papers' way with the model's own weights.
+    """Return the logits (B, C) of a prompted timm model, computed the papers' way with its own weights.
 
-    Dropout of prompts acts where the model trains, as in the model itself. Gradients reach the same parameters.
+    Dropout of prompts acts where the model trains, as in the model itself. Gradients reach the same
+    parameters.
 
     model   timm's, with a class token, prompts in all blocks and prompts of the image itself
     images  (B, 3, H, W), normalised

@@ -1,6 +1,7 @@
 """List the models that take prompts: each is built without memory, prompted, and run on one image.
 
-Those of timm are its names; those of ``transformers`` (extra ``hf``) its classes, each with its default settings.
+Those of timm are its names; those of ``transformers`` (extra ``hf``) its classes, each with its default
+settings.
 
 Models are built on torch's device ``meta``, where arrays have shapes but no numbers.
 
@@ -64,8 +65,8 @@ def supported_models(names: Iterable[str] | None = None) -> pd.DataFrame:
 def supported_transformers(names: Iterable[str] | None = None) -> pd.DataFrame:
     """Return one row for each class of ``transformers``, as ``supported_models`` does for timm's names.
 
-    Each is built with the default settings of its config, MAE without masking, with eager attention, which the device
-    of no numbers knows.
+    Each is built with the default settings of its config, MAE without masking, with eager attention, which
+    the device of no numbers knows.
 
     names  of classes; None: all of ``layouts.FAMILIES`` and ``layouts.REFUSED``
 
