@@ -70,6 +70,8 @@ _PUBLIC = {
     "best_of": "estimators.gaussian.search",
     "global_maximum": "estimators.gaussian.global_search",
     "GlobalOptions": "estimators.gaussian.global_search",
+    "merge_path": "estimators.gaussian.merging",
+    "choose_k": "estimators.gaussian.merging",
     "SearchOptions": "estimators.gaussian.search",
     "least_squares": "estimators.prompts.least_squares",
     "LeastSquaresOptions": "estimators.prompts.least_squares",

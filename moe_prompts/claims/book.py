@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from moe_prompts.claims import algebra, gated, heads, prompts, published, unselected
-from moe_prompts.claims.claim import REGISTERED_SEED, SECOND_SEED, Claim, Judgement, Line
+from moe_prompts.claims import algebra, gated, heads, merging, prompts, published, unselected
+from moe_prompts.claims.claim import REGISTERED_SEED, SECOND_SEED, THIRD_SEED, Claim, Judgement, Line
 from moe_prompts.claims.history import FIRST
 from moe_prompts.engine.grid import Study
 from moe_prompts.errors import InputError
@@ -19,7 +19,10 @@ from moe_prompts.tables import markdown, short
 CLAIMS: dict[str, Claim] = {
     claim.id: claim
     for group in "PGSA"
-    for claim in (*prompts.CLAIMS, *heads.CLAIMS, *unselected.CLAIMS, *gated.CLAIMS, *published.CLAIMS, *algebra.CLAIMS)
+    for claim in (
+        *(*prompts.CLAIMS, *heads.CLAIMS, *unselected.CLAIMS, *gated.CLAIMS, *merging.CLAIMS, *published.CLAIMS),
+        *algebra.CLAIMS,
+    )
     if claim.id[0] == group
 }
 
@@ -218,9 +221,10 @@ if the prediction is true. In the first table they are the smallest and the larg
 without them are computed without noise, or judged by likelihood gaps."""
 
 EDITIONS = f"""**Editions.** These are the rules of the second edition. They judge the runs of the first one, of seed
-{REGISTERED_SEED}, again, and runs of seed {SECOND_SEED}, which were drawn after the rules stood. The data of the first
-runs were known when the rules were changed: to intervals whose coverage is measured, to the one-sided rule, and to
-power beside each verdict. What the first edition said stands beside every verdict, with the reason of a change."""
+{REGISTERED_SEED}, again, and runs of seeds {SECOND_SEED} and {THIRD_SEED}, which were drawn after the rules stood. The
+data of the first runs were known when the rules were changed: to intervals whose coverage is measured, to the
+one-sided rule, and to power beside each verdict. What the first edition said stands beside every verdict, with the
+reason of a change."""
 
 
 def _logs(studies: Mapping[str, Study]) -> str:

@@ -6,13 +6,22 @@ import pandas as pd
 
 from moe_prompts.claims.algebra import rate_of, verified
 from moe_prompts.claims.claim import DERIVED, Claim, Line, Tables
-from moe_prompts.claims.evidence import slope_lines
+from moe_prompts.claims.evidence import slope_line, slope_lines
+from moe_prompts.claims.merging import share_interval
 from moe_prompts.claims.prompts import SLOPE_RULE
+from moe_prompts.estimators.gaussian.global_search import WAYS
+from moe_prompts.estimators.result import FitStatus
+from moe_prompts.estimators.stages import SAME_SUMMIT
 from moe_prompts.study import gaussian, softmax
 from moe_prompts.study.summary import LOSS, Measure, summarise
+from moe_prompts.tables import short
 from moe_prompts.theory import predict
 
 GAUSSIAN, SOFTMAX_EXACT, SOFTMAX_OVER = "gaussian-gated", "softmax-exact", "softmax-over"
+GLOBAL = "gaussian-global"
+#: The truth whose global maxima were sought.
+SOUGHT = "gmoe-1"
+BEST_LOSS = Measure("D", "loss_intrinsic", "loss D of the best of all starts")
 #: Of type I and of type II, each with the loss of its type.
 MODELS = ("gmoe-1", "gmoe-2")
 SOFTMAX_TRUTHS = ("sgame", "sgame-uniform")
@@ -33,8 +42,8 @@ def _lines(rows: pd.DataFrame, seed: int, measure: Measure) -> list[Line]:
 def gaussian_over(tables: Tables, seed: int) -> list[Line]:
     """Return the lines of G-over: slopes of the loss with one or two experts too many.
 
-    They are those of the intrinsic loss for every k, and of the published loss where cells hold at most two
-    atoms, k = k_true + 1.
+    They are those of the intrinsic loss for every k, of the published loss where cells hold at most two
+    atoms, k = k_true + 1, and of the intrinsic loss at the best certified maximum of a search.
     """
     rows = tables[GAUSSIAN]
     over = rows[rows["fit_class"] == "over"]
@@ -42,7 +51,30 @@ def gaussian_over(tables: Tables, seed: int) -> list[Line]:
     one = over[over["k"] == over["k_true"] + 1]
     for name, measure in zip(MODELS, PUBLISHED_LOSSES, strict=True):
         lines += _lines(one[one["truth"] == name], seed, measure)
-    return lines
+    best = tables[GLOBAL]
+    return [*lines, slope_line(best, BEST_LOSS, -0.5, seed), search_line(best)]
+
+
+def search_line(rows: pd.DataFrame) -> Line:
+    """Return what the searches say of themselves, size by size: how the best fit was reached and what it may miss."""
+    said = [_searched(n, own) for n, own in rows[rows["status"] == FitStatus.CERTIFIED.name].groupby("n")]
+    first = rows.iloc[0]
+    return Line(f"{first['truth']}, k = {first['k']}: how the best of all starts was found", "", "; ".join(said), None)
+
+
+def _searched(n: int, rows: pd.DataFrame) -> str:
+    """Return one size's part of ``search_line``; summits closer than ``SAME_SUMMIT`` nats count as one."""
+    missed = share_interval(int(((rows["missed"] > 0) | (rows["near_nats"] > SAME_SUMMIT)).sum()), len(rows))
+    ways = rows["ways"].str.split(", ").explode()
+    counts = ", ".join(f"{way} {(ways == way).sum()}" for way in WAYS)
+    below = -rows["near_nats"]
+    return (
+        f"n = {short(n)}: reached by {rows['reached'].median():g} of {rows['starts_tried'].iloc[0]} starts (median), "
+        f"in {len(rows)} data sets by {counts}; the next summit {rows['next_nats'].median():.2f} nats below (median); "
+        f"held-back starts or the one beside the truth ended higher in {missed.value:.0%} [{missed.low:.0%}, "
+        f"{missed.high:.0%}]; the one beside the truth is below it in {(below > SAME_SUMMIT).mean():.0%}, by "
+        f"{below[below > SAME_SUMMIT].median():.2f} nats (median)"
+    )
 
 
 def softmax_lines(rows: pd.DataFrame, seed: int) -> list[Line]:
@@ -84,11 +116,14 @@ CLAIMS = [
         "has n^-1/2, and so has the published one where cells hold at most two (models 1 and 2).",
         source=f"{GMOE}; the intrinsic loss: {DERIVED}",
         prediction=lambda: _predicted(gaussian.MODEL, "adaptive", "over"),
-        needs={GAUSSIAN: MODELS},
-        rule=SLOPE_RULE,
+        needs={GAUSSIAN: MODELS, GLOBAL: (SOUGHT,)},
+        rule=f"{SLOPE_RULE}; in the line of the best of all starts a fit is the highest certified one of clusters, "
+        "slices, all splits of the best fit with one atom less, small atoms beside it, starts held back until then, "
+        "and one start beside the truth",
         judge=gaussian_over,
-        limits="the rate of the maximum likelihood estimator: each fit climbs one start beside the truth, and other "
-        "starts can end higher.",
+        limits="the rate of the maximum likelihood estimator, but for one line: fits of the others climb one start "
+        "beside the truth, and other starts can end higher. That line is of gmoe-1 with one expert too many; the last "
+        "one says how often a start that was held back ended higher than the search.",
     ),
     Claim(
         id="S-exact",

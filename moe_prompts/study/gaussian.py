@@ -164,13 +164,14 @@ def gaussian_study(
         entropy=entropy,
         run=knowing(run_cell, truths),
         identity={
-            "truths_used": {name: _plain(truth(name)) for name in truths},
+            "truths_used": {name: plain(truth(name)) for name in truths},
             "options": {name: asdict(options) for name, options in OPTIONS.items()},
         },
     )
 
 
-def _plain(known: Truth) -> dict:
+def plain(known: Truth) -> dict:
+    """Return a truth as numbers that JSON can hold."""
     return {
         "k_true": known.k_true,
         **{name: value.tolist() for name, value in vars(known.params).items() if name[0] != "_"},
@@ -202,7 +203,7 @@ def run_cell(cell: GaussianCell, replicates: tuple[int, ...], entropy: int) -> l
         try:
             found = fit_replicate(cell, replicate, entropy)
         except Exception as error:
-            rows.append(fields | _empty_errors() | failed(error))
+            rows.append(fields | empty_errors() | failed(error))
         else:
             ended = {"starts_tried": found.starts, "start_share": found.share, "message": found.best.detail}
             rows.append(fields | errors_of(found.best, cell.truth) | ended)
@@ -260,7 +261,7 @@ def errors_of(fit: FitResult, truth_name: str) -> Row:
     }
 
 
-def _empty_errors() -> Row:
+def empty_errors() -> Row:
     """Return the columns of a fit that could not be made."""
     names = (
         *("gap_nats", "relative_lmin", "log_likelihood", "min_weight", "risk", "relative_risk", "hellinger"),
