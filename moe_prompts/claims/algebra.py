@@ -21,6 +21,11 @@ if TYPE_CHECKING:
 #: Largest cell whose witness is checked, shifts of the cosh construction, and their largest relative difference.
 LARGEST_WITNESS, COSH_SHIFTS, SAME_DENSITY = 8, (0.1, 1.0, 4.0), 1e-14
 
+#: Activations between the linear layer of a gate and its temperature, and those of them with sigma(c z) = c sigma(z).
+TEMPERED, HOMOGENEOUS = ("tanh", "sigmoid", "gelu", "relu"), ("relu",)
+#: What the scaling of gate and temperature is to first order, as the algebra prints it.
+SCALING = "u_tau = (-beta/tau) u_beta"
+
 
 @cache
 def table_of(model: str, *cells: int, **options: Any) -> RateTable:
@@ -110,6 +115,37 @@ def cosh_split(known: SoftmaxGatedMoE, shift: float) -> SoftmaxGatedMoE:
     )
 
 
+def temperature(tables: Tables, seed: int) -> list[Line]:
+    """Return the lines of S-temperature: dependences of the derivatives of one expert, to second order.
+
+    Without an activation the scaling of gate and temperature is the only one of first order. An activation
+    keeps it exactly where it is positively homogeneous.
+    """
+    from moe_prompts.theory.dependences import dependences
+    from moe_prompts.theory.temperature import tempered
+
+    lines = []
+    for name in (None, *TEMPERED):
+        first, second = (dependences(tempered(name), order) for order in (1, 2))
+        texts = [first.text(identity) for identity in first.identities]
+        tied = [second.text(identity) for identity in second.identities if _ties(identity)]
+        claimed = [SCALING] if name is None or name in HOMOGENEOUS else []
+        shown = ", ".join(texts) or "no dependence of first order"
+        logit = "beta x" if name is None else f"{name}(beta x)"
+        found = f"{shown}; of second order between gate and expert: {', '.join(tied) or 'none'}"
+        lines.append(
+            Line(f"logit {logit} / tau", claimed[0] if claimed else "none", found, true_or_false(texts == claimed))
+        )
+    return lines
+
+
+def _ties(identity: Any) -> bool:
+    """Return whether a dependence joins derivatives by gate and by expert, and is not the scaling again."""
+    orders = [column.alpha for column in (identity.column, *identity.coefficients)]
+    gate, expert = (any(any(alpha[i] for i in part) for alpha in orders) for part in ((0,), (2, 3)))
+    return gate and expert and not any(alpha[1] for alpha in orders)
+
+
 def solvability(tables: Tables, seed: int) -> list[Line]:
     """Return the lines of A-rbar: witnesses of rbar(m) >= 2m, and eliminations that show rbar(m) <= 2m.
 
@@ -159,6 +195,23 @@ CLAIMS = [
         needs={},
         rule="holds or fails in a cell of three by a proved rate whose certificates are verified",
         judge=typed,
+    ),
+    Claim(
+        id="S-temperature",
+        statement="Softmax-gated with an estimated temperature tau that divides all logits: neither tau nor any gate "
+        "parameter is identified, with any number of experts; only beta / tau is. An activation before the temperature "
+        "ends that to first order, unless it is positively homogeneous (relu).",
+        source=f"arXiv 2401.13875 (slower than any polynomial rate; the activation); the scaling: {DERIVED}",
+        prediction=lambda: (
+            "(c beta, c beta0, c tau) has the density of (beta, beta0, tau) for every c > 0 "
+            "(moe_prompts/theory/temperature.py)"
+        ),
+        needs={},
+        rule="holds if the algebra finds exactly one dependence of first order, the scaling, without an activation and "
+        "with relu, and none with tanh, sigmoid and gelu",
+        judge=temperature,
+        limits="rates of beta / tau, which are those of S-exact and S-over, and rates with an activation; whether the "
+        "paper fixes the scale by some condition was not looked up.",
     ),
     Claim(
         id="S-cosh",

@@ -205,7 +205,7 @@ def _with_bias(made: Atom) -> Atom:
     )
 
 
-def _log_normal(z: sp.Expr, variance: sp.Expr) -> sp.Expr:
+def log_normal(z: sp.Expr, variance: sp.Expr) -> sp.Expr:
     """Return log N(z; 0, variance) without its constant."""
     return -(z**2) / (2 * variance) - sp.log(variance) / 2
 
@@ -215,26 +215,26 @@ ONE = sp.Integer(1)
 
 def _location_scale() -> Atom:
     b, s = sp.symbols("b s")
-    return Atom({}, {"b": (b,), "s": (s,)}, (Y,), (Component(_log_normal(Y - b, s), ONE),), positive=(s,))
+    return Atom({}, {"b": (b,), "s": (s,)}, (Y,), (Component(log_normal(Y - b, s), ONE),), positive=(s,))
 
 
 def _covariate_free() -> Atom:
     a, b, s = sp.symbols("a b s")
-    part = Component(_log_normal(Y - a * X[0] - b, s), ONE)
+    part = Component(log_normal(Y - a * X[0] - b, s), ONE)
     return Atom({}, {"a": (a,), "b": (b,), "s": (s,)}, (X[0], Y), (part,), positive=(s,))
 
 
 def _gaussian_gated() -> Atom:
     c, G, a, b, nu = sp.symbols("c Gamma a b nu")
     x = X[0]
-    part = Component(_log_normal(x - c, G) + _log_normal(Y - a * x - b, nu), ONE)
+    part = Component(log_normal(x - c, G) + log_normal(Y - a * x - b, nu), ONE)
     groups = {"c": (c,), "Gamma": (G,), "a": (a,), "b": (b,), "nu": (nu,)}
     return Atom({}, groups, (x, Y), (part,), positive=(G, nu))
 
 
 def _gaussian_gated_constant() -> Atom:
     c, G, b, nu = sp.symbols("c Gamma b nu")
-    part = Component(_log_normal(X[0] - c, G) + _log_normal(Y - b, nu), ONE)
+    part = Component(log_normal(X[0] - c, G) + log_normal(Y - b, nu), ONE)
     groups = {"c": (c,), "Gamma": (G,), "b": (b,), "nu": (nu,)}
     return Atom({}, groups, (X[0], Y), (part,), positive=(G, nu))
 
@@ -242,7 +242,7 @@ def _gaussian_gated_constant() -> Atom:
 def _softmax_gaussian() -> Atom:
     beta, a, b, s = sp.symbols("beta a b s")
     x = X[0]
-    part = Component(beta * x + _log_normal(Y - a * x - b, s), ONE)
+    part = Component(beta * x + log_normal(Y - a * x - b, s), ONE)
     groups = {"beta": (beta,), "a": (a,), "b": (b,), "s": (s,)}
     return Atom({}, groups, (x, Y), (part,), Component(beta * x, ONE), positive=(s,), gate_shift=(beta,))
 
