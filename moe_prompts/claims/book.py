@@ -20,11 +20,13 @@ CLAIMS: dict[str, Claim] = {
     claim.id: claim
     for group in "PGSA"
     for claim in (
-        *(*prompts.CLAIMS, *heads.CLAIMS, *unselected.CLAIMS, *gated.CLAIMS, *merging.CLAIMS, *published.CLAIMS),
-        *algebra.CLAIMS,
+        *(*prompts.CLAIMS, *heads.CLAIMS, *unselected.CLAIMS, *gated.CLAIMS, *published.CLAIMS, *algebra.CLAIMS),
     )
     if claim.id[0] == group
 }
+
+#: Claims whose rule, seed and design are fixed and whose data are not drawn yet.
+PENDING: tuple[Claim, ...] = (*gated.PENDING, *merging.PENDING)
 
 
 def chosen(ids: Sequence[str] | None) -> list[Claim]:
@@ -204,7 +206,31 @@ def page(
 {RULES}{_logs(studies)}
 
 {EDITIONS if seed is None else f"All data from seed {seed}."}"""
-    return "\n\n".join([head, summary(judgements), *(section(j, studies, folder, options) for j in judgements)]) + "\n"
+    sections = [section(j, studies, folder, options) for j in judgements]
+    return "\n\n".join([head, summary(judgements), *sections, *pending()]) + "\n"
+
+
+def pending() -> list[str]:
+    """Return the part of the page on claims that are registered and not drawn, in Markdown; empty if there are none."""
+    if not PENDING:
+        return []
+    said = [
+        "\n".join(
+            [
+                f"**{claim.id}.** {claim.statement}\n",
+                f"- source: {claim.source}",
+                f"- prediction: {claim.prediction()}",
+                f"- rule: {claim.rule}",
+                *([f"- does not show: {claim.limits}"] if claim.limits else []),
+                *(
+                    f"- draw: `python experiments/claims.py --draw {run}` ({', '.join(truths)})"
+                    for run, truths in claim.needs.items()
+                ),
+            ]
+        )
+        for claim in PENDING
+    ]
+    return ["## Registered, not drawn yet", "Rule, seed and design stand; there are no data and no verdict.", *said]
 
 
 RULES = f"""A claim holds if every line of evidence holds, fails if one fails, is not decidable here if one of the

@@ -11,7 +11,7 @@ from scipy.stats import beta, binom
 
 from moe_prompts.claims.claim import DERIVED, Claim, Line, Odds, Tables
 from moe_prompts.claims.evidence import slope_line
-from moe_prompts.claims.prompts import SLOPE_RULE
+from moe_prompts.claims.prompts import CERTIFIED_RULE
 from moe_prompts.estimators.result import FitStatus
 from moe_prompts.intervals import TAILS, Interval, Verdict, within
 from moe_prompts.study.merging import right_from
@@ -80,7 +80,7 @@ def height_line(rows: pd.DataFrame, seed: int) -> Line:
     bound = 1 / (2 * (first["k"] - first["k_true"] + 1))
     return Line(
         f"{first['truth']}, k = {first['k']}: {HEIGHT.shown}",
-        f"n^-{bound:.3g} or faster",
+        f"at least n^-{bound:.3g}",
         f"{found.value:.3f} [{found.low:.3f}, {found.high:.3f}]",
         None,
         Interval(found.value, found.low, found.high, found.replicates),
@@ -98,7 +98,8 @@ def merging(tables: Tables, seed: int) -> list[Line]:
     ]
 
 
-CLAIMS = [
+#: Registered; not drawn yet.
+PENDING = [
     Claim(
         id="G-merge",
         statement="Gaussian-gated, two experts too many, fitted from the data: merging the nearest atoms of that fit "
@@ -112,7 +113,7 @@ CLAIMS = [
         needs={RUN: TRUTHS},
         rule=f"the number: the 90 % interval (Clopper and Pearson) of the share of right choices at the largest n lies "
         f"above {FOUND:g} (holds) or below (fails), where the criterion of the truth itself is right at that n; the "
-        f"merged loss: {SLOPE_RULE}",
+        f"merged loss: {CERTIFIED_RULE}",
         judge=merging,
         limits="one expert against two (the criterion begins at two); experts that overlap more than these; "
         "misspecified models, for which the papers recommend it; that it is better than BIC, which was not run. Other "

@@ -71,7 +71,8 @@ PAPERS = (
         f"{NOT_SEEN}: maximum likelihood; Voronoi losses of n^(-1/2) up to logarithms, in two settings: all locations "
         "of the gates other than zero (type I), or one at zero (type II)",
         ("G-exact", "G-over", "G-type1"),
-        "the global maximum over all starts; log factors; more than two experts too many",
+        "the global maximum over all starts (G-global is registered and not drawn); log factors; more than two experts "
+        "too many",
     ),
     Paper(
         "the same, its simulations",
@@ -136,24 +137,39 @@ PAPERS = (
     Paper(
         "Is Temperature Sample Efficient for Softmax Gaussian Mixture of Experts? (ICML 2024)",
         "2401.13875",
-        f"{NOT_SEEN}: with a temperature, rates slower than any polynomial",
-        (),
-        "all of it",
+        f"{NOT_SEEN}: with a temperature, rates slower than any polynomial, and as slow as 1 / log n; better ones with "
+        "an activation between the linear layer of the gate and the temperature",
+        ("S-temperature",),
+        "rates with an activation; whether the paper fixes the common scale of gate and temperature, without which its "
+        "first result holds since nothing is identified",
     ),
     Paper(
         "Dendrogram of mixing measures: Hierarchical clustering and model selection for finite mixture models",
         "2403.01684",
-        f"{NOT_SEEN}: merging atoms of an over-fit selects their number consistently",
+        "Theorem 4 (its number is that in the authors' package dendroMixR, where the criterion and the merge of "
+        "location-scale Gaussians were read; the text of the theorem was not): merged to the true number, an over-fit "
+        "has W1 of n^(-1/2), while itself it is as slow as n^(-1/12) with two atoms too many; the criterion with "
+        "omega_n = log n selects their number consistently",
         (),
-        "all of it",
+        "its own models, which have no covariates; misspecified models (its Section 5.2)",
+    ),
+    Paper(
+        "Model Selection for Gaussian-gated Gaussian Mixture of Experts Using Dendrograms of Mixing Measures",
+        "2505.13052",
+        f"{NOT_SEEN}: the same for Gaussian-gated experts: the number of experts is selected consistently without a "
+        "sweep, and parameters of the merged model have the pointwise optimal rate",
+        (),
+        "all of it until the run of G-merge (mp.choose_k) is drawn; rates of the regression function",
     ),
     Paper(
         "Dendrograms of Mixing Measures for Softmax-Gated Gaussian Mixture of Experts: Consistency without Model "
         "Sweeps",
         "2510.12744",
-        f"{NOT_SEEN}: the same for softmax gates, with rates where experts are too many",
+        f"{NOT_SEEN}: the same for softmax gates, with rates where experts are too many: in a cell of m gate slope and "
+        "b have the power rbar(m), a and the noise rbar(m) / 2, smallest over translations (from a summary of it)",
         (),
-        "all of it; its exponents were not compared with those of S-over",
+        "all of it. S-over says more for beta and a: they have n^(-1/4) in a cell of any m if some cell holds one "
+        "atom; whether the paper's losses imply it was not looked up",
     ),
 )
 

@@ -43,6 +43,7 @@ SLOPE_RULE = (
     "each slope of the median on log n by the one-sided rule of slopes, from certified fits that start beside the "
     "truth, if these are 90 % of all at every n"
 )
+CERTIFIED_RULE = SLOPE_RULE.replace(" that start beside the truth", "")
 NO_RATE_RULE = (
     f"holds if the noise-free profile vanishes (< 1e-12) and the mean log-likelihood gap at a split of {SPREAD} stays "
     f"below {BOUNDED_GAP:g} nats at every n from 1e4 to 1e6; fails if the profile has exponent 2 and the gap is larger "

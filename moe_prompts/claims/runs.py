@@ -149,8 +149,8 @@ def gaussian_global(truths: Sequence[str], scale: Scale, seed: int) -> Study:
     the rate is n^-1/2, and 16 in 66 (``mp.power``).
     """
     return global_study(
-        sizes=[1_000, 10_000] if scale.quick else [1_000, 10_000, 320_000],
-        replicates=scale.of(24, 1),
+        sizes=[1_000, 3_000, 6_000] if scale.quick else [1_000, 10_000, 320_000],
+        replicates=scale.of(24, 8),
         entropy=seed,
         truths=truths,
         ks=[4],

@@ -81,7 +81,7 @@ def draw(run: str, arguments: argparse.Namespace) -> None:
     from moe_prompts.claims.runs import Scale, studies_of
     from moe_prompts.engine.runner import run_study
 
-    needed = book.needed(book.chosen(None))
+    needed = book.needed([*book.chosen(None), *book.PENDING])
     if run not in needed:
         raise InputError(f"--draw {run}; expected one of {', '.join(needed)}")
     out = (arguments.out or cli.default_folder("claims")) / run

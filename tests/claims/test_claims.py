@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from moe_prompts.claims import algebra, book, gated, heads, prompts, published, unselected
-from moe_prompts.claims.claim import REGISTERED_SEED, SECOND_SEED, combined, judged
+from moe_prompts.claims import algebra, book, gated, heads, merging, prompts, published, unselected
+from moe_prompts.claims.claim import REGISTERED_SEED, SECOND_SEED, THIRD_SEED, combined, judged
 from moe_prompts.claims.evidence import least_certified, mean_odds, slope_line, slope_odds
 from moe_prompts.claims.history import FIRST
 from moe_prompts.claims.papers import PAPERS, papers_page
@@ -404,6 +404,82 @@ def test_published_losses_are_judged_apart_from_reruns():
     assert found.verdict is FAILS
 
 
+def merged_rows(right, exponent=-0.5, sizes=(300, 1_000, 10_000, 100_000), replicates=16):
+    """Two truths of each sort, with ``right`` choices of 16 at every size."""
+    rng = np.random.default_rng(4)
+    return pd.DataFrame(
+        [
+            {
+                "study": "merging",
+                "truth": name,
+                "truth_kind": "adaptive",
+                "kind": "adaptive",
+                "k": 5,
+                "k_true": 3,
+                "fit_class": "over",
+                "n": n,
+                "replicate": replicate,
+                "start": "data",
+                "status": "CERTIFIED",
+                "chosen": 3 if replicate < right else 4,
+                "merged_loss": n**exponent * np.exp(0.1 * rng.standard_normal()),
+                "height_surplus": n**-0.3 * np.exp(0.1 * rng.standard_normal()),
+            }
+            for name in merging.TRUTHS
+            for n in sizes
+            for replicate in range(replicates)
+        ]
+    )
+
+
+@pytest.mark.parametrize(
+    ("right", "exponent", "verdict"),
+    [(16, -0.5, HOLDS), (15, -0.5, HOLDS), (13, -0.5, OPEN), (4, -0.5, FAILS), (16, -0.25, FAILS)],
+)
+def test_merged_models_are_judged_by_shares_and_slopes(right, exponent, verdict):
+    lines = merging.merging({merging.RUN: merged_rows(right, exponent)}, 0)
+    assert combined([line.verdict for line in lines]) is verdict
+    assert len(lines) == 3 * len(merging.TRUTHS)
+    assert all(line.verdict is None for line in lines if merging.HEIGHT.shown in line.name)
+
+
+def test_a_choice_without_a_certificate_is_none():
+    rows = merged_rows(16)
+    rows.loc[rows["replicate"] < 3, "status"] = "COLLAPSED"
+    assert merging.choice_line(rows[rows["truth"] == "gmoe-1"], "gmoe-1").verdict is OPEN
+
+
+def test_a_share_is_judged_where_the_truth_itself_is_right(monkeypatch):
+    monkeypatch.setattr(merging, "right_from", lambda name: 1e9)
+    assert merging.choice_line(merged_rows(0)[lambda t: t["truth"] == "gmoe-1"], "gmoe-1").verdict is None
+
+
+def test_shares_have_the_interval_of_clopper_and_pearson():
+    """Its ends are where 15 or more, and 15 or fewer, of 16 have probability 5 %; and 16 of 16 reach 1."""
+    share = merging.share_interval(15, 16)
+    low, high = share.low, share.high
+    assert 16 * low**15 * (1 - low) + low**16 == pytest.approx(0.05)
+    assert 1 - high**16 == pytest.approx(0.05)
+    assert merging.share_interval(16, 16).high == 1
+    assert merging.share_interval(0, 16).low == 0
+    odds = merging.share_odds(16)
+    assert odds.right == pytest.approx(16 * 0.99**15 * 0.01 + 0.99**16)
+    assert odds.wrong == pytest.approx(17 / 2**16)
+
+
+def test_searches_say_how_the_best_was_found():
+    rows = gated_rows("gaussian-global", "gmoe-1", "adaptive", 4, "over", -0.5)
+    rows = rows.assign(starts_tried=24, reached=2, ways="data, insert", next_nats=0.5, missed=0, near_nats=-1.5)
+    rows.loc[rows["replicate"] == 0, "missed"] = 1
+    rows.loc[rows["replicate"] == 1, "near_nats"] = 0.2
+    slope, said = gated.gaussian_global({gated.GLOBAL: rows}, 0)
+    assert slope.verdict is HOLDS
+    assert said.verdict is None
+    assert "reached by 2 of 24 starts (median), in 16 data sets by data 16, slice 0, split 0, insert 16" in said.found
+    assert "ended higher in 12%" in said.found
+    assert "is below it in 94%, by 1.50 nats (median)" in said.found
+
+
 # Formulas ------------------------------------------------------------------------------------------------------------
 
 
@@ -420,7 +496,7 @@ def test_a_cosh_split_has_the_same_density(shift):
     assert algebra.cosh_split(known, shift).k == 2 * known.k
 
 
-@pytest.mark.parametrize("name", ["S-cosh", "A-rbar"])
+@pytest.mark.parametrize("name", ["S-cosh", "S-temperature", "A-rbar"])
 def test_formulas_decide_without_data(name):
     found = judged(book.CLAIMS[name], {}, 0)
     assert found.verdict is HOLDS
@@ -453,7 +529,7 @@ def test_every_claim_says_what_it_must():
 
 @pytest.mark.parametrize("quick", [True, False])
 def test_runs_hold_what_claims_need(quick):
-    for run, truths in book.needed(book.chosen(None)).items():
+    for run, truths in book.needed([*book.chosen(None), *book.PENDING]).items():
         study = RUNS[run](truths, Scale(quick), 1)
         assert study.entropy == 1
         assert {cell.truth for cell in study.cells} == set(truths)
@@ -462,13 +538,26 @@ def test_runs_hold_what_claims_need(quick):
 
 def test_the_registered_seeds_are_used_by_nothing_else():
     """Rules must not have seen the data they judge: no test, default or notebook draws from these seeds."""
-    spellings = {text for seed in (REGISTERED_SEED, SECOND_SEED) for text in (str(seed), f"{seed:_}")}
+    seeds = (REGISTERED_SEED, SECOND_SEED, THIRD_SEED)
+    spellings = {text for seed in seeds for text in (str(seed), f"{seed:_}")}
     for folder in ("tests", "experiments", "notebooks", "moe_prompts"):
         for path in (ROOT / folder).rglob("*.py"):
             if path.name != "claim.py":
                 assert not [text for text in spellings if text in path.read_text(encoding="utf-8")], path
     for meta in (ROOT / "paper_figures" / "data").rglob("meta.json"):
-        assert json.loads(meta.read_text(encoding="utf-8"))["identity"]["entropy"] not in (REGISTERED_SEED, SECOND_SEED)
+        assert json.loads(meta.read_text(encoding="utf-8"))["identity"]["entropy"] not in seeds
+
+
+def test_what_is_registered_and_not_drawn_stands_on_the_page_without_a_verdict():
+    page = (DOCS / "claims.md").read_text(encoding="utf-8")
+    drawn, *later = page.split("## Registered, not drawn yet")
+    assert bool(later) == bool(book.PENDING)
+    for claim in book.PENDING:
+        assert claim.id not in book.CLAIMS
+        assert f"## {claim.id}:" not in drawn
+        for text in (claim.statement, claim.rule, *(f"--draw {run}" for run in claim.needs)):
+            assert text in later[0]
+        assert not [run for run in claim.needs if (DOCS / "claims" / run).exists()]
 
 
 def test_a_list_without_claims_is_refused():
@@ -542,7 +631,7 @@ def test_committed_runs_are_those_of_the_registered_seed():
         # Versions and code are those of the day on which the run was made.
         made_then = {"versions": None, "code": None}
         assert {**meta["identity"], **made_then} == {**identity, **made_then}
-        assert meta["identity"]["entropy"] in (REGISTERED_SEED, SECOND_SEED)
+        assert meta["identity"]["entropy"] in (REGISTERED_SEED, SECOND_SEED, THIRD_SEED)
 
 
 @pytest.mark.parametrize("name", ["P-floor", "G-exact", "S-exact", "G-published-local"])
