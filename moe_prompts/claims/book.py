@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from moe_prompts.claims import algebra, gated, heads, merging, prompts, published, unselected
-from moe_prompts.claims.claim import REGISTERED_SEED, SECOND_SEED, THIRD_SEED, Claim, Judgement, Line
+from moe_prompts.claims.claim import REGISTERED_SEED, SECOND_SEED, Claim, Judgement, Line
 from moe_prompts.claims.history import FIRST
 from moe_prompts.engine.grid import Study
 from moe_prompts.errors import InputError
@@ -211,7 +211,10 @@ def page(
 
 
 def pending() -> list[str]:
-    """Return the part of the page on claims that are registered and not drawn, in Markdown; empty if there are none."""
+    """Return the part of the page on claims that are registered and not drawn, in Markdown.
+
+    It is empty if there are none.
+    """
     if not PENDING:
         return []
     said = [
@@ -247,10 +250,9 @@ if the prediction is true. In the first table they are the smallest and the larg
 without them are computed without noise, or judged by likelihood gaps."""
 
 EDITIONS = f"""**Editions.** These are the rules of the second edition. They judge the runs of the first one, of seed
-{REGISTERED_SEED}, again, and runs of seeds {SECOND_SEED} and {THIRD_SEED}, which were drawn after the rules stood. The
-data of the first runs were known when the rules were changed: to intervals whose coverage is measured, to the
-one-sided rule, and to power beside each verdict. What the first edition said stands beside every verdict, with the
-reason of a change."""
+{REGISTERED_SEED}, again, and runs of seed {SECOND_SEED}, which were drawn after the rules stood. The data of the first
+runs were known when the rules were changed: to intervals whose coverage is measured, to the one-sided rule, and to
+power beside each verdict. What the first edition said stands beside every verdict, with the reason of a change."""
 
 
 def _logs(studies: Mapping[str, Study]) -> str:

@@ -1,7 +1,8 @@
 """Judge model selection by merging the atoms of one over-fitted model (G-merge).
 
-A theorem of consistency says nothing of any n. Here the truth itself says from which n on its criterion, without
-the noise of a fit, chooses its number of atoms; a line is judged where the largest n of the run is beyond it.
+A theorem of consistency says nothing of any n. Here the truth itself says from which n on its criterion,
+without the noise of a fit, chooses its number of atoms; a line is judged where the largest n of the run is
+beyond it.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ def share_verdict(share: Interval) -> Verdict:
 
 
 def share_odds(count: int) -> Odds:
-    """Return how often ``count`` data sets would say that the number is found, if it is in 99 % and in half."""
+    """Return how often ``count`` data sets would say *found*, if the number is in 99 % of them or in half."""
     enough = [right for right in range(count + 1) if share_verdict(share_interval(right, count)) is Verdict.HOLDS]
     at_least = min(enough, default=count + 1) - 1
     return Odds(float(binom.sf(at_least, count, RIGHT)), float(binom.sf(at_least, count, WRONG)), "a share of 1/2")

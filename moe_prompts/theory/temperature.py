@@ -2,15 +2,15 @@
 
     softmax_k((beta_k' x + beta0_k) / tau) N(y; a_k x + b_k, s_k)
 
-For every c > 0 the parameters (c beta, c beta0, c tau) give the same density, whatever the number of atoms, so
-neither tau nor any beta_k is identified: only beta_k / tau is. The algebra sees it in the first derivatives,
+For every c > 0 the parameters (c beta, c beta0, c tau) give the same density, whatever the number of atoms,
+so neither tau nor any beta_k is identified: only beta_k / tau is. The algebra sees it in the first derivatives,
 
     tau u_tau = -beta u_beta - beta0 u_beta0.
 
 With an activation between the linear layer and the temperature, sigma(beta_k' x) / tau, this goes where sigma
 is not positively homogeneous, and so do the second-order identities that tie gate and expert.
 
-Source: arXiv 2401.13875, which bounds rates with a temperature by slower than any polynomial, and proposes the
+Source: arXiv 2401.13875, which finds rates slower than any polynomial with a temperature, and proposes the
 activation; the scaling is derived here.
 """
 

@@ -19,11 +19,11 @@ The criterion at k atoms weighs the height of the next merge against the log-lik
 
     c(k) = -(height(k -> k - 1) + omega_n / n (log-likelihood(k) - log-likelihood(fit))),   omega_n = log n,
 
-and the smallest c(k) among k >= 2 decides. Norms are those of the whitened (x, y), in which the fitted law has
-covariance I: heights and choice do not depend on units, nor on adding a linear function of x to y.
+and the smallest c(k) among k >= 2 decides. Norms are those of the whitened (x, y), in which the fitted law
+has covariance I: heights and choice do not depend on units, nor on adding a linear function of x to y.
 
 Source: arXiv 2403.01684 (location-scale Gaussian mixtures, Theorem 4 and the selection criterion as its
-authors' package has them), arXiv 2505.13052 (Gaussian-gated experts). There norms are those of raw parameters.
+authors' package has them, with norms of raw parameters), arXiv 2505.13052 (Gaussian-gated experts).
 """
 
 from __future__ import annotations
@@ -146,8 +146,8 @@ def choose_k(fit: GaussianGatedMoE | Any, sample: Data, omega: float | None = No
     omega     weight of the mean log-likelihood against heights; log n by default; above 0
     n_frozen  how many of its last atoms are frozen
 
-    The answer is between 2 and the number of free atoms of the fit: it says nothing of one expert against two,
-    and a fit that is not over-fitted can only be told that it has too many.
+    The answer is between 2 and the number of free atoms of the fit: it says nothing of one expert against
+    two, and a fit that is not over-fitted can only be told that it has too many.
 
     Raises ``InputError`` where fit and sample differ in d or l, or for a number outside its range.
 
