@@ -39,6 +39,14 @@ HERE = Path(__file__).parent
 PAGE, README = HERE.parent / "docs" / "benchmarks.md", HERE.parent / "docs" / "results.md"
 COLUMNS = ("part", "what", "takes", "beside", "measured on")
 BEGIN, END = "<!-- costs, written by make bench -->", "<!-- end of costs -->"
+#: What stands on pages of its own.
+OTHERS = (
+    "In detail: [what studies cost](scaling_benchmark.md), [what packing trials saves](packed_benchmark.md), [what "
+    "prompts cost in a\ntraining step](vision_benchmark.md). Processor seconds of every line of the default study and "
+    "of every stage of a fit:\n`python experiments/benchmark_study.py --stages` <!-- not run: measures this machine -->; "
+    "whether compiled and NumPy passes\nend on the same fits: `python experiments/agreement.py` "
+    "<!-- not run: both routes make the default study -->."
+)
 #: Rows that the README quotes: their words begin like this.
 QUOTED = ("pass with statistics", "certified fit, n = 1e6", "`sample_efficiency.py --n 1e3..1e6`")
 #: EM steps after which a fit by EM is cut off.
@@ -281,7 +289,7 @@ def page_of(rows: dict[str, list[list[str]]]) -> str:
         "# What things cost\n\nWritten by `make bench` (`python experiments/benchmarks.py` "
         "<!-- not run: measures this machine -->), which measures on a quiet "
         "machine. Times are of one thread,\nbut for commands, which take all cores; each is beside what it could be or "
-        f"what others take.\n\n{markdown(COLUMNS, body)}{not_run}\n"
+        f"what others take.\n\n{markdown(COLUMNS, body)}{not_run}\n\n{OTHERS}\n"
     )
 
 

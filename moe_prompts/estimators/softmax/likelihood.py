@@ -206,7 +206,9 @@ class SoftmaxLikelihood:
         gate = self._gate_step(theta, score, information, labels, of_gates)
         return value, np.concatenate([gate, experts.ravel(), np.log(variances)])
 
-    def _step_sums(self, theta: np.ndarray) -> tuple[float, float, *tuple[np.ndarray, ...]]:
+    def _step_sums(
+        self, theta: np.ndarray
+    ) -> tuple[float, float, np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """Return what a step of EM needs: the log-likelihood and sums over points.
 
         They are the gates' log sums, r_k X X' (k, q, q), r_k X y (k, q), r_k y^2 (k,), (r_k - g_k) X (k, q) with
@@ -234,7 +236,9 @@ class SoftmaxLikelihood:
             of_gates += float(_softmax(gate @ X)[1].sum())
         return value, of_gates, gram, moment, square, score, information
 
-    def _compiled_sums(self, theta: np.ndarray, exact: bool) -> tuple[float, float, *tuple[np.ndarray, ...]]:
+    def _compiled_sums(
+        self, theta: np.ndarray, exact: bool
+    ) -> tuple[float, float, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """Return what ``kernels.softmax_pass`` does, with its sums whole and without padding."""
         gate, experts, variances = self._guarded(theta)
         k, q = self.family.k, self.q
@@ -323,7 +327,7 @@ class SoftmaxLikelihood:
         square_form = lambda table: table.reshape(k * size, k * size)[np.ix_(free, free)]
         return float(value), score.ravel()[free], square_form(hessian), square_form(information)
 
-    def _curvature_sums(self, theta: np.ndarray) -> tuple[float, *tuple[np.ndarray, ...]]:
+    def _curvature_sums(self, theta: np.ndarray) -> tuple[float, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """Return the log-likelihood and, by atom and coordinate of u, what ``derivatives`` chooses from.
 
         The arrays are the points that atoms explain (k,), the gradient (k, 2q + 1), Hessian and information (k,
