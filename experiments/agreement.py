@@ -1,7 +1,7 @@
 """Do compiled and NumPy passes end on the same fits? Both routes make the default study; their fits are compared.
 
 python experiments/agreement.py                          nine replicates of every cell, 2025 fits
-python experiments/agreement.py --n 1e3,1e4 --reps 2     fewer, other options as sample_efficiency.py takes them
+python experiments/agreement.py --n 1e3,1e4 --reps 2     fewer
 python experiments/agreement.py --runs COMPILED NUMPY    two finished runs of one command
 
 Must hold: the same status in at least 99.5 % of the fits, and log-likelihoods of the fits that both certify
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 SAME_STATUS, SAME_VALUE = 0.995, 1e-9
 #: Studies whose rows are fits, and what names a fit.
 FITS = ("gaussian", "attention", "softmax-gated")
+#: Options of the runs, with their defaults.
+OPTIONS = {"n": "1e3..1e6", "reps": "9", "study": None, "workers": None}
 KEY = ["study", "truth", "kind", "k", "n", "start", "replicate"]
 HEADER = (
     *("study", "fits", "same status", "certified by compiled passes", "by NumPy", "by both"),
@@ -86,14 +88,13 @@ def main() -> None:
     add = parser.add_argument
     add("--runs", type=Path, nargs=2, metavar=("COMPILED", "NUMPY"), help="folders of two finished runs")
     add("--out", type=Path, default=Path("results/agreement"), help="where both runs go (default results/agreement)")
-    arguments, options = parser.parse_known_args()
+    for name, default in OPTIONS.items():
+        add(f"--{name}", default=default, help=f"as sample_efficiency.py takes it (default {default or 'its own'})")
+    arguments = parser.parse_args()
     folders = arguments.runs or [arguments.out / route for route in ROUTES]
-    if arguments.runs and options:
-        raise InputError(f"{' '.join(options)} with --runs: finished runs take no options; leave them out")
     if not arguments.runs:
-        defaults = {"--n": "1e3..1e6", "--reps": "9"}
-        asked = {option.split("=")[0] for option in options}
-        options += [word for pair in defaults.items() if pair[0] not in asked for word in pair]
+        given = {name: getattr(arguments, name) for name in OPTIONS}
+        options = [word for name, value in given.items() if value is not None for word in (f"--{name}", value)]
         for route, folder in zip(ROUTES, folders, strict=True):
             run(route, folder, options)
     tables = [folder / "results.parquet" for folder in folders]
