@@ -6,23 +6,27 @@ import argparse
 import io
 import os
 import re
+import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
+from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from moe_prompts.errors import InputError
+from moe_prompts.shown import COLUMNS, paragraph
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from moe_prompts.engine.executors import Executor
     from moe_prompts.engine.grid import Part, Study
+    from moe_prompts.shown import Ending
 
 #: Exit codes: bad input, interrupted (128 + SIGINT), and nobody reads what is printed (128 + SIGPIPE).
 BAD_INPUT, INTERRUPTED, BROKEN_PIPE = 2, 130, 141
@@ -36,6 +40,8 @@ EXTRAS = {
     "notebooks": ("jupyterlab", "jupytext", "ipywidgets"),
 }
 SIZE_LIMITS = (10, 10**8)
+#: Title of the group of options that say who computes.
+COMPUTES = "who computes"
 
 
 def sizes(text: str, points: int, option: str = "--n") -> list[int]:
@@ -126,7 +132,7 @@ def add_run(
     draws  what comes from the seed, for the help
     seed   default of ``--seed``
     """
-    add = parser.add_argument
+    add = parser.add_argument_group("which run, and where it is kept").add_argument
     add("--seed", type=int, default=seed, help=draws if seed is None else f"{draws} (default {seed})")
     add("--out", type=folder, default=None, help="folder of the run (default: a new one under results/)")
     add("--resume", action="store_true", help="complete the run in --out")
@@ -161,7 +167,7 @@ def check_seed(seed: int | None) -> None:
 
 def add_execution(parser: argparse.ArgumentParser, default: str = "all cores") -> None:
     """Add the options that say who runs the blocks of a study; the help says that ``default`` workers run."""
-    add = parser.add_argument
+    add = parser.add_argument_group(COMPUTES).add_argument
     add("--workers", type=positive("workers"), default=None, help=f"processes (default: {default})")
     add("--executor", metavar="NAME", default=None, help="in-process, joblib (default) or dask; see docs/scaling.md")
     add(
@@ -174,7 +180,9 @@ def add_execution(parser: argparse.ArgumentParser, default: str = "all cores") -
 
 def add_shard(parser: argparse.ArgumentParser) -> None:
     """Add the option ``--shard PART/PARTS``, which runs one part of the blocks only."""
-    parser.add_argument(
+    there = [group for group in parser._action_groups if group.title == COMPUTES]
+    group = there[0] if there else parser.add_argument_group(COMPUTES)
+    group.add_argument(
         "--shard", type=part, default=None, metavar="PART/PARTS", help="run this part of the blocks only, such as 1/4"
     )
 
@@ -239,12 +247,18 @@ def results(
 
 
 def finish(
-    out: Path, text: str, tables: Mapping[str, str], draw: Callable[[], Sequence[Path]], rows: int | None
+    out: Path,
+    text: str,
+    ending: Ending,
+    tables: Mapping[str, str],
+    draw: Callable[[], Sequence[Path]],
+    rows: int | None,
 ) -> None:
     """End a study's command: write all that it leaves in ``out``, and print only then what it found.
 
     out     folder of the run
-    text    what is printed, and stands in summary.md
+    text    all tables, for summary.md
+    ending  what is printed of them
     tables  name of a file -> its text
     draw    saves the figures and returns their files, PDF and PNG in turn
     rows    number of rows in results.parquet; None: this folder has none, its rows are in folders of stages
@@ -256,14 +270,20 @@ def finish(
     for name, content in {"summary.md": text + "\n", **tables}.items():
         write_atomically(out / name, content.encode())
     figures = list(draw())
-    print(text)
-    texts = ", ".join(["summary.md", *tables])
-    if rows is None:
-        print(f"\nresults   {out}: {texts}")
-    else:
-        print(f"\nresults   {out / 'results.parquet'} ({rows} rows), {texts}, meta.json")
-    for pdf, png in zip(figures[::2], figures[1::2], strict=True):
-        print(f"figure    {pdf} and {png.name}")
+    files = {"summary.md": "all tables, in full", **dict.fromkeys(tables, "")}
+    if rows is not None:
+        files |= {"results.parquet": f"{rows} rows, one per fit or measurement", "meta.json": "how they were made"}
+    files |= {f"{pdf.stem}.pdf, {png.name}": "figure" for pdf, png in zip(figures[::2], figures[1::2], strict=True)}
+    print(f"{ending}\n")
+    print_files(out, files)
+
+
+def print_files(out: Path, files: Mapping[str, str]) -> None:
+    """Print the folder, and below it the files that a command left there, each with what it holds."""
+    print(f"files in {out}")
+    width = max(map(len, files))
+    for name, what in files.items():
+        print(f"  {name.ljust(width)}  {what}".rstrip())
 
 
 def fastest(function: Callable[[], object], repeats: int) -> float:
@@ -310,19 +330,113 @@ def checkout(folder: str) -> Path:
     return root / folder
 
 
+class _Help(argparse.RawDescriptionHelpFormatter):
+    """Write help in lines of at most 80 characters, also in a wide terminal."""
+
+    def __init__(self, prog: str) -> None:
+        width = min(shutil.get_terminal_size().columns, COLUMNS)
+        super().__init__(prog, max_help_position=26, width=width)
+
+
+def wrapped(text: str) -> list[str]:
+    """Return the lines of a text, those that are too long broken below where their words begin."""
+    lines: list[str] = []
+    for line in text.splitlines():
+        indent = " " * (len(line) - len(line.lstrip()))
+        broken = wrap(line, COLUMNS, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
+        lines += broken or [""]
+    return lines
+
+
+def help_texts(text: str) -> tuple[str, str]:
+    """Return a command's docstring as the description of its help and as its examples.
+
+    Lines that begin with ``python experiments/`` are examples. Paragraphs are wrapped; a paragraph whose
+    lines are indented stays as it is, but for lines that are too long.
+    """
+    described, examples = [], []
+    for block in text.strip().split("\n\n"):
+        lines = block.splitlines()
+        prose = [line for line in lines if not line.startswith(("python experiments/", CONSOLE))]
+        examples += [line for line in lines if line not in prose]
+        if prose and prose[0].startswith(" "):
+            described.append("\n".join(_terms(prose)))
+        elif prose:
+            described.append(paragraph(" ".join(prose), COLUMNS - 2))
+    shown = ["\n".join(_command(line)) for line in examples]
+    return "\n\n".join(described), "examples:\n" + "\n".join(shown) if shown else ""
+
+
+def _terms(lines: Sequence[str]) -> list[str]:
+    """Return indented lines of a term and what it means, each wrapped below where its meaning begins."""
+    starts = [re.match(r" +\S+  +", line) for line in lines]
+    first = next((len(found[0]) for found in starts if found), 4)
+    entries: list[str] = []
+    for line, found in zip(lines, starts, strict=True):
+        if found or not entries:
+            entries.append(line.rstrip())
+        else:
+            entries[-1] += " " + line.strip()
+    return [
+        wrapped
+        for entry in entries
+        for wrapped in wrap(entry, COLUMNS - 2, subsequent_indent=" " * first, break_on_hyphens=False)
+    ]
+
+
+def _command(line: str) -> list[str]:
+    """Return a command in lines that a shell puts together again; what stands after a # is above it."""
+    line, _, told = (part.strip() for part in line.partition("  #"))
+    parts = wrap(line, COLUMNS - 6, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False)
+    shown = [f"  {part} \\" for part in parts[:-1]] + [f"  {parts[-1]}"]
+    return [f"  # {told}", *shown] if told else shown
+
+
 class OneLineParser(argparse.ArgumentParser):
-    """Parse options, and report mistakes in one line with exit code 2, without the usage block."""
+    """Parse options, and report mistakes in one line with exit code 2, without the usage block.
+
+    Help has at most 80 columns, the options in groups, and the examples of the description at its end.
+    """
 
     def __init__(self, prog: str | None = None, **options: Any) -> None:
+        text = options.get("description") or ""
         if prog is not None and prog.endswith(".py"):
             script, prog = prog, called(prog)
-            text = options.get("description") or ""
-            options["description"] = text if prog == script else text.replace(f"python experiments/{script}", prog)
+            text = text if prog == script else text.replace(f"python experiments/{script}", prog)
+        options["description"], examples = help_texts(text)
+        options = {"epilog": examples or None, "formatter_class": _Help, **options}
         super().__init__(prog, **options)
+        self._positionals.title, self._optionals.title = "what it takes", "help"
+
+    def format_usage(self) -> str:
+        """Return the first line of the help: the options stand below it, in groups."""
+        return self._short_usage()
+
+    def format_help(self) -> str:
+        """Return the help with a short usage line in place of the list of all options."""
+        if self.usage is None:
+            self.usage = self._short_usage().removeprefix("usage: ").strip().replace("%", "%%")
+        return super().format_help()
+
+    def _short_usage(self) -> str:
+        needed = []
+        for action in self._actions:
+            if action.option_strings and action.required:
+                needed.append(f"{action.option_strings[0]} {action.metavar or action.dest.upper()}")
+            elif not action.option_strings:
+                needed.append(_positional(action))
+        return " ".join([f"usage: {self.prog}", *needed, "[options]"]) + "\n"
 
     def error(self, message: str):
         """End the command with the message and code 2."""
         self.exit(BAD_INPUT, f"{self.prog}: {message} (see --help)\n")
+
+
+def _positional(action: argparse.Action) -> str:
+    if isinstance(action, argparse._SubParsersAction):
+        return "{" + ",".join(action.choices) + "}"
+    name = str(action.metavar or action.dest)
+    return f"{name} [{name} ...]" if action.nargs == "+" else name
 
 
 def extra_of(module: str | None) -> str | None:

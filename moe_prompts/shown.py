@@ -1,14 +1,21 @@
-"""Show a value as a small table of names and values: in a terminal as text, in a notebook as HTML."""
+"""Show a value as a small table of names and values: in a terminal as text, in a notebook as HTML.
+
+``Ending`` is what a command says at its end: findings, a table and its legend, in lines of at most 80
+characters.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from html import escape
 from textwrap import wrap
 
 Rows = Sequence[tuple[str, str]]
 #: Columns of a terminal that a shown value may take.
 COLUMNS = 80
+#: A cell of a table that is no longer than this is broken only where a single column is too wide.
+SHORT = 24
 
 
 def as_text(title: str, rows: Rows, columns: int = COLUMNS) -> str:
@@ -58,3 +65,97 @@ def html_table(header: Sequence[str], body: Sequence[Sequence[str]], caption: st
     )
     shown = f"<caption style='text-align:left'>{escape(caption)}</caption>" if caption else ""
     return f"<table>{shown}<thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
+
+
+def paragraph(text: str, columns: int = COLUMNS, indent: str = "") -> str:
+    """Return text in lines of at most ``columns`` characters; lines after the first begin with ``indent``.
+
+    A word that is longer than a line, such as the name of a folder, keeps its own line.
+    """
+    return "\n".join(wrap(text, columns, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False))
+
+
+def fitted(header: Sequence[str], body: Sequence[Sequence[str]], keys: int = 1, columns: int = COLUMNS) -> str:
+    """Return ``aligned`` so that no line is longer than ``columns`` characters; no cell is cut.
+
+    header  titles of the columns
+    body    rows of as many cells
+    keys    leading columns that say what a row is; where one table is too wide its other columns follow in a
+            second one, with these before them
+
+    Titles and cells are broken at spaces where they are too long.
+
+    >>> print(fitted(["kind", "slope of the median"], [["fixed", "-0.50"]], columns=16))
+    kind   slope of
+           the
+           median
+    ----------------
+    fixed  -0.50
+    """
+    parts: list[str] = []
+    first = keys
+    while first < len(header) or not parts:
+        last = max(len(header), keys)
+        while last > first + 1 and _least(header, body, [*range(keys), *range(first, last)]) > columns:
+            last -= 1
+        parts.append(_narrow(header, body, [*range(keys), *range(first, last)], columns))
+        first = max(last, first + 1)
+    return "\n\n".join(parts)
+
+
+def _least(header: Sequence[str], body: Sequence[Sequence[str]], chosen: Sequence[int]) -> int:
+    """Return the width of the narrowest table of the chosen columns in which short cells are not broken."""
+    whole = [max((len(row[c]) for row in body if len(row[c]) <= SHORT), default=0) for c in chosen]
+    words = [_word([header[c], *(row[c] for row in body)]) for c in chosen]
+    return sum(map(max, whole, words)) + 2 * len(chosen) - 2
+
+
+def _word(texts: Sequence[str]) -> int:
+    return max((len(word) for text in texts for word in text.split()), default=1)
+
+
+def _narrow(header: Sequence[str], body: Sequence[Sequence[str]], chosen: Sequence[int], columns: int) -> str:
+    """Return the chosen columns, the widest of them broken at spaces until the table fits."""
+    rows = [[row[c] for c in chosen] for row in [header, *body]]
+    widths = [max(len(row[c]) for row in rows) for c in range(len(chosen))]
+    least = [_word([row[c] for row in rows]) for c in range(len(chosen))]
+    while sum(widths) + 2 * len(widths) - 2 > columns:
+        can = [c for c in range(len(widths)) if widths[c] > least[c]]
+        if not can:
+            break
+        # Titles first: a broken title costs lines once, a broken cell in every row.
+        widest = max(can, key=lambda c: (widths[c] > max((len(row[c]) for row in rows[1:]), default=0), widths[c]))
+        widths[widest] -= 1
+    lines = []
+    for number, row in enumerate(rows):
+        cells = [wrap(cell, width, break_long_words=False) or [""] for cell, width in zip(row, widths, strict=True)]
+        for line in range(max(map(len, cells))):
+            shown = [(cell[line] if line < len(cell) else "").ljust(w) for cell, w in zip(cells, widths, strict=True)]
+            lines.append("  ".join(shown).rstrip())
+        if number == 0:
+            lines.append("-" * (sum(widths) + 2 * len(widths) - 2))
+    return "\n".join(lines)
+
+
+@dataclass(frozen=True)
+class Ending:
+    """Hold what a command says at its end; ``str`` gives it in lines of at most 80 characters.
+
+    findings  sentences, one paragraph each
+    header    titles of the table; () for none
+    body      its rows
+    legend    what the columns and marks mean
+    keys      leading columns that say what a row is
+    """
+
+    findings: Sequence[str]
+    header: Sequence[str] = ()
+    body: Sequence[Sequence[str]] = ()
+    legend: str = ""
+    keys: int = 1
+
+    def __str__(self) -> str:
+        parts = ["\n".join(paragraph(text, indent="  " if text.startswith("- ") else "") for text in self.findings)]
+        if self.header and self.body:
+            parts.append(fitted(self.header, self.body, self.keys))
+        return "\n\n".join(part for part in [*parts, paragraph(self.legend)] if part)

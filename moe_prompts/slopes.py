@@ -43,6 +43,7 @@ from moe_prompts.intervals import (
     variance_of_log_quantile,
     within,
 )
+from moe_prompts.shown import aligned, html_table
 
 BAND = 0.08
 RUNAWAY_FACTOR = 3.0
@@ -62,9 +63,9 @@ VARIANCES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Slope:
-    """Hold a slope with its 90 % interval, and what it was read from.
+    """Hold a slope with its 90 % interval, and what it was read from; it prints as a small table.
 
     value                     the slope of log error on log n
     low, high                 its 90 % interval; NaN where there is none
@@ -83,6 +84,33 @@ class Slope:
     band: np.ndarray
     local: np.ndarray
     replicates: int
+
+    def __str__(self) -> str:
+        header, body = self._cells
+        return f"{self._title}\n\n{aligned(header, body)}" if body else self._title
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        """Return the table for a notebook."""
+        return html_table(*self._cells, caption=self._title)
+
+    @property
+    def _title(self) -> str:
+        if np.isnan(self.value):
+            return "slope: none, from fewer than two sizes"
+        interval = ", no interval" if np.isnan(self.low) else f", 90 % interval [{self.low:.3f}, {self.high:.3f}]"
+        return f"slope {self.value:.3f} of log error on log n{interval}, {self.replicates} replicates"
+
+    @property
+    def _cells(self) -> tuple[list[str], list[list[str]]]:
+        """One row for each size: level, its interval, and the slope from the size before."""
+        slopes = ["", *(f"{value:.2f}" for value in self.local)]
+        body = [
+            [f"{n:g}", f"{level:.3g}", "" if np.isnan(ends).any() else f"[{ends[0]:.3g}, {ends[1]:.3g}]", slope]
+            for n, level, ends, slope in zip(self.n, self.level, self.band, slopes, strict=True)
+        ]
+        return ["n", "error", "90 % interval", "slope to here"], body
 
     def verdict(self, predicted: float, band: float = BAND, bound: bool = False) -> Verdict:
         """Judge a predicted exponent by the rule of this module, with ``band`` on either side of it.

@@ -75,7 +75,7 @@ class Drawing:
         add = parser.add_argument
         add("--run", type=Path, default=None, help="folder of a run (default: the committed one)")
         add("--regenerate", action="store_true", help=f"make a new run first: {self.command}, {self.time}")
-        add("--quick", action="store_true", help="with --regenerate: the small run that shows the way")
+        add("--quick", action="store_true", help="with --regenerate: a smoke run")
         add(
             "--to",
             type=Path,

@@ -15,8 +15,12 @@ def test_any_configuration_and_kind(tmp_path):
     assert done.returncode == 0, done.stderr
     rows = pd.read_parquet(tmp_path / "run" / "results.parquet")
     assert set(rows["truth"]) == {"attention-fixed-rank1", "attention-fixed-heads2", "attention-random-7-fixed"}
-    first = done.stdout.split("\n\n")[0].splitlines()[2:]
+    first = (tmp_path / "run" / "summary.md").read_text().split("\n\n")[0].splitlines()[2:]
     verdicts = {line.split("|")[1].strip(): line.split("|")[-2].strip() for line in first}
+    printed = {line.split()[0]: line.split("  ")[-1].strip() for line in done.stdout.splitlines() if line[-10:].strip()}
+    assert {printed[name.removeprefix("attention-")] for name in verdicts} == {
+        verdict.removesuffix(" here") for verdict in verdicts.values()
+    }
     assert verdicts.pop("attention-random-7-fixed") != "no rate"
     assert verdicts.pop("attention-fixed-heads2") == "n^-1/4"  # what one of its heads hides, the other sees
     assert set(verdicts.values()) == {"no rate"}

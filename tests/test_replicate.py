@@ -42,7 +42,7 @@ def command(script, monkeypatch, tmp_path):
 def test_a_small_run_prints_and_leaves_everything(paper, command, tmp_path, capsys):
     assert command(f"--paper {paper} {SMALL[paper]} --workers 1 --out run") == 0
     printed = capsys.readouterr().out
-    assert "| certified-data |" in printed
+    assert "from data" in printed
     assert "Without --published" in printed
     assert f"replicate_{paper}.png" in printed
     for name in ("results.parquet", "timings.parquet", "meta.json", "summary.md", "summary.json"):

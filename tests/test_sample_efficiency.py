@@ -24,9 +24,10 @@ def quick(tmp_path_factory):
 
 
 def test_quick_run_prints_its_tables_and_says_where_things_are(quick):
-    done, _ = quick
+    done, out = quick
     assert done.returncode == 0, done.stderr
-    lines = done.stdout.splitlines()
+    told = (out / "summary.md").read_text()
+    lines = told.splitlines()
     headings = [index for index, line in enumerate(lines) if line.startswith("## ")]
     assert len(headings) == 4
     truths = []
@@ -36,10 +37,14 @@ def test_quick_run_prints_its_tables_and_says_where_things_are(quick):
         truths.append({line.split("|")[1].strip() for line in table[2:]})
     attention = {"attention-fixed", "attention-decoupled", "attention-gelu"}
     assert truths == [attention] * 3 + [{"prompts-adaptive", "prompts-fixed", "gmoe-1"}]
-    assert "results.parquet" in lines[-3]
-    assert "attention.png" in lines[-2]
-    assert "sample_efficiency.png" in lines[-1]
-    assert "quick run" in done.stdout
+    printed = done.stdout.splitlines()
+    assert max(map(len, printed)) <= 80
+    assert [line.split()[0] for line in printed if line.startswith("  ")][-6:-2] == [
+        *("summary.md", "summary.json", "results.parquet", "meta.json")
+    ]
+    assert "attention.png" in printed[-2]
+    assert "sample_efficiency.png" in printed[-1]
+    assert "A smoke run" in done.stdout
 
 
 def test_quick_run_showed_its_smallest_data_first(quick):

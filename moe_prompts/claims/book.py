@@ -1,4 +1,4 @@
-"""Collect all claims, what they need, and the page that shows what came out."""
+"""Collect all claims, what they need, and the page of results."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from moe_prompts.claims.history import FIRST
 from moe_prompts.engine.grid import Study
 from moe_prompts.errors import InputError
 from moe_prompts.intervals import Verdict
+from moe_prompts.shown import Ending
 from moe_prompts.slopes import BAND, slope_weights
 from moe_prompts.tables import markdown, short
 
@@ -68,6 +69,28 @@ def summary(judgements: Sequence[Judgement]) -> str:
         for j in judgements
     ]
     return markdown(header, rows)
+
+
+def ending_of(judgements: Sequence[Judgement]) -> Ending:
+    """Return what the command prints: how many claims hold, and a row for each."""
+    counts = {verdict: sum(j.verdict is verdict for j in judgements) for verdict in Verdict}
+    said = ", ".join(f"{count} {verdict.value}" for verdict, count in counts.items() if count)
+    findings = [f"{len(judgements)} claims: {said}."]
+    findings += [f"{j.claim.id} fails: {j.claim.statement}" for j in judgements if j.verdict is Verdict.FAILS]
+    rows = [
+        [
+            j.claim.id,
+            j.claim.statement,
+            _share(min((line.odds.right for line in j.lines if line.odds), default=None)),
+            j.verdict.value,
+        ]
+        for j in judgements
+    ]
+    legend = (
+        "holds if true: how often the weakest line of the design would hold if its prediction is true; where it is "
+        "small, a verdict that is not decidable says nothing of the claim."
+    )
+    return Ending(findings, ["id", "claim", "holds if true", "verdict"], rows, legend)
 
 
 #: Marks in the README between which the command writes ``readme_table``.

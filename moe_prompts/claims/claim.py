@@ -1,4 +1,4 @@
-"""Define a claim: what somebody says, what theory predicts, what decides, and what came out.
+"""Define a claim: what somebody says, what theory predicts, what decides, and the result.
 
 A claim is judged on several lines of evidence. It *holds* if every line holds, *fails* if one fails, is *not
 decidable here* if one of the others is, and is *faster than claimed* if an upper bound holds with room to
@@ -45,7 +45,7 @@ class Odds:
 
 @dataclass(frozen=True)
 class Line:
-    """Hold one line of evidence: what was looked at, what is claimed of it, what came out, the verdict.
+    """Hold one line of evidence: what was looked at, what is claimed of it, what was found, the verdict.
 
     verdict   None where theory makes no prediction: the line is shown, not judged
     estimate  the number that was judged, unrounded, with its interval; None where there is no such number
@@ -89,7 +89,7 @@ class Claim:
 
 @dataclass(frozen=True)
 class Judgement:
-    """Hold what came out for a claim: the prediction as theory states it, and the lines of evidence."""
+    """Hold the result for a claim: the prediction as theory states it, and the lines of evidence."""
 
     claim: Claim
     prediction: str

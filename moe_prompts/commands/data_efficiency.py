@@ -119,12 +119,10 @@ PLANTED_LRS, TASK_LRS, TASK_DECAY = (0.05, 0.2, 0.8, 3.2), (0.05, 0.25, 1.0, 2.5
 
 
 def parser() -> argparse.ArgumentParser:
-    parser = cli.OneLineParser(
-        "data_efficiency.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add = parser.add_argument
+    parser = cli.OneLineParser("data_efficiency.py", description=__doc__)
+    add = parser.add_argument_group("what is trained").add_argument
     add("--preset", choices=PRESETS, default="small", help="what is not given (default small: minutes on two cores)")
-    add("--quick", action="store_true", help="few steps: shows the way in seconds")
+    add("--quick", action="store_true", help="a smoke run: few steps, in seconds")
     add(
         "--task",
         type=cli.names,
@@ -132,6 +130,7 @@ def parser() -> argparse.ArgumentParser:
     )
     add("--students", type=cli.names, help="of planted truths (default by preset)")
     add("--methods", type=cli.names, help="on tasks (default all methods and controls that differ here)")
+    add = parser.add_argument_group("sizes, steps and replicates").add_argument
     add("--n", help="a list 200,1000 or a range 50..1000")
     add("--fraction", help="of an FGVC task's training images instead of --n: a list 0.01,0.1 or a range 0.01..1")
     add("--points", type=int, default=5, help="sizes in a range (default 5)")
@@ -139,6 +138,7 @@ def parser() -> argparse.ArgumentParser:
     add("--steps", type=cli.positive("steps"), help="of SGD on n images, whatever n is")
     add("--fresh-steps", type=cli.positive("steps"), help="on fresh images, for floors")
     add("--fresh-reps", type=int, help="starts on fresh images; 0: no floors")
+    add = parser.add_argument_group("prompts and heads").add_argument
     add("--teacher-tokens", type=cli.positive("tokens"), default=4, help="of planted prompts (default 4)")
     add("--tokens", type=cli.positive("tokens"), default=10, help="of methods on tasks (default 10)")
     add("--last-blocks", type=cli.positive("blocks"), help="prompts in the last so many blocks (default: in all)")
@@ -150,6 +150,7 @@ def parser() -> argparse.ArgumentParser:
         help="features on tasks have variance 1 on unlabelled images (default: as they are)",
     )
     add("--batch", type=cli.positive("images"), help="in a step, on tasks (default 64)")
+    add = parser.add_argument_group("backbone and data").add_argument
     add("--states", type=Path, metavar="FOLDER", help="where states before those blocks are kept (default: nowhere)")
     add(
         "--backbone",
@@ -160,6 +161,7 @@ def parser() -> argparse.ArgumentParser:
     add("--anywhere", action="store_true", help="lists may name images outside the folders in --data")
     add("--cache", default="results/images", metavar="FOLDER", help="of decoded images; none: decode every time")
     add("--size", type=cli.positive("pixels"), help="of the images (default 32; 224 for real tasks)")
+    add = parser.add_argument_group("learning rates, and how trials are run").add_argument
     add("--tune", action="store_true", default=None, help="choose rates at every n instead of taking them from a table")
     add("--lr", metavar="LIST", help="base rates that --tune tries")
     add("--rates", metavar="FILE", help="rates.json of another run (default: the table of the package)")
@@ -189,7 +191,7 @@ def main() -> None:
     arguments.workers = processes(setup.device, arguments.workers, arguments.executor, arguments.scheduler)
     workers = arguments.workers or available_cores()
     minutes = expected_minutes(study, setup, arguments.size or 32, workers)
-    print(f"about {minutes:.1f} minutes of training with {workers} processes, beside start and images", flush=True)
+    print(f"about {minutes:.1f} minutes of training with {workers} processes, and start and images", flush=True)
     out = arguments.out or cli.default_folder("data-efficiency")
     results = cli.results(study, out, arguments, "data_efficiency.py")
     command = [Path(sys.argv[0]).name, *sys.argv[1:]]
@@ -406,4 +408,5 @@ def tell(results: pd.DataFrame, entropy: int, out: Path, files: dict[str, str]) 
     def draw() -> list[Path]:
         return [path for name, figure in curves_report.figures_of(results).items() for path in save(figure, out, name)]
 
-    cli.finish(out, curves_report.text(results, entropy), files, draw, len(results))
+    ending = curves_report.ending_of(results, entropy)
+    cli.finish(out, curves_report.text(results, entropy), ending, files, draw, len(results))

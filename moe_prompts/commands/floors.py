@@ -6,9 +6,15 @@ python experiments/floors.py --truth attention-gelu --kinds fixed,decoupled --k 
 from __future__ import annotations
 
 import argparse
+from typing import TYPE_CHECKING
 
 from moe_prompts import cli
 from moe_prompts.errors import InputError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from moe_prompts.shown import Ending
 
 #: What the page shows: truth, kind, numbers of prompts.
 PAGE = (
@@ -36,10 +42,8 @@ The studies and claims of this project use the first box.
 
 
 def parser() -> argparse.ArgumentParser:
-    parser = cli.OneLineParser(
-        prog="floors.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add = parser.add_argument
+    parser = cli.OneLineParser(prog="floors.py", description=__doc__)
+    add = parser.add_argument_group("what is fitted").add_argument
     add("--truth", default="attention-gelu", metavar="NAME", help="default attention-gelu")
     add("--kinds", type=cli.names, default=["fixed"], help="what is fitted (default fixed)")
     add("--k", type=cli.positives("prompts"), default=[2, 4], help="numbers of prompts (default 2,4)")
@@ -73,4 +77,33 @@ def main() -> None:
     if arguments.quick:
         ks, boxes, starts = [2], ["study", "wide"], 8
     tables = [floors(arguments.truth, kind, ks, boxes, starts) for kind in arguments.kinds]
-    print(floors_table(pd.concat(tables)))
+    print(ending_of(pd.concat(tables)))
+
+
+def ending_of(table: pd.DataFrame) -> Ending:
+    """What is printed of the rows of ``floors``: the least floor of each kind, and a row for each k and box."""
+    from moe_prompts.shown import Ending
+
+    findings = []
+    for (truth, kind), rows in table.groupby(["truth", "kind"], sort=False):
+        least = rows.loc[rows["floor"].idxmin()]
+        findings.append(
+            f"{truth}: {kind} prompts come down to {least.floor:.2%} of E|f*|^2, with k = {least.k} in the box "
+            f"{least.box}."
+        )
+    body = [
+        [
+            row.truth,
+            row.kind,
+            str(row.k),
+            f"{row.box}: b in [{row.b_low:g}, {row.b_high:g}], rest in +-{row.theta_high:g}",
+            f"{row.floor:.2%}" + ("" if row.certified else " ?"),
+            str(row.b_on_bound + row.theta_on_bound),
+        ]
+        for row in table.itertuples()
+    ]
+    legend = (
+        "floor: least E|f - f*|^2 / E|f*|^2 without noise that random starts found, an upper bound; ?: its minimum has "
+        "no certificate. on a bound: parameters that stand on an end of their box; a wider box has a lower floor."
+    )
+    return Ending(findings, ["truth", "fitted", "k", "box", "floor", "on a bound"], body, legend, keys=3)

@@ -5,14 +5,13 @@ python experiments/gather.py --out results/whole results/part1 results/part2
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 from moe_prompts import cli
 
 
 def main() -> None:
-    parser = cli.OneLineParser("gather.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = cli.OneLineParser("gather.py", description=__doc__)
     parser.add_argument("parts", type=Path, nargs="+", metavar="PART", help="folders of the parts")
     parser.add_argument("--out", type=cli.folder, required=True, help="a new folder for the whole")
     parser.add_argument(
@@ -25,4 +24,5 @@ def main() -> None:
 
     allow = [CODE_CHANGE] * arguments.accept_code_change + [CLEAR] * arguments.clear
     count = gather(arguments.out, arguments.parts, allow)
-    print(f"{count} finished blocks in {arguments.out}; repeat the study's command with --out {arguments.out} --resume")
+    print(f"{count} finished blocks in {arguments.out}; repeat the study's command with")
+    print(f"  --out {arguments.out} --resume")

@@ -22,12 +22,17 @@ from typing import Any
 
 from moe_prompts import cli
 from moe_prompts.errors import InputError
+from moe_prompts.shown import Ending
 from moe_prompts.tables import markdown
 
 SIZE, PATCH, DEPTH, HEADS, WIDTH = 64, 8, 6, 4, 64
 PRETRAINED_SIZE = 98
 QUICK_STEPS = 10
 TOKENS = 4
+LEGEND = (
+    "mass: share of the gate that goes to prompts; variation: how much a prompt's expert differs between images, as a "
+    "share of its size; means over heads, prompts and images."
+)
 
 
 @dataclass(frozen=True)
@@ -133,10 +138,8 @@ def tuned(case: Case, method: str):
 
 
 def parser() -> argparse.ArgumentParser:
-    parser = cli.OneLineParser(
-        "head_as_moe.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add = parser.add_argument
+    parser = cli.OneLineParser("head_as_moe.py", description=__doc__)
+    add = parser.add_argument_group("what is trained and drawn").add_argument
     add("--backbone", help="dinov2-small-focus or a name of timm (default: a small one with random weights)")
     add("--weights", metavar="FILE", help="of the backbone (default: those of its name)")
     add("--size", type=cli.positive("pixels"), help="of the images of a pretrained backbone (default 98)")
@@ -144,7 +147,7 @@ def parser() -> argparse.ArgumentParser:
     add("--steps", type=cli.positive("steps"), default=200, help="training steps of each method (default 200)")
     add("--seed", type=int, default=0, help="of weights, images and prompts (default 0)")
     add("--out", type=cli.folder, default=None, help="folder (default: a new one under results/)")
-    add("--quick", action="store_true", help=f"{QUICK_STEPS} training steps: shows the way in seconds")
+    add("--quick", action="store_true", help=f"a smoke run: {QUICK_STEPS} training steps, in seconds")
     return parser
 
 
@@ -219,8 +222,11 @@ def main() -> None:
     body = [
         [str(block), method, f"{row.mass:.4f}", f"{row.variation:.4f}"] for (block, method), row in means.iterrows()
     ]
-    text = "\n".join([*lines, "", markdown(["block", "method", "mass", "variation"], body)])
-    cli.finish(out, text, {}, lambda: save(figure_of(table, models["VAPT"], shown), out, "head_as_moe"), len(table))
+    header = ["block", "method", "mass", "variation"]
+    text = "\n".join([*lines, "", markdown(header, body)])
+    ending = Ending(lines, header, body, LEGEND, keys=2)
+    draw = lambda: save(figure_of(table, models["VAPT"], shown), out, "head_as_moe")
+    cli.finish(out, text, ending, {}, draw, len(table))
 
 
 def figure_of(table, model, shown):

@@ -7,16 +7,20 @@ from __future__ import annotations
 
 import argparse
 import re
+from typing import TYPE_CHECKING
 
 from moe_prompts import cli
 from moe_prompts.errors import InputError
 
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from moe_prompts.shown import Ending
+
 
 def parser() -> argparse.ArgumentParser:
-    parser = cli.OneLineParser(
-        prog="identifiability.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add = parser.add_argument
+    parser = cli.OneLineParser(prog="identifiability.py", description=__doc__)
+    add = parser.add_argument_group("what is looked at").add_argument
     add(
         "--configurations",
         type=cli.names,
@@ -90,4 +94,44 @@ def main() -> None:
     lines = identifiability(results)
     text = "\n\n".join([identifiability_table(lines), profile_table(results)])
     draw = lambda: save(identifiability_figure(results), out, "identifiability")
-    cli.finish(out, text, {"summary.json": lines.to_json(orient="records", indent=2)}, draw, len(results))
+    cli.finish(
+        out, text, ending_of(lines), {"summary.json": lines.to_json(orient="records", indent=2)}, draw, len(results)
+    )
+
+
+def ending_of(lines: pd.DataFrame) -> Ending:
+    """What is printed of the lines of ``identifiability``: which splits data see, and the numbers that decide."""
+    import numpy as np
+
+    from moe_prompts.identifiability import ZERO_KAPPA2
+    from moe_prompts.shown import Ending
+
+    said = {"n^-1/4": "come together like n^-1/4", "no rate": "have no rate", None: "are not decided by these data"}
+    findings, known = [], [word for word in said if word]
+    for word, words in said.items():
+        chosen = lines["verdict"] == word if word else ~lines["verdict"].isin(known)
+        if chosen.any():
+            names = ", ".join(str(name).removeprefix("attention-") for name in lines.loc[chosen, "truth"])
+            findings.append(f"Split prompts {words}: {names}.")
+    body = []
+    for line in lines.itertuples():
+        gap = line.mean_gap[-1] if len(line.mean_gap) else np.nan
+        body.append(
+            [
+                str(line.truth).removeprefix("attention-"),
+                f"{line.kappa1:.3f}",
+                f"{line.kappa2:.3f}" if line.kappa2 > ZERO_KAPPA2 else "0",
+                f"{line.exact_exponent:.2f}",
+                f"{line.over_exponent:.2f}" if np.isfinite(line.over_exponent) else "none",
+                f"{gap:.3g}" if np.isfinite(gap) else "none stays",
+                line.verdict.removesuffix(" here"),
+            ]
+        )
+    header = ["truth", "kappa1", "kappa2", "exponent, exact", "exponent, one more", "nats", "split prompts"]
+    legend = (
+        "kappa1: least singular value of the Jacobian at the truth; kappa2: how much data see of the smallest split; "
+        "0: nothing. exponent: of the least noise-free error as a function of the distance held, for as many prompts "
+        "as the truth has and for one more; none: the error is zero. nats: mean log-likelihood lost at the largest n "
+        "where a split of .4 is held; below 5 at every n, data do not see it. split prompts: their rate."
+    )
+    return Ending(findings, header, body, legend)

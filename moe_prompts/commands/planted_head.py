@@ -22,10 +22,8 @@ QUICK, QUICK_STARTS = {"images": 48, "outputs": 2, "coordinates": 3}, 1
 
 
 def parser() -> argparse.ArgumentParser:
-    parser = cli.OneLineParser(
-        "planted_head.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add = parser.add_argument
+    parser = cli.OneLineParser("planted_head.py", description=__doc__)
+    add = parser.add_argument_group("the head and its planted prompts").add_argument
     add("--backbone", default="small", help="small, small-random, dinov2-small-focus or a name of timm (default small)")
     add("--size", type=cli.positive("pixels"), help="of the images (default: the backbone's own; 56 is cheap)")
     add("--weights", metavar="FILE", help="of the backbone (default: those of its name)")
@@ -38,12 +36,14 @@ def parser() -> argparse.ArgumentParser:
     add("--prompts", type=int, default=2, help="of the truth (default 2)")
     add("--mass", type=float, default=0.35, help="of the gate on the truth's prompts (default 0.35)")
     add("--noise", type=float, default=0.1, help="of an output, as a share of its root mean square (default 0.1)")
+    add = parser.add_argument_group("sizes and replicates").add_argument
     add("--n", default="1e3..1e6", metavar="SIZES", help="a range 1e3..1e6 or a list (default 1e3..1e6)")
     add("--points", type=cli.positive("sizes"), default=4, help="sizes in a range (default 4)")
     add("--reps", type=cli.positive("replicates"), default=16, help="data sets per size (default 16)")
+    add = parser.add_argument_group("who computes").add_argument
     add("--workers", type=cli.positive("workers"), default=None, help="processes (default: all cores)")
     cli.add_run(parser, "entropy of images, truths, data and starts")
-    add("--quick", action="store_true", help="a small grid and model that show the way in seconds")
+    add("--quick", action="store_true", help="a smoke run: a small grid and model, in seconds")
     return parser
 
 
@@ -93,7 +93,7 @@ def tell(results, noise_free, head: dict, entropy: int, out: Path) -> None:
     from moe_prompts.engine.files import appearing
     from moe_prompts.engine.store import keep_sums
     from moe_prompts.figures.style import save
-    from moe_prompts.vision.planted_head.report import planted_head_figure, report, risk_curves
+    from moe_prompts.vision.planted_head.report import ending_of, planted_head_figure, report, risk_curves
 
     kept = noise_free.drop(columns="vectors", errors="ignore")
     with appearing(out / "noise_free.parquet") as file:
@@ -101,4 +101,5 @@ def tell(results, noise_free, head: dict, entropy: int, out: Path) -> None:
     keep_sums(out, "noise_free.parquet")
     text = report(results, noise_free, head, entropy)
     tables = {"summary.json": risk_curves(results).to_json(orient="records", indent=2)}
-    cli.finish(out, text, tables, lambda: save(planted_head_figure(results), out, "planted_head"), len(results))
+    draw = lambda: save(planted_head_figure(results), out, "planted_head")
+    cli.finish(out, text, ending_of(results, noise_free, entropy), tables, draw, len(results))

@@ -13,14 +13,16 @@ from moe_prompts import cli
 from moe_prompts.errors import InputError
 
 #: Columns of errors that runs have, in the order in which they are looked for.
+LEGEND = (
+    "holds if true: share of simulated runs of this design whose verdict is holds where the exponent is true; holds if "
+    "wrong: the same where the exponent in brackets is true instead, which should be small."
+)
 COLUMNS = ("loss_intrinsic", "loss")
 
 
 def parser() -> argparse.ArgumentParser:
-    parser = cli.OneLineParser(
-        prog="power.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add = parser.add_argument
+    parser = cli.OneLineParser(prog="power.py", description=__doc__)
+    add = parser.add_argument_group("the design").add_argument
     add("--n", default="1e3..1e6", metavar="SIZES", help="such as 1e3..1e6 or 1e3,1e4 (default 1e3..1e6)")
     add("--points", type=cli.positive("sizes"), default=5, help="sizes in a range (default 5)")
     add("--replicates", type=cli.positive("replicates"), default=16, help="data sets at each size (default 16)")
@@ -44,10 +46,11 @@ def main() -> None:
     import numpy as np
 
     from moe_prompts.designs import nearest_wrong, power, replicates_needed
-    from moe_prompts.tables import markdown, short
+    from moe_prompts.shown import Ending
+    from moe_prompts.tables import short
 
     designs = _of_run(arguments) if arguments.run is not None else [_asked(arguments)]
-    body = []
+    body, findings = [], []
     for number, (name, sizes, replicates, scatter) in enumerate(designs):
         rng = np.random.default_rng([arguments.seed, number])
         asked = {"predicted": arguments.predicted, "statistic": arguments.statistic}
@@ -58,16 +61,21 @@ def main() -> None:
         ]
         needed = replicates_needed(sizes, scatter, rng, wanted=arguments.wanted, **asked)
         shown = f"{short(min(sizes))} .. {short(max(sizes))}"
+        enough = f"{needed} replicates" if needed else "more than 1024 replicates"
+        findings.append(
+            f"{name}: {replicates} replicates decide for n^{arguments.predicted:g} with probability {right.holds:.2f} "
+            f"where it is true; {enough} do with probability {arguments.wanted:g}."
+        )
         body.append([name, shown, str(replicates), f"{right.holds:.2f}", ", ".join(wrong), str(needed or "> 1024")])
     header = [
         "design",
         "n",
         "replicates",
-        f"holds if n^{arguments.predicted:g} is true",
-        "holds if it is wrong",
+        "holds if true",
+        "holds if wrong",
         f"replicates for {arguments.wanted:g}",
     ]
-    print(markdown(header, body))
+    print(Ending(findings, header, body, LEGEND))
 
 
 def _asked(arguments: argparse.Namespace) -> tuple:

@@ -27,10 +27,8 @@ IMAGES, QUICK = 200, 20
 
 
 def parser() -> argparse.ArgumentParser:
-    parser = cli.OneLineParser(
-        "predicted_excess.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add = parser.add_argument
+    parser = cli.OneLineParser("predicted_excess.py", description=__doc__)
+    add = parser.add_argument_group("the run, and what of it").add_argument
     add("--run", type=Path, required=True, metavar="FOLDER", help="a finished run of data_efficiency.py on drawn tasks")
     add("--task", type=cli.names, help="of the run's tasks, by their names in its table (default: all)")
     add(
@@ -139,4 +137,4 @@ def tell(results: pd.DataFrame, curves: pd.DataFrame, entropy: int, out: Path) -
         return save(figure, out, "predicted_excess")
 
     summary = {"summary.json": table.to_json(orient="records", indent=2)}
-    cli.finish(out, link.text(table, verdicts), summary, draw, len(results))
+    cli.finish(out, link.text(table, verdicts), link.ending_of(table, verdicts), summary, draw, len(results))

@@ -17,10 +17,8 @@ from moe_prompts.errors import InputError
 
 
 def parser() -> argparse.ArgumentParser:
-    parser = cli.OneLineParser(
-        prog="predicted_rates.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add = parser.add_argument
+    parser = cli.OneLineParser(prog="predicted_rates.py", description=__doc__)
+    add = parser.add_argument_group("the model").add_argument
     add("--model", default=None, metavar="NAME", help="see --models; without it, the rates of all models are printed")
     add("--models", action="store_true", help="print the names of all models")
     add("--cells", type=cli.positives("fitted atoms"), default=[1, 2], help="fitted atoms per true atom (default 1,2)")
@@ -29,6 +27,7 @@ def parser() -> argparse.ArgumentParser:
     add("--hidden", type=cli.positive("hidden units"), default=None, help="of an adaptive prompt (default 1)")
     add("--rank", type=cli.positive("directions"), default=None, help="directions of a prompt that its key sees (all)")
     add("--stratum", type=cli.names, default=[], metavar="c=0,..", help="parameters of the truth held at values")
+    add = parser.add_argument_group("what is printed or written").add_argument
     add(
         "--dependences",
         type=cli.positive("orders"),
@@ -86,14 +85,17 @@ OVERVIEW: list[tuple[str, list[int], dict[str, Any]]] = [
 ]  # fmt: skip
 
 
-def report(model: str, cells: list[int], options: dict[str, Any], arguments: argparse.Namespace) -> str:
-    """One configuration as asked."""
+def report(
+    model: str, cells: list[int], options: dict[str, Any], arguments: argparse.Namespace, page: bool = False
+) -> str:
+    """One configuration as asked; in Markdown for the page."""
     if arguments.dependences is not None:
-        return dependences_of(model, options, arguments)
+        return "\n".join(cli.wrapped(dependences_of(model, options, arguments)))
     from moe_prompts.theory.table import rate_table
 
     table = rate_table(model, cells, **options)
-    text = table.to_json() if arguments.json else f"## {table.title}\n\n{table.markdown()}\n"
+    shown = f"## {table.title}\n\n{table.markdown()}\n" if page else f"{table}\n"
+    text = table.to_json() if arguments.json else shown
     if arguments.verify:
         from moe_prompts.theory.certificates.verify import verify_table
 
@@ -130,6 +132,6 @@ def write(arguments: argparse.Namespace) -> None:
     target = Path(theory.__file__).with_name("predictions.json")
     write_atomically(target, to_text(table).encode())
     page = cli.checkout("docs") / "predicted_rates.md"
-    parts = [report(model, cells, options, arguments) for model, cells, options in OVERVIEW]
+    parts = [report(model, cells, options, arguments, page=True) for model, cells, options in OVERVIEW]
     write_atomically(page, (INTRODUCTION + "\n".join(parts)).encode())
     print(f"{len(table['predictions'])} predictions in {target.name}, {len(parts)} configurations in {page.name}")

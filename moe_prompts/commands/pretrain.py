@@ -19,15 +19,21 @@ from typing import Any
 
 from moe_prompts import cli
 from moe_prompts.errors import InputError
+from moe_prompts.shown import COLUMNS, Ending
 
+LEGEND = "trained, random, pixels: test accuracy of a linear probe on this backbone, on drawn weights and on pixels."
 #: Tasks of the rule for "counts as pretrained", as it was when the shipped backbone was judged.
 JUDGED_BY = ("dsprites_loc", "dsprites_ori", "count", "distance", "digits")
 
 
 def parser() -> argparse.ArgumentParser:
-    parser = cli.OneLineParser("pretrain.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = cli.OneLineParser("pretrain.py", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True, parser_class=cli.OneLineParser)
-    add = commands.add_parser("train", help="pretrain, or go on with a pretraining").add_argument
+    add = (
+        commands.add_parser("train", help="pretrain, or go on with a pretraining")
+        .add_argument_group("options")
+        .add_argument
+    )
     add("--model", default="small", help="small or vit_tiny (default small)")
     add("--size", type=int, default=32, help="side of the images, 32 or 64 pixels (default 32)")
     add("--steps", type=cli.positive("steps"), default=5000, help="optimiser steps (default 5000)")
@@ -37,7 +43,11 @@ def parser() -> argparse.ArgumentParser:
     add("--entropy", type=int, default=0, help="of images and initial weights (default 0)")
     add("--device", default="cpu", help="where it is computed: cpu, or cuda where there is one (default cpu)")
     add("--out", type=cli.folder, default=None, help="folder (default: a new one under results/)")
-    add = commands.add_parser("check", help="what its class token says about the stand-in tasks").add_argument
+    add = (
+        commands.add_parser("check", help="what its class token says about the stand-in tasks")
+        .add_argument_group("options")
+        .add_argument
+    )
     add("checkpoint", type=Path, help="a backbone.safetensors that train wrote, with its JSON beside it")
     add("--train", type=cli.positive("images"), default=1000, help="training images of each task (default 1000)")
     add("--test", type=cli.positive("images"), default=None, help="test images (default 2000, of digits 797)")
@@ -66,13 +76,13 @@ def train(arguments: argparse.Namespace) -> None:
     out = arguments.out or cli.default_folder("pretrain")
     out.mkdir(parents=True, exist_ok=True)
     state = out / "state.safetensors"
-    with tqdm(total=config.steps, unit="step") as bar:
+    with tqdm(total=config.steps, unit="step", ncols=COLUMNS) as bar:
         for run in pretrain(config, state, device=arguments.device):
             bar.update(run.done - bar.n)
             bar.set_postfix_str(" ".join(f"{name} {value:.2f}" for name, value in run.recent.items()), refresh=False)
 
     export(run, out)
-    print(f"written   {out / 'backbone.safetensors'}, {out / 'backbone.json'}")
+    cli.print_files(out, {"backbone.safetensors": "weights", "backbone.json": "how they were made"})
 
 
 def check(arguments: argparse.Namespace) -> None:
@@ -90,9 +100,11 @@ def check(arguments: argparse.Namespace) -> None:
         procedural_task(name, size, arguments.train, arguments.test, arguments.entropy) for name in JUDGED_BY
     ]
     table = judge(trained, untrained, tasks)
-    print(table[["task", "chance", "trained", "random", "pixels"]].round(4).to_string(index=False))
     counts = counts_as_pretrained(table)
-    print("counts as pretrained" if counts else "does NOT count as pretrained: it is beaten somewhere")
+    header = ["task", "chance", "trained", "random", "pixels"]
+    body = [[task, *(f"{share:.4f}" for share in shares)] for task, *shares in table[header].itertuples(index=False)]
+    found = "counts as pretrained" if counts else "does NOT count as pretrained: it is beaten somewhere"
+    print(Ending([f"{arguments.checkpoint.name} {found}."], header, body, LEGEND))
     if arguments.entropy != 0:
         return
     facts |= {

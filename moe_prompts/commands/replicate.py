@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,14 +19,14 @@ if TYPE_CHECKING:
 PAPERS = {"gmoe": "Gaussian gates, arXiv 2305.07572", "sgame": "softmax gates, arXiv 2305.03288"}
 #: Folder of the published losses where --published is not given.
 REFERENCE = "MOE_PROMPTS_REFERENCE"
+SMOKE = "A smoke run (--quick): few replicates and sizes; do not quote its findings."
+NO_FILE = "Without --published the losses that the paper published are left out."
 THINNED, QUICK_SIZES, QUICK_REPLICATES = "thinned", [1_000, 3_000, 10_000], 8
 
 
 def parser() -> argparse.ArgumentParser:
-    parser = cli.OneLineParser(
-        prog="replicate.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add = parser.add_argument
+    parser = cli.OneLineParser(prog="replicate.py", description=__doc__)
+    add = parser.add_argument_group("what is run again").add_argument
     add("--paper", choices=PAPERS, required=True, help="; ".join(f"{name}: {what}" for name, what in PAPERS.items()))
     add(
         "--published",
@@ -50,7 +51,7 @@ def parser() -> argparse.ArgumentParser:
     cli.add_execution(parser)
     cli.add_shard(parser)
     cli.add_run(parser)
-    add("--quick", action="store_true", help="few sizes and replicates: shows the way in seconds")
+    add("--quick", action="store_true", help="a smoke run: few sizes and replicates, in seconds")
     return parser
 
 
@@ -94,10 +95,14 @@ def report(results: pd.DataFrame, published: pd.DataFrame | None, entropy: int, 
     """Write table and findings with the figure, and print them."""
     from moe_prompts.figures.replication import replication_figure
     from moe_prompts.figures.style import save
-    from moe_prompts.study.replication_report import replication_report
+    from moe_prompts.study.replication_report import replication_ending, replication_report
 
     text, summary = replication_report(results, published, entropy)
+    ending = replication_ending(summary)
+    if published is None:
+        ending = replace(ending, findings=[*ending.findings, NO_FILE])
     if quick:
-        text += "\n\nquick run: few replicates and sizes; it shows the way, do not quote its findings"
+        text += f"\n\n{SMOKE}"
+        ending = replace(ending, findings=[*ending.findings, SMOKE])
     draw = lambda: save(replication_figure(summary), out, f"replicate_{results['paper'].iloc[0]}")
-    cli.finish(out, text, {"summary.json": summary.to_json(orient="records", indent=2)}, draw, len(results))
+    cli.finish(out, text, ending, {"summary.json": summary.to_json(orient="records", indent=2)}, draw, len(results))

@@ -6,6 +6,7 @@ python experiments/sample_efficiency.py --n 1e3..1e6
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,13 +28,13 @@ TRUTHS = {
     "random": [f"prompts-random-{number}" for number in range(1, 6)],
 }
 PUBLISHED = "gmoe-1"
+SMOKE = "A smoke run (--quick): few replicates over one decade; do not quote its verdicts."
 
 
 def parser() -> argparse.ArgumentParser:
-    parser = cli.OneLineParser(
-        prog="sample_efficiency.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add = parser.add_argument
+    parser = cli.OneLineParser(prog="sample_efficiency.py", description=__doc__)
+    add = parser.add_argument_group("sizes and replicates").add_argument
+    add("--quick", action="store_true", help="a smoke run: a small grid, in seconds")
     add(
         "--n",
         default=None,
@@ -43,6 +44,7 @@ def parser() -> argparse.ArgumentParser:
     )
     add("--points", type=cli.positive("sizes"), default=None, help="sizes in a range (default 5)")
     add("--reps", type=cli.positive("replicates"), default=None, help="replicates per size (default 16)")
+    add = parser.add_argument_group("what is studied").add_argument
     add("--study", default="all", help=f"one of {', '.join(STUDIES)} (default all)")
     add(
         "--kinds",
@@ -63,6 +65,7 @@ def parser() -> argparse.ArgumentParser:
         default="both",
         help="what the true prompts are; random: draws that nobody selected",
     )
+    add = parser.add_argument_group("how it is fitted").add_argument
     add(
         "--start",
         choices=("near_truth", "data", "random"),
@@ -72,7 +75,6 @@ def parser() -> argparse.ArgumentParser:
     cli.add_execution(parser)
     cli.add_shard(parser)
     cli.add_run(parser)
-    add("--quick", action="store_true", help="a small grid that shows the way in seconds")
     return parser
 
 
@@ -196,10 +198,12 @@ def report(results: pd.DataFrame, entropy: int, out: Path, quick: bool) -> None:
     """Write the verdict tables with the figures, and print them."""
     from moe_prompts.figures.studies import figures
     from moe_prompts.figures.style import save
-    from moe_prompts.study.report import report_of
+    from moe_prompts.study.report import ending_of, report_of
 
     text, summary = report_of(results, entropy)
+    ending = ending_of(results, summary)
     if quick:
-        text += "\n\nquick run: few replicates over one decade; it shows the way, do not quote its verdicts"
+        text += f"\n\n{SMOKE}"
+        ending = replace(ending, findings=[*ending.findings, SMOKE])
     draw = lambda: [path for name, figure in figures(results, entropy).items() for path in save(figure, out, name)]
-    cli.finish(out, text, {"summary.json": summary.to_json(orient="records", indent=2)}, draw, len(results))
+    cli.finish(out, text, ending, {"summary.json": summary.to_json(orient="records", indent=2)}, draw, len(results))

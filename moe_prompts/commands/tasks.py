@@ -27,21 +27,27 @@ if TYPE_CHECKING:
 TASKS = ("dsprites_loc", "dsprites_ori", "count", "distance", "letters", "azimuth", "elevation", "digits")
 
 
+LEGEND = "chance, pixels, linear probe: test accuracy; of a ridge classifier on pixels and on the class token."
+
+
 def parser() -> argparse.ArgumentParser:
-    parser = cli.OneLineParser("tasks.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = cli.OneLineParser("tasks.py", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True, parser_class=cli.OneLineParser)
-    add = commands.add_parser("sheet", help="images of tasks on one page").add_argument
+    one = commands.add_parser("sheet", help="images of tasks on one page")
+    add = one.add_argument_group("options").add_argument
     _add_tasks(add, 98)
     add("--images", type=cli.positive("images"), default=12, help="of each task (default 12)")
     add("--out", type=Path, default=Path("results/tasks.png"), help="the file (default results/tasks.png)")
-    add = commands.add_parser("probe", help="what a linear probe finds").add_argument
+    one = commands.add_parser("probe", help="what a linear probe finds")
+    add = one.add_argument_group("options").add_argument
     _add_tasks(add, 56)
     add("--backbone", default="dinov2-small-focus", help="dinov2-small-focus or a name of timm")
     add("--weights", type=Path, metavar="FILE", help="of the backbone (default: the user's cache, or the hub)")
     add("--train", type=cli.positive("images"), default=1000, help="training images (default 1000)")
     add("--test", type=cli.positive("images"), default=1000, help="test images (default 1000; digits have 797)")
     add("--out", type=Path, default=None, help="folder (default: a new one under results/)")
-    add = commands.add_parser("emoji", help="fetch emoji of two vendors").add_argument
+    one = commands.add_parser("emoji", help="fetch emoji of two vendors")
+    add = one.add_argument_group("options").add_argument
     add("--data", type=Path, default=Path("data"), metavar="ROOT", help="where the folder emoji appears (default data)")
     add("--train-archive", type=Path, metavar="FILE", help="emoji-datasource-google-16.0.0.tgz, instead of npm")
     add("--test-archive", type=Path, metavar="FILE", help="emoji-datasource-twitter-16.0.0.tgz, instead of npm")
@@ -106,7 +112,7 @@ def probe(arguments: argparse.Namespace) -> None:
     import torch
 
     from moe_prompts.engine.files import write_atomically
-    from moe_prompts.tables import markdown
+    from moe_prompts.shown import Ending
     from moe_prompts.vision.backbones.create import create_backbone
     from moe_prompts.vision.backbones.normalisation import normalisation_of
     from moe_prompts.vision.backbones.probe import pixels, ridge, tokens_by_block
@@ -124,16 +130,19 @@ def probe(arguments: argparse.Namespace) -> None:
         row["linear probe"] = ridge(of_train, labels, of_test, truth)
         row |= {"training images": len(labels), "test images": len(truth)}
         rows.append(row)
-        print(json.dumps(row), flush=True)
     table = pd.DataFrame(rows)
     shares = ["chance", "pixels", "linear probe"]
     body = table.assign(**{name: table[name].map("{:.3f}".format) for name in shares}).astype(str)
-    print(markdown(list(body.columns), body.to_numpy().tolist()))
+    beaten = [str(name) for name in table.loc[table["linear probe"] <= table["pixels"], "task"]]
+    found = f"The class token of {arguments.backbone} beats pixels on {len(rows) - len(beaten)} of {len(rows)} tasks"
+    findings = [f"{found}, and not on {', '.join(beaten)}." if beaten else f"{found}."]
+    print(Ending(findings, list(body.columns), body.to_numpy().tolist(), LEGEND))
     out = arguments.out or cli.default_folder("tasks")
     out.mkdir(parents=True, exist_ok=True)
     facts = {"backbone": arguments.backbone, "size": arguments.size, "entropy": arguments.entropy, "rows": rows}
     write_atomically(out / "probe.json", (json.dumps(facts, indent=1) + "\n").encode())
-    print(f"written   {out / 'probe.json'}")
+    print()
+    cli.print_files(out, {"probe.json": "backbone, options and rows"})
 
 
 def flat(images):
@@ -150,7 +159,7 @@ def emoji(arguments: argparse.Namespace) -> None:
         raise InputError("--train-archive without --test-archive, or the other way round; expected both or neither")
     archives = None if given[0] is None else dict(zip(("train", "test"), given, strict=True))
     print(f"written   {fetch_emoji(arguments.data, archives)}")
-    print(NOTICE, end="")
+    print("\n".join(cli.wrapped(NOTICE)))
 
 
 def main() -> None:

@@ -21,6 +21,7 @@ from types import MappingProxyType
 
 from moe_prompts import cli
 from moe_prompts.errors import InputError
+from moe_prompts.shown import paragraph
 
 TASK_HELP = (
     "comma-separated: names such as cifar or fgvc:dogs; natural, specialized, structured; all (the 19 of VTAB-1K); "
@@ -112,7 +113,7 @@ def check(arguments: argparse.Namespace) -> None:
     for task in tasks:
         look = check_fgvc if task.startswith(fgvc.PREFIX) else check_vtab
         for finding in look(arguments.data, [task], arguments.thorough, arguments.anywhere):
-            print(finding, flush=True)
+            print(paragraph(str(finding), indent="  "), flush=True)
             problems += finding.kind == PROBLEM
     print(f"{len(tasks)} task{'s' * (len(tasks) > 1)} checked, {problems} problem{'s' * (problems != 1)}")
     if problems:
@@ -125,7 +126,8 @@ def fetch_help(arguments: argparse.Namespace) -> None:
 
     origins = "\n".join(f"    {name:<22}{ORIGINS.get(name, name)}" for name in vtab.TASKS)
     folders = "\n".join(f"    {fgvc.PREFIX + name:<22}<root>/{data.folders[0]}" for name, data in fgvc.TASKS.items())
-    print(FETCH_HELP.format(origins=origins, folders=folders), end="")
+    told = FETCH_HELP.format(origins=origins, folders=folders)
+    print("\n".join(cli.wrapped(told)))
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -164,7 +166,8 @@ def run(arguments: argparse.Namespace) -> None:
         finals[share] = one_run(arguments, plan, own, arguments.resume and begun)
     text = fractions_table(finals)
     write_atomically(out / "fractions.md", text.encode())
-    print(f"\n{text}\nresults   {out}: fractions.md, and a folder for each share")
+    print()
+    cli.print_files(out, {"fractions.md": "means at each share", "fraction-*": "a folder for each share"})
 
 
 def one_run(arguments: argparse.Namespace, plan, out: Path, resume: bool):
@@ -300,7 +303,8 @@ def tell(runs: list[Path], out: Path, files: Mapping[str, str] = MappingProxyTyp
     from moe_prompts.vision.comparison import paper_table, report
 
     final = pd.concat([results(folder) for folder in runs], ignore_index=True)
-    text = "\n".join([report.text(final, setup_line(runs)), *edges(runs)])
+    setup, notes = setup_line(runs), edges(runs)
+    text = "\n".join([report.text(final, setup), *notes])
     table = paper_table.paper_table(final)
     tables = {"table.md": paper_table.as_markdown(table), "table.tex": paper_table.as_latex(table)}
 
@@ -310,7 +314,7 @@ def tell(runs: list[Path], out: Path, files: Mapping[str, str] = MappingProxyTyp
         figures.draw_accuracies(ax, report.scores(final))
         return save(figure, out, "accuracies")
 
-    cli.finish(out, text, {**tables, **files}, draw, None)
+    cli.finish(out, text, report.ending_of(final, setup, notes), {**tables, **files}, draw, None)
 
 
 def setup_line(runs: list[Path]) -> str:
@@ -368,11 +372,11 @@ def report_of(arguments: argparse.Namespace) -> None:
 
 
 def parser() -> argparse.ArgumentParser:
-    parser = cli.OneLineParser("vtab.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = cli.OneLineParser("vtab.py", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     one = commands.add_parser("run", help="tune, train with every seed, test", description=run.__doc__)
-    add = one.add_argument
+    add = one.add_argument_group("what is run").add_argument
     add(
         "--preset",
         choices=tuple(PRESETS),
@@ -381,10 +385,11 @@ def parser() -> argparse.ArgumentParser:
     )
     add("--estimate", action="store_true", help="say how long it would take, and stop")
     add("--track", metavar="TRACKER", help="hand the finished tables to wandb or tensorboard (default: to none)")
-    add("--quick", action="store_true", help="one stand-in, few steps: shows the way in seconds")
+    add("--quick", action="store_true", help="a smoke run: one stand-in, few steps, in seconds")
     add("--task", metavar="TASKS", help=TASK_HELP + "; stand-in:NAME (drawn here)")
     add("--method", metavar="METHODS", help="comma-separated (default linear,vpt_shallow,vpt_deep,vapt)")
     add("--data", type=Path, metavar="ROOT", help="the folder of the tasks' folders")
+    add = one.add_argument_group("backbone and prompts").add_argument
     add(
         "--backbone",
         help="small, dinov2-small-focus or a name of timm (default: the papers'; small with stand-ins alone)",
@@ -396,6 +401,7 @@ def parser() -> argparse.ArgumentParser:
     add("--hidden", type=cli.positive("units"), default=8, help="of VAPT's projector (default 8)")
     add("--kernel", type=cli.positive("pixels"), default=2, help="of VAPT's convolution (default 2)")
     add("--rank", type=cli.positive("rank"), default=8, help="of the methods lora and adapter (default 8)")
+    add = one.add_argument_group("training").add_argument
     add("--lr", metavar="LIST", help="base learning rates, for 256 images a step (default: the published ones)")
     add("--weight-decay", metavar="LIST", help="(default: the published ones)")
     add("--epochs", type=cli.positive("epochs"), help="(default 100)")
@@ -405,6 +411,7 @@ def parser() -> argparse.ArgumentParser:
     add("--normalisation", help="imagenet, half or none (default: half on the small backbone, else imagenet)")
     add("--precision", default="float32", help="float32 (default) or bfloat16")
     add("--resample", help="bilinear (default) or bilinear-no-antialias, as the papers'")
+    add = one.add_argument_group("images and data").add_argument
     add("--size", type=cli.positive("pixels"), help="of the images (default 224; 32 on the small backbone)")
     add("--n", type=cli.positive("images"), help="training and validation images of stand-ins (default 1000)")
     add(

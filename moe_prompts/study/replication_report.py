@@ -19,6 +19,7 @@ from moe_prompts.estimators.result import FitStatus
 from moe_prompts.intervals import RESAMPLES
 from moe_prompts.losses.softmax_voronoi import UNIDENTIFIED
 from moe_prompts.seeds import bootstrap_rng
+from moe_prompts.shown import Ending
 from moe_prompts.slopes import slope
 from moe_prompts.study.replication import MODELS, PROCEDURES, PUBLISHED_K, PUBLISHED_REPLICATES
 from moe_prompts.tables import markdown, short
@@ -516,6 +517,37 @@ def replication_report(results: pd.DataFrame, published: pd.DataFrame | None, en
     if published is None:
         texts.append("Without --published the losses that the paper published are left out.")
     return "\n\n".join(texts), summary
+
+
+def replication_ending(summary: pd.DataFrame) -> Ending:
+    """Return what the command prints of a run: findings, and the losses of each procedure in 80 columns.
+
+    summary  lines of ``replication_report``
+    """
+    body = [
+        [
+            line.truth,
+            str(line.k),
+            _SOURCES.get(line.source, line.source) + (", translated" if line.loss == "translated" else ""),
+            "-" if np.isnan(line.slope) else f"{line.slope:.2f} +- {(line.high - line.low) / 2:.2f}",
+            f"{line.median:.2g}",
+            short(line.n_max),
+            _number(line.nats_below, ".2g"),
+            _number(line.certified, ".0%"),
+        ]
+        for line in _ordered(summary[summary["loss"] != "intrinsic"]).itertuples()
+    ]
+    header = ["truth", "k", "fit", "slope of median loss", "median", "at n", "nats below", "certified"]
+    legend = (
+        "fit: paper, the losses that the paper published; start, where its procedure starts; published, where it "
+        "stops; certified, the maximum climbed from there; from data, the maximum from starts that do not know the "
+        "truth. slope: on log n, with half of its 90 % interval. nats below: log-likelihood that the maximum has more. "
+        "certified: share that is a certified local maximum."
+    )
+    return Ending(findings(summary), header, body, legend, keys=3)
+
+
+_SOURCES = {FILE: "paper", "certified-data": "from data"}
 
 
 def _endings(summary: pd.DataFrame) -> list[str]:

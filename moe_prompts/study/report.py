@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
+import numpy as np
 import pandas as pd
 
+from moe_prompts.estimators.result import FitStatus
+from moe_prompts.intervals import Verdict
+from moe_prompts.shown import Ending
 from moe_prompts.study import gaussian, softmax
 from moe_prompts.study.attention import STUDY_FITS
 from moe_prompts.study.attention_report import (
@@ -64,6 +70,103 @@ def report_of(results: pd.DataFrame, entropy: int) -> tuple[str, pd.DataFrame]:
         ]
         summaries.append(summary.assign(study=softmax.MODEL))
     return "\n\n".join(text for text in texts if text), pd.concat(summaries, ignore_index=True)
+
+
+#: How a verdict is marked in a table of the terminal.
+MARKS = {
+    Verdict.HOLDS.value: "ok",
+    Verdict.FASTER.value: "faster",
+    Verdict.FAILS.value: "fails",
+    Verdict.UNDECIDED.value: "?",
+}
+LEGEND = (
+    "error of f: slope on log n of the median risk (softmax gates: not measured; attention: L2, the root of the "
+    "risk), with half of its 90 % interval; or the floor on which the risk stops, where the class does not hold the "
+    "truth. loss D: the same of the Voronoi loss of parameters. ok: the slope is as predicted; fails: it is not; "
+    "faster: it falls faster; ?: these data do not decide; no mark: nothing is predicted. fits: share that stands at a "
+    "certified optimum; only those count, but where theory denies a rate."
+)
+
+
+def ending_of(results: pd.DataFrame, summary: pd.DataFrame) -> Ending:
+    """Return what the command prints of a run: findings, and one line for each truth, kind and k.
+
+    results  rows of the run
+    summary  its lines, as ``report_of`` returns them
+    """
+    body = []
+    for (study, truth, kind, k), lines in summary.groupby(["study", "truth", "kind", "k"], sort=False):
+        by = {line.measure: line for line in lines.itertuples()}
+        of_f = by.get("risk") or by.get("L2")
+        of_d = by.get("loss D") or by.get("D")
+        rows = of_study(results, str(study))
+        own = rows[(rows["truth"] == truth) & (rows["kind"] == kind) & (rows["k"] == k) & rows["status"].notna()]
+        if own["fit_class"].iloc[0] == "misspecified":
+            shown_f = f"floor {own.loc[own['n'] == own['n'].max(), 'relative_risk'].median():.2%}" + _mark(of_f)
+        else:
+            shown_f = _slope(of_f)
+        certified = f"{(own['status'] == FitStatus.CERTIFIED.name).mean():.0%}"
+        names = [str(truth).removeprefix("attention-"), str(kind).removeprefix("adaptive:").removeprefix("softmax-")]
+        body.append([*names, str(k), shown_f, _slope(of_d), certified])
+    return Ending(_findings(results, summary), ["truth", "prompts", "k", "error of f", "loss D", "fits"], body, LEGEND)
+
+
+def _mark(line) -> str:
+    return f" {MARKS[line.verdict]}" if line is not None and line.verdict in MARKS else ""
+
+
+def _slope(line) -> str:
+    if line is None:
+        return ""
+    if np.isnan(line.slope):
+        return "too few fits"
+    half = "" if np.isnan(line.low) else f" +- {(line.high - line.low) / 2:.2f}"
+    return f"{line.slope:.2f}{half}{_mark(line)}"
+
+
+def _findings(results: pd.DataFrame, summary: pd.DataFrame) -> list[str]:
+    """Return what a run found in sentences."""
+    predicted = summary.loc[summary["verdict"].isin(list(MARKS)), "verdict"]
+    counts = predicted.value_counts()
+    said = {
+        Verdict.HOLDS: "as predicted",
+        Verdict.FASTER: "faster than predicted",
+        Verdict.FAILS: "not as predicted",
+        Verdict.UNDECIDED: "not decided by these sizes and replicates",
+    }
+    parts = [f"{counts[verdict.value]} {words}" for verdict, words in said.items() if verdict.value in counts.index]
+    sentences = [f"Slopes that theory predicts: {len(predicted)}, of them {_listed(parts)}."] if len(predicted) else []
+    attention, gated = of_study(results, STUDY_FITS), of_study(results, GAUSSIAN)
+    if len(attention):
+        sentences += _attention_findings(attention)
+    if len(gated):
+        sentences += [f"{line}." for line in comparison_lines(gated)]
+    fits = results[results["status"].notna()]
+    certified = int((fits["status"] == FitStatus.CERTIFIED.name).sum())
+    sentences.append(f"{certified} of {len(fits)} fits stand at a certified local maximum.")
+    return sentences
+
+
+def _attention_findings(attention: pd.DataFrame) -> list[str]:
+    lines = identifiability(attention)
+    found = []
+    for verdict, words in (
+        ("n^-1/4", "Split prompts come together like n^-1/4"),
+        ("no rate", "Split prompts have no rate, since the data do not see the split,"),
+    ):
+        names = [str(name).removeprefix("attention-") for name in lines.loc[lines["verdict"] == verdict, "truth"]]
+        if names:
+            found.append(f"{words} for {_listed(names)}.")
+    fits = attention[attention["study"] == STUDY_FITS]
+    misses = fits[fits["fit_class"] == "misspecified"].groupby(["truth", "kind", "k"]).ngroups
+    if misses:
+        found.append(f"{misses} lines fit a class that does not hold the truth: their risk stops at a floor.")
+    return found
+
+
+def _listed(parts: Iterable[str]) -> str:
+    *first, last = parts
+    return f"{', '.join(first)} and {last}" if first else last
 
 
 def first_table(rows: pd.DataFrame) -> str:

@@ -20,6 +20,7 @@ from typing import Any
 import sympy as sp
 
 from moe_prompts.errors import InputError
+from moe_prompts.shown import fitted, html_table, paragraph
 from moe_prompts.tables import markdown
 from moe_prompts.theory.atoms import Atom, atom, is_prompt
 from moe_prompts.theory.certificates.basis import ORBIT
@@ -29,6 +30,12 @@ from moe_prompts.theory.mixture import Column
 from moe_prompts.theory.published import Published, agreement, published
 
 MOST_CELLS, LARGEST_CELL = 6, 8
+#: Titles of columns in a terminal, where they are other than in Markdown, and what columns mean there.
+HEADS = {"not slower because": "not slower", "not faster because": "not faster", "agrees?": "agrees"}
+LEGEND = (
+    "cell: a true atom; size: fitted atoms in it; theta: an error eps of the density moves the group by eps^(1/theta); "
+    "rate: n^(-1/(2 theta)); not slower, not faster: what proves either bound, by its certificate."
+)
 
 
 @dataclass(frozen=True)
@@ -83,9 +90,11 @@ def _theta(theta: Fraction | float | None) -> str:
     return "" if theta is None else "infinite" if theta == math.inf else str(theta)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class RateTable:
     """Hold the rates of a configuration with their certificates.
+
+    It prints as a table.
 
     model          one of ``atoms.KINDS``
     cells          fitted atoms per true atom
@@ -154,6 +163,25 @@ class RateTable:
 
     def markdown(self) -> str:
         """Return the table as Markdown, with the identities used and the papers compared."""
+        header, body = self._cells
+        return "\n".join([markdown(header, body), *self._told])
+
+    def __str__(self) -> str:
+        """Return the table in lines of at most 80 characters, with what its columns mean."""
+        header, body = self._cells
+        shown = fitted([HEADS.get(title, title) for title in header], body, keys=3)
+        told = [paragraph(line, indent="  ") if line else "" for line in [*self._told, "", LEGEND]]
+        return "\n".join([f"{self.title}\n", shown, *told])
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        """Return the table for a notebook."""
+        return html_table(*self._cells, caption=self.title)
+
+    @property
+    def _cells(self) -> tuple[list[str], list[list[str]]]:
+        """Header and rows as text."""
         header = [
             "group",
             "cell",
@@ -182,12 +210,16 @@ class RateTable:
                     rate.agrees,
                 ]
             )
-        lines = [markdown(header, body)]
+        return header, body
+
+    @property
+    def _told(self) -> list[str]:
+        """Lines below the table: identities, papers, notes."""
         used = list(dict.fromkeys(text for rate in self.rates for text in rate.identities))
         known = list(dict.fromkeys(rate.published.citation for rate in self.rates if rate.published))
-        lines += ["", f"Identities used: {'; '.join(used) if used else 'none'}."]
+        lines = ["", f"Identities used: {'; '.join(used) if used else 'none'}."]
         lines += [f"Published: {', '.join(known)}."] if known else []
-        return "\n".join([*lines, *self.notes])
+        return [*lines, *self.notes]
 
 
 def rate_table(

@@ -7,6 +7,7 @@ tasks are what such a table samples.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 from importlib import resources
 
@@ -15,6 +16,7 @@ import pandas as pd
 
 from moe_prompts.errors import InputError
 from moe_prompts.intervals import LEVEL, mean_interval
+from moe_prompts.shown import Ending
 from moe_prompts.tables import markdown
 from moe_prompts.vision.comparison.plan import choose
 from moe_prompts.vision.training.methods import METHODS
@@ -156,6 +158,47 @@ def text(final: pd.DataFrame, setup: str = "", baseline: str = "vpt_deep") -> st
     if baseline in methods and len(methods) > 1:
         lines += ["", *_paired_lines(differences(final, baseline), baseline, methods)]
     return "\n".join(lines)
+
+
+def ending_of(final: pd.DataFrame, setup: str, notes: Sequence[str] = (), baseline: str = "vpt_deep") -> Ending:
+    """Return what the command prints: gains over the baseline, and a row for each task and method.
+
+    final     the table of final runs
+    setup     what the reader is told of backbone and training
+    notes     more sentences
+    baseline  the method that differences are taken from
+    """
+    table = scores(final)
+    paired = differences(final, baseline) if baseline in set(table["method"]) else differences(final.iloc[:0], baseline)
+    gains = paired.set_index(["task", "method"])
+    findings = []
+    for method in dict.fromkeys(paired["method"]):
+        own = paired[paired["method"] == method]
+        tasks = own[own["task"] != "all"]
+        above, below = int((tasks["low"] > 0).sum()), int((tasks["high"] < 0).sum())
+        findings.append(
+            f"{method} is above {baseline} on {above} and below it on {below} of {len(tasks)} tasks, by 90 % intervals."
+        )
+    body = []
+    for row in table.itertuples():
+        key = (row.task, row.method)
+        body.append(
+            [
+                str(row.task).removeprefix("stand-in:"),
+                row.method,
+                _cell(pd.Series(row._asdict())).replace("±", "+-"),
+                _difference(gains.loc[key]) if key in gains.index else "",
+                "" if np.isnan(row.published) else f"{row.published:.1f}",
+            ]
+        )
+    header = ["task", "method", "accuracy", f"minus {baseline}", "published"]
+    legend = (
+        "accuracy: top-1 on test in percent, last epoch, +- standard deviation over seeds; * some seeds diverged. "
+        f"minus {baseline}: in points, seed by seed, with 90 % interval / number of seeds. {setup}"
+    )
+    if table["published"].isna().all():
+        header, body = header[:-1], [row[:-1] for row in body]
+    return Ending([*findings, *(note for note in notes if note)], header, body, legend, keys=2)
 
 
 def _cell(row: pd.Series) -> str:

@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import binom
 
+from moe_prompts.shown import Ending
 from moe_prompts.tables import markdown
 from moe_prompts.vision.data_efficiency.curves import FRESH, crossing, mean_curves, predicted_crossing
 from moe_prompts.vision.training.statuses import TRAINED
@@ -142,6 +143,29 @@ def _against_a_coin(claim: str, right: list[bool], what: str) -> Verdict:
     elif tasks >= TASKS and binom.cdf(k, tasks, 0.5) <= LEVEL:
         verdict = FAILS
     return Verdict(claim, verdict, f"In {k} of {tasks} tasks {what}")
+
+
+def ending_of(table: pd.DataFrame, verdicts: list[Verdict]) -> Ending:
+    """Return what the command prints: a sentence for each verdict, and the table in 80 columns."""
+    body = [
+        [
+            str(row.task).removeprefix("stand-in:"),
+            row.method,
+            str(row.n),
+            str(row.all_parameters),
+            f"{row.effective:.0f}",
+            f"{row.predicted:.3f}",
+            f"{row.half_gap:.3f}",
+            f"{row.ratio:.2f}",
+        ]
+        for row in table.itertuples()
+    ]
+    header = ["task", "method", "n", "P", "P_eff", "predicted", "observed", "observed / predicted"]
+    legend = (
+        "P: parameters; P_eff: those that the fit uses, from its Fisher information; predicted: excess risk P_eff / (2 "
+        "n) in nats; observed: half of test less training cross-entropy."
+    )
+    return Ending([str(verdict) for verdict in verdicts], header, body, legend, keys=3)
 
 
 def text(table: pd.DataFrame, verdicts: list[Verdict]) -> str:

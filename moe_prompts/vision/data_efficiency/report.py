@@ -10,6 +10,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from moe_prompts.figures.style import DOUBLE, SINGLE, STYLE, legend_of
+from moe_prompts.shown import Ending
 from moe_prompts.tables import markdown
 from moe_prompts.vision.data_efficiency.curves import (
     FRESH,
@@ -92,14 +93,58 @@ def table_of(found: pd.DataFrame, value: str, scale: float, digits: str) -> str:
     scale   factor on it, as 100 for percent
     digits  how numbers are written, as ".1f"
     """
-    sizes = sorted(found["n"].unique(), key=lambda n: np.inf if n == FRESH else n)
+    return markdown(*_columns(found, _sizes(found), value, scale, digits))
+
+
+def _sizes(found: pd.DataFrame) -> list[int]:
+    return sorted(found["n"].unique(), key=lambda n: np.inf if n == FRESH else n)
+
+
+def _columns(
+    found: pd.DataFrame, sizes: Sequence[int], value: str, scale: float, digits: str
+) -> tuple[list[str], list[list[str]]]:
+    """Return header and rows of ``table_of``, with a column for each of ``sizes``."""
     heads = ["fresh images" if n == FRESH else f"n = {n}" for n in sizes]
     body = []
     for (task, method, parameters), group in found.groupby(["task", "method", "parameters"], sort=False):
         by_n = group.set_index("n")[[value, f"{value}_error"]].reindex(sizes) * scale
         cells = [_mean(mean, error, digits) for mean, error in by_n.itertuples(index=False)]
         body.append([str(task), str(method), str(parameters), *cells])
-    return markdown(["task", "method", "parameters", *heads], body)
+    return ["task", "method", "parameters", *heads], body
+
+
+def ending_of(results: pd.DataFrame, entropy: int) -> Ending:
+    """Return what the command prints: who is better from which n on, and excess or accuracy against n."""
+    curves = mean_curves(results)
+    planted, tasks = _both(curves)
+    header: list[str] = []
+    findings: list[str] = []
+    body: list[list[str]] = []
+    legend: list[str] = []
+    for found, value, shown, scale, digits, what in (
+        (planted, "excess", "excess", 1, ".3f", "of planted truths: mean excess risk in nats"),
+        (tasks, "cross_entropy", "accuracy", 100, ".1f", "of tasks: accuracy on test in percent"),
+    ):
+        if len(found):
+            findings += [
+                f"{line.removeprefix('- ')}." for line in crossings(results, found, value, entropy).splitlines()
+            ]
+            header, rows = _columns(found, _sizes(curves), shown, scale, digits)
+            body += [[row[0].removeprefix("stand-in:"), *row[1:]] for row in rows]
+            legend.append(what)
+    if len(tasks):
+        for row in differences(results[~results["task"].isin(PLANTED)], CLAIMS).itertuples():
+            interval = "" if np.isnan(row.low) else f" [{100 * row.low:+.1f}, {100 * row.high:+.1f}]"
+            findings.append(
+                f"{row.task}: {row.claim}, {row.better} above {row.other} at n = {row.n}: {100 * row.difference:+.1f}"
+                f"{interval} points, {row.verdict}."
+            )
+    failed = int(planted["failed"].sum() + tasks["failed"].sum())
+    if failed:
+        findings.append(f"{failed} of {len(results)} trainings diverged; they are left out of means.")
+    said = f"n: training images; numbers are {'; '.join(legend)}, +- standard error over replicates. "
+    said += "parameters: of prompts, without the head. fresh images: every step on new images."
+    return Ending(findings, header, body, said, keys=2)
 
 
 def differences_of(results: pd.DataFrame) -> list[str]:

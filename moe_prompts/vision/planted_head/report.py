@@ -27,6 +27,7 @@ from moe_prompts.estimators.result import FitStatus
 from moe_prompts.figures.style import DOUBLE, STYLE, legend_below, log_log, note, spoken
 from moe_prompts.intervals import half_width, mean_interval
 from moe_prompts.seeds import bootstrap_rng
+from moe_prompts.shown import Ending
 from moe_prompts.slopes import slope
 from moe_prompts.tables import markdown
 from moe_prompts.vision.figures import COLOURS
@@ -167,6 +168,42 @@ def exponent(profile: pd.DataFrame) -> str:
     return f"{value:.2f}" + ("" if first["certified"].all() else " (a minimum without certificate)")
 
 
+def ending_of(results: pd.DataFrame, noise_free: pd.DataFrame, entropy: int) -> Ending:
+    """Return what the command prints: whether theory holds in this head, and a line for each class."""
+    judged = judgements(results, entropy)
+    counts = pd.Series([word for *_, word in judged.values()]).value_counts()
+    last = int(results["n"].max())
+    found = [
+        f"Risk against s^2 P / n where the class holds the truth, and against its floor where it does not: of "
+        f"{len(judged)} lines " + ", ".join(f"{count} {word}" for word, count in counts.items()) + "."
+    ]
+    found += [f"{line.removeprefix('- ').capitalize()}." for line in crossings(risk_curves(results))]
+    body = []
+    for row in risk_curves(results).groupby(KEY, sort=False).tail(1).itertuples():
+        key = (row.truth, row.kind, row.k, row.fit_class, row.n_parameters)
+        body.append(
+            [
+                row.truth,
+                row.kind.removeprefix("adaptive:"),
+                str(row.k),
+                WORDS[row.fit_class].partition(",")[0],
+                str(row.n_parameters),
+                f"{row.risk:.1e}",
+                f"{row.floor:.1e}" if row.fit_class == "misspecified" else "0",
+                f"{row.ratio:.2f} +- {row.ratio_error:.2f}",
+                f"{row.certified:.0%}",
+                judged[key][1].removesuffix(" here") if key in judged else "not judged",
+            ]
+        )
+    header = ["truth", "prompts", "k", "class", "P", "risk", "floor", "observed / predicted", "fits", "verdict"]
+    legend = (
+        f"risk: mean E |f_hat - f*|^2 at n = {last:.0e} (or the largest n of the line) in units of E |f*|^2; "
+        "predicted: floor + s^2 P / n with P parameters, beside it the standard error; fits: share that is certified. "
+        "The verdict is of all n; how split prompts come together is in summary.md."
+    )
+    return Ending(found, header, body, legend, keys=3)
+
+
 def risks(found: pd.DataFrame, noise_free: pd.DataFrame) -> str:
     """Return the table of mean risks for each class and n with their standard errors, and of floors."""
     sizes = sorted(found["n"].unique())
@@ -204,21 +241,29 @@ def ratios(found: pd.DataFrame) -> str:
 
 def verdict(results: pd.DataFrame, noise_free: pd.DataFrame, entropy: int) -> list[str]:
     """Return the sentences that the rows decide, each with its verdict."""
-    lines = []
-    for key, own in results.groupby(KEY, sort=False):
-        truth, kind, k, word, _ = key
-        name = f"- {truth} truth, {k} {kind} ({WORDS[word]})"
-        if word in ("exact", "contained"):
-            found = mean_interval((own["relative_risk"] / own["price"]).to_numpy(float))
-            shown = f"{found.value:.3f} s^2 P / n, 90 % interval [{found.low:.3f}, {found.high:.3f}]"
-            lines.append(f"{name}: risk = {shown}: {found.verdict(PRICE_BAND).value}")
-        elif word == "misspecified":
-            lines.append(f"{name}: {plateau(own, bootstrap_rng(entropy, 'planted-head floor', *map(str, key)))}")
+    lines = [f"- {sentence}" for sentence, _ in judgements(results, entropy).values()]
     return [*lines, *crossings(risk_curves(results)), *splits(results, noise_free, entropy)]
 
 
-def plateau(own: pd.DataFrame, rng: np.random.Generator) -> str:
-    """Return in words whether the risk of a class without the truth has come to rest on its floor.
+def judgements(results: pd.DataFrame, entropy: int) -> dict[tuple, tuple[str, str]]:
+    """Return, for each class whose risk is judged, a sentence and its verdict; keys are those of ``KEY``."""
+    found: dict[tuple, tuple[str, str]] = {}
+    for key, own in results.groupby(KEY, sort=False):
+        truth, kind, k, word, _ = key
+        name = f"{truth} truth, {k} {kind} ({WORDS[word]})"
+        if word in ("exact", "contained"):
+            ratio = mean_interval((own["relative_risk"] / own["price"]).to_numpy(float))
+            shown = f"{ratio.value:.3f} s^2 P / n, 90 % interval [{ratio.low:.3f}, {ratio.high:.3f}]"
+            verdict = ratio.verdict(PRICE_BAND).value
+            found[key] = f"{name}: risk = {shown}: {verdict}", verdict
+        elif word == "misspecified":
+            said, verdict = plateau(own, bootstrap_rng(entropy, "planted-head floor", *map(str, key)))
+            found[key] = f"{name}: {said}", verdict
+    return found
+
+
+def plateau(own: pd.DataFrame, rng: np.random.Generator) -> tuple[str, str]:
+    """Return whether the risk of a class without the truth has come to rest on its floor: words and verdict.
 
     own  fits of one class on one truth
     rng  of the bootstrap of the slope
@@ -234,7 +279,8 @@ def plateau(own: pd.DataFrame, rng: np.random.Generator) -> str:
     return (
         f"floor at most {last.floor:.2e} of E |f*|^2; at n = {last.n} the mean risk is {level.value:.3f} "
         f"[{level.low:.3f}, {level.high:.3f}] of it, s^2 P / n {last.price / last.floor:.1e} of it, and the slope of "
-        f"the last decade {value:.3f} [{low:.3f}, {high:.3f}]; a plateau: {rests.value}"
+        f"the last decade {value:.3f} [{low:.3f}, {high:.3f}]; a plateau: {rests.value}",
+        rests.value,
     )
 
 

@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import re
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -373,8 +374,11 @@ def test_a_vtab_root_goes_through_check_run_and_report(tmp_path, monkeypatch, ca
     call(monkeypatch, "run", "--task", "cifar", "--method", "linear,vpt_deep", "--out", tmp_path / "run", *options)
     shown = capsys.readouterr().out
     assert "minutes of training" in shown
-    assert body_of(shown, ["task", "linear", "vpt_deep"])[1] == ["published", "63.4", "78.8"]
-    assert "settings.json\nfigure " in shown
+    told = (tmp_path / "run" / "summary.md").read_text()
+    assert body_of(told, ["task", "linear", "vpt_deep"])[1] == ["published", "63.4", "78.8"]
+    assert re.search(r"^cifar +vpt_deep .* 78\.8$", shown, re.M)
+    assert "settings.json\n  accuracies.pdf, accuracies.png" in shown
+    shown = " ".join(shown.split())
     assert "Backbone small-random, N = 10, 2 steps of 16 images" in shown
     assert f"image format: {'PNG' if suffix == 'png' else 'JPEG'}" in shown
     settings = json.loads((tmp_path / "run" / "settings.json").read_text())
@@ -410,7 +414,7 @@ def test_an_fgvc_task_runs(tmp_path, monkeypatch, capsys):
         tmp_path / "run",
         *SHORT,
     )
-    assert "| fgvc:flowers " in capsys.readouterr().out
+    assert "\nfgvc:flowers " in capsys.readouterr().out
     final = pd.read_parquet(tmp_path / "run" / "final" / "results.parquet")
     assert set(final["n"]) == {2 * 102}
 

@@ -124,9 +124,9 @@ def test_the_command_on_planted_truths_and_tasks(tmp_path, monkeypatch, capsys):
     call(monkeypatch, "--quick", "--workers", 1, "--out", tmp_path / "run")
     shown = re.sub(" +", " ", capsys.readouterr().out)
     assert "minutes of training with 1 processes" in shown
-    assert "| task | method | parameters | n = 20 | n = 40 | fresh images |" in shown
-    assert "planted-adaptive: vapt has less excess than vpt_deep from n = " in shown
-    assert "| stand-in:count | linear |" in shown
+    assert "\ntask method parameters n = 20 n = 40 fresh images\n" in shown
+    assert "planted-adaptive: vapt has less excess than vpt_deep from n = " in " ".join(shown.split())
+    assert "\ncount linear 0 " in shown
     for name in ("planted.png", "tasks.png", "rates.json"):
         assert (tmp_path / "run" / name).stat().st_size > 0
     own = ("--rates", tmp_path / "run" / "rates.json", "--task", "count", "--workers", 1)
@@ -165,7 +165,7 @@ def test_a_real_task_by_fractions(tmp_path, monkeypatch, capsys):
         "--out",
         tmp_path / "run",
     )
-    assert "| fgvc:dogs | linear | 0 |" in re.sub(" +", " ", capsys.readouterr().out)
+    assert "\nfgvc:dogs linear 0 " in re.sub(" +", " ", capsys.readouterr().out)
 
 
 @pytest.mark.parametrize(

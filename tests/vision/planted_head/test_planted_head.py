@@ -350,9 +350,11 @@ def call(monkeypatch, *arguments):
 def test_the_command(tmp_path, monkeypatch, capsys):
     call(monkeypatch, "--quick", "--workers", 1, "--reps", 1, "--out", tmp_path / "run")
     shown = capsys.readouterr().out
-    assert "of 64 directions of a prompt logits see 16 (rank of B)" in shown
+    told = (tmp_path / "run" / "summary.md").read_text()
+    assert "of 64 directions of a prompt logits see 16 (rank of B)" in told
     assert "minutes with 1 free cores" in shown
-    assert "| adaptive | fixed | 2 | wrong class | 38 |" in re.sub(" +", " ", shown)
+    assert "| adaptive | fixed | 2 | wrong class | 38 |" in re.sub(" +", " ", told)
+    assert max(map(len, shown.splitlines())) <= 80
     for name in ("planted_head.png", "planted_head.pdf", "noise_free.parquet", "results.parquet", "summary.md"):
         assert (tmp_path / "run" / name).stat().st_size > 0
 

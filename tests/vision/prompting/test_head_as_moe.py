@@ -160,7 +160,7 @@ def test_the_command_writes_its_table_and_its_figure(tmp_path):
     assert done.returncode == 0, done.stderr
     written = {path.name for path in (tmp_path / "run").iterdir()}
     assert written == {"results.parquet", "meta.json", "summary.md", "head_as_moe.pdf", "head_as_moe.png"}
-    assert "figure    " in done.stdout
+    assert "head_as_moe.png  figure" in done.stdout
 
 
 @pytest.mark.parametrize("config", [VPT(3, blocks=2), VAPT(3, blocks=2)], ids=["vpt", "vapt"])

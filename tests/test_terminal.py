@@ -1,0 +1,145 @@
+"""What commands print: help in groups with examples, findings, a table and a legend, and no line over 80 columns."""
+
+from __future__ import annotations
+
+import json
+import sys
+from importlib import import_module
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from moe_prompts import cli
+from moe_prompts.commands import console
+from moe_prompts.shown import COLUMNS, Ending, fitted
+
+ROOT = Path(__file__).parents[1]
+DATA = ROOT / "paper_figures" / "data"
+#: Commands with parts of their own.
+PARTS = {
+    "vtab": ("run", "report", "check", "fetch-help"),
+    "tasks": ("sheet", "probe", "emoji"),
+    "backbone": ("fetch", "probe"),
+    "pretrain": ("train", "check"),
+}
+HELPS = [(name,) for name in console.COMMANDS] + [(name, part) for name, parts in PARTS.items() for part in parts]
+
+
+def too_wide(text: str) -> list[str]:
+    return [line for line in text.splitlines() if len(line) > COLUMNS]
+
+
+@pytest.mark.parametrize("words", HELPS, ids=" ".join)
+def test_help_has_groups_and_examples_in_80_columns(words, monkeypatch, capsys):
+    """Also in a wide terminal, and as a script."""
+    monkeypatch.setenv("COLUMNS", "200")
+    for argv0 in (f"moe-prompts {words[0]}", f"{console.COMMANDS[words[0]]}.py"):
+        monkeypatch.setattr(sys, "argv", [argv0, *words[1:], "--help"])
+        module = import_module(f"moe_prompts.commands.{console.COMMANDS[words[0]]}")
+        with pytest.raises(SystemExit) as ended:
+            module.main()
+        shown = capsys.readouterr().out
+        assert ended.value.code == 0
+        assert not too_wide(shown)
+        assert "shows the way" not in shown
+        if len(words) == 1:
+            assert "\nexamples:\n" in shown
+            assert (
+                f"\n  {argv0 if ' ' in argv0 else f'python experiments/{argv0}'}" in shown.partition("\nexamples:")[2]
+            )
+
+
+@pytest.mark.parametrize("name", ["sample-efficiency", "data-efficiency", "planted-head"])
+def test_long_help_is_in_groups(name, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", [f"moe-prompts {name}", "--help"])
+    with pytest.raises(SystemExit):
+        import_module(f"moe_prompts.commands.{console.COMMANDS[name]}").main()
+    shown = capsys.readouterr().out
+    titles = [line for line in shown.splitlines() if line.endswith(":") and not line.startswith(" ")]
+    assert {"who computes:", "which run, and where it is kept:"} <= set(titles)
+    assert len(titles) >= 6
+
+
+def read(name: str) -> tuple[pd.DataFrame, dict]:
+    return pd.read_parquet(DATA / name / "results.parquet"), json.loads((DATA / name / "meta.json").read_text())
+
+
+def of_study(name: str) -> Ending:
+    from moe_prompts.study.report import ending_of, report_of
+
+    rows, meta = read(name)
+    return ending_of(rows, report_of(rows, meta["identity"]["entropy"])[1])
+
+
+def of_replication(name: str) -> Ending:
+    from moe_prompts.study.replication_report import replication_ending, replication_report
+
+    return replication_ending(replication_report(read(name)[0], None, 0)[1])
+
+
+def of_head(name: str) -> Ending:
+    from moe_prompts.vision.planted_head.report import ending_of
+
+    return ending_of(read(name)[0], pd.read_parquet(DATA / name / "noise_free.parquet"), 0)
+
+
+def of_curves(name: str) -> Ending:
+    from moe_prompts.vision.data_efficiency.report import ending_of
+
+    return ending_of(read(name)[0], 0)
+
+
+def of_excess(name: str) -> Ending:
+    from moe_prompts.vision.data_efficiency import link
+
+    curves = pd.concat([read(part)[0] for part in ("pretrained_count", "pretrained_dsprites_loc")])
+    table = link.excess_table(read(name)[0], curves)
+    return link.ending_of(table, [link.excess_verdict(table), link.floor_verdict(curves)])
+
+
+@pytest.mark.parametrize(
+    ("ending", "name", "said"),
+    [
+        (of_study, "sample_efficiency", "adaptive prompts win"),
+        (of_replication, "replicate_gmoe", "One step has slopes"),
+        (of_head, "planted_head", "4 holds"),
+        (of_curves, "task_curves", "planted-adaptive"),
+        (of_curves, "pretrained_count", "V-gain"),
+        (of_excess, "predicted_excess", "V-excess"),
+    ],
+)
+def test_endings_of_committed_runs_have_findings_a_table_and_a_legend(ending, name, said):
+    found = ending(name)
+    assert not too_wide(str(found))
+    assert said in " ".join(found.findings)
+    assert found.body
+    assert all(len(row) == len(found.header) for row in found.body)
+    assert found.legend
+    assert all(cell in " ".join(str(found).split()) for row in found.body for cell in row[:2])
+
+
+@pytest.mark.parametrize("arguments", [["rates", "--model", "fixed"], ["rates"], ["power"], ["claims", "--list"]])
+def test_quick_commands_keep_to_80_columns(arguments, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["moe-prompts", *arguments])
+    console.main()
+    assert not too_wide(capsys.readouterr().out)
+
+
+def test_a_run_names_its_files_after_the_table(tmp_path, capsys):
+    ending = Ending(["It holds."], ["n", "risk"], [["100", "0.1"]], "risk: of f")
+    drawn = [tmp_path / "one.pdf", tmp_path / "one.png"]
+    cli.finish(tmp_path, "all tables", ending, {"summary.json": "[]"}, lambda: drawn, 3)
+    shown = capsys.readouterr().out
+    assert shown.startswith("It holds.\n\nn    risk\n---------\n100  0.1\n\nrisk: of f\n\nfiles in ")
+    assert all(name in shown for name in ("summary.md", "summary.json", "results.parquet", "one.pdf, one.png"))
+    assert (tmp_path / "summary.md").read_text() == "all tables\n"
+
+
+def test_a_wide_table_loses_no_cell():
+    header = ["task", *(f"accuracy at n = {n}" for n in range(12))]
+    body = [["dsprites", *(f"{n}{n}.5 +- 0.123456" for n in range(12))], ["count", *map(str, range(12))]]
+    shown = fitted(header, body)
+    assert not too_wide(shown)
+    assert all(cell in shown for row in body for cell in row)
+    assert shown.count("dsprites") == shown.count("\n\n") + 1
