@@ -273,7 +273,7 @@ def finish(
     files = {"summary.md": "all tables, in full", **dict.fromkeys(tables, "")}
     if rows is not None:
         files |= {"results.parquet": f"{rows} rows, one per fit or measurement", "meta.json": "how they were made"}
-    files |= {f"{pdf.stem}.pdf, {png.name}": "figure" for pdf, png in zip(figures[::2], figures[1::2], strict=True)}
+    files |= {figure.name: "figure" for figure in figures}
     print(f"{ending}\n")
     print_files(out, files)
 

@@ -152,7 +152,7 @@ def study(
     """
     known = _known(truth)
     sizes = cli.sizes(n, points, "n =") if isinstance(n, str) else [int(size) for size in n]
-    made = _study(known, kinds, ks, sizes, reps, seed, start)
+    made = study_of(known, kinds, ks, sizes, reps, seed, start)
     executor = InProcess() if workers == 1 else Joblib(workers)
     if out is not None:
         rows = run_study(made, Path(out), executor=executor, progress=progress)
@@ -213,7 +213,7 @@ def _own(params: GaussianGatedMoE) -> Truth:
 _ARRAYS = ("weights", "gate_means", "gate_covs", "slopes", "intercepts", "noise_covs")
 
 
-def _study(
+def study_of(
     known: AnyTruth,
     kinds: Sequence[str] | None,
     ks: Sequence[int] | None,
@@ -222,7 +222,10 @@ def _study(
     seed: int,
     start: str | None,
 ) -> Study:
-    """Return the study of one truth, by its model."""
+    """Return the study of one truth, by its model; arguments are those of ``study``.
+
+    known  a truth that studies know by its name
+    """
     if seed is None or seed < 0:
         raise InputError(f"study: seed = {seed}; expected a whole number of at least 0")
     common: dict[str, Any] = {"sizes": sizes, "replicates": reps, "entropy": seed, "truths": [known.name]}

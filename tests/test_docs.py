@@ -211,15 +211,15 @@ def test_commands_run(text, tmp_path):
 # API and site --------------------------------------------------------------------------------------------------------
 
 
-def test_the_api_shows_every_module():
-    """Sub-packages with all their modules."""
+def test_the_api_shows_every_public_name():
+    """Pages name the parts of the package whose public names they show; no part is left out."""
+    import moe_prompts
+
     text = "".join((ROOT / page).read_text(encoding="utf-8") for page in PAGES if page.startswith("docs/api/"))
-    shown = set(re.findall(r"^::: moe_prompts\.(\w+)$", text, flags=re.M))
-    package = ROOT / "moe_prompts"
-    modules = {path.stem for path in package.glob("*.py")} | {
-        path.parent.name for path in package.glob("*/__init__.py")
+    shown = {
+        part for parts in re.findall(r"^\[\[public names: (.+)\]\]$", text, flags=re.M) for part in parts.split(", ")
     }
-    assert shown == modules - {"__init__"}
+    assert shown == {module.split(".")[0] for module in moe_prompts._PUBLIC.values()} | {"studies", "vision"}
 
 
 def test_every_page_is_in_the_navigation():
@@ -239,6 +239,13 @@ def test_the_site_builds_without_a_warning(tmp_path):
     assert len(shown) >= 3
     assert all((tmp_path / name).exists() for name in shown)
     assert "\neta  (N, l, d + 1)  frozen expert" in (tmp_path / "api" / "models.html").read_text(encoding="utf-8")
+    import moe_prompts
+    from moe_prompts import vision
+
+    pages = "".join(path.read_text(encoding="utf-8") for path in (tmp_path / "api").glob("*.html"))
+    named = {f"{module}.{name}" for name, module in moe_prompts._PUBLIC.items()}
+    named |= {f"vision.{module}.{name}" for name, module in vision._PUBLIC.items()} | {"studies.study"}
+    assert [name for name in sorted(named) if f'id="moe_prompts.{name}"' not in pages] == []
 
 
 # Links ---------------------------------------------------------------------------------------------------------------

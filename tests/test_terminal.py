@@ -132,7 +132,7 @@ def test_a_run_names_its_files_after_the_table(tmp_path, capsys):
     cli.finish(tmp_path, "all tables", ending, {"summary.json": "[]"}, lambda: drawn, 3)
     shown = capsys.readouterr().out
     assert shown.startswith("It holds.\n\nn    risk\n---------\n100  0.1\n\nrisk: of f\n\nfiles in ")
-    assert all(name in shown for name in ("summary.md", "summary.json", "results.parquet", "one.pdf, one.png"))
+    assert all(name in shown for name in ("summary.md", "summary.json", "results.parquet", "one.pdf", "one.png"))
     assert (tmp_path / "summary.md").read_text() == "all tables\n"
 
 

@@ -1,6 +1,9 @@
 """Do fixed or adaptive prompts learn faster? Certified fits, slopes with intervals, one verdict table and one figure.
 
 python experiments/sample_efficiency.py --n 1e3..1e6
+python experiments/sample_efficiency.py --quick
+python experiments/sample_efficiency.py --study attention --truth adaptive --n 1e4..1e6
+python experiments/sample_efficiency.py --truth mine.json --n 1e3..1e5
 """
 
 from __future__ import annotations
@@ -61,9 +64,10 @@ def parser() -> argparse.ArgumentParser:
     )
     add(
         "--truth",
-        choices=sorted(TRUTHS),
         default="both",
-        help="what the true prompts are; random: draws that nobody selected",
+        metavar="WORD|FILE",
+        help="adaptive, fixed, both (default) or random (draws that nobody selected); or a file .json or .py with the "
+        "arrays of a truth of your own, see docs/extending.md",
     )
     add = parser.add_argument_group("how it is fitted").add_argument
     add(
@@ -92,6 +96,11 @@ def main() -> None:
         arguments.points or (3 if quick else 5),
     )
     out = arguments.out or cli.default_folder("sample_efficiency")
+    if arguments.truth not in TRUTHS:
+        study = own(arguments, sizes)
+        results = cli.results(study, out, arguments, "sample_efficiency.py", first_rows)
+        report(results, study.entropy, out, quick)
+        return
 
     # Heavy imports come after the cheap checks, so that mistakes are answered at once.
     from moe_prompts.engine.grid import joined
@@ -102,6 +111,27 @@ def main() -> None:
     study = studies[0] if len(studies) == 1 else joined("all", studies)
     results = cli.results(study, out, arguments, "sample_efficiency.py", first_rows)
     report(results, study.entropy, out, quick)
+
+
+def own(arguments: argparse.Namespace, sizes: list[int]) -> Study:
+    """The study of the truth in the file that ``--truth`` names; its content is part of the run's identity."""
+    path = Path(arguments.truth)
+    if path.suffix not in (".json", ".py"):
+        raise InputError(f"--truth {path}; expected one of {', '.join(TRUTHS)}, or a file .json or .py")
+    if arguments.study != "all":
+        raise InputError(f"--study {arguments.study} with a file; expected no --study: the file says the model")
+
+    from hashlib import sha256
+
+    from moe_prompts.models.truth_files import read_truth
+    from moe_prompts.models.truths import add_truth
+    from moe_prompts.studies import study_of
+
+    known = add_truth(read_truth(path))
+    reps = arguments.reps or (8 if arguments.quick else 16)
+    study = study_of(known, arguments.kinds, arguments.k, sizes, reps, arguments.seed, arguments.start)
+    content = sha256(path.read_bytes()).hexdigest()
+    return replace(study, identity=study.identity | {"truth_file": {"name": known.name, "sha256": content}})
 
 
 def known_kinds(asked: list[str] | None, study: str) -> dict[str, list[str] | None]:

@@ -124,7 +124,10 @@ def test_the_command_on_planted_truths_and_tasks(tmp_path, monkeypatch, capsys):
     call(monkeypatch, "--quick", "--workers", 1, "--out", tmp_path / "run")
     shown = re.sub(" +", " ", capsys.readouterr().out)
     assert "minutes of training with 1 processes" in shown
-    assert "\ntask method parameters n = 20 n = 40 fresh images\n" in shown
+    assert "| task | method | parameters | n = 20 | n = 40 | fresh images |" in re.sub(
+        " +", " ", (tmp_path / "run" / "summary.md").read_text()
+    )
+    assert "\ntask method parameters n = 20 " in shown
     assert "planted-adaptive: vapt has less excess than vpt_deep from n = " in " ".join(shown.split())
     assert "\ncount linear 0 " in shown
     for name in ("planted.png", "tasks.png", "rates.json"):
