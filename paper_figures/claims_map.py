@@ -16,10 +16,12 @@ import runs
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 
 from moe_prompts.claims.claim import REGISTERED_SEED
 from moe_prompts.errors import InputError
 from moe_prompts.figures.style import DOUBLE, STYLE
+from moe_prompts.slopes import BAND
 
 FAMILIES = {
     "P": "prompts in attention",
@@ -35,6 +37,7 @@ VERDICTS: dict[str, tuple[str, dict[str, Any]]] = {
     "not decidable here": ("open", {"marker": "s", "color": "0.35", "markerfacecolor": "white"}),
 }
 RATE = re.compile(r"n\^(-[\d.]+)$")
+FLOOR = re.compile(r"risk ([\d.]+)%, without noise")
 SHOWN = (-1.05, 0.45)
 #: Characters of a line of text, height of one in inches, and what stands above and below the rows.
 STATEMENT, FINDING, LINE, HEAD, FOOT = 71, 37, 0.096, 0.3, 0.72
@@ -85,10 +88,14 @@ def draw_claim(words: Axes, slopes: Axes, claim: dict[str, Any], top: float, row
     words.text(0, middle - 0.6, claim["id"], va="center")
     words.text(0.205, middle, "\n".join(_statement(claim)), fontsize=6.5, va="center", linespacing=1.1)
     lines = _slopes(claim)
+    ends = [top + 0.15, top + rows - 0.15]
     for rate in {rate for rate, *_ in lines}:
-        slopes.plot(
-            [rate, rate], [top + 0.15, top + rows - 0.15], color="0.6", linewidth=3, solid_capstyle="butt", zorder=1
-        )
+        slopes.fill_betweenx(ends, rate - BAND, rate + BAND, color="0.87", linewidth=0, zorder=0.5)
+        slopes.plot([rate, rate], ends, color="0.55", linewidth=1, solid_capstyle="butt", zorder=1)
+    floors = [float(found[1]) for line in claim["evidence"] if (found := FLOOR.match(line["found"]))]
+    if floors:
+        told = f"floors: risk {min(floors):.1f}\nto {max(floors):.1f} %"
+        slopes.text(SHOWN[0] + 0.02, middle, told, fontsize=6.5, va="center", linespacing=1.1)
     for place, (_, value, low, high, verdict) in enumerate(lines):
         y = top + 0.35 + (rows - 0.7) * (place + 0.5) / len(lines)
         _, style = VERDICTS[verdict]
@@ -122,8 +129,9 @@ def _slopes(claim: dict[str, Any]) -> list[tuple[float, float, float, float, str
     found = []
     for line in claim["evidence"]:
         rate = RATE.match(line["claimed"])
-        if rate and line.get("low") is not None:
-            found.append((float(rate[1]), line["estimate"], line["low"], line["high"], line["verdict"]))
+        if (rate or line["claimed"] == "floor") and line.get("low") is not None:
+            claimed = float(rate[1]) if rate else 0.0
+            found.append((claimed, line["estimate"], line["low"], line["high"], line["verdict"]))
     return found
 
 
@@ -143,8 +151,8 @@ def _finish(drawn: Figure, slopes: Axes, height: float) -> None:
     slopes.set_title("measured slopes, or what was found")
     slopes.text(1.02, 1.0, "lines that\nhold", transform=slopes.transAxes, fontsize=6.5, va="bottom")
     handles = [Line2D([], [], linestyle="none", markersize=4, **style) for _, style in VERDICTS.values()]
-    handles += [Line2D([], [], color="0.6", linewidth=3), Line2D([], [], color="#2b7bba", linewidth=0.7)]
-    names = [*VERDICTS, "predicted", "90 % interval (may leave the axis)"]
+    handles += [Patch(color="0.87"), Line2D([], [], color="#2b7bba", linewidth=0.7)]
+    names = [*VERDICTS, f"predicted ± {BAND:g}", "90 % interval (may leave the axis)"]
     drawn.legend(handles, names, loc="lower center", ncols=6, bbox_to_anchor=(0.5, 0.05 / height))
 
 

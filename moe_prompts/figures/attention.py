@@ -34,7 +34,8 @@ from moe_prompts.study.summary import RISK, Measure, measured_slope
 #: One colour and mark for each truth of the attention study, where kinds are told apart rather than numbers of prompts.
 TRUTH_STYLES = ("o", "<", "s", "X", "*", "h", "P", "D")
 #: Truths in the panel of parameter errors: more would hide each other.
-TRUTHS_SHOWN = 4
+TRUTHS_SHOWN = 3
+SAME_FLOOR = 0.95  # of a smaller class's floor: above it two lines coincide
 PROFILE_FLOOR = 1e-9  # where vanishing profiles are drawn
 
 
@@ -76,11 +77,27 @@ def draw_attention_risk(
     several = compared_truths(results)
     adaptive = [name for name in several if fits.loc[fits["truth"] == name, "truth_kind"].iloc[0].startswith("adapt")]
     rows = fits[fits["truth"] == (truth or [*adaptive, *several][0])]
+    if truth is None:
+        rows = told_apart(rows)
     draw_levels(ax, rows, RISK, entropy, ranks, all_fits=truth is not None)
     if truth is None:
         draw_guide(ax, -1.0, r"slope $n^{-1}$")
     ax.set_ylabel(r"risk $E|\hat f-f^*|^2\ /\ E|f^*|^2$")
     ax.set_title(f"truth: {rows['k_true'].iloc[0]:.0f} {spoken(rows['truth_kind'].iloc[0])} prompts")
+
+
+def told_apart(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of one truth without lines that a figure cannot show beside each other.
+
+    A class that does not hold the truth is left out where a smaller one of its kind has a floor within 5 %.
+    """
+    floors = rows[rows["fit_class"] == "misspecified"].groupby(["kind", "k"])["population_relative_risk"].median()
+    hidden = [
+        (kind, k)
+        for (kind, k), floor in floors.items()
+        if any(floor > SAME_FLOOR * other for (like, fewer), other in floors.items() if like == kind and fewer < k)
+    ]
+    return rows[[(kind, k) not in hidden for kind, k in zip(rows["kind"], rows["k"], strict=True)]]
 
 
 def prediction_risk_figure(results: pd.DataFrame, entropy: int) -> Figure:
@@ -164,7 +181,7 @@ def _draw_error(
         style = _truth_style(place) | {"linestyle": linestyle}
         if all_fits:
             style |= {"markerfacecolor": "white", "linestyle": ":"}
-        ax.errorbar(found.n * 1.03**place, found.level, yerr=bars, label=label, elinewidth=0.6, **style)
+        ax.errorbar(found.n, found.level, yerr=bars, label=label, elinewidth=0.6, **style)
 
 
 #: Panels of ``parameter_rates_figure``: prompts too many, measure, title, guide.
@@ -300,9 +317,7 @@ def draw_gaps(ax: Axes, results: pd.DataFrame) -> None:
         by_n = gaps.loc[gaps["truth"] == truth].groupby("n")["gap"]
         mean, low, high = by_n.mean(), by_n.min(), by_n.max()
         bars = np.abs(np.array([low, high]) - mean.to_numpy())
-        ax.errorbar(
-            mean.index * 1.03**place, mean, yerr=bars, label=_short(truth), elinewidth=0.6, **_truth_style(place)
-        )
+        ax.errorbar(mean.index, mean, yerr=bars, label=_short(truth), elinewidth=0.6, **_truth_style(place))
     ax.set_xscale("log")
     ax.xaxis.set_minor_locator(NullLocator())
     ax.set_yscale("symlog", linthresh=1)

@@ -64,8 +64,6 @@ def draw_levels(
 ) -> None:
     """Draw one line per kind and k: the median error against n with its interval.
 
-    Lines are shifted a little sideways, which keeps their bars apart.
-
     results   rows of one panel
     measure   which error
     entropy   seed of the run, from which resamples are drawn
@@ -79,16 +77,15 @@ def draw_levels(
         for kind, of_kind in results.groupby("kind", sort=False)
         for k, rows in of_kind.groupby("k")
     ]
-    for place, (kind, k, rows) in enumerate(lines):
+    for kind, k, rows in lines:
         found = measured_slope(rows, measure, "grid", entropy, all_fits=all_fits)
         if not len(found.n):
             continue
-        aside = 1.025 ** (place - (len(lines) - 1) / 2)
         bars = np.abs(found.band.T - found.level)
         family = ranks[_family(kind)]
         style = _line_style(kind, family.index((kind, k)), len(family))
         noun = spoken(kind) if _of_prompts(rows) else "experts"
-        ax.errorbar(found.n * aside, found.level, yerr=bars, label=f"{k} {noun}", elinewidth=0.6, **style)
+        ax.errorbar(found.n, found.level, yerr=bars, label=f"{k} {noun}", elinewidth=0.6, **style)
     log_log(ax)
     ax.set_xlabel("number of pairs n")
 
