@@ -35,7 +35,7 @@ from moe_prompts.study.summary import RISK, Measure, measured_slope
 TRUTH_STYLES = ("o", "<", "s", "X", "*", "h", "P", "D")
 #: Truths in the panel of parameter errors: more would hide each other.
 TRUTHS_SHOWN = 3
-SAME_FLOOR = 0.95  # of a smaller class's floor: above it two lines coincide
+SAME_FLOOR = 0.7  # of a smaller class's floor: above it two lines can hardly be told apart on a log scale
 PROFILE_FLOOR = 1e-9  # where vanishing profiles are drawn
 
 
@@ -89,7 +89,7 @@ def draw_attention_risk(
 def told_apart(rows: pd.DataFrame) -> pd.DataFrame:
     """Return the rows of one truth without lines that a figure cannot show beside each other.
 
-    A class that does not hold the truth is left out where a smaller one of its kind has a floor within 5 %.
+    A class that does not hold the truth is left out where its floor is above 70 % of a smaller one's.
     """
     floors = rows[rows["fit_class"] == "misspecified"].groupby(["kind", "k"])["population_relative_risk"].median()
     hidden = [

@@ -68,7 +68,7 @@ def ratio_title(summary: pd.DataFrame) -> str:
             ratios.append(float(np.exp(np.mean(logs))))
     if not ratios:
         return "median loss over that of the published procedure"
-    return f"certified maxima lose {min(ratios):.2g} to {max(ratios):.2g} times as much as the published procedure"
+    return f"loss of certified maxima: {min(ratios):.2g} to {max(ratios):.2g} times that of the published procedure"
 
 
 def panels(summary: pd.DataFrame) -> list[list[tuple[str, int, str]]]:

@@ -166,6 +166,10 @@ def streamed(name: str, n: int, seed: int, replicate: int = 0, chunk: int = CHUN
     """Return the pairs of ``sample`` as a stream, drawn again in each pass, ``chunk`` at a time.
 
     n = 1e8 then takes 1 GB. The arguments and errors are those of ``sample``.
+
+    >>> import moe_prompts as mp
+    >>> mp.streamed("gmoe-1", n=1_000, seed=0).n
+    1000
     """
     n, replicate = _sizes(n, replicate)
     return truth(name).params.streamed(n, data_rng(seed, name, n, replicate), chunk)

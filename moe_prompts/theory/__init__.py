@@ -59,6 +59,10 @@ def predict(model: str, truth_kind: str, kind: str, fit_class: str, group: str) 
     Of an activation that was added as a formula, rates are derived when they are first asked for (seconds).
 
     Raises ``InputError`` where the file has several entries for the same question.
+
+    >>> import moe_prompts as mp
+    >>> str(mp.predict("gaussian-gated", "adaptive", "adaptive", "exact", "D").exponent)
+    '-1/2'
     """
     wanted = {"model": model, "truth_kind": truth_kind, "kind": kind, "fit_class": fit_class, "group": group}
     entries = (*predictions(), *_of_added(truth_kind, kind))

@@ -215,6 +215,12 @@ def random_start(family: PromptFamily, rng: np.random.Generator, box: Box) -> np
 
     The logit biases b are uniform on the lower three quarters of their box, and everything else is N(0,
     1.5^2), clipped to its box.
+
+    >>> import numpy as np
+    >>> import moe_prompts as mp
+    >>> family = mp.prompt_truth("attention-fixed").params.family
+    >>> mp.random_start(family, np.random.default_rng(0), mp.Box()).shape == (family.size,)
+    True
     """
     expect(family, PromptFamily, "random_start: family")
     generator(rng, "random_start")
