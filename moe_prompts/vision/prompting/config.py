@@ -22,6 +22,9 @@ from math import prod
 from moe_prompts.checks import whole
 from moe_prompts.errors import InputError
 
+#: How adaptive and fixed prompts may begin: ``prompting.starts`` says what each means, and why.
+STARTS = ("official", "tokens", "orthogonal", "gain", "vpt")
+FIXED_STARTS = ("official", "tokens")
 ACTIVATIONS = ("relu", "gelu", "sigmoid", "softmax", "identity")
 #: What adaptive prompts are a function of; all but the first are controls.
 SOURCES = ("image", "another", "mean")
@@ -35,6 +38,8 @@ class VPT:
     deep            True: every block has prompts of its own; False: only the first one, whose prompts live on
     prompt_dropout  share of the prompts' numbers that are dropped while they train, in [0, 1)
     blocks          L', only the last so many blocks have prompts; None: all L of the model
+    start           "official": small uniform vectors, as published; "tokens": standard normal ones, of the size
+                    of the tokens beside them (see ``prompting.starts``)
 
     Raises ``InputError`` for values out of range.
     """
@@ -43,12 +48,14 @@ class VPT:
     deep: bool = True
     prompt_dropout: float = 0.0
     blocks: int | None = None
+    start: str = "official"
 
     def __post_init__(self) -> None:
         _check_whole(self, num_tokens=1)
         _check_switches(self, "deep")
         _check_shares(self, "prompt_dropout")
         _check_blocks(self)
+        _check_start(self, FIXED_STARTS)
 
     def check(self, blocks: int, grid: tuple[int, int]) -> None:
         """Raise ``InputError`` if the model has fewer blocks than are to have prompts."""
@@ -93,6 +100,9 @@ class VAPT:
     hidden_dropout    dropped share of the projector's hidden units; all three act only while the prompts
                       train
     blocks            L', only the last so many blocks have prompts; None: all L of the model
+    start             how the prompts begin, one of ``STARTS``: "official" (all exactly zero, as published),
+                      "tokens", "orthogonal", "gain", or "vpt", which needs ``offset=True``. What each means,
+                      and its reason: ``prompting.starts``
 
     Raises ``InputError`` for values that are out of range or do not go together.
     """
@@ -115,6 +125,7 @@ class VAPT:
     channel_dropout: float = 0.1
     hidden_dropout: float = 0.1
     blocks: int | None = None
+    start: str = "official"
 
     def __post_init__(self) -> None:
         _check_whole(self, num_tokens=1, hidden=1, padding=0, static_depth=1)
@@ -136,6 +147,11 @@ class VAPT:
             raise InputError(f"VAPT: resize {self.resize!r}; expected None or 'bilinear'")
         if self.source not in SOURCES:
             raise InputError(f"VAPT: source {self.source!r}; expected one of {', '.join(SOURCES)}")
+        _check_start(self, STARTS)
+        if self.start == "vpt" and not self.offset:
+            raise InputError(
+                "VAPT: start='vpt' without an offset, where its fixed prompts go; expected VAPT(start='vpt', offset=True)"
+            )
         if self.resize and self.source == "mean":
             raise InputError("VAPT: resize with source='mean'; mean states belong to one grid of patches")
         if self.resize and self.per_channel:
@@ -208,6 +224,13 @@ def _check_whole(config: VPT | VAPT, **least: int) -> None:
 def _check_blocks(config: VPT | VAPT) -> None:
     if config.blocks is not None:
         _check_whole(config, blocks=1)
+
+
+def _check_start(config: VPT | VAPT, allowed: tuple[str, ...]) -> None:
+    if config.start not in allowed:
+        raise InputError(
+            f"{type(config).__name__}: start = {config.start!r}; expected one of {', '.join(map(repr, allowed))}"
+        )
 
 
 def _check_switches(config: VPT | VAPT, *names: str) -> None:

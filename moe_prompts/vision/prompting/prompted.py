@@ -35,6 +35,7 @@ from moe_prompts.vision.prompting.prompted_model import (
     prompted_class,
 )
 from moe_prompts.vision.prompting.prompts import AdaptivePrompts, Grid, Projector, StaticPrompts, prompt_bound
+from moe_prompts.vision.prompting.starts import TOKEN_SIZED, block_gain
 from moe_prompts.vision.prompting.weight_decay import decay_groups
 
 #: Bias of a new head in the published protocol.
@@ -489,8 +490,10 @@ def new_prompts(
     first = first_block(config, blocks)
     bound = prompt_bound(width, layout.patch_pixels)
 
+    fixed_start = config.start if isinstance(config, VPT) else "tokens" if config.start in TOKEN_SIZED else "official"
+
     def static() -> StaticPrompts:
-        return StaticPrompts(config.num_tokens, width, bound, config.prompt_dropout, rng)
+        return StaticPrompts(config.num_tokens, width, bound, config.prompt_dropout, rng, fixed_start)
 
     made: list[StaticPrompts | AdaptivePrompts | None]
     if isinstance(config, VPT):
@@ -504,7 +507,8 @@ def new_prompts(
             if later and not config.shared_projector:
                 projector = Projector(config, width, rng)
             borrowed = later and config.shared_projector
-            made.append(AdaptivePrompts(config, width, grid, projector, rng, borrowed=borrowed))
+            gain = block_gain(layout.blocks[index], config)
+            made.append(AdaptivePrompts(config, width, grid, projector, rng, bound=bound, gain=gain, borrowed=borrowed))
     like = next(layout.blocks.parameters())
     return [prompts if prompts is None else prompts.to(like) for prompts in made]
 

@@ -14,7 +14,7 @@ Sources: arXiv 2203.12119 (fixed), arXiv 2501.18936 (adaptive).
 
 from __future__ import annotations
 
-from math import sqrt
+from math import prod, sqrt
 
 import torch
 import torch.nn.functional as F
@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from moe_prompts.errors import InputError
 from moe_prompts.vision.prompting.config import VAPT
+from moe_prompts.vision.prompting.starts import begin_fixed, begin_maps, begin_projector
 
 #: Of the LayerNorm in front of adaptive prompts; the backbone's is 1e-6.
 NORM_EPS = 1e-5
@@ -110,9 +111,17 @@ def prompt_bound(width: int, patch: int) -> float:
 class StaticPrompts(nn.Module):
     """Hold N free vectors, the same for every image."""
 
-    def __init__(self, num_tokens: int, width: int, bound: float, dropout: float, rng: torch.Generator | None) -> None:
+    def __init__(
+        self,
+        num_tokens: int,
+        width: int,
+        bound: float,
+        dropout: float,
+        rng: torch.Generator | None,
+        start: str = "official",
+    ) -> None:
         super().__init__()
-        self.tokens = nn.Parameter(nn.init.uniform_(torch.empty(num_tokens, width), -bound, bound, generator=rng))
+        self.tokens = nn.Parameter(begin_fixed(torch.empty(num_tokens, width), start, bound, rng))
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, patches: Tensor) -> Tensor:
@@ -130,6 +139,7 @@ class Projector(nn.Module):
         self.up = nn.Parameter(_linear_init(torch.empty(width, config.hidden), rng))
         self.scale = nn.Parameter(torch.ones(())) if config.learnable_scale else None
         self.dropout = nn.Dropout(config.hidden_dropout)
+        begin_projector(self.down, self.up, config, rng)
 
     def forward(self, Z: Tensor) -> Tensor:
         """Return the projected prompts (..., d) of Z (..., d)."""
@@ -150,8 +160,10 @@ class AdaptivePrompts(nn.Module):
 
     In the published init the kernel is normal and position weights and biases are zero. With an activation
     that is zero at zero (relu, gelu, identity) every prompt then starts at exactly zero; with sigmoid or
-    softmax at s W2 act(0).
+    softmax at s W2 act(0). ``starts`` has the other ones.
 
+    bound     of fixed prompts in the published init, for the offset of ``start="vpt"``
+    gain      factor on the prompts, not trained; 1 but for ``start="gain"``
     borrowed  True: the projector belongs to another block's prompts; it is used here, but is no part of this
               module's state
     """
@@ -167,10 +179,12 @@ class AdaptivePrompts(nn.Module):
         projector: Projector,
         rng: torch.Generator | None,
         *,
+        bound: float = 0.0,
+        gain: float = 1.0,
         borrowed: bool = False,
     ) -> None:
         super().__init__()
-        self.config, self.own_grid, self.grid = config, grid, grid
+        self.config, self.own_grid, self.grid, self.gain = config, grid, grid, gain
         self.norm = nn.LayerNorm(width, eps=NORM_EPS)
         self.kernel: nn.Parameter | None = None
         if config.kernel is not None:
@@ -181,6 +195,7 @@ class AdaptivePrompts(nn.Module):
         )
         self.bias = nn.Parameter(torch.zeros(config.num_tokens))
         self.offset = nn.Parameter(torch.zeros(config.num_tokens, width)) if config.offset else None
+        begin_maps(self.weight, self.kernel, self.offset, config, prod(config.positions(grid)), bound, rng)
         if borrowed:
             # Past torch's registration, so that state_dict, moving averages and files see a shared projector once.
             self.__dict__["projector"] = projector
@@ -198,7 +213,8 @@ class AdaptivePrompts(nn.Module):
         """Return the prompts (B, N, d) for patch states (B, Gh Gw, d), row by row."""
         states = source_states(patches, self.config.source, self.mean_states)
         prompts = self.projector(self.tokens(self.norm(states.to(self.norm.weight.dtype))))
-        return prompts if self.offset is None else prompts + self.offset
+        prompts = prompts if self.offset is None else prompts + self.offset
+        return prompts if self.gain == 1 else self.gain * prompts
 
     def tokens(self, U: Tensor) -> Tensor:
         """Return Z (B, N, d), the prompts before the projector, from normed states U (B, P0, d).

@@ -4,6 +4,8 @@ prompts    vpt_shallow, vpt_deep and vapt; vpt_matched is VPT-deep with the fewe
            least VAPT's number of parameters
 controls   VAPT that lacks one thing: vapt_constant is blind to the image, vapt_shuffled is fed another image,
            vapt_pooled is blind to place
+starts     VAPT that begins elsewhere (``prompting.starts``): vapt_tokens, vapt_orthogonal, vapt_gain, and
+           vapt_offset and vapt_vpt, which have a free vector beside each prompt; vpt_tokens is VPT-deep that does
 baselines  without prompts: linear trains the head alone, bias all biases and the head, full everything
 """
 
@@ -27,10 +29,12 @@ from moe_prompts.vision.training.sgd import Setting
 PROMPTS = ("vpt_shallow", "vpt_deep", "vpt_matched", "vapt")
 CONTROLS = ("vapt_constant", "vapt_shuffled", "vapt_pooled")
 BASELINES = ("linear", "bias", "full")
+#: Starts other than the published ones; ``vapt_offset`` has the published start and the parameters of ``vapt_vpt``.
+STARTED = ("vpt_tokens", "vapt_tokens", "vapt_orthogonal", "vapt_gain", "vapt_offset", "vapt_vpt")
 PEERS = ("lora", "lora_matched", "adapter")
 #: What is compared where nothing is asked for; peers are asked for by name, as LoRA needs the extra ``peft``.
 COMPARED = (*BASELINES, *PROMPTS, *CONTROLS)
-METHODS = (*BASELINES, *PEERS, *PROMPTS, *CONTROLS)
+METHODS = (*BASELINES, *PEERS, *PROMPTS, *CONTROLS, *STARTED)
 #: Methods that change the backbone, one model for each trial.
 TRAINS_BACKBONE = ("bias", "full", *PEERS)
 
@@ -51,6 +55,7 @@ RELATIVE_SECONDS = {
     "vpt_shallow": 1.6,
     "vpt_deep": 1.0,
     "vpt_matched": 1.0,
+    "vpt_tokens": 1.0,
 }
 
 
@@ -109,6 +114,12 @@ def config(name: str, sizes: Sizes, model: VisionTransformer) -> VPT | VAPT | No
         "vapt_constant": replace(vapt, source="mean"),
         "vapt_shuffled": replace(vapt, source="another"),
         "vapt_pooled": replace(vapt, pooled=True),
+        "vpt_tokens": VPT(sizes.tokens, blocks=sizes.blocks, start="tokens"),
+        "vapt_tokens": replace(vapt, start="tokens"),
+        "vapt_orthogonal": replace(vapt, start="orthogonal"),
+        "vapt_gain": replace(vapt, start="gain"),
+        "vapt_offset": replace(vapt, offset=True),
+        "vapt_vpt": replace(vapt, offset=True, start="vpt"),
     }
     return configs.get(name)
 

@@ -35,6 +35,7 @@ from moe_prompts.vision.prompting.prompted import (
     refusal,
 )
 from moe_prompts.vision.prompting.prompts import NORM_EPS, activated, position_map, source_states
+from moe_prompts.vision.prompting.starts import block_gain
 
 #: With rows of at most so many tokens attention is written out, which is faster than torch's fused one for small heads
 #: on a CPU; longer rows would need too much memory.
@@ -213,7 +214,8 @@ class PackedTrials(nn.Module):
         if config.learnable_scale:
             added = added * self._part(f"{owner}.projector.scale")[:, None, None, None]
         offset = self._part(f"{index}.offset")[:, None] if config.offset else 0.0
-        return Z + added + offset
+        gain = block_gain(self.model.blocks[index], config)
+        return Z + added + offset if gain == 1 else gain * (Z + added + offset)
 
     def _part(self, name: str) -> Tensor:
         return self.parts[_key(name)]

@@ -93,6 +93,9 @@ class Setup:
         for name, usual in (("standardised", False), ("head", "published")):
             if found[name] == usual:
                 del found[name]
+        for name in ("optimiser", "rates", "fixed_first"):
+            if found["recipe"][name] == getattr(Recipe, name):
+                del found["recipe"][name]
         return found
 
 

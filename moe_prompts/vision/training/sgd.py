@@ -2,6 +2,8 @@
 
     lr(t) = base lr * batch / 256 * factor(t),    factor: linear warm-up, then half a cosine
 
+AdamW and LAMB may take the place of SGD (``optimisers``), with the same schedule.
+
 Trials that share a frozen backbone train as one (``train_packed``). Others train one by one (``train_alone``)
 on the same batches, with the same dropout masks and steps. Batches, masks and first values are functions of
 the trial's seed.
@@ -24,8 +26,10 @@ from tqdm import tqdm
 from moe_prompts.errors import InputError
 from moe_prompts.seeds import address, rng_at
 from moe_prompts.vision.backbones.normalisation import NORMALISATIONS
-from moe_prompts.vision.prompting.weight_decay import decay_groups, decays
+from moe_prompts.vision.prompting.config import VAPT
+from moe_prompts.vision.prompting.starts import waits
 from moe_prompts.vision.tasks.task import ImageSet
+from moe_prompts.vision.training.optimisers import OPTIMISERS, RATES, stacked, torch_optimiser
 from moe_prompts.vision.training.packed import PackedTrials
 from moe_prompts.vision.training.states import States, as_input
 from moe_prompts.vision.training.statuses import DIVERGED, TRAINED
@@ -45,12 +49,16 @@ class Recipe:
     epochs         used where ``steps`` is None
     batch          images in a step; all of them where there are fewer
     warmup         share of the steps in which the rate grows, in [0, 1)
-    momentum       of SGD, in [0, 1)
+    momentum       of SGD, in [0, 1); for AdamW and LAMB the first beta
     schedule       ``smooth``: the factor changes with every step and is never 0; norms and biases do not
                    decay. ``official``: the factor changes with every epoch and is 0 in the first; all but the
                    head's bias decays
     normalisation  "imagenet", "half" or "none"
     precision      "float32", or "bfloat16" (autocast)
+    optimiser      "sgd", "adamw" or "lamb"
+    rates          "uniform": one rate for all; "mu": that of a parameter is divided by the number of terms in
+                   the sums it enters (``optimisers.rate_factor``)
+    fixed_first    share of the steps in which ``start="vpt"`` trains its fixed prompts alone, in [0, 1)
 
     Raises ``InputError`` for values out of range.
     """
@@ -63,16 +71,25 @@ class Recipe:
     schedule: str = "smooth"
     normalisation: str = "imagenet"
     precision: str = "float32"
+    optimiser: str = "sgd"
+    rates: str = "uniform"
+    fixed_first: float = 0.5
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch", *([] if self.steps is None else ["steps"])):
             value = getattr(self, name)
             if not isinstance(value, int) or value < 1:
                 raise InputError(f"Recipe: {name} = {value!r}; expected a whole number of at least 1")
-        for name in ("warmup", "momentum"):
+        for name in ("warmup", "momentum", "fixed_first"):
             if not 0 <= getattr(self, name) < 1:
                 raise InputError(f"Recipe: {name} = {getattr(self, name)}; expected at least 0, less than 1")
-        choices = (("schedule", tuple(SCHEDULES)), ("normalisation", tuple(NORMALISATIONS)), ("precision", PRECISIONS))
+        choices = (
+            ("schedule", tuple(SCHEDULES)),
+            ("normalisation", tuple(NORMALISATIONS)),
+            ("precision", PRECISIONS),
+            ("optimiser", OPTIMISERS),
+            ("rates", RATES),
+        )
         for name, allowed in choices:
             if getattr(self, name) not in allowed:
                 raise InputError(f"Recipe: {name} {getattr(self, name)!r}; expected one of {', '.join(allowed)}")
@@ -158,6 +175,15 @@ def factors(recipe: Recipe, n: int) -> np.ndarray:
     return np.repeat(each, recipe.per_epoch(n))[:total]
 
 
+def free_step(recipe: Recipe, n: int) -> int:
+    """Return the step from which ``start="vpt"`` trains adaptive prompts too, in a run on n images."""
+    return round(recipe.fixed_first * recipe.total(n))
+
+
+def _first(images: ImageSet | Sequence[ImageSet]) -> ImageSet:
+    return images[0] if isinstance(images, Sequence) else images
+
+
 def _cosine(progress: np.ndarray) -> np.ndarray:
     return (1 + np.cos(np.pi * progress)) / 2
 
@@ -235,7 +261,9 @@ def train_packed(
     seeds = [trial.seed for trial in trials]
     lrs = torch.tensor([trial.setting.lr for trial in trials], dtype=torch.float64) * recipe.batch / 256
     weight_decays = torch.tensor([trial.setting.weight_decay for trial in trials], dtype=torch.float64)
-    optimiser = StackedSGD(packed, lrs, weight_decays, recipe)
+    optimiser = stacked(packed, lrs, weight_decays, recipe)
+    config, free_from = packed.config, free_step(recipe, len(_first(images).labels))
+    waiting = {name for name, _ in packed.named_parts() if isinstance(config, VAPT) and waits(name, config)}
 
     def step(images: Tensor, labels: Tensor, batch_of: Tensor, noise_seeds: list[int], factor: float) -> Tensor:
         noise = packed.noise(noise_seeds, labels.shape[1])
@@ -246,7 +274,7 @@ def train_packed(
         losses = losses.view(targets.shape).mean(dim=1)
         packed.zero_grad()
         losses.sum().backward()
-        optimiser.step(factor)
+        optimiser.step(factor, waiting if optimiser.done < free_from else set())
         return losses.detach()
 
     sets = list(images) if isinstance(images, Sequence) else [images] * len(trials)
@@ -257,11 +285,8 @@ def train_packed(
 def train_alone(model: nn.Module, images: ImageSet, trial: Trial, recipe: Recipe, progress: bool = False) -> Outcome:
     """Train what has ``requires_grad`` in one model, in its training mode, and return how it ended."""
     trained = ((name, value) for name, value in model.named_parameters() if value.requires_grad)
-    optimiser = torch.optim.SGD(
-        decay_groups(trained, trial.setting.weight_decay, recipe.decay_rule),
-        lr=trial.setting.lr * recipe.batch / 256,
-        momentum=recipe.momentum,
-    )
+    optimiser = torch_optimiser(trained, trial.setting.lr * recipe.batch / 256, trial.setting.weight_decay, recipe)
+    usual = [group["lr"] for group in optimiser.param_groups]
     model.train()
 
     def step(images: Tensor, labels: Tensor, batch_of: Tensor, noise_seeds: list[int], factor: float) -> Tensor:
@@ -272,8 +297,8 @@ def train_alone(model: nn.Module, images: ImageSet, trial: Trial, recipe: Recipe
         loss = F.cross_entropy(_wide(logits), labels[0])
         optimiser.zero_grad()
         loss.backward()
-        for group in optimiser.param_groups:
-            group["lr"] = trial.setting.lr * recipe.batch / 256 * factor
+        for group, lr in zip(optimiser.param_groups, usual, strict=True):
+            group["lr"] = lr * factor
         optimiser.step()
         return loss.detach()[None]
 
@@ -318,30 +343,6 @@ def _run(
 def _wide(logits: Tensor) -> Tensor:
     """Return logits in float32 at least, for losses."""
     return logits.float() if logits.dtype in (torch.bfloat16, torch.float16) else logits
-
-
-class StackedSGD:
-    """Update parameters (R, ...) as torch's SGD with momentum does.
-
-    lrs            (R,) learning rates at factor 1, one for each trial
-    weight_decays  (R,), applied where the recipe's rule says that a parameter decays
-    """
-
-    def __init__(self, packed: PackedTrials, lrs: Tensor, weight_decays: Tensor, recipe: Recipe) -> None:
-        self.momentum = recipe.momentum
-        self.parts = []
-        for name, value in packed.named_parts():
-            shape = (-1, *[1] * (value.ndim - 1))
-            decay = weight_decays * decays(name, value.ndim - 1, recipe.decay_rule)
-            self.parts.append((value, torch.zeros_like(value), lrs.to(value).view(shape), decay.to(value).view(shape)))
-
-    @torch.no_grad()
-    def step(self, factor: float) -> None:
-        """Update all parameters once; ``factor`` multiplies every learning rate."""
-        for value, velocity, lr, decay in self.parts:
-            assert value.grad is not None
-            velocity.mul_(self.momentum).add_(value.grad).addcmul_(decay, value)
-            value.addcmul_(lr, velocity, value=-factor)
 
 
 @torch.no_grad()
