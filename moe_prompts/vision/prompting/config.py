@@ -150,7 +150,7 @@ class VAPT:
         _check_start(self, STARTS)
         if self.start == "vpt" and not self.offset:
             raise InputError(
-                "VAPT: start='vpt' without an offset, where its fixed prompts go; expected VAPT(start='vpt', offset=True)"
+                "VAPT: start='vpt' without an offset, its fixed prompts; expected VAPT(start='vpt', offset=True)"
             )
         if self.resize and self.source == "mean":
             raise InputError("VAPT: resize with source='mean'; mean states belong to one grid of patches")
