@@ -92,6 +92,17 @@ PRESETS["real-first"] = PRETRAINED | {
     "fresh_steps": 100,
     "lr": "0.05,0.25,1,4",
 }
+#: The second registered part: where adaptive prompts begin, with twice the steps and two more decades of rates.
+PRESETS["real-second"] = PRETRAINED | {
+    "task": ["stand-in:dsprites_loc", "count"],
+    "methods": ["linear", "vpt_deep", "vapt", "vapt_tokens", "vapt_vpt"],
+    "n": "800",
+    "reps": 3,
+    "steps": 200,
+    "fresh_reps": 0,
+    "fresh_steps": 200,
+    "lr": "0.0005,0.005,0.05,0.25,1,4",
+}
 PRESETS["real-quick"] = PRETRAINED | {
     "task": ["stand-in:dsprites_loc"],
     "methods": ["linear", "vpt_deep", "vapt"],

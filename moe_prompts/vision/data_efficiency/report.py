@@ -34,6 +34,10 @@ CLAIMS = {
     "V-prompts": ("vpt_deep", "linear"),
     "V-gain": ("vapt", "vpt_deep"),
     "V-dependence": ("vapt", "vapt_shuffled"),
+    "V-gain-tokens": ("vapt_tokens", "vpt_deep"),
+    "V-gain-vpt": ("vapt_vpt", "vpt_deep"),
+    "V-start-tokens": ("vapt_tokens", "vapt"),
+    "V-start-vpt": ("vapt_vpt", "vapt"),
 }
 #: Methods whose distance to the floor is drawn.
 ABOVE_FLOOR = ("vpt_deep", "vpt_matched", "vapt")

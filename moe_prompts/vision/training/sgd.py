@@ -27,6 +27,7 @@ from moe_prompts.errors import InputError
 from moe_prompts.seeds import address, rng_at
 from moe_prompts.vision.backbones.normalisation import NORMALISATIONS
 from moe_prompts.vision.prompting.config import VAPT
+from moe_prompts.vision.prompting.prompted import PromptedVisionTransformer, prompt_parameters
 from moe_prompts.vision.prompting.starts import waits
 from moe_prompts.vision.tasks.task import ImageSet
 from moe_prompts.vision.training.optimisers import OPTIMISERS, RATES, stacked, torch_optimiser
@@ -180,6 +181,14 @@ def free_step(recipe: Recipe, n: int) -> int:
     return round(recipe.fixed_first * recipe.total(n))
 
 
+def waiting_parameters(model: nn.Module) -> list[nn.Parameter]:
+    """Return the parameters that wait while ``start="vpt"`` trains fixed prompts alone; none for other models."""
+    if not isinstance(model, PromptedVisionTransformer) or not isinstance(model.config, VAPT):
+        return []
+    config = model.config
+    return [parameter for name, parameter in prompt_parameters(model).items() if waits(name, config)]
+
+
 def _first(images: ImageSet | Sequence[ImageSet]) -> ImageSet:
     return images[0] if isinstance(images, Sequence) else images
 
@@ -287,6 +296,8 @@ def train_alone(model: nn.Module, images: ImageSet, trial: Trial, recipe: Recipe
     trained = ((name, value) for name, value in model.named_parameters() if value.requires_grad)
     optimiser = torch_optimiser(trained, trial.setting.lr * recipe.batch / 256, trial.setting.weight_decay, recipe)
     usual = [group["lr"] for group in optimiser.param_groups]
+    free_from, done = free_step(recipe, len(images.labels)), 0
+    waiting = waiting_parameters(model)
     model.train()
 
     def step(images: Tensor, labels: Tensor, batch_of: Tensor, noise_seeds: list[int], factor: float) -> Tensor:
@@ -297,6 +308,11 @@ def train_alone(model: nn.Module, images: ImageSet, trial: Trial, recipe: Recipe
         loss = F.cross_entropy(_wide(logits), labels[0])
         optimiser.zero_grad()
         loss.backward()
+        nonlocal done
+        done += 1
+        if done <= free_from:
+            for parameter in waiting:
+                parameter.grad = None
         for group, lr in zip(optimiser.param_groups, usual, strict=True):
             group["lr"] = lr * factor
         optimiser.step()
