@@ -23,6 +23,7 @@ GROUPS = {
         "vtab": "VPT, VAPT and baselines on VTAB-1K, FGVC or stand-ins",
         "data-efficiency": "accuracy against sample size; planted truths",
         "predicted-excess": "what theory predicts of such a run",
+        "starts": "where prompts begin, and which optimiser finds them",
         "tasks": "images of the tasks, and what a linear probe finds",
         "planted-head": "the exact theory in one real head",
         "head-as-moe": "what prompts do inside the heads of a ViT",

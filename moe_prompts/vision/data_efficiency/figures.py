@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
+from moe_prompts.figures.style import DOUBLE, STYLE, legend_of
 from moe_prompts.intervals import half_width
 from moe_prompts.vision.data_efficiency.curves import regular
 from moe_prompts.vision.figures import (
@@ -26,6 +29,14 @@ STUDENT_STYLES = {
     "vapt_constant": ("adaptive form, blind to the image", COLOURS["VAPT"], ":", "D"),
     "vapt_offset": ("adaptive with free vectors", COLOURS["VAPT"], "-.", "^"),
     "at_teacher": ("the teacher's class, from the teacher", "0.4", "-", "*"),
+}
+#: Optimisers of a screening: colour and marker.
+OPTIMISER_STYLES = {
+    "sgd": ("#2b7bba", "o"),
+    "sgd-mu": ("#2b7bba", "v"),
+    "adamw": ("#e6550d", "s"),
+    "adamw-mu": ("#e6550d", "^"),
+    "lamb": ("0.4", "D"),
 }
 #: Place of fresh images on the axis of n, as a multiple of the largest n.
 FRESH_AT = 2.2
@@ -154,3 +165,32 @@ def draw_predicted(ax: Axes, table: pd.DataFrame) -> None:
     ax.set_xlabel("predicted: P_eff / (2 n), nats")
     ax.set_ylabel("observed: half of the gap, nats")
     ax.legend()
+
+
+def starts_figure(summary: pd.DataFrame) -> Figure:
+    """Return the figure of a screening: excess risk of every start, a panel for each kind of truth.
+
+    Bars are one standard error over teachers.
+
+    summary  rows of ``screening.screening_table``
+    """
+    truths = list(dict.fromkeys(summary["task"]))
+    students = list(dict.fromkeys(summary["student"]))[::-1]
+    with plt.rc_context(STYLE):
+        figure = Figure(figsize=(DOUBLE, 0.3 * len(students) + 1.4), layout="constrained")
+        axes = figure.subplots(1, len(truths), squeeze=False, sharey=True)[0]
+        for ax, truth in zip(axes, truths, strict=True):
+            own = summary[summary["task"] == truth]
+            optimisers = [name for name in OPTIMISER_STYLES if name in set(own["optimiser"])]
+            for place, optimiser in enumerate(optimisers):
+                colour, marker = OPTIMISER_STYLES[optimiser]
+                rows = own[own["optimiser"] == optimiser].set_index("student").reindex(students)
+                aside = 0.5 * (place - (len(optimisers) - 1) / 2) / len(optimisers)
+                style = {"color": colour, "marker": marker, "linestyle": "none", "label": optimiser}
+                ax.errorbar(rows["excess"], np.arange(len(students)) - aside, xerr=rows["error"], **style)
+            ax.set_yticks(range(len(students)), students)
+            ax.set_xlim(left=0)
+            ax.set_xlabel("excess risk on new images, nats")
+            ax.set_title(truth)
+        legend_of(figure, axes, 3, "optimiser; bars: one standard error over teachers")
+    return figure

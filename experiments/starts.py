@@ -1,0 +1,10 @@
+"""Where prompts begin, and which optimiser finds them: starts on planted truths in a Vision Transformer.
+
+The same as ``moe-prompts starts``; ``--help`` says what it takes.
+"""
+
+from moe_prompts import cli
+from moe_prompts.commands.starts import main
+
+if __name__ == "__main__":
+    cli.run(main, "starts.py")
