@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -26,11 +27,12 @@ from moe_prompts.tables import markdown
 from moe_prompts.vision.backbones.normalisation import normalised
 from moe_prompts.vision.data_efficiency.curves import PLANTED
 from moe_prompts.vision.data_efficiency.sources import VALIDATION_IMAGES, teacher_of
-from moe_prompts.vision.data_efficiency.teacher import without_dropout
+from moe_prompts.vision.data_efficiency.teacher import Planted, without_dropout
 from moe_prompts.vision.prompting.config import VAPT, VPT
 from moe_prompts.vision.prompting.diagnosis import gradient_ratio
 from moe_prompts.vision.prompting.prompted import prompt
 from moe_prompts.vision.tasks.replicates import ENDLESS, TEST, VALIDATION
+from moe_prompts.vision.tasks.task import Pixels
 from moe_prompts.vision.training.packed import PackedTrials
 from moe_prompts.vision.training.runs import Setup, status_of
 from moe_prompts.vision.training.sgd import Setting, Trial, evaluate, init_generator, train_packed, trial_seed
@@ -116,8 +118,7 @@ def run_cell(cell: StartCell, replicates: tuple[int, ...], entropy: int) -> list
     truth = teacher_of(cell.truth, setup, own)
     config = student_of(cell.student, truth.tokens)
     recipe = replace(setup.recipe, normalisation=truth.normalisation)
-    images = truth.draw(cell.data_size, ENDLESS)
-    judge, pixels = truth.draw(VALIDATION_IMAGES, VALIDATION), truth.draw(TEST_IMAGES, TEST).pixels
+    images, judge, pixels = drawn(truth, cell.data_size)
     rows: list[Row] = []
     for replicate in replicates:
         seed = trial_seed(own, replicate)
@@ -151,6 +152,13 @@ def run_cell(cell: StartCell, replicates: tuple[int, ...], entropy: int) -> list
                 }
             )
     return rows
+
+
+@lru_cache(maxsize=2)
+def drawn(truth: Planted, count: int) -> tuple[Pixels, Pixels, np.ndarray]:
+    """Return so many images to train on, images that judge rates, and pixels to test on, for all students."""
+    test = truth.draw(TEST_IMAGES, TEST).pixels
+    return truth.draw(count, ENDLESS), truth.draw(VALIDATION_IMAGES, VALIDATION), test
 
 
 def first_ratio(model: Any, config: VPT | VAPT, pixels: np.ndarray, normalisation: str, seed: int) -> float:
