@@ -43,15 +43,12 @@ def gradient_ratio(model: PromptedVisionTransformer, images: Tensor, rng: torch.
     training = model.training
     like = next(model.blocks.parameters())
     direction = torch.randn(model.num_features, generator=rng).to(like)
-    state = rng.get_state()
     try:
         model.eval()
         own = _gradients(model, images, direction, None)
         usual = _gradients(model, images, direction, rng)
     finally:
         model.train(training)
-        # Equal generators give equal ratios, however many blocks there are.
-        rng.set_state(state)
     gains = {index: float(getattr(model.blocks[index].prompts, "gain", 1.0)) for index in own}
     return {index: gains[index] * float(_rms(own[index]) / _rms(usual[index])) for index in own}
 

@@ -1,6 +1,8 @@
 """Train prompts and other methods on a frozen backbone.
 
 sgd        one run of the published protocol
+optimisers SGD, AdamW and LAMB for stacked trials and for one model
+recipe     train_prompts: a prompted model trained in one call
 methods    the methods that are compared: VPT, VAPT, controls and baselines
 peers      LoRA and Adapter+, which are no prompts, on the same backbone
 packed     many trials on one backbone as one model

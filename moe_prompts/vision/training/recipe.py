@@ -1,0 +1,116 @@
+"""Train a prompted model in one call: warm-up, half a cosine, clipped gradients, and what a start asks for.
+
+The gradients on prompts depend on where they begin: at exactly zero, as published, a block's LayerNorm multiplies
+them by up to 1 / sqrt(eps) = 1000, so SGD at a rate that suits the head throws them far away in one step. Clipping
+the gradient bounds the length of every step, and a warm-up keeps the first ones short. SGD is the default: steps of
+AdamW have full size in every parameter however small its gradient is, so on a backbone whose features hardly
+differ from image to image they only shake the head.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import islice
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from moe_prompts.checks import whole
+from moe_prompts.errors import InputError
+from moe_prompts.vision.prompting.prompted import PromptedVisionTransformer, check_prompted, prompt_parameters
+from moe_prompts.vision.training.optimisers import torch_optimiser
+from moe_prompts.vision.training.sgd import Recipe, Setting, factors, free_step, waiting_parameters
+
+#: Rates that are tried first, by optimiser.
+RATES = {"adamw": 3e-3, "sgd": 1e-2, "lamb": 1e-2}
+#: Largest norm of the gradient of all prompts and head together.
+CLIP = 1.0
+
+
+def train_prompts(
+    model: PromptedVisionTransformer,
+    batches: Iterable[tuple[Tensor, Tensor]],
+    steps: int = 200,
+    *,
+    lr: float | None = None,
+    weight_decay: float = 1e-4,
+    optimiser: str = "sgd",
+    warmup: float = 0.1,
+    fixed_first: float = 0.5,
+) -> list[float]:
+    """Train prompts and head of a prompted model, and return the loss in nats of every step before its update.
+
+        lr(t) = lr * factor(t),    factor: linear warm-up, then half a cosine that ends above 0
+
+    batches       (images, labels): a DataLoader or a list; it is gone through again and again until ``steps`` are done
+    steps         updates, at least 1
+    lr            at the end of the warm-up; None: .01 for SGD and LAMB, .003 for AdamW. Try a third and three
+                  times as much (docs/training.md)
+    weight_decay  of arrays with more than one axis, at least 0
+    optimiser     "sgd" (momentum .9), "adamw" or "lamb"
+    warmup        share of the steps in which the rate grows, in [0, 1)
+    fixed_first   share of the steps in which ``VAPT(start="vpt")`` trains its fixed prompts alone, in [0, 1);
+                  0 after ``start_from``, whose fixed prompts are trained already
+
+    Gradients are clipped to a norm of 1. The model ends in the mode in which it was. Raises ``InputError`` for a
+    model without prompts, batches that are empty or of another form, and a loss that is not finite: then the
+    rate was too large.
+
+    >>> import timm, torch
+    >>> from moe_prompts.vision import VAPT, prompt, train_prompts
+    >>> vit = timm.create_model("vit_tiny_patch16_224", img_size=64)
+    >>> model = prompt(vit, VAPT(num_tokens=2), num_classes=3)
+    >>> losses = train_prompts(model, [(torch.rand(6, 3, 64, 64), torch.arange(6) % 3)], steps=5)
+    >>> len(losses), losses[-1] < losses[0]
+    (5, True)
+    """
+    check_prompted(model, "train_prompts")
+    steps = whole(steps, 1, "train_prompts: steps")
+    recipe = Recipe(steps=steps, warmup=warmup, optimiser=optimiser, fixed_first=fixed_first)
+    setting = Setting(RATES[optimiser] if lr is None else lr, weight_decay)
+    taking = torch_optimiser(prompt_parameters(model).items(), setting.lr, setting.weight_decay, recipe)
+    rates, usual = factors(recipe, 0), [group["lr"] for group in taking.param_groups]
+    waiting, free_from = waiting_parameters(model), free_step(recipe, 0)
+    trained = [parameter for group in taking.param_groups for parameter in group["params"]]
+    training, losses = model.training, []
+    model.train()
+    try:
+        for number, (images, labels) in enumerate(islice(_again(batches), steps)):
+            loss = F.cross_entropy(model(images), labels)
+            losses.append(float(loss.detach()))
+            if not torch.isfinite(loss):
+                raise InputError(
+                    f"train_prompts: a loss of {losses[-1]} at step {number + 1} with lr = {setting.lr:g}; expected "
+                    "finite images, or a smaller lr"
+                )
+            taking.zero_grad()
+            loss.backward()
+            if number < free_from:
+                for parameter in waiting:
+                    parameter.grad = None
+            torch.nn.utils.clip_grad_norm_(trained, CLIP)
+            for group, own in zip(taking.param_groups, usual, strict=True):
+                group["lr"] = own * rates[number]
+            taking.step()
+    finally:
+        model.train(training)
+    return losses
+
+
+def _again(batches: Iterable[tuple[Tensor, Tensor]]) -> Iterable[tuple[Tensor, Tensor]]:
+    """Yield the batches without end; raise ``InputError`` where a pass gives none, or something else."""
+    while True:
+        count = 0
+        for batch in batches:
+            if not isinstance(batch, (tuple, list)) or len(batch) != 2 or not isinstance(batch[0], Tensor):
+                raise InputError(
+                    f"train_prompts: a batch of type {type(batch).__name__}; expected pairs (images, labels) of tensors, "
+                    "as [(images, labels)] or a DataLoader"
+                )
+            count += 1
+            yield batch[0], batch[1]
+        if not count:
+            raise InputError(
+                "train_prompts: no batches (left); expected a list or a DataLoader, which can be gone through again"
+            )
