@@ -105,8 +105,8 @@ def _again(batches: Iterable[tuple[Tensor, Tensor]]) -> Iterable[tuple[Tensor, T
         for batch in batches:
             if not isinstance(batch, (tuple, list)) or len(batch) != 2 or not isinstance(batch[0], Tensor):
                 raise InputError(
-                    f"train_prompts: a batch of type {type(batch).__name__}; expected pairs (images, labels) of tensors, "
-                    "as [(images, labels)] or a DataLoader"
+                    f"train_prompts: a batch of type {type(batch).__name__}; expected pairs (images, labels) of "
+                    "tensors, as [(images, labels)] or a DataLoader"
                 )
             count += 1
             yield batch[0], batch[1]

@@ -15,7 +15,7 @@ CONFIGS = [VPT(3, deep=False), VPT(3), VAPT(3, hidden=4)]
 def made(config, **options):
     torch.manual_seed(0)
     sizes = {"img_size": 32, "patch_size": 8, "embed_dim": 32, "depth": 3, "num_heads": 4}
-    return prompt(VisionTransformer(**sizes), config, num_classes=5, **options)
+    return prompt(VisionTransformer(**sizes), config, num_classes=5, **{"head": "published"} | options)
 
 
 @pytest.mark.parametrize(

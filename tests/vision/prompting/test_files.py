@@ -83,7 +83,7 @@ ODD = {
     "config", [VPT(3, deep=False), VAPT(np.int64(3), hidden=4, pooled=True, source="another")], ids=["VPT", "VAPT"]
 )
 def test_odd_models_come_back(config, num_classes, options, tmp_path):
-    model = prompt(plain(**options), config, num_classes, rng=rng()).eval()
+    model = prompt(plain(**options), config, num_classes, rng=rng(), head="published").eval()
     randomise(prompt_parameters(model).values(), 2, 0.5)
     save_prompts(model, tmp_path / "prompts.safetensors")
     back = load_prompts(plain(**options), tmp_path / "prompts.safetensors").eval()

@@ -99,7 +99,12 @@ def shapes(found):
 @methods
 def test_only_prompts_and_head_train(config):
     """Gradients for them alone; everything else is bit for bit as before a step; frozen modules stay in evaluation."""
-    model = prompt(plain(global_pool="avg", drop_path_rate=0.5, drop_rate=0.5, proj_drop_rate=0.5), config, CLASSES)
+    model = prompt(
+        plain(global_pool="avg", drop_path_rate=0.5, drop_rate=0.5, proj_drop_rate=0.5),
+        config,
+        CLASSES,
+        head="published",
+    )
     before = {name: value.clone() for name, value in model.state_dict().items()}
     assert model.train() is model
     model(images()).square().sum().backward()
@@ -230,7 +235,7 @@ def test_added_parts_stop_unprompt_before_it_changes_anything(config):
 
 
 def test_the_head():
-    """Kept and trained as a copy, made new by the published rule, or none."""
+    """Kept and trained as a copy, made new from zeros or by the published rule, or none."""
     model = plain()
     old = model.head.weight.detach().clone()
     kept = prompt(model, VPT(2))
@@ -238,7 +243,8 @@ def test_the_head():
     train_step(kept, images())
     assert not torch.equal(kept.head.weight, old)
     assert torch.equal(unprompt(kept).head.weight, old)
-    fresh = prompt(plain(), VPT(2), 1000, rng=rng())
+    assert not any(value.any() for value in prompt(plain(), VPT(2), 1000).head.parameters())
+    fresh = prompt(plain(), VPT(2), 1000, rng=rng(), head="published")
     assert (fresh.head.bias == torch.tensor(-np.log(99)).float()).all()
     # fan_out: variance 2 / 1000; five standard deviations of the variance of 16000 draws.
     assert abs(fresh.head.weight.var().item() * 500 - 1) < 5 * np.sqrt(2 / 16000)
@@ -254,7 +260,8 @@ def test_classes_as_numpy_counts_them():
 
 def test_initial_prompts_are_a_function_of_the_generator():
     first, second, other = (
-        prompt_parameters(prompt(plain(), CONFIGS["VAPT"], CLASSES, rng=rng(seed))) for seed in (1, 1, 2)
+        prompt_parameters(prompt(plain(), CONFIGS["VAPT"], CLASSES, rng=rng(seed), head="published"))
+        for seed in (1, 1, 2)
     )
     assert all(torch.equal(first[name], second[name]) for name in first)
     assert not torch.equal(first["0.tokens"], other["0.tokens"])

@@ -71,7 +71,8 @@ def test_the_official_start_is_the_published_one_and_draws_what_it_always_drew()
         "2.kernel": kernels[1],
     }.items():
         assert torch.equal(found[name], value.double()), name
-    assert not found["1.weight"].any() and not found["2.bias"].any()
+    assert not found["1.weight"].any()
+    assert not found["2.bias"].any()
 
 
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
@@ -84,9 +85,12 @@ def test_start_from_computes_exactly_the_logits_of_the_fixed_prompts(kind, optio
     before = model.eval()(images())
     config = adaptive("vpt", **options)
     assert torch.equal(start_from(model, config, rng=rng(2))(images()), before)
-    assert model.config == config and not model.training
+    assert model.config == config
+    assert not model.training
     found = gradients(model.train(), images(), torch.tensor([0, 1]))
-    assert all(found[name].abs().max() > 0 for name in found if name.rpartition(".")[2] == "weight" and "norm" not in name)
+    assert all(
+        found[name].abs().max() > 0 for name in found if name.rpartition(".")[2] == "weight" and "norm" not in name
+    )
     # In its training mode, with dropout, the first logits are those too.
     assert torch.equal(model(images()), before)
 
@@ -107,7 +111,8 @@ def test_every_start_is_saved_and_loaded(start, tmp_path):
             value.add_(0.1)
     save_prompts(model, tmp_path / "prompts")
     again = load_prompts(plain(), tmp_path / "prompts").eval()
-    assert again.config.start == start and f"start='{start}'" in repr(again.config)
+    assert again.config.start == start
+    assert f"start='{start}'" in repr(again.config)
     assert torch.equal(again(images()), model(images()))
 
 
@@ -151,9 +156,11 @@ def test_gradient_ratio_is_one_at_prompts_of_rms_one_and_leaves_the_model_alone(
     model = prompt(plain(), VPT(3, start="tokens"), CLASSES, rng=rng(1)).train()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     first, second = (gradient_ratio(model, images(), rng(0)) for _ in range(2))
-    assert first == second and set(first) == {0, 1, 2}
+    assert first == second
+    assert set(first) == {0, 1, 2}
     assert all(1 / 5 < value < 5 for value in first.values())
-    assert model.training and all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert model.training
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert all(value.grad is None for value in prompt_parameters(model).values())
 
 
@@ -187,9 +194,11 @@ def test_wrong_starts_get_one_line(wrong):
     call, expected = wrong
     with pytest.raises(InputError) as error:
         call()
-    assert expected in str(error.value) and "\n" not in str(error.value)
+    assert expected in str(error.value)
+    assert "\n" not in str(error.value)
 
 
 def test_starts_are_what_the_config_says():
-    assert set(FIXED_STARTS) < set(STARTS) and STARTS[0] == "official" == VAPT().start == VPT().start
+    assert set(FIXED_STARTS) < set(STARTS)
+    assert STARTS[0] == "official" == VAPT().start == VPT().start
     assert np.unique(STARTS).size == len(STARTS)

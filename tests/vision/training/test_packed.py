@@ -58,7 +58,7 @@ def both(model, config, images):
     alone = []
     for index, rng in enumerate(generators()):
         # Without prompts the head alone is learned; a prompted model with its prompts cut out stands for that.
-        one = prompt(backbone_copy(model), config or VPT(1), CLASSES, rng=rng)
+        one = prompt(backbone_copy(model), config or VPT(1), CLASSES, rng=rng, head="published")
         if config is None:
             one.blocks = torch.nn.Sequential(*(block.block for block in one.blocks))
         elif means is not None:

@@ -37,7 +37,9 @@ class Parts:
 
 
 def steps_of(parts: Parts, recipe: Recipe) -> dict[str, torch.Tensor]:
-    taking = stacked(parts, torch.tensor([0.05, 0.2]), torch.tensor([0.1, 0.0]), recipe)
+    taking = stacked(
+        parts, torch.tensor([0.05, 0.2], dtype=torch.float64), torch.tensor([0.1, 0.0], dtype=torch.float64), recipe
+    )
     for factor in (0.5, 1.0, 0.7, 0.1):
         for name, value in parts.named_parts():
             value.grad = (value - parts.targets[name]).detach() ** 3
@@ -72,7 +74,7 @@ def oracle_of(parts: Parts, recipe: Recipe, trial: int) -> dict[str, torch.Tenso
 @pytest.mark.parametrize("rates", ["uniform", "mu"])
 @pytest.mark.parametrize("optimiser", ["sgd", "adamw", "lamb"])
 def test_stacked_optimisers_step_as_torch_and_timm_do(optimiser, rates):
-    """float64; rates and factors are float32 numbers in one place, hence 1e-6."""
+    """All in float64; the order of products differs, hence 1e-6."""
     recipe = Recipe(optimiser=optimiser, rates=rates)
     for trial in range(2):
         expected = oracle_of(Parts(), recipe, trial)
@@ -111,6 +113,8 @@ def test_fixed_prompts_first_is_vpt_for_the_first_half(optimiser):
     model = create_backbone("small").requires_grad_(False).eval()
     trials = [Trial(Setting(0.2, 1e-4), 3)]
     recipe = Recipe(steps=12, batch=16, optimiser=optimiser, fixed_first=0.0, normalisation="half")
+    fresh = PackedTrials(model, VPT(3), 5, [init_generator(3)], None, "zero")
+    begun = {part: value.detach().clone() for part, value in fresh.named_parts()}
     states = {}
     for name, config, first in (
         ("vpt", VPT(3), 0.0),
@@ -118,13 +122,10 @@ def test_fixed_prompts_first_is_vpt_for_the_first_half(optimiser):
         ("free", VAPT(3, offset=True, start="vpt"), 0.0),
     ):
         packed = PackedTrials(model, config, 5, [init_generator(3)], None, "zero")
-        if name != "vpt":  # other draws stand between the blocks' vectors: give both the same
-            with torch.no_grad():
-                for part, value in packed.named_parts():
-                    if part.endswith(("tokens", "offset")):
-                        value.copy_(begun[part.replace("offset", "tokens")])
-        else:
-            begun = {part: value.detach().clone() for part, value in packed.named_parts()}
+        with torch.no_grad():  # draws of the generators stand between the vectors of blocks: give all the same
+            for part, value in packed.named_parts():
+                if part.endswith(("tokens", "offset")):
+                    value.copy_(begun[part.replace("offset", "tokens")])
         at_first = {part: value.detach().clone() for part, value in packed.named_parts()}
         setup = Recipe(**{**vars(recipe), "fixed_first": first})
         train_packed(packed, pixels(), trials, setup)
@@ -151,15 +152,10 @@ def test_packed_and_alone_wait_alike():
         assert torch.allclose(value, expected[name], rtol=1e-2, atol=1e-3), name
 
 
-#: One model of each form that timm's small ones have: class token, registers, pooling, LayerScale, norms, patches.
+#: One model of each form that timm's small ones have: class token, map pooling, registers, LayerScale, mean pooling.
 FEW = (
     "vit_tiny_patch16_224",
-    "deit3_small_patch16_224",
-    "flexivit_small",
-    "test_vit2",
     "test_vit3",
-    "test_vit4",
-    "vit_small_patch14_dinov2",
     "vit_small_patch14_reg4_dinov2",
     "vit_little_patch16_reg4_gap_256",
 )
@@ -194,7 +190,8 @@ def check_descends(name: str, **options) -> None:
         model, images = tiny(name)
         model = prompt(model, config, 7, rng=torch.Generator().manual_seed(0))
         losses = train_prompts(model, [(images, torch.arange(14) % 7)], steps=20, **options)
-        assert len(losses) == 20 and losses[0] == pytest.approx(np.log(7), abs=1e-5)
+        assert len(losses) == 20
+        assert losses[0] == pytest.approx(np.log(7), abs=1e-5)
         assert losses[-1] < losses[0], (name, config, losses)
         assert max(losses) < 2 * losses[0], (name, config, losses)
 
@@ -208,7 +205,8 @@ def test_the_recipe_descends_on_small_models(name):
 @pytest.mark.slow
 def test_the_recipe_descends_on_every_supported_small_model():
     names = small_models()
-    assert len(names) > 20 and set(FEW) <= set(names)
+    assert len(names) > 20
+    assert set(FEW) <= set(names)
     for name in names:
         check_descends(name)
 
@@ -224,7 +222,8 @@ def test_the_recipe_goes_on_from_fixed_prompts():
     assert not model.training
     model = start_from(model, VAPT(3, offset=True, start="vpt", channel_dropout=0, hidden_dropout=0))
     second = train_prompts(model, [batch], steps=10, fixed_first=0)
-    assert second[0] < first[0] and second[-1] < second[0]
+    assert second[0] < first[0]
+    assert second[-1] < second[0]
     before = {name: value.detach().clone() for name, value in prompt_parameters(model).items()}
     train_prompts(model, [batch], steps=1, fixed_first=0.9)
     moved = {name for name, value in prompt_parameters(model).items() if not torch.equal(value, before[name])}

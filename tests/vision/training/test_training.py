@@ -82,7 +82,7 @@ def test_packed_trials_train_as_separate_ones(config, schedule):
     outcomes = train_packed(packed, data, trials, recipe)
     scores = evaluate(packed, data, recipe, LIKE.double())
     for index, trial in enumerate(trials):
-        one = prompt(backbone().double(), config, 3, rng=init_generator(trial.seed))
+        one = prompt(backbone().double(), config, 3, rng=init_generator(trial.seed), head="published")
         outcome = train_alone(one, data, trial, recipe)
         assert outcome.train_loss == pytest.approx(outcomes[index].train_loss, rel=1e-6)  # kept as float32
         for name, value in prompt_parameters(one).items():
@@ -99,7 +99,7 @@ def test_packed_trials_of_float32_agree_to_1e5_after_some_steps():
     packed = PackedTrials(backbone().requires_grad_(False), VAPT(3), 3, [init_generator(5) for _ in trials])
     train_packed(packed, data, trials, recipe)
     for index, trial in enumerate(trials):
-        one = prompt(backbone(), VAPT(3), 3, rng=init_generator(5))
+        one = prompt(backbone(), VAPT(3), 3, rng=init_generator(5), head="published")
         train_alone(one, data, trial, recipe)
         for name, value in prompt_parameters(one).items():
             torch.testing.assert_close(packed.trial(index)[name], value.detach(), rtol=1e-5, atol=1e-5)
