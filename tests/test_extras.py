@@ -45,6 +45,7 @@ COMMANDS = [
     "planted_head.py",
     "planted_head.py --quick",
     "head_as_moe.py",
+    "starts.py",
     "backbone.py fetch dinov2-small-focus",
     "backbone.py probe small",
     "pretrain.py train --out run",

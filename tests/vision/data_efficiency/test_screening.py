@@ -1,0 +1,88 @@
+"""The screening of starts: rows of a run of few steps, and tables on rows that say what they must."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from commands import call
+
+from moe_prompts.errors import InputError
+from moe_prompts.intervals import half_width
+from moe_prompts.vision.data_efficiency.screening import (
+    OPTIMISERS,
+    STUDENTS,
+    against_official,
+    run_cell,
+    screening,
+    screening_table,
+    student_of,
+    text,
+)
+from moe_prompts.vision.training.methods import Sizes
+from moe_prompts.vision.training.runs import Setup
+from moe_prompts.vision.training.sgd import Recipe
+from moe_prompts.vision.training.statuses import DIVERGED, TRAINED
+
+SETUP = Setup("small-gain", sizes=Sizes(4), recipe=Recipe(steps=2, batch=4, normalisation="half"))
+
+
+def rows_of(excess: dict[str, list[float]]) -> pd.DataFrame:
+    """Rows of one truth and optimiser: a bad rate beside the one that validation chooses, for each teacher."""
+    rows = []
+    for student, values in excess.items():
+        for teacher, value in enumerate(values):
+            common = {"task": "planted-adaptive", "teacher": teacher, "student": student, "optimiser": "sgd"}
+            common |= {"parameters": 10, "replicate": 0, "accuracy": 0.5, "train_loss": 1.0, "gradient_ratio": 2.0}
+            rows.append(
+                common | {"lr": 0.05, "chosen": True, "validation": 1 + value, "excess": value, "status": TRAINED}
+            )
+            rows.append(common | {"lr": 3.2, "chosen": False, "validation": 9.0, "excess": 0.0, "status": DIVERGED})
+    return pd.DataFrame(rows)
+
+
+def test_tables_count_the_chosen_rate_alone():
+    """Student's interval of three differences by hand: .1, .2 and .3 have mean .2 and standard deviation .1."""
+    table = rows_of({"official": [0.3, 0.5, 0.7], "tokens": [0.2, 0.3, 0.4], "fixed": [0.9, 0.2, 0.9]})
+    found = screening_table(table).set_index("student")
+    assert found.loc["official", "excess"] == pytest.approx(0.5)
+    assert found.loc["official", "error"] == pytest.approx(0.2 / 3**0.5)
+    assert found["best"].to_dict() == {"official": 0, "tokens": 2, "fixed": 1}
+    gains = against_official(table).set_index("student")
+    half = float(half_width(0.1 / np.sqrt(3), 3))
+    assert gains.loc["tokens", ["gain", "low", "high"]].tolist() == pytest.approx([0.2, 0.2 - half, 0.2 + half])
+    assert gains.loc["tokens", "wins"] == 3
+    assert "official" not in gains.index
+    printed = text(table)
+    assert "| tokens   | sgd       | 10         | 0.300 +- 0.058 | 0.05 | 2.0            | 2 of 3 |" in printed
+    assert "9 of 18 trainings diverged" in printed
+
+
+def test_a_cell_gives_a_row_for_each_rate_and_chooses_one():
+    study = screening(["official", "tokens"], ["sgd", "adamw-mu"], 2, 1, SETUP, 0)
+    assert len(study.cells) == 2 * 2 * 2 * 2
+    rows = pd.DataFrame(run_cell(study.cells[3], (0,), 0))
+    assert rows["lr"].tolist() == list(OPTIMISERS["adamw-mu"])
+    assert rows["chosen"].sum() == 1
+    assert rows.loc[rows["chosen"], "validation"].item() == rows["validation"].min()
+    assert (rows["excess"] > 0).all()
+    assert rows["gradient_ratio"].max() < 10
+
+
+def test_students_have_the_starts_that_they_say():
+    assert {student_of(name, 4).start for name in STUDENTS} == {"official", "tokens", "orthogonal", "gain", "vpt"}
+    assert student_of("vpt", 4).n_parameters(64, 4, (4, 4)) == student_of("official+offset", 4).n_parameters(
+        64, 4, (4, 4)
+    )
+    with pytest.raises(InputError, match="student 'vapt'; expected one of fixed"):
+        student_of("vapt", 4)
+    with pytest.raises(InputError, match="optimiser 'adam'; expected one of sgd"):
+        screening(["official"], ["adam"], 1, 1, SETUP, 0)
+
+
+@pytest.mark.slow
+def test_the_command_runs_and_goes_on(tmp_path):
+    options = ("starts.py", "--quick", "--workers", "1", "--out", tmp_path / "run")
+    done = call(*options, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "planted-fixed: excess risk" in done.stdout
+    assert {"results.parquet", "summary.md", "starts.png"} <= {path.name for path in (tmp_path / "run").iterdir()}
+    assert call(*options, "--resume", cwd=tmp_path).returncode == 0
