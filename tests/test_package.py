@@ -173,7 +173,13 @@ def test_the_page_on_accuracy_shows_numbers_of_the_committed_run():
 
 RUNS = sorted((ROOT / "paper_figures" / "data").iterdir())
 #: Runs inside a Vision Transformer; that of the planted head has its test beside its other ones.
-CURVES = ("planted_vit", "pretrained_count", "pretrained_dsprites_loc", "task_curves")
+CURVES = (
+    "planted_vit",
+    "pretrained_count",
+    "pretrained_dsprites_loc",
+    "pretrained_second_dsprites_loc",
+    "task_curves",
+)
 VISION_RUNS = (*CURVES, "planted_head", "head_as_moe", "predicted_excess")
 
 
