@@ -6,14 +6,8 @@ import torch
 
 from moe_prompts.errors import InputError
 from moe_prompts.vision.prompting.config import VAPT, VPT, first_block
-from moe_prompts.vision.prompting.prompted import (
-    PromptedBlock,
-    PromptedVisionTransformer,
-    check_prompted,
-    prompt,
-    prompt_modules,
-    unprompt,
-)
+from moe_prompts.vision.prompting.prompted import PromptedVisionTransformer, check_prompted, prompt, unprompt
+from moe_prompts.vision.prompting.prompted_model import PromptedBlock, prompt_modules
 from moe_prompts.vision.prompting.prompts import StaticPrompts
 
 
@@ -44,6 +38,8 @@ def start_from(
     True
     """
     check_prompted(model, "start_from")
+    if not isinstance(model, PromptedVisionTransformer):
+        raise InputError(f"start_from: a {type(model).__name__}; expected a prompted VisionTransformer of timm")
     old = model.config
     if not isinstance(old, VPT) or not old.deep:
         raise InputError(f"start_from: a model with {old}; expected one with VPT-deep: prompt(model, VPT(...))")

@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 
 from moe_prompts.errors import InputError
-from moe_prompts.vision.prompting.prompted import PromptedBlock, PromptedVisionTransformer, check_prompted
+from moe_prompts.vision.prompting.prompted import PromptedVisionTransformer, check_prompted
+from moe_prompts.vision.prompting.prompted_model import PromptedBlock
 
 
 def gradient_ratio(model: PromptedVisionTransformer, images: Tensor, rng: torch.Generator) -> dict[int, float]:
@@ -40,6 +41,8 @@ def gradient_ratio(model: PromptedVisionTransformer, images: Tensor, rng: torch.
     True
     """
     check_prompted(model, "gradient_ratio")
+    if not isinstance(model, PromptedVisionTransformer):
+        raise InputError(f"gradient_ratio: a {type(model).__name__}; expected a prompted VisionTransformer of timm")
     training = model.training
     like = next(model.blocks.parameters())
     direction = torch.randn(model.num_features, generator=rng).to(like)

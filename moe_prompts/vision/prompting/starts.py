@@ -40,6 +40,8 @@ from moe_prompts.vision.prompting.config import VAPT
 TOKEN_SIZED = ("tokens", "orthogonal")
 #: Activations that are not zero at zero.
 LIFTED = ("sigmoid", "softmax")
+#: Names of the norm in front of a block's attention, in timm and in ``transformers``.
+FIRST_NORMS = ("norm1", "layernorm_before", "layer_norm1")
 #: Factor on the projector's output where it begins as a correction.
 SMALL = 0.1
 
@@ -100,7 +102,8 @@ def block_gain(block: nn.Module, config: VAPT) -> float:
 
     It is 1 too where the block has no norm with an eps in front of its attention: nothing is inflated there.
     """
-    eps = getattr(getattr(block, "norm1", None), "eps", None)
+    norm = next((getattr(block, name) for name in FIRST_NORMS if hasattr(block, name)), None)
+    eps = getattr(norm, "eps", None)
     return sqrt(eps) if config.start == "gain" and eps else 1.0
 
 

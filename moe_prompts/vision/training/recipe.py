@@ -18,7 +18,8 @@ from torch import Tensor
 
 from moe_prompts.checks import whole
 from moe_prompts.errors import InputError
-from moe_prompts.vision.prompting.prompted import PromptedVisionTransformer, check_prompted, prompt_parameters
+from moe_prompts.vision.prompting.prompted import check_prompted, prompt_parameters
+from moe_prompts.vision.prompting.prompted_model import Prompted
 from moe_prompts.vision.training.optimisers import torch_optimiser
 from moe_prompts.vision.training.sgd import Recipe, Setting, factors, free_step, waiting_parameters
 
@@ -29,7 +30,7 @@ CLIP = 1.0
 
 
 def train_prompts(
-    model: PromptedVisionTransformer,
+    model: Prompted,
     batches: Iterable[tuple[Tensor, Tensor]],
     steps: int = 200,
     *,
@@ -77,7 +78,9 @@ def train_prompts(
     model.train()
     try:
         for number, (images, labels) in enumerate(islice(_again(batches), steps)):
-            loss = F.cross_entropy(model(images), labels)
+            answer = model(images)
+            # Models of transformers answer with a record that holds the logits.
+            loss = F.cross_entropy(getattr(answer, "logits", answer), labels)
             losses.append(float(loss.detach()))
             if not torch.isfinite(loss):
                 raise InputError(

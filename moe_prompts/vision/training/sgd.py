@@ -27,7 +27,8 @@ from moe_prompts.errors import InputError
 from moe_prompts.seeds import address, rng_at
 from moe_prompts.vision.backbones.normalisation import NORMALISATIONS
 from moe_prompts.vision.prompting.config import VAPT
-from moe_prompts.vision.prompting.prompted import PromptedVisionTransformer, prompt_parameters
+from moe_prompts.vision.prompting.prompted import prompt_parameters
+from moe_prompts.vision.prompting.prompted_model import Prompted
 from moe_prompts.vision.prompting.starts import waits
 from moe_prompts.vision.tasks.task import ImageSet
 from moe_prompts.vision.training.optimisers import OPTIMISERS, RATES, stacked, torch_optimiser
@@ -183,7 +184,7 @@ def free_step(recipe: Recipe, n: int) -> int:
 
 def waiting_parameters(model: nn.Module) -> list[nn.Parameter]:
     """Return the parameters that wait while ``start="vpt"`` trains fixed prompts alone; none for other models."""
-    if not isinstance(model, PromptedVisionTransformer) or not isinstance(model.config, VAPT):
+    if not isinstance(model, Prompted) or not isinstance(model.config, VAPT):
         return []
     config = model.config
     return [parameter for name, parameter in prompt_parameters(model).items() if waits(name, config)]
