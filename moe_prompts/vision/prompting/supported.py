@@ -91,7 +91,8 @@ def supported_transformers(names: Iterable[str] | None = None) -> pd.DataFrame:
             model: Any = kind._from_config(settings, attn_implementation="eager")
         against = {prompts: _against(model, prompts) for prompts in CONFIGS}
         verdicts = {prompts: "no" if reason else "yes" for prompts, reason in against.items()}
-        reasons = dict.fromkeys(reason for reason in against.values() if reason)
+        # The error names all classes that are taken, which stand above; the page needs the last words.
+        reasons = dict.fromkeys(reason.rpartition("Classification: ")[2] for reason in against.values() if reason)
         rows.append({"class": name} | _sizes(model) | verdicts | {"why not": "; ".join(reasons)})
     return pd.DataFrame(rows)
 

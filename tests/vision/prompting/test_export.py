@@ -88,7 +88,7 @@ def test_a_program_takes_any_number_of_images(config, tmp_path):
         assert (program(images(number=number)) - model(images(number=number))).abs().max() < 1e-12
 
 
-@pytest.mark.parametrize("library", ["timm", "transformers"])
+@pytest.mark.parametrize("library", ["timm", pytest.param("transformers", marks=pytest.mark.slow)])
 def test_onnx_agrees_with_torch(library, tmp_path):
     for package in ("onnx", "onnxscript", "onnxruntime"):
         pytest.importorskip(package, reason="needs the extra export: pip install -e '.[export]'")
