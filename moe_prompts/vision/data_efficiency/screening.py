@@ -1,10 +1,10 @@
 """Screen starts and optimisers on planted truths, where the excess risk of a student is exact given images.
 
-Every cell is one student with one optimiser on one teacher: three teachers of each kind, each with its own head,
-prompts, images and labels. It trains on images that no step sees twice, once with each rate of a grid; the rate
-with the least cross-entropy on validation labels is the one that counts, and test images choose nothing. So what
-is left above the floor is a matter of the search, not of the number of images: on an adaptive truth the
-adaptive students hold the truth and their floor is 0.
+Every cell is one student with one optimiser on one teacher: three teachers of each kind, each with its own
+head, prompts, images and labels. It trains on images that no step sees twice, once with each rate of a grid;
+the rate with the least cross-entropy on validation labels is the one that counts, and test images choose
+nothing. So what is left above the floor is a matter of the search, not of the number of images: on an
+adaptive truth the adaptive students hold the truth and their floor is 0.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ class StartCell:
 
 
 def run_cell(cell: StartCell, replicates: tuple[int, ...], entropy: int) -> list[Row]:
-    """Train the replicates with every rate and return a row for each rate; ``chosen`` marks one of a replicate."""
+    """Train the replicates with every rate and return a row for each; ``chosen`` marks one of a replicate."""
     torch.set_num_threads(1)
     setup = cell.trained_in
     own = int(rng_at(entropy, "teacher of a screening", cell.teacher).integers(2**32))

@@ -38,8 +38,8 @@ class VPT:
     deep            True: every block has prompts of its own; False: only the first one, whose prompts live on
     prompt_dropout  share of the prompts' numbers that are dropped while they train, in [0, 1)
     blocks          L', only the last so many blocks have prompts; None: all L of the model
-    start           "official": small uniform vectors, as published; "tokens": standard normal ones, of the size
-                    of the tokens beside them (see ``prompting.starts``)
+    start           "official": small uniform vectors, as published; "tokens": standard normal ones, of the
+                    size of the tokens beside them (see ``prompting.starts``)
 
     Raises ``InputError`` for values out of range.
     """

@@ -16,10 +16,10 @@ def start_from(
 ) -> PromptedVisionTransformer:
     """Replace a VPT-deep model's prompts by adaptive ones that begin as what they were.
 
-    The model changes and is returned, with its head. In each block with adaptive prompts the trained free vectors
-    become the offset; the adaptive part adds exactly zero and has a non-zero gradient. Blocks whose prompts stay
-    fixed keep them. So the first logits are the VPT model's, to the bit, and what comes after is not held back by
-    where adaptive prompts usually begin.
+    The model changes and is returned, with its head. In each block with adaptive prompts the trained free
+    vectors become the offset; the adaptive part adds exactly zero and has a non-zero gradient. Blocks whose
+    prompts stay fixed keep them. So the first logits are the VPT model's, to the bit, and what comes after is
+    not held back by where adaptive prompts usually begin.
 
     model   made by ``prompt(model, VPT(...))``, trained as one likes
     config  ``VAPT(start="vpt", offset=True)`` with as many tokens, in the same blocks

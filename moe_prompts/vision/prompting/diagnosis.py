@@ -4,9 +4,9 @@
 
 A fixed gain on prompts (``start="gain"``) counts as part of the block: p is what is trained, before it.
 
-L is a random linear function of the pooled features, so neither head nor labels enter, and heads that begin at
-zero do not hide what comes. A ratio of 1000 says that a learning rate that suits prompts of the tokens' size
-is a thousand times too large at first.
+L is a random linear function of the pooled features, so neither head nor labels enter, and heads that begin
+at zero do not hide what comes. A ratio of 1000 says that a learning rate that suits prompts of the tokens'
+size is a thousand times too large at first.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ def gradient_ratio(model: PromptedVisionTransformer, images: Tensor, rng: torch.
     images  (B, 3, H, W), normalised as the model wants them
     rng     draws the function of the features and the prompts of rms 1; its device is the CPU
 
-    About 1 is harmless. The published start of adaptive prompts, all zero, has 1 / sqrt(eps) or a little less.
+    About 1 is harmless. The published start of adaptive prompts, all zero, has 1 / sqrt(eps) or a little
+    less.
 
     Raises ``InputError`` for a model without prompts, and where the model's features are no vectors.
 

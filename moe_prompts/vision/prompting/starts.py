@@ -1,30 +1,32 @@
 """Say where prompts begin. Every start is a value of the config, ``VAPT(..., start="tokens")``.
 
-A prompt p enters a block through its LayerNorm, p / sqrt(var p + eps). At p = 0 the norm multiplies gradients by
-1 / sqrt(eps), a thousand for eps = 1e-6, while at prompts of rms 1 it multiplies them by about 1. So where prompts
-begin decides what one learning rate means for them and for the head beside them.
+A prompt p enters a block through its LayerNorm, p / sqrt(var p + eps). At p = 0 the norm multiplies gradients
+by 1 / sqrt(eps), a thousand for eps = 1e-6, while at prompts of rms 1 it multiplies them by about 1. So where
+prompts begin decides what one learning rate means for them and for the head beside them.
 
-official    As published. Position weights and biases are zero, so every adaptive prompt is exactly zero, and the
-            first gradients of the position weights are inflated; all other parts of adaptive prompts have none.
-            Fixed prompts are uniform on (-v, v), of rms v / sqrt(3): .045 in a ViT-B/16.
-tokens      Prompts are of the size of the tokens beside them. Every prompt is the mean patch plus a random mixture of
-            patches of rms about 1: the kernel averages, position weights are 1 / S plus normal noise of standard
-            deviation k / sqrt(S) for S positions and a k x k kernel. The projector's output is made ten times smaller,
-            so that it begins as a correction. Reason: the norm sees nothing near zero, and every parameter of the
-            prompts has a gradient at the first step. Fixed prompts are standard normal.
-orthogonal  The maps of "tokens", with a projector whose rows of W1 and columns of W2 are orthonormal. Reason: no two
-            hidden units begin alike, and hidden units have the size of what they read.
-gain        The published values, with all adaptive prompts multiplied by g = sqrt(eps) of the block's norm. Reason: the
-            norm then computes g p / sqrt(g^2 var p + eps) = p / sqrt(var p + 1), as if its eps were 1, which
-            multiplies gradients at zero by 1. g is fixed and known from the backbone, so no file holds it.
-vpt         Fixed prompts first. The free vectors ``offset`` begin as VPT's prompts do and the adaptive part has zero
-            effect and non-zero gradient (position weights zero; with sigmoid or softmax W2 is zero, too).
-            Training leaves the adaptive part alone for the first half of the steps (``Recipe.fixed_first``), or
-            ``start_from`` takes over a VPT model that was trained before. Reason: adaptive prompts then begin where
-            fixed ones ended, so that they start no worse.
+official    As published. Position weights and biases are zero, so every adaptive prompt is exactly zero, and
+            the first gradients of the position weights are inflated; all other parts of adaptive prompts have
+            none. Fixed prompts are uniform on (-v, v), of rms v / sqrt(3): .045 in a ViT-B/16.
+tokens      Prompts are of the size of the tokens beside them. Every prompt is the mean patch plus a random
+            mixture of patches of rms about 1: the kernel averages, position weights are 1 / S plus normal
+            noise of standard deviation k / sqrt(S) for S positions and a k x k kernel. The projector's output
+            is made ten times smaller, so that it begins as a correction. Reason: the norm sees nothing near
+            zero, and every parameter of the prompts has a gradient at the first step. Fixed prompts are
+            standard normal.
+orthogonal  The maps of "tokens", with a projector whose rows of W1 and columns of W2 are orthonormal. Reason:
+            no two hidden units begin alike, and hidden units have the size of what they read.
+gain        The published values, with all adaptive prompts multiplied by g = sqrt(eps) of the block's norm.
+            Reason: the norm then computes g p / sqrt(g^2 var p + eps) = p / sqrt(var p + 1), as if its eps
+            were 1, which multiplies gradients at zero by 1. g is fixed and known from the backbone, so no
+            file holds it.
+vpt         Fixed prompts first. The free vectors ``offset`` begin as VPT's prompts do and the adaptive part
+            has zero effect and non-zero gradient (position weights zero; with sigmoid or softmax W2 is zero,
+            too). Training leaves the adaptive part alone for the first half of the steps
+            (``Recipe.fixed_first``), or ``start_from`` takes over a VPT model that was trained before.
+            Reason: adaptive prompts then begin where fixed ones ended, so that they start no worse.
 
-The last four are ours. Sources: arXiv 2203.12119 and 2501.18936 (official), arXiv 2203.03466 (what a rate means as
-widths change).
+The last four are ours. Sources: arXiv 2203.12119 and 2501.18936 (official), arXiv 2203.03466 (what a rate
+means as widths change).
 """
 
 from __future__ import annotations
@@ -66,7 +68,7 @@ def begin_maps(
     bound: float,
     rng: torch.Generator | None,
 ) -> None:
-    """Change position weights (N, Sh, Sw), kernel and offset from their published values to those of the start.
+    """Change position weights (N, Sh, Sw), kernel and offset from published values to those of the start.
 
     kernel     (k, k), or (d, k, k) with one per channel
     positions  S, over which the weights sum

@@ -5,7 +5,8 @@ prompts    vpt_shallow, vpt_deep and vapt; vpt_matched is VPT-deep with the fewe
 controls   VAPT that lacks one thing: vapt_constant is blind to the image, vapt_shuffled is fed another image,
            vapt_pooled is blind to place
 starts     VAPT that begins elsewhere (``prompting.starts``): vapt_tokens, vapt_orthogonal, vapt_gain, and
-           vapt_offset and vapt_vpt, which have a free vector beside each prompt; vpt_tokens is VPT-deep that does
+           vapt_offset and vapt_vpt, which have a free vector beside each prompt; vpt_tokens is VPT-deep that
+           does
 baselines  without prompts: linear trains the head alone, bias all biases and the head, full everything
 """
 

@@ -4,10 +4,10 @@ With the gradient g of a parameter p, its rate lr and weight decay w,
 
     sgd    v <- m v + g + w p,                               p <- p - lr v
     adamw  p <- p - lr w p,  a = bias-corrected Adam step,   p <- p - lr a
-    lamb   u = a + w p,                                      p <- p - lr (|p| / |u|) u      (1 where a norm is 0)
+    lamb   u = a + w p,                                      p <- p - lr (|p| / |u|) u   (1 where a norm is 0)
 
-An inflated gradient moves SGD too far and leaves AdamW and LAMB as they are: they divide by its size. LAMB also
-measures each step by the size of the parameter, so that one rate serves prompts and heads of any scale.
+An inflated gradient moves SGD too far and leaves AdamW and LAMB as they are: they divide by its size. LAMB
+also measures each step by the size of the parameter, so that one rate serves prompts and heads of any scale.
 
 Sources: arXiv 1711.05101 (AdamW), arXiv 1904.00962 (LAMB), arXiv 2203.03466 (rates by sizes).
 """
@@ -37,9 +37,10 @@ BETA2, EPS = 0.999, 1e-8
 def rate_factor(name: str, shape: tuple[int, ...], rule: str) -> float:
     """Return the factor on the learning rate of one parameter.
 
-    With "mu" it is 1 / m for the m terms of the sum that the parameter enters: positions for position weights, k^2 for
-    a kernel, d and r for a projector's W1 and W2, and d for the head. A step then changes every output by an
-    amount that does not grow with these sizes. Free vectors, biases, gains and scales enter alone.
+    With "mu" it is 1 / m for the m terms of the sum that the parameter enters: positions for position
+    weights, k^2 for a kernel, d and r for a projector's W1 and W2, and d for the head. A step then changes
+    every output by an amount that does not grow with these sizes. Free vectors, biases, gains and scales
+    enter alone.
 
     name   as ``prompt_parameters`` gives it
     shape  of one trial's parameter

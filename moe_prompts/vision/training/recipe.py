@@ -1,10 +1,10 @@
 """Train a prompted model in one call: warm-up, half a cosine, clipped gradients, and what a start asks for.
 
-The gradients on prompts depend on where they begin: at exactly zero, as published, a block's LayerNorm multiplies
-them by up to 1 / sqrt(eps) = 1000, so SGD at a rate that suits the head throws them far away in one step. Clipping
-the gradient bounds the length of every step, and a warm-up keeps the first ones short. SGD is the default: steps of
-AdamW have full size in every parameter however small its gradient is, so on a backbone whose features hardly
-differ from image to image they only shake the head.
+The gradients on prompts depend on where they begin: at exactly zero, as published, a block's LayerNorm
+multiplies them by up to 1 / sqrt(eps) = 1000, so SGD at a rate that suits the head throws them far away in
+one step. Clipping the gradient bounds the length of every step, and a warm-up keeps the first ones short. SGD
+is the default: steps of AdamW have full size in every parameter however small its gradient is, so on a
+backbone whose features hardly differ from image to image they only shake the head.
 """
 
 from __future__ import annotations
@@ -40,11 +40,12 @@ def train_prompts(
     warmup: float = 0.1,
     fixed_first: float = 0.5,
 ) -> list[float]:
-    """Train prompts and head of a prompted model, and return the loss in nats of every step before its update.
+    """Train prompts and head of a prompted model; return the loss in nats of every step before its update.
 
         lr(t) = lr * factor(t),    factor: linear warm-up, then half a cosine that ends above 0
 
-    batches       (images, labels): a DataLoader or a list; it is gone through again and again until ``steps`` are done
+    batches       (images, labels): a DataLoader or a list; it is gone through again and again until ``steps``
+                  are done
     steps         updates, at least 1
     lr            at the end of the warm-up; None: .01 for SGD and LAMB, .003 for AdamW. Try a third and three
                   times as much (docs/training.md)
@@ -54,9 +55,9 @@ def train_prompts(
     fixed_first   share of the steps in which ``VAPT(start="vpt")`` trains its fixed prompts alone, in [0, 1);
                   0 after ``start_from``, whose fixed prompts are trained already
 
-    Gradients are clipped to a norm of 1. The model ends in the mode in which it was. Raises ``InputError`` for a
-    model without prompts, batches that are empty or of another form, and a loss that is not finite: then the
-    rate was too large.
+    Gradients are clipped to a norm of 1. The model ends in the mode in which it was. Raises ``InputError``
+    for a model without prompts, batches that are empty or of another form, and a loss that is not finite:
+    then the rate was too large.
 
     >>> import timm, torch
     >>> from moe_prompts.vision import VAPT, prompt, train_prompts

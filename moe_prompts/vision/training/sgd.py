@@ -183,7 +183,7 @@ def free_step(recipe: Recipe, n: int) -> int:
 
 
 def waiting_parameters(model: nn.Module) -> list[nn.Parameter]:
-    """Return the parameters that wait while ``start="vpt"`` trains fixed prompts alone; none for other models."""
+    """Return what waits while ``start="vpt"`` trains fixed prompts alone; nothing for other models."""
     if not isinstance(model, Prompted) or not isinstance(model.config, VAPT):
         return []
     config = model.config
