@@ -252,10 +252,13 @@ def prompt(
     made = new_prompts(model, config, grid, rng)
     made_head = new_head(model, num_classes, rng, head)
     model.requires_grad_(False)
+    first = first_block(config, len(blocks))
     for index, prompts in enumerate(made):
         last = index == len(made) - 1
         shallow = isinstance(config, VPT) and not config.deep
-        if prompts is not None or (shallow and last):
+        # Of transformers, blocks on which shallow prompts live on must not see its mask, either.
+        passes = shallow and index > first and layout.library == "transformers"
+        if prompts is not None or (shallow and last) or passes:
             block = PromptedBlock(
                 blocks[index], prompts, layout.num_prefix_tokens, config.num_tokens, not shallow or last
             )

@@ -42,7 +42,13 @@ class PromptedBlock(nn.Module):
         self.num_prefix, self.num_tokens, self.strips = num_prefix, num_tokens, strips
 
     def forward(self, x: Tensor, *others: Any, **options: Any) -> Tensor:
-        """Return the states (B, T, d) after the block, which is given all other arguments as they are."""
+        """Return the states (B, T, d) after the block, which is given all other arguments but a mask.
+
+        Masks of users are refused before. While it is exported, transformers makes one that hides nothing, for
+        as many tokens as the plain model has; no mask says the same, and covers the prompts.
+        """
+        others = tuple(None if isinstance(one, Tensor) else one for one in others)
+        options = {name: None if isinstance(one, Tensor) else one for name, one in options.items()}
         x = self.block(self.insert(x), *others, **options)
         return self.strip(x) if self.strips else x
 

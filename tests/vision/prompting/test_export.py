@@ -124,3 +124,17 @@ def test_a_merged_model_of_timms_own_making():
     with torch.no_grad():
         expected = twin(batch)
         assert (merge(model).eval()(batch) - expected).abs().max() < 1e-5 * expected.abs().max()
+
+
+@pytest.mark.parametrize("config", [VPT(2, deep=False), VAPT_2], ids=["shallow", "vapt"])
+def test_a_program_of_transformers_takes_any_number_of_images(config):
+    """While it is exported, transformers makes a mask for the plain tokens, which must not reach the blocks."""
+    transformers = pytest.importorskip("transformers", reason="needs the extra hf: pip install -e '.[hf]'")
+    settings = transformers.ViTConfig(
+        hidden_size=16, num_hidden_layers=3, num_attention_heads=2, intermediate_size=24, image_size=16, patch_size=4
+    )
+    model = prompt(transformers.ViTModel(settings), config, 7, rng=torch.Generator().manual_seed(0)).eval()
+    program = exported(model).module()
+    for number in (1, 3):
+        batch = images(number=number).float()
+        assert (program(batch) - model(batch).logits).abs().max() < TOLERANCE
