@@ -98,7 +98,7 @@ for start, model in models.items():
 
 # %%
 models = {"as one writes it": failed} | models
-rows = []
+rows, tables = [], []
 figure, axes = plt.subplots(1, 2, figsize=(10, 3), layout="constrained")
 for name, values in losses.items():
     axes[0].plot(pd.Series(values).rolling(5, min_periods=1).mean(), label=name)
@@ -109,8 +109,12 @@ with torch.no_grad():
         table = mpv.prompt_table(model.eval(), unseen[:64]).assign(method=name)
         accuracy = (model(unseen).argmax(dim=1) == truth).double().mean().item()
         rows.append({"training": name, "accuracy": accuracy, "mass": table["mass"].mean()})
-        if name in ("as one writes it", "tokens"):
-            draw_input_dependence(axes[1], table)
+        if name in ("official", "tokens"):
+            tables.append(table.assign(method="VAPT-" + name))
+draw_input_dependence(axes[1], pd.concat(tables))
+for line, colour in zip(axes[1].get_lines(), ("C1", "C1", "C3", "C3"), strict=True):
+    line.set_color(colour)
+axes[1].legend(frameon=False)
 print(pd.DataFrame(rows).round(3).to_string(index=False))
 plt.show()
 
