@@ -6,6 +6,7 @@ import argparse
 import io
 import os
 import re
+import shlex
 import shutil
 import sys
 import time
@@ -240,7 +241,7 @@ def results(
         count = run_part(study, out, arguments.shard, executor=runs, resume=arguments.resume, allow=allow)
     print(
         f"part {arguments.shard}: its {count} blocks are in {out}. When all parts are there:\n"
-        f"  {spelled('gather.py')} --out WHOLE {out} ...\n"
+        f"  {spelled('gather.py')} --out WHOLE {shlex.quote(str(out))} ...\n"
         f"and this command with --out WHOLE --resume, without --shard, for the table"
     )
     sys.exit(0)
@@ -429,7 +430,7 @@ class OneLineParser(argparse.ArgumentParser):
 
     def error(self, message: str):
         """End the command with the message and code 2."""
-        self.exit(BAD_INPUT, f"{self.prog}: {message} (see --help)\n")
+        self.exit(BAD_INPUT, f"{self.prog}: {InputError(message)} (see --help)\n")
 
 
 def _positional(action: argparse.Action) -> str:
@@ -478,7 +479,8 @@ def run(main: Callable[[], None], program: str) -> None:
         from moe_prompts.engine.files import reason, remedy
 
         what = f"{error.filename}: " if error.filename else ""
-        print(f"{program}: {what}{reason(error)}; {remedy(error)}, and repeat the command", file=sys.stderr)
+        line = InputError(f"{what}{reason(error)}; {remedy(error)}, and repeat the command")
+        print(f"{program}: {line}", file=sys.stderr)
         sys.exit(BAD_INPUT)
     except KeyboardInterrupt:
         print(f"{program}: interrupted", file=sys.stderr)
@@ -494,7 +496,7 @@ def resumable(program: str, out: Path) -> Iterator[None]:
     except KeyboardInterrupt:
         print(
             f"{program}: interrupted; finished blocks are kept: to complete them repeat the command with "
-            f"--out {out} --resume",
+            f"--out {shlex.quote(str(out))} --resume",
             file=sys.stderr,
         )
         sys.exit(INTERRUPTED)

@@ -104,7 +104,7 @@ def read(run: Path, study: str) -> tuple[pd.DataFrame, int]:
         raise InputError(
             f"{run} has no rows of the study {study}; choose a run that has, or make one with --study {study}"
         )
-    return rows, store.identity_of(run, "entropy")["entropy"]
+    return rows, store.identity_of(run, entropy=int)["entropy"]
 
 
 def read_table(run: Path, experiment: str, *columns: str) -> pd.DataFrame:

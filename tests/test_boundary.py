@@ -132,7 +132,7 @@ def test_claims_are_not_judged_on_a_changed_table(tmp_path, monkeypatch):
 def test_a_table_without_a_checksum_is_refused(tmp_path):
     (tmp_path / "meta.json").write_text('{"identity": {}}')
     pd.DataFrame({"n": [1]}).to_parquet(tmp_path / "results.parquet")
-    with pytest.raises(InputError, match=r"has no sha256 of results\.parquet; repeat the run's command with --resume"):
+    with pytest.raises(InputError, match=r"has no sha256 of results\.parquet; the run is of an earlier version"):
         read_table(tmp_path)
 
 

@@ -5,6 +5,7 @@ python experiments/gather.py --out results/whole results/part1 results/part2
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 from moe_prompts import cli
@@ -24,5 +25,6 @@ def main() -> None:
 
     allow = [CODE_CHANGE] * arguments.accept_code_change + [CLEAR] * arguments.clear
     count = gather(arguments.out, arguments.parts, allow)
-    print(f"{count} finished blocks in {arguments.out}; repeat the study's command with")
-    print(f"  --out {arguments.out} --resume")
+    out = shlex.quote(str(arguments.out))
+    print(f"{count} finished blocks in {out}; repeat the study's command with")
+    print(f"  --out {out} --resume")

@@ -52,19 +52,20 @@ def main() -> None:
     arguments = parser().parse_args()
     arguments.images = arguments.images or (QUICK if arguments.quick else IMAGES)
 
-    from moe_prompts.engine.store import read_json, read_table
+    from moe_prompts.engine.store import described_in, identity_of, read_table
     from moe_prompts.vision.data_efficiency.effective import effective_study
     from moe_prompts.vision.data_efficiency.sources import TaskImages
     from moe_prompts.vision.tasks.named import STAND_IN, TaskSpec
     from moe_prompts.vision.training.devices import processes
 
     curves = read_table(arguments.run)
-    identity = read_json(arguments.run / "meta.json")["identity"]
+    identity = identity_of(arguments.run, entropy=int)
     if "place" not in identity:
         raise InputError(
             f"{arguments.run}: a run without methods on tasks; expected one of data_efficiency.py on tasks"
         )
-    setup, entropy = setup_of(identity["place"], arguments), int(identity["entropy"])
+    with described_in(arguments.run / "meta.json"):
+        setup, entropy = setup_of(identity["place"], arguments), identity["entropy"]
     if arguments.seed not in (None, entropy):
         raise InputError(f"--seed {arguments.seed}; expected {entropy}, that of {arguments.run}, or none")
     arguments.seed = entropy
@@ -92,6 +93,8 @@ def setup_of(place: dict[str, Any], arguments: argparse.Namespace):
     found = None if weights is None else weights_hash(weights)
     if found != place["weights"]:
         raise InputError(f"--weights {weights}, sha256 {found}; expected the run's file, sha256 {place['weights']}")
+    if not isinstance(place["backbone"], str) or type(place["pack"]) is not int:
+        raise TypeError("an entry of another kind")
     plain = {name: place[name] for name in ("backbone", "pack", "size", "standardised", "head") if name in place}
     setup = Setup(**plain, weights=weights, sizes=Sizes(**place["sizes"]), recipe=Recipe(**place["recipe"]))
     states = None if arguments.states is None else str(arguments.states)

@@ -18,6 +18,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 from moe_prompts import cli
 from moe_prompts.errors import InputError
@@ -319,28 +320,41 @@ def tell(runs: list[Path], out: Path, files: Mapping[str, str] = MappingProxyTyp
 
 def setup_line(runs: list[Path]) -> str:
     """On what backbone, with which prompts and how all runs were made; raises if they differ."""
-    from moe_prompts.engine.store import identity_of
+    from moe_prompts.engine.store import described_in, identity_of
 
-    found = {}
+    found, lines = {}, {}
     for folder in runs:
-        identity = identity_of(folder / "final", "place", "entropy", "tasks")
+        identity = identity_of(folder / "final", "entropy", place=dict, tasks=dict)
         found[folder] = {key: identity[key] for key in ("place", "entropy")}
+        with described_in(folder / "final" / "meta.json"):
+            lines[folder] = place_line(identity["place"])
+            formats = {
+                name: facts.get("image_format", facts.get("format")) for name, facts in identity["tasks"].items()
+            }
         for name, facts in identity["tasks"].items():
             found.setdefault(name, facts)
             if found[name] != facts:
                 raise InputError(f"{folder}: {name} on other data than in the runs before it; report them one by one")
-    first = found[runs[0]]
+            lines.setdefault(name, str(formats[name]))
+    first = runs[0]
     for folder in runs[1:]:
-        if found[folder] != first:
-            raise InputError(f"{folder}: made in another way than {runs[0]} (see meta.json); report them one by one")
-    place = first["place"]
+        if found[folder] != found[first]:
+            raise InputError(f"{folder}: made in another way than {first} (see meta.json); report them one by one")
+    shown = sorted({lines[name] for name in lines if name not in runs})
+    return f"{lines[first]}; image format: {', '.join(shown)}."
+
+
+def place_line(place: dict[str, Any]) -> str:
+    """Return what a run's description says of its backbone, prompts and recipe."""
     recipe, sizes = place["recipe"], place["sizes"]
-    length = f"{recipe['steps']} steps" if recipe["steps"] else f"{recipe['epochs']} epochs"
-    formats = {found[name].get("image_format", found[name].get("format")) for name in found if name not in runs}
+    steps, epochs, batch = recipe["steps"], recipe["epochs"], recipe["batch"]
+    texts = [place["backbone"], recipe["schedule"], recipe["normalisation"], recipe["precision"]]
+    numbers = [sizes["tokens"], epochs, batch, *([] if steps is None else [steps])]
+    if not all(isinstance(text, str) for text in texts) or not all(type(number) is int for number in numbers):
+        raise TypeError("an entry of another kind")
     return (
-        f"Backbone {place['backbone']}, N = {sizes['tokens']}, {length} of {recipe['batch']} images, schedule "
-        f"{recipe['schedule']}, normalisation {recipe['normalisation']}, {recipe['precision']}; image format: "
-        f"{', '.join(sorted(map(str, formats)))}."
+        f"Backbone {place['backbone']}, N = {sizes['tokens']}, {f'{steps} steps' if steps else f'{epochs} epochs'} of "
+        f"{batch} images, schedule {recipe['schedule']}, normalisation {recipe['normalisation']}, {recipe['precision']}"
     )
 
 

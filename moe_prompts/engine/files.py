@@ -61,11 +61,10 @@ def appearing(path: Path, sync: bool = True) -> Iterator[IO[bytes]]:
     If that block raises, or the process is killed, ``path`` stays as it was. Raises ``InputError`` where
     the system refuses: no room on the disk or in a quota, no permission, an error of the disk.
     """
-    # Hosts that share a folder may have processes of one number.
-    temporary = path.with_name(f".{path.name}.{platform.node()}-{os.getpid()}{TEMPORARY}")
+    # Hosts that share a folder may have processes of one number. The name as text: a path costs more than the file.
+    temporary = os.path.join(path.parent, f".{path.name}.{platform.node()}-{os.getpid()}{TEMPORARY}")
     try:
-        temporary.unlink(missing_ok=True)  # of a killed process of the same number
-        with open(temporary, "xb") as file:  # never through a link that somebody else laid there
+        with _made(temporary) as file:
             yield file
             file.flush()
             if sync:
@@ -73,13 +72,22 @@ def appearing(path: Path, sync: bool = True) -> Iterator[IO[bytes]]:
         os.replace(temporary, path)
     except BaseException as error:
         with suppress(OSError):  # on a disk that is away this fails, too; the first error is told, a resume clears it
-            temporary.unlink(missing_ok=True)
+            os.unlink(temporary)
         if not isinstance(error, OSError):
             raise
         raise InputError(
             f"cannot write {path} ({reason(error)}); what is there stays whole: {remedy(error)}, and repeat the "
             "command, a study with --resume"
         ) from error
+
+
+def _made(path: str) -> IO[bytes]:
+    """Make a file anew; one of this name was left by a killed process of the same number, or laid there as a link."""
+    try:
+        return open(path, "xb")
+    except FileExistsError:
+        os.unlink(path)
+        return open(path, "xb")
 
 
 def write_atomically(path: Path, content: bytes, sync: bool = True) -> None:

@@ -7,6 +7,7 @@ small data.
 from __future__ import annotations
 
 import platform
+import shlex
 import sys
 import time
 import traceback
@@ -83,7 +84,7 @@ class BlockRunner:
 
     def _finished(self, block: Block) -> Receipt:
         check_worker(self.folder, self.token, self.versions)
-        shards = Shards(self.folder, [self.seal])
+        shards = _shards(self.folder, self.seal)
         began, worked = time.perf_counter(), time.process_time()
         took = lambda: (time.perf_counter() - began, time.process_time() - worked)
         # Sums depend on how many threads share them: one, everywhere, so that results do not depend on the machine.
@@ -101,6 +102,12 @@ class BlockRunner:
         # until the system writes it; its checksum then tells that it is not whole.
         shards.write(block.name, content, sync=seconds >= SYNCED_FROM)
         return Receipt(block.name, block.cost, seconds, processor)
+
+
+@lru_cache(maxsize=1)
+def _shards(folder: Path, seal: str) -> Shards:
+    """Return the blocks of a run; what a worker knows of them does not change between two of its blocks."""
+    return Shards(folder, [seal])
 
 
 def checked(rows: Any, block: Block) -> list[Row]:
@@ -303,5 +310,5 @@ def _work(
         raise InputError(
             f"{len(raised)} of {len(missing)} blocks raised an error: {', '.join(one.block for one in raised[:3])}"
             f"{more}; the first {first.error}. Tracebacks are in {folder.errors}, all other blocks are kept: mend the "
-            f"cause and repeat the command with --out {folder.path} --resume"
+            f"cause and repeat the command with --out {shlex.quote(str(folder.path))} --resume"
         )

@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import platform
+import stat
 import subprocess
 import sys
 from collections.abc import Collection, Iterator, Sequence
@@ -39,6 +40,8 @@ LAYOUT = "sealed shards and segments of a known study"
 RESULTS, TIMINGS = "results.parquet", "timings.parquet"
 #: What tells kinds of processors apart, which often share a name, and how Linux calls it.
 CPU_NUMBERS = {"family": "cpu family", "model": "model", "stepping": "stepping"}
+#: Bytes of a description; that of 500 000 cells is smaller.
+MOST_JSON = 2**25
 #: What a command may allow that is refused otherwise, with its option.
 CODE_CHANGE, CLEAR, SIZE = "code change", "clear", "size"
 ALLOWED = {CODE_CHANGE: "--accept-code-change", CLEAR: "--clear", SIZE: "--insist"}
@@ -180,20 +183,11 @@ class RunFolder:
         Raises ``InputError`` where it is damaged or of an earlier layout.
         """
         meta = read_json(self.meta)
-        try:
-            layout, known = (
-                meta.get("layout"),
-                isinstance(meta["identity"], dict) and isinstance(meta["commands"], list),
-            )
-        except (AttributeError, KeyError, TypeError) as error:
-            raise _not_ours(self.meta) from error
-        if layout != LAYOUT or not known:
-            raise InputError(f"{self.path} was begun by an earlier version of this package; choose another --out")
-        try:
-            seals_of(meta)
-        except (KeyError, TypeError) as error:
-            raise _not_ours(self.meta) from error
-        return meta
+        with described_in(self.meta):
+            if meta.get("layout") == LAYOUT:
+                _check_meta(meta)
+                return meta
+        raise InputError(f"{self.path} was begun by an earlier version of this package; choose another --out")
 
     def _refuse_to_shrink(self, study: Study, finished: set[str]) -> None:
         counts = {cell.label: getattr(cell, "replicates", study.replicates) for cell in study.cells}
@@ -232,8 +226,9 @@ class RunFolder:
         pa.default_memory_pool().release_unused()
         keep_sums(self.path, RESULTS, TIMINGS)
         # One column after the other, as its own copy, which may be written to: a long table is never held twice.
-        written = pq.ParquetFile(self.path / RESULTS, pre_buffer=False, page_checksum_verification=True)
-        columns = {name: written.read([name]).column(0).to_pandas().copy() for name in schema.names}
+        with open(self.path / RESULTS, "rb") as file:  # Arrow takes a name for an address, and not every name
+            written = pq.ParquetFile(file, pre_buffer=False, page_checksum_verification=True)
+            columns = {name: written.read([name]).column(0).to_pandas().copy() for name in schema.names}
         return pd.DataFrame(columns, copy=False)
 
     @staticmethod
@@ -263,13 +258,46 @@ def _command(identity: dict[str, Any], study: Study) -> dict[str, Any]:
     }
 
 
+def _check_meta(meta: dict[str, Any]) -> None:
+    """Raise ``TypeError`` or ``KeyError`` unless every entry that runs and gathers use is of its kind."""
+    commands = meta["commands"]
+    texts = [meta["layout"], *meta["cells"]]
+    for command in commands:
+        texts += [command["seal"], command["code"]]
+    sums = meta.get("sha256", {})
+    texts += [*sums.keys(), *sums.values()]
+    kinds = [(meta["identity"], dict), (commands, list), (meta["cells"], list), (meta["replicates"], int), (sums, dict)]
+    if not commands or not all(isinstance(value, kind) for value, kind in [*kinds, *((text, str) for text in texts)]):
+        raise TypeError("an entry of another kind")
+
+
+@contextmanager
+def described_in(path: Path) -> Iterator[None]:
+    """Say in one line that ``path`` lacks an entry that the block of code reads, or has one of another kind.
+
+    Only what reads plain values belongs into that block. Raises ``InputError``.
+    """
+    try:
+        yield
+    except InputError:
+        raise
+    except (AttributeError, LookupError, TypeError, ValueError, OverflowError) as error:
+        raise _not_ours(path) from error
+
+
 def read_json(path: Path) -> Any:
     """Return the content of a JSON file that this package wrote.
 
-    Raises ``InputError`` where it cannot be read.
+    Raises ``InputError`` where it cannot be read, where it is no regular file, and where it is larger than
+    any that was written here.
     """
     try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode) or status.st_size > MOST_JSON:
+            raise _not_ours(path)
         return json.loads(path.read_text(encoding="utf-8"))
+    except InputError:
+        raise
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError, ValueError, RecursionError) as error:
         raise _not_ours(path) from error
     except OSError as error:
@@ -284,8 +312,10 @@ def _not_ours(path: Path) -> InputError:
 
 
 def sha256_of(path: Path) -> str:
-    """Return the sha256 of a file, in hexadecimal digits; raise ``InputError`` where it cannot be read."""
+    """Return the sha256 of a regular file, in hexadecimal digits; raise ``InputError`` where it cannot be read."""
     try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise InputError(f"{path} is no regular file; expected one that a run wrote")
         with open(path, "rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
@@ -299,18 +329,27 @@ def keep_sums(run: Path, *names: str) -> None:
     write_atomically(run / "meta.json", json.dumps(meta, indent=2).encode())
 
 
-def identity_of(run: Path, *names: str) -> dict[str, Any]:
+def identity_of(run: Path, *names: str, **kinds: type) -> dict[str, Any]:
     """Return the identity in meta.json of a run, such as its study and seed.
 
     names  entries that it must have
+    kinds  entries that it must have, with the type of each, such as ``entropy=int``
 
-    Raises ``InputError`` where there is no meta.json, where it is damaged, or where it lacks an entry.
+    Raises ``InputError`` where there is no meta.json, where it is damaged, where it lacks an entry, and where
+    one is of another type.
     """
     meta = read_json(run / "meta.json")
-    identity = meta.get("identity") if isinstance(meta, dict) else None
-    if not isinstance(identity, dict) or any(name not in identity for name in names):
-        raise _not_ours(run / "meta.json")
+    with described_in(run / "meta.json"):
+        identity = meta["identity"]
+        lacking = [name for name in (*names, *kinds) if name not in identity]
+        if not isinstance(identity, dict) or lacking or not all(_is(identity[name], kinds[name]) for name in kinds):
+            raise TypeError("an entry is missing or of another kind")
     return identity
+
+
+def _is(value: Any, kind: type) -> bool:
+    """Whether a value is of a type; truth values are no numbers here."""
+    return isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
 
 
 def read_table(run: Path, name: str = RESULTS) -> pd.DataFrame:
@@ -328,17 +367,25 @@ def read_table(run: Path, name: str = RESULTS) -> pd.DataFrame:
     meta = read_json(run / "meta.json")
     known = meta.get("sha256") if isinstance(meta, dict) else None
     if not isinstance(known, dict) or name not in known:
-        raise InputError(f"{run / 'meta.json'} has no sha256 of {name}; repeat the run's command with --resume")
+        raise InputError(f"{run / 'meta.json'} has no sha256 of {name}; {_again(meta)}")
     if sha256_of(path) != known[name]:
         raise InputError(
             f"{path} is not the file that the run wrote: its sha256 differs from that in meta.json; it is damaged or "
-            "was changed: repeat the run's command with --resume, or fetch the file anew"
+            f"was changed: {_again(meta)}, or fetch the file anew"
         )
     try:
-        return pd.read_parquet(path, page_checksum_verification=True)
+        with open(path, "rb") as file:
+            return pd.read_parquet(file, page_checksum_verification=True)
     except (pa.ArrowException, OSError, ValueError, KeyError) as error:
         why = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(f"{path} cannot be read ({why}); repeat the run's command with --resume") from error
+        raise InputError(f"{path} cannot be read ({why}); {_again(meta)}") from error
+
+
+def _again(meta: Any) -> str:
+    """Return how the table of a run is written anew; runs of an earlier layout are not resumed."""
+    if isinstance(meta, dict) and meta.get("layout") == LAYOUT:
+        return "repeat the run's command with --resume"
+    return "the run is of an earlier version of this package, or damaged: repeat its command with another --out"
 
 
 def gather(out: Path, parts: Sequence[Path], allow: Collection[str] = ()) -> int:

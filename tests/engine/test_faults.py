@@ -113,7 +113,7 @@ def flipped(content):
     return content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :]
 
 
-@pytest.mark.parametrize("damage", [cut, flipped, lambda content: b""])
+@pytest.mark.parametrize("damage", [cut, flipped, lambda content: b"", lambda content: content + b"x"])
 @pytest.mark.parametrize("where", ["blocks", "segments"])
 def test_damaged_files_are_set_aside_and_run_again(where, damage, segmented, whole, capsys):
     assert bytes_of(segmented) == whole

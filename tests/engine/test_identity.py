@@ -3,22 +3,26 @@
 import ast
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from fault_cases import toys
 
 from moe_prompts import InputError, run_study
-from moe_prompts.engine import code, store
-from moe_prompts.engine.grid import Study
+from moe_prompts.engine import code, shards, store
+from moe_prompts.engine.grid import Part, Study
+from moe_prompts.engine.runner import run_part
 from moe_prompts.engine.store import RunFolder, gather, read_table
 
 HERE = Path(__file__).parent
@@ -142,6 +146,49 @@ def test_gather_holds_one_file_at_a_time(tmp_path, monkeypatch):
     assert gather(tmp_path / "whole", [tmp_path / "part"]) == 8
     names = [sorted(path.name for path in (tmp_path / one / "segments").iterdir()) for one in ("part", "whole")]
     assert names[0] == names[1]
+
+
+def test_gather_takes_no_more_memory_for_more_segments(tmp_path):
+    """A part of 48 MB: the peak stays below a third of it."""
+    run_study(study(), tmp_path / "part", progress=False)
+    part = store.RunFolder(tmp_path / "part").shards
+    noise = np.random.default_rng(0)
+    for number in range(12):
+        table = pa.table({"value": noise.random(500_000)})
+        said = shards.about(f"large{number}", part.seals[-1], len(table), 0.1, "host")
+        part.write_segment(shards.sealed(shards.Piece(table, [said])))
+    assert sum(path.stat().st_size for path in part.files()) > 4.8e7
+    before = pa.total_allocated_bytes()
+    with peak_of_memory() as peak:
+        assert gather(tmp_path / "whole", [tmp_path / "part"]) == 16
+    assert peak() < 1.6e7
+    assert pa.total_allocated_bytes() == before
+
+
+@contextmanager
+def peak_of_memory():
+    """Give what this process took at most within, beside what it had before; the kernel keeps it."""
+    high = lambda: 1024 * int(re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())[1])
+    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
+    before = high()
+    yield lambda: high() - before
+
+
+def no_fits(cell, replicates, entropy):
+    return [{"replicate": replicate} for replicate in replicates]
+
+
+def test_gather_refuses_parts_that_start_their_fits_elsewhere(tmp_path):
+    """As parts with another --start: their rows would stand in one table as if they were of one grid."""
+    from moe_prompts.study.gaussian import gaussian_study
+
+    grid = {"sizes": [300], "replicates": 1, "entropy": 3, "truths": ["prompts-fixed"], "kinds": ["fixed"], "ks": [2]}
+    for number, start in enumerate(("near_truth", "data"), start=1):
+        made = replace(gaussian_study(**grid, start=start), run=no_fits)
+        run_part(made, tmp_path / start, Part(number, 2), progress=False)
+    with pytest.raises(InputError, match=r"no parts of one study .they differ in cells"):
+        gather(tmp_path / "whole", [tmp_path / "near_truth", tmp_path / "data"])
+    assert not (tmp_path / "whole").exists()
 
 
 # Code ----------------------------------------------------------------------------------------------------------------
