@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import runpy
 import sys
-from contextlib import chdir, redirect_stderr, redirect_stdout
+from contextlib import ExitStack, chdir, redirect_stderr, redirect_stdout
 from pathlib import Path
 from subprocess import CompletedProcess
 from unittest import mock
@@ -14,10 +14,18 @@ EXPERIMENTS = Path(__file__).parents[1] / "experiments"
 
 
 def call(script: str, *arguments: object, cwd: Path | str = ".") -> CompletedProcess[str]:
-    """``python experiments/SCRIPT ARGUMENTS`` in the folder ``cwd``: the exit code and what was printed."""
+    """``python experiments/SCRIPT ARGUMENTS`` in the folder ``cwd``: the exit code and what was printed.
+
+    A script from elsewhere is given with its whole path.
+    """
     given = [str(EXPERIMENTS / script), *map(str, arguments)]
     out, error, code = io.StringIO(), io.StringIO(), 0
-    with chdir(cwd), mock.patch.object(sys, "argv", given), redirect_stdout(out), redirect_stderr(error):
+    beside = [str(Path(given[0]).parent), *sys.path]
+    with ExitStack() as stack:
+        for one in (mock.patch.object(sys, "argv", given), mock.patch.object(sys, "path", beside)):
+            stack.enter_context(one)
+        for one in (chdir(cwd), redirect_stdout(out), redirect_stderr(error)):
+            stack.enter_context(one)
         try:
             runpy.run_path(given[0], run_name="__main__")
         except SystemExit as end:

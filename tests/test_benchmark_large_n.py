@@ -4,6 +4,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from commands import call
+
 SCRIPT = Path(__file__).parents[1] / "experiments" / "benchmark_large_n.py"
 
 
@@ -25,7 +27,7 @@ def test_wrong_input_is_one_line():
         (["--n", "1e9"], "from 10 to 1e+08"),
         (["--seed", "-1"], "--seed -1; expected a whole number of at least 0"),
     ):
-        done = command(*arguments)
+        done = call("benchmark_large_n.py", *arguments)
         assert done.returncode == 2
         assert message in done.stderr
         assert done.stderr.count("\n") == 1

@@ -10,6 +10,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import pandas as pd
 import pytest
+from commands import call
 
 from moe_prompts import cli
 from moe_prompts.commands import claims
@@ -80,7 +81,7 @@ def test_a_figure_that_cannot_be_written_leaves_the_old_one(tmp_path, monkeypatc
 def test_a_name_that_is_no_folder_is_refused_before_anything_is_written(script, arguments, tmp_path):
     """An empty name would be the current folder."""
     (tmp_path / "README.md").write_text("")
-    done = subprocess.run([sys.executable, ROOT / script, *arguments], cwd=tmp_path, capture_output=True, text=True)
+    done = call(str(ROOT / script), *arguments, cwd=tmp_path)
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
     assert "expected a folder" in done.stderr or "expected the folder of a finished run" in done.stderr
@@ -113,7 +114,7 @@ def test_readers_refuse_a_table_with_one_flipped_bit(tmp_path):
         ["experiments/power.py", "--run", str(run)],
     ]
     for command in commands:
-        done = subprocess.run([sys.executable, *command], cwd=ROOT, capture_output=True, text=True)
+        done = call(str(ROOT / command[0]), *command[1:])
         assert done.returncode == 2, done.stderr
         assert done.stderr.count("\n") == 1
         assert f"{run / 'results.parquet'} is not the file that the run wrote" in done.stderr

@@ -343,7 +343,59 @@ def read_meta(path):
     assert RunFolder(path.parent).shards.finished() == set()
 
 
+@cache
+def torch_files_of(legacy):
+    """Weights alone, and as MoCo-v3 wraps them; in the form of today and in that before it."""
+    import torch
+
+    state, made = plain().state_dict(), []
+    for content in (state, {"arch": "vit_small", "state_dict": {f"module.{k}": v for k, v in state.items()}}):
+        stream = io.BytesIO()
+        torch.save(content, stream, _use_new_zipfile_serialization=not legacy)
+        made.append(stream.getvalue())
+    return made
+
+
+def torch_files():
+    """Also other contents than weights, and tensors that are larger than the file or of odd kinds."""
+    import torch
+
+    def written(content):
+        stream = io.BytesIO()
+        torch.save(content, stream)
+        return stream.getvalue()
+
+    state = plain().state_dict()
+    odd = [
+        torch.zeros(1).expand(2**20, 2**14),  # 64 GB of one number
+        torch.zeros(0),
+        torch.tensor(1),
+        torch.full((16,), float("nan")),
+        torch.zeros(3, dtype=torch.complex64),
+        torch.eye(3).to_sparse(),
+        torch.zeros(2, 2, device="meta"),
+        {"a": [torch.zeros(2)]},
+        "x" * 1000,
+        5,
+    ]
+    name = st.sampled_from([*state, "arch", "state_dict", "model", "blocks.9.x"])
+    placed = st.builds(lambda name, value: written(dict(state) | {name: value}), name, st.sampled_from(odd))
+    changed_bytes = [bytes_like(whole) for legacy in (True, False) for whole in torch_files_of(legacy)]
+    return st.one_of(*changed_bytes, placed, st.sampled_from(odd).map(written))
+
+
+def read_torch(path):
+    from moe_prompts.vision.backbones.create import _fill
+    from moe_prompts.vision.prompting.convert import load_moco_v3
+
+    try:
+        _fill(plain(), path)
+    finally:
+        load_moco_v3(plain(), path)
+
+
 READERS = {
+    "torch files": (torch_files, read_torch),
     "lists": (text_lists, read_text_list),
     "JSON lists": (json_lists, read_json_list),
     "images": (images, read_image),
@@ -353,7 +405,8 @@ READERS = {
     "certificates": (certificate_files, check_certificate),
     "meta.json": (meta_files, read_meta),
 }
-NEED_VISION = {"lists", "JSON lists", "images", "prompts", "npz of weights"}
+ENDINGS = {"npz of losses": ".npz", "npz of weights": ".npz", "torch files": ".pth"}
+NEED_VISION = {"torch files", "lists", "JSON lists", "images", "prompts", "npz of weights"}
 
 
 @pytest.mark.filterwarnings("ignore::hypothesis.errors.HypothesisWarning")  # of examples too long to be shown
@@ -377,7 +430,7 @@ def test_a_file_from_anywhere_is_read_or_refused_in_one_line(name, examples, tmp
     def holds(content):
         given_file = content
         if isinstance(content, bytes):
-            given_file = tmp_path / ("x.npz" if name.startswith("npz") else "x")
+            given_file = tmp_path / f"x{ENDINGS.get(name, '')}"
             given_file.write_bytes(content)
         said = "one line"
         with bounded():
@@ -399,3 +452,15 @@ def test_archives_that_unpack_to_more_than_anybody_expects_are_not_unpacked(name
     (tmp_path / "x.npz").write_bytes(archive(published() | {"n.npy": array("(20000000,)", content=bytes(160_000_000))}))
     with bounded(memory=5e7), pytest.raises(InputError, match=r"n has shape \(20000000,\)|unpacks to \d+ MB"):
         READERS[name][1](tmp_path / "x.npz")
+
+
+def test_a_torch_file_that_is_compressed_is_not_unpacked(tmp_path):
+    """torch itself reads it: 200 kB that would be 40 MB."""
+    torch = pytest.importorskip("torch", reason="needs the extra vision")
+    from moe_prompts.vision.prompting.checkpoint import read_torch_file
+
+    torch.save({"a": torch.zeros(10**7)}, tmp_path / "whole.pth")
+    with zipfile.ZipFile(tmp_path / "whole.pth") as whole:
+        (tmp_path / "x.pth").write_bytes(archive({name: whole.read(name) for name in whole.namelist()}))
+    with bounded(memory=3e7), pytest.raises(InputError, match="unpacks to more than it takes"):
+        read_torch_file(tmp_path / "x.pth", "weights")

@@ -93,7 +93,7 @@ def _plain_columns(values: dict[str, list[Any]], rows: int) -> dict[str, pa.Arra
         kinds = set(map(type, column)) - {type(None)}
         if len(kinds) == 1 and (kind := kinds.pop()) in PLAIN:
             groups[kind].append(name)
-    columns = {}
+    columns: dict[str, pa.Array] = {}
     for kind, names in groups.items():
         try:
             whole = pa.array([value for name in names for value in values[name]], PLAIN[kind])

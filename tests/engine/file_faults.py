@@ -7,8 +7,7 @@ kind of fault a process is forked that runs the command with the fault; a second
 operations, the number of faults and what was not as it should be, as JSON.
 
 An operation is a call of ``os``, of ``open`` or of a file's own that names a run's folder or a file below it; each
-write, read and close of a file is one. Files are read and written here through Python but for one: the table that is
-read again at the end, through Arrow's own code.
+write, read and close of a file is one. Arrow reads and writes through files that Python opened.
 """
 
 from __future__ import annotations

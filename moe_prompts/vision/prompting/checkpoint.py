@@ -8,7 +8,9 @@ backbone unnoticed.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import stat
+import zipfile
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from hashlib import sha256
 from math import prod
@@ -316,10 +318,42 @@ def read_torch_file(path: str | Path, expected: str) -> Any:
     """Return what torch.save wrote, if it is tensors in containers.
 
     It is read with ``weights_only=True``, which runs no code of the file. Raises ``InputError`` for anything
-    else; ``expected`` says in it what the file should be.
+    else, and for a file that would unpack to more than it takes; ``expected`` says in it what the file should
+    be.
     """
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        size = _size_unpacked(Path(path))
+        found = torch.load(path, map_location="cpu", weights_only=True)
+        if any(value.nelement() * value.element_size() > size for value in _tensors(found)):
+            raise ValueError("a tensor larger than the file")
+        return found
     except Exception as error:  # torch raises whatever the bytes of a file that is none of its own lead it to
         why = (str(error) or type(error).__name__).splitlines()[0]
         raise InputError(f"{path}: cannot be read as tensors ({why}); expected {expected}") from error
+
+
+def _size_unpacked(path: Path) -> int:
+    """Return the bytes of a file of torch; raise ``ValueError`` where it is none, or holds more than it takes.
+
+    torch.save does not compress. A file that is compressed may fill the memory.
+    """
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):
+        raise ValueError("no regular file")
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            if sum(member.file_size for member in archive.infolist()) > status.st_size:
+                raise ValueError("it unpacks to more than it takes")
+    return status.st_size
+
+
+def _tensors(found: Any) -> Iterator[torch.Tensor]:
+    """Yield the tensors in containers, however deep they lie; a container within itself is looked at once."""
+    waiting, seen = [found], set()
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, torch.Tensor):
+            yield value
+        elif isinstance(value, Mapping | list | tuple | set) and id(value) not in seen:
+            seen.add(id(value))
+            waiting += value.values() if isinstance(value, Mapping) else value

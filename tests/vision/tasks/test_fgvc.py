@@ -3,13 +3,11 @@
 import json
 import re
 import shutil
-import subprocess
-import sys
 from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
 import pytest
+from commands import call
 from data_roots import make_fgvc_root
 from PIL import Image
 
@@ -17,8 +15,6 @@ from moe_prompts.errors import InputError
 from moe_prompts.vision.tasks.check import NOTE, PROBLEM, WARNING, check_fgvc
 from moe_prompts.vision.tasks.fgvc import TASKS, Crops, centre_crop, fgvc_task
 from moe_prompts.vision.tasks.subsets import stratified_subset
-
-SCRIPT = Path(__file__).parents[3] / "experiments" / "vtab.py"
 
 # ---- subsets ---------------------------------------------------------------------------------------------------------
 
@@ -293,9 +289,7 @@ def test_a_clean_root(clean):
         "102 test images; the published test set has 6149, so accuracies will not compare"
     ]
     assert texts(findings, NOTE) == ["612 images listed, PNG; all decoded"]
-    done = subprocess.run(
-        [sys.executable, SCRIPT, "check", "--data", clean, "--task", "fgvc:flowers"], capture_output=True, text=True
-    )
+    done = call("vtab.py", "check", "--data", clean, "--task", "fgvc:flowers")
     assert done.returncode == 0, done.stderr
 
 

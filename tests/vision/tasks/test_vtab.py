@@ -7,10 +7,10 @@ import re
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
+from commands import EXPERIMENTS, call
 from data_roots import make_vtab_root
 from PIL import Image
 
@@ -19,8 +19,6 @@ from moe_prompts.vision.tasks.check import NOTE, PROBLEM, WARNING, check_vtab
 from moe_prompts.vision.tasks.images import Files, Resize, cached, read_rgb
 from moe_prompts.vision.tasks.task import SPLITS
 from moe_prompts.vision.tasks.vtab import TASKS, read_list, vtab_task
-
-SCRIPT = Path(__file__).parents[3] / "experiments" / "vtab.py"
 
 #: Group, classes and test images, typed by hand after arXiv 1910.04867, apart from the table in the package.
 PUBLISHED = {
@@ -484,11 +482,13 @@ def test_a_faithful_small_task_has_no_warning_but_its_test_set(tmp_path):
 
 
 def command(*arguments):
-    return subprocess.run([sys.executable, SCRIPT, *map(str, arguments)], capture_output=True, text=True, timeout=60)
+    return call("vtab.py", *arguments)
 
 
 def test_the_command_on_a_clean_root(clean):
-    done = command("check", "--data", clean, "--task", "kitti")
+    """As a process of its own."""
+    given = [sys.executable, EXPERIMENTS / "vtab.py", "check", "--data", clean, "--task", "kitti"]
+    done = subprocess.run(given, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[0].startswith("kitti: warning: 50 test images;")
     assert done.stdout.splitlines()[-1] == "1 task checked, 0 problems"
