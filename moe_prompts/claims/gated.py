@@ -61,7 +61,7 @@ def gaussian_global(tables: Tables, seed: int) -> list[Line]:
 
 
 def search_line(rows: pd.DataFrame) -> Line:
-    """Return what the searches say of themselves, size by size: how the best was reached, what it may miss."""
+    """Return what the searches say of themselves at each size: how the best was reached, what was missed."""
     said = [_searched(n, own) for n, own in rows[rows["status"] == FitStatus.CERTIFIED.name].groupby("n")]
     first = rows.iloc[0]
     return Line(f"{first['truth']}, k = {first['k']}: how the best of all starts was found", "", "; ".join(said), None)

@@ -3,7 +3,7 @@
     softmax_k((beta_k' x + beta0_k) / tau) N(y; a_k x + b_k, s_k)
 
 For every c > 0 the parameters (c beta, c beta0, c tau) give the same density, whatever the number of atoms,
-so neither tau nor any beta_k is identified: only beta_k / tau is. The algebra sees it in the first derivatives,
+so neither tau nor any beta_k is identified: only beta_k / tau is. The algebra sees it to first order,
 
     tau u_tau = -beta u_beta - beta0 u_beta0.
 

@@ -313,7 +313,7 @@ def _beside(
     free = smaller.k - family.n_frozen
     weights, means, covs = smaller.to_joint()
     mass = weights[:free].sum()
-    w = np.append(weights[:free] / mass * (1 - weight), weight)
+    w: np.ndarray = np.append(weights[:free] / mass * (1 - weight), weight)
     m, S = np.concatenate([means[:free], point[None]]), np.concatenate([covs[:free], np.diag(width**2)[None]])
     made = GaussianGatedMoE.from_joint(w / w.sum(), m, S, family.d)
     return family.project(made if family.frozen is None else made.joined(family.frozen, float(weights[free:].sum())))
