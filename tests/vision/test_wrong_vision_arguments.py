@@ -89,18 +89,30 @@ def calls(tmp_path_factory):
             {"name": "small", "pretrained": True, "file": None, "size": None, "blocks": None, "entropy": 0},
         ),
         "supported_models": (named_models, {"names": ["vit_tiny_patch16_224"]}),
+        "as_timm": (on_a_copy(vision.as_timm), {"model": model}),
+        "merge": (vision.merge, {"model": prompted(CONFIGS["VPT-deep"])}),
+        "exported": (vision.exported, {"model": None}),
+        "export_onnx": (vision.export_onnx, {"model": None, "path": folder / "model.onnx"}),
         "from_official": (vision.from_official, {"params": {}, "options": {"heads": 2, "prompt": None}}),
         "load_moco_v3": (on_a_copy(vision.load_moco_v3), {"model": model, "path": folder / "moco.pth.tar"}),
     }
 
 
-#: These need files of others: what is given here is refused, and everything else has to be, too.
-WITHOUT_FILES = {"from_official", "load_moco_v3"}
+#: These need files or libraries of others, or take long: what is given here is refused, as everything else.
+WITHOUT_FILES = {"from_official", "load_moco_v3", "as_timm", "exported", "export_onnx"}
 NAMES = (
     *("VPT", "VAPT", "VPT.check", "VAPT.n_parameters", "StaticPrompts", "AdaptivePrompts", "prompt", "unprompt"),
     *("trainable_summary", "parameter_groups", "save_prompts", "load_prompts", "backbone_hash", "set_mean_states"),
     *("PackedTrials", "add_lora", "add_adapters", "save_lora", "load_lora", "provenance", "read_head", "draw_mass"),
-    *("prompt_table", "projections", "gate_rank", "create_backbone", "supported_models", *WITHOUT_FILES),
+    *(
+        "prompt_table",
+        "projections",
+        "gate_rank",
+        "create_backbone",
+        "supported_models",
+        "merge",
+        *sorted(WITHOUT_FILES),
+    ),
 )
 
 
