@@ -4,10 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 
 def markdown(header: Sequence[str], body: Sequence[Sequence[str]]) -> str:
@@ -20,12 +16,6 @@ def markdown(header: Sequence[str], body: Sequence[Sequence[str]]) -> str:
     widths = [max(len(row[column]) for row in [header, *body]) for column in range(len(header))]
     text = lambda row: "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |"
     return "\n".join([text(header), "|" + "|".join("-" * (width + 2) for width in widths) + "|", *map(text, body)])
-
-
-def markdown_of(table: pd.DataFrame, digits: int) -> str:
-    """Return a table of pandas as Markdown: floats with so many digits after the point, the rest as it prints."""
-    text = lambda cell: f"{cell:.{digits}f}" if isinstance(cell, float) else str(cell)
-    return markdown(list(table.columns), [[text(cell) for cell in row] for row in table.itertuples(index=False)])
 
 
 def cells(row: str) -> list[str]:

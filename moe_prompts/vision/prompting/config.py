@@ -240,7 +240,7 @@ def _check_blocks(config: VPT | VAPT) -> None:
 
 
 def _check_start(config: VPT | VAPT, allowed: tuple[str, ...]) -> None:
-    if config.start not in allowed:
+    if not isinstance(config.start, str) or config.start not in allowed:
         raise InputError(
             f"{type(config).__name__}: start = {config.start!r}; expected one of {', '.join(map(repr, allowed))}"
         )
