@@ -1,4 +1,4 @@
-"""Pretrained backbones without a hub: fetch one into the user's cache, and ask what it knows, block by block.
+"""Fetch a pretrained backbone into the user's cache without a hub, and ask what it knows, block by block.
 
 The same as ``moe-prompts backbone``; ``--help`` says what it takes.
 """

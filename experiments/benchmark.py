@@ -1,4 +1,4 @@
-"""What things cost here: passes, certified fits, reliability, memory. Ratios are taken within one run.
+"""Measure what things cost here: passes, certified fits, reliability, memory. Ratios are taken within one run.
 
 python experiments/benchmark.py            all, about 50 minutes on 2 cores
 python experiments/benchmark.py --only passes,memory
@@ -16,7 +16,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import warnings
 from collections import Counter
 from pathlib import Path
 
@@ -46,15 +45,14 @@ def say(what: str, measured: str, target: str = "") -> None:
 
 
 def sampling() -> None:
-    """1e6 points of d = 2."""
+    """Time the drawing of 1e6 points of d = 2."""
     seconds = cli.fastest(lambda: sample("gmoe-3", 1_000_000, 0), 3)
     say("sampling 1e6 pairs, d = 2", f"{seconds:.2f} s", "well under 1 s")
 
 
 def passes() -> None:
-    """One E-step pass against one step of scikit-learn's GaussianMixture on the same joint data."""
-    from sklearn.exceptions import ConvergenceWarning
-    from sklearn.mixture import GaussianMixture
+    """Time one E-step pass against one step of scikit-learn's GaussianMixture on the same joint data."""
+    from benchmarks import peer_step
 
     data = sample("gmoe-1", 1_000_000, 0)
     family = GaussianGatedFamily(1, 1, 4)
@@ -62,25 +60,9 @@ def passes() -> None:
     layout, chart = DataPasses(family, data), Chart(family)
     coefficients = chart.coefficients(chart.atoms(chart.theta_of(layout.scale.inward(params))))
     first, second = cli.fastest(lambda: layout.e1(*coefficients), 7), cli.fastest(lambda: layout.e2(*coefficients), 7)
-    weights, means, covs = params.to_joint()
     z = np.concatenate([data.x, data.y], axis=1)
 
-    def peer(steps: int) -> GaussianMixture:
-        mixture = GaussianMixture(
-            4,
-            covariance_type="full",
-            reg_covar=0,
-            tol=0,
-            max_iter=steps,
-            weights_init=weights,
-            means_init=means,
-            precisions_init=np.linalg.inv(covs),
-        )
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", category=ConvergenceWarning)  # a fixed number of steps is the point
-            return mixture.fit(z)
-
-    step = (cli.fastest(lambda: peer(7), 3) - cli.fastest(lambda: peer(2), 3)) / 5
+    step = peer_step(z, params, 7)
     say(
         "pass with statistics, n = 1e6, k = 4",
         f"{1e3 * first:.0f} ms, {step / first:.1f} x faster",
@@ -91,7 +73,7 @@ def passes() -> None:
 
 
 def against_em() -> None:
-    """Certified fits at n = 1e5, k = 4 by Newton (with and without compression) and by EM to the same certificate."""
+    """Time certified fits at n = 1e5, k = 4 by Newton (with and without compression) and by EM."""
     known, family, n = truth("gmoe-1"), GaussianGatedFamily(1, 1, 4), 100_000
     methods = {
         "newton": (newton, NewtonOptions()),
@@ -111,7 +93,7 @@ def against_em() -> None:
 
 
 def race(what: str, methods: dict, family, data, start) -> dict[str, float]:
-    """CPU seconds of "newton" and "EM", and of any others, from one start."""
+    """Return the CPU seconds of "newton" and "EM", and of any others, from one start."""
     fits, seconds = {}, {}
     for name, (fit, options) in methods.items():
         began = time.process_time()
@@ -128,7 +110,7 @@ def race(what: str, methods: dict, family, data, start) -> dict[str, float]:
 
 
 def softmax() -> None:
-    """The same for softmax gates at k = 3, and how many fits are certified from the published start at n >= 1e4."""
+    """Time softmax gates at k = 3, and count the fits that are certified from the published start at n >= 1e4."""
     known = softmax_truth("sgame")
     methods = {"newton": (softmax_newton, SoftmaxOptions()), "EM": (softmax_em, EMOptions(max_iterations=4_000))}
     rows = []
@@ -153,7 +135,7 @@ def softmax() -> None:
 
 
 def published_grid() -> None:
-    """Models 1 and 2, k = 3, 4, 5, n = 1e3..1e6 in 7 sizes, 20 replicates, published starts: time and reliability."""
+    """Time models 1 and 2 at k = 3, 4, 5, n = 1e3..1e6 in 7 sizes, 20 replicates, and count certified fits."""
     from moe_prompts.engine.executors import Joblib
     from moe_prompts.engine.runner import run_study
     from moe_prompts.study.gaussian import gaussian_study
@@ -184,7 +166,7 @@ def published_grid() -> None:
 
 
 def memory() -> None:
-    """Peak resident memory of a worker that goes through several blocks of n = 1e6, keeping what it shares."""
+    """Measure the peak memory of a worker that goes through several blocks of n = 1e6, keeping what it shares."""
     code = (
         "import resource; from moe_prompts.study.gaussian import GaussianCell, run_cell\n"
         "for name, kind, k, start, replicates in (\n"
@@ -198,7 +180,7 @@ def memory() -> None:
 
 
 def prompts() -> None:
-    """Least squares for prompts: 1e6 pairs of continuous x, and what the coordinates of a pair are worth."""
+    """Time least squares for prompts: 1e6 pairs of continuous x, and what the coordinates of a pair are worth."""
     known = prompt_truth("attention-gelu")
     sample = known.params.sample(1_000_000, np.random.default_rng(0), known.noise)
     began = time.perf_counter()
@@ -233,7 +215,7 @@ def prompts() -> None:
 
 
 def algebra() -> None:
-    """Dependences to second order, index sets, witnesses; each is computed once per call, nothing is cached."""
+    """Time dependences to second order, index sets and witnesses; nothing is cached between calls."""
     from moe_prompts.theory.atoms import PLAIN, atom
     from moe_prompts.theory.dependences import dependences
     from moe_prompts.theory.kernels import KERNELS
@@ -281,7 +263,7 @@ def _seconds(atoms: list) -> float:
 
 
 def commands() -> None:
-    """The default commands and their quick forms, as a user runs them."""
+    """Time the default commands and their quick forms, as a user runs them."""
     for arguments, target in (
         (["--quick", "--study", "gaussian"], "< 30 s"),
         (["--quick", "--study", "attention"], "< 40 s"),

@@ -1,4 +1,4 @@
-"""What the engine costs beside the fits, what a million rows take, seconds per fit: writes docs/scaling_benchmark.md.
+"""Measure what the engine costs beside the fits, and what a million rows take: write docs/scaling_benchmark.md.
 
 python experiments/benchmark_engine.py                 all, about 10 minutes on one core
 python experiments/benchmark_engine.py --only engine   one section; the page keeps the others
@@ -40,7 +40,7 @@ REPLICATES_OF_A_CELL = 800
 
 @dataclass(frozen=True)
 class IdleCell:
-    """Nothing to fit."""
+    """Stand for a cell with nothing to fit."""
 
     label: str
     cost: float = 1.0
@@ -48,7 +48,7 @@ class IdleCell:
 
 
 def idle(cell: IdleCell, replicates: tuple[int, ...], entropy: int) -> list[dict]:
-    """Rows without fits."""
+    """Return rows without fits."""
     words = dict.fromkeys(WORDS, "prompts-adaptive")
     numbers = {f"error{i}": entropy + i / 7 for i in range(NUMBERS)}
     return [{**words, **numbers, "replicate": replicate} for replicate in replicates]
@@ -65,7 +65,7 @@ def idle_study(rows: int):
 
 
 def engine() -> Iterator[list[str]]:
-    """Rows of blocks that fit nothing; starting workers is left out, by the difference of two lengths."""
+    """Time rows of blocks that fit nothing; starting workers is left out, by the difference of two lengths."""
     from moe_prompts.engine.executors import Dask, InProcess, Joblib
 
     for name, executor in (("in-process", InProcess()), ("joblib, 2 workers", Joblib(2)), ("dask, 2 workers", Dask(2))):
@@ -85,7 +85,7 @@ def seconds_of(executor, rows: int) -> float:
 
 
 def writing(blocks: int, sync: bool) -> float:
-    """Seconds per row of the files of finished blocks; ``sync``: each is waited for until it is on the disk."""
+    """Return seconds per row of the files of finished blocks; with ``sync`` each is waited for on the disk."""
     from moe_prompts.engine.shards import Shards
 
     rows = idle(IdleCell("cell"), tuple(range(BLOCK)), 0)
@@ -134,7 +134,7 @@ def million() -> Iterator[list[str]]:
 
 
 def fill(folder: Path) -> None:
-    """Blocks as a run leaves them, with random numbers, in another order than the study's."""
+    """Write blocks as a run leaves them, with random numbers, in another order than the study's."""
     import pyarrow as pa
 
     from moe_prompts.engine.shards import SEGMENT, Piece, about
@@ -162,7 +162,7 @@ TIMED_FITS = 2
 
 
 def fits() -> Iterator[list[str]]:
-    """CPU seconds of a fit, data drawn included, by kind, k and n."""
+    """Return CPU seconds of a fit, data drawn included, by kind, k and n."""
     from moe_prompts.study import attention, gaussian, softmax
 
     lines: list[tuple[str, Callable, Callable]] = []
@@ -188,7 +188,7 @@ def fits() -> Iterator[list[str]]:
 
 
 def trainings() -> Iterator[list[str]]:
-    """From the rows of docs/packed_benchmark.md: 100 epochs on 1000 images in batches of 64."""
+    """Return times of 100 epochs on 1000 images in batches of 64, from the rows of docs/packed_benchmark.md."""
     from moe_prompts.vision.training.sgd import Recipe
 
     steps = Recipe().total(1000)
@@ -239,7 +239,7 @@ SECTIONS = {
 
 
 def earlier_rows() -> dict[str, list[list[str]]]:
-    """Rows of the page by section."""
+    """Return the rows of the page by section."""
     text = PAGE.read_text(encoding="utf-8") if PAGE.exists() else ""
     return {name: body_of(text, section.columns) for name, section in SECTIONS.items()}
 

@@ -1,4 +1,4 @@
-"""One fit of a study at n pairs: time, passes over the data, and the largest memory of its process.
+"""Measure one fit of a study at n pairs: time, passes over the data, and the largest memory of its process.
 
 python experiments/benchmark_large_n.py                         n = 1e8, the exact number of atoms, 5 to 9 minutes
 python experiments/benchmark_large_n.py --n 1e6,1e7 --k 2,3
@@ -29,7 +29,7 @@ SPEEDS = ("truth", "draw", "one EM step", "with curvature")
 
 
 def fit(truth: str, k: int | None, n: int, seed: int) -> list[str]:
-    """Replicate 0 of the study's cell, and what its process needed; k = None: as many atoms as the truth has.
+    """Fit replicate 0 of the study's cell, and say what its process needed; k = None: as many atoms as the truth.
 
     n x risk does not depend on n where parameters are estimated at the rate n^-1/2.
     """
@@ -59,7 +59,7 @@ def fit(truth: str, k: int | None, n: int, seed: int) -> list[str]:
 
 
 def speeds(truth: str, n: int, seed: int) -> list[str]:
-    """Seconds per 1e8 pairs of drawing alone, and of a pass with what it adds to drawing."""
+    """Return seconds per 1e8 pairs of drawing alone, and of a pass with what it adds to drawing."""
     from moe_prompts.estimators.gaussian.chart import Chart
     from moe_prompts.estimators.gaussian.streaming import StreamedPasses
     from moe_prompts.models.gaussian_truths import streamed
@@ -79,12 +79,12 @@ def known(name: str):
 
 
 def peak_megabytes() -> float:
-    """Largest resident memory of this process so far (Linux counts kB, macOS bytes)."""
+    """Return the largest resident memory of this process so far (Linux counts kB, macOS bytes)."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1e6 if sys.platform == "darwin" else 1e3)
 
 
 def alone(call: Callable[..., list[str]], *arguments: object) -> list[str]:
-    """In a fresh process, whose peak is of this call."""
+    """Run in a fresh process, whose peak is of this call."""
     with ProcessPoolExecutor(max_workers=1, mp_context=get_context("spawn")) as pool:
         return pool.submit(call, *arguments).result()
 

@@ -1,4 +1,4 @@
-"""What packing saves: 8 settings trained as one model against the same 8 one by one, same images, inits and masks.
+"""Measure what packing saves: 8 settings trained as one model against the same 8 trained one by one.
 
 Each round trains both ways, so that a busy machine disturbs both; the ratio is the median of ratios within a round.
 

@@ -1,4 +1,4 @@
-"""What prompts cost in a Vision Transformer: a training step of full fine-tuning, VPT-deep and VAPT, fused and literal.
+"""Measure what prompts cost in a Vision Transformer: a training step of full fine-tuning, VPT-deep and VAPT.
 
 Steps of all methods are interleaved and ratios are medians of ratios within a round, so that a busy machine disturbs
 all alike; VPT-deep stands in twice, and how far its twin is from 1 is the noise of the ratios.
@@ -61,7 +61,7 @@ SETTING = 5
 
 
 def training_step(method: str, name: str, batch: int, numbers: str, mode: str, device: str) -> Callable[[], object]:
-    """A function that makes one step of SGD on fixed random images."""
+    """Return a function that makes one step of SGD on fixed random images."""
     import timm
     import torch
 
@@ -95,7 +95,7 @@ def training_step(method: str, name: str, batch: int, numbers: str, mode: str, d
 
 
 def seconds(steps: dict[str, Callable[[], object]], rounds: int, clock: Callable[[], float]) -> dict[str, np.ndarray]:
-    """Seconds of each method in each round, in an order that turns; a first step of each is not timed."""
+    """Return seconds of each method in each round, in an order that turns; a first step of each is not timed."""
     found: dict[str, list[float]] = {name: [] for name in steps}
     for step in steps.values():
         step()
@@ -108,14 +108,14 @@ def seconds(steps: dict[str, Callable[[], object]], rounds: int, clock: Callable
 
 
 def peak_memory(arguments: list[str], device: str) -> float:
-    """MB of a process that does this alone: resident on a CPU, allocated on a GPU."""
+    """Return the MB of a process that does this alone: resident on a CPU, allocated on a GPU."""
     command = [sys.executable, __file__, "--peak-of", *arguments, "--device", device]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     return float(done.stdout.split()[-1])
 
 
 def print_peak(arguments: list[str], device: str) -> None:
-    """Peak of two steps; what the libraries themselves take is in it on a CPU."""
+    """Print the peak of two steps; what the libraries themselves take is in it on a CPU."""
     import torch
 
     torch.set_num_threads(1)
@@ -202,7 +202,7 @@ def official_page(rows: list[list[str]], kept: list[list[str]]) -> str:
 
 
 def where(device: str) -> str:
-    """The device, in words."""
+    """Return the device, in words."""
     if device == "cuda":
         import torch
 

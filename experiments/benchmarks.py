@@ -1,4 +1,4 @@
-"""What things cost here, beside what they could cost: writes docs/benchmarks.md and three lines of docs/results.md.
+"""Measure what things cost here beside what they could: write docs/benchmarks.md and lines of docs/results.md.
 
 python experiments/benchmarks.py                          all parts, on a quiet machine
 python experiments/benchmarks.py --only passes,fits       these; rows of the others stay as they are
@@ -55,7 +55,7 @@ EM_STEPS = {10_000: 4_000, 100_000: 2_000, 1_000_000: 300}
 
 @dataclass(frozen=True)
 class Sizes:
-    """How large the cases of each part are."""
+    """Say how large the cases of each part are."""
 
     pass_pairs: int = 1_000_000
     fits: tuple[int, ...] = (10_000, 100_000, 1_000_000)
@@ -90,7 +90,7 @@ print(min(times))
 
 
 def beside(script: str) -> ModuleType:
-    """Another script of this folder as a module."""
+    """Return another script of this folder as a module."""
     name = script.removesuffix(".py")
     spec = importlib.util.spec_from_file_location(name, HERE / script)
     assert spec is not None
@@ -102,7 +102,7 @@ def beside(script: str) -> ModuleType:
 
 
 def passes(sizes: Sizes) -> Iterator[Row]:
-    """A pass over Gaussian gates of k = 4 atoms, d = l = 1: the exponentials alone are its bound."""
+    """Time a pass over Gaussian gates of k = 4 atoms, d = l = 1: the exponentials alone are its bound."""
     from moe_prompts import GaussianGatedFamily, sample, truth
     from moe_prompts.estimators.gaussian.chart import Chart
     from moe_prompts.estimators.gaussian.moments import DataPasses
@@ -137,7 +137,7 @@ def with_route(route: str) -> None:
 
 
 def exponentials(count: int, repeats: int) -> tuple[str, float]:
-    """The fastest vectorised exp at hand, and its time for so many float64 numbers."""
+    """Return the fastest vectorised exp at hand, and its time for so many float64 numbers."""
     x = np.random.default_rng(0).uniform(-20, 0, count)
     out = np.empty_like(x)
     found = {"NumPy's": cli.fastest(lambda: np.exp(x, out=out), repeats)}
@@ -150,7 +150,7 @@ def exponentials(count: int, repeats: int) -> tuple[str, float]:
 
 
 def peer_step(z: np.ndarray, params, repeats: int) -> float:
-    """Seconds of one EM step of scikit-learn on the same joint data."""
+    """Return the seconds of one EM step of scikit-learn on the same joint data."""
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.mixture import GaussianMixture
 
@@ -176,7 +176,7 @@ def peer_step(z: np.ndarray, params, repeats: int) -> float:
 
 
 def fits(sizes: Sizes) -> Iterator[Row]:
-    """One fit from the published start, with a certificate, by EM, and by the published procedure."""
+    """Time one fit from the published start, with a certificate, by EM, and by the published procedure."""
     from moe_prompts import EMOptions, GaussianGatedFamily, NewtonOptions, em, newton, sample, starts, truth
     from moe_prompts.seeds import start_rng
 
@@ -206,7 +206,7 @@ def fits(sizes: Sizes) -> Iterator[Row]:
 
 
 def engine(sizes: Sizes) -> Iterator[Row]:
-    """Rows of blocks that fit nothing; what starts once is left out, by the difference of two lengths."""
+    """Time rows of blocks that fit nothing; what starts once is left out, by the difference of two lengths."""
     from moe_prompts.engine.executors import InProcess, Joblib
 
     script = beside("benchmark_engine.py")
@@ -217,7 +217,7 @@ def engine(sizes: Sizes) -> Iterator[Row]:
 
 
 def large_n(sizes: Sizes) -> Iterator[Row]:
-    """A fit of more pairs than memory holds: each pass draws them again."""
+    """Time a fit of more pairs than memory holds: each pass draws them again."""
     script = beside("benchmark_large_n.py")
     row = dict(zip(script.COLUMNS, script.alone(script.fit, "gmoe-1", None, sizes.large, 0), strict=True))
     yield (
@@ -228,7 +228,7 @@ def large_n(sizes: Sizes) -> Iterator[Row]:
 
 
 def commands(sizes: Sizes) -> Iterator[Row]:
-    """The default command and its quick form, as a user runs them."""
+    """Time the default command and its quick form, as a user runs them."""
     for arguments in sizes.commands:
         with tempfile.TemporaryDirectory() as folder:
             command = [sys.executable, str(HERE / "sample_efficiency.py"), *arguments.split(), "--out", f"{folder}/run"]
@@ -241,7 +241,7 @@ def commands(sizes: Sizes) -> Iterator[Row]:
 
 
 def vision(sizes: Sizes) -> Iterator[Row]:
-    """A training step: forward, backward and SGD on random data."""
+    """Time a training step: forward, backward and SGD on random data."""
     if importlib.util.find_spec("timm") is None:
         raise InputError(
             'the part vision needs the extra: pip install -e ".[vision]" -c requirements.lock, or name others in --only'
@@ -268,12 +268,12 @@ def seconds(value: float) -> str:
 
 
 def machine() -> str:
-    """The processor."""
+    """Return the processor, in words."""
     return beside("benchmark_vision.py").where("cpu").removesuffix(", 1 thread")
 
 
 def read(page: Path) -> dict[str, list[list[str]]]:
-    """Rows of a page by their part."""
+    """Return the rows of a page by their part."""
     rows: dict[str, list[list[str]]] = {}
     for row in body_of(page.read_text(encoding="utf-8"), COLUMNS) if page.exists() else []:
         rows.setdefault(row[0], []).append(row)
@@ -281,7 +281,7 @@ def read(page: Path) -> dict[str, list[list[str]]]:
 
 
 def page_of(rows: dict[str, list[list[str]]]) -> str:
-    """The page: one table, in the order of the parts."""
+    """Return the page: one table, in the order of the parts."""
     body = [row for part in PARTS for row in rows.get(part, [])]
     absent = [part for part in PARTS if part not in rows]
     not_run = f"\n\nNot measured here: {', '.join(absent)}." if absent else ""
@@ -294,7 +294,7 @@ def page_of(rows: dict[str, list[list[str]]]) -> str:
 
 
 def quoted(rows: dict[str, list[list[str]]]) -> str:
-    """The lines of the README, between their two marks."""
+    """Return the lines of the README, between their two marks."""
     every = [row for part in PARTS for row in rows.get(part, [])]
     found = [next((row for row in every if row[1].startswith(start)), None) for start in QUOTED]
     lines = [f"- {row[1]}: {row[2]}" + (f" ({row[3]})" if row[3] else "") for row in found if row is not None]
@@ -302,7 +302,7 @@ def quoted(rows: dict[str, list[list[str]]]) -> str:
 
 
 def filled(readme: str, rows: dict[str, list[list[str]]]) -> str:
-    """The README with the lines of the page."""
+    """Return the README with the lines of the page."""
     if readme.count(BEGIN) != 1 or readme.count(END) != 1:
         raise InputError(f"README.md: expected the marks {BEGIN} and {END} once each")
     before, after = readme.split(BEGIN)[0], readme.split(END)[1]

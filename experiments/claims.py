@@ -1,4 +1,4 @@
-"""Every claim of the field: what theory predicts, what certified simulation measures, and a verdict.
+"""Judge every claim of the field: what theory predicts, what certified simulation measures, and a verdict.
 
 The same as ``moe-prompts claims``; ``--help`` says what it takes.
 """

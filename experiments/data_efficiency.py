@@ -1,4 +1,4 @@
-"""Fixed and adaptive prompts against sample size, in a Vision Transformer: planted truths, then tasks.
+"""Measure fixed and adaptive prompts against sample size in a Vision Transformer: planted truths, then tasks.
 
 The same as ``moe-prompts data-efficiency``; ``--help`` says what it takes.
 """

@@ -1,4 +1,4 @@
-"""The least risk of a kind of prompt on a truth that its class does not contain, box by box.
+"""Find the least risk of a kind of prompt on a truth that its class does not contain, box by box.
 
 The same as ``moe-prompts floors``; ``--help`` says what it takes.
 """

@@ -1,4 +1,4 @@
-"""What prompts do inside a head: how their experts vary with the image by block, and where on it they take the gate.
+"""Show what prompts do inside a head: how experts vary with the image by block, where they take the gate.
 
 The same as ``moe-prompts head-as-moe``; ``--help`` says what it takes.
 """

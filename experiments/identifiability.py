@@ -1,4 +1,4 @@
-"""Which prompts can be told apart, and how fast? Kappas, noise-free profiles and likelihood gaps of any configuration.
+"""Ask which prompts can be told apart, and how fast: kappas, noise-free profiles and likelihood gaps.
 
 The same as ``moe-prompts identifiability``; ``--help`` says what it takes.
 """

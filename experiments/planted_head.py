@@ -1,4 +1,4 @@
-"""The exact theory on real features: prompts planted in one head of a frozen block, fitted by certified least squares.
+"""Test the exact theory on real features: plant prompts in one head of a frozen block, and fit them certified.
 
 The same as ``moe-prompts planted-head``; ``--help`` says what it takes.
 """

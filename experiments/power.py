@@ -1,4 +1,4 @@
-"""How many replicates does a verdict on a slope take, and over which sizes?
+"""Say how many replicates a verdict on a slope takes, and over which sizes.
 
 The same as ``moe-prompts power``; ``--help`` says what it takes.
 """

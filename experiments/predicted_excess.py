@@ -1,4 +1,4 @@
-"""What theory predicts of a run of data_efficiency.py on tasks, beside what the run observed.
+"""Put what theory predicts of a run of data_efficiency.py on tasks beside what the run observed.
 
 The same as ``moe-prompts predicted-excess``; ``--help`` says what it takes.
 """

@@ -1,4 +1,4 @@
-"""How fast can each group of parameters be learned? Rates derived by algebra, with their certificates.
+"""Derive by algebra how fast each group of parameters can be learned, with certificates.
 
 The same as ``moe-prompts predicted-rates``; ``--help`` says what it takes.
 """

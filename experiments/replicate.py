@@ -1,4 +1,4 @@
-"""Two published simulations run again, beside certified fits of the same data: table, findings and one figure.
+"""Run two published simulations again, beside certified fits of the same data: table, findings and one figure.
 
 The same as ``moe-prompts replicate``; ``--help`` says what it takes.
 """

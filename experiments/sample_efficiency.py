@@ -1,4 +1,4 @@
-"""Do fixed or adaptive prompts learn faster? Certified fits, slopes with intervals, one verdict table and one figure.
+"""Measure whether fixed or adaptive prompts learn faster: certified fits, slopes with intervals, verdicts, a figure.
 
 The same as ``moe-prompts sample-efficiency``; ``--help`` says what it takes.
 """

@@ -1,4 +1,4 @@
-"""The tasks that need no download beside those that do: look at them, ask what a linear probe finds, fetch emoji.
+"""Look at the tasks that need no download, ask what a linear probe finds in them, and fetch emoji.
 
 The same as ``moe-prompts tasks``; ``--help`` says what it takes.
 """

@@ -1,4 +1,4 @@
-"""Prompts on images: VTAB-1K and fine-grained tasks (FGVC) from folders of your own, or stand-ins that are drawn here.
+"""Train prompts on images: VTAB-1K and fine-grained tasks (FGVC) from folders of your own, or drawn stand-ins.
 
 The same as ``moe-prompts vtab``; ``--help`` says what it takes.
 """

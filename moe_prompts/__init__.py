@@ -23,8 +23,7 @@ Algebra predicts, simulation measures, and a Vision Transformer shows the same a
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import Any
+from moe_prompts.lazy import loaded
 
 __version__ = "0.1.0"
 
@@ -113,17 +112,4 @@ _MODULES = {"study": "study", "starts": "estimators.gaussian.starts", "vision": 
 
 __all__ = ["__version__", *_PUBLIC, *_MODULES]
 
-
-def __getattr__(name: str) -> Any:
-    if name in _MODULES:
-        value = import_module(f"{__name__}.{_MODULES[name]}")
-    elif name in _PUBLIC:
-        value = getattr(import_module(f"{__name__}.{_PUBLIC[name]}"), name)
-    else:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__getattr__, __dir__ = loaded(__name__, _PUBLIC, _MODULES)

@@ -6,12 +6,18 @@ nothing. Here each of these is one clear line (``InputError``), the same for eve
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from contextlib import suppress
 from operator import index
-from typing import Any
+from os import PathLike
+from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 
 from moe_prompts.errors import InputError
+
+Options = TypeVar("Options")
 
 #: Sizes whose squares, summed over 1e8 pairs, are still numbers, and whose variances keep all their digits.
 SMALLEST, LARGEST = 1e-140, 1e140
@@ -87,7 +93,7 @@ def _of_objects(value: np.ndarray, what: str) -> np.ndarray:
         if isinstance(one, complex | np.complexfloating | str | bytes | np.datetime64 | np.timedelta64) or (
             not hasattr(one, "__float__") or _masked(one)
         ):
-            raise InputError(f"{what}: holds {one!r} of type {type(one).__name__}; expected real numbers")
+            raise InputError(f"{what}: holds {shown(one)} of type {type(one).__name__}; expected real numbers")
     return value.astype(float)
 
 
@@ -151,43 +157,158 @@ def integer(value: Any) -> int | None:
         return None
 
 
-def whole(value: Any, least: int, what: str) -> int:
-    """Return ``value`` as an int. Raises ``InputError`` unless it is a whole number of at least ``least``.
+def whole(value: Any, least: int, what: str, most: float = EXACT_INTEGERS) -> int:
+    """Return ``value`` as an int. Raises ``InputError`` unless it is a whole number from ``least`` to ``most``.
 
     ``what`` names the value in the error.
     """
     found = integer(value)
     if found is None or found < least:
-        raise InputError(f"{what} = {value!r}; expected a whole number of at least {least}")
+        raise InputError(f"{what} = {shown(value)}; expected a whole number of at least {least}")
+    if found > most:
+        raise InputError(f"{what} = {shown(value)}; expected a whole number of at most {most}")
     return found
 
 
-def count(value: Any, least: int, what: str) -> int:
+def count(value: Any, least: int, what: str, most: float = EXACT_INTEGERS) -> int:
     """Return ``value`` as an int, as ``whole`` does; floats such as 1e5 count where they are whole."""
     if isinstance(value, float | np.floating) and np.isfinite(value) and value == int(value):
         value = int(value)
-    return whole(value, least, what)
+    return whole(value, least, what, most)
+
+
+def real(value: Any, interval: str, what: str) -> float:
+    """Return ``value`` as a float. Raises ``InputError`` unless it is a real number in ``interval``.
+
+    interval  as it is written on paper: ``(0, 1]`` is above 0 and at most 1; ends may be ``-inf`` and ``inf``
+    what      names the value in the error
+    """
+    low, high = map(float, interval[1:-1].split(","))
+    found = np.nan
+    if isinstance(value, np.ndarray | np.generic | int | float) and not isinstance(value, bool | np.bool_):
+        with suppress(TypeError, ValueError, OverflowError):  # text in an array, several numbers, 10**400
+            found = float(value)
+    above = found >= low if interval[0] == "[" else found > low
+    below = found <= high if interval[-1] == "]" else found < high
+    if not (above and below):
+        raise InputError(f"{what} = {shown(value)}; expected a number in {interval}")
+    return found
+
+
+def flag(value: Any, what: str) -> bool:
+    """Return ``value`` as a bool. Raises ``InputError`` unless it is True or False, Python's or NumPy's."""
+    if not isinstance(value, bool | np.bool_):
+        raise InputError(f"{what} = {shown(value)}; expected True or False")
+    return bool(value)
+
+
+def one_of(value: Any, choices: Iterable[str], what: str) -> str:
+    """Return ``value``. Raises ``InputError`` unless it is one of the words ``choices``."""
+    choices = list(choices)
+    if not isinstance(value, str) or value not in choices:
+        raise InputError(f"{what} = {shown(value)}; expected one of {', '.join(choices)}")
+    return value
+
+
+def listed(value: Any, what: str) -> list[Any]:
+    """Return the entries of a list, or of whatever else yields entries; ``InputError`` for text and for one thing."""
+    if isinstance(value, str | bytes) or not isinstance(value, Iterable) or getattr(value, "ndim", 1) == 0:
+        raise InputError(f"{what}: {shown(value)}; expected a list")
+    return list(value)
+
+
+def settings(options: Any, **rules: int | str | type) -> None:
+    """Check the fields of a frozen dataclass of options, and keep them as plain Python numbers.
+
+    rules  of a field: a whole number, which is the least that it may be; an interval, as ``real`` takes it;
+           ``bool``; or the class that it must be of
+
+    Raises ``InputError`` for the first field that is not so.
+    """
+    for name, rule in rules.items():
+        value, what = getattr(options, name), f"{type(options).__name__}: {name}"
+        if rule is bool:
+            found: Any = flag(value, what)
+        elif isinstance(rule, int):
+            found = whole(value, rule, what)
+        elif isinstance(rule, str):
+            found = real(value, rule, what)
+        else:
+            found = expect(value, rule, what)
+        object.__setattr__(options, name, found)
+
+
+def given(options: Any, kind: type[Options], what: str) -> Options:
+    """Return ``options``, and those by default where they are None; ``InputError`` if they are of another class."""
+    return kind() if options is None else expect(options, kind, what)
+
+
+def file_path(value: Any, what: str) -> Path:
+    """Return ``value`` as a path. Raises ``InputError`` for what is no name of a file, and for an empty one."""
+    if not isinstance(value, str | PathLike) or not str(value).strip() or "\0" in str(value):
+        raise InputError(f"{what}: {shown(value)}; expected a path")
+    return Path(value)
+
+
+def table(value: Any, columns: int, what: str) -> np.ndarray:
+    """Return ``value`` (n, columns) in float64. Raises ``InputError`` for another shape or no numbers."""
+    found = numbers(value, what)
+    if found.ndim != 2 or found.shape[1] != columns:
+        raise InputError(f"{what} has shape {found.shape}; expected (n, {columns})")
+    return found
+
+
+def shaped(value: Any, shape: tuple[int, ...], what: str) -> np.ndarray:
+    """Return ``value`` in float64. Raises ``InputError`` for another shape, no numbers, or numbers not finite."""
+    found = numbers(value, what)
+    if found.shape != shape:
+        raise InputError(f"{what} has shape {found.shape}; expected {shape}")
+    return finite(found, what)
+
+
+def chosen_of(index: Any, size: int, what: str) -> np.ndarray:
+    """Return which of ``size`` things ``index`` chooses, (chosen,): a list of numbers or truth values, or a slice.
+
+    Raises ``InputError`` where it chooses none, or one that does not exist.
+    """
+    try:
+        found = np.atleast_1d(np.arange(size)[index if isinstance(index, slice) else np.asarray(index)])
+    except (IndexError, TypeError, ValueError, OverflowError) as error:
+        raise InputError(f"{what}: {shown(index)} chooses none of {size}; expected a list of numbers below") from error
+    if found.ndim != 1 or not found.size:
+        raise InputError(f"{what}: {shown(index)} chooses none of {size}; expected a list of numbers below")
+    return found
+
+
+def shown(value: Any) -> str:
+    """Return how an error shows what was given: in one line, at most 80 characters, whatever it is."""
+    if isinstance(value, int) and not isinstance(value, bool) and abs(value) > LARGEST:
+        return f"a whole number of {value.bit_length()} bits"
+    text = " ".join(repr(value).split())
+    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def generator(rng: Any, what: str) -> np.random.Generator:
     """Return ``rng``. Raises ``InputError`` if it is no ``numpy.random.Generator``."""
     if not isinstance(rng, np.random.Generator):
-        raise InputError(f"{what}: rng = {rng!r}; expected a numpy.random.Generator, as numpy.random.default_rng(0)")
+        raise InputError(
+            f"{what}: rng = {shown(rng)}; expected a numpy.random.Generator, as numpy.random.default_rng(0)"
+        )
     return rng
 
 
 def named(name: Any, what: str) -> str:
     """Return ``name``; ``InputError`` if it is no text."""
     if not isinstance(name, str):
-        raise InputError(f"{what}: a name of type {type(name).__name__} ({name!r:.60}); expected text")
+        raise InputError(f"{what}: a name of type {type(name).__name__} ({shown(name)}); expected text")
     return name
 
 
 def generators(rng_of: Any, what: str) -> None:
     """Raise ``InputError`` unless ``rng_of`` can be called: it gives the generator of draw i."""
-    if not callable(rng_of):
+    if not callable(rng_of) or isinstance(rng_of, type):
         raise InputError(
-            f"{what}: rng_of = {rng_of!r}; expected a function from the number of a draw to its generator, as "
+            f"{what}: rng_of = {shown(rng_of)}; expected a function from the number of a draw to its generator, as "
             "lambda i: numpy.random.default_rng([0, i])"
         )
 

@@ -254,24 +254,26 @@ def finish(
     tables: Mapping[str, str],
     draw: Callable[[], Sequence[Path]],
     rows: int | None,
+    name: str = "summary.md",
 ) -> None:
     """End a study's command: write all that it leaves in ``out``, and print only then what it found.
 
     out     folder of the run
-    text    all tables, for summary.md
+    text    all tables, for the file ``name``
     ending  what is printed of them
     tables  name of a file -> its text
     draw    saves the figures and returns their files, PDF and PNG in turn
     rows    number of rows in results.parquet; None: this folder has none, its rows are in folders of stages
+    name    file of the text
 
     A closed pipe or a figure that fails thus loses no file.
     """
     from moe_prompts.engine.files import write_atomically
 
-    for name, content in {"summary.md": text + "\n", **tables}.items():
-        write_atomically(out / name, content.encode())
+    for file, content in {name: text + "\n", **tables}.items():
+        write_atomically(out / file, content.encode())
     figures = list(draw())
-    files = {"summary.md": "all tables, in full", **dict.fromkeys(tables, "")}
+    files = {name: "all tables, in full", **dict.fromkeys(tables, "")}
     if rows is not None:
         files |= {"results.parquet": f"{rows} rows, one per fit or measurement", "meta.json": "how they were made"}
     files |= {figure.name: "figure" for figure in figures}

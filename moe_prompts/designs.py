@@ -19,6 +19,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from moe_prompts.checks import count, flag, generator, listed, numbers, one_of, real, whole
 from moe_prompts.errors import InputError
 from moe_prompts.intervals import MIN_REPLICATES, Verdict, bounded_by, within
 from moe_prompts.slopes import BAND, MIN_RANGE, STATISTICS, VARIANCES, half_width, slope_weights
@@ -86,18 +87,21 @@ def power(
     >>> found.holds > 0.9
     True
     """
-    sizes = sorted(set(n))
-    if len(sizes) < 2 or sizes[0] < 1:
-        raise InputError(f"power: n = {list(n)}; expected at least two different sizes of at least 1")
-    if int(replicates) != replicates or replicates < 2:
-        raise InputError(f"power: replicates = {replicates}; expected a whole number of at least 2")
-    if statistic not in STATISTICS:
-        raise InputError(f"power: statistic = {statistic!r}; expected one of {', '.join(STATISTICS)}")
+    sizes = sorted({count(size, 1, "power: n") for size in listed(n, "power: n")})
+    if len(sizes) < 2:
+        raise InputError(f"power: n = {sizes}; expected at least two different sizes of at least 1")
+    replicates = count(replicates, 2, "power: replicates")
+    simulations = whole(simulations, 1, "power: simulations", most=10**9)
+    one_of(statistic, STATISTICS, "power: statistic")
+    generator(rng, "power")
+    predicted, band = real(predicted, "(-inf, inf)", "power: predicted"), real(band, "[0, inf)", "power: band")
+    true = None if true is None else real(true, "(-inf, inf)", "power: true")
+    bound = flag(bound, "power: bound")
     residuals = [_residuals(scatter, size, statistic) for size in sizes]
     if replicates < MIN_REPLICATES or sizes[-1] < MIN_RANGE * sizes[0]:
         return Power(0.0, 0.0, 1.0)  # the rule of slopes decides nothing from such a design
     true = predicted if true is None else true
-    log_n, R = np.log(np.array(sizes, dtype=float)), int(replicates)
+    log_n, R = np.log(np.array(sizes, dtype=float)), replicates
     weights = slope_weights(log_n)
     judge, ends_of_band = bounded_by if bound else within, (predicted - band, predicted + band)
     counts, covered, done = dict.fromkeys(Verdict, 0), 0, 0
@@ -159,10 +163,9 @@ def replicates_needed(
 def _residuals(scatter: float | Mapping[int, np.ndarray], size: int, statistic: str) -> float | np.ndarray:
     """Return a standard deviation, or the logs of the errors at the nearest size of a run, their statistic at 0."""
     if not isinstance(scatter, Mapping):
-        if not (np.isfinite(scatter) and scatter > 0):
-            raise InputError(f"power: scatter = {scatter}; expected a positive standard deviation of log errors")
-        return float(scatter)
-    usable = {n: np.asarray(errors, dtype=float) for n, errors in scatter.items() if len(errors) > 1}
+        return real(scatter, "(0, inf)", "power: scatter")
+    run = {n: numbers(errors, f"power: scatter[{n!r}]") for n, errors in scatter.items()}
+    usable = {count(n, 1, "power: scatter"): errors for n, errors in run.items() if errors.size > 1}
     if not usable:
         raise InputError("power: a run without two errors at any size has no scatter; give a standard deviation")
     errors = usable[min(usable, key=lambda n: abs(np.log(n / size)))]

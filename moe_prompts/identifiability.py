@@ -25,12 +25,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from moe_prompts.checks import expect, generator, numbers
+from moe_prompts.checks import expect, generator, given, numbers, real
 from moe_prompts.errors import InputError
 from moe_prompts.estimators.prompts.coordinates import OnSphere, PairCoordinates
 from moe_prompts.estimators.prompts.least_squares import LeastSquaresOptions, least_squares, vector_near_truth
 from moe_prompts.estimators.prompts.levenberg_marquardt import minimise
-from moe_prompts.estimators.prompts.objective import Box, PromptObjective
+from moe_prompts.estimators.prompts.objective import Box, PromptObjective, data_sets
 from moe_prompts.estimators.result import GAP_TOLERANCE
 from moe_prompts.models.data import RegressionData
 from moe_prompts.models.multi_head import MultiHeadValues, prompt_map
@@ -42,7 +42,8 @@ from moe_prompts.models.prompt_truths import PromptTruth
 EPS = (0.0125, 0.025, 0.05, 0.1, 0.2, 0.4)
 #: Singular values of a Jacobian below this share of the largest one are zero.
 ZERO_TANGENT = 1e-9
-#: kappa2 below this is zero up to the rounding of second derivatives, and a profile below this is zero.
+#: kappa2 below this is zero up to the rounding of second derivatives, and a profile below this is zero: both times the
+#: order of magnitude of the outputs (``order_of_outputs``).
 ZERO_KAPPA2, ZERO_PROFILE = 1e-5, 1e-12
 #: Random directions of a split that are tried without noise, beside the least visible one; how many of the
 #: minima found there serve as starts for each data set.
@@ -217,6 +218,15 @@ def _smallest_quartic(gram: np.ndarray, rng: np.random.Generator, starts: int = 
     return float(np.sqrt(max(value[best], 0.0))), u[best]
 
 
+def order_of_outputs(signal: float) -> float:
+    """Return the power of 100 nearest to the root of ``signal`` = E |f*|^2: 1 for outputs of .1 to 10.
+
+    What counts as zero is a share of it. As a power of 100 it is 1 for every named truth, and moves with the
+    unit of the outputs.
+    """
+    return 100.0 ** round(np.log10(signal) / 4) if signal > 0 else 1.0
+
+
 @dataclass(frozen=True)
 class Profile:
     """Hold the profile of a truth at several spreads.
@@ -225,12 +235,14 @@ class Profile:
     value      (E,)  profile there; NaN where no split of that spread stays in a cell
     cell       (E,)  whose split hides best
     certified  (E,)  whether that minimum has a certificate; without one it is an upper bound
+    unit             order of magnitude of the outputs, of which 1e-12 counts as zero
     """
 
     eps: np.ndarray
     value: np.ndarray
     cell: np.ndarray
     certified: np.ndarray
+    unit: float = 1.0
 
     @property
     def exponents(self) -> np.ndarray:
@@ -242,7 +254,7 @@ class Profile:
     @property
     def vanishes(self) -> bool:
         """Say whether splits are invisible at the smallest spread."""
-        return bool(self.value[0] < ZERO_PROFILE)
+        return bool(self.value[0] < ZERO_PROFILE * self.unit)
 
     def predicted_split(self, n: np.ndarray, noise: float) -> np.ndarray:
         """Return eps_n with profile(eps_n) = noise / sqrt(n), by log-log interpolation.
@@ -297,8 +309,9 @@ def profile(
     box = expect(box or Box(), Box, "profile: box")
     found = kappas(truth, rng)
     # So many pairs that the smallest visible profile is hundreds of nats, and the tolerance far below it.
+    unit = order_of_outputs(truth.signal)
     if surplus:
-        pairs = NATS * (truth.noise / (max(found.kappa2, ZERO_KAPPA2) * spreads**2)) ** 2
+        pairs = NATS * (truth.noise / (max(found.kappa2, ZERO_KAPPA2 * unit) * spreads**2)) ** 2
     else:
         pairs = NATS * (truth.noise / (found.kappa1 * spreads)) ** 2
     family = truth.params.family.with_k(truth.k_true + surplus)
@@ -315,7 +328,7 @@ def profile(
                 certified[l, index] = ends.certified[0]
     cell = np.where(np.isnan(values), np.inf, values).argmin(axis=0)
     best = cell, np.arange(len(spreads))
-    return Profile(spreads, values[best], cell, certified[best])
+    return Profile(spreads, values[best], cell, certified[best], unit)
 
 
 Hold = Callable[[PromptObjective], OnSphere]
@@ -418,12 +431,10 @@ def likelihood_gaps(
 
     Raises ``InputError`` where ``spread`` is not positive or there are no data.
     """
-    size = numbers(spread, "likelihood_gaps: spread")
-    if size.ndim or not 0 < size < np.inf:
-        raise InputError(f"likelihood_gaps: spread = {spread!r}; expected a positive number")
-    if not isinstance(data, list | tuple) or not data:
-        raise InputError("likelihood_gaps: no data sets; expected a list of them")
-    options = options or LeastSquaresOptions()
+    expect(truth, PromptTruth, "likelihood_gaps: truth")
+    spread = real(spread, "(0, inf)", "likelihood_gaps: spread")
+    data = data_sets(data, "likelihood_gaps")
+    options = given(options, LeastSquaresOptions, "likelihood_gaps: options")
     family = truth.params.family.with_k(truth.k_true + 1)
     lines = np.array([kappas(truth, rng).directions[0], *rng.standard_normal((DIRECTIONS, family.atom_size))])
     # The least visible splits without noise, then from there with each data set.

@@ -24,7 +24,7 @@ def address(name: str) -> int:
 
 
 def _rng(entropy: int, *key: int) -> np.random.Generator:
-    return np.random.default_rng(np.random.SeedSequence(whole(entropy, 0, "seed"), spawn_key=key))
+    return np.random.default_rng(np.random.SeedSequence(whole(entropy, 0, "seed", np.inf), spawn_key=key))
 
 
 def rng_at(entropy: int, *parts: str | int) -> np.random.Generator:

@@ -30,7 +30,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import ndtri, stdtrit
 
-from moe_prompts.checks import generator, numbers, whole
+from moe_prompts.checks import generator, numbers, one_of, real, whole
 from moe_prompts.errors import InputError
 from moe_prompts.intervals import (
     MIN_REPLICATES,
@@ -150,20 +150,19 @@ def slope(
     >>> round(found.value, 6), found.verdict(-0.5).value
     (-0.5, 'holds')
     """
-    if statistic not in STATISTICS:
-        raise InputError(f"slope: statistic = {statistic!r}; expected one of {', '.join(STATISTICS)}")
+    one_of(statistic, STATISTICS, "slope: statistic")
     if not isinstance(samples, Mapping):
         raise InputError(
             f"slope: samples of type {type(samples).__name__}; expected a map from n to its errors, as "
             "{1000: [..], 10000: [..]}"
         )
     generator(rng, "slope")
-    resamples = whole(resamples, 1, "slope: resamples")
+    resamples = whole(resamples, 1, "slope: resamples", most=10**7)
+    for n in samples:
+        real(n, "(0, inf)", "slope: a key n of samples")
     arrays = {n: numbers(values, f"slope: errors at n = {n}").ravel() for n, values in sorted(samples.items())}
     kept = {n: values for n, values in arrays.items() if len(values)}
     for n, values in kept.items():
-        if not np.isreal(n) or not 0 < n < np.inf:
-            raise InputError(f"slope: n = {n!r}; expected positive sizes as keys")
         if not (np.isfinite(values).all() and (values > 0).all()):
             raise InputError(f"slope: errors at n = {n} are not all positive and finite; leave failed fits out")
     sizes = np.array(list(kept), dtype=float)

@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
+from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ import numpy as np
 import pandas as pd
 
 from moe_prompts import cli
+from moe_prompts.checks import count, expect, flag, listed, named, whole
 from moe_prompts.engine.executors import InProcess, Joblib
 from moe_prompts.engine.grid import Study
 from moe_prompts.engine.runner import run_study
@@ -40,6 +42,8 @@ if TYPE_CHECKING:
 
 AnyTruth = Truth | PromptTruth | SoftmaxTruth
 #: Columns of ``slopes``, as ``table`` has them.
+#: More sizes than a range has use for, and more workers than a machine has room for.
+MOST_POINTS, MOST_WORKERS = 1000, 10_000
 SLOPES = ("truth", "kind", "k", "measure", "predicted", "slope", "low", "high", "verdict")
 LEGEND = """theory: the predicted slope; slope: of log median error on log n, with its 90 %
 interval; loss D: Voronoi loss of the parameters; risk, L2: of the regression
@@ -151,7 +155,16 @@ def study(
     [['risk', -1.0], ['loss D', -0.5]]
     """
     known = _known(truth)
-    sizes = cli.sizes(n, points, "n =") if isinstance(n, str) else [int(size) for size in n]
+    points, reps = count(points, 1, "study: points", most=MOST_POINTS), count(reps, 1, "study: reps")
+    workers, progress = whole(workers, 1, "study: workers", most=MOST_WORKERS), flag(progress, "study: progress")
+    of_list = lambda: [count(one, 1, "study: n") for one in listed(n, "study: n")]
+    sizes = cli.sizes(n, points, "n =") if isinstance(n, str) else of_list()
+    kinds = None if kinds is None else [named(kind, "study: kinds") for kind in listed(kinds, "study: kinds")]
+    ks = None if ks is None else [whole(k, 1, "study: ks") for k in listed(ks, "study: ks")]
+    if kinds == [] or ks == []:
+        raise InputError("study: an empty list of kinds or of ks; expected at least one of each, or leave it out")
+    if out is not None:
+        expect(out, (str, PathLike), "study: out")
     made = study_of(known, kinds, ks, sizes, reps, seed, start)
     executor = InProcess() if workers == 1 else Joblib(workers)
     if out is not None:
@@ -226,8 +239,7 @@ def study_of(
 
     known  a truth that studies know by its name
     """
-    if seed is None or seed < 0:
-        raise InputError(f"study: seed = {seed}; expected a whole number of at least 0")
+    seed = whole(seed, 0, "study: seed", np.inf)
     common: dict[str, Any] = {"sizes": sizes, "replicates": reps, "entropy": seed, "truths": [known.name]}
     if isinstance(known, SoftmaxTruth):
         if kinds is not None or start is not None:

@@ -20,7 +20,7 @@ NAMES = sorted(path.stem for path in HERE.glob("[0-9]*.py"))
 
 
 def executed(script: Path) -> nbformat.NotebookNode:
-    """The script as a notebook with outputs; cells are named by place, so that a new run changes outputs alone."""
+    """Return the script as a notebook with outputs; cells are named by place, so that a rerun changes outputs alone."""
     notebook = jupytext.read(script)
     for place, cell in enumerate(notebook.cells):
         cell["id"] = f"cell-{place}"

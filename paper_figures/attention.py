@@ -1,4 +1,4 @@
-"""Prompts in attention: prediction risk, parameter errors and noise-free profiles.
+"""Draw prompts in attention: prediction risk, parameter errors and noise-free profiles.
 
 python paper_figures/attention.py
 """
@@ -15,7 +15,7 @@ from moe_prompts.study.attention import STUDY_FITS
 
 
 def figure(run: Path) -> Figure:
-    """Three panels of the attention study."""
+    """Return three panels of the attention study."""
     rows, entropy = runs.read(run, STUDY_FITS)
     return attention_figure(rows, entropy)
 

@@ -1,4 +1,4 @@
-"""Prompts in attention up to n = 1e7.
+"""Draw prompts in attention up to n = 1e7.
 
 python paper_figures/attention_1e7.py
 """

@@ -1,4 +1,4 @@
-"""Prompts in attention in three random configurations that nobody selected.
+"""Draw prompts in attention in three random configurations that nobody selected.
 
 python paper_figures/attention_random.py
 """
@@ -15,7 +15,7 @@ from moe_prompts.study.attention import STUDY_FITS
 
 
 def figure(run: Path) -> Figure:
-    """Noise-free profiles and likelihood gaps."""
+    """Return noise-free profiles and likelihood gaps, side by side."""
     rows, _ = runs.read(run, STUDY_FITS)
     return identifiability_figure(rows)
 

@@ -1,4 +1,4 @@
-"""The map of claims: every claim with its verdict, measured slopes beside predicted ones.
+"""Draw the map of claims: every claim with its verdict, measured slopes beside predicted ones.
 
 python paper_figures/claims_map.py
 """
@@ -44,7 +44,7 @@ STATEMENT, FINDING, LINE, HEAD, FOOT = 71, 37, 0.096, 0.3, 0.72
 
 
 def figure(run: Path) -> Figure:
-    """A row for each claim of ``claims.json``: what is said, its verdict, and what was measured."""
+    """Return a row for each claim of ``claims.json``: what is said, its verdict, and what was measured."""
     try:
         claims = json.loads((run / "claims.json").read_text(encoding="utf-8"))
         heights = [_rows(claim) for claim in claims]
@@ -78,7 +78,7 @@ def figure(run: Path) -> Figure:
 
 
 def draw_claim(words: Axes, slopes: Axes, claim: dict[str, Any], top: float, rows: float) -> None:
-    """Words on the left, its lines of evidence with a slope on the right, or what was found where there is none."""
+    """Draw words on the left and slopes on the right, or what was found where there are none."""
     middle = top + rows / 2
     for ax in (words, slopes):
         ax.axhline(top, color="0.88", linewidth=0.5, zorder=0)
@@ -116,7 +116,7 @@ def draw_claim(words: Axes, slopes: Axes, claim: dict[str, Any], top: float, row
 
 
 def _rows(claim: dict[str, Any]) -> float:
-    """Height in lines of text: of its words, and so that slopes stay apart."""
+    """Return the height in lines of text: of its words, and so that slopes stay apart."""
     return 0.7 + max(len(_statement(claim)), len(_finding(claim)), 2, 0.15 * len(_slopes(claim)))
 
 
@@ -125,7 +125,7 @@ def _statement(claim: dict[str, Any]) -> list[str]:
 
 
 def _slopes(claim: dict[str, Any]) -> list[tuple[float, float, float, float, str]]:
-    """(claimed rate, slope, ends of its interval, verdict) of the lines of evidence that have them."""
+    """Return (claimed rate, slope, ends of its interval, verdict) of the lines of evidence that have them."""
     found = []
     for line in claim["evidence"]:
         rate = RATE.match(line["claimed"])
@@ -136,7 +136,7 @@ def _slopes(claim: dict[str, Any]) -> list[tuple[float, float, float, float, str
 
 
 def _finding(claim: dict[str, Any]) -> list[str]:
-    """Of a claim without slopes: the line of evidence that decides it, the first that has its verdict."""
+    """Return what decides a claim without slopes: the first line of evidence that has its verdict."""
     if _slopes(claim):
         return []
     line = next(line for line in claim["evidence"] if line["verdict"] == claim["verdict"])

@@ -1,4 +1,4 @@
-"""How much prompt experts vary with the image, by block of a small Vision Transformer.
+"""Draw how much prompt experts vary with the image, by block of a small Vision Transformer.
 
 python paper_figures/input_dependence.py
 """
@@ -16,7 +16,10 @@ from moe_prompts.vision.figures import draw_input_dependence
 
 
 def figure(run: Path) -> Figure:
-    """Variation sqrt(mean |f - mean f|^2 / mean |f|^2) of prompt experts f over images: exactly 0 for fixed prompts."""
+    """Draw the variation sqrt(mean |f - mean f|^2 / mean |f|^2) of prompt experts f over images.
+
+    It is exactly 0 for fixed prompts.
+    """
     table = runs.read_table(run, "experiments/head_as_moe.py", "block", "variation")
     with plt.rc_context(STYLE):
         drawn, ax = plt.subplots(figsize=(SINGLE, 2.5), layout="constrained")

@@ -50,7 +50,7 @@ FIGURES = {
 
 
 def main(to: Path = runs.HERE) -> None:
-    """All figures as PDF and PNG in ``to``."""
+    """Draw all figures as PDF and PNG in ``to``."""
     for drawing in FIGURES.values():
         print(*drawing.draw(to=to), sep="\n")
 

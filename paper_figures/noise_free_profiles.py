@@ -1,4 +1,4 @@
-"""Noise-free profiles of prompts in attention, exact and with one too many.
+"""Draw noise-free profiles of prompts in attention, exact and with one too many.
 
 python paper_figures/noise_free_profiles.py
 """
@@ -15,7 +15,7 @@ from moe_prompts.study.attention import STUDY_FITS
 
 
 def figure(run: Path) -> Figure:
-    """Least error against what is held."""
+    """Return the least error against what is held."""
     rows, _ = runs.read(run, STUDY_FITS)
     return profiles_figure(rows)
 

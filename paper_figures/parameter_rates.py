@@ -1,4 +1,4 @@
-"""Parameter rates of prompts in attention, exact and with one too many.
+"""Draw parameter rates of prompts in attention, exact and with one too many.
 
 python paper_figures/parameter_rates.py
 """
@@ -15,7 +15,7 @@ from moe_prompts.study.attention import STUDY_FITS
 
 
 def figure(run: Path) -> Figure:
-    """Loss D exact, loss D and split prompts with one too many."""
+    """Return loss D exact, and loss D and split prompts with one too many."""
     rows, entropy = runs.read(run, STUDY_FITS)
     return parameter_rates_figure(rows, entropy)
 

@@ -1,4 +1,4 @@
-"""Prompts planted in one head of a frozen block.
+"""Draw what was measured of prompts planted in one head of a frozen block.
 
 python paper_figures/planted_head.py
 """
@@ -14,7 +14,7 @@ from moe_prompts.vision.planted_head.report import planted_head_figure
 
 
 def figure(run: Path) -> Figure:
-    """Risk on both truths, and splits with one prompt too many."""
+    """Return the risk on both truths, and splits with one prompt too many."""
     return planted_head_figure(runs.read_table(run, "experiments/planted_head.py", "price", "floor"))
 
 

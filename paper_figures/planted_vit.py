@@ -1,4 +1,4 @@
-"""Prompts planted in a whole Vision Transformer.
+"""Draw what was measured of prompts planted in a whole Vision Transformer.
 
 python paper_figures/planted_vit.py
 """
@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 
 def figure(run: Path) -> Figure:
-    """Excess risk of students against n."""
+    """Return the excess risk of students against n."""
     return runs.efficiency_figure(run, "planted")
 
 

@@ -1,4 +1,4 @@
-"""Predicted beside observed excess of prompts on a pretrained backbone.
+"""Draw predicted beside observed excess of prompts on a pretrained backbone.
 
 python paper_figures/predicted_excess.py
 """
@@ -18,7 +18,7 @@ from moe_prompts.vision.data_efficiency.link import excess_table
 
 
 def figure(run: Path) -> Figure:
-    """Half of the gap between test and training loss against P_eff / (2 n); the band is a factor of two."""
+    """Draw half of the gap between test and training loss against P_eff / (2 n); the band is a factor of two."""
     table = excess_table(read_table(run), read_table(runs.DATA / "pretrained_dsprites_loc"))
     with plt.rc_context(STYLE):
         drawn = Figure(figsize=(SINGLE, 3.2), layout="constrained")

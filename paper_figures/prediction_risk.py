@@ -1,4 +1,4 @@
-"""Prediction risk of fixed, decoupled and adaptive prompts on truths of each kind.
+"""Draw the prediction risk of fixed, decoupled and adaptive prompts on truths of each kind.
 
 python paper_figures/prediction_risk.py
 """
@@ -15,7 +15,7 @@ from moe_prompts.study.attention import STUDY_FITS
 
 
 def figure(run: Path) -> Figure:
-    """A panel for each truth."""
+    """Return a panel for each truth."""
     rows, entropy = runs.read(run, STUDY_FITS)
     return prediction_risk_figure(rows, entropy)
 

@@ -1,4 +1,4 @@
-"""Accuracy of prompts on a pretrained backbone against the number of training images.
+"""Draw the accuracy of prompts on a pretrained backbone against the number of training images.
 
 python paper_figures/pretrained.py
 """
@@ -15,7 +15,7 @@ FIRST, SECOND = runs.DATA / "pretrained_dsprites_loc", runs.DATA / "pretrained_c
 
 
 def figure(run: Path) -> Figure:
-    """Accuracy of a linear head, of fixed and of adaptive prompts, and of the control with another image's prompts."""
+    """Return the accuracy of a linear head, of both kinds of prompts, and of the control with swapped prompts."""
     return runs.efficiency_figure(run, "tasks", *([SECOND] if run == FIRST else []))
 
 

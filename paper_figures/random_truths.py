@@ -1,4 +1,4 @@
-"""Gaussian gates on five random truths that nobody selected.
+"""Draw Gaussian gates on five random truths that nobody selected.
 
 python paper_figures/random_truths.py
 """

@@ -1,4 +1,4 @@
-"""The published Gaussian-gated simulation run again.
+"""Draw the published Gaussian-gated simulation, run again.
 
 python paper_figures/replicate_gmoe.py
 """
@@ -14,7 +14,7 @@ from moe_prompts.figures.replication import replication_figure
 
 
 def figure(run: Path) -> Figure:
-    """Losses by truth and k: published ones, and what each procedure has again."""
+    """Return losses by truth and k: published ones, and what each procedure has again."""
     return replication_figure(runs.read_summary(run))
 
 

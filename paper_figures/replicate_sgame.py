@@ -1,4 +1,4 @@
-"""The published softmax-gated simulation run again.
+"""Draw the published softmax-gated simulation, run again.
 
 python paper_figures/replicate_sgame.py
 """

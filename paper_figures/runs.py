@@ -1,4 +1,4 @@
-"""What the figures share: reading a finished run, and the one command line of their scripts.
+"""Share what all figures need: reading a finished run, and the one command line of their scripts.
 
 A script draws the committed table, with ``--run`` that of a run of your own; ``--regenerate`` makes a new run first, in
 a new folder, with the command that made the committed one. Committed tables and pictures stay as they are.
@@ -37,7 +37,7 @@ REPLICATION_COLUMNS = ("truth", "k", "loss", "source", "sizes", "medians", "mean
 
 @dataclass(frozen=True)
 class Drawing:
-    """A figure and where it comes from.
+    """Hold a figure and where it comes from.
 
     name     of its script, and of the files that are written
     figure   draws the run in a folder
@@ -53,11 +53,11 @@ class Drawing:
     time: str
 
     def draw(self, run: Path | None = None, to: Path = HERE) -> list[Path]:
-        """The figure of the run in ``run`` (default: the committed one) as PDF and PNG in ``to``."""
+        """Draw the figure of the run in ``run`` (default: the committed one) as PDF and PNG in ``to``."""
         return save(self.figure(run or self.data), to, self.name)
 
     def regenerated(self, out: Path, quick: bool) -> Path:
-        """A new run in ``out``, made by the command."""
+        """Make a new run in ``out`` by the command."""
         script, *options = shlex.split(self.command)[1:]
         print(f"{self.command}\n  took {self.time}; writes to {out}", flush=True)
         options += ["--out", str(out), *(["--quick"] if quick else [])]
@@ -67,7 +67,7 @@ class Drawing:
         return out
 
     def main(self, description: str | None) -> None:
-        """The script's command line."""
+        """Run the script's command line."""
         cli.run(lambda: self._main(str(description).splitlines()[0]), f"{self.name}.py")
 
     def _main(self, description: str) -> None:
@@ -98,7 +98,7 @@ class Drawing:
 
 
 def read(run: Path, study: str) -> tuple[pd.DataFrame, int]:
-    """The rows of ``study`` in the run's folder, and the run's entropy."""
+    """Return the rows of ``study`` in the run's folder, and the run's entropy."""
     rows = of_study(read_table(run, "experiments/sample_efficiency.py", "study"), study)
     if rows.empty:
         raise InputError(
@@ -108,7 +108,7 @@ def read(run: Path, study: str) -> tuple[pd.DataFrame, int]:
 
 
 def read_table(run: Path, experiment: str, *columns: str) -> pd.DataFrame:
-    """The rows of a finished run of ``experiment``, which is known by some ``columns`` of its own."""
+    """Return the rows of a finished run of ``experiment``, which is known by some ``columns`` of its own."""
     expected = f"expected the folder of a finished {experiment} run"
     if not (run / "results.parquet").exists():
         raise InputError(f"{run} has no results.parquet; {expected}")
@@ -119,7 +119,7 @@ def read_table(run: Path, experiment: str, *columns: str) -> pd.DataFrame:
 
 
 def read_summary(run: Path) -> pd.DataFrame:
-    """The lines of summary.json of a finished ``experiments/replicate.py`` run."""
+    """Return the lines of summary.json of a finished ``experiments/replicate.py`` run."""
     try:
         return pd.read_json(run / "summary.json", orient="records", precise_float=True)[[*REPLICATION_COLUMNS]]
     except (OSError, ValueError, KeyError) as error:
@@ -130,7 +130,7 @@ def read_summary(run: Path) -> pd.DataFrame:
 
 
 def efficiency_figure(run: Path, which: str, *beside: Path) -> Figure:
-    """The figure ``which`` of a finished ``experiments/data_efficiency.py`` run, and of others that stand beside it."""
+    """Return the figure ``which`` of a finished ``experiments/data_efficiency.py`` run, and of others beside it."""
     from moe_prompts.vision.data_efficiency import report as curves_report
 
     tables = [read_table(one, "experiments/data_efficiency.py", "task", "method", "n") for one in (run, *beside)]

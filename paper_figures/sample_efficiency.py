@@ -1,4 +1,4 @@
-"""Gaussian gates: risk of fixed and adaptive prompts, parameter loss.
+"""Draw Gaussian gates: risk of fixed and adaptive prompts, parameter loss.
 
 python paper_figures/sample_efficiency.py
 """
@@ -15,7 +15,7 @@ from moe_prompts.study.report import GAUSSIAN
 
 
 def figure(run: Path) -> Figure:
-    """Prediction risk by truth, and parameter loss of the published model."""
+    """Return the prediction risk by truth, and the parameter loss of the published model."""
     rows, entropy = runs.read(run, GAUSSIAN)
     return sample_efficiency_figure(rows, entropy)
 

@@ -1,4 +1,4 @@
-"""Accuracy of prompts against the number of training images.
+"""Draw the accuracy of prompts against the number of training images.
 
 python paper_figures/task_curves.py
 """
@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 
 def figure(run: Path) -> Figure:
-    """Accuracy of all methods, and cross-entropy of prompts beside what theory says of as many parameters."""
+    """Draw the accuracy of all methods, and cross-entropy of prompts beside what theory says of as many parameters."""
     return runs.efficiency_figure(run, "tasks")
 
 

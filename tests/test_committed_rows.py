@@ -77,8 +77,8 @@ def test_refits_end_on_the_certified_maxima_of_the_committed_rows(run):
     assert compared >= 8
 
 
-#: Run -> its verdict table. On two kinds of processor 3 of 2205 rows differed in their certificate, and risks of fits
-#: that are not identified by up to a fifth.
+#: Run -> its verdict table. What another kind of processor may change, taken to be so much: the certificates of so many
+#: rows, and risks of fits that are not identified by up to such a share.
 VERDICTS = {
     "random_truths": lambda rows, entropy: summarise(rows, gaussian.MODEL, entropy),
     "attention_random": summarise_attention,

@@ -1,5 +1,7 @@
 """What noise-free profiles say, against finite differences, SciPy and the numbers of the reference configuration."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
@@ -116,6 +118,19 @@ def test_splits_beyond_the_cell_are_left_out():
     assert np.isnan(found.value[1])
 
 
+@pytest.mark.parametrize("kind", ["tanh", "decoupled"])
+def test_profiles_do_not_depend_on_the_unit_of_the_outputs(kind):
+    """Outputs, and the noise, times 1e-8: exponents are what they were, and only invisible splits vanish."""
+    known, u = prompt_truth(f"attention-{kind}"), 1e-8
+    head = known.params.head
+    small = replace(head, eta=u * head.eta, C=u * head.C, c=u * head.c)
+    other = replace(known, params=replace(known.params, head=small), noise=u * known.noise)
+    found, scaled = (profile(one, rng(), eps=(0.0125, 0.025)) for one in (known, other))
+    assert scaled.vanishes == found.vanishes == (kind == "decoupled")
+    if not found.vanishes:
+        assert_allclose(scaled.value, u * found.value, rtol=1e-4)  # a minimum is certified to 1e-4 of its size
+
+
 def test_predicted_split_solves_profile_equals_noise_level():
     eps = np.array([0.01, 0.1, 1.0])
     found = Profile(eps, 3 * eps**2, np.zeros(3, dtype=int), np.ones(3, dtype=bool))
@@ -158,7 +173,7 @@ def test_wrong_input():
         profile(known, rng(), eps=[0.0, 0.1])
     with pytest.raises(InputError, match=r"surplus = 2; expected 0 \(exact\) or 1"):
         profile(known, rng(), 2)
-    with pytest.raises(InputError, match="spread = 0; expected a positive number"):
+    with pytest.raises(InputError, match=r"spread = 0; expected a number in \(0, inf\)"):
         likelihood_gaps(known, [prompt_data(known.name, 100, 0)], 0, rng())
 
 

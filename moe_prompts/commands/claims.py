@@ -1,4 +1,4 @@
-"""Every claim of the field: what theory predicts, what certified simulation measures, and a verdict.
+"""Judge every claim of the field: what theory predicts, what certified simulation measures, and a verdict.
 
 python experiments/claims.py --quick
 """

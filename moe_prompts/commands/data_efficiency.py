@@ -1,4 +1,4 @@
-"""Fixed and adaptive prompts against sample size, in a Vision Transformer: planted truths, then tasks.
+"""Measure fixed and adaptive prompts against sample size in a Vision Transformer: planted truths, then tasks.
 
 Planted: a teacher's prompts in a frozen network make the labels, so a student's excess risk is exact given images.
 Predicted: fixed students meet a floor on an adaptive truth; on a fixed truth adaptive ones pay for their parameters;

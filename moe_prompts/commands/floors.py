@@ -1,4 +1,4 @@
-"""The least risk of a kind of prompt on a truth that its class does not contain, box by box.
+"""Find the least risk of a kind of prompt on a truth that its class does not contain, box by box.
 
 python experiments/floors.py --truth attention-gelu --kinds fixed,decoupled --k 2,4,8
 """

@@ -1,4 +1,4 @@
-"""What prompts do inside a head: how their experts vary with the image by block, and where on it they take the gate.
+"""Show what prompts do inside a head: how experts vary with the image by block, where they take the gate.
 
 A frozen Vision Transformer learns to say in which quarter of an image a bright spot is, once with VPT-deep and once
 with VAPT. Without --backbone it is a small one with random weights on images of noise, for which no weights are

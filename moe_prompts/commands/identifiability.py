@@ -1,4 +1,4 @@
-"""Which prompts can be told apart, and how fast? Kappas, noise-free profiles and likelihood gaps of any configuration.
+"""Ask which prompts can be told apart, and how fast: kappas, noise-free profiles and likelihood gaps.
 
 python experiments/identifiability.py --configurations reference,rank1,random-1 --kinds fixed,decoupled,adaptive:tanh
 """

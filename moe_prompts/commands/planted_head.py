@@ -1,4 +1,4 @@
-"""The exact theory on real features: prompts planted in one head of a frozen block, fitted by certified least squares.
+"""Test the exact theory on real features: plant prompts in one head of a frozen block, and fit them certified.
 
 Prints what of a prompt the head can see, kappas and profiles, risk against n for either kind of prompts on either
 truth beside s^2 P / n and floors, and a verdict; draws risk and splits.

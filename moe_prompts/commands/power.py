@@ -1,4 +1,4 @@
-"""How many replicates does a verdict on a slope take, and over which sizes?
+"""Say how many replicates a verdict on a slope takes, and over which sizes.
 
 python experiments/power.py --n 1e3..1e6 --scatter .8 --replicates 16
 python experiments/power.py --run docs/claims/softmax-over

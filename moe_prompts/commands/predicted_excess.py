@@ -1,4 +1,4 @@
-"""What theory predicts of a run of data_efficiency.py on tasks, beside what the run observed.
+"""Put what theory predicts of a run of data_efficiency.py on tasks beside what the run observed.
 
 Fits are trained again as the run trained them. The Fisher information of prompts and head at each fit, through the
 products of gradients of single images, says how many parameters the fit really uses; P_eff / (2 n) is the excess

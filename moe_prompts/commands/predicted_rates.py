@@ -1,4 +1,4 @@
-"""How fast can each group of parameters be learned? Rates derived by algebra, with their certificates.
+"""Derive by algebra how fast each group of parameters can be learned, with certificates.
 
 python experiments/predicted_rates.py --model softmax-gaussian --cells 1,2,3
 """

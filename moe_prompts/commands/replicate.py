@@ -1,4 +1,4 @@
-"""Two published simulations run again, beside certified fits of the same data: table, findings and one figure.
+"""Run two published simulations again, beside certified fits of the same data: table, findings and one figure.
 
 python experiments/replicate.py --paper gmoe --published gmoe_published_losses.npz
 """

@@ -1,4 +1,4 @@
-"""Do fixed or adaptive prompts learn faster? Certified fits, slopes with intervals, one verdict table and one figure.
+"""Measure whether fixed or adaptive prompts learn faster: certified fits, slopes with intervals, verdicts, a figure.
 
 python experiments/sample_efficiency.py --n 1e3..1e6
 python experiments/sample_efficiency.py --quick

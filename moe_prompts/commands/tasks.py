@@ -1,4 +1,4 @@
-"""The tasks that need no download beside those that do: look at them, ask what a linear probe finds, fetch emoji.
+"""Look at the tasks that need no download, ask what a linear probe finds in them, and fetch emoji.
 
     sheet  a contact sheet of drawn tasks and of plain folders, a row of images for each
     probe  test accuracy of a ridge classifier on the class token of a frozen backbone, and on pixels; the training

@@ -1,4 +1,4 @@
-"""Prompts on images: VTAB-1K and fine-grained tasks (FGVC) from folders of your own, or stand-ins that are drawn here.
+"""Train prompts on images: VTAB-1K and fine-grained tasks (FGVC) from folders of your own, or drawn stand-ins.
 
 python experiments/vtab.py run --preset small
 python experiments/vtab.py run --preset vtab-1k --data vtab-1k --device cuda
@@ -315,7 +315,7 @@ def tell(runs: list[Path], out: Path, files: Mapping[str, str] = MappingProxyTyp
         figures.draw_accuracies(ax, report.scores(final))
         return save(figure, out, "accuracies")
 
-    cli.finish(out, text, report.ending_of(final, setup, notes), {**tables, **files}, draw, None)
+    cli.finish(out, text, report.ending_of(final, setup, notes), {**tables, **files}, draw, None, "report.md")
 
 
 def setup_line(runs: list[Path]) -> str:

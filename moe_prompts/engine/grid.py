@@ -6,10 +6,12 @@ workers, so neither do the results.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from moe_prompts.checks import expect, listed, named, shown, whole
 from moe_prompts.errors import InputError
 
 BLOCK_SIZE = 8
@@ -93,10 +95,19 @@ class Study:
     describe: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.replicates < 1:
-            raise InputError(f"replicates = {self.replicates}; expected at least 1")
+        named(self.name, "Study: name")
+        object.__setattr__(self, "replicates", whole(self.replicates, 1, "replicates"))
+        whole(self.entropy, 0, "Study: entropy", math.inf)
+        if not callable(self.run):
+            raise InputError(f"Study: run = {shown(self.run)}; expected a function (cell, replicates, entropy) -> rows")
+        object.__setattr__(self, "cells", tuple(listed(self.cells, "Study: cells")))
+        for name in ("identity", "describe"):
+            expect(getattr(self, name), dict, f"Study: {name}")
         if not self.cells:
             raise InputError("the study has no cells: its choices of kinds, k and truths leave nothing to fit")
+        for cell in self.cells:
+            if not all(hasattr(cell, name) for name in ("label", "cost", "data_size")):
+                raise InputError(f"Study: a cell {shown(cell)}; expected one with label, cost and data_size")
         labels = [cell.label for cell in self.cells]
         if len(set(labels)) != len(labels):
             twice = sorted({label for label in labels if labels.count(label) > 1})
@@ -121,9 +132,8 @@ class Study:
         """Raise ``InputError`` if a cell's label cannot be part of a file's name."""
         for cell in self.cells:
             if wrong := _wrong_label(cell.label):
-                shown = repr(cell.label)
                 raise InputError(
-                    f"the cell {shown if len(shown) <= 60 else shown[:57] + '...'} {wrong}; expected a label of 1 to "
+                    f"the cell {shown(cell.label)} {wrong}; expected a label of 1 to "
                     f"{LONGEST_LABEL} bytes that can be part of a file's name: rename the cell, or the truth, kind or "
                     "task that it is named after"
                 )

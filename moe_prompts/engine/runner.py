@@ -14,6 +14,7 @@ import traceback
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ import pandas as pd
 from threadpoolctl import ThreadpoolController
 from tqdm import tqdm
 
+from moe_prompts.checks import expect, flag, shown
 from moe_prompts.engine.code import package_code
 from moe_prompts.engine.executors import Executor, InProcess
 from moe_prompts.engine.grid import Block, Part, Row, RunCell, Study
@@ -226,9 +228,12 @@ def run_study(
     Raises ``InputError`` where ``out`` holds another study or is in use, and at the end where blocks raised
     an error.
     """
-    folder = RunFolder(out)
+    folder, executor = _place(study, out, executor)
+    resume, progress = flag(resume, "resume"), flag(progress, "progress")
+    if look is not None and not callable(look):
+        raise InputError(f"look = {shown(look)}; expected a function of the first rows, or None")
     with folder.told(), folder.opened(study, resume, allow) as (shards, finished):
-        _work(study, folder, shards, study.blocks, finished, executor or InProcess(), progress, look)
+        _work(study, folder, shards, study.blocks, finished, executor, progress, look)
         return folder.merge(study, shards)
 
 
@@ -246,11 +251,20 @@ def run_part(
 
     The other arguments are those of ``run_study``, which writes the table once the whole is there.
     """
-    folder = RunFolder(out)
+    folder, executor = _place(study, out, executor)
+    resume, progress = flag(resume, "resume"), flag(progress, "progress")
     with folder.told(), folder.opened(study, resume, allow) as (shards, finished):
         blocks = part.chosen(study.blocks)
-        _work(study, folder, shards, blocks, finished, executor or InProcess(), progress)
+        _work(study, folder, shards, blocks, finished, executor, progress)
         return len(blocks)
+
+
+def _place(study: Study, out: Path, executor: Executor | None) -> tuple[RunFolder, Executor]:
+    """Return the folder of a run and its executor, or raise ``InputError`` where a study cannot run so."""
+    expect(study, Study, "study")
+    if executor is not None and (isinstance(executor, type) or not callable(getattr(executor, "map", None))):
+        raise InputError(f"executor = {shown(executor)}; expected one with a method map, such as Joblib(2), or None")
+    return RunFolder(expect(out, (str, PathLike), "out, the folder of a run")), executor or InProcess()
 
 
 def _work(

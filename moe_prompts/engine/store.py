@@ -26,6 +26,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from threadpoolctl import threadpool_info
 
+from moe_prompts.checks import listed, shown
 from moe_prompts.compilation import route
 from moe_prompts.engine.code import code_of
 from moe_prompts.engine.files import TEMPORARY, appearing, entries, reason, remedy, write_atomically
@@ -77,8 +78,8 @@ class RunFolder:
         Raises ``InputError``, which says what to do, where another run works in the folder, where it holds
         another study, and where it cannot be written to.
         """
-        if unknown := set(allow) - ALLOWED.keys():
-            raise InputError(f"allow = {sorted(unknown)}; expected some of {', '.join(map(repr, ALLOWED))}")
+        if unknown := [word for word in listed(allow, "allow") if word not in [*ALLOWED]]:
+            raise InputError(f"allow = {shown(unknown)}; expected some of {', '.join(map(repr, ALLOWED))}")
         study.check_labels()
         if study.fits > MOST_FITS and SIZE not in allow:
             raise InputError(

@@ -71,7 +71,7 @@ def fit(
     >>> mp.fit(data, k=2, seed=0, family="fixed", truth=truth).certified
     True
     """
-    seed = whole(seed, 0, "fit: seed")
+    seed = whole(seed, 0, "fit: seed", np.inf)
     if isinstance(family, PromptFamily):
         if truth is not None or (k is not None and k != family.k):
             raise InputError("fit: family has its own head and k; expected no truth, and no other k")
@@ -123,7 +123,7 @@ def _pairs(data: Any) -> Sample | StreamedSample:
     if isinstance(data, Sample | StreamedSample):
         return data
     if isinstance(data, tuple | list) and len(data) == 2:
-        return Sample(np.asarray(data[0], dtype=float), np.asarray(data[1], dtype=float))
+        return Sample(*data)
     raise InputError(f"fit: data of type {type(data).__name__}; expected a Sample or a tuple (x, y) of arrays")
 
 

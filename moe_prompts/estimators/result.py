@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any
 
+from moe_prompts.checks import real
 from moe_prompts.shown import Rows, as_html, as_text
 
 #: Estimated log-likelihood left to gain, in total nats, below which a local maximum counts as reached. 1e-3
@@ -69,7 +70,7 @@ class Certificate:
 
     def holds(self, tolerance: float = GAP_TOLERANCE) -> bool:
         """Say whether at most ``tolerance`` nats are left to gain and the curvature has the right sign."""
-        return self.gap_nats <= tolerance and self.relative_lmin > 0
+        return self.gap_nats <= real(tolerance, "[0, inf]", "holds: tolerance") and self.relative_lmin > 0
 
 
 #: The certificate of a fit that never got to where one could be computed.

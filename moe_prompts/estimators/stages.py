@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from moe_prompts.errors import InputError
+from moe_prompts.checks import settings
 from moe_prompts.estimators.result import FitResult, SearchResult
 
 #: Paths that end within this many nats of each other on the same data count as one summit.
@@ -40,11 +40,7 @@ class Stages:
     rescues: int = 4
 
     def __post_init__(self) -> None:
-        if self.first_stage < 1 or self.finalists < 1 or self.rescues < 0:
-            raise InputError(
-                f"{type(self).__name__}: first_stage = {self.first_stage}, finalists = {self.finalists}, rescues = "
-                f"{self.rescues}; expected >= 1, >= 1 and >= 0"
-            )
+        settings(self, first_stage=1, finalists=1, rescues=0)
 
 
 def searched(

@@ -19,6 +19,7 @@ from typing import Protocol
 
 import numpy as np
 
+from moe_prompts.checks import settings
 from moe_prompts.errors import InputError
 from moe_prompts.estimators.result import GAP_TOLERANCE, NO_CERTIFICATE, Certificate, FitStatus
 
@@ -57,16 +58,12 @@ class TrustRegionOptions:
     max_radius: float = 1.0
 
     def __post_init__(self) -> None:
-        name = type(self).__name__
-        if self.max_iterations < 1 or not 0 < self.gap_tolerance < 1:
+        settings(self, max_iterations=1, gap_tolerance="(0, 1)", em_warmup=0, corrector_steps=0)
+        settings(self, corrector_until="[0, inf)", radius="(0, inf)", max_radius="(0, inf)")
+        if self.radius > self.max_radius:
             raise InputError(
-                f"{name}: max_iterations = {self.max_iterations}, gap_tolerance = {self.gap_tolerance}; "
-                f"expected >= 1 and in (0, 1)"
-            )
-        if min(self.em_warmup, self.corrector_steps) < 0 or not 0 < self.radius <= self.max_radius:
-            raise InputError(
-                f"{name}: em_warmup = {self.em_warmup}, corrector_steps = {self.corrector_steps}, radius = "
-                f"{self.radius}, max_radius = {self.max_radius}; expected >= 0, >= 0 and 0 < radius <= max_radius"
+                f"{type(self).__name__}: radius = {self.radius}, max_radius = {self.max_radius}; expected "
+                "radius <= max_radius"
             )
 
 
@@ -90,13 +87,7 @@ class EMOptions:
     relative_change: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.max_iterations < 0 or not self.gap_tolerance > 0:
-            raise InputError(
-                f"EMOptions: max_iterations = {self.max_iterations}, gap_tolerance = {self.gap_tolerance}; expected "
-                f">= 0 and > 0"
-            )
-        if not 0 <= self.relative_change < 1:
-            raise InputError(f"EMOptions: relative_change = {self.relative_change}; expected in [0, 1)")
+        settings(self, max_iterations=0, certify=bool, gap_tolerance="(0, inf)", relative_change="[0, 1)")
 
     def small_gain(self, history: list[float], volume: float) -> bool:
         """Say whether the last step gained less than ``relative_change`` asks for.

@@ -21,7 +21,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from moe_prompts.checks import expect, parameters
+from moe_prompts.checks import expect, parameters, whole
 from moe_prompts.errors import InputError
 from moe_prompts.models.gaussian_gated import GaussianGatedMoE
 
@@ -203,6 +203,7 @@ def voronoi_errors(fitted: GaussianGatedMoE | Any, truth: GaussianGatedMoE | Any
     """
     fitted, truth = parameters(fitted), parameters(truth)
     distances = group_distances(fitted, truth)
+    n_frozen = whole(n_frozen, 0, "voronoi_errors: n_frozen")
     labels = distances.sum(axis=0).argmin(axis=1)
     return VoronoiErrors(
         labels=labels,

@@ -19,7 +19,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from moe_prompts.checks import expect, parameters
+from moe_prompts.checks import expect, flag, parameters
 from moe_prompts.errors import InputError
 from moe_prompts.losses.gaussian_voronoi import rbar
 from moe_prompts.models.softmax_gated import SoftmaxGatedMoE
@@ -275,7 +275,7 @@ def softmax_errors(
     expect(truth, SoftmaxGatedMoE, "softmax Voronoi loss: truth")
     if fitted.d != truth.d:
         raise InputError(f"softmax Voronoi loss: fitted atoms have d = {fitted.d}, the truth has d = {truth.d}")
-    if not translate:
+    if not flag(translate, "softmax_errors: translate"):
         return _errors_at(fitted, truth, np.zeros(fitted.d), 0.0, variant)
     value = lambda slope: _errors_at(fitted, truth, slope, None, variant).loss(variant)
     starts = (truth.gate_slopes[None] - fitted.gate_slopes[:, None]).reshape(-1, fitted.d)

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import expit, ndtr
 
+from moe_prompts.checks import named, settings
 from moe_prompts.errors import InputError
 from moe_prompts.models.formulas import Formula, finite, parsed
 
@@ -40,6 +41,8 @@ class Activation:
     width                 half the length over which ``rounded_relu`` rounds the kink
     formula               sigma as text, where it was made from one: rates are then derived by algebra too
 
+    Raises ``InputError`` where one of them is of another kind.
+
     >>> import numpy as np
     >>> import moe_prompts as mp
     >>> sine = mp.Activation("sine", np.sin, np.cos, lambda t: -np.sin(t), odd=True)
@@ -56,6 +59,14 @@ class Activation:
     analytic: bool = True
     width: float = 0.0
     formula: str = ""
+
+    def __post_init__(self) -> None:
+        named(self.name, "Activation: name")
+        named(self.formula, "Activation: formula")
+        for called in ("value", "first", "second"):
+            if not callable(getattr(self, called)):
+                raise InputError(f"Activation: {called} cannot be called; expected an elementwise function of arrays")
+        settings(self, odd=bool, homogeneous=bool, analytic=bool, width="[0, inf)")
 
     @classmethod
     def of_formula(cls, name: str, text: str) -> Activation:
@@ -149,7 +160,7 @@ def activation(name: str) -> Activation:
 
     Raises ``InputError`` for a name that is not in ``ACTIVATIONS``.
     """
-    if name not in ACTIVATIONS:
+    if named(name, "activation") not in ACTIVATIONS:
         raise InputError(f"unknown activation {name!r}; expected one of {', '.join(ACTIVATIONS)}")
     return ACTIVATIONS[name]
 

@@ -13,7 +13,7 @@ from functools import cached_property
 
 import numpy as np
 
-from moe_prompts.checks import LARGEST, numbers, whole
+from moe_prompts.checks import LARGEST, expect, numbers, real, settings, shown, whole
 from moe_prompts.errors import InputError
 
 #: Pairs in a chunk: its arrays stay in cache, and what a chunk costs by itself is small beside its pairs.
@@ -147,10 +147,9 @@ class StreamedSample:
     chunk: int = CHUNK
 
     def __post_init__(self) -> None:
-        for name in ("n", "d", "l", "chunk"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
-                raise InputError(f"StreamedSample: {name} = {value!r}; expected a whole number of at least 1")
+        settings(self, n=1, d=1, l=1, chunk=1)
+        if not callable(self.draw):
+            raise InputError(f"StreamedSample: draw = {shown(self.draw)}; expected a function that yields samples")
 
     def chunks(self) -> Iterator[Sample]:
         """Yield all pairs in order, ``chunk`` at a time.
@@ -171,7 +170,7 @@ class StreamedSample:
 
     def head(self, n: int) -> Sample:
         """Return the first n pairs, in memory."""
-        return next(self.draw(min(n, self.n)))
+        return next(self.draw(min(whole(n, 1, "head: n"), self.n)))
 
     def held(self) -> Sample:
         """Return all pairs in memory: 8 (d + l) bytes each."""
@@ -255,6 +254,7 @@ class RegressionData:
                     f"expected a unit in which they are below {LARGEST:.0e}"
                 )
             object.__setattr__(self, name, value)
+        real(self.n, "[0, inf)", "RegressionData: n")  # of an expectation it need not be whole
         if not len(self.x) == len(self.weights) == len(self.sums):
             raise InputError(
                 f"RegressionData: {len(self.x)} points, {len(self.weights)} weights and {len(self.sums)} sums; "
@@ -264,4 +264,5 @@ class RegressionData:
     @classmethod
     def of(cls, sample: Sample) -> RegressionData:
         """Return every pair of the sample as a point of weight 1."""
+        expect(sample, Sample, "RegressionData.of")
         return cls(sample.x, np.ones(sample.n), sample.y, sample.n)

@@ -21,7 +21,21 @@ from functools import cached_property
 import numpy as np
 from scipy.special import logsumexp
 
-from moe_prompts.checks import count, expect, generator, numbers, plain, rounding
+from moe_prompts.checks import (
+    chosen_of,
+    count,
+    expect,
+    flag,
+    generator,
+    numbers,
+    plain,
+    real,
+    rounding,
+    shaped,
+    shown,
+    table,
+    whole,
+)
 from moe_prompts.errors import InputError
 from moe_prompts.models.data import CHUNK, Data, Sample, StreamedSample
 
@@ -174,6 +188,7 @@ class GaussianGatedMoE:
 
     def atoms(self, index) -> GaussianGatedMoE:
         """Return the chosen atoms in the given order, weights rescaled to sum 1."""
+        index = chosen_of(index, self.k, "atoms")
         chosen = {f.name: getattr(self, f.name)[index] for f in fields(self)}
         chosen["weights"] = chosen["weights"] / chosen["weights"].sum()
         return GaussianGatedMoE(**chosen)
@@ -183,6 +198,8 @@ class GaussianGatedMoE:
 
         ``other`` receives the total weight ``mass_of_other`` in (0, 1).
         """
+        expect(other, GaussianGatedMoE, "joined: other")
+        mass_of_other = real(mass_of_other, "(0, 1)", "joined: mass_of_other")
         both = {f.name: np.concatenate([getattr(self, f.name), getattr(other, f.name)]) for f in fields(self)}
         both["weights"] = np.concatenate([self.weights * (1 - mass_of_other), other.weights * mass_of_other])
         return GaussianGatedMoE(**both)
@@ -192,9 +209,10 @@ class GaussianGatedMoE:
 
         Shifts and scales are vectors, (d,) for x and (l,) for y.
         """
-        shift_x, scale_x, shift_y, scale_y = (
-            numbers(value, "rescaled: a shift or scale") for value in (shift_x, scale_x, shift_y, scale_y)
-        )
+        shift_x, scale_x = (shaped(value, (self.d,), "rescaled: a shift or scale of x") for value in (shift_x, scale_x))
+        shift_y, scale_y = (shaped(value, (self.l,), "rescaled: a shift or scale of y") for value in (shift_y, scale_y))
+        if not (scale_x.all() and scale_y.all()):
+            raise InputError("rescaled: a scale is 0; expected units of x and y")
         return replace(
             self,
             gate_means=(self.gate_means - shift_x) / scale_x,
@@ -227,6 +245,7 @@ class GaussianGatedMoE:
         Raises ``InputError`` where shapes do not fit or d is not in 1 .. D - 1.
         """
         means, covs = numbers(means, "from_joint: means"), numbers(covs, "from_joint: covs")
+        d = whole(d, 1, "from_joint: d")
         if means.ndim != 2 or covs.shape != (*means.shape, means.shape[1]) or not 0 < d < means.shape[1]:
             raise InputError(
                 f"from_joint: means {means.shape}, covs {covs.shape}, d = {d}; expected (k, D), (k, D, D), 0 < d < D"
@@ -255,14 +274,14 @@ class GaussianGatedMoE:
 
     def log_gate_terms(self, x) -> np.ndarray:
         """Return log pi_k + log N(x_i; c_k, Gamma_k) (n, k), for x (n, d)."""
-        whiten, _ = self._whiteners
+        x, (whiten, _) = table(x, self.d, "x"), self._whiteners
         scaled = np.stack([(x - c) @ w.T for c, w in zip(self.gate_means, whiten, strict=True)], axis=1)
         log_det = np.log(np.diagonal(whiten, axis1=1, axis2=2)).sum(axis=1)
         return np.log(self.weights) + log_det - 0.5 * (self.d * LOG_2PI + (scaled**2).sum(axis=2))
 
     def log_expert_terms(self, x, y) -> np.ndarray:
         """Return log N(y_i; A_k x_i + b_k, nu_k) (n, k), for x (n, d) and y (n, l)."""
-        _, whiten = self._whiteners
+        x, y, (_, whiten) = table(x, self.d, "x"), table(y, self.l, "y"), self._whiteners
         scaled = np.stack(
             [(y - x @ a.T - b) @ w.T for a, b, w in zip(self.slopes, self.intercepts, whiten, strict=True)],
             axis=1,
@@ -348,6 +367,11 @@ class GaussianGatedMoE:
 
         The uniforms choose the atoms; x and y are overwritten.
         """
+        x, y, uniforms = table(x, self.d, "x"), table(y, self.l, "y"), numbers(uniforms, "from_standard: uniforms")
+        if uniforms.shape != (len(x),) or len(y) != len(x):
+            raise InputError(
+                f"from_standard: uniforms {uniforms.shape}, x {x.shape}, y {y.shape}; expected (n,), (n, d), (n, l)"
+            )
         labels = np.searchsorted(np.cumsum(self.weights)[:-1], uniforms, side="right")
         gate_root, noise_root = np.linalg.cholesky(self.gate_covs), np.linalg.cholesky(self.noise_covs)
         for atom in range(self.k):
@@ -428,12 +452,11 @@ class GaussianGatedFamily:
     def __post_init__(self) -> None:
         for name in ("d", "l", "k"):
             object.__setattr__(self, name, count(getattr(self, name), 1, f"GaussianGatedFamily: {name}"))
-        if not isinstance(self.tied_gate, bool | np.bool_):
-            raise InputError(f"GaussianGatedFamily: tied_gate = {self.tied_gate!r}; expected True or False")
+        object.__setattr__(self, "tied_gate", flag(self.tied_gate, "GaussianGatedFamily: tied_gate"))
         if self.frozen is not None:
             expect(self.frozen, GaussianGatedMoE, "GaussianGatedFamily: frozen")
-        if self.experts not in ("affine", "constant"):
-            raise InputError(f"GaussianGatedFamily: experts = {self.experts!r}; expected 'affine' or 'constant'")
+        if not isinstance(self.experts, str) or self.experts not in ("affine", "constant"):
+            raise InputError(f"GaussianGatedFamily: experts = {shown(self.experts)}; expected 'affine' or 'constant'")
         if self.frozen is not None and (self.frozen.d, self.frozen.l) != (self.d, self.l):
             raise InputError(
                 f"GaussianGatedFamily: frozen atoms have d = {self.frozen.d}, l = {self.frozen.l}; "

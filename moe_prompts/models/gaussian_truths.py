@@ -11,7 +11,7 @@ from functools import cache, partial
 
 import numpy as np
 
-from moe_prompts.checks import count
+from moe_prompts.checks import count, expect, named, one_of
 from moe_prompts.errors import InputError
 from moe_prompts.models.added import added
 from moe_prompts.models.data import CHUNK, RegressionData, Sample, StreamedSample
@@ -30,6 +30,8 @@ class Truth:
     kind      the prompt kind that the truth is made of: "adaptive" (affine experts) or "fixed" (constant
               ones)
     citation  source of the parameters
+
+    Raises ``InputError`` where one of them is of another kind.
     """
 
     name: str
@@ -37,6 +39,13 @@ class Truth:
     family: GaussianGatedFamily
     kind: str
     citation: str
+
+    def __post_init__(self) -> None:
+        named(self.name, "Truth: name")
+        named(self.citation, "Truth: citation")
+        expect(self.params, GaussianGatedMoE, "Truth: params")
+        expect(self.family, GaussianGatedFamily, "Truth: family")
+        one_of(self.kind, ("adaptive", "fixed"), "Truth: kind")
 
     @property
     def k_true(self) -> int:
@@ -130,7 +139,6 @@ TRUTHS: dict[str, Callable[[], Truth]] = {
 }
 
 
-@cache
 def truth(name: str) -> Truth:
     """Return the named truth: one that ``TRUTHS`` lists, or that ``add_truth`` made known.
 
@@ -140,6 +148,11 @@ def truth(name: str) -> Truth:
     >>> mp.truth("prompts-adaptive").family.n_frozen
     2
     """
+    return _found(named(name, "truth"))
+
+
+@cache
+def _found(name: str) -> Truth:
     if mine := added(name, Truth):
         return mine
     if name not in TRUTHS:

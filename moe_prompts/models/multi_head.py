@@ -28,6 +28,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from moe_prompts.checks import listed, numbers, whole
 from moe_prompts.errors import InputError
 from moe_prompts.models.activations import Activation
 from moe_prompts.models.prompt_attention import Head, PromptFamily, from_head
@@ -55,7 +56,7 @@ class MultiHead:
     shift: np.ndarray = field(default_factory=_left_out)
 
     def __post_init__(self) -> None:
-        heads = tuple(self.heads)
+        heads = tuple(listed(self.heads, "MultiHead: heads"))
         object.__setattr__(self, "heads", heads)
         if not heads or not all(isinstance(head, Head) for head in heads):
             raise InputError("MultiHead: expected at least one Head")
@@ -66,12 +67,14 @@ class MultiHead:
                     f"MultiHead: heads with {name} = {found}; expected the same for all: they share x and prompts"
                 )
         width = sum(head.l for head in heads)
-        out = np.array(self.out if np.size(self.out) else np.eye(width), dtype=float)
+        out = numbers(self.out, "MultiHead: out")
+        out = out.copy() if out.size else np.eye(width)
         if out.ndim != 2 or out.shape[1] != width:
             raise InputError(
                 f"MultiHead: out has shape {out.shape}; expected (outputs, {width}) for heads of {width} outputs in all"
             )
-        shift = np.array(self.shift if np.size(self.shift) else np.zeros(len(out)), dtype=float)
+        shift = numbers(self.shift, "MultiHead: shift")
+        shift = shift.copy() if shift.size else np.zeros(len(out))
         if shift.shape != (len(out),):
             raise InputError(f"MultiHead: shift has shape {shift.shape}; expected ({len(out)},)")
         for name, value in (("out", out), ("shift", shift)):
@@ -166,9 +169,8 @@ def from_block(
     >>> (block.d, block.p, block.l, np.linalg.matrix_rank(block.heads[0].B), np.linalg.matrix_rank(block.B))
     (30, 6, 6, np.int64(2), np.int64(6))
     """
-    W_Q, W_K, W_V, W_O = (np.asarray(W, dtype=float) for W in (W_Q, W_K, W_V, W_O))
-    if not isinstance(heads, int) or heads < 1:
-        raise InputError(f"from_block: heads = {heads!r}; expected a whole number of at least 1")
+    W_Q, W_K, W_V, W_O = (numbers(W, "from_block: a projection") for W in (W_Q, W_K, W_V, W_O))
+    heads = whole(heads, 1, "from_block: heads")
     if any(W.ndim != 2 for W in (W_Q, W_K, W_V, W_O)) or W_K.shape != W_Q.shape or len(W_V) != len(W_Q):
         raise InputError(
             f"from_block: W_Q {W_Q.shape}, W_K {W_K.shape}, W_V {W_V.shape}, W_O {W_O.shape}; expected (D, H d_h), "
@@ -179,21 +181,22 @@ def from_block(
             f"from_block: {heads} heads of queries {W_Q.shape[1]} and values {W_V.shape[1]} columns wide, W_O with "
             f"{len(W_O)} rows; expected widths that {heads} divides, and a row of W_O for each column of W_V"
         )
-    if bias is not None and len(bias) != 4:
-        raise InputError(f"from_block: {len(bias)} biases; expected four, of queries, keys, values and the output")
-    columns = lambda W: np.split(np.asarray(W, dtype=float), heads, axis=-1)
+    given = [] if bias is None else listed(bias, "from_block: bias")
+    if bias is not None and len(given) != 4:
+        raise InputError(f"from_block: {len(given)} biases; expected four, of queries, keys, values and the output")
+    columns = lambda W: np.split(W, heads, axis=-1)
     own = list(zip(columns(W_Q), columns(W_K), columns(W_V), strict=True))
     if bias is None:
         made = [from_head(*three, tokens, query=query) for three in own]
         shift = np.zeros(W_O.shape[1])
     else:
-        c_q, c_k, c_v = bias[:3]
+        c_q, c_k, c_v, c_o = (numbers(c, "from_block: a bias") for c in given)
         for name, c, width in (("c_q", c_q, W_Q.shape[1]), ("c_k", c_k, W_Q.shape[1]), ("c_v", c_v, W_V.shape[1])):
             if np.shape(c) != (width,):
                 raise InputError(f"from_block: {name} has shape {np.shape(c)}; expected ({width},)")
         biases = zip(columns(c_q), columns(c_k), columns(c_v), strict=True)
         made = [from_head(*three, tokens, bias=cs, query=query) for three, cs in zip(own, biases, strict=True)]
-        shift = np.asarray(bias[3], dtype=float)
+        shift = c_o
     return MultiHead(tuple(made), W_O.T, shift)
 
 

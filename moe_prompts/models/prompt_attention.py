@@ -17,18 +17,36 @@ Source: arXiv 2501.18936 (VAPT), arXiv 2410.02200 (prefixes), arXiv 2203.12119 (
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
-from typing import Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from scipy.special import softmax
 
-from moe_prompts.checks import count, generator, integer, named, numbers, rounding
+from moe_prompts.checks import (
+    chosen_of,
+    count,
+    expect,
+    flag,
+    generator,
+    integer,
+    listed,
+    named,
+    numbers,
+    real,
+    rounding,
+    shaped,
+    shown,
+    table,
+    whole,
+)
 from moe_prompts.errors import InputError
 from moe_prompts.models.activations import ACTIVATIONS, Activation, activation
 from moe_prompts.models.data import Sample
 
 #: Columns of W2 of this much more or less than unit length are off by more than rounding.
 UNIT = 1e-9
+#: More tokens than matrices (tokens D, tokens D) of any memory have.
+MOST_TOKENS = 10**6
 
 
 def _left_out() -> np.ndarray:
@@ -111,21 +129,24 @@ class Head:
 
     def gates_and_experts(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return the logits (m, N) and values (m, N, l) of the frozen experts at x (m, d)."""
+        x = table(x, self.d, "x")
         logits = np.einsum("mi,nij,mj->mn", x, self.A, x, optimize=True) + x @ self.alpha.T + self.a
         return logits, np.einsum("nlj,mj->mnl", self.eta, with_one(x))
 
     def queries(self, x: np.ndarray) -> np.ndarray:
         """Return what keys are multiplied with at x (m, d), B'x + beta (m, p)."""
-        return x @ self.B + self.beta
+        return table(x, self.d, "x") @ self.B + self.beta
 
     def gates(self, x: np.ndarray, keys: np.ndarray, b: np.ndarray) -> np.ndarray:
         """Return the softmax weights (m, N + k) at x (m, d) for keys (m, k, p), frozen experts first."""
         frozen, _ = self.gates_and_experts(x)
+        keys, b = prompts_of(keys, b, len(frozen), self.p)
         return softmax(np.concatenate([frozen, np.einsum("mp,mkp->mk", self.queries(x), keys) + b], axis=1), axis=1)
 
     def output(self, x: np.ndarray, keys: np.ndarray, values: np.ndarray, b: np.ndarray) -> np.ndarray:
         """Return f(x) (m, l) at x (m, d) with prompts of keys and values (m, k, p)."""
         _, experts = self.gates_and_experts(x)
+        values, b = prompts_of(values, b, len(experts), self.p)
         every = np.concatenate([experts, values @ self.C.T + self.c], axis=1)
         return np.einsum("mn,mnl->ml", self.gates(x, keys, b), every)
 
@@ -136,9 +157,10 @@ class Head:
 
     def read(self, x: np.ndarray) -> np.ndarray:
         """Return these numbers (m, reads) at x (m, d)."""
-        return x
+        return table(x, self.d, "x")
 
 
+@runtime_checkable
 class AnyHead(Protocol):
     """Say what families ask of the frozen part: a ``Head``, or several heads that share their prompts."""
 
@@ -192,8 +214,10 @@ class PromptKind:
     bias: bool = False
 
     def __post_init__(self) -> None:
-        if self.base not in ("fixed", "decoupled", "adaptive"):
-            raise InputError(f"unknown prompt kind {self.base!r}; expected fixed, decoupled or adaptive")
+        if not isinstance(self.base, str) or self.base not in ("fixed", "decoupled", "adaptive"):
+            raise InputError(f"unknown prompt kind {shown(self.base)}; expected fixed, decoupled or adaptive")
+        named(self.sigma, "PromptKind: sigma")
+        object.__setattr__(self, "bias", flag(self.bias, "PromptKind: bias"))
         if self.base == "adaptive":
             activation(self.sigma)
         elif self.sigma or self.bias:
@@ -261,6 +285,8 @@ class PromptFamily:
     hidden: int = 2
 
     def __post_init__(self) -> None:
+        expect_head(self.head, "PromptFamily: head")
+        expect(self.kind, PromptKind, "PromptFamily: kind")
         for name in ("k", "hidden"):
             object.__setattr__(self, name, count(getattr(self, name), 1, f"PromptFamily: {name}"))
         if self.kind.sigma == "identity":
@@ -302,7 +328,12 @@ class PromptFamily:
         return self.size - scales
 
     def slot(self, prompt: int) -> np.ndarray:
-        """Return where the own parameters of a prompt stand in the vector (atom_size,)."""
+        """Return where the own parameters of a prompt stand in the vector (atom_size,).
+
+        Raises ``InputError`` where there is no prompt of this number, counted from 0.
+        """
+        if whole(prompt, 0, "slot: prompt") >= self.k:
+            raise InputError(f"slot: prompt = {prompt}; expected a number below k = {self.k}")
         return np.arange(self.k + prompt * self.atom_size, self.k + (prompt + 1) * self.atom_size)
 
     def with_k(self, k: int) -> PromptFamily:
@@ -316,6 +347,9 @@ class PromptFamily:
         identity.
         """
         k, q, p, r = self.k, self.atom_size, self.head.p, self.hidden
+        vectors = numbers(vectors, "split: vectors")
+        if vectors.shape[-1:] != (self.size,):
+            raise InputError(f"split: vectors of shape {vectors.shape}; expected (..., {self.size})")
         lead = vectors.shape[:-1]
         b, atoms = vectors[..., :k], vectors[..., k : k + k * q].reshape(*lead, k, q)
         if self.kind.base == "adaptive" and not self.kind.shares_w2:
@@ -370,6 +404,8 @@ class PromptAttention:
     W2: np.ndarray
 
     def __post_init__(self) -> None:
+        expect_head(self.head, "PromptAttention: head")
+        expect(self.kind, PromptKind, "PromptAttention: kind")
         rounded = rounding(self.W2)
         _freeze(self)
         if self.b.ndim != 1 or len(self.b) < 1 or self.W2.ndim != 2:
@@ -401,6 +437,7 @@ class PromptAttention:
     @classmethod
     def fixed(cls, head: AnyHead, b: np.ndarray, prompts: np.ndarray) -> PromptAttention:
         """Return fixed prompts p_l (k, p), keys and values at once."""
+        expect_head(head, "PromptAttention.fixed: head")
         return cls(head, PromptKind("fixed"), b, prompts, np.zeros((head.p, 0)))
 
     @classmethod
@@ -409,12 +446,10 @@ class PromptAttention:
 
         Raises ``InputError`` where their shapes differ from that.
         """
-        shapes = np.shape(keys), np.shape(values)
-        if set(shapes) != {(np.size(b), head.p)}:
-            raise InputError(
-                f"PromptAttention.decoupled: keys {shapes[0]}, values {shapes[1]}; expected ({np.size(b)}, {head.p}) "
-                "for both"
-            )
+        expect_head(head, "PromptAttention.decoupled: head")
+        b = numbers(b, "PromptAttention.decoupled: b")
+        keys = shaped(keys, (b.size, head.p), "PromptAttention.decoupled: keys")
+        values = shaped(values, (b.size, head.p), "PromptAttention.decoupled: values")
         return cls(head, PromptKind("decoupled"), b, np.concatenate([keys, values], axis=1), np.zeros((head.p, 0)))
 
     @classmethod
@@ -429,6 +464,7 @@ class PromptAttention:
         Raises ``InputError`` where shapes do not fit, W2 is not finite, or a homogeneous sigma meets a zero
         column of W2.
         """
+        expect_head(head, "PromptAttention.adaptive: head")
         W1, W2 = numbers(W1, "PromptAttention.adaptive: W1"), numbers(W2, "PromptAttention.adaptive: W2")
         if W1.ndim != 3 or W2.ndim != 2 or W1.shape[1] != W2.shape[1] or not W1.size:
             raise InputError(
@@ -437,7 +473,7 @@ class PromptAttention:
             )
         if not np.isfinite(W2).all():
             raise InputError("PromptAttention.adaptive: W2 has NaN or infinite entries; expected finite numbers")
-        if sigma == "identity":
+        if named(sigma, "PromptAttention.adaptive: sigma") == "identity":
             W1, W2 = W2 @ W1, np.eye(len(W2))
         elif activation(sigma).homogeneous:
             norms = np.linalg.norm(W2, axis=0)
@@ -466,13 +502,17 @@ class PromptAttention:
         """Return the same head with these prompts.
 
         A repeated prompt splits into equal parts that leave f as it is.
+
+        Raises ``InputError`` where there is no prompt of such a number, and for none.
         """
-        times = np.bincount(atoms, minlength=self.k)
-        b = self.b[atoms] - np.log(times[atoms])
-        return PromptAttention(self.head, self.kind, b, self.atoms[atoms], self.W2)
+        which = chosen_of(atoms, self.k, "chosen")
+        times = np.bincount(which, minlength=self.k)
+        b = self.b[which] - np.log(times[which])
+        return PromptAttention(self.head, self.kind, b, self.atoms[which], self.W2)
 
     def prompts(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return keys and values at x (m, d): two arrays (m, k, p)."""
+        x = table(x, self.head.d, "x")
         p, m = self.head.p, len(x)
         if self.kind.base == "adaptive":
             read = self.head.read(x)
@@ -508,8 +548,7 @@ class PromptAttention:
         """
         n = count(n, 1, "sample: n")
         generator(rng, "sample")
-        if not 0 <= noise < np.inf:
-            raise InputError(f"sample: noise = {noise}; expected a standard deviation of at least 0")
+        noise = real(noise, "[0, inf)", "sample: noise")
         x = rng.uniform(-1, 1, (n, self.head.d))
         return Sample(x, self.regression(x) + noise * rng.standard_normal((n, self.head.l)))
 
@@ -525,6 +564,20 @@ def single(head: AnyHead) -> Head:
     if not isinstance(head, Head):
         raise InputError(f"expected a single Head, given {type(head).__name__}; ask each of its heads")
     return head
+
+
+def expect_head(head: Any, what: str) -> None:
+    """Raise ``InputError`` unless ``head`` is the frozen part of a family; ``what`` names it."""
+    if isinstance(head, type) or not isinstance(head, AnyHead):
+        raise InputError(f"{what}: a {type(head).__name__}; expected a Head or a MultiHead")
+
+
+def prompts_of(made: np.ndarray, b: np.ndarray, points: int, p: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return keys or values (points, k, p) and logit biases b (k,) of prompts, or raise ``InputError``."""
+    made, b = numbers(made, "keys or values of prompts"), numbers(b, "b")
+    if b.ndim != 1 or made.shape != (points, len(b), p):
+        raise InputError(f"prompts of shape {made.shape} with b {b.shape}; expected ({points}, k, {p}) and (k,)")
+    return made, b
 
 
 def with_one(x: np.ndarray) -> np.ndarray:
@@ -571,17 +624,18 @@ def from_head(
             f"from_head: W_Q {W_Q.shape}, W_K {W_K.shape}, W_V {W_V.shape}; expected (D, d_h), (D, d_h), (D, d_v)"
         )
     whole_tokens, whole_query = integer(tokens), integer(query)
-    if whole_tokens is None or whole_query is None or not 0 <= whole_query < whole_tokens:
+    if whole_tokens is None or whole_query is None or not 0 <= whole_query < whole_tokens <= MOST_TOKENS:
         raise InputError(
-            f"from_head: tokens = {tokens}, query = {query}; expected whole numbers, tokens >= 1 and "
-            "0 <= query < tokens"
+            f"from_head: tokens = {shown(tokens)}, query = {shown(query)}; expected whole numbers, tokens >= 1 and "
+            f"0 <= query < tokens <= {MOST_TOKENS}"
         )
     tokens, query = whole_tokens, whole_query
     D, d_h = W_Q.shape
-    if bias is not None and len(bias) != 3:
-        raise InputError(f"from_head: {len(bias)} biases; expected three, of queries, keys and values")
-    zeros = (np.zeros(d_h), np.zeros(d_h), np.zeros(W_V.shape[1]))
-    c_q, c_k, c_v = (numbers(c, "from_head: a bias") for c in (zeros if bias is None else bias))
+    zeros = [np.zeros(d_h), np.zeros(d_h), np.zeros(W_V.shape[1])]
+    biases = zeros if bias is None else listed(bias, "from_head: bias")
+    if len(biases) != 3:
+        raise InputError(f"from_head: {len(biases)} biases; expected three, of queries, keys and values")
+    c_q, c_k, c_v = (numbers(c, "from_head: a bias") for c in biases)
     if c_q.shape != (d_h,) or c_k.shape != (d_h,) or c_v.shape != (W_V.shape[1],):
         raise InputError(
             f"from_head: bias of shapes {c_q.shape}, {c_k.shape}, {c_v.shape}; expected ({d_h},), ({d_h},), "
@@ -601,6 +655,8 @@ def token_wise(W1: np.ndarray, projectors: np.ndarray) -> np.ndarray:
     W1          (r, D), the shared feature projector
     projectors  (k, N), the token-wise projectors g
 
+    Raises ``InputError`` for other shapes.
+
     Source: arXiv 2501.18936, token-wise projectors with a shared feature projector.
 
     >>> import numpy as np
@@ -608,6 +664,9 @@ def token_wise(W1: np.ndarray, projectors: np.ndarray) -> np.ndarray:
     >>> mp.token_wise(np.ones((2, 4)), np.ones((5, 3))).shape
     (5, 2, 12)
     """
+    W1, projectors = numbers(W1, "token_wise: W1"), numbers(projectors, "token_wise: projectors")
+    if W1.ndim != 2 or projectors.ndim != 2:
+        raise InputError(f"token_wise: W1 {W1.shape}, projectors {projectors.shape}; expected (r, D) and (k, N)")
     return np.einsum("ri,kn->krni", W1, projectors).reshape(len(projectors), len(W1), -1)
 
 

@@ -13,7 +13,7 @@ from functools import cache
 
 import numpy as np
 
-from moe_prompts.checks import count, generator
+from moe_prompts.checks import count, expect, finite, generator, named, real, table
 from moe_prompts.errors import InputError
 from moe_prompts.models.activations import ACTIVATIONS
 from moe_prompts.models.added import added
@@ -52,6 +52,8 @@ class PromptTruth:
     x         (m, d), the points of the design
     citation  source of the parameters
 
+    Raises ``InputError`` where one of them is of another kind or shape.
+
     >>> import moe_prompts as mp
     >>> truth = mp.prompt_truth("attention-fixed")
     >>> truth.k_true, truth.noise, truth.x.shape
@@ -63,6 +65,16 @@ class PromptTruth:
     noise: float
     x: np.ndarray
     citation: str
+
+    def __post_init__(self) -> None:
+        named(self.name, "PromptTruth: name")
+        named(self.citation, "PromptTruth: citation")
+        expect(self.params, PromptAttention, "PromptTruth: params")
+        object.__setattr__(self, "noise", real(self.noise, "[0, inf)", "PromptTruth: noise"))
+        x = finite(table(self.x, self.params.head.d, "PromptTruth: x"), "PromptTruth: x")
+        if not len(x):
+            raise InputError("PromptTruth: x has no points; expected at least one")
+        object.__setattr__(self, "x", x)
 
     @property
     def kind(self) -> str:
@@ -104,7 +116,7 @@ class PromptTruth:
 
     def population(self, n: int = 1) -> RegressionData:
         """Return the expectation of ``data(n)``: no noise, every cell as often as any other."""
-        share = n / len(self.x)
+        share = real(n, "(0, inf)", "population: n") / len(self.x)
         return RegressionData(self.x, np.full(len(self.x), share), share * self.params.regression(self.x), n)
 
 
@@ -249,7 +261,6 @@ def names_one(name: str) -> bool:
     return _read(name) is not None
 
 
-@cache
 def prompt_truth(name: str) -> PromptTruth:
     """Return a named truth of prompt regression.
 
@@ -259,6 +270,11 @@ def prompt_truth(name: str) -> PromptTruth:
 
     Raises ``InputError`` for an unknown name.
     """
+    return _found(named(name, "prompt_truth"))
+
+
+@cache
+def _found(name: str) -> PromptTruth:
     if mine := added(name, PromptTruth):
         return mine
     found = _read(name)

@@ -16,7 +16,7 @@ from dataclasses import dataclass, fields, replace
 import numpy as np
 from scipy.special import logsumexp
 
-from moe_prompts.checks import count, expect, generator, numbers
+from moe_prompts.checks import chosen_of, count, expect, generator, numbers, real, shaped
 from moe_prompts.errors import InputError
 from moe_prompts.models.data import Sample, StreamedSample
 
@@ -94,14 +94,15 @@ class SoftmaxGatedMoE:
 
     def atoms(self, index) -> SoftmaxGatedMoE:
         """Return the chosen atoms in the given order, gates as they stand."""
+        index = chosen_of(index, self.k, "atoms")
         return SoftmaxGatedMoE(**{f.name: getattr(self, f.name)[index] for f in fields(self)})
 
     def translated(self, intercept: float, slope) -> SoftmaxGatedMoE:
         """Return the same conditional density with ``intercept`` and ``slope`` (d,) added to every gate."""
         return replace(
             self,
-            gate_intercepts=self.gate_intercepts + float(intercept),
-            gate_slopes=self.gate_slopes + numbers(slope, "translated: slope"),
+            gate_intercepts=self.gate_intercepts + real(intercept, "(-inf, inf)", "translated: intercept"),
+            gate_slopes=self.gate_slopes + shaped(slope, (self.d,), "translated: slope"),
         )
 
     def pinned(self) -> SoftmaxGatedMoE:
@@ -165,7 +166,11 @@ class SoftmaxGatedMoE:
 
         Shifts and scales of x are vectors (d,), those of y numbers.
         """
-        shift_x, scale_x = numbers(shift_x, "rescaled: shift_x"), numbers(scale_x, "rescaled: scale_x")
+        shift_x, scale_x = (shaped(value, (self.d,), "rescaled: a shift or scale of x") for value in (shift_x, scale_x))
+        shift_y = real(shift_y, "(-inf, inf)", "rescaled: shift_y")
+        scale_y = real(scale_y, "(-inf, inf)", "rescaled: scale_y")
+        if not (scale_x.all() and scale_y):
+            raise InputError("rescaled: a scale is 0; expected units of x and y")
         return SoftmaxGatedMoE(
             self.gate_intercepts + self.gate_slopes @ shift_x,
             self.gate_slopes * scale_x,

@@ -11,7 +11,7 @@ from functools import cache
 
 import numpy as np
 
-from moe_prompts.checks import count
+from moe_prompts.checks import count, expect, generator, named
 from moe_prompts.errors import InputError
 from moe_prompts.models.added import added
 from moe_prompts.models.data import Sample
@@ -29,12 +29,21 @@ class SoftmaxTruth:
     params          the parameters
     inputs(n, rng)  makes x (n, d)
     citation        source of the parameters
+
+    Raises ``InputError`` where one of them is of another kind.
     """
 
     name: str
     params: SoftmaxGatedMoE
     inputs: Inputs
     citation: str
+
+    def __post_init__(self) -> None:
+        named(self.name, "SoftmaxTruth: name")
+        named(self.citation, "SoftmaxTruth: citation")
+        expect(self.params, SoftmaxGatedMoE, "SoftmaxTruth: params")
+        if not callable(self.inputs):
+            raise InputError("SoftmaxTruth: inputs cannot be called; expected a function (n, rng) -> x (n, d)")
 
     @property
     def k_true(self) -> int:
@@ -46,7 +55,12 @@ class SoftmaxTruth:
         return SoftmaxGatedFamily(self.params.d, k)
 
     def sample(self, n: int, rng: np.random.Generator) -> Sample:
-        """Draw n pairs."""
+        """Draw n pairs.
+
+        Raises ``InputError`` where n is no positive whole number.
+        """
+        n = count(n, 1, "sample: n")
+        generator(rng, "sample")
         return self.params.respond(self.inputs(n, rng), rng)
 
 
@@ -78,7 +92,6 @@ SOFTMAX_TRUTHS: dict[str, Callable[[], SoftmaxTruth]] = {
 }
 
 
-@cache
 def softmax_truth(name: str) -> SoftmaxTruth:
     """Return the named softmax-gated truth: of ``SOFTMAX_TRUTHS``, or what ``add_truth`` made known.
 
@@ -88,6 +101,11 @@ def softmax_truth(name: str) -> SoftmaxTruth:
     >>> mp.softmax_truth("sgame").k_true
     2
     """
+    return _found(named(name, "softmax_truth"))
+
+
+@cache
+def _found(name: str) -> SoftmaxTruth:
     if mine := added(name, SoftmaxTruth):
         return mine
     if name not in SOFTMAX_TRUTHS:

@@ -13,6 +13,7 @@ from functools import lru_cache
 
 import numpy as np
 
+from moe_prompts.checks import one_of
 from moe_prompts.engine.grid import Row, Study
 from moe_prompts.errors import InputError
 from moe_prompts.estimators.prompts.least_squares import (
@@ -224,8 +225,8 @@ def attention_study(
 
     Raises ``InputError`` for unknown names, and for n below the number of parameters of a fit.
     """
-    if start not in (None, "near_truth", "random"):
-        raise InputError(f"unknown start {start!r} of prompts in attention; expected near_truth or random")
+    if start is not None:
+        one_of(start, ("near_truth", "random"), "start of prompts in attention")
     if ks is not None and min(ks) < 1:
         raise InputError(f"k = {min(ks)}; expected at least 1 prompt")
     asked = None if kinds is None else [PromptKind.parse(kind) for kind in kinds]

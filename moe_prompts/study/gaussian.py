@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cache, lru_cache
 
+from moe_prompts.checks import one_of
 from moe_prompts.engine.grid import BLOCK_SIZE, Row, Study
 from moe_prompts.errors import InputError
 from moe_prompts.estimators.gaussian import starts
@@ -134,8 +135,8 @@ def gaussian_study(
     Raises ``InputError`` for unknown names, for n below the number of parameters, and where a start near a
     truth has fewer atoms than that truth.
     """
-    if start is not None and start not in OPTIONS:
-        raise InputError(f"unknown start {start!r}; expected one of {', '.join(OPTIONS)}")
+    if start is not None:
+        one_of(start, OPTIONS, "start")
     if ks is not None and min(ks) < 1:
         raise InputError(f"k = {min(ks)}; expected at least 1 free atom")
     cells = []

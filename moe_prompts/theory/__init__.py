@@ -22,6 +22,7 @@ from fractions import Fraction
 from functools import cache
 from importlib import resources
 
+from moe_prompts.checks import named
 from moe_prompts.errors import InputError
 from moe_prompts.models.activations import ACTIVATIONS
 
@@ -64,6 +65,9 @@ def predict(model: str, truth_kind: str, kind: str, fit_class: str, group: str) 
     >>> str(mp.predict("gaussian-gated", "adaptive", "adaptive", "exact", "D").exponent)
     '-1/2'
     """
+    for name, value in (("model", model), ("truth_kind", truth_kind), ("kind", kind), ("fit_class", fit_class)):
+        named(value, f"predict: {name}")
+    named(group, "predict: group")
     wanted = {"model": model, "truth_kind": truth_kind, "kind": kind, "fit_class": fit_class, "group": group}
     entries = (*predictions(), *_of_added(truth_kind, kind))
     found = [entry for entry in entries if all(entry[key] in (value, "*") for key, value in wanted.items())]

@@ -26,6 +26,7 @@ from typing import Any
 
 import sympy as sp
 
+from moe_prompts.checks import named, whole
 from moe_prompts.errors import InputError
 from moe_prompts.models.activations import ACTIVATIONS
 from moe_prompts.theory.kernels import KERNELS, Kernel, T, kernel, known
@@ -160,7 +161,7 @@ def atom(
     Raises ``InputError`` for an unknown kind, for options that a kind does not have, and for numbers outside
     their range.
     """
-    adaptive = kind.startswith("adaptive:")
+    adaptive = named(kind, "model").startswith("adaptive:")
     if kind not in KINDS and not (adaptive and known(kind.partition(":")[2])):
         if adaptive and kind.partition(":")[2] in ACTIVATIONS:
             kernel(kind.partition(":")[2])  # an added activation without a formula: says so
@@ -175,9 +176,9 @@ def atom(
                 f"{name} = {value} for {kind}; only {'adaptive ' if name == 'hidden' else ''}prompts have it"
             )
     if is_prompt(kind):
-        d = 2 if d is None else d
-        rank = d if rank is None else rank
-        hidden = 1 if hidden is None else hidden
+        d = 2 if d is None else whole(d, 1, "d")
+        rank = d if rank is None else whole(rank, 1, "rank")
+        hidden = 1 if hidden is None else whole(hidden, 1, "hidden")
         if not (1 <= d <= len(X) and 1 <= rank <= d and 1 <= hidden <= 3):
             raise InputError(f"d = {d}, rank = {rank}, hidden = {hidden}; expected d and hidden 1 to 3, rank 1 to d")
         made = _adaptive(kernel(kind.partition(":")[2]), d, hidden, rank) if adaptive else _PROMPTS[kind](d, rank)

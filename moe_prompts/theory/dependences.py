@@ -22,6 +22,7 @@ import numpy as np
 import sympy as sp
 from sympy.polys.matrices import DomainMatrix
 
+from moe_prompts.checks import expect, whole
 from moe_prompts.errors import InputError
 from moe_prompts.seeds import address
 from moe_prompts.theory.arithmetic import DIGITS, PRIME, Real, residue
@@ -34,6 +35,8 @@ from moe_prompts.theory.mixture import Column, Mixture, exact_place, mixture, mo
 PRECISIONS = (DIGITS, 2 * DIGITS, 4 * DIGITS, 8 * DIGITS)
 #: Identities with more terms get rational coefficients at one place instead of closed forms.
 MOST_TERMS = 9
+#: Highest order of derivatives that is asked for.
+MOST_ORDER = 20
 
 
 class RankWarning(UserWarning):
@@ -106,11 +109,6 @@ class DependenceReport:
         """Say whether formal and numeric rank agree."""
         return self.formal_rank == self.numeric_rank
 
-    @cached_property
-    def second_order(self) -> bool:
-        """Say whether all columns are independent: what is called strong identifiability."""
-        return self.agree and not self.identities
-
     @property
     def primitive(self) -> tuple[Identity, ...]:
         """Return the identities that no identity of lower order implies."""
@@ -174,8 +172,8 @@ def dependences(of: Atom | Mixture, order: int = 2, stratum: Mapping[str, Any] |
     >>> report.numeric_rank < len(report.columns)
     True
     """
-    if order < 1:
-        raise InputError(f"order {order}; expected at least 1: derivatives up to that order are compared")
+    expect(of, (Atom, Mixture), "dependences")
+    order = whole(order, 1, "dependences: order", most=MOST_ORDER)
     if isinstance(of, Mixture) and stratum is not None:
         raise InputError(f"stratum {dict(stratum)} with a mixture, which has its parameters; expected an atom")
     joint = of if isinstance(of, Mixture) else mixture(of, [order], stratum=stratum, alone=True)

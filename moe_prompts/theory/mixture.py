@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import sympy as sp
 
+from moe_prompts.checks import expect, shown
 from moe_prompts.errors import InputError
 from moe_prompts.seeds import address
 from moe_prompts.theory.arithmetic import Exact, Modular, Real, evaluate
@@ -329,6 +330,22 @@ def real_place(mixture: Mixture, point: tuple[sp.Rational, ...], numbers: Real) 
     return Place(mixture, numbers, inputs, None)
 
 
+def held(stratum: Mapping[str, Any] | None) -> dict[str, sp.Rational]:
+    """Return the values at which a stratum holds parameters, as fractions; none for None.
+
+    A float means the decimal number that it prints as. Raises ``InputError`` for what is no map to numbers.
+    """
+    found = {}
+    for name, value in expect({} if stratum is None else stratum, Mapping, "stratum").items():
+        try:
+            found[name] = sp.Rational(str(value))
+        except (TypeError, ValueError):
+            found[name] = sp.nan
+        if not found[name].is_finite:
+            raise InputError(f"stratum: {name} = {shown(value)}; expected a number, such as 0 or 1/2")
+    return found
+
+
 def generic_theta(made: Atom, cell: int, stratum: Mapping[str, Any] | None = None) -> Theta:
     """Return rational parameters drawn from the atom's name, the same on every machine.
 
@@ -338,7 +355,7 @@ def generic_theta(made: Atom, cell: int, stratum: Mapping[str, Any] | None = Non
     Raises ``InputError`` where the stratum names a parameter that the atom lacks.
     """
     names = {str(p): p for p in made.params}
-    for name in stratum or {}:
+    for name in held(stratum):
         if name not in names:
             raise InputError(f"stratum {name!r}: {made.name} has the parameters {', '.join(names)}")
     own, common = (np.random.default_rng([address(made.key()), place]) for place in (cell + 1, 0))
@@ -347,9 +364,8 @@ def generic_theta(made: Atom, cell: int, stratum: Mapping[str, Any] | None = Non
         rng = common if p in made.shared else own
         size = sp.Rational(2 * int(rng.integers(64, 192)) + 1, 256)
         theta[p] = size if p in made.positive or rng.random() < 0.5 else -size
-    for name, value in (stratum or {}).items():
-        # A float means the decimal number that it prints as.
-        theta[names[name]] = sp.Rational(str(value))
+    for name, value in held(stratum).items():
+        theta[names[name]] = value
         if names[name] in made.positive and theta[names[name]] <= 0:
             raise InputError(f"stratum {name} = {value}; expected a positive number, it is a variance")
     return theta

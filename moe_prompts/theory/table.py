@@ -17,8 +17,8 @@ from fractions import Fraction
 from functools import cached_property
 from typing import Any
 
-import sympy as sp
-
+from moe_prompts.checks import listed, shown
+from moe_prompts.checks import whole as whole_number
 from moe_prompts.errors import InputError
 from moe_prompts.shown import fitted, html_table, paragraph
 from moe_prompts.tables import markdown
@@ -26,7 +26,7 @@ from moe_prompts.theory.atoms import Atom, atom, is_prompt
 from moe_prompts.theory.certificates.basis import ORBIT
 from moe_prompts.theory.dependences import Identity, dependences
 from moe_prompts.theory.exponents import Analysis, Bound, Certificate, Exponent, whole
-from moe_prompts.theory.mixture import Column
+from moe_prompts.theory.mixture import Column, held
 from moe_prompts.theory.published import Published, agreement, published
 
 MOST_CELLS, LARGEST_CELL = 6, 8
@@ -36,6 +36,8 @@ LEGEND = (
     "cell: a true atom; size: fitted atoms in it; theta: an error eps of the density moves the group by eps^(1/theta); "
     "rate: n^(-1/(2 theta)); not slower, not faster: what proves either bound, by its certificate."
 )
+#: Known experts beyond these make functions that no computer algebra handles.
+MOST_FROZEN = 20
 
 
 @dataclass(frozen=True)
@@ -250,8 +252,8 @@ def rate_table(
     """
     made = atom(model, d=d, hidden=hidden, rank=rank)
     if isinstance(cells, (str, int)):
-        raise InputError(f"cells {cells!r}; expected a list of fitted atoms per true atom, such as [1, 2]")
-    sizes = list(cells)
+        raise InputError(f"cells {shown(cells)}; expected a list of fitted atoms per true atom, such as [1, 2]")
+    sizes = listed(cells, "cells of fitted atoms per true atom")
     if not sizes:
         raise InputError("cells is empty; expected the number of fitted atoms of each true atom, such as 1,2")
     wrong = [m for m in sizes if isinstance(m, bool) or not isinstance(m, int) or not 1 <= m <= LARGEST_CELL]
@@ -264,11 +266,8 @@ def rate_table(
             f"{made.name}: with one input the signs of the weights decide which hidden units are told apart, and no "
             "answer is generic; expected d >= 2 or hidden = 1"
         )
-    known = (1 if is_prompt(model) else 0) if frozen is None else frozen
-    if isinstance(known, bool) or not isinstance(known, int) or known < 0:
-        raise InputError(f"frozen {known}; expected 0 or more known experts")
-    # Numbers as the decimals or fractions that they are written as.
-    special = {name: sp.Rational(str(value)) for name, value in (stratum or {}).items()}
+    known = (1 if is_prompt(model) else 0) if frozen is None else whole_number(frozen, 0, "frozen", most=MOST_FROZEN)
+    special = held(stratum)
     analysis = Analysis(made, sizes, known, special or None)
     within, across = _identities(analysis)
     rates = []

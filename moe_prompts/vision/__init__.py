@@ -19,8 +19,7 @@ Needs the extra ``vision`` (torch, timm, safetensors), loaded on first use.
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import Any
+from moe_prompts.lazy import loaded
 
 _PUBLIC = {
     "VPT": "prompting.config",
@@ -61,22 +60,4 @@ _PUBLIC = {
 
 __all__ = list(_PUBLIC)
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _PUBLIC:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    try:
-        module = import_module(f"{__name__}.{_PUBLIC[name]}")
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            f"moe_prompts.vision.{name} needs {error.name}, which is not installed; try: "
-            'pip install -e ".[vision]" -c requirements.lock',
-            name=error.name,
-        ) from error
-    value = getattr(module, name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__getattr__, __dir__ = loaded(__name__, _PUBLIC, extra="vision")

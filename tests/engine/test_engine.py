@@ -245,7 +245,7 @@ def test_nothing_temporary_is_left(baseline, tmp_path):
     [
         ({"kinds": ["shared"]}, "unknown prompt kind 'shared'"),
         ({"kinds": ["fixed:wide"]}, "expected fixed, adaptive, fixed:tied or adaptive:tied"),
-        ({"start": "nowhere"}, "unknown start 'nowhere'"),
+        ({"start": "nowhere"}, "start = 'nowhere'; expected one of"),
         ({"ks": [0]}, "k = 0; expected at least 1"),
         ({"sizes": [10]}, "n = 10 is below the 15 free parameters of fixed, k = 3"),
         ({"start": "near_truth", "ks": [1]}, "near_truth needs k >= 2"),

@@ -11,6 +11,7 @@ from scipy.special import erf, expit
 
 from moe_prompts import add_activation, predict, prompt_truth, rate_table, study
 from moe_prompts.errors import InputError
+from moe_prompts.models import prompt_truths
 from moe_prompts.models.activations import ACTIVATIONS, BUILT_IN, Activation
 from moe_prompts.models.formulas import FUNCTIONS, Formula, parsed
 from moe_prompts.theory.certificates.verify import verify_table
@@ -49,7 +50,7 @@ def clean():
     yield
     for name in set(ACTIVATIONS) - BUILT_IN:
         del ACTIVATIONS[name]
-    prompt_truth.cache_clear()
+    prompt_truths._found.cache_clear()
 
 
 @pytest.mark.parametrize("text", BY_HAND)

@@ -24,7 +24,7 @@ from moe_prompts import (
 )
 from moe_prompts.engine.executors import Joblib
 from moe_prompts.errors import InputError
-from moe_prompts.models import activations, added, prompt_truths
+from moe_prompts.models import activations, added, gaussian_truths, prompt_truths, softmax_truths
 from moe_prompts.models.prompt_attention import PromptAttention, PromptKind
 from moe_prompts.study.attention import AttentionCell, attention_study, run_cell
 from moe_prompts.study.gaussian import gaussian_study
@@ -49,8 +49,8 @@ def taken_back(monkeypatch):
     monkeypatch.setattr(added, "ADDED", own := {})
     monkeypatch.setattr("moe_prompts.models.truths.ADDED", own)
     yield
-    for lookup in (prompt_truth, softmax_truth, truth):
-        lookup.cache_clear()
+    for lookup in (prompt_truths, softmax_truths, gaussian_truths):
+        lookup._found.cache_clear()
 
 
 def test_an_added_activation_makes_prompts():
@@ -125,11 +125,15 @@ def test_a_name_belongs_to_one_truth_of_all_models(name, kind):
         add_truth(replace(KINDS_OF_TRUTHS[kind](), name=name))
 
 
-@pytest.mark.parametrize("name", ["with space", "a/b", "../up", ".hidden", "-k", "", "under_score", "x" * 65, 7, "é"])
+@pytest.mark.parametrize(
+    "name", ["with space", "a/b", "../up", ".hidden", "-k", "", "under_score", "x" * 65, "é", "a\n"]
+)
 def test_names_of_truths_are_fit_for_files(name):
     with pytest.raises(InputError, match=r"expected letters, digits, '.' and '-' .* at most 64 characters"):
         add_truth(replace(truth("gmoe-1"), name=name))
     add_truth(replace(truth("gmoe-1"), name="x" * 64))
+    with pytest.raises(InputError, match=r"Truth: name: a name of type int \(7\); expected text"):
+        replace(truth("gmoe-1"), name=7)
 
 
 def test_what_is_no_truth_is_refused():

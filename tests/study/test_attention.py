@@ -217,7 +217,7 @@ def test_default_lines_and_random_truths_exist():
         ({"kinds": ["adaptive:swish"]}, "with SIGMA one of tanh, gelu, relu, sigmoid, identity"),
         ({"kinds": ["fixed:bias"]}, "unknown prompt kind 'fixed:bias'"),
         ({"ks": [0]}, "k = 0; expected at least 1 prompt"),
-        ({"start": "data"}, "unknown start 'data' of prompts in attention; expected near_truth or random"),
+        ({"start": "data"}, "start of prompts in attention = 'data'; expected one of near_truth, random"),
         ({"sizes": [5]}, "n = 5 is below the 6 parameters of 2 fixed prompts; raise --n"),
         ({"truths": ["attention-moon"]}, "unknown truth 'attention-moon'"),
     ],

@@ -174,7 +174,7 @@ class TestTable:
         assert (report.formal_rank, report.numeric_rank, len(report.columns)) == (case.rank, case.rank, case.columns)
         assert len(report.identities) == len(report.null) == case.columns - case.rank
         assert sees_first_order(report) == case.first
-        assert report.second_order == (case.rank == case.columns)
+        assert (not report.identities) == (case.rank == case.columns)
         assert report.order == case.order
 
     @pytest.mark.parametrize("name", marked(TABLE))
@@ -367,7 +367,7 @@ class TestStrata:
         assert (report.formal_rank, report.numeric_rank) == (6, rank)
         assert not report.agree
         assert not sees_first_order(report)
-        assert not report.second_order
+        assert report.identities
         assert f"FORMAL RANK 6 DIFFERS FROM NUMERIC RANK {rank}" in str(report)
         assert self.exact_rank(name) == rank
 
@@ -644,7 +644,7 @@ class TestReport:
         (lambda: atom("adaptive:tanh", hidden=4), "hidden = 4"),
         (lambda: atom("gaussian-gated", normaliser=True), "joint density and has no normaliser"),
         (lambda: atom("location-scale", normaliser=True), "joint density and has no normaliser"),
-        (lambda: dependences(atom("fixed", d=1), 0), "order 0; expected at least 1"),
+        (lambda: dependences(atom("fixed", d=1), 0), "order = 0; expected a whole number of at least 1"),
         (lambda: dependences(atom("fixed", d=1), 2, {"q": 0}), "stratum 'q': fixed d=1 has the parameters p1"),
         (lambda: dependences(atom("location-scale"), 2, {"s": 0}), "stratum s = 0; expected a positive number"),
         (lambda: dependences(atom("gaussian-gated"), 2, {"Gamma": -1}), "stratum Gamma = -1; expected a positive"),

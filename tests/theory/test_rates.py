@@ -518,7 +518,7 @@ def test_first_order_dependences_without_a_rank_warning():
         ({"cells": [1] * 7}, "cells 1,1,1,1,1,1,1; expected at most 6"),
         ({"cells": [True, 2]}, "cells True,2; expected"),
         ({"cells": [1.0]}, r"cells 1\.0; expected"),
-        ({"frozen": -1}, "frozen -1; expected 0 or more known experts"),
+        ({"frozen": -1}, "frozen = -1; expected a whole number of at least 0"),
         ({"frozen": 1}, "1 frozen experts in location-scale, a joint density"),
         ({"stratum": {"c": 0}}, "stratum 'c': location-scale has the parameters b, s"),
         ({"stratum": {"s": 0}}, "stratum s = 0; expected a positive number, it is a variance"),

@@ -14,7 +14,7 @@ from dataclasses import fields
 
 import numpy as np
 
-from moe_prompts.checks import expect
+from moe_prompts.checks import expect, given
 from moe_prompts.estimators.gaussian.chart import Chart
 from moe_prompts.estimators.gaussian.moments import MIN_POINTS, check_multiplicities
 from moe_prompts.estimators.gaussian.streaming import Passes, passes_of
@@ -103,7 +103,7 @@ def em(
     >>> fit.status.name
     'CERTIFIED'
     """
-    options = expect(options or EMOptions(), EMOptions, "em: options")
+    options = given(options, EMOptions, "em: options")
     expect(family, GaussianGatedFamily, "em: family")
     check_multiplicities(weights)
     passes = passes_of(family, sample, weights)

@@ -27,7 +27,7 @@ from itertools import count
 
 import numpy as np
 
-from moe_prompts.checks import expect, generators
+from moe_prompts.checks import expect, generators, given, settings
 from moe_prompts.errors import InputError
 from moe_prompts.estimators.gaussian.compression import RESOLUTION, WORTHWHILE, compressed_once
 from moe_prompts.estimators.gaussian.moments import Scale
@@ -69,11 +69,7 @@ class GlobalOptions:
     newton: NewtonOptions = field(default_factory=lambda: NewtonOptions(min_eigenvalue=RESOLUTION**2))
 
     def __post_init__(self) -> None:
-        if min(self.data_starts, self.growth) < 1 or self.held_back < 0:
-            raise InputError(
-                f"GlobalOptions: data_starts = {self.data_starts}, growth = {self.growth}, held_back = "
-                f"{self.held_back}; expected >= 1, >= 1 and >= 0"
-            )
+        settings(self, data_starts=1, growth=1, held_back=0, newton=NewtonOptions)
 
 
 @dataclass(frozen=True)
@@ -123,7 +119,7 @@ def global_maximum(
     >>> found.best.certified, found.reached > 1, found.missed
     (True, True, 0)
     """
-    return grown(family, sample, rng_of, options or GlobalOptions())[-1]
+    return grown(family, sample, rng_of, given(options, GlobalOptions, "global_maximum: options"))[-1]
 
 
 def grown(

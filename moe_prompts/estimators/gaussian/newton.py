@@ -11,8 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from moe_prompts.checks import expect
-from moe_prompts.errors import InputError
+from moe_prompts.checks import expect, given, settings
 from moe_prompts.estimators.gaussian.chart import Chart
 from moe_prompts.estimators.gaussian.compression import RESOLUTION, WORTHWHILE, compressed_once
 from moe_prompts.estimators.gaussian.moments import MIN_EIGENVALUE, DataPasses, check_multiplicities
@@ -41,8 +40,7 @@ class NewtonOptions(TrustRegionOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 < self.min_eigenvalue < 1:
-            raise InputError(f"NewtonOptions: min_eigenvalue = {self.min_eigenvalue}; expected in (0, 1)")
+        settings(self, min_eigenvalue="(0, 1)", compress=bool)
 
 
 class _Climb:
@@ -95,7 +93,7 @@ def newton(
     >>> fit.certified, fit.certificate.gap_nats < 1e-6
     (True, True)
     """
-    options = expect(options or NewtonOptions(), NewtonOptions, "newton: options")
+    options = given(options, NewtonOptions, "newton: options")
     expect(family, GaussianGatedFamily, "newton: family")
     check_multiplicities(weights)
     full = passes_of(family, sample, weights, options.min_eigenvalue)

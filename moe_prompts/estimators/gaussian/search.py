@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from moe_prompts.checks import expect, generator, generators
+from moe_prompts.checks import expect, generator, generators, given, settings
 from moe_prompts.errors import InputError
 from moe_prompts.estimators.gaussian.compression import RESOLUTION
 from moe_prompts.estimators.gaussian.moments import Scale
@@ -34,6 +34,10 @@ class SearchOptions(Stages):
     """
 
     newton: NewtonOptions = field(default_factory=lambda: NewtonOptions(min_eigenvalue=RESOLUTION**2))
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        settings(self, newton=NewtonOptions)
 
 
 def best_of(
@@ -64,7 +68,7 @@ def best_of(
     >>> found.best.certified, found.starts
     (True, 4)
     """
-    options = expect(options or SearchOptions(), SearchOptions, "best_of: options")
+    options = given(options, SearchOptions, "best_of: options")
     expect(family, GaussianGatedFamily, "best_of: family")
     if not callable(getattr(start, "draw", None)):
         raise InputError(f"best_of: start = {start!r}; expected one of starts, as starts.data(4)")

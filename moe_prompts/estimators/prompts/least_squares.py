@@ -15,11 +15,11 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from moe_prompts.checks import expect, generator, numbers
+from moe_prompts.checks import expect, generator, given, listed, numbers, settings, whole
 from moe_prompts.errors import InputError
 from moe_prompts.estimators.prompts.coordinates import PairCoordinates
 from moe_prompts.estimators.prompts.levenberg_marquardt import Minima, minimise
-from moe_prompts.estimators.prompts.objective import Box, PromptObjective
+from moe_prompts.estimators.prompts.objective import Box, PromptObjective, data_sets
 from moe_prompts.estimators.result import GAP_TOLERANCE, FitResult, FitStatus, SearchResult
 from moe_prompts.models.data import RegressionData
 from moe_prompts.models.prompt_attention import PromptAttention, PromptFamily
@@ -30,6 +30,8 @@ ROUND, PAIR_ROUND = 12, 100
 SAME_MINIMUM = 1e-2
 #: A mass at its bound is a logit at its bound up to this.
 ROUNDING = 1e-12
+#: More prompts than any sequence of tokens has.
+MOST_PROMPTS = 10**6
 #: Standard deviation of near starts around the truth, and of random starts.
 NEAR_SPREAD, RANDOM_SPREAD = 0.1, 1.5
 
@@ -51,11 +53,7 @@ class LeastSquaresOptions:
     tolerance: float = GAP_TOLERANCE
 
     def __post_init__(self) -> None:
-        if self.max_iterations < 1 or not self.tolerance > 0:
-            raise InputError(
-                f"LeastSquaresOptions: max_iterations = {self.max_iterations}, tolerance = {self.tolerance}; expected "
-                ">= 1 and > 0"
-            )
+        settings(self, box=Box, max_iterations=1, tolerance="(0, inf)")
 
 
 def least_squares(
@@ -89,10 +87,13 @@ def least_squares(
     >>> found.best.certified
     True
     """
-    options = options or LeastSquaresOptions()
+    options = given(options, LeastSquaresOptions, "least_squares: options")
+    data = data_sets(data, "least squares")
     objective = PromptObjective(family, data, noise)
-    starts = [numbers(block, "least_squares: starts") for block in starts]
-    if len(starts) != len(data) or any(len(block) < 1 or block.shape[1:] != (family.size,) for block in starts):
+    starts = [numbers(block, "least_squares: starts") for block in listed(starts, "least_squares: starts")]
+    if len(starts) != len(data) or any(
+        block.ndim != 2 or not block.size or block.shape[1] != family.size for block in starts
+    ):
         raise InputError(
             f"least_squares: starts of shapes {[np.shape(block) for block in starts]} for {len(data)} data sets; "
             f"expected (count, {family.size}) for each"
@@ -200,6 +201,7 @@ def vector_near_truth(truth: PromptAttention, k: int, number: int, rng: np.rando
     """
     expect(truth, PromptAttention, "near_truth")
     generator(rng, "near_truth")
+    k, number = whole(k, 1, "near_truth: k", most=MOST_PROMPTS), whole(number, 0, "near_truth: number")
     if k < truth.k:
         raise InputError(f"near_truth: k = {k} prompts cannot sit at all {truth.k} true ones; raise k")
     atoms = [*range(truth.k), *((number + i) % truth.k for i in range(k - truth.k))]
@@ -252,7 +254,7 @@ def population_minima(
     options     box and stopping rule; ``LeastSquaresOptions()`` by default
     also        further starts (size,)
     """
-    options = options or LeastSquaresOptions()
+    options = given(options, LeastSquaresOptions, "population_minima: options")
     starts = np.array([*also, *(random_start(family, rng, options.box) for _ in range(count))])
     objective = PromptObjective(family, [population], noise)
     return climb(objective, starts, np.zeros(len(starts), dtype=int), options).sorted()

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from moe_prompts.checks import LARGEST, SMALLEST, expect, numbers
+from moe_prompts.checks import LARGEST, SMALLEST, expect, listed, numbers, real
 from moe_prompts.errors import InputError
 from moe_prompts.estimators.prompts.blocks import CompiledObjective
 from moe_prompts.estimators.prompts.levenberg_marquardt import Point
@@ -62,15 +62,16 @@ class Box:
 
     def bounds(self, family: PromptFamily) -> tuple[np.ndarray, np.ndarray]:
         """Return the lower and upper ends (size,) for a vector of the family."""
+        expect(family, PromptFamily, "bounds: family")
         of_b = np.arange(family.size) < family.k
         return np.where(of_b, self.b[0], self.theta[0]), np.where(of_b, self.b[1], self.theta[1])
 
 
-def listed(data: Sequence[RegressionData], what: str) -> list[RegressionData]:
+def data_sets(data: Sequence[RegressionData], what: str) -> list[RegressionData]:
     """Return the data sets as a list; ``InputError`` for one that is not in a list, and for none."""
     if isinstance(data, RegressionData | Sample):
         raise InputError(f"{what}: one data set; expected a list of them: [data], and its starts in a list, too")
-    found = [expect(one, RegressionData, f"{what}: a data set") for one in data]
+    found = [expect(one, RegressionData, f"{what}: a data set") for one in listed(data, what)]
     if not found:
         raise InputError(f"{what}: no data sets; expected at least one")
     return found
@@ -89,10 +90,8 @@ class PromptObjective:
 
     def __init__(self, family: PromptFamily, data: Sequence[RegressionData], noise: float) -> None:
         expect(family, PromptFamily, "least squares: family")
-        data = listed(data, "least squares")
-        noise = float(numbers(noise, "PromptObjective: noise").reshape(()) if np.size(noise) == 1 else np.nan)
-        if not noise > 0 or not np.isfinite(noise):
-            raise InputError(f"PromptObjective: noise = {noise}; expected a positive standard deviation")
+        data = data_sets(data, "least squares")
+        noise = real(noise, "(0, inf)", "PromptObjective: noise")
         if not SMALLEST <= noise <= LARGEST:
             raise InputError(
                 f"PromptObjective: noise = {noise:.3g}, whose square is no number; expected a unit of y in which it is "

@@ -14,12 +14,15 @@ from __future__ import annotations
 import numpy as np
 from numpy.polynomial import legendre
 
+from moe_prompts.checks import expect, whole
 from moe_prompts.errors import InputError
 from moe_prompts.models.data import RegressionData, Sample
 from moe_prompts.models.prompt_attention import PromptKind
 from moe_prompts.models.prompt_truths import tensor_grid
 
 NODES = 32
+#: Weights of more nodes are off by more than they help.
+MOST_NODES = 1000
 MAX_INPUTS = 3
 #: Number of rows of a block times the nodes of all axes but one: what is held in memory at once.
 MAX_ENTRIES = 2**20
@@ -41,7 +44,9 @@ def quadrature(sample: Sample, kind: PromptKind, nodes: int = NODES) -> Regressi
     >>> mp.quadrature(sample, mp.PromptKind.parse("adaptive:tanh"), nodes=8).x.shape
     (64, 2)
     """
-    n, d = sample.x.shape
+    n, d = expect(sample, Sample, "quadrature: sample").x.shape
+    expect(kind, PromptKind, "quadrature: kind")
+    nodes = whole(nodes, 2, "quadrature: nodes", most=MOST_NODES)
     if kind.base == "adaptive" and not kind.activation.analytic:
         raise InputError(
             f"quadrature: {kind} prompts have a kink, which polynomials miss; fit RegressionData.of(sample)"
@@ -51,8 +56,6 @@ def quadrature(sample: Sample, kind: PromptKind, nodes: int = NODES) -> Regressi
             f"quadrature: d = {d} inputs would need {nodes}^{d} nodes; expected d <= {MAX_INPUTS}, or fit "
             "RegressionData.of(sample)"
         )
-    if nodes < 2:
-        raise InputError(f"quadrature: nodes = {nodes}; expected at least 2 per axis")
     if n == 0 or np.abs(sample.x).max() > 1:
         reach = np.abs(sample.x).max() if n else 0.0
         raise InputError(f"quadrature: {n} pairs with |x| up to {reach:.3g}; expected some, within [-1, 1]: scale x")

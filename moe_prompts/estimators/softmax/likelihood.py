@@ -22,9 +22,8 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from moe_prompts.checks import resolved
+from moe_prompts.checks import expect, given, resolved, settings
 from moe_prompts.compilation import kernels
-from moe_prompts.errors import InputError
 from moe_prompts.estimators.result import NO_CERTIFICATE, FitResult, FitStatus
 from moe_prompts.estimators.trust_region import (
     Ascent,
@@ -68,13 +67,7 @@ class SoftmaxOptions(TrustRegionOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.max_logit_step > 0:
-            raise InputError(f"SoftmaxOptions: max_logit_step = {self.max_logit_step}; expected a positive number")
-        if not self.min_points > 0 or not 0 < self.min_noise_sd < 1:
-            raise InputError(
-                f"SoftmaxOptions: min_points = {self.min_points}, min_noise_sd = {self.min_noise_sd}; expected > 0 and "
-                "in (0, 1)"
-            )
+        settings(self, max_logit_step="(0, inf)", min_points="(0, inf)", min_noise_sd="(0, 1)")
 
 
 @dataclass
@@ -100,7 +93,7 @@ class SoftmaxLikelihood:
     passes: dict[str, int] = field(default_factory=lambda: {"e1": 0, "e2": 0})
 
     def __post_init__(self) -> None:
-        self.family.check_sample(self.sample)
+        expect(self.family, SoftmaxGatedFamily, "softmax gates: family").check_sample(self.sample)
         x, y = self.sample
         self.shift_x, self.scale_x = x.mean(axis=0), x.std(axis=0)
         self.shift_y, self.scale_y = float(y.mean()), float(y.std())
@@ -465,7 +458,7 @@ def softmax_newton(
     >>> fit.certified
     True
     """
-    options = options or SoftmaxOptions()
+    options = given(options, SoftmaxOptions, "softmax_newton: options")
     return softmax_climb(SoftmaxLikelihood(family, sample, options.min_points, options.min_noise_sd), start, options)
 
 
@@ -494,7 +487,7 @@ def softmax_em(
     ``softmax_newton``, but for the options, and the history holds ``log_likelihood`` only: before each step
     and at the end, never decreasing beyond rounding.
     """
-    options = options or EMOptions()
+    options = given(options, EMOptions, "softmax_em: options")
     likelihood = SoftmaxLikelihood(family, sample)
     theta = likelihood.theta_of(family.check(start))
     history: list[float] = []

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from moe_prompts.checks import count as whole
-from moe_prompts.checks import expect, generators
+from moe_prompts.checks import expect, generators, given
 from moe_prompts.errors import InputError
 from moe_prompts.estimators.result import SearchResult
 from moe_prompts.estimators.softmax.likelihood import SoftmaxLikelihood, SoftmaxOptions, softmax_climb
@@ -77,7 +77,7 @@ def softmax_best_of(
     """
     count = whole(count, 1, "softmax_best_of: count")
     generators(rng_of, "softmax_best_of")
-    options = options or SoftmaxSearchOptions()
+    options = given(options, SoftmaxSearchOptions, "softmax_best_of: options")
     family.check_sample(sample)
     sizes = options.stages(sample.n) if count > 1 else [sample.n]
     guards = options.newton.min_points, options.newton.min_noise_sd

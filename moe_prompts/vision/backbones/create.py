@@ -24,6 +24,7 @@ from safetensors.torch import load, load_file
 from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn
 from torch import Tensor
 
+from moe_prompts.checks import file_path, flag, named, whole
 from moe_prompts.errors import InputError
 from moe_prompts.seeds import address
 from moe_prompts.vision.backbones.fetched import SOURCES, cache_folder, cached_file, read_fetched
@@ -77,6 +78,10 @@ def architecture(name: str, size: int, entropy: int, gain: bool = False) -> Visi
     return model
 
 
+#: Seeds of torch are below 2^64; an address of at most 2^32 is added.
+MOST_ENTROPY = 2**63
+
+
 def create_backbone(
     name: str,
     *,
@@ -101,6 +106,11 @@ def create_backbone(
     Raises ``InputError`` for an unknown name, weights that cannot be read or do not fit, and options that do
     not go together.
     """
+    named(name, "create_backbone")
+    pretrained, entropy = flag(pretrained, "pretrained"), whole(entropy, 0, "entropy", most=MOST_ENTROPY)
+    size = None if size is None else whole(size, 1, "size")
+    blocks = None if blocks is None else whole(blocks, 1, "blocks")
+    file = None if file is None else file_path(file, "file")
     if name in SOURCES:
         model = read_fetched(name, None if file is None else Path(file), size, blocks)
         return model if pretrained else _drawn_anew(model, address(f"backbone {name}") + entropy)
@@ -149,7 +159,7 @@ def provenance(name: str = "small") -> dict[str, Any]:
 
     Raises ``InputError`` for a backbone that was not fetched.
     """
-    if name == "small":
+    if named(name, "provenance") == "small":
         return json.loads((_data() / "small.json").read_text(encoding="utf-8"))
     file = cache_folder(name) / "provenance.json"
     try:

@@ -25,6 +25,7 @@ from matplotlib.figure import Figure
 from moe_prompts.claims.claim import combined
 from moe_prompts.estimators.result import FitStatus
 from moe_prompts.figures.style import DOUBLE, STYLE, legend_below, log_log, note, spoken
+from moe_prompts.identifiability import ZERO_PROFILE, order_of_outputs
 from moe_prompts.intervals import half_width, mean_interval
 from moe_prompts.seeds import bootstrap_rng
 from moe_prompts.shown import Ending
@@ -136,7 +137,8 @@ def identification(noise_free: pd.DataFrame) -> str:
     body = []
     for row in noise_free[noise_free["what"] == KAPPAS].itertuples():
         own = noise_free[(noise_free["what"] == PROFILES) & (noise_free["truth"] == row.truth)]
-        exact, over = (exponent(own[own["k"] == row.k + surplus]) for surplus in (0, 1))
+        unit = order_of_outputs(row.signal)
+        exact, over = (exponent(own[own["k"] == row.k + surplus], unit) for surplus in (0, 1))
         change = f"{row.split_change:.0e}" if row.silent_splits else "none"
         body.append(
             [
@@ -153,16 +155,17 @@ def identification(noise_free: pd.DataFrame) -> str:
     return markdown(header, body)
 
 
-def exponent(profile: pd.DataFrame) -> str:
+def exponent(profile: pd.DataFrame, unit: float) -> str:
     """Return the local exponent of a profile between its two smallest spreads.
 
-    A profile below 1e-12 is zero, and its exponent infinite.
+    A profile below 1e-12 of ``unit``, the order of magnitude of the outputs, is zero, and its exponent
+    infinite.
     """
     if len(profile) < 2:
         return "not asked"
     first = profile.sort_values("eps").iloc[:2]
     low, high = first["profile"]
-    if low < 1e-12:
+    if low < ZERO_PROFILE * unit:
         return "infinite"
     value = np.log(high / low) / np.log(first["eps"].iloc[1] / first["eps"].iloc[0])
     return f"{value:.2f}" + ("" if first["certified"].all() else " (a minimum without certificate)")

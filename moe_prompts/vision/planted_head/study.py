@@ -26,7 +26,7 @@ from moe_prompts.estimators.prompts.least_squares import (
 )
 from moe_prompts.estimators.prompts.objective import Box
 from moe_prompts.estimators.result import FitStatus
-from moe_prompts.identifiability import Profile, profile
+from moe_prompts.identifiability import Profile, order_of_outputs, profile
 from moe_prompts.models.prompt_attention import PromptKind
 from moe_prompts.seeds import data_rng, start_rng
 from moe_prompts.study.attention import PARAMETER_ERRORS, errors_of, fit_class
@@ -217,7 +217,8 @@ def split_profile(design: PlantedHead, name: str, surplus: int, rng: np.random.G
     truth, eps = design.truths[name], np.array(EPS[surplus])
     if surplus and silent_directions(truth).shape[1]:
         value = np.array([split_change(truth, one) for one in eps])
-        return Profile(eps, value, np.zeros(len(eps), dtype=int), np.ones(len(eps), dtype=bool))
+        unit = order_of_outputs(truth.signal)
+        return Profile(eps, value, np.zeros(len(eps), dtype=int), np.ones(len(eps), dtype=bool), unit)
     return profile(truth, rng, surplus, EPS[surplus], design.options(name).box)
 
 
@@ -321,7 +322,9 @@ def splits_from(noise_free: pd.DataFrame) -> dict[str, Profile]:
     for truth, rows in noise_free[noise_free["what"] == PROFILES].groupby("truth", sort=False):
         own = rows[rows["k"] == rows["k"].max()].sort_values("eps")
         eps, value = own["eps"].to_numpy(float), own["profile"].to_numpy(float)
-        found[str(truth)] = Profile(eps, value, np.zeros(len(eps), dtype=int), own["certified"].to_numpy(bool))
+        known = noise_free[(noise_free["what"] == KAPPAS) & (noise_free["truth"] == truth)]
+        unit = order_of_outputs(float(known["signal"].iloc[0])) if len(known) else 1.0
+        found[str(truth)] = Profile(eps, value, np.zeros(len(eps), dtype=int), own["certified"].to_numpy(bool), unit)
     return found
 
 

@@ -24,6 +24,7 @@ from timm.layers import DropPath
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
+from moe_prompts.checks import expect, file_path
 from moe_prompts.engine.files import write_atomically
 from moe_prompts.errors import InputError
 from moe_prompts.vision.prompting.as_timm import timm_twin
@@ -64,6 +65,7 @@ def backbone_hash(model: Plain) -> str:
     """
     if is_transformers(model):
         return backbone_hash(timm_twin(model))
+    expect(model, VisionTransformer, "backbone_hash")
     digest = sha256()
     for name, value in sorted(_backbone_state(model).items()):
         digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
@@ -98,6 +100,7 @@ def save_prompts(model: Prompted, path: str | Path) -> None:
     that is no longer the one that was prompted.
     """
     check_prompted(model, "save_prompts")
+    path = file_path(path, "save_prompts: path")
     check_frozen_part(model, "save_prompts")
     head = _head_kind(model)
     traits = backbone_traits(model) | ({"head": repr(layout_of(model).head)} if head == KEPT else {})
@@ -111,7 +114,7 @@ def save_prompts(model: Prompted, path: str | Path) -> None:
     }
     tensors = {name: value.detach().cpu().contiguous() for name, value in _stored(model).items()}
     metadata["payload"] = payload_hash(metadata, tensors)
-    write_atomically(Path(path), save(tensors, metadata))
+    write_atomically(path, save(tensors, metadata))
 
 
 def check_frozen_part(model: Prompted, where: str) -> None:
@@ -150,7 +153,8 @@ def load_prompts(model: Plain, path: str | Path) -> Any:
     Raises ``InputError`` if the file holds something else or was made on another backbone.
     """
     check_plain(model, "load_prompts")
-    metadata, tensors = read_tensors(Path(path), (FORMAT, OLDER), "a file that save_prompts wrote")
+    path = file_path(path, "load_prompts: path")
+    metadata, tensors = read_tensors(path, (FORMAT, OLDER), "a file that save_prompts wrote")
     if metadata["format"] == FORMAT and metadata.get("payload") != payload_hash(metadata, tensors):
         raise InputError(
             f"load_prompts: {path} is damaged: its checksum is another one; expected a file as save_prompts wrote it: "

@@ -18,8 +18,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import prod
+from typing import Any
 
-from moe_prompts.checks import whole
+from moe_prompts.checks import flag, listed, one_of, real, shown, whole
 from moe_prompts.errors import InputError
 
 #: How adaptive and fixed prompts may begin: ``prompting.starts`` says what each means, and why.
@@ -59,6 +60,7 @@ class VPT:
 
     def check(self, blocks: int, grid: tuple[int, int]) -> None:
         """Raise ``InputError`` if the model has fewer blocks than are to have prompts."""
+        grid_of(grid)
         first_block(self, blocks)
 
     def n_parameters(self, width: int, blocks: int, grid: tuple[int, int]) -> int:
@@ -68,6 +70,7 @@ class VPT:
         blocks  L of the model
         grid    not used; adaptive prompts need it
         """
+        width = whole(width, 1, "VPT: width")
         return ((blocks - first_block(self, blocks)) if self.deep else 1) * self.num_tokens * width
 
 
@@ -141,12 +144,10 @@ class VAPT:
                 f"VAPT: padding = {self.padding} with kernel = {self.kernel}; expected less padding than the kernel, "
                 "else some positions see zeros only"
             )
-        if self.activation not in ACTIVATIONS:
-            raise InputError(f"VAPT: activation {self.activation!r}; expected one of {', '.join(ACTIVATIONS)}")
-        if self.resize not in (None, "bilinear"):
-            raise InputError(f"VAPT: resize {self.resize!r}; expected None or 'bilinear'")
-        if self.source not in SOURCES:
-            raise InputError(f"VAPT: source {self.source!r}; expected one of {', '.join(SOURCES)}")
+        one_of(self.activation, ACTIVATIONS, "VAPT: activation")
+        if self.resize is not None and (not isinstance(self.resize, str) or self.resize != "bilinear"):
+            raise InputError(f"VAPT: resize {shown(self.resize)}; expected None or 'bilinear'")
+        one_of(self.source, SOURCES, "VAPT: source")
         _check_start(self, STARTS)
         if self.start == "vpt" and not self.offset:
             raise InputError(
@@ -176,6 +177,7 @@ class VAPT:
 
     def positions(self, grid: tuple[int, int]) -> tuple[int, int]:
         """Return height and width of the convolution's output; without a convolution, the grid itself."""
+        grid = grid_of(grid)
         if self.kernel is None:
             return grid
         lost = self.kernel - 1 - 2 * self.padding
@@ -188,6 +190,7 @@ class VAPT:
         blocks  L of the model
         grid    height and width of an image in patches
         """
+        width = whole(width, 1, "VAPT: width")
         adaptive = blocks - first_block(self, blocks) - self.static_depth
         kernel = (self.kernel or 0) ** 2 * (width if self.per_channel else 1)
         projectors = 1 if self.shared_projector else adaptive
@@ -200,11 +203,21 @@ class VAPT:
         )
 
 
+def grid_of(grid: Any) -> tuple[int, int]:
+    """Return height and width of a grid of patches; ``InputError`` for what is no two whole numbers."""
+    sizes = listed(grid, "grid of patches")
+    if len(sizes) != 2:
+        raise InputError(f"grid of patches: {shown(grid)}; expected (height, width)")
+    height, width = (whole(size, 1, "grid of patches") for size in sizes)
+    return height, width
+
+
 def first_block(config: VPT | VAPT, blocks: int) -> int:
     """Return the index of the first block that has prompts, L - L', in a model of ``blocks`` = L blocks.
 
     Raises ``InputError`` where the config asks for more blocks than there are.
     """
+    blocks = whole(blocks, 1, f"{type(config).__name__}: blocks of the model")
     own = blocks if config.blocks is None else config.blocks
     if own > blocks:
         raise InputError(
@@ -227,7 +240,7 @@ def _check_blocks(config: VPT | VAPT) -> None:
 
 
 def _check_start(config: VPT | VAPT, allowed: tuple[str, ...]) -> None:
-    if config.start not in allowed:
+    if not isinstance(config.start, str) or config.start not in allowed:
         raise InputError(
             f"{type(config).__name__}: start = {config.start!r}; expected one of {', '.join(map(repr, allowed))}"
         )
@@ -235,15 +248,10 @@ def _check_start(config: VPT | VAPT, allowed: tuple[str, ...]) -> None:
 
 def _check_switches(config: VPT | VAPT, *names: str) -> None:
     for name in names:
-        value = getattr(config, name)
-        if not isinstance(value, bool):
-            raise InputError(f"{type(config).__name__}: {name} = {value!r}; expected True or False")
+        object.__setattr__(config, name, flag(getattr(config, name), f"{type(config).__name__}: {name}"))
 
 
 def _check_shares(config: VPT | VAPT, *names: str) -> None:
     for name in names:
-        value = getattr(config, name)
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 1:
-            raise InputError(
-                f"{type(config).__name__}: {name} = {value!r}; expected a share of at least 0, less than 1"
-            )
+        found = real(getattr(config, name), "[0, 1)", f"{type(config).__name__}: the share {name}")
+        object.__setattr__(config, name, found)

@@ -16,7 +16,7 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
-from moe_prompts.checks import plain, whole
+from moe_prompts.checks import expect, file_path, plain, whole
 from moe_prompts.errors import InputError
 from moe_prompts.vision.prompting.checkpoint import fill, read_torch_file
 from moe_prompts.vision.prompting.config import VAPT, VPT
@@ -74,6 +74,8 @@ def from_official(params: Mapping[str, Any], options: Mapping[str, Any]) -> Visi
 
     Raises ``InputError`` for settings that are not supported and for names that are missing or left over.
     """
+    expect(params, Mapping, "from_official: params")
+    expect(options, Mapping, "from_official: options")
     weights = {_without_prefix(str(name)): _tensor(value) for name, value in params.items()}
     own = {name: value for name, value in weights.items() if "prompt" not in name}
     prompts = sorted(weights.keys() - own.keys())
@@ -112,6 +114,7 @@ def load_moco_v3(model: VisionTransformer, path: str | Path) -> VisionTransforme
     """
     if type(model) is not VisionTransformer or isinstance(model, PromptedVisionTransformer):
         raise InputError(f"load_moco_v3: a {type(model).__name__}; expected a plain timm VisionTransformer")
+    path = file_path(path, "load_moco_v3: path")
     content = read_torch_file(path, "a MoCo-v3 checkpoint")
     state = content.get("state_dict") if isinstance(content, dict) else None
     if not isinstance(state, Mapping) or not all(

@@ -139,7 +139,8 @@ class PrefixAttention(nn.Module):
         """Return the attention's output (B, T, d) for tokens x (B, T, d); raise ``InputError`` for a mask."""
         if attn_mask is not None or is_causal:
             raise InputError("a merged model takes no attention mask: it would not cover the prompts")
-        attn, (B, T, _) = self.attn, x.shape
+        attn: Any = self.attn
+        B, T, _ = x.shape
         q, k, v = attn.qkv(x).reshape(B, T, 3, attn.num_heads, attn.head_dim).permute(2, 0, 3, 1, 4).unbind(0)
         k = torch.cat([self.keys.expand(B, -1, -1, -1), attn.k_norm(k)], dim=2)
         v = torch.cat([self.values.expand(B, -1, -1, -1), v], dim=2)

@@ -21,10 +21,10 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from moe_prompts.checks import integer
+from moe_prompts.checks import integer, shown
 from moe_prompts.errors import InputError
 from moe_prompts.vision.prompting.layouts import AttentionParts, layout_of
-from moe_prompts.vision.prompting.prompted import PromptedBlock, check_prompted
+from moe_prompts.vision.prompting.prompted import PromptedBlock, check_images, check_prompted
 from moe_prompts.vision.prompting.prompted_model import Prompted
 
 
@@ -125,6 +125,7 @@ def read_head(model: Prompted, images: Tensor, block: int, head: int) -> HeadRea
     """
     attn = attention_parts(model, block)
     head = _head_of(attn, head)
+    check_images(model, images, "read_head")
     [tokens] = _attention_inputs(model, images, [attn])
     return _reading(model, attn, tokens, head, images)
 
@@ -137,6 +138,8 @@ def prompt_table(model: Prompted, images: Tensor) -> pd.DataFrame:
 
     Raises ``InputError`` for fewer than two images (B, C, H, W).
     """
+    check_prompted(model, "prompt_table")
+    check_images(model, images, "prompt_table")
     if len(images) < 2:
         raise InputError(f"prompt_table: {len(images)} image; expected at least 2, to see what varies between them")
     attentions = [attention_parts(model, block) for block in range(len(layout_of(model).blocks))]
@@ -213,7 +216,7 @@ def _place(what: str, value: int, number: int) -> int:
     """Return ``value`` as an int; raise ``InputError`` unless it is one from 0 to ``number`` - 1."""
     found = integer(value)
     if found is None or not 0 <= found < number:
-        raise InputError(f"{what} {value!r}; expected 0 to {number - 1}")
+        raise InputError(f"{what} {shown(value)}; expected 0 to {number - 1}")
     return found
 
 

@@ -22,7 +22,7 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from moe_prompts.checks import whole
+from moe_prompts.checks import one_of, whole
 from moe_prompts.errors import InputError
 from moe_prompts.vision.prompting.config import VAPT, VPT, first_block
 from moe_prompts.vision.prompting.layouts import FAMILIES, TransformersLayout, is_transformers, layout_of, plain_class
@@ -34,7 +34,14 @@ from moe_prompts.vision.prompting.prompted_model import (
     PromptedBlock,
     prompted_class,
 )
-from moe_prompts.vision.prompting.prompts import AdaptivePrompts, Grid, Projector, StaticPrompts, prompt_bound
+from moe_prompts.vision.prompting.prompts import (
+    AdaptivePrompts,
+    Grid,
+    Projector,
+    StaticPrompts,
+    check_generator,
+    prompt_bound,
+)
 from moe_prompts.vision.prompting.starts import TOKEN_SIZED, block_gain
 from moe_prompts.vision.prompting.weight_decay import decay_groups
 
@@ -233,12 +240,10 @@ def prompt(
     check_plain(model, "prompt")
     if not isinstance(config, (VPT, VAPT)):
         raise InputError(f"prompt: config {config!r}; expected VPT(...) or VAPT(...)")
-    if rng is not None and not isinstance(rng, torch.Generator):
-        raise InputError(f"prompt: rng = {rng!r}; expected a torch.Generator, as torch.Generator().manual_seed(0)")
+    check_generator(rng, "prompt")
     if num_classes is not None:
         num_classes = whole(num_classes, 0, "prompt: num_classes")
-    if head not in HEADS:
-        raise InputError(f"prompt: head = {head!r}; expected one of {', '.join(HEADS)}")
+    one_of(head, HEADS, "prompt: head")
     layout = layout_of(model)
     grid, blocks = layout.grid_size, layout.blocks
     config.check(len(blocks), grid)
@@ -396,11 +401,14 @@ def mean_states(model: Plain, images: Iterable[Tensor]) -> list[Tensor]:
     layout = layout_of(model)
     blocks = layout.blocks
     sums, count = [torch.zeros(())] * len(blocks), 0
-    if isinstance(images, Tensor):
-        raise InputError("mean_states: one tensor; expected batches of images, as [images] or a data loader")
+    if isinstance(images, Tensor | str | bytes) or not isinstance(images, Iterable):
+        raise InputError(
+            f"mean_states: one {type(images).__name__}; expected batches of images, as [images] or a data loader"
+        )
     for batch in images:
         if not isinstance(batch, Tensor) or batch.is_complex():
             raise InputError(f"mean_states: a batch of type {type(batch).__name__}; expected real tensors (B, 3, H, W)")
+        check_images(model, batch, "mean_states")
         x = layout.embed(batch)
         for index, block in enumerate(blocks):
             sums[index] = sums[index].to(x.device) + x[:, layout.num_prefix_tokens :].double().sum(dim=0)
@@ -456,6 +464,14 @@ def check_prompted(model: nn.Module, where: str) -> None:
             f"{where}: a {type(model).__name__}; expected a model that prompt(...) returned, as it is (not compiled "
             "or wrapped: pass its _orig_mod or module)"
         )
+
+
+def check_images(model: nn.Module, images: Any, where: str) -> None:
+    """Raise ``InputError`` unless ``images`` (B, C, H, W) are a tensor of the model's channels."""
+    channels = next(weight.shape[1] for weight in model.parameters() if weight.ndim == 4)
+    if not isinstance(images, Tensor) or images.ndim != 4 or images.shape[1] != channels or not len(images):
+        what = tuple(images.shape) if isinstance(images, Tensor) else type(images).__name__
+        raise InputError(f"{where}: images {what}; expected a tensor (B, {channels}, H, W)")
 
 
 def refusal(model: nn.Module) -> str | None:

@@ -15,13 +15,15 @@ Sources: arXiv 2203.12119 (fixed), arXiv 2501.18936 (adaptive).
 from __future__ import annotations
 
 from math import prod, sqrt
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from moe_prompts.checks import expect, flag, real, shown, whole
 from moe_prompts.errors import InputError
-from moe_prompts.vision.prompting.config import VAPT
+from moe_prompts.vision.prompting.config import VAPT, grid_of
 from moe_prompts.vision.prompting.starts import begin_fixed, begin_maps, begin_projector
 
 #: Of the LayerNorm in front of adaptive prompts; the backbone's is 1e-6.
@@ -108,6 +110,14 @@ def prompt_bound(width: int, patch: int) -> float:
     return sqrt(6 / (3 * patch + width))
 
 
+def check_generator(rng: Any, where: str) -> None:
+    """Raise ``InputError`` unless ``rng`` is a generator of torch, or None; ``where`` names the caller."""
+    if rng is not None and not isinstance(rng, torch.Generator):
+        raise InputError(
+            f"{where}: rng = {shown(rng)}; expected a torch.Generator, as torch.Generator().manual_seed(0)"
+        )
+
+
 class StaticPrompts(nn.Module):
     """Hold N free vectors, the same for every image."""
 
@@ -121,6 +131,10 @@ class StaticPrompts(nn.Module):
         start: str = "official",
     ) -> None:
         super().__init__()
+        check_generator(rng, "StaticPrompts")
+        num_tokens, width = whole(num_tokens, 1, "StaticPrompts: num_tokens"), whole(width, 1, "StaticPrompts: width")
+        bound = real(bound, "[0, inf)", "StaticPrompts: bound")
+        dropout = real(dropout, "[0, 1)", "StaticPrompts: dropout")
         self.tokens = nn.Parameter(begin_fixed(torch.empty(num_tokens, width), start, bound, rng))
         self.dropout = nn.Dropout(dropout)
 
@@ -184,6 +198,11 @@ class AdaptivePrompts(nn.Module):
         borrowed: bool = False,
     ) -> None:
         super().__init__()
+        expect(config, VAPT, "AdaptivePrompts: config")
+        expect(projector, Projector, "AdaptivePrompts: projector")
+        check_generator(rng, "AdaptivePrompts")
+        width, grid = whole(width, 1, "AdaptivePrompts: width"), grid_of(grid)
+        borrowed = flag(borrowed, "AdaptivePrompts: borrowed")
         self.config, self.own_grid, self.grid, self.gain = config, grid, grid, gain
         self.norm = nn.LayerNorm(width, eps=NORM_EPS)
         self.kernel: nn.Parameter | None = None

@@ -19,6 +19,7 @@ import timm
 import torch
 from timm.models.vision_transformer import VisionTransformer
 
+from moe_prompts.checks import listed, shown
 from moe_prompts.errors import InputError
 from moe_prompts.tables import markdown
 from moe_prompts.vision.prompting.config import VAPT, VPT
@@ -50,9 +51,13 @@ def supported_models(names: Iterable[str] | None = None) -> pd.DataFrame:
     many trained numbers as the formula says.
 
     names  of models; None: all of ``vision_transformers``
+
+    Raises ``InputError`` for a name that timm does not know.
     """
     rows = []
-    for name in vision_transformers() if names is None else names:
+    for name in vision_transformers() if names is None else listed(names, "supported_models: names"):
+        if not isinstance(name, str) or not timm.is_model(name.split(".")[0]):
+            raise InputError(f"supported_models: {shown(name)}; expected names from timm.list_models()")
         with torch.device("meta"):
             model: Any = timm.create_model(name, weight_init="skip")
         against = {kind: _against(model, kind) for kind in CONFIGS}

@@ -10,11 +10,11 @@ Source of ``official``: the optimisers of the code of arXiv 2203.12119 and 2501.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from math import isfinite
 from typing import Any
 
 from torch import nn
 
+from moe_prompts.checks import real
 from moe_prompts.errors import InputError
 
 RULES = ("no_decay", "official", "matrices")
@@ -49,9 +49,7 @@ def decay_groups(
 
     Raises ``InputError`` for another rule, and for a weight decay that is negative or not finite.
     """
-    is_number = isinstance(weight_decay, (int, float)) and not isinstance(weight_decay, bool)
-    if not is_number or not isfinite(weight_decay) or weight_decay < 0:
-        raise InputError(f"weight_decay = {weight_decay!r}; expected a number of at least 0")
+    weight_decay = real(weight_decay, "[0, inf)", "weight_decay")
     groups: dict[bool, list[nn.Parameter]] = {True: [], False: []}
     for name, parameter in parameters:
         groups[decays(name, parameter.ndim, rule)].append(parameter)

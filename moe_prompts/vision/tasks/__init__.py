@@ -16,8 +16,7 @@ named       opens tasks by name, as command lines know them
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import Any
+from moe_prompts.lazy import loaded
 
 _PUBLIC = {
     "vtab_task": "vtab",
@@ -30,14 +29,4 @@ _PUBLIC = {
 
 __all__ = list(_PUBLIC)
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _PUBLIC:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f"{__name__}.{_PUBLIC[name]}"), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__getattr__, __dir__ = loaded(__name__, _PUBLIC)

@@ -25,9 +25,11 @@ from timm.layers import Attention
 from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 
+from moe_prompts.checks import expect, listed, one_of, whole
 from moe_prompts.errors import InputError
 from moe_prompts.vision.prompting.config import VAPT, VPT, first_block
 from moe_prompts.vision.prompting.prompted import (
+    HEADS,
     PromptedVisionTransformer,
     named_parts,
     new_head,
@@ -92,7 +94,15 @@ class PackedTrials(nn.Module):
         head_init: str = "published",
     ) -> None:
         super().__init__()
+        rngs = listed(rngs, "PackedTrials: rngs")
         _check(model, config, head, mean_states)
+        for rng in rngs:
+            expect(rng, torch.Generator, "PackedTrials: rngs")
+        if not rngs:
+            raise InputError("PackedTrials: no generators; expected one for each trial")
+        if not isinstance(head, nn.Linear):
+            head = whole(head, 1, "PackedTrials: head")
+        one_of(head_init, HEADS, "PackedTrials: head_init")
         self.config, self.n_trials, self.mean_states = config, len(rngs), mean_states
         # In lists, so that they are no part of this module's state.
         self._frozen, self._known_head = [model], [head] if isinstance(head, nn.Linear) else []
@@ -304,13 +314,18 @@ def _check(
     if config is None and isinstance(head, nn.Linear):
         raise InputError("PackedTrials: no prompts and a known head leave nothing to learn; give a config, or classes")
     if config is not None:
+        expect(config, (VPT, VAPT), "PackedTrials: config")
         config.check(len(model.blocks), model.patch_embed.grid_size)
     if isinstance(config, VAPT) and config.per_channel:
         raise InputError(
             "PackedTrials: VAPT(per_channel=True); expected one kernel for all channels, or trials one by one"
         )
-    if isinstance(config, VAPT) and (config.source == "mean") != (mean_states is not None):
+    wants_means = isinstance(config, VAPT) and config.source == "mean"
+    if wants_means != (mean_states is not None):
         raise InputError("PackedTrials: mean_states belong to VAPT(source='mean'), and to nothing else")
+    if mean_states is not None:
+        for one in listed(mean_states, "PackedTrials: mean_states"):
+            expect(one, Tensor, "PackedTrials: mean_states")
 
 
 def _key(name: str) -> str:

@@ -21,13 +21,17 @@ import torch.nn.functional as F
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
+from moe_prompts.checks import expect, file_path, whole
 from moe_prompts.engine.files import write_atomically
 from moe_prompts.errors import InputError
+from moe_prompts.vision.prompting.prompts import check_generator
 
 #: Standard deviation of an adapter's first weights, which are cut at two of it.
 ADAPTER_STD = 0.01
 #: How ``peft`` begins the names of parameters in its files.
 PEFT_PREFIX = "base_model.model."
+#: A rank beyond every width.
+MOST_RANK = 10**6
 
 
 class Adapter(nn.Module):
@@ -65,8 +69,8 @@ def changed_blocks(model: VisionTransformer, blocks: int | None) -> range:
 
     Raises ``InputError`` where the model has fewer.
     """
-    depth = len(model.blocks)
-    number = depth if blocks is None else blocks
+    depth = len(expect(model, VisionTransformer, "changed blocks: model").blocks)
+    number = depth if blocks is None else whole(blocks, 1, "blocks")
     if not 1 <= number <= depth:
         raise InputError(f"blocks = {blocks}; expected a whole number from 1 to {depth}, the blocks of the model")
     return range(depth - number, depth)
@@ -83,8 +87,7 @@ def check_timm(model: nn.Module, what: str) -> None:
 
 def check_rank(rank: int) -> None:
     """Raise ``InputError`` unless ``rank`` is a whole number of at least 1."""
-    if not isinstance(rank, int) or isinstance(rank, bool) or rank < 1:
-        raise InputError(f"rank = {rank!r}; expected a whole number of at least 1")
+    whole(rank, 1, "rank", most=MOST_RANK)
 
 
 def lora_parameters(model: VisionTransformer, rank: int, blocks: int | None = None) -> int:
@@ -110,6 +113,7 @@ def add_lora(model: VisionTransformer, rank: int, rng: torch.Generator, blocks: 
     Raises ``InputError`` for a model without ``qkv``, for a rank below 1, and without the library ``peft``.
     """
     check_rank(rank)
+    check_generator(rng, "add_lora")
     check_timm(model, "LoRA")
     names = [f"blocks.{index}.attn.qkv" for index in changed_blocks(model, blocks)]
     known = {name for name, part in model.named_modules() if isinstance(part, nn.Linear)}
@@ -138,9 +142,11 @@ def add_adapters(model: VisionTransformer, rank: int, rng: torch.Generator, bloc
     """
     check_rank(rank)
     check_timm(model, "adapters")
+    check_generator(rng, "add_adapters")
+    chosen = changed_blocks(model, blocks)
     for name, value in model.named_parameters():
         value.requires_grad_(name.startswith("head."))
-    for index in changed_blocks(model, blocks):
+    for index in chosen:
         like = next(model.blocks[index].parameters())
         model.blocks[index] = Adapter(model.blocks[index], model.embed_dim, rank, rng).to(like.device, like.dtype)
 
@@ -156,12 +162,12 @@ def save_lora(model: VisionTransformer, folder: str | Path) -> None:
     """
     from safetensors.torch import save
 
+    folder = file_path(folder, "save_lora: folder")
     peft, config = _peft(), getattr(model, "peft_config", {}).get("default")
     if config is None:
         raise InputError("save_lora: this model has no LoRA; expected one that add_lora made")
     state = {PEFT_PREFIX + name: value for name, value in peft.get_peft_model_state_dict(model).items()}
     state |= {f"{PEFT_PREFIX}head.{name}": value for name, value in model.head.state_dict().items()}
-    folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     config.modules_to_save = ["head"]
     config.save_pretrained(folder)
@@ -176,7 +182,8 @@ def load_lora(model: VisionTransformer, folder: str | Path) -> VisionTransformer
 
     Raises ``InputError`` for a folder without these files, and for another head.
     """
-    folder, peft = Path(folder), _peft()
+    folder, peft = file_path(folder, "load_lora: folder"), _peft()
+    expect(model, VisionTransformer, "load_lora: model")
     if not (folder / "adapter_config.json").is_file():
         raise InputError(f"{folder}: no adapter_config.json; expected a folder that save_lora or peft wrote")
     try:

@@ -247,7 +247,7 @@ class TestQuadrature:
             quadrature(wide, self.KIND)
         with pytest.raises(InputError, match=r"\|x\| up to 2.*within \[-1, 1\]: scale x"):
             quadrature(Sample(2 * np.ones((3, 2)), np.ones((3, 1))), self.KIND)
-        with pytest.raises(InputError, match="nodes = 1; expected at least 2"):
+        with pytest.raises(InputError, match="nodes = 1; expected a whole number of at least 2"):
             quadrature(sample, self.KIND, nodes=1)
 
 
@@ -265,7 +265,7 @@ class TestWrongInput:
     def test_options(self):
         with pytest.raises(InputError, match="max_iterations = 0"):
             LeastSquaresOptions(max_iterations=0)
-        with pytest.raises(InputError, match=r"tolerance = 0.*expected >= 1 and > 0"):
+        with pytest.raises(InputError, match=r"tolerance = 0; expected a number in \(0, inf\)"):
             LeastSquaresOptions(tolerance=0)
 
     def test_data_and_starts(self):
@@ -276,7 +276,7 @@ class TestWrongInput:
             least_squares(self.family, [self.data, self.data], start, 0.1)
         with pytest.raises(InputError, match="starts have NaN or infinite entries"):
             least_squares(self.family, [self.data], [np.full((1, 6), np.nan)], 0.1)
-        with pytest.raises(InputError, match=r"noise = 0\.0; expected a positive standard deviation"):
+        with pytest.raises(InputError, match=r"noise = 0; expected a number in \(0, inf\)"):
             least_squares(self.family, [self.data], start, 0)
         with pytest.raises(InputError, match="no data sets"):
             least_squares(self.family, [], [], 0.1)

@@ -133,7 +133,7 @@ def test_bad_input_is_one_clear_error():
         softmax_from_data(data, 4, 2, generator, smaller=TRUTH)
     with pytest.raises(InputError, match="SoftmaxSearchOptions: first_stage = 0"):
         SoftmaxSearchOptions(first_stage=0)
-    with pytest.raises(InputError, match="min_points = 0, min_noise_sd = 0"):
+    with pytest.raises(InputError, match="min_points = 0"):
         SoftmaxOptions(min_points=0, min_noise_sd=0.01)
-    with pytest.raises(InputError, match=r"min_noise_sd = 1; expected > 0 and in \(0, 1\)"):
+    with pytest.raises(InputError, match=r"min_noise_sd = 1; expected a number in \(0, 1\)"):
         SoftmaxOptions(min_noise_sd=1)

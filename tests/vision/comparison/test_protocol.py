@@ -389,7 +389,7 @@ def test_a_vtab_root_goes_through_check_run_and_report(tmp_path, monkeypatch, ca
     assert not (tmp_path / "again" / "tune").exists()
     capsys.readouterr()
     call(monkeypatch, "report", tmp_path / "again", "--out", tmp_path / "report")
-    assert (tmp_path / "report" / "summary.md").read_text() == (tmp_path / "run" / "summary.md").read_text()
+    assert (tmp_path / "report" / "report.md").read_text() == (tmp_path / "run" / "report.md").read_text()
 
 
 def test_an_fgvc_task_runs(tmp_path, monkeypatch, capsys):

@@ -393,7 +393,7 @@ def test_official_prompts_are_not_dropped():
     params = official(prompted(VAPT(3, hidden=4)))
     for options, match in (
         ({name: value for name, value in settings.items() if name != "HIDDEN_DIM"}, "no 'HIDDEN_DIM'"),
-        (settings | {"ACTIVATION": None}, "activation 'none'; expected one of relu"),
+        (settings | {"ACTIVATION": None}, "activation = 'none'; expected one of relu"),
     ):
         with pytest.raises(InputError, match=match):
             from_official(params, {"heads": HEADS, "prompt": options})
