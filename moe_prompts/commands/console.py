@@ -24,6 +24,7 @@ GROUPS = {
         "data-efficiency": "accuracy against sample size; planted truths",
         "predicted-excess": "what theory predicts of such a run",
         "starts": "where prompts begin, and which optimiser finds them",
+        "search": "certified fits of planted prompts: can they be found?",
         "tasks": "images of the tasks, and what a linear probe finds",
         "planted-head": "the exact theory in one real head",
         "head-as-moe": "what prompts do inside the heads of a ViT",

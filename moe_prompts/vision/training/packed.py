@@ -110,6 +110,17 @@ class PackedTrials(nn.Module):
         """Return the frozen model that the trials share."""
         return self._frozen[0]
 
+    @property
+    def known_head(self) -> nn.Linear | None:
+        """Return the frozen head that all trials share, or None where each learns its own."""
+        return self._known_head[0] if self._known_head else None
+
+    @property
+    def classes(self) -> int:
+        """Return the number of classes."""
+        known = self.known_head
+        return known.out_features if known is not None else self._part("head.bias").shape[-1]
+
     @staticmethod
     def _initial(
         model: VisionTransformer,

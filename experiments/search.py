@@ -1,0 +1,10 @@
+"""Certified second-order fits of prompts planted in a Vision Transformer: the landscape, the algorithm, or the start?
+
+The same as ``moe-prompts search``; ``--help`` says what it takes.
+"""
+
+from moe_prompts import cli
+from moe_prompts.commands.search import main
+
+if __name__ == "__main__":
+    cli.run(main, "search.py")

@@ -1,0 +1,114 @@
+"""Certified second-order fits of prompts planted in a Vision Transformer: the landscape, the algorithm, or the start?
+
+Every fit is Levenberg-Marquardt on the exact cross-entropy of a frozen network, in float64, with a certificate. On the
+teacher's own probabilities the least value is known, so that a certified fit above it is a local minimum. The rule of
+T-search, with three outcomes, is in docs/theory_meets_accuracy.md.
+
+python experiments/search.py --quick
+python experiments/search.py --preset first --sgd paper_figures/data/planted_vit --out results/search
+python experiments/search.py --preset whole --shard 1/4 --out results/search-1
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+from typing import Any
+
+from moe_prompts import cli
+from moe_prompts.errors import InputError
+
+#: What a preset says where nothing else is given. "whole" is the registered design; "first" is its first part.
+PRESETS: dict[str, dict[str, Any]] = {
+    "whole": {
+        "teachers": "0,1,2",
+        "n": "1000",
+        "targets": ["law"],
+        "starts": ["official", "teacher's law", "teacher", "fixed first", "fixed alone"],
+        "count": 4,
+        "iterations": 60,
+    },
+    "first": {
+        "teachers": "0",
+        "n": "1000",
+        "targets": ["law"],
+        "starts": ["teacher", "official", "teacher's law"],
+        "count": 2,
+        "iterations": 60,
+    },
+    "crossing": {
+        "teachers": "0",
+        "n": "500,1000,2000",
+        "targets": ["drawn"],
+        "starts": ["official", "teacher's law", "teacher", "fixed alone"],
+        "count": 3,
+        "iterations": 60,
+    },
+}
+QUICK = {
+    "teachers": "0",
+    "n": "20",
+    "targets": ["law"],
+    "starts": ["teacher", "official"],
+    "count": 1,
+    "iterations": 2,
+}
+
+
+def parser() -> argparse.ArgumentParser:
+    parser = cli.OneLineParser("search.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("--preset", choices=PRESETS, default="first", help="what is not given (default first: a part of whole)")
+    add("--quick", action="store_true", help="tiny fits that show the way in seconds")
+    add("--truth", default="planted-adaptive", help="planted-adaptive or planted-fixed (default planted-adaptive)")
+    add("--teachers", metavar="LIST", help="numbers of teachers, each another draw")
+    add("--n", metavar="SIZES", help="training images, a list 500,1000")
+    add("--targets", type=cli.names, help="law (the teacher's probabilities), drawn (labels)")
+    add("--starts", type=cli.names, help="official, teacher's law, teacher, fixed first, fixed alone")
+    add("--count", type=cli.positive("fits"), help="from each start, with images of their own")
+    add("--iterations", type=cli.positive("iterations"), help="after which a fit gives up")
+    add("--sgd", type=Path, metavar="RUN", help="a run of data_efficiency.py with fresh images, to stand beside")
+    cli.add_execution(parser)
+    cli.add_shard(parser)
+    cli.add_run(parser, "entropy of teachers, images and starts")
+    return parser
+
+
+def main() -> None:
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ.setdefault(name, "1")  # before torch loads, here and in workers
+    arguments = parser().parse_args()
+    cli.check_run(arguments)
+    for name, value in (PRESETS[arguments.preset] | (QUICK if arguments.quick else {})).items():
+        if getattr(arguments, name) is None:
+            setattr(arguments, name, value)
+    teachers = whole_numbers(arguments.teachers)
+    sizes = cli.sizes(arguments.n, 5)
+
+    from moe_prompts.engine.store import read_table
+    from moe_prompts.vision.data_efficiency import search_verdict
+    from moe_prompts.vision.data_efficiency.search import search_study
+
+    sgd = None if arguments.sgd is None else read_table(arguments.sgd)
+    study = search_study(
+        arguments.truth,
+        teachers,
+        sizes,
+        arguments.targets,
+        arguments.starts,
+        arguments.count,
+        entropy=arguments.seed,
+        iterations=arguments.iterations,
+    )
+    out = arguments.out or cli.default_folder("search")
+    results = cli.results(study, out, arguments, "search.py")
+    cli.finish(out, search_verdict.text(results, sgd), {}, list, len(results))
+
+
+def whole_numbers(text: str) -> list[int]:
+    """The numbers of a list 0,1,2."""
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdecimal() for part in parts):
+        raise InputError(f"--teachers {text}; expected whole numbers such as 0,1,2")
+    return [int(part) for part in dict.fromkeys(parts)]

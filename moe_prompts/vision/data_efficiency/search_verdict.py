@@ -1,0 +1,186 @@
+"""Judge T-search: why do adaptive students miss planted prompts, and what is the best that can be searched for?
+
+Claim: a certified second-order fit from an ordinary start reaches the floor. Three outcomes are fixed beforehand:
+
+    landscape  certified fits from ordinary starts stay above the floor
+    algorithm  certified fits reach it, and SGD does not from any start that was tried
+    start      certified fits reach it, and so does SGD from some start
+
+A fit *reaches* the floor where its excess risk on new images is at most ``REACHED``. It counts if it is certified.
+With k of m counted fits at the floor, certified fits *reach it* where the lower end of the one-sided 90 % interval of
+the share (Clopper and Pearson) lies above ``SHARE``, and *stay above* where its upper end lies below. Otherwise, or
+with fewer than ``LEAST`` counted fits, or if less than ``CERTIFIED`` of the fits are certified, nothing is decided.
+SGD reaches the floor from a start where at least half of its fits on fresh images do.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from scipy.stats import beta, binom
+
+from moe_prompts.estimators.result import FitStatus
+from moe_prompts.tables import markdown
+from moe_prompts.vision.data_efficiency.curves import FRESH, predicted_crossing
+from moe_prompts.vision.data_efficiency.search import DRAWN, FIXED, FROM_FIXED, OFFICIAL, ORDINARY
+from moe_prompts.vision.training.statuses import TRAINED
+
+LANDSCAPE, ALGORITHM, START, OPEN = "landscape", "algorithm", "start", "not decidable here"
+#: Excess risk in nats at which a fit has reached the floor: a fifth of the floor of fixed prompts, .27.
+REACHED = 0.05
+#: The share of starts that is worth a search (four starts find it), the level, the least number of counted fits, and
+#: the least share of certified ones.
+SHARE, LEVEL, LEAST, CERTIFIED = 0.25, 0.1, 9, 0.8
+#: Methods of ``data_efficiency.py`` whose class holds an adaptive truth, and that do not begin at it.
+SGD = ("vapt", "vapt_offset")
+
+
+@dataclass(frozen=True)
+class SearchVerdict:
+    """Hold what T-search says.
+
+    outcome   one of the three, or that nothing is decided
+    reached   k, counted fits from ordinary starts that reach the floor
+    counted   m, certified fits from ordinary starts
+    fits      of ordinary starts, certified or not
+    low, high one-sided 90 % ends of the share
+    sgd       shares of SGD's fits that reach it, by start
+    """
+
+    outcome: str
+    reached: int
+    counted: int
+    fits: int
+    low: float
+    high: float
+    sgd: dict[str, float]
+
+    def __str__(self) -> str:
+        sgd = ", ".join(f"{name} {share:.0%}" for name, share in self.sgd.items()) or "not run"
+        return (
+            f"T-search: {self.outcome}. {self.reached} of {self.counted} certified fits from ordinary starts reach "
+            f"{REACHED:g} nats (share {self.low:.2f} to {self.high:.2f}, one-sided 90 % ends); {self.fits} fits in "
+            f"all. SGD on fresh images: {sgd}"
+        )
+
+
+def ends(reached: int, counted: int) -> tuple[float, float]:
+    """Return the one-sided 90 % ends of a share of which k of m were seen (Clopper and Pearson)."""
+    low = 0.0 if reached == 0 else float(beta.ppf(LEVEL, reached, counted - reached + 1))
+    high = 1.0 if reached == counted else float(beta.ppf(1 - LEVEL, reached + 1, counted - reached))
+    return low, high
+
+
+def often(reached: int, counted: int) -> bool | None:
+    """Return whether fits reach the floor (True), stay above it (False), or neither is decided (None)."""
+    low, high = ends(reached, counted)
+    if counted < LEAST or low <= SHARE <= high:
+        return None
+    return low > SHARE
+
+
+def power(share: float, counted: int, says: bool) -> float:
+    """Return how often the rule says ``says`` with m counted fits, each of which reaches the floor with this share."""
+    k = np.arange(counted + 1)
+    right = [often(int(one), counted) is says for one in k]
+    return float(binom.pmf(k, counted, share)[right].sum())
+
+
+def search_verdict(rows: pd.DataFrame, sgd: pd.DataFrame | None = None) -> SearchVerdict:
+    """Return the verdict of a run of ``search.search_study``.
+
+    rows  its rows; those on the teacher's law from ordinary starts, on adaptive truths, are judged
+    sgd   rows of a run of ``data_efficiency.py`` with fresh images, or None
+    """
+    own = rows[(rows["targets"] == "law") & rows["start"].isin(ORDINARY) & (rows["truth"] == "planted-adaptive")]
+    counted = own[own["status"] == FitStatus.CERTIFIED.name]
+    reached = int((counted["excess"] <= REACHED).sum())
+    low, high = ends(reached, len(counted))
+    shares = {} if sgd is None else sgd_shares(sgd)
+    decided = often(reached, len(counted)) if len(own) and len(counted) >= CERTIFIED * len(own) else None
+    if decided is None or (decided and not shares):
+        outcome = OPEN
+    elif not decided:
+        outcome = LANDSCAPE
+    else:
+        outcome = START if max(shares.values()) >= 0.5 else ALGORITHM
+    return SearchVerdict(outcome, reached, len(counted), len(own), low, high, shares)
+
+
+def sgd_shares(curves: pd.DataFrame) -> dict[str, float]:
+    """Return the share of SGD's fits on fresh images that reach the floor, by method."""
+    fresh = curves[(curves["task"] == "planted-adaptive") & (curves["n"] == FRESH) & (curves["status"] == TRAINED)]
+    found = fresh[fresh["method"].isin(SGD)].groupby("method", sort=False)["excess"]
+    return {str(name): float((values <= REACHED).mean()) for name, values in found}
+
+
+def crossing_of_search(rows: pd.DataFrame, floor: float) -> tuple[float, float]:
+    """Return predicted and observed n at which the best searchable student crosses the fixed one.
+
+    The best searchable one is the certified fit, from a start that knows nothing of the teacher, of the least
+    cross-entropy on its own images. Only rows on drawn labels count. The observed crossing lies between the sizes at
+    which the mean difference of excess risks changes its sign, by the logarithm of n; NaN where the run has fewer than
+    two sizes with both, and infinite or 0 where one of them is ahead at all sizes.
+
+    floor  of the fixed student, in nats
+    """
+    drawn = rows[(rows["targets"] == "drawn") & (rows["status"] == FitStatus.CERTIFIED.name)]
+    key = ["truth", "teacher", "n", "number"]
+    able = drawn[drawn["start"].isin([OFFICIAL, DRAWN, FROM_FIXED])].sort_values("train_excess", kind="stable")
+    best = able.groupby(key).first()
+    fixed = drawn[drawn["start"] == FIXED].set_index(key)
+    both = best.join(fixed, rsuffix="_fixed", how="inner")
+    if not len(both):
+        return np.nan, np.nan
+    predicted = predicted_crossing(float((both["parameters"] - both["parameters_fixed"]).mean()), floor)
+    ahead = (both["excess_fixed"] - both["excess"]).groupby("n").mean()
+    if len(ahead) < 2:
+        return predicted, np.nan
+    n, gain = np.log(ahead.index.to_numpy(dtype=float)), ahead.to_numpy()
+    if (gain > 0).all() or (gain <= 0).all():
+        return predicted, 0.0 if gain[0] > 0 else np.inf
+    turn = int(np.flatnonzero((gain[:-1] <= 0) & (gain[1:] > 0))[0]) if gain[0] <= 0 else int(np.argmax(gain <= 0)) - 1
+    share = gain[turn] / (gain[turn] - gain[turn + 1])
+    return predicted, float(np.exp(n[turn] + share * (n[turn + 1] - n[turn])))
+
+
+def text(rows: pd.DataFrame, sgd: pd.DataFrame | None = None) -> str:
+    """Return the table of all fits, how often each start reaches the floor, and the verdict."""
+    head = ["truth", "teacher", "targets", "n", "start", "number", "P", "left on its images", "excess", "gap", "status"]
+    named = ("truth", "teacher", "targets", "n", "start", "number", "parameters")
+    body = [
+        [
+            *(str(getattr(row, name)) for name in named),
+            f"{row.train_excess:.5f}",
+            f"{row.excess:.4f}",
+            f"{row.gap_nats:.1e}",
+            str(row.status).lower().replace("_", " "),
+        ]
+        for row in rows.itertuples()
+    ]
+    lines = [f"- {line}" for line in by_start(rows)]
+    verdict = search_verdict(rows, sgd)
+    return "\n\n".join(
+        [
+            "Certified fits of planted prompts: nats per image left on their own images, excess risk on new ones",
+            markdown(head, body),
+            "\n".join(lines),
+            f"**{verdict}**",
+        ]
+    )
+
+
+def by_start(rows: pd.DataFrame) -> list[str]:
+    """Return a sentence for each start: how many fits, certified and at the floor, with the range of excess risks."""
+    said = []
+    for (truth, targets, n, start), own in rows.groupby(["truth", "targets", "n", "start"], sort=False):
+        certified = own[own["status"] == FitStatus.CERTIFIED.name]
+        reached = int((certified["excess"] <= REACHED).sum())
+        span = f"{own['excess'].min():.3f} to {own['excess'].max():.3f}"
+        said.append(
+            f"{truth}, {targets}, n = {n}, start {start}: {len(certified)} of {len(own)} fits certified, {reached} of "
+            f"these at the floor; excess {span} nats"
+        )
+    return said

@@ -1,0 +1,301 @@
+"""Fit prompts and a head by Levenberg-Marquardt on the exact cross-entropy, with a certificate.
+
+    step = -(|A| + damping I)^-1 g   in coordinates in which the scaled Gauss-Newton matrix + floor I is I
+
+Far from a minimum A is the Gauss-Newton matrix G, held as a matrix up to ``DENSE`` parameters and as products beyond.
+Close to one it is the exact Hessian H. Lanczos' method sees H in the metric of G, where H is near to I: a few
+products give the step, the gain that is left and the smallest curvature. Everything that decides anything is
+computed in float64; the dense G, which steers steps, may be of single precision.
+
+**What a certificate says.** The gain left in the quadratic model of Q at the fit, g'H^-1 g / 2, is at most the
+tolerance, and Lanczos' method, from the gradient and from a random direction, met no curvature of H below -FLAT in
+the metric of G + floor. With the floor at ten times the tolerance, a step of length 1 along any direction that was
+seen gains at most half the tolerance beyond the gradient's part. So the fit is a local minimum of Q to this
+tolerance, on the box and with the ridge that are given, as far as these products see. Nothing is said of other
+minima. At a kink of relu, H is that of the smooth piece on which the fit stands.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from moe_prompts.errors import InputError
+from moe_prompts.estimators.result import Certificate, FitResult, FitStatus
+from moe_prompts.vision.training.cross_entropy import CrossEntropy
+
+KIND = "cross-entropy"
+#: Parameters up to which the Gauss-Newton matrix is held as one.
+DENSE = 3000
+#: Gain left in the total, in nats, below which a minimum is certified unless another is asked for.
+TOLERANCE = 1e-3
+#: Predicted gain, in units of the tolerance, above which steps use G alone.
+CLOSE = 10.0
+#: Products with H in a step, those that look for negative curvature, and products with G in a step without a matrix.
+PRODUCTS, PROBES, GAUSS_NEWTON_PRODUCTS = 8, 8, 40
+#: What is added to S G S before it measures curvatures, in units of the tolerance. In the units of S a step of length 1
+#: along one parameter alone costs half a nat.
+FLOOR = 10.0
+#: The size of relative curvatures that count as none.
+FLAT = 0.1
+#: The least diagonal entry of G in units of the mean of its part.
+LEAST = 1e-2
+#: Damping beyond which no step is left to try, and the least.
+MAX_DAMPING, MIN_DAMPING = 1e10, 1e-8
+#: Gains in nats that steps along negative curvature try for.
+ESCAPES = (10.0, 1.0, 0.1, 0.01)
+
+
+class Coordinates:
+    """Hold coordinates u with theta = S L^-T u, in which S G S + floor I = L L' is I.
+
+    S is the root of the inverse diagonal of G, which is at least ``LEAST`` of the mean of its part, and 0 for
+    parameters that are held. Without a matrix L is I.
+    """
+
+    def __init__(
+        self, matrix: Tensor | None, diagonal: Tensor, free: Tensor, sizes: Sequence[int], floor: float
+    ) -> None:
+        # Parameters of a part have the same units: one that these images hardly see must not run off.
+        usual = torch.cat([part.mean().expand_as(part) for part in diagonal.split(list(sizes))])
+        least = torch.maximum(LEAST * usual, torch.full_like(usual, 1e-12 * float(diagonal.max())))
+        self.scale = free * torch.maximum(diagonal, least).rsqrt()
+        self.scaled = None if matrix is None else matrix * self.scale[:, None] * self.scale
+        self.factor = None if self.scaled is None else _factor(self.scaled, floor)
+
+    def into(self, gradient: Tensor) -> Tensor:
+        """Return the gradient (P,) in these coordinates, L^-1 S g."""
+        scaled = self.scale * gradient
+        if self.factor is None:
+            return scaled
+        return torch.linalg.solve_triangular(self.factor, scaled[:, None], upper=False)[:, 0]
+
+    def back(self, vector: Tensor) -> Tensor:
+        """Return the direction S L^-T u of theta."""
+        if self.factor is None:
+            return self.scale * vector
+        return self.scale * torch.linalg.solve_triangular(self.factor.T, vector[:, None], upper=True)[:, 0]
+
+    def product(self, of_theta: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+        """Return the product u -> A u of a matrix that is given by its products with directions of theta."""
+        return lambda vector: self.into(of_theta(self.back(vector)))
+
+
+def _factor(scaled: Tensor, damping: float) -> Tensor:
+    damped = scaled.clone()
+    damped.diagonal().add_(damping)
+    return torch.linalg.cholesky(damped)
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """Hold a quadratic model of Q whose curvature is G, as a matrix."""
+
+    coordinates: Coordinates
+    gradient: Tensor
+
+    def step(self, damping: float) -> Tensor:
+        """Return the step -(G + damping D)^-1 g of theta."""
+        assert self.coordinates.scaled is not None
+        scale = self.coordinates.scale
+        factor = _factor(self.coordinates.scaled, max(damping, 1e-12))
+        return -scale * torch.cholesky_solve((scale * self.gradient)[:, None], factor)[:, 0]
+
+    @property
+    def gain(self) -> float:
+        """Return g'G^-1 g / 2 in nats."""
+        return float((self.coordinates.into(self.gradient) ** 2).sum()) / 2
+
+
+@dataclass(frozen=True)
+class Krylov:
+    """Hold what Lanczos' method found of a symmetric matrix A from a vector b, in coordinates u.
+
+    basis  (P, K), orthonormal, b first
+    sizes  (K,), Ritz values
+    turn   (K, K), Ritz vectors in the basis
+    pushed (K,), b in the Ritz vectors
+    """
+
+    coordinates: Coordinates
+    basis: Tensor
+    sizes: Tensor
+    turn: Tensor
+    pushed: Tensor
+
+    def step(self, damping: float) -> Tensor:
+        """Return the step -(|A| + damping)^-1 b of theta, in the space that was seen."""
+        # Curvatures enter by their size, so that a step goes down along negative ones too.
+        return self.coordinates.back(-self.basis @ (self.turn @ (self.pushed / (self.sizes.abs() + damping))))
+
+    @property
+    def gain(self) -> float:
+        """Return b'A^-1 b / 2 in nats; infinite where A has a negative curvature that counts."""
+        if self.smallest < -FLAT:
+            return float("inf")
+        return float((self.pushed**2 / self.sizes.clamp(min=FLAT)).sum()) / 2
+
+    @property
+    def smallest(self) -> float:
+        """Return the smallest Ritz value; no eigenvalue of A lies above it that is the smallest."""
+        return float(self.sizes[0])
+
+    def most_bent(self) -> Tensor:
+        """Return the direction of theta of the smallest Ritz value."""
+        return self.coordinates.back(self.basis @ self.turn[:, 0])
+
+
+def lanczos(
+    coordinates: Coordinates, of_theta: Callable[[Tensor], Tensor], vector: Tensor, count: int, tolerance: float = 1e-10
+) -> Krylov:
+    """Return what at most ``count`` products with a symmetric matrix show of it.
+
+    of_theta   products of the matrix with directions of theta
+    vector     b (P,), in coordinates u; not 0
+    tolerance  a next direction that is smaller than this share of the product ends the search
+    """
+    product, norm = coordinates.product(of_theta), vector.norm()
+    basis, products = [vector / norm], []
+    while True:
+        products.append(product(basis[-1]))
+        known, rest = torch.stack(basis, dim=1), products[-1]
+        for _ in range(2):  # a second time, since rounding leaves a part of the known directions
+            rest = rest - known @ (known.T @ rest)
+        if len(basis) == min(count, len(vector)) or rest.norm() <= tolerance * products[-1].norm():
+            break
+        basis.append(rest / rest.norm())
+    projected = known.T @ torch.stack(products, dim=1)
+    sizes, turn = torch.linalg.eigh((projected + projected.T) / 2)
+    return Krylov(coordinates, known, sizes, turn, turn[0] * norm)
+
+
+def fit(
+    objective: CrossEntropy,
+    start: Tensor | None = None,
+    *,
+    rng: np.random.Generator,
+    bound: float = 1e3,
+    max_iterations: int = 60,
+    tolerance: float = TOLERANCE,
+) -> FitResult:
+    """Return the fit that Levenberg-Marquardt reaches from ``start``, with its certificate.
+
+    objective       Q, whose minimum is looked for
+    start           theta (P,); None: the objective's own trial
+    rng             of the random direction in which negative curvature is looked for
+    bound           largest size of a parameter; one on the bound that is pushed outwards is held there
+    max_iterations  after which the search gives up
+    tolerance       gain left, in nats of the total, below which a minimum is certified
+
+    The value is the fitted trial (``PackedTrials``). ``log_likelihood`` is that of the data, without the ridge. The
+    history has "value" (Q), "gain" (predicted, in nats) and "damping" of each iteration; ``passes`` counts values,
+    gradients, matrices G and products with H.
+
+    Raises ``InputError`` for a start of another shape, or a bound or tolerance that is not positive.
+    """
+    x = objective.start() if start is None else start.detach().double().clone()
+    if x.shape != objective.ridge.shape or not bound > 0 or not tolerance > 0:
+        raise InputError(
+            f"fit: start of shape {tuple(x.shape)}, bound {bound}, tolerance {tolerance}; expected a start of shape "
+            f"({len(objective.ridge)},), the others positive"
+        )
+    x = x.clamp(-bound, bound)
+    probe = torch.from_numpy(rng.standard_normal(len(x))).to(x)
+    passes = {"value": 0, "gradient": 1, "gauss_newton": 0, "hessian": 0}
+    history: dict[str, list[float]] = {"value": [], "gain": [], "damping": []}
+    value, gradient = objective.value_and_gradient(x)
+    damping, factor, gain, smallest = 1e-2, 2.0, float("inf"), float("nan")
+    status, model = FitStatus.NOT_CERTIFIED, None
+
+    def hessian(direction: Tensor) -> Tensor:
+        passes["hessian"] += 1
+        return objective.hessian_product(x, direction)
+
+    for _ in range(max_iterations):
+        if model is None:
+            free = ~((x.abs() >= bound) & (gradient * x < 0))
+            coordinates, model = _gauss_newton_model(objective, x, gradient, free, FLOOR * tolerance)
+            passes["gauss_newton"] += 1
+            gain, smallest = model.gain, float("nan")
+            # Far away H is often indefinite and a product with it is dear, while steps of G descend well. Near a
+            # minimum H is needed: for the last steps, and since G cannot tell a minimum from a saddle.
+            if gain < CLOSE * tolerance:
+                pushed = coordinates.into(gradient)
+                model = lanczos(coordinates, hessian, pushed if pushed.norm() > 0 else probe, PRODUCTS)
+                gain, smallest = model.gain, model.smallest
+                if gain <= tolerance:
+                    seen = lanczos(coordinates, hessian, probe, PROBES)
+                    smallest = min(smallest, seen.smallest)
+                    if smallest >= -FLAT:
+                        status = FitStatus.CERTIFIED
+                    else:
+                        gain, lower = float("inf"), _lower(objective, x, value, seen, bound)
+                        if lower is None:
+                            status = FitStatus.STALLED
+                        else:
+                            x, model = lower, None
+                            value, gradient = objective.value_and_gradient(x)
+                            passes["gradient"] += 1
+                            continue
+            history["value"].append(value)
+            history["gain"].append(gain)
+            history["damping"].append(damping)
+        if status is FitStatus.NOT_CERTIFIED and damping > MAX_DAMPING:
+            status = FitStatus.STALLED
+        if status is not FitStatus.NOT_CERTIFIED:
+            break
+        # The box may cut a step short. What counts is whether Q falls, and by how much of what was hoped for.
+        step = (x + model.step(damping)).clamp(-bound, bound) - x
+        hoped = -float(gradient @ step) / 2
+        found = objective.value(x + step)
+        passes["value"] += 1
+        won = value - found
+        if won > 0 and won > 1e-4 * hoped:
+            x, model = x + step, None
+            value, gradient = objective.value_and_gradient(x)
+            passes["gradient"] += 1
+            ratio = min(max(won / hoped if hoped > 0 else 0.0, 0.0), 1.0)
+            damping, factor = max(damping * max(1 / 5, 1 - (2 * ratio - 1) ** 3), MIN_DAMPING), 2.0
+        else:
+            damping, factor = damping * factor, 2 * factor
+    held = int((x.abs() >= bound).sum())
+    said = [f"{held} parameters lie on the bound {bound:g}"] if held else []
+    penalty = float((objective.ridge * x**2).sum()) / 2
+    said += [f"the ridge costs {penalty:.3g} nats"] if penalty else []
+    return FitResult(
+        value=objective.fitted(x),
+        status=status,
+        certificate=Certificate(KIND, gain, smallest),
+        log_likelihood=penalty - value,
+        iterations=len(history["value"]),
+        passes=passes,
+        history=history,
+        detail="; ".join(said),
+    )
+
+
+def _gauss_newton_model(
+    objective: CrossEntropy, x: Tensor, gradient: Tensor, free: Tensor, floor: float
+) -> tuple[Coordinates, Matrix | Krylov]:
+    """Return coordinates and the model of Q whose curvature is G, which is a matrix where it is small enough."""
+    if len(x) <= DENSE:
+        matrix = objective.gauss_newton(x)
+        coordinates = Coordinates(matrix, matrix.diagonal(), free, objective.sizes, floor)
+        return coordinates, Matrix(coordinates, gradient)
+    coordinates = Coordinates(None, objective.gauss_newton_diagonal(x), free, objective.sizes, floor)
+    product = lambda direction: objective.gauss_newton_product(x, direction)
+    return coordinates, lanczos(coordinates, product, coordinates.into(gradient), GAUSS_NEWTON_PRODUCTS)
+
+
+def _lower(objective: CrossEntropy, x: Tensor, value: float, seen: Krylov, bound: float) -> Tensor | None:
+    """Return the lowest point along the direction of negative curvature, or None where no step lowers Q."""
+    direction, bent = seen.most_bent(), abs(seen.smallest)
+    steps = [sign * (2 * nats / bent) ** 0.5 * direction for nats in ESCAPES for sign in (1.0, -1.0)]
+    trials = [(x + step).clamp(-bound, bound) for step in steps]
+    found = [objective.value(trial) for trial in trials]
+    lowest = int(np.argmin(found))
+    return trials[lowest] if found[lowest] < value else None

@@ -1,0 +1,214 @@
+"""Second-order training of prompts: its products against finite differences and an explicit Jacobian, its fits against
+scikit-learn and against the truth.
+
+Tolerances are rounding where nothing else is said: float64, sums in another order.
+"""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from sklearn.linear_model import LogisticRegression
+from test_packed import backbone
+from torch import nn
+
+from moe_prompts.errors import InputError
+from moe_prompts.estimators.result import FitStatus
+from moe_prompts.vision import VAPT, VPT, PackedTrials
+from moe_prompts.vision.training import gauss_newton
+from moe_prompts.vision.training.cross_entropy import CrossEntropy, fisher_factors, in_precision
+from moe_prompts.vision.training.gauss_newton import fit
+from moe_prompts.vision.training.packed import entering_states
+
+CLASSES, IMAGES = 4, 30
+RIDGE = {"head.weight": 0.5}
+CONFIGS = {
+    "fixed": VPT(2),
+    "shallow": VPT(2, deep=False),
+    "adaptive": VAPT(2, hidden=3, activation="gelu"),
+    "last blocks": VAPT(2, hidden=3, blocks=2, activation="gelu", offset=True),
+}
+
+
+def draws(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def rng() -> np.random.Generator:
+    return np.random.default_rng(0)
+
+
+def moved(trials: PackedTrials, size: float = 0.5, seed: int = 1) -> PackedTrials:
+    """The same with every parameter moved at random: adaptive prompts start at zero."""
+    generator = draws(seed)
+    with torch.no_grad():
+        for value in trials.parts.values():
+            value.add_(size * torch.randn(value.shape, generator=generator, dtype=torch.float64).to(value))
+    return trials
+
+
+def objective(config, head: int | nn.Linear = CLASSES, targets=None, n: int = IMAGES, **options) -> CrossEntropy:
+    model = backbone()
+    trials = in_precision(moved(PackedTrials(model, config, head, [draws()])), torch.float64)
+    images = torch.randn(n, 3, 32, 24, generator=draws(2), dtype=torch.float64)
+    states = entering_states(trials.model, trials.first, images)
+    if targets is None:
+        targets = torch.eye(CLASSES, dtype=torch.float64)[torch.arange(n) % CLASSES]
+    ridge = RIDGE if isinstance(head, int) else None
+    return CrossEntropy(trials, states, targets, ridge, steering=torch.float64, **options)
+
+
+def known_head() -> nn.Linear:
+    layer = nn.Linear(24, CLASSES).double().requires_grad_(False)
+    with torch.no_grad():
+        layer.weight.normal_(0, 2, generator=draws(5))
+        layer.bias.normal_(generator=draws(6))
+    return layer
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_derivatives_are_those_of_finite_differences(name):
+    """The tolerance is that of a central difference with step h: h^2 of the third derivative, and rounding / h."""
+    Q = objective(CONFIGS[name], n=12)
+    x, direction = Q.start(), torch.randn(len(Q.ridge), generator=draws(3), dtype=torch.float64)
+    direction, h = direction / direction.norm(), 1e-5
+    (above, up), (below, down) = (Q.value_and_gradient(x + sign * h * direction) for sign in (1, -1))
+    value, gradient = Q.value_and_gradient(x)
+    assert value == pytest.approx(Q.value(x), rel=1e-12)
+    assert float(gradient @ direction) == pytest.approx((above - below) / (2 * h), rel=1e-6)
+    product = Q.hessian_product(x, direction)
+    assert torch.allclose(product, (up - down) / (2 * h), atol=1e-6 * float(product.norm()))
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_gauss_newton_is_that_of_an_explicit_jacobian(name):
+    Q = objective(CONFIGS[name], n=8)
+    x = Q.start()
+    J = torch.autograd.functional.jacobian(lambda theta: Q.logits(theta, Q.states), x)
+    p = Q.logits(x, Q.states).softmax(dim=-1)
+    W = torch.diag_embed(p) - p[:, :, None] * p[:, None]
+    expected = torch.einsum("icp,icd,idq->pq", J, W, J) + torch.diag(Q.ridge)
+    size = float(expected.norm())
+    assert torch.allclose(Q.gauss_newton(x, left_out=0.0), expected, atol=1e-12 * size)
+    assert torch.allclose(Q.gauss_newton_diagonal(x), expected.diagonal(), atol=1e-12 * size)
+    direction = torch.randn(len(x), generator=draws(3), dtype=torch.float64)
+    assert torch.allclose(Q.gauss_newton_product(x, direction), expected @ direction, atol=1e-11 * size)
+    rows = torch.cat(list(Q.jacobian(x, lambda logits: torch.eye(CLASSES).to(logits).expand(len(logits), -1, -1))))
+    assert torch.allclose(rows, J, atol=1e-12 * float(J.norm()))
+
+
+def test_the_hessian_is_gauss_newton_where_the_fit_is_the_law():
+    """Where p = t the second part of the Hessian is 0, as the gradient is."""
+    Q = objective(VAPT(2, hidden=3, activation="gelu"), known_head(), n=8)
+    x = Q.start()
+    own = objective(VAPT(2, hidden=3, activation="gelu"), known_head(), Q.logits(x, Q.states).softmax(dim=-1), n=8)
+    direction = torch.randn(len(x), generator=draws(3), dtype=torch.float64)
+    product = own.gauss_newton_product(x, direction)
+    assert torch.allclose(own.hessian_product(x, direction), product, atol=1e-10 * float(product.norm()))
+
+
+def test_factors_of_the_fisher_information_leave_out_what_was_allowed():
+    logits = 3 * torch.randn(50, CLASSES, generator=draws(), dtype=torch.float64)
+    p = logits.softmax(dim=-1)
+    whole = torch.diag_embed(p) - p[:, :, None] * p[:, None]
+    for allowed, most in ((0.0, 3), (0.3, 2)):
+        u = fisher_factors(logits, allowed)
+        rest = whole - u.transpose(1, 2) @ u
+        share = float(rest.diagonal(dim1=1, dim2=2).sum() / whole.diagonal(dim1=1, dim2=2).sum())
+        assert u.shape[1] <= most
+        assert -1e-12 <= share <= allowed + 1e-12
+        assert torch.linalg.eigvalsh(rest).min() > -1e-12
+
+
+def test_a_head_is_that_of_scikit_learn():
+    """Logistic regression on the same features with the same ridge, to the gradient tolerance of both."""
+    Q = objective(None, n=60)
+    found = fit(Q, rng=rng(), tolerance=1e-9)
+    assert found.status is FitStatus.CERTIFIED
+    model = Q.trials.model
+    with torch.no_grad():
+        features = model.forward_head(model.norm(Q.states), pre_logits=True).numpy()
+    labels = Q.targets.argmax(dim=-1).numpy()
+    known = LogisticRegression(C=1 / RIDGE["head.weight"], tol=1e-10, max_iter=10_000).fit(features, labels)
+    ours = found.value.trial(0)
+    probabilities = torch.from_numpy(features @ ours["head.weight"].numpy().T) + ours["head.bias"]
+    assert np.allclose(ours["head.weight"].numpy(), known.coef_, atol=1e-5)
+    assert np.allclose(probabilities.softmax(dim=-1).numpy(), known.predict_proba(features), atol=1e-5)
+    penalty = RIDGE["head.weight"] * float((ours["head.weight"] ** 2).sum()) / 2
+    assert found.log_likelihood == pytest.approx(penalty - found.history["value"][-1], rel=1e-9)
+    assert "the ridge costs" in found.detail
+
+
+@pytest.mark.parametrize("dense", [3000, 10], ids=["with a matrix", "without"])
+def test_a_student_at_the_teacher_stays_and_one_beside_it_comes_back(dense, monkeypatch):
+    """On the teacher's own probabilities Q is least at the teacher, where it is the entropy."""
+    monkeypatch.setattr(gauss_newton, "DENSE", dense)
+    teacher = objective(VPT(1, blocks=2), known_head(), n=60)
+    law = teacher.logits(teacher.start(), teacher.states).softmax(dim=-1)
+    Q = objective(VPT(1, blocks=2), known_head(), law, n=60)
+    least = float(-(law * law.log()).sum())
+    there = fit(Q, rng=rng())
+    assert there.status is FitStatus.CERTIFIED
+    assert there.iterations == 1
+    assert torch.equal(CrossEntropy(there.value, Q.states, law).start(), Q.start())
+    beside = Q.start() + 0.1 * torch.randn(len(Q.ridge), generator=draws(4), dtype=torch.float64)
+    assert Q.value(beside) > least + 0.002
+    back = fit(Q, beside, rng=rng())
+    assert back.status is FitStatus.CERTIFIED
+    assert -1e-9 <= -back.log_likelihood - least < 1e-3
+    assert all(b <= a for a, b in zip(back.history["value"], back.history["value"][1:], strict=False))
+
+
+def test_a_saddle_is_no_minimum():
+    """Two equal prompts are a saddle that steps along the gradient never leave: certified is what is below it."""
+    model_head = known_head()
+    teacher = objective(VPT(2, blocks=2), model_head, n=60)
+    x = teacher.start()
+    law = teacher.logits(x, teacher.states).softmax(dim=-1)
+    Q = objective(VPT(2, blocks=2), model_head, law, n=60)
+    equal = x.view(2, -1).mean(dim=0).expand(2, -1).reshape(-1)
+    found = fit(Q, equal, rng=rng())
+    apart = found.value.trial(0)["1.tokens"]
+    assert found.status is FitStatus.CERTIFIED
+    assert float((apart[0] - apart[1]).norm()) > 0.1
+    assert found.certificate.relative_lmin > -gauss_newton.FLAT
+
+
+def test_parameters_on_the_bound_are_held_and_said():
+    Q = objective(None, n=40)
+    found = fit(Q, rng=rng(), bound=0.05, tolerance=1e-6, start=torch.zeros(len(Q.ridge), dtype=torch.float64))
+    x = CrossEntropy(found.value, Q.states, Q.targets, RIDGE).start()
+    assert float(x.abs().max()) == 0.05
+    assert "on the bound 0.05" in found.detail
+    gradient = Q.value_and_gradient(x)[1]
+    held = x.abs() >= 0.05
+    inwards = gradient[held] * x[held].sign()
+    assert float(inwards.clamp(min=0).max()) < 0.01
+    assert found.status is FitStatus.CERTIFIED
+
+
+def test_a_search_that_is_cut_short_says_so():
+    Q = objective(None, n=40)
+    found = fit(Q, torch.ones(len(Q.ridge), dtype=torch.float64), rng=rng(), max_iterations=1)
+    assert found.status is FitStatus.NOT_CERTIFIED
+    assert found.certificate.gap_nats > 1e-3
+
+
+def test_bad_input_is_named():
+    Q = objective(VPT(1))
+    with pytest.raises(InputError, match="without a ridge, and data that it separates have no finite maximum"):
+        CrossEntropy(Q.trials, Q.states, Q.targets)
+    with pytest.raises(InputError, match=r"ridge nothing = 1\.0; expected at least 0, of 0\.tokens"):
+        CrossEntropy(Q.trials, Q.states, Q.targets, RIDGE | {"nothing": 1.0})
+    with pytest.raises(InputError, match="rows sum to 1"):
+        CrossEntropy(Q.trials, Q.states, 2 * Q.targets, RIDGE)
+    with pytest.raises(InputError, match=r"in torch\.float32"):
+        CrossEntropy(Q.trials, Q.states.float(), Q.targets, RIDGE)
+    two = PackedTrials(Q.trials.model, VPT(1), CLASSES, [draws(), draws()])
+    with pytest.raises(InputError, match="2 trials"):
+        CrossEntropy(two, Q.states, Q.targets, RIDGE)
+    with pytest.raises(InputError, match="prompts from another image"):
+        objective(dataclasses.replace(CONFIGS["adaptive"], source="another"))
+    with pytest.raises(InputError, match=r"start of shape \(3,\)"):
+        fit(Q, torch.zeros(3), rng=rng())
