@@ -118,7 +118,7 @@ def searched(cell: SearchCell, truth: Planted, entropy: int) -> tuple[FitResult,
     images = truth.draw(cell.n, cell.number)
     law = truth.log_probabilities(images.pixels).double().exp()
     law = law / law.sum(dim=-1, keepdim=True)
-    labels = torch.from_numpy(np.asarray(images.labels, dtype=np.int64))
+    labels = torch.tensor(images.labels, dtype=torch.int64)
     targets = law if cell.targets == "law" else torch.eye(CLASSES, dtype=law.dtype)[labels]
     left = float(-torch.special.xlogy(targets, targets).sum()) / cell.n
     rng = rng_at(entropy, "search", cell.truth, cell.teacher, cell.number)

@@ -129,19 +129,19 @@ def crossing_of_search(rows: pd.DataFrame, floor: float) -> tuple[float, float]:
     drawn = rows[(rows["targets"] == "drawn") & (rows["status"] == FitStatus.CERTIFIED.name)]
     key = ["truth", "teacher", "n", "number"]
     able = drawn[drawn["start"].isin([OFFICIAL, DRAWN, FROM_FIXED])].sort_values("train_excess", kind="stable")
-    best = able.groupby(key).first()
-    fixed = drawn[drawn["start"] == FIXED].set_index(key)
-    both = best.join(fixed, rsuffix="_fixed", how="inner")
+    best = able.groupby(key).first().reset_index()
+    fixed = drawn[drawn["start"] == FIXED]
+    both = best.merge(fixed, on=key, suffixes=("", "_fixed"))
     if not len(both):
         return np.nan, np.nan
     predicted = predicted_crossing(float((both["parameters"] - both["parameters_fixed"]).mean()), floor)
-    ahead = (both["excess_fixed"] - both["excess"]).groupby("n").mean()
+    ahead = (both["excess_fixed"] - both["excess"]).groupby(both["n"]).mean()
     if len(ahead) < 2:
         return predicted, np.nan
     n, gain = np.log(ahead.index.to_numpy(dtype=float)), ahead.to_numpy()
     if (gain > 0).all() or (gain <= 0).all():
         return predicted, 0.0 if gain[0] > 0 else np.inf
-    turn = int(np.flatnonzero((gain[:-1] <= 0) & (gain[1:] > 0))[0]) if gain[0] <= 0 else int(np.argmax(gain <= 0)) - 1
+    turn = int(np.flatnonzero((gain[:-1] > 0) != (gain[1:] > 0))[0])
     share = gain[turn] / (gain[turn] - gain[turn + 1])
     return predicted, float(np.exp(n[turn] + share * (n[turn + 1] - n[turn])))
 

@@ -1,0 +1,220 @@
+"""Certified searches for planted prompts: their starts, their rows, and the rule of T-search on made-up tables."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from commands import call
+from scipy.stats import binom
+
+from moe_prompts.engine.store import read_table
+from moe_prompts.errors import InputError
+from moe_prompts.vision.data_efficiency import search_verdict as rule
+from moe_prompts.vision.data_efficiency.search import (
+    DRAWN,
+    FIXED,
+    FROM_FIXED,
+    OFFICIAL,
+    STARTS,
+    TEACHER,
+    SearchCell,
+    first_student,
+    from_fixed,
+    search_study,
+    states_of,
+)
+from moe_prompts.vision.data_efficiency.sources import teacher_of
+from moe_prompts.vision.training.cross_entropy import CrossEntropy
+from moe_prompts.vision.training.methods import Sizes
+from moe_prompts.vision.training.runs import Setup
+from moe_prompts.vision.training.statuses import TRAINED
+
+SETUP = Setup("small-gain", sizes=Sizes(4))
+
+
+def cell(start: str, number: int = 0) -> SearchCell:
+    return SearchCell("planted-adaptive", 0, 6, "law", start, number, SETUP, 2)
+
+
+@pytest.fixture(scope="module")
+def truth():
+    return teacher_of("planted-adaptive", SETUP, 0)
+
+
+@pytest.fixture(scope="module")
+def pixels(truth):
+    return truth.draw(6, 0).pixels
+
+
+def logits(student, truth, pixels) -> torch.Tensor:
+    states = states_of(student, truth, pixels)
+    targets = torch.full((len(states), 10), 0.1, dtype=torch.float64)
+    Q = CrossEntropy(student, states, targets, steering=torch.float64)
+    return Q.logits(Q.start(), states)
+
+
+def test_the_student_at_the_teacher_has_the_teachers_law(truth, pixels):
+    """To the rounding of float32, in which the teacher draws."""
+    ours = logits(first_student(cell(TEACHER), truth, 0), truth, pixels).log_softmax(dim=-1)
+    assert torch.allclose(ours, truth.log_probabilities(pixels).double(), atol=1e-4)
+
+
+def test_adaptive_prompts_from_fixed_ones_compute_the_fixed_model(truth, pixels):
+    """The same logits at first, and a gradient for the part without effect."""
+    fixed = first_student(cell(FIXED), truth, 0)
+    made = from_fixed(first_student(cell(FROM_FIXED), truth, 0), fixed)
+    assert torch.allclose(logits(made, truth, pixels), logits(fixed, truth, pixels), atol=1e-11)
+    law = truth.log_probabilities(pixels).double().softmax(dim=-1)
+    Q = CrossEntropy(made, states_of(made, truth, pixels), law, steering=torch.float64)
+    slopes = dict(zip(dict(made.named_parts()), Q.value_and_gradient(Q.start())[1].split(Q.sizes), strict=True))
+    assert all(float(slopes[f"{block}.weight"].abs().max()) > 1e-6 for block in (1, 2, 3))
+
+
+def test_starts_differ_by_number_and_know_nothing_of_the_teacher(truth):
+    own = dict(truth.teacher.named_parts())
+    for start in (OFFICIAL, DRAWN):
+        first, second = (dict(first_student(cell(start, number), truth, 0).named_parts()) for number in (0, 1))
+        assert not torch.equal(first["0.tokens"], second["0.tokens"])
+        assert not torch.allclose(first["0.tokens"].float(), own["0.tokens"])
+    assert all(float(first_student(cell(OFFICIAL), truth, 0).trial(0)[f"{b}.weight"].abs().max()) == 0 for b in (1, 2))
+
+
+def test_the_first_part_is_a_part_of_the_whole_design():
+    from moe_prompts.commands.search import PRESETS, whole_numbers
+
+    def labels(preset: str) -> set[str]:
+        own = PRESETS[preset]
+        numbers = whole_numbers(own["teachers"])
+        study = search_study(
+            "planted-adaptive",
+            numbers,
+            [int(own["n"])],
+            own["targets"],
+            own["starts"],
+            own["count"],
+            entropy=0,
+            iterations=own["iterations"],
+        )
+        study.check_labels()
+        return {one.label for one in study.cells}
+
+    assert len(labels("first")) == 5
+    assert labels("first") < labels("whole")
+    ordinary = [name for name in labels("whole") if "_official_" in name or "_teachers-law_" in name]
+    assert len(ordinary) == 24
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"starts": ["nowhere"]}, "start 'nowhere'; expected some of official"),
+        ({"targets": ["hard"]}, "targets 'hard'; expected some of law, drawn"),
+        ({"truth": "planted"}, "truth 'planted'"),
+    ],
+)
+def test_unknown_names_are_said(change, said):
+    given = {"truth": "planted-adaptive", "targets": ["law"], "starts": [OFFICIAL]} | change
+    with pytest.raises(InputError, match=said):
+        search_study(given["truth"], [0], [20], given["targets"], given["starts"], 1, entropy=0)
+
+
+# The rule ------------------------------------------------------------------------------------------------------------
+
+
+def table(excess, status="CERTIFIED", **changes) -> pd.DataFrame:
+    rows = pd.DataFrame({"excess": excess})
+    start = [(OFFICIAL, DRAWN)[number % 2] for number in range(len(rows))]
+    common = {
+        "truth": "planted-adaptive",
+        "teacher": 0,
+        "n": 1000,
+        "targets": "law",
+        "number": range(len(rows)),
+        "parameters": 1796,
+        "train_excess": rows["excess"],
+        "gap_nats": 1e-4,
+        "status": status,
+    }
+    return rows.assign(start=start).assign(**(common | changes))
+
+
+def sgd(*excess: float, method: str = "vapt") -> pd.DataFrame:
+    return pd.DataFrame({"excess": excess}).assign(task="planted-adaptive", method=method, n=0, status=TRAINED)
+
+
+def test_each_outcome_comes_from_a_table_that_says_so():
+    low, high = [0.01] * 20, [0.3] * 20
+    assert rule.search_verdict(table(high)).outcome == rule.LANDSCAPE
+    assert rule.search_verdict(table(low), sgd(0.28)).outcome == rule.ALGORITHM
+    assert rule.search_verdict(table(low), sgd(0.28, 0.02, 0.01)).outcome == rule.START
+    assert rule.search_verdict(table(low)).outcome == rule.OPEN  # SGD was not run
+    assert rule.search_verdict(table(high[:8])).outcome == rule.OPEN  # too few
+    assert rule.search_verdict(table(low[:5] + high[:15]), sgd(0.28)).outcome == rule.OPEN  # a quarter
+    mixed = ["CERTIFIED"] * 15 + ["NOT_CERTIFIED"] * 5
+    assert rule.search_verdict(table(high, status=mixed)).outcome == rule.OPEN
+
+
+def test_only_ordinary_starts_on_the_law_are_judged():
+    others = pd.concat([table([0.0] * 20, start=TEACHER), table([0.0] * 20, targets="drawn")])
+    verdict = rule.search_verdict(pd.concat([table([0.3] * 20), others]), sgd(0.28))
+    assert (verdict.outcome, verdict.counted, verdict.reached) == (rule.LANDSCAPE, 20, 0)
+
+
+def test_ends_are_those_of_the_binomial_law():
+    """At the lower end so many or more have probability .1, at the upper end so many or fewer."""
+    for k, m in ((3, 24), (0, 9), (12, 12)):
+        low, high = rule.ends(k, m)
+        assert low == 0 if k == 0 else binom.sf(k - 1, m, low) == pytest.approx(0.1)
+        assert high == 1 if k == m else binom.cdf(k, m, high) == pytest.approx(0.1)
+
+
+def test_the_page_says_the_power_of_the_design():
+    page = (call.__globals__["EXPERIMENTS"].parent / "docs" / "theory_meets_accuracy.md").read_text(encoding="utf-8")
+    wrong = rule.power(0.25, 24, True) + rule.power(0.25, 24, False)
+    for share in (rule.power(0.05, 24, False), rule.power(0.5, 24, True), wrong):
+        assert f"{share:.2f}".lstrip("0") in page
+
+
+def test_the_crossing_is_where_the_better_one_changes():
+    """The best searchable fit is that of the least loss on its own images, and not that of the least risk."""
+    rows = []
+    for n, fixed, seen, hidden in ((500, 0.3, 0.5, 0.1), (2000, 0.3, 0.1, 0.05)):
+        for start, risk, loss, parameters in (
+            (FIXED, fixed, 0.2, 1024),
+            (OFFICIAL, seen, 0.1, 1796),
+            (DRAWN, hidden, 0.15, 1796),
+            (TEACHER, 0.0, 0.0, 1796),
+        ):
+            rows.append(table([risk], start=start, n=n, targets="drawn", train_excess=loss, parameters=parameters))
+    predicted, observed = rule.crossing_of_search(pd.concat(rows), 0.266)
+    assert predicted == pytest.approx((1796 - 1024) / (2 * 0.266))
+    assert observed == pytest.approx(1000)  # halfway on a logarithmic scale
+    assert np.isnan(rule.crossing_of_search(table([0.1]), 0.266)).all()
+    assert rule.crossing_of_search(pd.concat(rows[:4]), 0.266)[1] != rule.crossing_of_search(pd.concat(rows), 0.266)[1]
+
+
+def test_a_run_says_what_became_of_every_fit_and_goes_on(tmp_path):
+    options = ("--quick", "--n", "10", "--workers", "1", "--executor", "in-process", "--out", tmp_path / "run")
+    done = call("search.py", *options, "--starts", "teacher")
+    assert done.returncode == 0, done.stderr
+    done = call("search.py", *options, "--starts", "teacher,official", "--resume")
+    assert done.returncode == 0, done.stderr
+    rows = read_table(tmp_path / "run").set_index("start")
+    assert set(rows.index) == {TEACHER, OFFICIAL}
+    assert rows.loc[TEACHER, "status"] == "CERTIFIED"
+    assert abs(rows.loc[TEACHER, "excess"]) < 1e-6  # rounding of float32, in which the teacher's law is computed
+    assert rows.loc[OFFICIAL, "status"] == "NOT_CERTIFIED"
+    assert rows.loc[OFFICIAL, "excess"] > 0.1
+    said = (tmp_path / "run" / "summary.md").read_text(encoding="utf-8")
+    assert "T-search: not decidable here" in said
+    assert json.loads((tmp_path / "run" / "meta.json").read_text())["identity"]["search"]["iterations"] == 2
+
+
+@pytest.mark.parametrize(("option", "value"), [("--teachers", "one"), ("--starts", "nowhere"), ("--count", "0")])
+def test_wrong_options_are_one_line(option, value):
+    done = call("search.py", "--quick", option, value)
+    assert done.returncode == 2
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert set(STARTS) >= {OFFICIAL}
