@@ -6,6 +6,8 @@ teacher    a ViT with planted prompts as a task
 curves     tables over n, floors, crossings
 rates      learning rates chosen once
 effective  counts the parameters that a fit really uses, and predicts what it pays above its floor
+search     certified second-order fits of planted prompts, from several starts
+search_verdict  the rule of T-search: landscape, algorithm or start
 link       holds predictions beside what was observed, with rules fixed beforehand
 report     the tables in words, and the figures
 figures    draw_*(ax, table)

@@ -1,11 +1,12 @@
-"""Search for planted prompts by certified second-order fits: what is there to be found, and from which starts.
+"""Search for planted prompts by certified second-order fits from several starts.
 
     excess risk of a student = E_x KL(teacher(x) || student(x)),   0 at the teacher
 
-Every fit is ``gauss_newton.fit`` from one start, on n images whose targets are the teacher's probabilities ("law") or
-labels drawn from them ("drawn"). With the law as targets the least value of the cross-entropy is known: it is the
-teacher's entropy, reached at the teacher. A certified fit above it is a local minimum, and no fault of the sample's
-labels. Each fit is a cell of its own, so that a run can be stopped after any of them.
+Every fit is ``gauss_newton.fit`` from one start, on n images whose targets are the teacher's probabilities
+("law") or labels drawn from them ("drawn"). With the law as targets the least value of the cross-entropy is
+known: it is the teacher's entropy, reached at the teacher. A certified fit above it is a local minimum, and
+no fault of the sample's labels. Each fit is a cell of its own, so that a run can be stopped after any of
+them.
 """
 
 from __future__ import annotations
@@ -81,12 +82,12 @@ class SearchCell:
 
     @property
     def cost(self) -> float:
-        """Return the images that are passed, about, in a fit that goes on to the end; a teacher's goes nowhere."""
+        """Return the images that are passed, about, in a whole fit; one from the teacher goes nowhere."""
         return self.n * (3.0 if self.start == TEACHER else float(self.iterations))
 
 
 def run_cell(cell: SearchCell, replicates: tuple[int, ...], entropy: int) -> list[Row]:
-    """Return the row of the fit: its status and certificate, what is left on its images, and its excess risk."""
+    """Return the row of the fit: status, certificate, what is left on its images, and its excess risk."""
     torch.set_num_threads(1)
     truth = teacher_of(cell.truth, cell.setup, entropy + cell.teacher)
     found, Q, entropy_of_targets = searched(cell, truth, entropy)
@@ -214,7 +215,7 @@ def search_study(
     sizes       n
     targets     of ``TARGETS``
     starts      of ``STARTS``
-    count       fits from each start for each teacher, n and kind of target, with images and starts of their own
+    count       fits from each start for each teacher, n and kind of target; each has images of its own
     entropy     seed of everything
     setup       backbone and tokens; None: ``small-gain`` with four, as the planted study has them
     iterations  after which a fit gives up

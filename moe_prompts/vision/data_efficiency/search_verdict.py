@@ -1,16 +1,18 @@
-"""Judge T-search: why do adaptive students miss planted prompts, and what is the best that can be searched for?
+"""Judge T-search: say why adaptive students miss planted prompts, and where the best one crosses.
 
-Claim: a certified second-order fit from an ordinary start reaches the floor. Three outcomes are fixed beforehand:
+The question is whether certified second-order fits from ordinary starts reach the floor. Three outcomes are
+fixed beforehand:
 
     landscape  certified fits from ordinary starts stay above the floor
     algorithm  certified fits reach it, and SGD does not from any start that was tried
     start      certified fits reach it, and so does SGD from some start
 
-A fit *reaches* the floor where its excess risk on new images is at most ``REACHED``. It counts if it is certified.
-With k of m counted fits at the floor, certified fits *reach it* where the lower end of the one-sided 90 % interval of
-the share (Clopper and Pearson) lies above ``SHARE``, and *stay above* where its upper end lies below. Otherwise, or
-with fewer than ``LEAST`` counted fits, or if less than ``CERTIFIED`` of the fits are certified, nothing is decided.
-SGD reaches the floor from a start where at least half of its fits on fresh images do.
+A fit *reaches* the floor where its excess risk on new images is at most ``REACHED``. It counts if it is
+certified. With k of m counted fits at the floor, certified fits *reach it* where the lower end of the
+one-sided 90 % interval of the share (Clopper and Pearson) lies above ``SHARE``, and *stay above* where its
+upper end lies below. Otherwise, or with fewer than ``LEAST`` counted fits, or if less than ``CERTIFIED`` of
+the fits are certified, nothing is decided. SGD reaches the floor from a start where at least half of its
+fits on fresh images do.
 """
 
 from __future__ import annotations
@@ -82,7 +84,7 @@ def often(reached: int, counted: int) -> bool | None:
 
 
 def power(share: float, counted: int, says: bool) -> float:
-    """Return how often the rule says ``says`` with m counted fits, each of which reaches the floor with this share."""
+    """Return how often the rule says ``says`` with m counted fits that reach the floor with this share."""
     k = np.arange(counted + 1)
     right = [often(int(one), counted) is says for one in k]
     return float(binom.pmf(k, counted, share)[right].sum())
@@ -119,10 +121,11 @@ def sgd_shares(curves: pd.DataFrame) -> dict[str, float]:
 def crossing_of_search(rows: pd.DataFrame, floor: float) -> tuple[float, float]:
     """Return predicted and observed n at which the best searchable student crosses the fixed one.
 
-    The best searchable one is the certified fit, from a start that knows nothing of the teacher, of the least
-    cross-entropy on its own images. Only rows on drawn labels count. The observed crossing lies between the sizes at
-    which the mean difference of excess risks changes its sign, by the logarithm of n; NaN where the run has fewer than
-    two sizes with both, and infinite or 0 where one of them is ahead at all sizes.
+    The best searchable one is the certified fit, from a start that knows nothing of the teacher, of the
+    least cross-entropy on its own images. Only rows on drawn labels count. The observed crossing lies
+    between the sizes at which the mean difference of excess risks changes its sign, by the logarithm of n;
+    NaN where the run has fewer than two sizes with both, and infinite or 0 where one of them is ahead at
+    all sizes.
 
     floor  of the fixed student, in nats
     """
@@ -173,7 +176,7 @@ def text(rows: pd.DataFrame, sgd: pd.DataFrame | None = None) -> str:
 
 
 def by_start(rows: pd.DataFrame) -> list[str]:
-    """Return a sentence for each start: how many fits, certified and at the floor, with the range of excess risks."""
+    """Return a sentence for each start: fits, how many are certified and at the floor, and their risks."""
     said = []
     for (truth, targets, n, start), own in rows.groupby(["truth", "targets", "n", "start"], sort=False):
         certified = own[own["status"] == FitStatus.CERTIFIED.name]

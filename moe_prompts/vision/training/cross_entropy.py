@@ -1,11 +1,12 @@
-"""Compute the cross-entropy of prompts, and of a head, on n images as a function of one vector, with its derivatives.
+"""Compute the cross-entropy of prompts and a head on n images, a function of one vector, with derivatives.
 
     Q(theta) = - sum_i sum_c t_ic log p_c(x_i; theta) + sum_part ridge_part ||theta_part||^2 / 2      nats
     G(theta) = sum_i J_i' (diag p_i - p_i p_i') J_i + ridge,      J_i = d logits_i / d theta
 
-t_ic is 1 at an image's label, or the probability of a class where the labels' law is known. G is the generalised
-Gauss-Newton matrix with the softmax Fisher information. The Hessian is G and a part that is 0 where p_i = t_i.
-Images enter as states at the first block that sees prompts: what comes before does not depend on theta.
+t_ic is 1 at an image's label, or the probability of a class where the labels' law is known. G is the
+generalised Gauss-Newton matrix with the softmax Fisher information. The Hessian is G and a part that is 0
+where p_i = t_i. Images enter as states at the first block that sees prompts: what comes before does not
+depend on theta.
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ class CrossEntropy:
     states   (n, T, d), what enters its first block with prompts, float64
     targets  (n, C), probabilities of the classes, whose rows sum to 1
     ridge    coefficients by name of a part, as {"head.weight": 1.0}; parts that are not named have none
-    steering precision of the dense Gauss-Newton matrix, which steers steps and decides nothing
+    steering  precision of the dense Gauss-Newton matrix, which steers steps and decides nothing
 
     A vector theta has the trial's parts in the order of ``named_parts``, (P,).
 
@@ -201,7 +202,7 @@ class CrossEntropy:
 
 
 def fisher_factors(logits: Tensor, left_out: float = 0.0) -> Tensor:
-    """Return the largest K factors u (B, K, C) of diag p - p p' = sum_k u_k u_k', p the softmax of logits (B, C).
+    """Return the largest factors u (B, K, C) of diag p - p p' = sum_k u_k u_k', p = softmax of logits (B, C).
 
     left_out  share of the trace, over all B, that may be left out; K is the smallest number that does it
     """

@@ -2,17 +2,19 @@
 
     step = -(|A| + damping I)^-1 g   in coordinates in which the scaled Gauss-Newton matrix + floor I is I
 
-Far from a minimum A is the Gauss-Newton matrix G, held as a matrix up to ``DENSE`` parameters and as products beyond.
-Close to one it is the exact Hessian H. Lanczos' method sees H in the metric of G, where H is near to I: a few
-products give the step, the gain that is left and the smallest curvature. Everything that decides anything is
-computed in float64; the dense G, which steers steps, may be of single precision.
+Far from a minimum A is the Gauss-Newton matrix G, held as a matrix up to ``DENSE`` parameters and as
+products beyond. Close to one it is the exact Hessian H. Lanczos' method sees H in the metric of G, where H
+is near to I: a few products give the step, the gain that is left and the smallest curvature. Everything
+that decides anything is computed in float64; the dense G, which steers steps, may be of single precision.
 
-**What a certificate says.** The gain left in the quadratic model of Q at the fit, g'H^-1 g / 2, is at most the
-tolerance, and Lanczos' method, from the gradient and from a random direction, met no curvature of H below -FLAT in
-the metric of G + floor. With the floor at ten times the tolerance, a step of length 1 along any direction that was
-seen gains at most half the tolerance beyond the gradient's part. So the fit is a local minimum of Q to this
-tolerance, on the box and with the ridge that are given, as far as these products see. Nothing is said of other
-minima. At a kink of relu, H is that of the smooth piece on which the fit stands.
+**What a certificate says.** The gain left in the quadratic model of Q at the fit, g'H^-1 g / 2, is at most
+the tolerance, and Lanczos' method, from the gradient and from a random direction, met no direction along
+which Q is bent down: a step of length 1 gains at most half the tolerance by curvature. Lengths are in units
+in which a step along one parameter alone costs half a nat. So the fit is a local minimum of Q to this
+tolerance, on the box and with the ridge that are given, as far as these products see. ``relative_lmin`` is
+the smallest curvature that was met, relative to G: 1 where Fisher information alone bends Q, and 0 along
+symmetries. Nothing is said of other minima. At a kink of relu, H is that of the smooth piece on which the
+fit stands.
 """
 
 from __future__ import annotations
@@ -40,8 +42,6 @@ PRODUCTS, PROBES, GAUSS_NEWTON_PRODUCTS = 8, 8, 40
 #: What is added to S G S before it measures curvatures, in units of the tolerance. In the units of S a step of length 1
 #: along one parameter alone costs half a nat.
 FLOOR = 10.0
-#: The size of relative curvatures that count as none.
-FLAT = 0.1
 #: The least diagonal entry of G in units of the mean of its part.
 LEAST = 1e-2
 #: Damping beyond which no step is left to try, and the least.
@@ -79,6 +79,12 @@ class Coordinates:
         if self.factor is None:
             return self.scale * vector
         return self.scale * torch.linalg.solve_triangular(self.factor.T, vector[:, None], upper=True)[:, 0]
+
+    def lengths(self, vectors: Tensor) -> Tensor:
+        """Return the squared lengths (K,) of S^-1 theta of vectors u, the columns of (P, K)."""
+        if self.factor is not None:
+            vectors = torch.linalg.solve_triangular(self.factor.T, vectors, upper=True)
+        return vectors.square().sum(dim=0)
 
     def product(self, of_theta: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
         """Return the product u -> A u of a matrix that is given by its products with directions of theta."""
@@ -119,6 +125,7 @@ class Krylov:
     sizes  (K,), Ritz values
     turn   (K, K), Ritz vectors in the basis
     pushed (K,), b in the Ritz vectors
+    flat   (K,), sizes of curvatures that count as none
     """
 
     coordinates: Coordinates
@@ -126,6 +133,7 @@ class Krylov:
     sizes: Tensor
     turn: Tensor
     pushed: Tensor
+    flat: Tensor
 
     def step(self, damping: float) -> Tensor:
         """Return the step -(|A| + damping)^-1 b of theta, in the space that was seen."""
@@ -135,27 +143,39 @@ class Krylov:
     @property
     def gain(self) -> float:
         """Return b'A^-1 b / 2 in nats; infinite where A has a negative curvature that counts."""
-        if self.smallest < -FLAT:
+        if self.bent_down:
             return float("inf")
-        return float((self.pushed**2 / self.sizes.clamp(min=FLAT)).sum()) / 2
+        return float((self.pushed**2 / torch.maximum(self.sizes, self.flat)).sum()) / 2
+
+    @property
+    def bent_down(self) -> bool:
+        """Return whether a negative curvature counts."""
+        return bool((self.sizes < -self.flat).any())
 
     @property
     def smallest(self) -> float:
         """Return the smallest Ritz value; no eigenvalue of A lies above it that is the smallest."""
         return float(self.sizes[0])
 
-    def most_bent(self) -> Tensor:
-        """Return the direction of theta of the smallest Ritz value."""
-        return self.coordinates.back(self.basis @ self.turn[:, 0])
+    def most_bent(self) -> tuple[Tensor, float]:
+        """Return the direction of theta along which a step of length 1 gains most, and its relative curvature."""
+        k = int((self.sizes / self.flat).argmin())
+        return self.coordinates.back(self.basis @ self.turn[:, k]), float(self.sizes[k])
 
 
 def lanczos(
-    coordinates: Coordinates, of_theta: Callable[[Tensor], Tensor], vector: Tensor, count: int, tolerance: float = 1e-10
+    coordinates: Coordinates,
+    of_theta: Callable[[Tensor], Tensor],
+    vector: Tensor,
+    count: int,
+    flat: float,
+    tolerance: float = 1e-10,
 ) -> Krylov:
     """Return what at most ``count`` products with a symmetric matrix show of it.
 
     of_theta   products of the matrix with directions of theta
     vector     b (P,), in coordinates u; not 0
+    flat       curvature that counts as none, in nats for a step of length 1 in the units of S
     tolerance  a next direction that is smaller than this share of the product ends the search
     """
     product, norm = coordinates.product(of_theta), vector.norm()
@@ -170,7 +190,7 @@ def lanczos(
         basis.append(rest / rest.norm())
     projected = known.T @ torch.stack(products, dim=1)
     sizes, turn = torch.linalg.eigh((projected + projected.T) / 2)
-    return Krylov(coordinates, known, sizes, turn, turn[0] * norm)
+    return Krylov(coordinates, known, sizes, turn, turn[0] * norm, flat * coordinates.lengths(known @ turn))
 
 
 def fit(
@@ -191,11 +211,27 @@ def fit(
     max_iterations  after which the search gives up
     tolerance       gain left, in nats of the total, below which a minimum is certified
 
-    The value is the fitted trial (``PackedTrials``). ``log_likelihood`` is that of the data, without the ridge. The
-    history has "value" (Q), "gain" (predicted, in nats) and "damping" of each iteration; ``passes`` counts values,
-    gradients, matrices G and products with H.
+    The value is the fitted trial (``PackedTrials``). ``log_likelihood`` is that of the data, without the
+    ridge. The history has "value" (Q), "gain" (predicted, in nats) and "damping" of each iteration;
+    ``passes`` counts values, gradients, matrices G and products with H.
 
     Raises ``InputError`` for a start of another shape, or a bound or tolerance that is not positive.
+
+    Source: Levenberg (1944), Marquardt (1963); damping as Nielsen (1999).
+
+    >>> import timm, torch
+    >>> from moe_prompts.vision import PackedTrials
+    >>> from moe_prompts.vision.training.cross_entropy import in_precision
+    >>> from moe_prompts.vision.training.packed import entering_states
+    >>> model = timm.create_model("test_vit").requires_grad_(False).eval()
+    >>> trials = PackedTrials(model, None, 2, [torch.Generator().manual_seed(0)])
+    >>> trials = in_precision(trials, torch.float64)
+    >>> images = torch.randn(8, 3, 160, 160, dtype=torch.float64)
+    >>> states = entering_states(trials.model, trials.first, images)
+    >>> targets = torch.eye(2, dtype=torch.float64)[torch.arange(8) % 2]
+    >>> Q = CrossEntropy(trials, states, targets, ridge={"head.weight": 1.0})
+    >>> fit(Q, rng=np.random.default_rng(0)).status.name
+    'CERTIFIED'
     """
     x = objective.start() if start is None else start.detach().double().clone()
     if x.shape != objective.ridge.shape or not bound > 0 or not tolerance > 0:
@@ -225,12 +261,12 @@ def fit(
             # minimum H is needed: for the last steps, and since G cannot tell a minimum from a saddle.
             if gain < CLOSE * tolerance:
                 pushed = coordinates.into(gradient)
-                model = lanczos(coordinates, hessian, pushed if pushed.norm() > 0 else probe, PRODUCTS)
+                model = lanczos(coordinates, hessian, pushed if pushed.norm() > 0 else probe, PRODUCTS, tolerance)
                 gain, smallest = model.gain, model.smallest
                 if gain <= tolerance:
-                    seen = lanczos(coordinates, hessian, probe, PROBES)
+                    seen = lanczos(coordinates, hessian, probe, PROBES, tolerance)
                     smallest = min(smallest, seen.smallest)
-                    if smallest >= -FLAT:
+                    if not seen.bent_down:
                         status = FitStatus.CERTIFIED
                     else:
                         gain, lower = float("inf"), _lower(objective, x, value, seen, bound)
@@ -288,13 +324,13 @@ def _gauss_newton_model(
         return coordinates, Matrix(coordinates, gradient)
     coordinates = Coordinates(None, objective.gauss_newton_diagonal(x), free, objective.sizes, floor)
     product = lambda direction: objective.gauss_newton_product(x, direction)
-    return coordinates, lanczos(coordinates, product, coordinates.into(gradient), GAUSS_NEWTON_PRODUCTS)
+    return coordinates, lanczos(coordinates, product, coordinates.into(gradient), GAUSS_NEWTON_PRODUCTS, floor)
 
 
 def _lower(objective: CrossEntropy, x: Tensor, value: float, seen: Krylov, bound: float) -> Tensor | None:
     """Return the lowest point along the direction of negative curvature, or None where no step lowers Q."""
-    direction, bent = seen.most_bent(), abs(seen.smallest)
-    steps = [sign * (2 * nats / bent) ** 0.5 * direction for nats in ESCAPES for sign in (1.0, -1.0)]
+    direction, curvature = seen.most_bent()
+    steps = [sign * (2 * nats / -curvature) ** 0.5 * direction for nats in ESCAPES for sign in (1.0, -1.0)]
     trials = [(x + step).clamp(-bound, bound) for step in steps]
     found = [objective.value(trial) for trial in trials]
     lowest = int(np.argmin(found))

@@ -123,7 +123,7 @@ def test_factors_of_the_fisher_information_leave_out_what_was_allowed():
 
 def test_a_head_is_that_of_scikit_learn():
     """Logistic regression on the same features with the same ridge, to the gradient tolerance of both."""
-    Q = objective(None, n=60)
+    Q = objective(None, n=40)
     found = fit(Q, rng=rng(), tolerance=1e-9)
     assert found.status is FitStatus.CERTIFIED
     model = Q.trials.model
@@ -144,9 +144,9 @@ def test_a_head_is_that_of_scikit_learn():
 def test_a_student_at_the_teacher_stays_and_one_beside_it_comes_back(dense, monkeypatch):
     """On the teacher's own probabilities Q is least at the teacher, where it is the entropy."""
     monkeypatch.setattr(gauss_newton, "DENSE", dense)
-    teacher = objective(VPT(1, blocks=2), known_head(), n=60)
+    teacher = objective(VPT(1, blocks=2), known_head(), n=40)
     law = teacher.logits(teacher.start(), teacher.states).softmax(dim=-1)
-    Q = objective(VPT(1, blocks=2), known_head(), law, n=60)
+    Q = objective(VPT(1, blocks=2), known_head(), law, n=40)
     least = float(-(law * law.log()).sum())
     there = fit(Q, rng=rng())
     assert there.status is FitStatus.CERTIFIED
@@ -163,16 +163,17 @@ def test_a_student_at_the_teacher_stays_and_one_beside_it_comes_back(dense, monk
 def test_a_saddle_is_no_minimum():
     """Two equal prompts are a saddle that steps along the gradient never leave: certified is what is below it."""
     model_head = known_head()
-    teacher = objective(VPT(2, blocks=2), model_head, n=60)
+    teacher = objective(VPT(2, blocks=2), model_head, n=40)
     x = teacher.start()
     law = teacher.logits(x, teacher.states).softmax(dim=-1)
-    Q = objective(VPT(2, blocks=2), model_head, law, n=60)
+    Q = objective(VPT(2, blocks=2), model_head, law, n=40)
     equal = x.view(2, -1).mean(dim=0).expand(2, -1).reshape(-1)
     found = fit(Q, equal, rng=rng())
     apart = found.value.trial(0)["1.tokens"]
     assert found.status is FitStatus.CERTIFIED
     assert float((apart[0] - apart[1]).norm()) > 0.1
-    assert found.certificate.relative_lmin > -gauss_newton.FLAT
+    least = float(-(law * law.log()).sum())
+    assert -found.log_likelihood - least < 0.01
 
 
 def test_parameters_on_the_bound_are_held_and_said():
