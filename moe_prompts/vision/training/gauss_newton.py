@@ -47,7 +47,7 @@ LEAST = 1e-2
 #: Damping beyond which no step is left to try, and the least.
 MAX_DAMPING, MIN_DAMPING = 1e10, 1e-8
 #: Gains in nats that steps along negative curvature try for.
-ESCAPES = (10.0, 1.0, 0.1, 0.01)
+ESCAPES = (10.0, 1.0, 0.1, 0.01, 1e-3, 1e-4)
 
 
 class Coordinates:
