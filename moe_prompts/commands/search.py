@@ -103,7 +103,8 @@ def main() -> None:
     )
     out = arguments.out or cli.default_folder("search")
     results = cli.results(study, out, arguments, "search.py")
-    cli.finish(out, search_verdict.text(results, sgd), {}, list, len(results))
+    ending = search_verdict.ending_of(results, sgd)
+    cli.finish(out, search_verdict.text(results, sgd), ending, {}, list, len(results))
 
 
 def whole_numbers(text: str) -> list[int]:

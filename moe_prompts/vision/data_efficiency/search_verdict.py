@@ -24,6 +24,7 @@ import pandas as pd
 from scipy.stats import beta, binom
 
 from moe_prompts.estimators.result import FitStatus
+from moe_prompts.shown import Ending
 from moe_prompts.tables import markdown
 from moe_prompts.vision.data_efficiency.curves import FRESH, predicted_crossing
 from moe_prompts.vision.data_efficiency.search import DRAWN, FIXED, FROM_FIXED, OFFICIAL, ORDINARY
@@ -173,6 +174,11 @@ def text(rows: pd.DataFrame, sgd: pd.DataFrame | None = None) -> str:
             f"**{verdict}**",
         ]
     )
+
+
+def ending_of(rows: pd.DataFrame, sgd: pd.DataFrame | None = None) -> Ending:
+    """Return what the command prints: a sentence for each start, and the verdict."""
+    return Ending([*(f"- {line}" for line in by_start(rows)), str(search_verdict(rows, sgd))])
 
 
 def by_start(rows: pd.DataFrame) -> list[str]:
