@@ -127,7 +127,8 @@ def own(arguments: argparse.Namespace, sizes: list[int]) -> Study:
     from moe_prompts.models.truths import add_truth
     from moe_prompts.studies import study_of
 
-    known = add_truth(read_truth(path))
+    new: Any = read_truth(path)
+    known = add_truth(new)
     reps = arguments.reps or (8 if arguments.quick else 16)
     study = study_of(known, arguments.kinds, arguments.k, sizes, reps, arguments.seed, arguments.start)
     content = sha256(path.read_bytes()).hexdigest()

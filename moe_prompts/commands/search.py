@@ -60,7 +60,7 @@ def parser() -> argparse.ArgumentParser:
     parser = cli.OneLineParser("search.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("--preset", choices=PRESETS, default="first", help="what is not given (default first: a part of whole)")
-    add("--quick", action="store_true", help="tiny fits that show the way in seconds")
+    add("--quick", action="store_true", help="tiny fits: a smoke run")
     add("--truth", default="planted-adaptive", help="planted-adaptive or planted-fixed (default planted-adaptive)")
     add("--teachers", metavar="LIST", help="numbers of teachers, each another draw")
     add("--n", metavar="SIZES", help="training images, a list 500,1000")

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import os
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,7 +48,7 @@ def parser() -> argparse.ArgumentParser:
     parser = cli.OneLineParser("starts.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("--preset", choices=PRESETS, default="part", help="what is not given (default part)")
-    add("--quick", action="store_true", help="few steps: shows the way in seconds")
+    add("--quick", action="store_true", help="few steps: a smoke run")
     add("--students", type=cli.names, help="fixed, fixed-tokens, official, tokens, orthogonal, gain, vpt, ...")
     add("--optimisers", type=cli.names, help="sgd, adamw, lamb; with -mu rates by sizes: sgd-mu, adamw-mu")
     add("--teachers", type=cli.positive("teachers"), help="of each kind")
@@ -91,8 +92,9 @@ def tell(results: pd.DataFrame, out: Path) -> None:
     """Write the report with the figure, then print it."""
     from moe_prompts.figures.style import save
     from moe_prompts.vision.data_efficiency.figures import starts_figure
-    from moe_prompts.vision.data_efficiency.screening import screening_table, text
+    from moe_prompts.vision.data_efficiency.screening import ending_of, screening_table, text
 
     summary = screening_table(results)
     tables = {"summary.json": summary.to_json(orient="records", indent=2)}
-    cli.finish(out, text(results), tables, lambda: save(starts_figure(summary), out, "starts"), len(results))
+    draw = partial(save, starts_figure(summary), out, "starts")
+    cli.finish(out, text(results), ending_of(results), tables, draw, len(results))

@@ -23,6 +23,7 @@ from moe_prompts.engine.grid import Row, Study
 from moe_prompts.errors import InputError
 from moe_prompts.intervals import mean_interval
 from moe_prompts.seeds import rng_at
+from moe_prompts.shown import Ending
 from moe_prompts.tables import markdown
 from moe_prompts.vision.backbones.normalisation import normalised
 from moe_prompts.vision.data_efficiency.curves import PLANTED
@@ -61,7 +62,8 @@ def student_of(name: str, tokens: int) -> VPT | VAPT:
         "official": vapt,
         "official+offset": replace(vapt, offset=True),
         "vpt": replace(vapt, offset=True, start="vpt"),
-    } | {name: replace(vapt, start=name) for name in ("tokens", "orthogonal", "gain")}
+        **{start: replace(vapt, start=start) for start in ("tokens", "orthogonal", "gain")},
+    }
     if name not in students:
         raise InputError(f"student {name!r}; expected one of {', '.join(STUDENTS)}")
     return students[name]
@@ -296,3 +298,30 @@ def text(table: pd.DataFrame) -> str:
     if failed:
         parts.append(f"{failed} of {len(table)} trainings diverged; they cannot be chosen.")
     return "\n\n".join(parts)
+
+
+def ending_of(table: pd.DataFrame) -> Ending:
+    """Return what the command prints: what each start gains over the official one, and all excess risks."""
+    findings = []
+    for row in against_official(table).itertuples():
+        span = "no interval" if np.isnan(row.low) else f"90 % interval [{row.low:+.3f}, {row.high:+.3f}]"
+        findings.append(
+            f"- {row.task}: {row.student} has {row.gain:+.3f} nats less excess than official ({span}); it is "
+            f"better on {row.wins} of {row.teachers} teachers"
+        )
+    body = [
+        [
+            str(row.task),
+            str(row.student),
+            str(row.optimiser),
+            f"{row.excess:.3f}" + ("" if np.isnan(row.error) else f" +- {row.error:.3f}"),
+            f"{row.lr:g}",
+            f"{row.gradient_ratio:.1f}",
+        ]
+        for row in screening_table(table).sort_values(["task", "excess"]).itertuples()
+    ]
+    legend = (
+        "excess: nats above the teacher on new images, mean over teachers +- standard error. rate: median of those "
+        "that validation chose. ratio: first gradient of a prompt beside that of a prompt of rms 1."
+    )
+    return Ending(findings, ["truth", "student", "optimiser", "excess", "rate", "ratio"], body, legend, keys=2)

@@ -129,6 +129,9 @@ class PrefixAttention(nn.Module):
     keys, values  (H, N, d_h), of the prompts
     """
 
+    keys: Tensor
+    values: Tensor
+
     def __init__(self, attn: Any, keys: Tensor, values: Tensor) -> None:
         super().__init__()
         self.attn = attn

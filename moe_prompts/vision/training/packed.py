@@ -235,8 +235,8 @@ class PackedTrials(nn.Module):
         if config.learnable_scale:
             added = added * self._part(f"{owner}.projector.scale")[:, None, None, None]
         offset = self._part(f"{index}.offset")[:, None] if config.offset else 0.0
-        gain = block_gain(self.model.blocks[index], config)
-        return Z + added + offset if gain == 1 else gain * (Z + added + offset)
+        scale = block_gain(self.model.blocks[index], config)
+        return Z + added + offset if scale == 1 else scale * (Z + added + offset)
 
     def _part(self, name: str) -> Tensor:
         return self.parts[_key(name)]
