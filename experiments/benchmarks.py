@@ -45,7 +45,7 @@ OTHERS = (
     "prompts cost in a\ntraining step](vision_benchmark.md). Processor seconds of every line of the default study and "
     "of every stage of a fit:\n`python experiments/benchmark_study.py --stages` "
     "<!-- not run: measures this machine -->; whether compiled and NumPy passes\nend on the same fits: "
-    "`python experiments/agreement.py` <!-- not run: both routes make the default study -->."
+    "`python experiments/benchmark_agreement.py` <!-- not run: both routes make the default study -->."
 )
 #: Rows that the README quotes: their words begin like this.
 QUOTED = ("pass with statistics", "certified fit, n = 1e6", "`sample_efficiency.py --n 1e3..1e6`")

@@ -158,7 +158,7 @@ def integer(value: Any) -> int | None:
 
 
 def whole(value: Any, least: int, what: str, most: float = EXACT_INTEGERS) -> int:
-    """Return ``value`` as an int. Raises ``InputError`` unless it is a whole number from ``least`` to ``most``.
+    """Return ``value`` as an int; ``InputError`` unless it is a whole number from ``least`` to ``most``.
 
     ``what`` names the value in the error.
     """
@@ -211,7 +211,7 @@ def one_of(value: Any, choices: Iterable[str], what: str) -> str:
 
 
 def listed(value: Any, what: str) -> list[Any]:
-    """Return the entries of a list, or of whatever else yields entries; ``InputError`` for text and for one thing."""
+    """Return the entries of a list, or of what else yields entries; ``InputError`` for text and one thing."""
     if isinstance(value, str | bytes) or not isinstance(value, Iterable) or getattr(value, "ndim", 1) == 0:
         raise InputError(f"{what}: {shown(value)}; expected a list")
     return list(value)
@@ -239,12 +239,12 @@ def settings(options: Any, **rules: int | str | type) -> None:
 
 
 def given(options: Any, kind: type[Options], what: str) -> Options:
-    """Return ``options``, and those by default where they are None; ``InputError`` if they are of another class."""
+    """Return ``options``, or the default ones for None; ``InputError`` if they are of another class."""
     return kind() if options is None else expect(options, kind, what)
 
 
 def file_path(value: Any, what: str) -> Path:
-    """Return ``value`` as a path. Raises ``InputError`` for what is no name of a file, and for an empty one."""
+    """Return ``value`` as a path; ``InputError`` for what is no name of a file, and for an empty one."""
     if not isinstance(value, str | PathLike) or not str(value).strip() or "\0" in str(value):
         raise InputError(f"{what}: {shown(value)}; expected a path")
     return Path(value)
@@ -259,7 +259,7 @@ def table(value: Any, columns: int, what: str) -> np.ndarray:
 
 
 def shaped(value: Any, shape: tuple[int, ...], what: str) -> np.ndarray:
-    """Return ``value`` in float64. Raises ``InputError`` for another shape, no numbers, or numbers not finite."""
+    """Return ``value`` in float64; ``InputError`` for another shape, no numbers, or numbers not finite."""
     found = numbers(value, what)
     if found.shape != shape:
         raise InputError(f"{what} has shape {found.shape}; expected {shape}")
@@ -267,7 +267,7 @@ def shaped(value: Any, shape: tuple[int, ...], what: str) -> np.ndarray:
 
 
 def chosen_of(index: Any, size: int, what: str) -> np.ndarray:
-    """Return which of ``size`` things ``index`` chooses, (chosen,): a list of numbers or truth values, or a slice.
+    """Return which of ``size`` things ``index`` chooses, (chosen,): numbers, truth values, or a slice.
 
     Raises ``InputError`` where it chooses none, or one that does not exist.
     """

@@ -40,7 +40,7 @@ RATE = re.compile(r"n\^(-[\d.]+)$")
 FLOOR = re.compile(r"risk ([\d.]+)%, without noise")
 SHOWN = (-1.05, 0.45)
 #: Characters of a line of text, height of one in inches, and what stands above and below the rows.
-STATEMENT, FINDING, LINE, HEAD, FOOT = 71, 37, 0.096, 0.3, 0.72
+STATEMENT, FINDING, LINE, HEAD, FOOT = 71, 37, 0.0925, 0.3, 0.72
 
 
 def figure(run: Path) -> Figure:
@@ -152,7 +152,7 @@ def _finish(drawn: Figure, slopes: Axes, height: float) -> None:
     slopes.text(1.02, 1.0, "lines that\nhold", transform=slopes.transAxes, fontsize=6.5, va="bottom")
     handles = [Line2D([], [], linestyle="none", markersize=4, **style) for _, style in VERDICTS.values()]
     handles += [Patch(color="0.87"), Line2D([], [], color="#2b7bba", linewidth=0.7)]
-    names = [*VERDICTS, f"predicted ± {BAND:g}", "90 % interval (may leave the axis)"]
+    names = [*VERDICTS, f"predicted ± {BAND:g}", "90 % interval (may leave axis)"]
     drawn.legend(handles, names, loc="lower center", ncols=6, bbox_to_anchor=(0.5, 0.05 / height))
 
 

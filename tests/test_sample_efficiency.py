@@ -118,7 +118,7 @@ def test_kinds_select_lines_of_the_study_that_knows_them(tmp_path):
         (["--kinds", "fixed:tied", "--study", "attention"], "expected fixed, decoupled, adaptive, adaptive:SIGMA"),
         (["--study", "attention", "--start", "data"], "start of prompts in attention = 'data'"),
         (["--kinds", ""], "--kinds is empty"),
-        (["--truth", "moon"], "invalid choice: 'moon'"),
+        (["--truth", "moon"], "--truth moon; expected one of adaptive"),
         (["--seed", "-1"], "--seed -1; expected a whole number of at least 0"),
         (["--resume"], "--resume needs --out"),
         (["--resume", "--out", "nowhere"], "nowhere holds no run to resume"),
@@ -150,11 +150,12 @@ def test_resume_on_a_folder_of_another_study(quick):
 
 
 def test_resume_on_a_folder_of_something_else(tmp_path):
-    for content in ("{}", "not JSON"):
+    said = {"{}": "was begun by an earlier version of this package", "not JSON": "was not written by a study"}
+    for content, message in said.items():
         (tmp_path / "meta.json").write_text(content)
         done = command("--quick", "--out", ".", "--resume", cwd=tmp_path)
         assert done.returncode == 2
-        assert "was not written by a study of this package" in done.stderr
+        assert message in done.stderr
         assert len(done.stderr.strip().splitlines()) == 1
 
 

@@ -3,7 +3,10 @@
 import pytest
 
 from moe_prompts import cli
+from moe_prompts.shown import Ending
 from moe_prompts.tables import body_of, cells, markdown
+
+SAID = Ending(["It holds."])
 
 
 def test_columns_are_as_wide_as_their_widest_cell():
@@ -42,22 +45,14 @@ def test_files_are_there_before_anything_is_printed(tmp_path, monkeypatch):
     monkeypatch.setattr("builtins.print", broken)
     figures = [tmp_path / "one.pdf", tmp_path / "one.png"]
     with pytest.raises(BrokenPipeError):
-        cli.finish(tmp_path, "text", {"summary.json": "[]"}, lambda: [path.touch() or path for path in figures], 3)
+        cli.finish(
+            tmp_path, "text", SAID, {"summary.json": "[]"}, lambda: [path.touch() or path for path in figures], 3
+        )
     assert {path.name for path in tmp_path.iterdir()} == {"summary.md", "summary.json", "one.pdf", "one.png"}
     assert (tmp_path / "summary.md").read_text(encoding="utf-8") == "text\n"
 
 
 def test_tables_are_there_though_a_figure_fails(tmp_path):
     with pytest.raises(ZeroDivisionError):
-        cli.finish(tmp_path, "text", {"summary.json": "[]"}, lambda: [1 / 0], 3)
+        cli.finish(tmp_path, "text", SAID, {"summary.json": "[]"}, lambda: [1 / 0], 3)
     assert {path.name for path in tmp_path.iterdir()} == {"summary.md", "summary.json"}
-
-
-def test_the_ending_names_what_was_written(tmp_path, capsys):
-    cli.finish(tmp_path, "the table", {"summary.json": "[]"}, lambda: [tmp_path / "one.pdf", tmp_path / "one.png"], 3)
-    assert capsys.readouterr().out.splitlines() == [
-        "the table",
-        "",
-        f"results   {tmp_path / 'results.parquet'} (3 rows), summary.md, summary.json, meta.json",
-        f"figure    {tmp_path / 'one.pdf'} and one.png",
-    ]

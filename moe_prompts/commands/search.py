@@ -57,8 +57,8 @@ QUICK = {
 
 
 def parser() -> argparse.ArgumentParser:
-    parser = cli.OneLineParser("search.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add = parser.add_argument
+    parser = cli.OneLineParser("search.py", description=__doc__)
+    add = parser.add_argument_group("what is trained").add_argument
     add("--preset", choices=PRESETS, default="first", help="what is not given (default first: a part of whole)")
     add("--quick", action="store_true", help="tiny fits: a smoke run")
     add("--truth", default="planted-adaptive", help="planted-adaptive or planted-fixed (default planted-adaptive)")

@@ -45,8 +45,8 @@ QUICK = {"students": ["official", "tokens"], "optimisers": ["sgd"], "teachers": 
 
 
 def parser() -> argparse.ArgumentParser:
-    parser = cli.OneLineParser("starts.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add = parser.add_argument
+    parser = cli.OneLineParser("starts.py", description=__doc__)
+    add = parser.add_argument_group("what is trained").add_argument
     add("--preset", choices=PRESETS, default="part", help="what is not given (default part)")
     add("--quick", action="store_true", help="few steps: a smoke run")
     add("--students", type=cli.names, help="fixed, fixed-tokens, official, tokens, orthogonal, gain, vpt, ...")

@@ -313,7 +313,7 @@ def _not_ours(path: Path) -> InputError:
 
 
 def sha256_of(path: Path) -> str:
-    """Return the sha256 of a regular file, in hexadecimal digits; raise ``InputError`` where it cannot be read."""
+    """Return the sha256 of a regular file, in hexadecimal digits; ``InputError`` if it cannot be read."""
     try:
         if not stat.S_ISREG(path.stat().st_mode):
             raise InputError(f"{path} is no regular file; expected one that a run wrote")

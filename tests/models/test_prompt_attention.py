@@ -659,7 +659,7 @@ def test_parameters_cannot_be_changed_in_place():
         ),
         (
             lambda head: PromptAttention.decoupled(head, [0], np.ones((1, 1)), np.ones((1, 3))),
-            r"keys \(1, 1\), values \(1, 3\); expected \(1, 2\) for both",
+            r"keys has shape \(1, 1\); expected \(1, 2\)",
         ),
         (lambda head: from_head(np.eye(2), np.eye(2), np.eye(2), 2, query=0.5), "expected whole numbers"),
         (lambda head: from_head(np.eye(2), np.eye(2), np.eye(2), 2, (np.zeros(2),) * 2), "2 biases; expected three"),

@@ -4,6 +4,7 @@ from copy import deepcopy
 from dataclasses import fields
 
 import pytest
+import torch
 from torch import nn
 from vision_models import CLASSES, CONFIGS, images, plain, prompted, rng
 from wrong import faults
@@ -60,6 +61,24 @@ def calls(tmp_path_factory):
             on_a_copy(vision.prompt),
             {"model": model, "config": config, "num_classes": CLASSES, "rng": rng(), "head": "zero"},
         ),
+        "gradient_ratio": (vision.gradient_ratio, {"model": adapted, "images": pixels, "rng": rng()}),
+        "start_from": (
+            on_a_copy(vision.start_from),
+            {"model": prompted(CONFIGS["VPT-deep"]), "config": VAPT(3, start="vpt", offset=True), "rng": rng()},
+        ),
+        "train_prompts": (
+            on_a_copy(vision.train_prompts),
+            {
+                "model": adapted,
+                "batches": [(pixels, torch.arange(len(pixels)) % CLASSES)],
+                "steps": 1,
+                "lr": None,
+                "weight_decay": 0.0,
+                "optimiser": "sgd",
+                "warmup": 0.1,
+                "fixed_first": 0.5,
+            },
+        ),
         "unprompt": (on_a_copy(vision.unprompt), {"model": adapted}),
         "trainable_summary": (vision.trainable_summary, {"model": adapted}),
         "parameter_groups": (
@@ -111,6 +130,9 @@ NAMES = (
         "create_backbone",
         "supported_models",
         "merge",
+        "gradient_ratio",
+        "start_from",
+        "train_prompts",
         *sorted(WITHOUT_FILES),
     ),
 )

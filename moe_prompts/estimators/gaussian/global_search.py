@@ -134,8 +134,8 @@ def grown(
     sought  the smallest number of atoms whose global maximum is asked for; the family's by default. Below it
             the search only grows: fewer starts, and none held back
     """
-    sought = family.k if sought is None else sought
     expect(family, GaussianGatedFamily, "global_maximum: family")
+    sought = family.k if sought is None else sought
     generators(rng_of, "global_maximum")
     family.check_sample(sample)
     Scale.of(sample, None)  # a constant column is refused before a start trips over it

@@ -453,6 +453,14 @@ def parameter_groups(model: Prompted, weight_decay: float, rule: str = "no_decay
                   not (see ``weight_decay``)
 
     Raises ``InputError`` for another rule or a weight decay that is no number of at least 0.
+
+    >>> import timm, torch
+    >>> from moe_prompts.vision import VPT, parameter_groups, prompt
+    >>> vit = timm.create_model("vit_tiny_patch16_224", img_size=64)
+    >>> model = prompt(vit, VPT(num_tokens=2), num_classes=3)
+    >>> optimiser = torch.optim.SGD(parameter_groups(model, 1e-4), lr=0.01, momentum=0.9)
+    >>> [group["weight_decay"] for group in optimiser.param_groups]
+    [0.0001, 0.0]
     """
     return decay_groups(prompt_parameters(model).items(), weight_decay, rule)
 

@@ -44,7 +44,7 @@ class PromptedBlock(nn.Module):
     def forward(self, x: Tensor, *others: Any, **options: Any) -> Tensor:
         """Return the states (B, T, d) after the block, which is given all other arguments but a mask.
 
-        Masks of users are refused before. While it is exported, transformers makes one that hides nothing, for
+        Masks of users are refused before. While exported, transformers makes one that hides nothing, for
         as many tokens as the plain model has; no mask says the same, and covers the prompts.
         """
         others = tuple(None if isinstance(one, Tensor) else one for one in others)

@@ -158,7 +158,7 @@ class Krylov:
         return float(self.sizes[0])
 
     def most_bent(self) -> tuple[Tensor, float]:
-        """Return the direction of theta along which a step of length 1 gains most, and its relative curvature."""
+        """Return the direction of theta in which a unit step gains most, and its relative curvature."""
         k = int((self.sizes / self.flat).argmin())
         return self.coordinates.back(self.basis @ self.turn[:, k]), float(self.sizes[k])
 

@@ -374,7 +374,7 @@ def test_a_vtab_root_goes_through_check_run_and_report(tmp_path, monkeypatch, ca
     call(monkeypatch, "run", "--task", "cifar", "--method", "linear,vpt_deep", "--out", tmp_path / "run", *options)
     shown = capsys.readouterr().out
     assert "minutes of training" in shown
-    told = (tmp_path / "run" / "summary.md").read_text()
+    told = (tmp_path / "run" / "report.md").read_text()
     assert body_of(told, ["task", "linear", "vpt_deep"])[1] == ["published", "63.4", "78.8"]
     assert re.search(r"^cifar +vpt_deep .* 78\.8$", shown, re.M)
     assert "settings.json\n  accuracies.pdf " in shown

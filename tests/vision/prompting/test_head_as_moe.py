@@ -62,7 +62,7 @@ def test_the_same_head_as_the_package_has_it():
     np.testing.assert_allclose(params.gates(x), reading.gates[:, 0, order], rtol=0, atol=1e-12)
 
 
-def test_variation_is_zero_for_vpt_and_positive_for_vapt_after_one_step():
+def test_variation_is_zero_for_vpt_and_positive_for_vapt_after_two_steps():
     """Exactly zero: in every block of VPT-deep, in the first of VPT-shallow, and of VAPT as it is initialised."""
     batch = images(number=5)
     fixed = prompt_table(prompted(VPT(3)), batch)
@@ -71,6 +71,8 @@ def test_variation_is_zero_for_vpt_and_positive_for_vapt_after_one_step():
     shallow = prompt_table(prompted(VPT(3, deep=False)), batch)
     assert ((shallow["variation"] == 0) == (shallow["block"] == 0)).all()
     model = prompt(plain(), VAPT(3), 7, rng=rng())
+    assert (prompt_table(model, batch)["variation"] == 0).all()
+    train_step(model, batch)  # moves the head alone, which began at zero
     assert (prompt_table(model, batch)["variation"] == 0).all()
     train_step(model, batch)
     after = prompt_table(model, batch)

@@ -32,7 +32,8 @@ from vision_models import (
 
 from moe_prompts.errors import InputError
 from moe_prompts.vision import VAPT, VPT, AdaptivePrompts, parameter_groups, prompt, trainable_summary, unprompt
-from moe_prompts.vision.prompting.prompted import prompt_modules, prompt_parameters
+from moe_prompts.vision.prompting.prompted import prompt_parameters
+from moe_prompts.vision.prompting.prompted_model import prompt_modules
 from moe_prompts.vision.prompting.prompts import StaticPrompts, position_map, resized_map
 from moe_prompts.vision.prompting.weight_decay import decay_groups
 

@@ -8,7 +8,8 @@ from vision_models import CLASSES, DEPTH, WIDTH, images, oracle_of, plain, promp
 
 from moe_prompts.errors import InputError
 from moe_prompts.vision import VAPT, VPT, AdaptivePrompts, prompt
-from moe_prompts.vision.prompting.prompted import prompt_modules, prompt_parameters
+from moe_prompts.vision.prompting.prompted import prompt_parameters
+from moe_prompts.vision.prompting.prompted_model import prompt_modules
 from moe_prompts.vision.prompting.prompts import Projector, StaticPrompts, position_map, prompt_bound, resized_map
 
 OPTIONS = {

@@ -1,8 +1,8 @@
 """Do compiled and NumPy passes end on the same fits? Both routes make the default study; their fits are compared.
 
-python experiments/agreement.py                          nine replicates of every cell, 2025 fits
-python experiments/agreement.py --n 1e3,1e4 --reps 2     fewer
-python experiments/agreement.py --runs COMPILED NUMPY    two finished runs of one command
+python experiments/benchmark_agreement.py                          nine replicates of every cell, 2025 fits
+python experiments/benchmark_agreement.py --n 1e3,1e4 --reps 2     fewer
+python experiments/benchmark_agreement.py --runs COMPILED NUMPY    two finished runs of one command
 
 Must hold: the same status in at least 99.5 % of the fits, and log-likelihoods of the fits that both certify
 equal to 1e-9 of their size (of 1 nat where they are smaller). Exit code 1 where it does not. Runs that were
@@ -83,7 +83,7 @@ def run(route: str, folder: Path, options: list[str]) -> None:
 
 def main() -> None:
     parser = cli.OneLineParser(
-        "agreement.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        "benchmark_agreement.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
     add("--runs", type=Path, nargs=2, metavar=("COMPILED", "NUMPY"), help="folders of two finished runs")
@@ -112,4 +112,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main, "agreement.py")
+    cli.run(main, "benchmark_agreement.py")

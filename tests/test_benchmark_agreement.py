@@ -11,7 +11,7 @@ from moe_prompts.errors import InputError
 
 @pytest.fixture(scope="module")
 def script():
-    path = Path(__file__).parents[1] / "experiments" / "agreement.py"
+    path = Path(__file__).parents[1] / "experiments" / "benchmark_agreement.py"
     spec = importlib.util.spec_from_file_location("agreement", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
