@@ -21,6 +21,7 @@ import replicate_gmoe
 import replicate_sgame
 import runs
 import sample_efficiency
+import starts
 import task_curves
 
 from moe_prompts import cli
@@ -44,6 +45,7 @@ FIGURES = {
         planted_vit,
         pretrained,
         predicted_excess,
+        starts,
         task_curves,
     )
 }

@@ -180,7 +180,7 @@ CURVES = (
     "pretrained_second_dsprites_loc",
     "task_curves",
 )
-VISION_RUNS = (*CURVES, "planted_head", "head_as_moe", "predicted_excess")
+VISION_RUNS = (*CURVES, "planted_head", "head_as_moe", "predicted_excess", "starts")
 
 
 @pytest.mark.parametrize("name", CURVES)
