@@ -40,7 +40,7 @@ RATE = re.compile(r"n\^(-[\d.]+)$")
 FLOOR = re.compile(r"risk ([\d.]+)%, without noise")
 SHOWN = (-1.05, 0.45)
 #: Characters of a line of text, height of one in inches, and what stands above and below the rows.
-STATEMENT, FINDING, LINE, HEAD, FOOT = 71, 37, 0.0925, 0.3, 0.72
+STATEMENT, FINDING, LINE, HEAD, FOOT = 71, 37, 0.089, 0.3, 0.72
 
 
 def figure(run: Path) -> Figure:

@@ -21,13 +21,21 @@ CLAIMS: dict[str, Claim] = {
     claim.id: claim
     for group in "PGSA"
     for claim in (
-        *(*prompts.CLAIMS, *heads.CLAIMS, *unselected.CLAIMS, *gated.CLAIMS, *published.CLAIMS, *algebra.CLAIMS),
+        *(
+            *prompts.CLAIMS,
+            *heads.CLAIMS,
+            *unselected.CLAIMS,
+            *gated.CLAIMS,
+            *merging.CLAIMS,
+            *published.CLAIMS,
+            *algebra.CLAIMS,
+        ),
     )
     if claim.id[0] == group
 }
 
 #: Claims whose rule, seed and design are fixed and whose data are not drawn yet.
-PENDING: tuple[Claim, ...] = (*gated.PENDING, *merging.PENDING)
+PENDING: tuple[Claim, ...] = (*gated.PENDING,)
 
 
 def chosen(ids: Sequence[str] | None) -> list[Claim]:

@@ -99,8 +99,7 @@ def merging(tables: Tables, seed: int) -> list[Line]:
     ]
 
 
-#: Registered; not drawn yet.
-PENDING = [
+CLAIMS = [
     Claim(
         id="G-merge",
         statement="Gaussian-gated, two experts too many, fitted from the data: merging the nearest atoms of that fit "

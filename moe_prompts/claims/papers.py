@@ -158,8 +158,9 @@ PAPERS = (
         "2505.13052",
         f"{NOT_SEEN}: the same for Gaussian-gated experts: the number of experts is selected consistently without a "
         "sweep, and parameters of the merged model have the pointwise optimal rate",
-        (),
-        "all of it until the run of G-merge (mp.choose_k) is drawn; rates of the regression function",
+        ("G-merge",),
+        "its own criterion and its own models (mp.choose_k measures heights in units of the fitted law); rates of the "
+        "regression function",
     ),
     Paper(
         "Dendrograms of Mixing Measures for Softmax-Gated Gaussian Mixture of Experts: Consistency without Model "
