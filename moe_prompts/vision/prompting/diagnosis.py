@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from moe_prompts.checks import expect
 from moe_prompts.errors import InputError
 from moe_prompts.vision.prompting.prompted import PromptedVisionTransformer, check_prompted
 from moe_prompts.vision.prompting.prompted_model import PromptedBlock
@@ -44,6 +45,7 @@ def gradient_ratio(model: PromptedVisionTransformer, images: Tensor, rng: torch.
     check_prompted(model, "gradient_ratio")
     if not isinstance(model, PromptedVisionTransformer):
         raise InputError(f"gradient_ratio: a {type(model).__name__}; expected a prompted VisionTransformer of timm")
+    expect(rng, torch.Generator, "gradient_ratio: rng")
     training = model.training
     like = next(model.blocks.parameters())
     direction = torch.randn(model.num_features, generator=rng).to(like)

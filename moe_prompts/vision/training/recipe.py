@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from moe_prompts.checks import whole
+from moe_prompts.checks import expect, one_of, real, whole
 from moe_prompts.errors import InputError
 from moe_prompts.vision.prompting.prompted import check_prompted, prompt_parameters
 from moe_prompts.vision.prompting.prompted_model import Prompted
@@ -69,8 +69,18 @@ def train_prompts(
     """
     check_prompted(model, "train_prompts")
     steps = whole(steps, 1, "train_prompts: steps")
-    recipe = Recipe(steps=steps, warmup=warmup, optimiser=optimiser, fixed_first=fixed_first)
-    setting = Setting(RATES[optimiser] if lr is None else lr, weight_decay)
+    expect(batches, Iterable, "train_prompts: batches")
+    optimiser = one_of(optimiser, RATES, "train_prompts: optimiser")
+    recipe = Recipe(
+        steps=steps,
+        warmup=real(warmup, "[0, 1)", "train_prompts: warmup"),
+        optimiser=optimiser,
+        fixed_first=real(fixed_first, "[0, 1)", "train_prompts: fixed_first"),
+    )
+    setting = Setting(
+        RATES[optimiser] if lr is None else real(lr, "(0, inf)", "train_prompts: lr"),
+        real(weight_decay, "[0, inf)", "train_prompts: weight_decay"),
+    )
     taking = torch_optimiser(prompt_parameters(model).items(), setting.lr, setting.weight_decay, recipe)
     rates, usual = factors(recipe, 0), [group["lr"] for group in taking.param_groups]
     waiting, free_from = waiting_parameters(model), free_step(recipe, 0)

@@ -236,8 +236,8 @@ WRONG = [
     (lambda model, batch: train_prompts(model, iter([batch]), steps=3), "no batches (left); expected a list"),
     (lambda model, batch: train_prompts(model, batch[0]), "a batch of type Tensor; expected pairs (images, labels)"),
     (lambda model, batch: train_prompts(model, [batch], steps=0), "train_prompts: steps"),
-    (lambda model, batch: train_prompts(model, [batch], lr=-1.0), "expected a positive lr"),
-    (lambda model, batch: train_prompts(model, [batch], optimiser="adam"), "expected one of sgd, adamw, lamb"),
+    (lambda model, batch: train_prompts(model, [batch], lr=-1.0), "expected a number in (0, inf)"),
+    (lambda model, batch: train_prompts(model, [batch], optimiser="adam"), "expected one of adamw, sgd, lamb"),
     (lambda model, batch: train_prompts(model, [(batch[0] * np.nan, batch[1])]), "a loss of nan at step 1"),
 ]
 
