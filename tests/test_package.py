@@ -177,6 +177,7 @@ CURVES = (
     "planted_vit",
     "pretrained_count",
     "pretrained_dsprites_loc",
+    "pretrained_second_count",
     "pretrained_second_dsprites_loc",
     "task_curves",
 )

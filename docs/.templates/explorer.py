@@ -76,7 +76,7 @@ def record(run: str, model: str, line: dict, rows: pd.DataFrame, measure: Measur
     fit = slope(used, np.random.default_rng(0), resamples=RESAMPLES)
     levels = slope(samples, np.random.default_rng(0), resamples=RESAMPLES)
     verdict = fit.verdict(float(predicted.exponent)).value if predicted else "nothing is predicted"
-    number = lambda value: None if math.isnan(value) else float(f"{value:.4g}")
+    number = lambda value: None if math.isnan(value) else float(f"{value:.8g}")
     return {
         "run": run,
         "truth": str(line["truth"]),
