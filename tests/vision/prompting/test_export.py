@@ -104,7 +104,7 @@ def test_onnx_agrees_with_torch(library, tmp_path):
             image_size=16,
             patch_size=4,
         )
-        model = prompt(transformers.ViTModel(config), VAPT_2, 7, rng=torch.Generator().manual_seed(0))
+        model = prompt(transformers.ViTModel(config), VAPT_2, 7, rng=torch.Generator().manual_seed(0), head="published")
     assert export_onnx(model, tmp_path / "model.onnx") < TOLERANCE
     import onnxruntime
 
@@ -133,7 +133,9 @@ def test_a_program_of_transformers_takes_any_number_of_images(config):
     settings = transformers.ViTConfig(
         hidden_size=16, num_hidden_layers=3, num_attention_heads=2, intermediate_size=24, image_size=16, patch_size=4
     )
-    model = prompt(transformers.ViTModel(settings), config, 7, rng=torch.Generator().manual_seed(0)).eval()
+    model = prompt(
+        transformers.ViTModel(settings), config, 7, rng=torch.Generator().manual_seed(0), head="published"
+    ).eval()
     program = exported(model).module()
     for number in (1, 3):
         batch = images(number=number).float()

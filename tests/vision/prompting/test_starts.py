@@ -96,7 +96,9 @@ def test_start_from_computes_exactly_the_logits_of_the_fixed_prompts(kind, optio
 
 
 def test_a_model_started_from_fixed_prompts_is_saved_and_loaded(tmp_path):
-    model = start_from(prompt(plain(), VPT(3), CLASSES, rng=rng(1)), adaptive("vpt"), rng=rng(2)).eval()
+    model = start_from(
+        prompt(plain(), VPT(3), CLASSES, rng=rng(1), head="published"), adaptive("vpt"), rng=rng(2)
+    ).eval()
     save_prompts(model, tmp_path / "prompts")
     again = load_prompts(plain(), tmp_path / "prompts").eval()
     assert again.config == model.config
