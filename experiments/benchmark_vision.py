@@ -188,7 +188,8 @@ def official_page(rows: list[list[str]], kept: list[list[str]]) -> str:
         textwrap.fill(
             "Seconds are medians (CPU time on a CPU, wall time on a GPU). *over as published* is the median of ratios "
             "within a round: below 1 ours is faster. Memory is the peak of a process that does this alone; trained "
-            "numbers are those beside the head." + ("" if on_gpu else " No GPU was measured."),
+            "numbers are those beside the head. Without a twin of each method, ratios this near to 1 decide nothing."
+            + ("" if on_gpu else " No GPU was measured."),
             110,
         ),
         "",

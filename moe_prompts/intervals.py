@@ -3,6 +3,7 @@
 There is one method for each kind of quantity.
 
     a mean of ratios, logs or differences    Student's: mean +- t sd / sqrt(m), m - 1 degrees of freedom
+    a share of replicates                    Clopper and Pearson's, from the binomial law itself
     a slope of log error on log n            slope +- q se, which combines the variances of the logs of the
                                              statistic at each n (``slopes``); ``designs.power`` measures
                                              how often it covers
@@ -27,7 +28,7 @@ from enum import Enum
 from functools import lru_cache
 
 import numpy as np
-from scipy.special import bdtrc, gammaln, stdtrit
+from scipy.special import bdtrc, betaincinv, gammaln, stdtrit
 
 #: Share of intervals that hold what they estimate.
 LEVEL = 0.90
@@ -73,6 +74,20 @@ class Interval:
         Fewer than 8 replicates decide nothing.
         """
         return within(self.low, self.high, band) if self.count >= MIN_REPLICATES else Verdict.UNDECIDED
+
+
+def share_interval(hits: int, count: int, tails: tuple[float, float] = TAILS) -> Interval:
+    """Return the share of ``hits`` among ``count`` with Clopper and Pearson's interval; [0, 1] of nothing.
+
+    tails  levels of the two ends; (.1, .9) gives two one-sided ends of 90 %
+
+    >>> found = share_interval(15, 16)
+    >>> round(found.low, 3), round(found.high, 3)
+    (0.736, 0.997)
+    """
+    low = float(betaincinv(hits, count - hits + 1, tails[0])) if hits else 0.0
+    high = float(betaincinv(hits + 1, count - hits, tails[1])) if hits < count else 1.0
+    return Interval(hits / count if count else float("nan"), low, high, count)
 
 
 def within(low: float, high: float, band: tuple[float, float]) -> Verdict:

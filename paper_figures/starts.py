@@ -25,7 +25,7 @@ DRAWING = runs.Drawing(
     figure=figure,
     data=runs.DATA / "starts",
     command="python experiments/starts.py --preset part",
-    time="30 minutes of a busy core",
+    time="10 minutes of one core",
 )
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from moe_prompts.engine.store import read_table
 from moe_prompts.estimators.result import FitStatus
 from moe_prompts.slopes import BAND, slope
 from moe_prompts.study import attention, attention_report, gaussian, softmax, summary
@@ -48,7 +49,7 @@ SAID = {
 
 def lines_of(run: str, folder: str) -> list[dict]:
     """Return one record for each truth, kind, k and measure of a run."""
-    rows = pd.read_parquet(ROOT / folder / "results.parquet")
+    rows = read_table(ROOT / folder)
     found = []
     for name, model, measures in STUDIES:
         own = of_study(rows, name)
@@ -106,7 +107,7 @@ def page() -> str:
     data = [line for run, folder in RUNS.items() for line in lines_of(run, folder)]
     scripts = [
         (ROOT / "docs" / "assets" / "vega" / f"{name}.min.js").read_text(encoding="utf-8")
-        for name in ("vega", "vega-lite", "vega-embed")
+        for name in ("vega", "vega-lite")
     ]
     template = Path(__file__).with_name("explore.html").read_text(encoding="utf-8")
     # A closing tag within a script would end it.

@@ -7,11 +7,11 @@ import pandas as pd
 from moe_prompts.claims.algebra import rate_of, verified
 from moe_prompts.claims.claim import DERIVED, Claim, Line, Tables
 from moe_prompts.claims.evidence import slope_line, slope_lines
-from moe_prompts.claims.merging import share_interval
 from moe_prompts.claims.prompts import CERTIFIED_RULE, SLOPE_RULE
 from moe_prompts.estimators.gaussian.global_search import WAYS
 from moe_prompts.estimators.result import FitStatus
 from moe_prompts.estimators.stages import SAME_SUMMIT
+from moe_prompts.intervals import share_interval
 from moe_prompts.study import gaussian, softmax
 from moe_prompts.study.summary import LOSS, Measure, summarise
 from moe_prompts.tables import short

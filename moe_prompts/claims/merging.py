@@ -8,13 +8,13 @@ beyond it.
 from __future__ import annotations
 
 import pandas as pd
-from scipy.stats import beta, binom
+from scipy.stats import binom
 
 from moe_prompts.claims.claim import DERIVED, Claim, Line, Odds, Tables
 from moe_prompts.claims.evidence import slope_line
 from moe_prompts.claims.prompts import CERTIFIED_RULE
 from moe_prompts.estimators.result import FitStatus
-from moe_prompts.intervals import TAILS, Interval, Verdict, within
+from moe_prompts.intervals import Interval, Verdict, share_interval, within
 from moe_prompts.study.merging import right_from
 from moe_prompts.study.summary import Measure, measured_slope
 
@@ -30,13 +30,6 @@ HEIGHT = Measure("height", "height_surplus", "height of the last surplus merge")
 FOUND = 0.7
 #: What a design is asked to tell from each other: shares of right choices.
 RIGHT, WRONG = 0.99, 0.5
-
-
-def share_interval(right: int, count: int) -> Interval:
-    """Return a share with its 90 % interval of Clopper and Pearson."""
-    low = beta.ppf(TAILS[0], right, count - right + 1) if right else 0.0
-    high = beta.ppf(TAILS[1], right + 1, count - right) if right < count else 1.0
-    return Interval(right / count, float(low), float(high), count)
 
 
 def share_verdict(share: Interval) -> Verdict:

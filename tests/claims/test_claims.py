@@ -17,7 +17,7 @@ from moe_prompts.claims.papers import PAPERS, papers_page
 from moe_prompts.claims.runs import RUNS, Scale, studies_of
 from moe_prompts.engine.store import RunFolder
 from moe_prompts.errors import InputError
-from moe_prompts.intervals import Verdict
+from moe_prompts.intervals import Verdict, share_interval
 from moe_prompts.models.data import Sample
 from moe_prompts.models.softmax_truths import softmax_truth
 from moe_prompts.slopes import BAND
@@ -456,12 +456,12 @@ def test_a_share_is_judged_where_the_truth_itself_is_right(monkeypatch):
 
 def test_shares_have_the_interval_of_clopper_and_pearson():
     """Its ends are where 15 or more, and 15 or fewer, of 16 have probability 5 %; and 16 of 16 reach 1."""
-    share = merging.share_interval(15, 16)
+    share = share_interval(15, 16)
     low, high = share.low, share.high
     assert 16 * low**15 * (1 - low) + low**16 == pytest.approx(0.05)
     assert 1 - high**16 == pytest.approx(0.05)
-    assert merging.share_interval(16, 16).high == 1
-    assert merging.share_interval(0, 16).low == 0
+    assert share_interval(16, 16).high == 1
+    assert share_interval(0, 16).low == 0
     odds = merging.share_odds(16)
     assert odds.right == pytest.approx(16 * 0.99**15 * 0.01 + 0.99**16)
     assert odds.wrong == pytest.approx(17 / 2**16)

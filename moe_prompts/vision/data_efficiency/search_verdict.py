@@ -21,9 +21,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from scipy.stats import beta, binom
+from scipy.stats import binom
 
 from moe_prompts.estimators.result import FitStatus
+from moe_prompts.intervals import share_interval
 from moe_prompts.shown import Ending
 from moe_prompts.tables import markdown
 from moe_prompts.vision.data_efficiency.curves import FRESH, predicted_crossing
@@ -33,9 +34,9 @@ from moe_prompts.vision.training.statuses import TRAINED
 LANDSCAPE, ALGORITHM, START, OPEN = "landscape", "algorithm", "start", "not decidable here"
 #: Excess risk in nats at which a fit has reached the floor: a fifth of the floor of fixed prompts, .27.
 REACHED = 0.05
-#: The share of starts that is worth a search (four starts find it), the level, the least number of counted fits, and
-#: the least share of certified ones.
-SHARE, LEVEL, LEAST, CERTIFIED = 0.25, 0.1, 9, 0.8
+#: The share of starts that is worth a search (four starts find it), the levels of its one-sided ends, the least number
+#: of counted fits, and the least share of certified ones.
+SHARE, ENDS, LEAST, CERTIFIED = 0.25, (0.1, 0.9), 9, 0.8
 #: Methods of ``data_efficiency.py`` whose class holds an adaptive truth, and that do not begin at it.
 SGD = ("vapt", "vapt_offset")
 
@@ -69,19 +70,12 @@ class SearchVerdict:
         )
 
 
-def ends(reached: int, counted: int) -> tuple[float, float]:
-    """Return the one-sided 90 % ends of a share of which k of m were seen (Clopper and Pearson)."""
-    low = 0.0 if reached == 0 else float(beta.ppf(LEVEL, reached, counted - reached + 1))
-    high = 1.0 if reached == counted else float(beta.ppf(1 - LEVEL, reached + 1, counted - reached))
-    return low, high
-
-
 def often(reached: int, counted: int) -> bool | None:
     """Return whether fits reach the floor (True), stay above it (False), or neither is decided (None)."""
-    low, high = ends(reached, counted)
-    if counted < LEAST or low <= SHARE <= high:
+    share = share_interval(reached, counted, ENDS)
+    if counted < LEAST or share.low <= SHARE <= share.high:
         return None
-    return low > SHARE
+    return share.low > SHARE
 
 
 def power(share: float, counted: int, says: bool) -> float:
@@ -100,7 +94,7 @@ def search_verdict(rows: pd.DataFrame, sgd: pd.DataFrame | None = None) -> Searc
     own = rows[(rows["targets"] == "law") & rows["start"].isin(ORDINARY) & (rows["truth"] == "planted-adaptive")]
     counted = own[own["status"] == FitStatus.CERTIFIED.name]
     reached = int((counted["excess"] <= REACHED).sum())
-    low, high = ends(reached, len(counted))
+    share = share_interval(reached, len(counted), ENDS)
     shares = {} if sgd is None else sgd_shares(sgd)
     decided = often(reached, len(counted)) if len(own) and len(counted) >= CERTIFIED * len(own) else None
     if decided is None or (decided and not shares):
@@ -109,7 +103,7 @@ def search_verdict(rows: pd.DataFrame, sgd: pd.DataFrame | None = None) -> Searc
         outcome = LANDSCAPE
     else:
         outcome = START if max(shares.values()) >= 0.5 else ALGORITHM
-    return SearchVerdict(outcome, reached, len(counted), len(own), low, high, shares)
+    return SearchVerdict(outcome, reached, len(counted), len(own), share.low, share.high, shares)
 
 
 def sgd_shares(curves: pd.DataFrame) -> dict[str, float]:

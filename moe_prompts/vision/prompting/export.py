@@ -75,7 +75,8 @@ def export_onnx(model: Prompted, path: str | Path) -> float:
     3 images.
 
     Raises ``InputError`` without onnx, onnxscript and onnxruntime (extra ``export``), for a model that
-    ``prompt`` did not return, and, before the file is written, where the difference is more than 1e-5.
+    ``prompt`` did not return, and, before the file is written, where the difference is more than 1e-5 or
+    where all logits are 0, so that there is nothing to compare.
     """
     check_prompted(model, "export_onnx")
     try:
@@ -99,8 +100,13 @@ def export_onnx(model: Prompted, path: str | Path) -> float:
             with torch.no_grad():
                 expected = Logits(model.eval())(images).cpu().double()
             [found] = session.run(None, {session.get_inputs()[0].name: images.cpu().numpy()})
-            size = expected.abs().max().clamp(min=torch.finfo(torch.float32).tiny)
-            apart = max(apart, float((torch.from_numpy(found).double() - expected).abs().max() / size))
+            size = float(expected.abs().max())
+            if size == 0:
+                raise InputError(
+                    "export_onnx: all logits are 0, as of an untrained head, so that nothing can be compared; "
+                    "expected a trained model, or prompt(..., head='published')"
+                )
+            apart = max(apart, float((torch.from_numpy(found).double() - expected).abs().max()) / size)
     finally:
         model.train(training)
     if not apart <= TOLERANCE:
@@ -116,9 +122,7 @@ def _images(model: Prompted, number: int) -> Tensor:
     """Return random images of the model's own size, on its device and in its type."""
     layout = layout_of(model)
     like = next(layout.blocks.parameters())
-    drawn = torch.randn(
-        number, layout.channels or 3, *layout.image_size, generator=torch.Generator().manual_seed(number)
-    )
+    drawn = torch.randn(number, layout.channels, *layout.image_size, generator=torch.Generator().manual_seed(number))
     return drawn.to(like)
 
 

@@ -23,8 +23,8 @@ from torch import Tensor
 
 from moe_prompts.checks import integer, shown
 from moe_prompts.errors import InputError
-from moe_prompts.vision.prompting.layouts import AttentionParts, layout_of
-from moe_prompts.vision.prompting.prompted import PromptedBlock, check_images, check_prompted
+from moe_prompts.vision.prompting.layouts import AttentionParts, check_images, layout_of
+from moe_prompts.vision.prompting.prompted import PromptedBlock, check_prompted
 from moe_prompts.vision.prompting.prompted_model import Prompted
 
 

@@ -67,7 +67,8 @@ class AttentionParts:
 class TimmLayout:
     """Read a ``VisionTransformer`` of timm."""
 
-    library = "timm"
+    #: Whether the library hands its blocks a mask for as many tokens as the plain model has.
+    makes_masks = False
     #: Dotted name of the list of blocks, and name of the head.
     blocks_name, head_name = "blocks", "head"
     #: Whether the plain model has a head of its own.
@@ -124,9 +125,9 @@ class TimmLayout:
         return prod(self.model.patch_embed.patch_size)
 
     @property
-    def channels(self) -> int | None:
-        """Return the number of channels of an image; None where the model does not tell."""
-        return getattr(self.model, "in_chans", None)
+    def channels(self) -> int:
+        """Return the number of channels of an image: those that the first convolution reads."""
+        return next(weight.shape[1] for weight in self.model.patch_embed.parameters() if weight.ndim == 4)
 
     @property
     def follows_mode(self) -> tuple[nn.Module, ...]:
@@ -247,7 +248,7 @@ def plain_class(model: nn.Module) -> type:
 class TransformersLayout:
     """Read a model of ``transformers`` whose class is one of ``FAMILIES``; the words are ``TimmLayout``'s."""
 
-    library = "transformers"
+    makes_masks = True
     head_name = "classifier"
 
     def __init__(self, model: Any) -> None:
@@ -424,6 +425,20 @@ def layout_of(model: nn.Module) -> Layout:
     if is_transformers(model) and plain_class(model).__name__ in FAMILIES:
         return TransformersLayout(model)
     raise InputError(f"a {type(model).__name__}; expected timm's VisionTransformer, or one of {', '.join(FAMILIES)}")
+
+
+def check_images(model: nn.Module, images: Any, where: str = "") -> None:
+    """Raise ``InputError`` for what is no batch of real images (B, C, H, W) for a model, plain or prompted.
+
+    where  names the caller, for whom an empty batch is a mistake too; empty: the model itself
+    """
+    said, channels = f"{where}: " if where else "", layout_of(model).channels
+    if not isinstance(images, Tensor):
+        raise InputError(f"{said}images of type {type(images).__name__}; expected a tensor (B, {channels}, H, W)")
+    if images.is_complex():
+        raise InputError(f"{said}images of complex numbers, whose imaginary parts would be lost; expected real ones")
+    if images.ndim != 4 or images.shape[1] != channels or (where and not len(images)):
+        raise InputError(f"{said}images of shape {tuple(images.shape)}; expected (B, {channels}, height, width)")
 
 
 def _pair(value: Any) -> Grid:

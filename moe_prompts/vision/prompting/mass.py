@@ -10,8 +10,8 @@ from moe_prompts.checks import expect
 from moe_prompts.errors import InputError
 from moe_prompts.vision.figures import draw_mass as draw_map
 from moe_prompts.vision.prompting.head_as_moe import attention_parts, read_head
-from moe_prompts.vision.prompting.layouts import layout_of
-from moe_prompts.vision.prompting.prompted import check_images, check_prompted
+from moe_prompts.vision.prompting.layouts import check_images, layout_of
+from moe_prompts.vision.prompting.prompted import check_prompted
 from moe_prompts.vision.prompting.prompted_model import Prompted
 
 

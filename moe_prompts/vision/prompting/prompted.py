@@ -25,7 +25,14 @@ from torch import Tensor, nn
 from moe_prompts.checks import one_of, whole
 from moe_prompts.errors import InputError
 from moe_prompts.vision.prompting.config import VAPT, VPT, first_block
-from moe_prompts.vision.prompting.layouts import FAMILIES, TransformersLayout, is_transformers, layout_of, plain_class
+from moe_prompts.vision.prompting.layouts import (
+    FAMILIES,
+    TransformersLayout,
+    check_images,
+    is_transformers,
+    layout_of,
+    plain_class,
+)
 from moe_prompts.vision.prompting.layouts import REFUSED as REFUSED_TRANSFORMERS
 from moe_prompts.vision.prompting.prompted_model import (
     PLAIN_HEAD,
@@ -197,7 +204,7 @@ class PromptedVisionTransformer(Prompted, VisionTransformer):
                 "torch.fx cannot trace a prompted model, which looks at its images' size; for features of blocks use "
                 "forward_intermediates"
             )
-        self.check_images(images)
+        check_images(self, images)
         if attn_mask is not None or is_causal:
             raise InputError("a prompted model takes no attention mask: it would not cover the prompts")
         size, own = tuple(images.shape[-2:]), self.patch_embed.img_size
@@ -261,8 +268,8 @@ def prompt(
     for index, prompts in enumerate(made):
         last = index == len(made) - 1
         shallow = isinstance(config, VPT) and not config.deep
-        # Of transformers, blocks on which shallow prompts live on must not see its mask, either.
-        passes = shallow and index > first and layout.library == "transformers"
+        # Blocks on which shallow prompts live on must not see a mask for fewer tokens, either.
+        passes = shallow and index > first and layout.makes_masks
         if prompts is not None or (shallow and last) or passes:
             block = PromptedBlock(
                 blocks[index], prompts, layout.num_prefix_tokens, config.num_tokens, not shallow or last
@@ -406,8 +413,6 @@ def mean_states(model: Plain, images: Iterable[Tensor]) -> list[Tensor]:
             f"mean_states: one {type(images).__name__}; expected batches of images, as [images] or a data loader"
         )
     for batch in images:
-        if not isinstance(batch, Tensor) or batch.is_complex():
-            raise InputError(f"mean_states: a batch of type {type(batch).__name__}; expected real tensors (B, 3, H, W)")
         check_images(model, batch, "mean_states")
         x = layout.embed(batch)
         for index, block in enumerate(blocks):
@@ -472,14 +477,6 @@ def check_prompted(model: nn.Module, where: str) -> None:
             f"{where}: a {type(model).__name__}; expected a model that prompt(...) returned, as it is (not compiled "
             "or wrapped: pass its _orig_mod or module)"
         )
-
-
-def check_images(model: nn.Module, images: Any, where: str) -> None:
-    """Raise ``InputError`` unless ``images`` (B, C, H, W) are a tensor of the model's channels."""
-    channels = next(weight.shape[1] for weight in model.parameters() if weight.ndim == 4)
-    if not isinstance(images, Tensor) or images.ndim != 4 or images.shape[1] != channels or not len(images):
-        what = tuple(images.shape) if isinstance(images, Tensor) else type(images).__name__
-        raise InputError(f"{where}: images {what}; expected a tensor (B, {channels}, H, W)")
 
 
 def refusal(model: nn.Module) -> str | None:

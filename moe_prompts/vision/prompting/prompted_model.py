@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from moe_prompts.errors import InputError
 from moe_prompts.vision.prompting.config import VAPT, VPT
-from moe_prompts.vision.prompting.layouts import FAMILIES, TransformersLayout, layout_of
+from moe_prompts.vision.prompting.layouts import FAMILIES, TransformersLayout, check_images, layout_of
 from moe_prompts.vision.prompting.prompts import AdaptivePrompts, StaticPrompts
 
 #: Name of the plain model's head while the model is prompted.
@@ -111,16 +111,6 @@ class Prompted(nn.Module):
             "it on example images"
         )
 
-    def check_images(self, images: Any) -> None:
-        """Raise ``InputError`` for what is no batch of images (B, C, H, W) for this model."""
-        channels = layout_of(self).channels
-        if not isinstance(images, Tensor):
-            raise InputError(f"images of type {type(images).__name__}; expected a tensor (B, {channels}, H, W)")
-        if images.is_complex():
-            raise InputError("images of complex numbers, whose imaginary parts would be lost; expected real ones")
-        if images.ndim != 4 or images.shape[1] != (images.shape[1] if channels is None else channels):
-            raise InputError(f"images of shape {tuple(images.shape)}; expected (B, {channels}, height, width)")
-
     def hand_grid(self, images: Tensor) -> None:
         """Hand the grid of these images to the prompts that need it."""
         grid = layout_of(self).grid_of(images)
@@ -172,7 +162,7 @@ class PromptedTransformers(Prompted):
         from transformers.modeling_outputs import ImageClassifierOutput
 
         layout: Any = layout_of(self)
-        self.check_images(pixel_values)
+        check_images(self, pixel_values)
         assert pixel_values is not None
         for name in ("attention_mask", "bool_masked_pos", "noise"):
             if options.get(name) is not None:

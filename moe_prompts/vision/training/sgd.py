@@ -184,9 +184,9 @@ def free_step(recipe: Recipe, n: int) -> int:
 
 def waiting_parameters(model: nn.Module) -> list[nn.Parameter]:
     """Return what waits while ``start="vpt"`` trains fixed prompts alone; nothing for other models."""
-    if not isinstance(model, Prompted) or not isinstance(model.config, VAPT):
+    if not isinstance(model, Prompted) or not isinstance(model.prompt_config, VAPT):
         return []
-    config = model.config
+    config = model.prompt_config
     return [parameter for name, parameter in prompt_parameters(model).items() if waits(name, config)]
 
 

@@ -11,6 +11,7 @@ from scipy.stats import binom
 
 from moe_prompts.engine.store import read_table
 from moe_prompts.errors import InputError
+from moe_prompts.intervals import share_interval
 from moe_prompts.vision.data_efficiency import search_verdict as rule
 from moe_prompts.vision.data_efficiency.search import (
     DRAWN,
@@ -165,7 +166,8 @@ def test_only_ordinary_starts_on_the_law_are_judged():
 def test_ends_are_those_of_the_binomial_law():
     """At the lower end so many or more have probability .1, at the upper end so many or fewer."""
     for k, m in ((3, 24), (0, 9), (12, 12)):
-        low, high = rule.ends(k, m)
+        share = share_interval(k, m, rule.ENDS)
+        low, high = share.low, share.high
         assert low == 0 if k == 0 else binom.sf(k - 1, m, low) == pytest.approx(0.1)
         assert high == 1 if k == m else binom.cdf(k, m, high) == pytest.approx(0.1)
 

@@ -116,6 +116,15 @@ def test_onnx_agrees_with_torch(library, tmp_path):
     assert (torch.from_numpy(logits) - found).abs().max() < TOLERANCE * found.abs().max()
 
 
+def test_a_head_of_zeros_leaves_nothing_to_compare(tmp_path):
+    for package in ("onnx", "onnxscript", "onnxruntime"):
+        pytest.importorskip(package, reason="needs the extra export: pip install -e '.[export]'")
+    model = prompt(plain().float(), VPT(2), 7)
+    with pytest.raises(InputError, match="all logits are 0"):
+        export_onnx(model, tmp_path / "model.onnx")
+    assert not (tmp_path / "model.onnx").exists()
+
+
 def test_a_merged_model_of_timms_own_making():
     """A name of timm, and the copy leaves the original's prompts alone."""
     model = prompt(timm.create_model("test_vit", num_classes=3).eval(), VPT(2), rng=torch.Generator().manual_seed(0))

@@ -28,6 +28,7 @@ from moe_prompts.vision import (
     read_head,
     save_prompts,
     set_mean_states,
+    train_prompts,
     trainable_summary,
     unprompt,
 )
@@ -266,6 +267,17 @@ def test_recomputed_states_give_the_same_gradients():
         assert len(runs) == 1 + checkpointed
         gradients.append([value.grad for value in prompt_parameters(model).values()])
     assert all(torch.allclose(a, b, atol=1e-7) for a, b in zip(*gradients, strict=True))
+
+
+def test_fixed_prompts_train_first_here_too():
+    """The model's own ``config`` is that of transformers, which says nothing of the prompts' start."""
+    config = VAPT(2, hidden=4, offset=True, start="vpt", channel_dropout=0, hidden_dropout=0)
+    model = prompt(plain(), config, 7, rng=rng(), head="published")
+    before = {name: value.detach().clone() for name, value in prompt_parameters(model).items()}
+    train_prompts(model, [(pixels(), torch.tensor([0, 3]))], steps=1, fixed_first=0.9)
+    moved = {name for name, value in prompt_parameters(model).items() if not torch.equal(value, before[name])}
+    assert {name.rpartition(".")[2] for name in moved if not name.startswith("head.")} <= {"tokens", "offset"}
+    assert any(name.endswith("offset") for name in moved)
 
 
 def test_mean_states_and_copies():
