@@ -5,12 +5,29 @@ from __future__ import annotations
 import io
 import runpy
 import sys
-from contextlib import ExitStack, chdir, redirect_stderr, redirect_stdout
+from collections.abc import Iterator
+from contextlib import ExitStack, chdir, contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from subprocess import CompletedProcess
 from unittest import mock
 
+from moe_prompts.models import activations, added, gaussian_truths, prompt_truths, softmax_truths
+
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"
+
+
+@contextmanager
+def taken_back() -> Iterator[None]:
+    """Forget afterwards the truths and activations that were added within."""
+    kept = [(known, dict(known)) for known in (added.ADDED, activations.ACTIVATIONS)]
+    try:
+        yield
+    finally:
+        for known, before in kept:
+            known.clear()
+            known.update(before)
+        for lookup in (prompt_truths, softmax_truths, gaussian_truths):
+            lookup._found.cache_clear()
 
 
 def call(script: str, *arguments: object, cwd: Path | str = ".") -> CompletedProcess[str]:

@@ -2,6 +2,7 @@
 
 import ast
 import json
+from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -49,16 +50,13 @@ def modules(root: Path = PACKAGE) -> dict[str, Path]:
 def imports(path: Path, known: set[str]) -> set[str]:
     """Modules of the package that a file imports, at its top or inside a function, but not for types only."""
     found = set()
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    for_types = {
-        id(inner)
-        for node in ast.walk(tree)
-        if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
-        for inner in ast.walk(node)
-    }
-    for node in ast.walk(tree):
-        if id(node) in for_types:
+    # Imports are statements: expressions, which are most of a tree, are not entered.
+    statements: list[ast.AST] = [ast.parse(path.read_text(encoding="utf-8"))]
+    while statements:
+        node = statements.pop()
+        if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
             continue
+        statements += (inner for inner in ast.iter_child_nodes(node) if not isinstance(inner, ast.expr))
         if isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: relative import"
             names = [f"{node.module}.{alias.name}" for alias in node.names]
@@ -74,19 +72,22 @@ def part(module: str) -> str:
     return ".".join(parts[:2]) if parts[0] == "vision" else parts[0]
 
 
-EVERY = modules()
-GRAPH = {name: imports(path, set(EVERY)) for name, path in EVERY.items()}
+@cache
+def graph() -> dict[str, set[str]]:
+    """Name of every module -> modules of the package that it imports; read once, when a test asks."""
+    every = modules()
+    return {name: imports(path, set(every)) for name, path in every.items()}
 
 
 def test_every_module_has_a_floor():
-    parts = {part(name) for name in EVERY if name not in DOORS}
+    parts = {part(name) for name in graph() if name not in DOORS}
     assert parts == set(LEVEL)
 
 
 def test_no_module_imports_from_above_or_beside():
     wrong = [
         f"{name} imports {other}"
-        for name, others in GRAPH.items()
+        for name, others in graph().items()
         if name not in DOORS
         for other in others - DOORS
         if part(other) != part(name) and LEVEL[part(other)] >= LEVEL[part(name)]
@@ -98,18 +99,18 @@ def test_no_module_below_vision_imports_the_door_of_the_package():
     """A door loads names from every floor, so an import of it from inside is an arrow up in disguise."""
     wrong = [
         f"{name} imports {door}"
-        for name, others in GRAPH.items()
+        for name, others in graph().items()
         for door in others & DOORS
         if name not in DOORS and part(name) != "commands"
     ]
     assert not wrong, "\n".join(wrong)
     for door in DOORS:
-        assert GRAPH[door] <= {"moe_prompts.lazy"}, "a door imports nothing until a name is asked for"
+        assert graph()[door] <= {"moe_prompts.lazy"}, "a door imports nothing until a name is asked for"
 
 
 def test_no_circle_of_modules():
     try:
-        TopologicalSorter(GRAPH).prepare()
+        TopologicalSorter(graph()).prepare()
     except CycleError as error:
         pytest.fail(" -> ".join(error.args[1]))
 
@@ -119,11 +120,11 @@ def test_the_checks_see_an_arrow_up_and_a_circle(tmp_path):
     (tmp_path / "errors.py").write_text("from moe_prompts.study import rows\n")
     (tmp_path / "study.py").write_text("def f():\n    from moe_prompts import errors\n")
     small = modules(tmp_path)
-    graph = {name: imports(path, set(small)) for name, path in small.items()}
-    assert graph == {"moe_prompts.errors": {"moe_prompts.study"}, "moe_prompts.study": {"moe_prompts.errors"}}
+    found = {name: imports(path, set(small)) for name, path in small.items()}
+    assert found == {"moe_prompts.errors": {"moe_prompts.study"}, "moe_prompts.study": {"moe_prompts.errors"}}
     assert LEVEL["study"] > LEVEL["errors"]
     with pytest.raises(CycleError):
-        TopologicalSorter(graph).prepare()
+        TopologicalSorter(found).prepare()
 
 
 @pytest.mark.parametrize("door", [moe_prompts, vision], ids=lambda door: door.__name__)

@@ -1,13 +1,15 @@
-"""Notebooks: what a reader opens is what the script beside says, with outputs of a full run. pytest runs them, too."""
+"""Notebooks: what a reader opens is what the script beside says, with outputs of a full run, and it runs.
+
+Packages of Jupyter are loaded by the tests that need them: they take seconds, which each process of pytest would pay.
+"""
 
 import json
 import re
 from pathlib import Path
 
-import nbformat
 import pytest
+from commands import call, taken_back
 
-jupytext = pytest.importorskip("jupytext", reason="extra `notebooks` is not installed")
 ROOT = Path(__file__).parents[1]
 SCRIPTS = sorted((ROOT / "notebooks").glob("[0-9]*.py"))
 LARGEST, MOST_LINES = 300_000, 60
@@ -16,6 +18,7 @@ pytestmark = pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.st
 
 
 def read(script):
+    nbformat = pytest.importorskip("nbformat", reason="the extra `notebooks` is not installed")
     return nbformat.read(script.with_suffix(".ipynb"), as_version=4)
 
 
@@ -24,6 +27,9 @@ def outputs(script):
 
 
 def test_script_and_notebook_are_a_pair(script):
+    jupytext = pytest.importorskip("jupytext", reason="the extra `notebooks` is not installed")
+    import nbformat
+
     notebook, written = read(script), jupytext.read(script)
     nbformat.validate(notebook)
     assert [(cell.cell_type, cell.source) for cell in notebook.cells] == [
@@ -60,3 +66,36 @@ def test_small_numbers_replace_names_that_are_set_there(script):
     for cell in read(script).cells:
         mock = cell.metadata.get("nbmake", {}).get("mock", {})
         assert set(mock) <= set(re.findall(r"\w+", cell.source.split("=")[0])), json.dumps(mock)
+
+
+def test_cells_run(script, tmp_path, monkeypatch):
+    """With the small numbers that the cells name, as one script within this process; figures are drawn in full.
+
+    The packages that a kernel of its own would load anew take longer than most cells.
+    """
+    lines = []
+    for cell in read(script).cells:
+        if cell.cell_type == "code":
+            mock = cell.metadata.get("nbmake", {}).get("mock", {})
+            lines += [cell.source, *(f"{name} = {value!r}" for name, value in mock.items())]
+    whole = tmp_path / f"{script.stem}.py"
+    whole.write_text("\n".join(lines), encoding="utf-8")
+    import matplotlib.pyplot as plt
+
+    def show():
+        for number in plt.get_fignums():
+            plt.figure(number).canvas.draw()
+        plt.close("all")
+
+    monkeypatch.setattr(plt, "show", show)
+    with taken_back(), plt.rc_context():
+        call(whole, cwd=script.parent)
+
+
+@pytest.mark.slow
+def test_the_notebook_runs_in_a_kernel(script):
+    """As Jupyter runs it, each in a kernel of its own."""
+    from nbmake.nb_run import NotebookRun
+
+    error = NotebookRun(script.with_suffix(".ipynb"), 120).execute().error
+    assert error is None, error.trace

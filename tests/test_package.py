@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from commands import call, taken_back
 
 import moe_prompts
 from moe_prompts.study.replication_report import FILE, replication_report
@@ -235,7 +236,7 @@ def test_committed_replications_are_what_their_rows_say(run):
     assert (run / "results.parquet").stat().st_size < 500_000
 
 
-def run_examples(pages, tmp_path, vision):
+def run_examples(pages, tmp_path, vision, own_process=False):
     """The Python blocks of the pages, in order, as one script in an empty folder: those on vision, or all others."""
     blocks = []
     for page in pages:
@@ -246,4 +247,8 @@ def run_examples(pages, tmp_path, vision):
         blocks += own
     script = tmp_path / "readme.py"
     script.write_text("\n".join(blocks), encoding="utf-8")
-    subprocess.run([sys.executable, str(script)], cwd=tmp_path, check=True)
+    if own_process:
+        subprocess.run([sys.executable, str(script)], cwd=tmp_path, check=True)
+        return
+    with taken_back():
+        call(script, cwd=tmp_path)
