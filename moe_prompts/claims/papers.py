@@ -70,9 +70,8 @@ PAPERS = (
         "2305.07572",
         f"{NOT_SEEN}: maximum likelihood; Voronoi losses of n^(-1/2) up to logarithms, in two settings: all locations "
         "of the gates other than zero (type I), or one at zero (type II)",
-        ("G-exact", "G-over", "G-type1"),
-        "the global maximum over all starts (G-global is registered and not drawn); log factors; more than two experts "
-        "too many",
+        ("G-exact", "G-over", "G-global", "G-type1"),
+        "the highest maximum on other truths than gmoe-1; log factors; more than two experts too many",
     ),
     Paper(
         "the same, its simulations",

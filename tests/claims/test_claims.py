@@ -472,12 +472,17 @@ def test_searches_say_how_the_best_was_found():
     rows = rows.assign(starts_tried=24, reached=2, ways="data, insert", next_nats=0.5, missed=0, near_nats=-1.5)
     rows.loc[rows["replicate"] == 0, "missed"] = 1
     rows.loc[rows["replicate"] == 1, "near_nats"] = 0.2
-    slope, said = gated.gaussian_global({gated.GLOBAL: rows}, 0)
+    slope, *said = gated.gaussian_global({gated.GLOBAL: rows}, 0)
+    sizes = rows["n"].nunique()
     assert slope.verdict is HOLDS
-    assert said.verdict is None
-    assert "reached by 2 of 24 starts (median), in 16 data sets by data 16, slice 0, split 0, insert 16" in said.found
-    assert "ended higher in 12%" in said.found
-    assert "is below it in 94%, by 1.50 nats (median)" in said.found
+    assert [line.verdict for line in said] == [None] * 4 * sizes
+    reached, following, missed, beside = (line.found for line in said[:4])
+    assert reached == "2 of 24 starts (median); in 16 data sets by data 16, slice 0, split 0, insert 16"
+    assert following == "0.50 (median)"
+    assert missed.startswith("in 12% [")
+    assert beside == "in 94%, by 1.50 nats (median)"
+    never = rows.assign(near_nats=0.0)
+    assert gated.search_lines(never)[3].found == "in 0%"
 
 
 # Formulas ------------------------------------------------------------------------------------------------------------
