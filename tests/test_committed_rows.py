@@ -4,30 +4,20 @@ A table is bit-identical on one kind of processor. On another, sums round otherw
 maximum, while fits without a certificate stop elsewhere, and a fit at the edge of its certificate may lose it.
 """
 
-import json
 from collections.abc import Iterator
-from functools import cache
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from committed import committed
 
 from moe_prompts.study import attention, gaussian, replication
 from moe_prompts.study.attention_report import summarise_attention
 from moe_prompts.study.summary import summarise
 
-DATA = Path(__file__).parents[1] / "paper_figures" / "data"
 #: Two sums of the same terms in another order differ by so much of themselves, with room.
 ROUNDING = 1e-9
 REPLICATES = (0, 1, 2, 3)
-
-
-@cache
-def committed(run: str) -> tuple[pd.DataFrame, int]:
-    """Rows and entropy of a committed run."""
-    meta = json.loads((DATA / run / "meta.json").read_text(encoding="utf-8"))
-    return pd.read_parquet(DATA / run / "results.parquet"), meta["identity"]["entropy"]
 
 
 def gaussian_rows(entropy: int) -> Iterator[dict]:

@@ -9,13 +9,11 @@ import sys
 import tomllib
 from pathlib import Path
 
-import pandas as pd
 import pytest
 from commands import call, taken_back
+from committed import DATA, committed, report, report_of_replication
 
 import moe_prompts
-from moe_prompts.study.replication_report import FILE, replication_report
-from moe_prompts.study.report import report_of
 from moe_prompts.vision.data_efficiency import report as curves_report
 
 ROOT = Path(__file__).parents[1]
@@ -172,7 +170,7 @@ def test_the_page_on_accuracy_shows_numbers_of_the_committed_run():
         assert crossing[3] in text
 
 
-RUNS = sorted((ROOT / "paper_figures" / "data").iterdir())
+RUNS = sorted(DATA.iterdir())
 #: Runs inside a Vision Transformer; that of the planted head has its test beside its other ones.
 CURVES = (
     "planted_vit",
@@ -187,10 +185,8 @@ VISION_RUNS = (*CURVES, "planted_head", "head_as_moe", "predicted_excess", "star
 
 @pytest.mark.parametrize("name", CURVES)
 def test_committed_curves_are_what_their_rows_say(name):
-    run = ROOT / "paper_figures" / "data" / name
-    entropy = json.loads((run / "meta.json").read_text(encoding="utf-8"))["identity"]["entropy"]
-    text = curves_report.text(pd.read_parquet(run / "results.parquet"), entropy)
-    assert (run / "summary.md").read_text(encoding="utf-8") == text + "\n"
+    text = curves_report.text(*committed(name))
+    assert (DATA / name / "summary.md").read_text(encoding="utf-8") == text + "\n"
 
 
 def test_readme_says_of_claims_what_their_records_say():
@@ -219,18 +215,14 @@ def test_the_page_of_the_pretrained_backbone_shows_its_committed_tables():
 )
 def test_committed_tables_are_what_their_rows_say(run):
     """Summary recomputed from the committed rows, so that neither can drift."""
-    entropy = json.loads((run / "meta.json").read_text(encoding="utf-8"))["identity"]["entropy"]
-    text, _ = report_of(pd.read_parquet(run / "results.parquet"), entropy)
+    text, _ = report(run.name)
     assert (run / "summary.md").read_text(encoding="utf-8") == text + "\n"
 
 
 @pytest.mark.parametrize("run", [run for run in RUNS if run.name.startswith("replicate")], ids=lambda path: path.name)
 def test_committed_replications_are_what_their_rows_say(run):
     """The same, beside the lines of the published losses as they stand in summary.json."""
-    entropy = json.loads((run / "meta.json").read_text(encoding="utf-8"))["identity"]["entropy"]
-    lines = pd.read_json(run / "summary.json", orient="records", precise_float=True)
-    published = lines[lines["source"] == FILE]
-    text, summary = replication_report(pd.read_parquet(run / "results.parquet"), published, entropy)
+    text, summary = report_of_replication(run.name)
     assert (run / "summary.md").read_text(encoding="utf-8") == text + "\n"
     assert (run / "summary.json").read_text(encoding="utf-8") == summary.to_json(orient="records", indent=2)
     assert (run / "results.parquet").stat().st_size < 500_000

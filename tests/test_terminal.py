@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from importlib import import_module
-from pathlib import Path
 
 import pandas as pd
 import pytest
+from committed import DATA, committed, report, report_of_replication
 
 from moe_prompts import cli
 from moe_prompts.commands import console
 from moe_prompts.shown import COLUMNS, Ending, fitted
 
-ROOT = Path(__file__).parents[1]
-DATA = ROOT / "paper_figures" / "data"
 #: Commands with parts of their own.
 PARTS = {
     "vtab": ("run", "report", "check", "fetch-help"),
@@ -61,40 +58,35 @@ def test_long_help_is_in_groups(name, monkeypatch, capsys):
     assert len(titles) >= 6
 
 
-def read(name: str) -> tuple[pd.DataFrame, dict]:
-    return pd.read_parquet(DATA / name / "results.parquet"), json.loads((DATA / name / "meta.json").read_text())
-
-
 def of_study(name: str) -> Ending:
-    from moe_prompts.study.report import ending_of, report_of
+    from moe_prompts.study.report import ending_of
 
-    rows, meta = read(name)
-    return ending_of(rows, report_of(rows, meta["identity"]["entropy"])[1])
+    return ending_of(committed(name)[0], report(name)[1])
 
 
 def of_replication(name: str) -> Ending:
-    from moe_prompts.study.replication_report import replication_ending, replication_report
+    from moe_prompts.study.replication_report import replication_ending
 
-    return replication_ending(replication_report(read(name)[0], None, 0)[1])
+    return replication_ending(report_of_replication(name)[1])
 
 
 def of_head(name: str) -> Ending:
     from moe_prompts.vision.planted_head.report import ending_of
 
-    return ending_of(read(name)[0], pd.read_parquet(DATA / name / "noise_free.parquet"), 0)
+    return ending_of(committed(name)[0], pd.read_parquet(DATA / name / "noise_free.parquet"), 0)
 
 
 def of_curves(name: str) -> Ending:
     from moe_prompts.vision.data_efficiency.report import ending_of
 
-    return ending_of(read(name)[0], 0)
+    return ending_of(committed(name)[0], 0)
 
 
 def of_excess(name: str) -> Ending:
     from moe_prompts.vision.data_efficiency import link
 
-    curves = pd.concat([read(part)[0] for part in ("pretrained_count", "pretrained_dsprites_loc")])
-    table = link.excess_table(read(name)[0], curves)
+    curves = pd.concat([committed(part)[0] for part in ("pretrained_count", "pretrained_dsprites_loc")])
+    table = link.excess_table(committed(name)[0], curves)
     return link.ending_of(table, [link.excess_verdict(table), link.floor_verdict(curves)])
 
 
