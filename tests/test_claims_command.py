@@ -1,13 +1,11 @@
 """experiments/claims.py as a user types it."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pandas as pd
 import pytest
-from commands import EXPERIMENTS, call
+from commands import call
 
 from moe_prompts.claims.claim import QUICK_SEED, REGISTERED_SEED
 
@@ -70,8 +68,7 @@ def test_quick_runs_draw_other_data_than_those_that_decide(tmp_path):
 
 
 def test_the_list_names_every_rule(tmp_path):
-    given = [sys.executable, str(EXPERIMENTS / "claims.py"), "--list"]
-    done = subprocess.run(given, cwd=tmp_path, capture_output=True, text=True, timeout=280)
+    done = command("--list", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("\n\n") >= 15
     assert "P-rank (derived here)" in done.stdout

@@ -1,17 +1,13 @@
 """experiments/identifiability.py as a user types it."""
 
-import subprocess
-import sys
-
 import pandas as pd
 import pytest
-from commands import EXPERIMENTS, call
+from commands import call
 
 
 def test_any_configuration_and_kind(tmp_path):
     options = "--configurations rank1,heads2,random-7 --kinds fixed --n 1e4,1e5 --reps 8 --workers 1 --out run"
-    given = [sys.executable, str(EXPERIMENTS / "identifiability.py"), *options.split()]
-    done = subprocess.run(given, cwd=tmp_path, capture_output=True, text=True, timeout=280)
+    done = call("identifiability.py", *options.split(), cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     rows = pd.read_parquet(tmp_path / "run" / "results.parquet")
     assert set(rows["truth"]) == {"attention-fixed-rank1", "attention-fixed-heads2", "attention-random-7-fixed"}
