@@ -172,11 +172,11 @@ class CrossEntropy:
         left_out  share of the trace of the softmax Fisher information that may be left out of a block: its
                   smallest eigenvalues go first, and the others are as they are
         """
-        total = torch.diag(self.ridge)
+        total = self._steering_states.new_zeros(len(self.ridge), len(self.ridge))
         for rows in self.jacobian(vector, lambda logits: fisher_factors(logits, left_out)):
             flat = rows.flatten(0, 1)
-            total += (flat.T @ flat).double()
-        return total
+            total.addmm_(flat.T, flat)
+        return total.double() + torch.diag(self.ridge)
 
     def gauss_newton_diagonal(self, vector: Tensor) -> Tensor:
         """Return the diagonal (P,) of G."""

@@ -46,6 +46,13 @@ FLOOR = 10.0
 LEAST = 1e-2
 #: Damping beyond which no step is left to try, and the least.
 MAX_DAMPING, MIN_DAMPING = 1e10, 1e-8
+#: The longest step of a part, in units of the longer of the part and of one of rms 1.
+REACH = 1.0
+#: Steps that follow one of G with the same matrix, the share of that one's gain below which no other follows, and the
+#: predicted gain in nats below which there are such steps.
+SECANT_STEPS, WORTH, NEAR = 8, 0.1, 1.0
+#: Shortenings of such a step before it is given up.
+SHORTENED = 3
 #: Gains in nats that steps along negative curvature try for.
 ESCAPES = (10.0, 1.0, 0.1, 0.01, 1e-3, 1e-4)
 
@@ -104,12 +111,16 @@ class Matrix:
     coordinates: Coordinates
     gradient: Tensor
 
-    def step(self, damping: float) -> Tensor:
-        """Return the step -(G + damping D)^-1 g of theta."""
+    def solver(self, damping: float) -> Callable[[Tensor], Tensor]:
+        """Return the product with (G + damping D)^-1."""
         assert self.coordinates.scaled is not None
         scale = self.coordinates.scale
         factor = _factor(self.coordinates.scaled, max(damping, 1e-12))
-        return -scale * torch.cholesky_solve((scale * self.gradient)[:, None], factor)[:, 0]
+        return lambda vector: scale * torch.cholesky_solve((scale * vector)[:, None], factor)[:, 0]
+
+    def step(self, damping: float) -> Tensor:
+        """Return the step -(G + damping D)^-1 g of theta."""
+        return -self.solver(damping)(self.gradient)
 
     @property
     def gain(self) -> float:
@@ -245,7 +256,7 @@ def fit(
     history: dict[str, list[float]] = {"value": [], "gain": [], "damping": []}
     value, gradient = objective.value_and_gradient(x)
     damping, factor, gain, smallest = 1e-2, 2.0, float("inf"), float("nan")
-    status, model = FitStatus.NOT_CERTIFIED, None
+    status, model, eager = FitStatus.NOT_CERTIFIED, None, False
 
     def hessian(direction: Tensor) -> Tensor:
         passes["hessian"] += 1
@@ -285,15 +296,37 @@ def fit(
         if status is not FitStatus.NOT_CERTIFIED:
             break
         # The box may cut a step short. What counts is whether Q falls, and by how much of what was hoped for.
-        step = (x + model.step(damping)).clamp(-bound, bound) - x
+        proposed = model.step(damping)
+        # Norms inside the network make lengths of prompts a symmetry, so that steps of G would run to the box.
+        while damping <= MAX_DAMPING and _too_long(proposed, x, objective.sizes):
+            damping *= 3.0
+            proposed = model.step(damping)
+        step = (x + proposed).clamp(-bound, bound) - x
         hoped = -float(gradient @ step) / 2
-        found = objective.value(x + step)
-        passes["value"] += 1
-        won = value - found
-        if won > 0 and won > 1e-4 * hoped:
-            x, model = x + step, None
-            value, gradient = objective.value_and_gradient(x)
+        # Where the last step was taken this one most often is too: then its gradient is asked for at once.
+        slope: Tensor | None = None
+        if eager:
+            found, slope = objective.value_and_gradient(x + step)
             passes["gradient"] += 1
+        else:
+            found = objective.value(x + step)
+            passes["value"] += 1
+        won = value - found
+        eager = won > 0 and won > 1e-4 * hoped
+        if eager:
+            if slope is None:
+                slope = objective.value_and_gradient(x + step)[1]
+                passes["gradient"] += 1
+            # Farther away a new matrix is worth more than steps with the old one.
+            if isinstance(model, Matrix) and gain < NEAR:
+                first = (step, slope - gradient)
+                x, value, gradient, count = _secant_steps(
+                    objective, x + step, found, slope, model.solver(damping), first, WORTH * won, bound
+                )
+                passes["gradient"] += count
+            else:
+                x, value, gradient = x + step, found, slope
+            model = None
             ratio = min(max(won / hoped if hoped > 0 else 0.0, 0.0), 1.0)
             damping, factor = max(damping * max(1 / 5, 1 - (2 * ratio - 1) ** 3), MIN_DAMPING), 2.0
         else:
@@ -325,6 +358,70 @@ def _gauss_newton_model(
     coordinates = Coordinates(None, objective.gauss_newton_diagonal(x), free, objective.sizes, floor)
     product = lambda direction: objective.gauss_newton_product(x, direction)
     return coordinates, lanczos(coordinates, product, coordinates.into(gradient), GAUSS_NEWTON_PRODUCTS, floor)
+
+
+def _secant_steps(
+    objective: CrossEntropy,
+    x: Tensor,
+    value: float,
+    gradient: Tensor,
+    inverse: Callable[[Tensor], Tensor],
+    first: tuple[Tensor, Tensor],
+    worth: float,
+    bound: float,
+) -> tuple[Tensor, float, Tensor, int]:
+    """Return x, Q, its gradient and how many gradients it took, after steps with one Gauss-Newton matrix.
+
+    These are steps of limited-memory BFGS whose first inverse is that of the matrix. A gradient costs half of
+    what a matrix does, and pairs of steps and changes of the gradient say what G leaves out of the Hessian.
+
+    inverse  product with (G + damping D)^-1
+    first    the step that led to x, and the change of the gradient along it
+    worth    a gain in nats; after a step with less there is no other
+    """
+    pairs, count, length = [first], 0, 1.0
+    for _ in range(SECANT_STEPS):
+        direction = -_two_loops(gradient, pairs, inverse)
+        slope, length = float(gradient @ direction), min(1.0, 2 * length)
+        while _too_long(length * direction, x, objective.sizes):
+            length /= 2
+        if not slope < 0:
+            break
+        for _ in range(1 + SHORTENED):
+            step = (x + length * direction).clamp(-bound, bound) - x
+            found, there = objective.value_and_gradient(x + step)
+            count += 1
+            won, hoped = value - found, -length * slope
+            if won > 1e-4 * hoped:
+                break
+            # The parabola through the value and slope here and the value there.
+            length *= min(max(hoped / (2 * (hoped - won)), 0.1), 0.5)
+        else:
+            break
+        pairs.append((step, there - gradient))
+        x, value, gradient = x + step, found, there
+        if won < worth:
+            break
+    return x, value, gradient, count
+
+
+def _two_loops(gradient: Tensor, pairs: Sequence[tuple[Tensor, Tensor]], inverse: Callable[[Tensor], Tensor]) -> Tensor:
+    """Return the product of the BFGS inverse with the gradient (Nocedal 1980)."""
+    rest, shares = gradient, []
+    bent_up = [(s, y, float(s @ y)) for s, y in pairs if float(s @ y) > 0]
+    for s, y, sy in reversed(bent_up):
+        shares.append(float(s @ rest) / sy)
+        rest = rest - shares[-1] * y
+    found = inverse(rest)
+    for (s, y, sy), share in zip(bent_up, reversed(shares), strict=True):
+        found = found + (share - float(y @ found) / sy) * s
+    return found
+
+
+def _too_long(step: Tensor, x: Tensor, sizes: Sequence[int]) -> bool:
+    """Return whether a part of the step is longer than ``REACH`` allows."""
+    parts = zip(step.split(list(sizes)), x.split(list(sizes)), strict=True)
+    return any(float(d.norm()) > REACH * max(float(part.norm()), len(part) ** 0.5) for d, part in parts)
 
 
 def _lower(objective: CrossEntropy, x: Tensor, value: float, seen: Krylov, bound: float) -> Tensor | None:
