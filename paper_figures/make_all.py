@@ -22,7 +22,6 @@ import replicate_sgame
 import runs
 import sample_efficiency
 import starts
-import task_curves
 
 from moe_prompts import cli
 
@@ -46,7 +45,6 @@ FIGURES = {
         pretrained,
         predicted_excess,
         starts,
-        task_curves,
     )
 }
 

@@ -165,7 +165,7 @@ def test_the_page_names_every_figure_with_what_the_scripts_say(drawings):
 def test_claims_of_the_page_exist():
     known = {claim["id"] for claim in json.loads((ROOT / "docs" / "claims.json").read_text(encoding="utf-8"))}
     for name, (_, claims, *_) in table().items():
-        named = set(re.findall(r"[PGSA]-[a-z0-9-]+", claims))
+        named = set(re.findall(r"[PGSAV]-[a-z0-9-]+", claims))
         assert named <= known, name
         assert named or ".md)" in claims or ".ipynb)" in claims, name
 
@@ -256,7 +256,7 @@ def test_regenerate_with_quick(name, tmp_path):
         (["--quick"], "--quick is for a new run; add --regenerate"),
         (["--run", "a", "--regenerate"], "choose one of them"),
         (["--run", "nowhere"], "expected the folder of a finished run"),
-        (["--run", str(FOLDER / "data" / "task_curves")], "a run of something else, without a column block"),
+        (["--run", str(FOLDER / "data" / "planted_vit")], "a run of something else, without a column block"),
     ],
 )
 def test_wrong_options_end_with_one_line(drawings, monkeypatch, capsys, tmp_path, options, said):

@@ -96,7 +96,7 @@ def of_excess(name: str) -> Ending:
         (of_study, "sample_efficiency", "adaptive prompts win"),
         (of_replication, "replicate_gmoe", "One step has slopes"),
         (of_head, "planted_head", "4 holds"),
-        (of_curves, "task_curves", "planted-adaptive"),
+        (of_curves, "planted_vit", "planted-adaptive"),
         (of_curves, "pretrained_count", "V-gain"),
         (of_excess, "predicted_excess", "V-excess"),
     ],

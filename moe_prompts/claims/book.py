@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from moe_prompts.claims import algebra, gated, heads, merging, prompts, published, unselected
+from moe_prompts.claims import algebra, gated, heads, merging, pretrained, prompts, published, unselected
 from moe_prompts.claims.claim import REGISTERED_SEED, SECOND_SEED, Claim, Judgement, Line
 from moe_prompts.claims.history import FIRST
 from moe_prompts.engine.grid import Study
@@ -19,7 +19,7 @@ from moe_prompts.tables import markdown, short
 
 CLAIMS: dict[str, Claim] = {
     claim.id: claim
-    for group in "PGSA"
+    for group in "PGSAV"
     for claim in (
         *(
             *prompts.CLAIMS,
@@ -29,6 +29,7 @@ CLAIMS: dict[str, Claim] = {
             *merging.CLAIMS,
             *published.CLAIMS,
             *algebra.CLAIMS,
+            *pretrained.CLAIMS,
         ),
     )
     if claim.id[0] == group
@@ -283,7 +284,8 @@ without them are computed without noise, or judged by likelihood gaps."""
 EDITIONS = f"""**Editions.** These are the rules of the second edition. They judge the runs of the first one, of seed
 {REGISTERED_SEED}, again, and runs of seed {SECOND_SEED}, which were drawn after the rules stood. The data of the first
 runs were known when the rules were changed: to intervals whose coverage is measured, to the one-sided rule, and to
-power beside each verdict. What the first edition said stands beside every verdict, with the reason of a change."""
+power beside each verdict. What the first edition said stands beside every verdict, with the reason of a change.
+Claims V judge trainings of a network by rules of their own, which stand beside them; their runs have other seeds."""
 
 
 def _logs(studies: Mapping[str, Study]) -> str:

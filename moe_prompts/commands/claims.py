@@ -31,6 +31,13 @@ def parser() -> argparse.ArgumentParser:
         help="judge the committed runs in docs/claims again, without new data, and write docs/claims.md and .json",
     )
     add("--draw", default=None, metavar="RUN", help="draw one run with its registered seed into docs/claims, and stop")
+    add(
+        "--pretrained",
+        type=Path,
+        default=None,
+        metavar="FOLDER",
+        help="write claims/pretrained.json from the committed trainings there, such as paper_figures/data",
+    )
     add("--quick", action="store_true", help="a smoke run: few sizes and replicates, decides little")
     cli.add_execution(parser)
     cli.add_run(parser, "another seed than the registered one; docs/ stay as they are", seed=None)
@@ -111,8 +118,22 @@ def published_slopes(folder: Path) -> None:
     print(f"slopes    {target}")
 
 
+def pretrained(folder: Path) -> None:
+    """Write the lines of evidence of the pretrained backbone anew, from its tables in ``folder``."""
+    target = cli.checkout("docs").parent / "moe_prompts" / "claims"
+    from moe_prompts.claims.pretrained import FILE
+    from moe_prompts.engine.files import write_atomically
+    from moe_prompts.vision.data_efficiency.claim_lines import file_of_records
+
+    write_atomically(target / FILE, file_of_records(folder).encode())
+    print(f"lines     {target / FILE}; judge them with --rejudge")
+
+
 def main() -> None:
     arguments = parser().parse_args()
+    if arguments.pretrained:
+        pretrained(arguments.pretrained)
+        return
     if arguments.published_slopes:
         published_slopes(arguments.published_slopes)
         return

@@ -136,7 +136,7 @@ def _against_a_coin(claim: str, right: list[bool], what: str) -> Verdict:
     """Return the verdict of agreements over tasks that a coin would reach with probability ``LEVEL`` at most."""
     k, tasks = sum(right), len(right)
     if not tasks:
-        return Verdict(claim, NOT_MEASURED, "the run has no floors (fresh images) of both methods")
+        return Verdict(claim, NOT_MEASURED, "The run has no floors (fresh images) of both methods")
     verdict = OPEN
     if tasks >= TASKS and binom.sf(k - 1, tasks, 0.5) <= LEVEL:
         verdict = HOLDS

@@ -1,0 +1,122 @@
+"""Judge prompts on a pretrained Vision Transformer: accuracies of committed trainings, and theory beside them.
+
+Rules, design and limits stand on docs/pretrained_study.md. They were fixed before the rows were drawn, but for those of
+V-excess, V-floor and V-cross, which were fixed before what they judge was computed. The lines of evidence are
+a file of the package, as this floor of it knows nothing of networks; ``python experiments/claims.py --pretrained
+FOLDER`` writes the file from the committed tables.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from functools import cache
+from importlib import resources
+from typing import Any
+
+from moe_prompts.claims.claim import DERIVED, Claim, Line, Odds, Tables
+from moe_prompts.intervals import Interval, Verdict
+
+#: Lines of evidence, one record each, as ``vision.data_efficiency.claim_lines`` makes them.
+FILE = "pretrained.json"
+BASIS = "trainings of [the study on a pretrained backbone](pretrained_study.md), two drawn tasks, three replicates each"
+ADAPTIVE = "arXiv 2501.18936"
+DIFFERENCE_RULE = (
+    "Student's 90 % interval of the difference of test accuracies at n = 800, replicate by replicate: above 0 (holds), "
+    "below (fails), else not decidable here; three replicates are enough only if differences are close to normal. Odds "
+    "take the published gain of adaptive prompts for the truth, 3.5 points"
+)
+FLOOR_RULE = (
+    "over at least four tasks: holds where a coin would agree so often with probability at most .1, fails where it "
+    "would agree so seldom"
+)
+LIMITS = (
+    "other tasks than two drawn ones, more than 56 pixels (16 patches), another backbone, longer trainings than 200 steps "
+    "of SGD; VTAB-1K was never run"
+)
+
+
+@cache
+def committed_lines() -> list[dict[str, Any]]:
+    """Return the lines of evidence as they are committed."""
+    return json.loads(resources.files(__package__).joinpath(FILE).read_text(encoding="utf-8"))
+
+
+def line_of(record: dict[str, Any]) -> Line:
+    """Return one line of evidence from its record."""
+    return Line(
+        record["name"],
+        record["claimed"],
+        record["found"],
+        Verdict(record["verdict"]),
+        Interval(*record["estimate"]) if "estimate" in record else None,
+        Odds(record["right"], record["wrong"], record["instead"], record["needed"]) if "right" in record else None,
+    )
+
+
+def lines_of(claim: str) -> Callable[[Tables, int], list[Line]]:
+    """Return the function that gives the lines of one claim; neither tables nor seed change them."""
+    return lambda tables, seed: [line_of(record) for record in committed_lines() if record["claim"] == claim]
+
+
+def _claim(name: str, statement: str, source: str, prediction: str, rule: str, limits: str = LIMITS) -> Claim:
+    return Claim(name, statement, source, lambda: prediction, {}, rule, lines_of(name), limits, BASIS)
+
+
+CLAIMS = [
+    _claim(
+        "V-prompts",
+        "On a pretrained ViT, fixed prompts in six blocks are more accurate than a linear head.",
+        "asked here, after arXiv 2203.12119",
+        "accuracy of vpt_deep above that of linear",
+        DIFFERENCE_RULE,
+    ),
+    _claim(
+        "V-gain",
+        "On a pretrained ViT, adaptive prompts are more accurate than fixed ones.",
+        ADAPTIVE,
+        "accuracy of vapt above that of vpt_deep; published for VTAB-1K: +3.5 points in the mean of 19 tasks",
+        DIFFERENCE_RULE,
+        f"{LIMITS}. After 100 steps vapt had not learned its training images",
+    ),
+    _claim(
+        "V-dependence",
+        "On a pretrained ViT, adaptive prompts are more accurate than the same prompts made from another image.",
+        f"asked here, after {ADAPTIVE}",
+        "accuracy of vapt above that of vapt_shuffled",
+        DIFFERENCE_RULE,
+        f"{LIMITS}. The blind control (vapt_constant) was not run",
+    ),
+    _claim(
+        "V-start",
+        "On a pretrained ViT, adaptive prompts that begin elsewhere (tokens, vpt) are more accurate than from the "
+        "official start.",
+        "asked here",
+        "accuracy of vapt_tokens and vapt_vpt above that of vapt",
+        DIFFERENCE_RULE,
+    ),
+    _claim(
+        "V-excess",
+        "On a pretrained ViT, half of the gap between test and training loss is P_eff / (2 n), with the parameters "
+        "that a fit uses.",
+        DERIVED,
+        "half gap = P_eff / (2 n), P_eff = tr F (F + ridge)^-1",
+        "holds where three quarters of all (task, method, n) lie within a factor of two, fails where half or fewer do",
+        f"{LIMITS}. Only fits on dsprites_loc were counted, one of each",
+    ),
+    _claim(
+        "V-floor",
+        "On a pretrained ViT, of adaptive and fixed prompts the kind with the lower floor is more accurate at the "
+        "largest n.",
+        "asked here",
+        "sign of the difference of floors on fresh images = sign of the difference of accuracies",
+        FLOOR_RULE,
+    ),
+    _claim(
+        "V-cross",
+        "On a pretrained ViT, adaptive prompts overtake fixed ones at n* = (P_eff,a - P_eff,f) / (2 (F_f - F_a)).",
+        DERIVED,
+        "n* inside the 90 % interval of the observed crossing",
+        FLOOR_RULE,
+    ),
+]

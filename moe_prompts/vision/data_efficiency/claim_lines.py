@@ -1,0 +1,136 @@
+"""Turn the committed runs on the pretrained backbone into lines of evidence for the page of claims.
+
+A line is a difference of accuracies with Student's interval, or what a rule of ``link`` says. Its odds are those
+of Student's test at the scatter that was seen: with m replicates of standard deviation s, a true difference delta
+*holds* with probability
+
+    P(T > t),    T ~ noncentral t with m - 1 degrees of freedom, shifted by delta sqrt(m) / s,
+
+where t is the 95 % quantile of Student's law. delta is the published gain, and 0 for the nearest wrong claim.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy.special import stdtrit
+from scipy.stats import nct
+
+from moe_prompts.engine.store import identity_of, read_table
+from moe_prompts.intervals import TAILS, Verdict
+from moe_prompts.vision.data_efficiency import link
+from moe_prompts.vision.data_efficiency.curves import differences
+from moe_prompts.vision.data_efficiency.report import CLAIMS
+
+#: Runs of each part, below the folder of committed tables, and the run whose fits were counted.
+PARTS = {
+    "100 steps": ("pretrained_dsprites_loc", "pretrained_count"),
+    "200 steps": ("pretrained_second_dsprites_loc", "pretrained_second_count"),
+}
+EFFECTIVE = "predicted_excess"
+#: Claim of the page -> claims of the study whose differences are its lines.
+SHOWN = {
+    "V-prompts": ("V-prompts",),
+    "V-gain": ("V-gain", "V-gain-tokens", "V-gain-vpt"),
+    "V-dependence": ("V-dependence",),
+    "V-start": ("V-start-tokens", "V-start-vpt"),
+}
+#: Mean accuracy of VAPT less that of VPT-deep on the 19 tasks of VTAB-1K as published: 72.91 and 69.43 %.
+PUBLISHED_GAIN = 0.0348
+#: Power that is asked for, and the most replicates that are tried.
+WANTED, MOST = 0.8, 1024
+
+Record = dict[str, Any]
+
+
+def claim_records(folder: Path) -> list[Record]:
+    """Return the lines of evidence of all claims on the pretrained backbone, one record a line.
+
+    folder  holds the committed runs of ``PARTS`` and ``EFFECTIVE``
+
+    Raises ``InputError`` where a run is missing or damaged.
+    """
+    tables = {part: pd.concat([read_table(folder / run) for run in runs]) for part, runs in PARTS.items()}
+    lines = [line for claim in SHOWN for part, table in tables.items() for line in difference_lines(claim, part, table)]
+    return [*lines, *rule_lines(tables["100 steps"], folder / EFFECTIVE)]
+
+
+def file_of_records(folder: Path) -> str:
+    """Return the text of the file that the claims read, with one record on each line."""
+    return "[\n" + ",\n".join(f" {json.dumps(record)}" for record in claim_records(folder)) + "\n]\n"
+
+
+def difference_lines(claim: str, part: str, table: pd.DataFrame) -> Iterator[Record]:
+    """Yield a line for each difference of accuracies that a claim of the page looks at, in points.
+
+    part   how the line calls the run
+    table  rows of methods on tasks
+    """
+    for row in differences(table, {name: CLAIMS[name] for name in SHOWN[claim]}).itertuples():
+        value, low, high = (round(100 * end, 6) for end in (row.difference, row.low, row.high))
+        count, half = int(row.count), float(row.high - row.difference)
+        deviation = half / float(stdtrit(count - 1, TAILS[1])) * np.sqrt(count)
+        yield {
+            "claim": claim,
+            "name": f"{part}, {row.task.removeprefix('stand-in:')}: {row.better} above {row.other}, n = {row.n}",
+            "claimed": "above 0 points",
+            "found": f"{value:+.1f} [{low:+.1f}, {high:+.1f}] points, {count} replicates",
+            "verdict": row.verdict,
+            "estimate": [value, low, high, count],
+            "right": round(chance_to_hold(PUBLISHED_GAIN, deviation, count), 6),
+            "wrong": round(chance_to_hold(0.0, deviation, count), 6),
+            "instead": "no difference",
+            "needed": replicates_needed(PUBLISHED_GAIN, deviation) if row.verdict == link.OPEN else None,
+        }
+
+
+def chance_to_hold(difference: float, deviation: float, count: int) -> float:
+    """Return how often Student's 90 % interval of ``count`` normal values lies above 0.
+
+    difference  their mean
+    deviation   their standard deviation, in the same unit
+
+    >>> round(chance_to_hold(0.0, 1.0, 3), 3)
+    0.05
+    """
+    shift = difference * np.sqrt(count) / deviation
+    return float(nct.sf(stdtrit(count - 1, TAILS[1]), count - 1, shift))
+
+
+def replicates_needed(difference: float, deviation: float) -> int:
+    """Return the fewest replicates with which four of five runs would hold; 0 if ``MOST`` would not do."""
+    counts = range(3, MOST + 1)
+    return next((m for m in counts if chance_to_hold(difference, deviation, m) >= WANTED), 0)
+
+
+def rule_lines(curves: pd.DataFrame, effective: Path) -> Iterator[Record]:
+    """Yield what the rules of ``link`` say of a run.
+
+    What was not measured decides nothing, and is said so.
+
+    curves     rows of the run
+    effective  folder of the run that counted the parameters of its fits
+    """
+    table = link.excess_table(read_table(effective), curves)
+    entropy = int(identity_of(effective, entropy=int)["entropy"])
+    claimed = {
+        "V-excess": "within a factor of 2",
+        "V-floor": "more often than a coin",
+        "V-cross": "more often than a coin",
+    }
+    for verdict in (link.excess_verdict(table), link.floor_verdict(curves), link.cross_verdict(curves, table, entropy)):
+        measured = verdict.verdict != link.NOT_MEASURED
+        found = verdict.found[0].lower() + verdict.found[1:]
+        rows = table if verdict.claim == "V-excess" else curves
+        yield {
+            "claim": verdict.claim,
+            "name": "100 steps: " + ", ".join(str(task).removeprefix("stand-in:") for task in rows["task"].unique()),
+            "claimed": claimed[verdict.claim],
+            "found": found if measured else f"not measured: {found}",
+            "verdict": verdict.verdict if measured else Verdict.UNDECIDED.value,
+        }

@@ -1,0 +1,89 @@
+"""Claims on the pretrained backbone: odds against simulation, lines against the committed tables."""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from moe_prompts import intervals
+from moe_prompts.claims import pretrained
+from moe_prompts.claims.claim import judged
+from moe_prompts.commands import console
+from moe_prompts.vision.data_efficiency.claim_lines import (
+    PUBLISHED_GAIN,
+    chance_to_hold,
+    claim_records,
+    difference_lines,
+    file_of_records,
+    replicates_needed,
+)
+from moe_prompts.vision.training.statuses import TRAINED
+
+ROOT = Path(__file__).parents[3]
+DATA = ROOT / "paper_figures" / "data"
+
+
+@pytest.mark.parametrize(("difference", "count"), [(0.0348, 3), (0.0348, 8), (0.0, 3)])
+def test_odds_are_those_of_simulated_runs(difference, count):
+    """4000 runs of normal values, judged by the interval itself; four standard errors of a share."""
+    rng, runs = np.random.default_rng(0), 4000
+    values = rng.normal(difference, 0.03, size=(runs, count))
+    held = np.mean([intervals.mean_interval(own).low > 0 for own in values])
+    expected = chance_to_hold(difference, 0.03, count)
+    assert abs(held - expected) < 4 * np.sqrt(expected * (1 - expected) / runs)
+
+
+def test_replicates_needed_are_the_first_that_do():
+    needed = replicates_needed(PUBLISHED_GAIN, 0.03)
+    assert chance_to_hold(PUBLISHED_GAIN, 0.03, needed) >= 0.8 > chance_to_hold(PUBLISHED_GAIN, 0.03, needed - 1)
+    assert replicates_needed(1e-4, 0.03) == 0
+
+
+def test_a_difference_becomes_a_line_in_points():
+    rows = [
+        {"task": "stand-in:count", "n": 800, "status": TRAINED, "method": method, "replicate": i, "accuracy": value}
+        for method, values in {"vapt": (0.5, 0.52, 0.54), "vpt_deep": (0.4, 0.41, 0.42)}.items()
+        for i, value in enumerate(values)
+    ]
+    (line,) = difference_lines("V-gain", "100 steps", pd.DataFrame(rows))
+    # Differences 10, 11 and 12 points: 11 +- 2.920 / sqrt(3).
+    assert line["found"] == "+11.0 [+9.3, +12.7] points, 3 replicates"
+    assert line["verdict"] == "holds"
+    assert line["right"] == pytest.approx(chance_to_hold(PUBLISHED_GAIN, 0.01, 3), abs=1e-6)
+
+
+def test_the_committed_lines_are_what_the_committed_tables_say():
+    kept = Path(pretrained.__file__).with_name(pretrained.FILE).read_text(encoding="utf-8")
+    records, again = json.loads(kept), claim_records(DATA)
+    assert [record["name"] for record in records] == [record["name"] for record in again]
+    for record, other in zip(records, again, strict=True):
+        close = {key: pytest.approx(value) for key, value in other.items() if isinstance(value, (float, list))}
+        assert record == other | close
+
+
+def test_every_claim_on_the_backbone_has_lines_and_says_what_was_not_measured():
+    verdicts = {claim.id: judged(claim, {}, 0) for claim in pretrained.CLAIMS}
+    assert {record["claim"] for record in pretrained.committed_lines()} == set(verdicts)
+    assert all(found.lines for found in verdicts.values())
+    page = (ROOT / "docs" / "claims.md").read_text(encoding="utf-8")
+    for name, found in verdicts.items():
+        assert f"## {name}: {found.verdict.value}" in page
+        for line in found.lines:
+            assert line.found in page
+
+
+def test_the_command_writes_the_lines(monkeypatch, tmp_path, capsys):
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "moe_prompts" / "claims").mkdir(parents=True)
+    monkeypatch.setattr("moe_prompts.cli.checkout", lambda name: tmp_path / name)
+    monkeypatch.setattr(sys, "argv", ["moe-prompts", "claims", "--pretrained", str(DATA)])
+    console.main()
+    assert (tmp_path / "moe_prompts" / "claims" / pretrained.FILE).read_text() == file_of_records(DATA)
+    monkeypatch.setattr(sys, "argv", ["moe-prompts", "claims", "--pretrained", str(tmp_path / "nowhere")])
+    with pytest.raises(SystemExit) as end:
+        console.main()
+    assert end.value.code == 2
+    assert "nowhere" in capsys.readouterr().err
