@@ -1,9 +1,9 @@
 """Judge prompts on a pretrained Vision Transformer: accuracies of committed trainings, and theory beside them.
 
-Rules, design and limits stand on docs/pretrained_study.md. They were fixed before the rows were drawn, but for those of
-V-excess, V-floor and V-cross, which were fixed before what they judge was computed. The lines of evidence are
-a file of the package, as this floor of it knows nothing of networks; ``python experiments/claims.py --pretrained
-FOLDER`` writes the file from the committed tables.
+Rules, design and limits stand on docs/pretrained_study.md. They were fixed before the rows were drawn, but
+for those of V-excess, V-floor and V-cross, which were fixed before what they judge was computed. The lines of
+evidence are a file of the package, as this floor of it knows nothing of networks; ``python
+experiments/claims.py --pretrained FOLDER`` writes the file from the committed tables.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Turn the committed runs on the pretrained backbone into lines of evidence for the page of claims.
 
-A line is a difference of accuracies with Student's interval, or what a rule of ``link`` says. Its odds are those
-of Student's test at the scatter that was seen: with m replicates of standard deviation s, a true difference delta
-*holds* with probability
+A line is a difference of accuracies with Student's interval, or what a rule of ``link`` says. Its odds are
+those of Student's test at the scatter that was seen: with m replicates of standard deviation s, a true
+difference delta *holds* with probability
 
     P(T > t),    T ~ noncentral t with m - 1 degrees of freedom, shifted by delta sqrt(m) / s,
 
