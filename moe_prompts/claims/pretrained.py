@@ -1,4 +1,4 @@
-"""Judge prompts on a pretrained Vision Transformer: accuracies of committed trainings, and theory beside them.
+"""Judge prompts on a pretrained Vision Transformer: accuracies of trainings, and theory beside them.
 
 Rules, design and limits stand on docs/pretrained_study.md. They were fixed before the rows were drawn, but
 for those of V-excess, V-floor and V-cross, which were fixed before what they judge was computed. The lines of
