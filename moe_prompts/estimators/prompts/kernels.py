@@ -134,33 +134,22 @@ def dot3(one, other, third):
 
 
 @pointwise
-def regress(
-    kind,
-    sigma,
-    width,
-    b,
-    atoms,
-    w2,
-    C,
-    c,
-    inputs,
-    queries,
-    frozen,
-    blend,
-    f,
-    gates,
-    experts,
-    hidden,
-    active,
-    keyed,
-    top,
-):
+def room(k, outputs, units):
+    """Return rows that ``regress`` fills: f, gates, experts, hidden, active, keyed and the largest exponent."""
+    f, gates, experts = np.empty((outputs, BLOCK)), np.empty((k, BLOCK)), np.empty((k, outputs, BLOCK))
+    hidden, active, keyed = np.empty((k, units, BLOCK)), np.empty((k, units, BLOCK)), np.empty((units, BLOCK))
+    return f, gates, experts, hidden, active, keyed, np.empty(BLOCK)
+
+
+@pointwise
+def regress(kind, sigma, width, b, atoms, w2, C, c, inputs, queries, frozen, blend, rows):
     """Fill f (l, B), gates (k, B) and experts (k, l, B) at one block, and hidden units with their activation.
 
     frozen  (B,) log of the mass of the frozen experts
     blend   (l, B) their weighted mean
-    keyed   (r, B) what a hidden unit adds to a logit
+    rows    from ``room``; keyed (r, B) is what a hidden unit adds to a logit
     """
+    f, gates, experts, hidden, active, keyed, top = rows
     k, outputs, p, units, reads = len(b), len(C), len(queries), w2.shape[1], len(inputs)
     for u in range(units):
         scaled(w2[0, u], queries[0], keyed[u])
@@ -404,11 +393,15 @@ def by_prompts(gate, residual, lean, ds, dv, own, half, firsts, seconds):
             pulled[point] = gate[point] * (0.5 * lean[point] * ds[i, point] + pulled[point])
 
 
-@compiled(
-    "void(int64,int64,float64,b1,float64[:,::1],float64[:,:,::1],float64[:,:,::1],float64[:,::1],float64[::1],"
+#: Types of what both functions below are given: from ``kind`` to ``remainder``.
+SHARED = (
+    "int64,int64,float64,b1,float64[:,::1],float64[:,:,::1],float64[:,:,::1],float64[:,::1],float64[::1],"
     "float64[:,:,::1],float64[:,:,::1],float64[:,::1],float64[:,:,::1],int64[::1],float64[:,:,::1],float64[:,:,:,::1],"
-    "float64[:,:,:,::1],float64[::1])"
+    "float64[:,:,:,::1]"
 )
+
+
+@compiled(f"void({SHARED},float64[::1])")
 def values(
     kind,
     sigma,
@@ -431,43 +424,19 @@ def values(
 ):
     """Fill ``out`` (S,) with 2 s^2 Q at S vectors."""
     k, outputs, units = b.shape[1], C.shape[0], w2.shape[2]
-    f, gates, experts = np.empty((outputs, BLOCK)), np.empty((k, BLOCK)), np.empty((k, outputs, BLOCK))
-    hidden, active, keyed = np.empty((k, units, BLOCK)), np.empty((k, units, BLOCK)), np.empty((units, BLOCK))
-    top = np.empty(BLOCK)
+    rows = room(k, outputs, units)
+    f = rows[0]
     for s in range(len(b)):
         total = 0.0
         for block in range(len(frozen)):
-            regress(
-                kind,
-                sigma,
-                width,
-                b[s],
-                atoms[s],
-                w2[s],
-                C,
-                c,
-                inputs[block],
-                queries[block],
-                frozen[block],
-                blend[block],
-                f,
-                gates,
-                experts,
-                hidden,
-                active,
-                keyed,
-                top,
-            )
+            x, q = inputs[block], queries[block]
+            regress(kind, sigma, width, b[s], atoms[s], w2[s], C, c, x, q, frozen[block], blend[block], rows)
             for o in range(outputs):
                 total += misfit(f[o], weights[sets[s], block], centre[sets[s], block, o], remainder[sets[s], block, o])
         out[s] = total
 
 
-@compiled(
-    "void(int64,int64,float64,b1,float64[:,::1],float64[:,:,::1],float64[:,:,::1],float64[:,::1],float64[::1],"
-    "float64[:,:,::1],float64[:,:,::1],float64[:,::1],float64[:,:,::1],int64[::1],float64[:,:,::1],float64[:,:,:,::1],"
-    "float64[:,:,:,::1],int64[:,::1],b1[::1],float64[:,::1],float64[:,:,::1],float64[:,:,::1])"
-)
+@compiled(f"void({SHARED},int64[:,::1],b1[::1],float64[:,::1],float64[:,:,::1],float64[:,:,::1])")
 def derivatives(
     kind,
     sigma,
@@ -498,9 +467,9 @@ def derivatives(
     numbers stand that each prompt depends on.
     """
     k, outputs, units, p, size = b.shape[1], C.shape[0], w2.shape[2], C.shape[1], gradient.shape[1]
-    f, gates, experts = np.empty((outputs, BLOCK)), np.empty((k, BLOCK)), np.empty((k, outputs, BLOCK))
-    hidden, active, keyed = np.empty((k, units, BLOCK)), np.empty((k, units, BLOCK)), np.empty((units, BLOCK))
-    first, second, top, row = np.empty((units, BLOCK)), np.empty((units, BLOCK)), np.empty(BLOCK), np.empty(BLOCK)
+    rows = room(k, outputs, units)
+    f, gates, experts, hidden, active, keyed, _ = rows
+    first, second, row = np.empty((units, BLOCK)), np.empty((units, BLOCK)), np.empty(BLOCK)
     ds, dv = np.empty((own.shape[1], BLOCK)), np.empty((outputs, own.shape[1], BLOCK))
     half, turn = np.empty((own.shape[1], BLOCK)), np.empty((p + 1, BLOCK))
     jacobian, residual, lean = np.empty((outputs, size, BLOCK)), np.empty((outputs, BLOCK)), np.empty(BLOCK)
@@ -509,27 +478,7 @@ def derivatives(
     for s in range(len(b)):
         for block in range(len(frozen)):
             x, q, w = inputs[block], queries[block], weights[sets[s], block]
-            regress(
-                kind,
-                sigma,
-                width,
-                b[s],
-                atoms[s],
-                w2[s],
-                C,
-                c,
-                x,
-                q,
-                frozen[block],
-                blend[block],
-                f,
-                gates,
-                experts,
-                hidden,
-                active,
-                keyed,
-                top,
-            )
+            regress(kind, sigma, width, b[s], atoms[s], w2[s], C, c, x, q, frozen[block], blend[block], rows)
             for o in range(outputs):
                 for point in range(BLOCK):
                     off = f[o, point] - centre[sets[s], block, o, point]
