@@ -16,6 +16,7 @@ import planted_vit
 import predicted_excess
 import prediction_risk
 import pretrained
+import pretrained_heads
 import random_truths
 import replicate_gmoe
 import replicate_sgame
@@ -43,6 +44,7 @@ FIGURES = {
         input_dependence,
         planted_vit,
         pretrained,
+        pretrained_heads,
         predicted_excess,
         starts,
     )

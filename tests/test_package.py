@@ -179,7 +179,7 @@ CURVES = (
     "pretrained_second_count",
     "pretrained_second_dsprites_loc",
 )
-VISION_RUNS = (*CURVES, "planted_head", "head_as_moe", "predicted_excess", "starts")
+VISION_RUNS = (*CURVES, "planted_head", "head_as_moe", "pretrained_heads", "predicted_excess", "starts")
 
 
 @pytest.mark.parametrize("name", CURVES)
