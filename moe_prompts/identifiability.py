@@ -108,7 +108,7 @@ def represented(truth: PromptTruth, kind: PromptKind, rng: np.random.Generator) 
     """Return the truth written as prompts of a kind that contains it.
 
     truth  a named truth of prompt regression, or one made by hand
-    kind   the truth's own; for fixed prompts also decoupled, or adaptive with a bias
+    kind   the truth's own; for fixed prompts and prefixes also decoupled, for fixed ones adaptive with a bias
     rng    source of the free numbers: of many representations by adaptive prompts it is a random one
 
     A fixed prompt is W2 sigma(a_l) for any biases a_l whose sigma(a_l) are independent, with W1 = 0 beside
@@ -120,8 +120,8 @@ def represented(truth: PromptTruth, kind: PromptKind, rng: np.random.Generator) 
     if kind == params.kind:
         return params
     hidden = truth.family(kind, params.k).hidden
-    if params.kind.base == "fixed" and kind.base == "decoupled":
-        return PromptAttention.decoupled(params.head, params.b, params.atoms, params.atoms)
+    if params.kind.base in ("fixed", "prefix") and kind.base == "decoupled":
+        return params.separate
     if params.kind.base == "fixed" and kind.bias and params.k <= hidden:
         biases = rng.standard_normal((params.k, hidden))
         W1 = np.concatenate([np.zeros((params.k, hidden, params.head.reads)), biases[:, :, None]], axis=2)
@@ -171,6 +171,9 @@ def second_order_part(values: PromptValues | MultiHeadValues, l: int) -> np.ndar
     gap = np.broadcast_to(values.experts[0, l] - values.f[0], (head.l, m))
     mixed = ds[:, None, None] * dv[None]
     total = ds[:, None, None] * ds[None, :, None] * gap + mixed + mixed.swapaxes(0, 1)
+    if family.kind.base == "prefix":
+        by_key = np.broadcast_to(map.queries[:, None] * gap, (*shape, head.l, m))
+        total[np.arange(q), np.arange(q)] += values.bends(by_key, by_value)[0, l]
     if family.kind.base == "adaptive":
         assert values.hidden is not None
         bend = family.kind.activation.second(values.hidden[0, l])  # (r, m)

@@ -8,6 +8,7 @@ from moe_prompts.models.activations import ACTIVATIONS
 from moe_prompts.models.prompt_attention import Head, PromptFamily, PromptKind
 
 KINDS = ["fixed", "decoupled", *(f"adaptive:{sigma}" for sigma in ACTIVATIONS), "adaptive:gelu:bias"]
+KINDS += ["prefix:tanh:gelu", "prefix:identity:sigmoid"]
 SHAPES = [
     {},
     {"k": 1, "hidden": 1, "n_frozen": 1, "d": 1, "l": 1, "p": 1},

@@ -35,7 +35,7 @@ def test_invisible_splits_have_no_kappa2_but_a_kappa1(name):
     assert found.kappa1 > 1e-3
 
 
-@pytest.mark.parametrize("name", ["fixed", "decoupled", "gelu", "tanh", "identity"])
+@pytest.mark.parametrize("name", ["fixed", "decoupled", "gelu", "tanh", "identity", "prefix_tanh_gelu"])
 def test_second_order_part_against_finite_differences(name):
     """Of e^{s} (v - f) / den in the prompt's own parameters, den and f held."""
     params = prompt_truth(f"attention-{name}").params
@@ -62,7 +62,7 @@ def test_second_order_part_against_finite_differences(name):
             assert_allclose(found[a, b], corners / (8 * h * h), atol=1e-6)  # rounding over step squared: about 1e-8
 
 
-@pytest.mark.parametrize("name", ["fixed", "gelu", "tanh"])
+@pytest.mark.parametrize("name", ["fixed", "gelu", "tanh", "random-3-prefix_tanh_gelu"])
 def test_local_exponents_are_one_and_two(name):
     """At the smallest spreads, within .05 and .12: the limits 1 and 2 are reached as eps -> 0."""
     known = prompt_truth(f"attention-{name}")
@@ -74,7 +74,7 @@ def test_local_exponents_are_one_and_two(name):
     assert over.certified[1]  # at the smallest spread of all the certificate may be lost to rounding: an upper bound
 
 
-@pytest.mark.parametrize("name", ["decoupled", "identity", "fixed-rank1"])
+@pytest.mark.parametrize("name", ["decoupled", "identity", "fixed-rank1", "prefix_tanh_identity-separate"])
 def test_profiles_of_invisible_splits_vanish(name):
     found = profile(prompt_truth(f"attention-{name}"), rng(), eps=(0.0125, 0.1))
     assert (found.value < 1e-12).all()

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from moe_prompts.claims import algebra, gated, heads, merging, pretrained, prompts, published, unselected
+from moe_prompts.claims import algebra, gated, heads, merging, prefixes, pretrained, prompts, published, unselected
 from moe_prompts.claims.claim import REGISTERED_SEED, SECOND_SEED, Claim, Judgement, Line
 from moe_prompts.claims.history import FIRST
 from moe_prompts.engine.grid import Study
@@ -24,6 +24,7 @@ CLAIMS: dict[str, Claim] = {
         *(
             *prompts.CLAIMS,
             *heads.CLAIMS,
+            *prefixes.CLAIMS,
             *unselected.CLAIMS,
             *gated.CLAIMS,
             *merging.CLAIMS,

@@ -120,6 +120,17 @@ def heads(truths: Sequence[str], scale: Scale, seed: int) -> Study:
     )
 
 
+def prefixes(truths: Sequence[str], scale: Scale, seed: int) -> Study:
+    """Return fits of prefixes, as many as there are and one more, with gaps and profiles.
+
+    Those with separate keys and values are judged by gaps and profiles alone.
+    """
+    lines: dict[str, Lines] = {name: () for name in truths if prompt_truth(name).params.kind.base == "decoupled"}
+    return attention_study(
+        sizes=scale.sizes(1e3, 1e7, 5, 1e5), replicates=scale.of(32, 8), entropy=seed, truths=truths, lines=lines
+    )
+
+
 def unselected(truths: Sequence[str], scale: Scale, seed: int) -> Study:
     """Return fits with one prompt too many in random configurations, with their profiles.
 
@@ -233,6 +244,7 @@ RUNS: dict[str, Callable[[Sequence[str], Scale, int], Study]] = {
     "attention-risk": risks,
     "attention-heads": heads,
     "attention-unselected": unselected,
+    "prefixes": prefixes,
     "gaussian-gated": gaussian,
     "gaussian-global": gaussian_global,
     "merging": merging,

@@ -77,8 +77,8 @@ def main() -> None:
 OVERVIEW: list[tuple[str, list[int], dict[str, Any]]] = [
     ("location-scale", [1, 2, 3, 4], {}), ("covariate-free", [1, 2, 3], {}), ("gaussian-gated", [1, 2, 3], {}),
     ("gaussian-gated-constant", [1, 2, 3], {}), ("softmax-gaussian", [1, 2, 3], {}), ("softmax-gaussian", [2, 3], {}),
-    ("softmax-linear", [1, 2], {}), ("fixed", [1, 2], {}), ("fixed", [1, 2], {"rank": 1}), ("decoupled", [1, 2], {}),
-    ("decoupled", [2, 2], {"frozen": 0}),
+    ("softmax-linear", [1, 2], {}), ("fixed", [1, 2], {}), ("fixed", [1, 2], {"rank": 1}), ("prefix", [1, 2], {}),
+    ("decoupled", [1, 2], {}), ("decoupled", [2, 2], {"frozen": 0}),
     *((f"adaptive:{name}", [1, 2], {"hidden": 2})
       for name in ("tanh", "sigmoid", "gelu", "silu", "softplus", "relu", "leaky_relu", "identity", "square")),
     ("adaptive:gelu", [1, 2], {"hidden": 2, "rank": 1}),

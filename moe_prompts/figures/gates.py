@@ -7,6 +7,7 @@ certified replicates, and bars their 90 % bootstrap intervals. Both are computed
 from __future__ import annotations
 
 from math import ceil
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -32,11 +33,12 @@ from moe_prompts.study.summary import LOSS, RISK, Measure, measured_slope
 
 #: Fixed prompts in blues, adaptive ones in oranges, decoupled ones in greens, each with dashes of its own; darker and
 #: with other marks for more atoms.
-SHADES: dict[str, tuple[str, str, str]] = {
+SHADES: dict[str, tuple[str, str, Any]] = {
     "softmax": ("Purples", "o^vDP", "-"),
     "fixed": ("Blues", "o^vDP", "-"),
     "adaptive": ("Oranges", "sX*hp", "--"),
     "decoupled": ("Greens", "<>8Hd", "-."),
+    "prefix": ("YlOrBr", "d8H<>", (0, (3, 1, 1, 1))),
 }
 #: Family of kinds -> the (kind, k) of its lines, in the order of their shades and marks.
 Ranks = dict[str, list[tuple[str, int]]]

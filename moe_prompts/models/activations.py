@@ -193,7 +193,13 @@ def add_activation(new: Activation | str, formula: str | None = None) -> Activat
         new = Activation.of_formula(new, formula)
     elif formula is not None or not isinstance(new, Activation):
         raise InputError("add_activation: expected one Activation, or a name and a formula")
-    if not re.fullmatch(r"[a-z][a-z0-9_]*", new.name) or new.name in (*ACTIVATIONS, "bias", "fixed", "decoupled"):
+    if not re.fullmatch(r"[a-z][a-z0-9_]*", new.name) or new.name in (
+        *ACTIVATIONS,
+        "bias",
+        "fixed",
+        "decoupled",
+        "prefix",
+    ):
         raise InputError(f"activation name {new.name!r} is taken or not of a-z, 0-9 and _; expected a new one")
     if not new.analytic:
         raise InputError(f"activation {new.name!r} has analytic=False; expected True: kinks are rounded for relu only")

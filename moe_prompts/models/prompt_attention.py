@@ -8,8 +8,9 @@ Each prompt is a new expert:
 
 Everything of the head (A, a, h, B, C) is pre-trained and known; the prompts and their logit biases b are
 learned. A prompt is ``decoupled`` (key and value are two free constants: prefix tuning without
-reparameterisation), ``fixed`` (one constant p for both: VPT) or ``adaptive`` (key_l = val_l = W2 sigma(W1_l
-x), W2 shared: VAPT). With ``bias``, W1_l acts on (x, 1).
+reparameterisation), ``prefix`` (key = s1(p), value = s2(p) with known functions of one constant p, entry by
+entry: a reparameterised prefix), ``fixed`` (one constant p for both: VPT) or ``adaptive`` (key_l = val_l = W2
+sigma(W1_l x), W2 shared: VAPT). With ``bias``, W1_l acts on (x, 1).
 
 Source: arXiv 2501.18936 (VAPT), arXiv 2410.02200 (prefixes), arXiv 2203.12119 (VPT).
 """
@@ -196,11 +197,12 @@ class AnyHead(Protocol):
 
 @dataclass(frozen=True)
 class PromptKind:
-    """Name a prompt kind: ``fixed``, ``decoupled``, or ``adaptive`` with its activation and option.
+    """Name a prompt kind: ``fixed``, ``decoupled``, ``prefix`` or ``adaptive`` with its functions and option.
 
-    base   "fixed", "decoupled" or "adaptive"
-    sigma  name of the activation of adaptive prompts
+    base   "fixed", "decoupled", "prefix" or "adaptive"
+    sigma  name of the activation of adaptive prompts, or of the function that makes the key of a prefix
     bias   whether W1 of adaptive prompts acts on (x, 1)
+    value  name of the function that makes the value of a prefix
 
     Raises ``InputError`` for an unknown kind or activation, and for options that a kind does not have.
 
@@ -212,12 +214,24 @@ class PromptKind:
     base: str
     sigma: str = ""
     bias: bool = False
+    value: str = ""
 
     def __post_init__(self) -> None:
-        if not isinstance(self.base, str) or self.base not in ("fixed", "decoupled", "adaptive"):
-            raise InputError(f"unknown prompt kind {shown(self.base)}; expected fixed, decoupled or adaptive")
+        if not isinstance(self.base, str) or self.base not in ("fixed", "decoupled", "prefix", "adaptive"):
+            raise InputError(f"unknown prompt kind {shown(self.base)}; expected fixed, decoupled, prefix or adaptive")
         named(self.sigma, "PromptKind: sigma")
+        named(self.value, "PromptKind: value")
         object.__setattr__(self, "bias", flag(self.bias, "PromptKind: bias"))
+        if self.base == "prefix":
+            activation(self.sigma)
+            activation(self.value)
+            if self.bias:
+                raise InputError("prefixes have no bias; expected prefix:KEY:VALUE")
+            if self.sigma == self.value == "identity":
+                raise InputError("prefix:identity:identity is the kind fixed; expected that, or another function")
+            return
+        if self.value:
+            raise InputError(f"{self.base} prompts have no function of values; expected value=''")
         if self.base == "adaptive":
             activation(self.sigma)
         elif self.sigma or self.bias:
@@ -227,30 +241,42 @@ class PromptKind:
     def parse(cls, text: str) -> PromptKind:
         """Return the kind that a text names.
 
-        Texts are ``fixed``, ``decoupled``, ``adaptive`` (gelu), ``adaptive:SIGMA`` and
+        Texts are ``fixed``, ``decoupled``, ``prefix:KEY:VALUE``, ``adaptive`` (gelu), ``adaptive:SIGMA`` and
         ``adaptive:SIGMA:bias``.
 
         Raises ``InputError`` for any other.
         """
         base, *options = named(text, "prompt kind").split(":")
+        if base == "prefix" and len(options) == 2 and all(name in ACTIVATIONS for name in options):
+            return cls(base, options[0], value=options[1])
         bias = options[-1:] == ["bias"]
         options = options[:-1] if bias else options
         sigma = options[0] if options else "gelu" if base == "adaptive" else ""
         valid = base == "adaptive" and sigma in ACTIVATIONS and len(options) < 2
         if not (valid or text in ("fixed", "decoupled")):
             raise InputError(
-                f"unknown prompt kind {text!r}; expected fixed, decoupled, adaptive, adaptive:SIGMA or "
-                f"adaptive:SIGMA:bias with SIGMA one of {', '.join(ACTIVATIONS)}"
+                f"unknown prompt kind {text!r}; expected fixed, decoupled, adaptive, adaptive:SIGMA, "
+                f"adaptive:SIGMA:bias or prefix:SIGMA:SIGMA with SIGMA one of {', '.join(ACTIVATIONS)}"
             )
         return cls(base, sigma, bias)
 
     def __str__(self) -> str:
-        return ":".join([self.base, *([self.sigma] if self.sigma else []), *(["bias"] if self.bias else [])])
+        return ":".join([self.base, *(name for name in (self.sigma, self.value) if name), *["bias"] * self.bias])
 
     @property
     def activation(self) -> Activation:
         """Return the activation of adaptive prompts."""
         return activation(self.sigma)
+
+    @property
+    def functions(self) -> tuple[Activation, Activation]:
+        """Return the functions that make key and value of a prefix from its p, entry by entry."""
+        return activation(self.sigma), activation(self.value)
+
+    @property
+    def analytic(self) -> bool:
+        """Say whether the kind has no kinks, so that f is a power series in x and in its parameters."""
+        return all(activation(name).analytic for name in (self.sigma, self.value) if name)
 
     @property
     def shares_w2(self) -> bool:
@@ -289,7 +315,7 @@ class PromptFamily:
         expect(self.kind, PromptKind, "PromptFamily: kind")
         for name in ("k", "hidden"):
             object.__setattr__(self, name, count(getattr(self, name), 1, f"PromptFamily: {name}"))
-        if self.kind.sigma == "identity":
+        if self.kind.base == "adaptive" and self.kind.sigma == "identity":
             object.__setattr__(self, "hidden", self.head.p)
 
     @property
@@ -306,7 +332,8 @@ class PromptFamily:
     def atom_size(self) -> int:
         """Return the number of parameters of one prompt besides b."""
         p = self.head.p
-        return {"fixed": p, "decoupled": 2 * p, "adaptive": self.hidden * self.w1_columns}[self.kind.base]
+        sizes = {"fixed": p, "prefix": p, "decoupled": 2 * p, "adaptive": self.hidden * self.w1_columns}
+        return sizes[self.kind.base]
 
     @property
     def shared_size(self) -> int:
@@ -378,12 +405,12 @@ class PromptFamily:
 class PromptAttention:
     """Hold the parameters of a head with k prompts; they check themselves.
 
-    Build them with ``fixed``, ``decoupled`` or ``adaptive``.
+    Build them with ``fixed``, ``decoupled``, ``prefix`` or ``adaptive``.
 
     head                   the frozen part
     kind                   prompt kind
     b      (k,)            logit biases; e^b is the mass of a prompt
-    atoms  (k, atom_size)  p_l (fixed), (key_l, val_l) (decoupled) or W1_l row by row (adaptive)
+    atoms  (k, atom_size)  p_l (fixed, prefix), (key_l, val_l) (decoupled) or W1_l row by row (adaptive)
     W2     (p, r)          shared by adaptive prompts, else (p, 0)
 
     Raises ``InputError`` for shapes that do not fit, values that are not finite, and a W2 that the kind does
@@ -453,6 +480,44 @@ class PromptAttention:
         return cls(head, PromptKind("decoupled"), b, np.concatenate([keys, values], axis=1), np.zeros((head.p, 0)))
 
     @classmethod
+    def prefix(
+        cls, head: AnyHead, b: np.ndarray, prompts: np.ndarray, key: str = "tanh", value: str = "identity"
+    ) -> PromptAttention:
+        """Return reparameterised prefixes: keys key(p_l) and values value(p_l) of prompts p_l (k, p).
+
+        ``key`` and ``value`` name activations, which act on p entry by entry. Linear maps after them belong to
+        B and C of the head. Key = value = "identity" would be the kind fixed, and is refused.
+
+        Source: arXiv 2410.02200.
+
+        >>> import numpy as np
+        >>> import moe_prompts as mp
+        >>> head = mp.prompt_truth("attention-fixed").params.head
+        >>> made = mp.PromptAttention.prefix(head, np.zeros(1), np.ones((1, 2)), key="tanh", value="gelu")
+        >>> str(made.kind), made.separate.kind.base
+        ('prefix:tanh:gelu', 'decoupled')
+        """
+        expect_head(head, "PromptAttention.prefix: head")
+        return cls(head, PromptKind("prefix", key, value=value), b, prompts, np.zeros((head.p, 0)))
+
+    @property
+    def separate(self) -> PromptAttention:
+        """Return the same f by decoupled prompts; raises ``InputError`` for adaptive ones, which depend on x."""
+        if self.kind.base == "adaptive":
+            raise InputError(f"separate: {self.kind} prompts are functions of x; expected fixed, prefix or decoupled")
+        if self.kind.base == "decoupled":
+            return self
+        keys, values = self._constants()
+        return PromptAttention.decoupled(self.head, self.b, keys, values)
+
+    def _constants(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return keys and values (k, p) of prompts that do not depend on x."""
+        if self.kind.base == "prefix":
+            key, value = self.kind.functions
+            return key.value(self.atoms), value.value(self.atoms)
+        return self.atoms[:, : self.head.p], self.atoms[:, -self.head.p :]
+
+    @classmethod
     def adaptive(
         cls, head: AnyHead, b: np.ndarray, W1: np.ndarray, W2: np.ndarray, sigma: str = "gelu", bias: bool = False
     ) -> PromptAttention:
@@ -520,7 +585,7 @@ class PromptAttention:
             W1 = self.atoms.reshape(self.k, self.W2.shape[1], -1)
             made = self.kind.activation.value(np.einsum("kri,mi->mkr", W1, inputs)) @ self.W2.T
             return made, made
-        keys, values = self.atoms[:, :p], self.atoms[:, -p:]
+        keys, values = self._constants()
         return np.broadcast_to(keys, (m, self.k, p)), np.broadcast_to(values, (m, self.k, p))
 
     def gates(self, x: np.ndarray) -> np.ndarray:

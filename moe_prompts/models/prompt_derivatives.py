@@ -6,7 +6,7 @@ A prompt acts on f through its logit s_l and its value v_l alone: with gates g,
     d2f = g_l (v_l - f) ds_l^2 + 2 g_l ds_l dv_l
           - (g_l ds_l) (g_m (v_m - f) ds_m + g_m dv_m), both orders, all l and m,
 
-plus what adaptive prompts, being curved themselves, add. Vectors come first and points last: (S, .., m).
+plus what adaptive prompts and prefixes, being curved themselves, add. Vectors come first and points last: (S, .., m).
 """
 
 from __future__ import annotations
@@ -24,13 +24,15 @@ class PromptMap:
 
     family      prompt kind, head and number of prompts
     x           (m, d), the points
-    activation  stands in for the family's own, if given
+    activation  stands in for the family's own where that has a kink, if given
     """
 
     def __init__(self, family: PromptFamily, x: np.ndarray, activation: Activation | None = None) -> None:
         self.family = family
         if family.kind.base == "adaptive":
             self.activation = activation or family.kind.activation
+        if family.kind.base == "prefix":
+            self.functions = tuple(one if one.analytic else activation or one for one in family.kind.functions)
         logits, experts = family.one_head.gates_and_experts(x)
         self.frozen_logits, self.frozen_experts = (
             logits.T.copy(),
@@ -39,10 +41,7 @@ class PromptMap:
         self.queries = family.one_head.queries(x).T.copy()  # (p, m)
         read = family.head.read(x)
         self.inputs = (with_one(read) if family.kind.bias else read).T.copy()  # (D, m)
-        k, q = family.k, family.atom_size
-        shared = np.arange(k * (1 + q), family.size)
-        #: Positions in the vector of what prompt l depends on: b_l, its own parameters, W2. (k, own)
-        self.own = np.array([[l, *range(k + l * q, k + (l + 1) * q), *shared] for l in range(k)])
+        self.own = positions(family)
 
     def at(self, vectors: np.ndarray) -> PromptValues:
         """Return f, with what its derivatives need, at S vectors (S, size)."""
@@ -54,6 +53,9 @@ class PromptMap:
             hidden = W1 @ self.inputs  # (S, k, r, m)
             activated = self.activation.value(hidden)
             keys = values = w2[:, None] @ activated  # (S, k, p, m)
+        elif family.kind.base == "prefix":
+            hidden = atoms[..., None]
+            keys, values = (function.value(hidden) for function in self.functions)
         else:
             keys, values = atoms[..., : head.p, None], atoms[..., -head.p :, None]
         logits = (keys * self.queries).sum(axis=2) + b[..., None]
@@ -68,6 +70,13 @@ class PromptMap:
         return PromptValues(self, numerator / total[:, None], mass / total[:, None], experts, w2, hidden, activated)
 
 
+def positions(family: PromptFamily) -> np.ndarray:
+    """Return where in the vector that stands on which prompt l depends: b_l, its own parameters, W2 (k, own)."""
+    k, q = family.k, family.atom_size
+    shared = np.arange(k * (1 + q), family.size)
+    return np.array([[l, *range(k + l * q, k + (l + 1) * q), *shared] for l in range(k)])
+
+
 @dataclass(frozen=True)
 class PromptValues:
     """Hold f at S vectors, with what its derivatives need.
@@ -77,7 +86,8 @@ class PromptValues:
     gates              (S, k, m)          weights of the prompts
     experts            (S, k, l, m or 1)  values of the prompts; 1 where they are constants
     w2                 (S, p, r)          W2
-    hidden, activated  (S, k, r, m)       hidden units of adaptive prompts before and after their activation
+    hidden, activated  (S, k, r, m)       hidden units of adaptive prompts before and after their activation;
+                                          of prefixes ``hidden`` (S, k, p, 1) holds p
     """
 
     map: PromptMap
@@ -129,6 +139,9 @@ class PromptValues:
         block = second @ ds.swapaxes(2, 3) + first @ dv.swapaxes(2, 3)
         if family.kind.base == "adaptive":
             block += self._bends(gates * (lean * queries + pull))
+        if family.kind.base == "prefix":
+            own = np.arange(1, 1 + family.atom_size)
+            block[:, :, own, own] += self.bends(gates * lean * queries, gates * pull).sum(axis=3)
         firsts, seconds = (np.zeros((len(self.f), family.size, residual.shape[2])) for _ in range(2))
         out = np.zeros((len(self.f), family.size, family.size))
         for l, own in enumerate(map.own):
@@ -147,6 +160,11 @@ class PromptValues:
         kind = self.map.family.kind
         if kind.base == "decoupled":
             return np.concatenate([by_key, by_value], axis=2)
+        if kind.base == "prefix":
+            assert self.hidden is not None
+            slopes = (function.first(self.hidden) for function in self.map.functions)
+            of_key, of_value = (one.reshape(*one.shape[:3], *(1 for _ in by_key.shape[3:])) for one in slopes)
+            return by_key * of_key + by_value * of_value
         by_prompt = by_key + by_value
         if kind.base == "fixed":
             return by_prompt
@@ -168,6 +186,16 @@ class PromptValues:
                 by_w2 = by_w2 - w * (w * by_w2).sum(axis=2, keepdims=True)
             parts.append(by_w2.reshape(S, k, p * r, *more, m))
         return np.concatenate(parts, axis=2)
+
+    def bends(self, by_key: np.ndarray, by_value: np.ndarray) -> np.ndarray:
+        """Return second derivatives in p of prefixes (S, k, p, .., m), from derivatives in key and value.
+
+        Functions act entry by entry, so that these are the diagonal and all else is zero.
+        """
+        assert self.hidden is not None
+        seconds = (function.second(self.hidden) for function in self.map.functions)
+        of_key, of_value = (one.reshape(*one.shape[:3], *(1 for _ in by_key.shape[3:])) for one in seconds)
+        return by_key * of_key + by_value * of_value
 
     @property
     def _unit_columns(self) -> bool:

@@ -24,6 +24,10 @@ from moe_prompts.seeds import address
 
 NOISE = 0.1
 CELLS_PER_AXIS = 16
+#: Functions of a prefix; names of truths have them in one word, such as prefix_tanh_gelu.
+PREFIXES = tuple(
+    f"prefix:{key}:{value}" for key in ACTIVATIONS for value in ACTIVATIONS if key != "identity" or value != key
+)
 KINDS = ("fixed", "decoupled", *(f"adaptive:{sigma}" for sigma in ACTIVATIONS))
 
 
@@ -140,7 +144,7 @@ class Parts:
     """Hold the learned numbers of a configuration, from which prompts of every kind are made.
 
     b             (k,)       logit biases
-    prompts       (k, p)     fixed prompts
+    prompts       (k, p)     fixed prompts and prefixes
     keys, values  (k, p)     decoupled prompts
     W1            (k, r, d)  adaptive prompts
     W2            (p, r)     shared by adaptive prompts
@@ -157,6 +161,8 @@ class Parts:
         """Return the prompts of one kind beside ``head``."""
         if kind == "fixed":
             return PromptAttention.fixed(head, self.b, self.prompts)
+        if kind.startswith("prefix:"):
+            return PromptAttention.prefix(head, self.b, self.prompts, *kind.split(":")[1:])
         if kind == "decoupled":
             return PromptAttention.decoupled(head, self.b, self.keys, self.values)
         return PromptAttention.adaptive(head, self.b, self.W1, self.W2, PromptKind.parse(kind).sigma)
@@ -211,6 +217,16 @@ def two_heads(of: PromptTruth) -> PromptTruth:
     )
 
 
+def separate(of: PromptTruth) -> PromptTruth:
+    """Return the same truth, the same f at that, with key and value of its prompts as parameters of their own."""
+    return replace(
+        of,
+        name=f"{of.name}-separate",
+        params=of.params.separate,
+        citation=f"{of.citation}, with separate keys and values",
+    )
+
+
 def random_configuration(number: int, kind: str) -> PromptTruth:
     """Return a truth drawn from seed ``number``, not selected.
 
@@ -239,21 +255,25 @@ def random_configuration(number: int, kind: str) -> PromptTruth:
 
 
 def _short(kind: str) -> str:
-    return kind.removeprefix("adaptive:")
+    return kind.removeprefix("adaptive:").replace(":", "_")
 
 
-_NAME = re.compile(r"attention-(?:random-(?P<number>0|[1-9]\d*)-)?(?P<kind>[a-z][a-z0-9_]*)(?P<heads>-rank1|-heads2)?")
+_NAME = re.compile(
+    r"attention-(?:random-(?P<number>0|[1-9]\d*)-)?(?P<kind>[a-z][a-z0-9_]*)(?P<change>-rank1|-heads2|-separate)?"
+)
 
 
 def _kinds() -> dict[str, str]:
     """Return the kinds by how they are named in truths, with those of activations that were added."""
-    return {_short(kind): kind for kind in ("fixed", "decoupled", *(f"adaptive:{sigma}" for sigma in ACTIVATIONS))}
+    adaptive = (f"adaptive:{sigma}" for sigma in ACTIVATIONS)
+    return {_short(kind): kind for kind in ("fixed", "decoupled", *adaptive, *PREFIXES)}
 
 
 def _read(name: str) -> re.Match[str] | None:
     """Return the parts of the name of one of the package's own truths; None for other names."""
     found = _NAME.fullmatch(name)
-    return found if found and found["kind"] in _kinds() else None
+    constant = found and found["kind"].startswith(("fixed", "prefix"))
+    return found if found and found["kind"] in _kinds() and (constant or found["change"] != "-separate") else None
 
 
 def names_one(name: str) -> bool:
@@ -266,7 +286,8 @@ def prompt_truth(name: str) -> PromptTruth:
 
     Names are ``attention-KIND`` (the reference) and ``attention-random-NUMBER-KIND``, each also with
     ``-rank1`` after it for a singular B or ``-heads2`` for two heads of d_h = 1, or what ``add_truth`` made
-    known. KIND is fixed, decoupled, or the activation of adaptive prompts.
+    known. KIND is fixed, decoupled, the activation of adaptive prompts, or prefix_KEY_VALUE; of fixed prompts and
+    prefixes ``-separate`` is the same f with separate keys and values.
 
     Raises ``InputError`` for an unknown name.
     """
@@ -281,9 +302,11 @@ def _found(name: str) -> PromptTruth:
     if not found:
         raise InputError(
             f"unknown truth {name!r}; expected attention-KIND or attention-random-NUMBER-KIND, with -rank1 after "
-            f"it for a singular B or -heads2 for two heads, and KIND one of {', '.join(_kinds())}; or one that "
-            "add_truth made known"
+            f"it for a singular B or -heads2 for two heads, and KIND one of "
+            f"{', '.join(kind for kind in _kinds() if not kind.startswith('prefix'))}, or prefix_KEY_VALUE with two "
+            "activations (with -separate: its keys and values apart); or one that add_truth made known"
         )
     kind = _kinds()[found["kind"]]
     made = reference(kind) if found["number"] is None else random_configuration(int(found["number"]), kind)
-    return {None: lambda one: one, "-rank1": rank_one, "-heads2": two_heads}[found["heads"]](made)
+    changes = {None: lambda one: one, "-rank1": rank_one, "-heads2": two_heads, "-separate": separate}
+    return changes[found["change"]](made)

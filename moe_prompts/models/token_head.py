@@ -179,7 +179,11 @@ def seen(params: PromptAttention, basis: np.ndarray, unit: float = 1.0) -> Promp
     head = visible(single(params.head), basis, unit)
     if params.kind.base == "fixed":
         return PromptAttention.fixed(head, params.b, params.atoms @ basis / unit)
-    if params.kind.base == "decoupled" or params.kind.sigma == "identity" or params.kind.activation.homogeneous:
+    if (
+        params.kind.base in ("decoupled", "prefix")
+        or params.kind.sigma == "identity"
+        or params.kind.activation.homogeneous
+    ):
         raise InputError(f"seen: {params.kind} prompts; expected fixed ones, or adaptive ones with a free W2")
     return replace(params, head=head, W2=basis.T @ params.W2 / unit)
 

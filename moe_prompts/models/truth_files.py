@@ -38,7 +38,7 @@ GAUSSIAN = ("weights", "gate_means", "gate_covs", "slopes", "intercepts", "noise
 SOFTMAX = ("gate_intercepts", "gate_slopes", "slopes", "intercepts", "noise_vars")
 HEAD = ("A", "a", "eta", "B", "C")
 #: Of prompts: arrays by the base of their kind.
-PROMPTS = {"fixed": ("prompts",), "decoupled": ("keys", "values"), "adaptive": ("W1", "W2")}
+PROMPTS = {"fixed": ("prompts",), "prefix": ("prompts",), "decoupled": ("keys", "values"), "adaptive": ("W1", "W2")}
 EVERY = {
     *GAUSSIAN,
     *SOFTMAX,
@@ -104,7 +104,7 @@ def _gaussian(name: str, arrays: dict[str, np.ndarray]) -> Truth:
 
 def _prompts(name: str, arrays: Mapping[str, Any]) -> PromptTruth:
     if not isinstance(arrays.get("kind"), str):
-        raise InputError("kind; expected a text such as fixed, decoupled or adaptive:gelu")
+        raise InputError("kind; expected a text such as fixed, decoupled, prefix:tanh:identity or adaptive:gelu")
     kind = PromptKind.parse(arrays["kind"])
     needed = ("b", *PROMPTS[kind.base])
     given = _complete({key: value for key, value in arrays.items() if key != "kind"}, (*needed, "noise"), str(kind))
@@ -123,6 +123,8 @@ def _prompts(name: str, arrays: Mapping[str, Any]) -> PromptTruth:
         raise InputError(f"no x for a head of d = {head.d}; expected points (m, {head.d})")
     if kind.base == "fixed":
         params = PromptAttention.fixed(head, given["b"], given["prompts"])
+    elif kind.base == "prefix":
+        params = PromptAttention.prefix(head, given["b"], given["prompts"], kind.sigma, kind.value)
     elif kind.base == "decoupled":
         params = PromptAttention.decoupled(head, given["b"], given["keys"], given["values"])
     else:

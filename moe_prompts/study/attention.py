@@ -93,7 +93,7 @@ def fit_class(of: PromptTruth, kind: PromptKind, k: int) -> str:
         return "exact" if k == of.k_true else "over"
     hidden = of.family(kind, k).hidden
     any_constant = kind.base == "decoupled" or (kind.bias and (kind.sigma == "identity" or of.k_true <= hidden))
-    constants = true.base == "fixed" and any_constant
+    constants = (true.base == "fixed" and any_constant) or (true.base == "prefix" and kind.base == "decoupled")
     without_bias = kind.bias and kind.sigma == true.sigma
     return "contained" if constants or without_bias else "misspecified"
 

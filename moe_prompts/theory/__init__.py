@@ -57,6 +57,7 @@ def predict(model: str, truth_kind: str, kind: str, fit_class: str, group: str) 
     fit_class   "exact", "over", "contained" or "misspecified", as in the file's schema
     group       what is measured: "risk", "D", ...
 
+    Prefixes have one prediction for all functions without kinks; it is derived where the key's has no zero slope.
     Of an activation that was added as a formula, rates are derived when they are first asked for (seconds).
 
     Raises ``InputError`` where the file has several entries for the same question.
@@ -68,12 +69,20 @@ def predict(model: str, truth_kind: str, kind: str, fit_class: str, group: str) 
     for name, value in (("model", model), ("truth_kind", truth_kind), ("kind", kind), ("fit_class", fit_class)):
         named(value, f"predict: {name}")
     named(group, "predict: group")
+    truth_kind, kind = _without_functions(truth_kind), _without_functions(kind)
     wanted = {"model": model, "truth_kind": truth_kind, "kind": kind, "fit_class": fit_class, "group": group}
     entries = (*predictions(), *_of_added(truth_kind, kind))
     found = [entry for entry in entries if all(entry[key] in (value, "*") for key, value in wanted.items())]
     if len(found) > 1:
         raise InputError(f"predictions.json has {len(found)} entries for {wanted}; expected at most one")
     return Prediction(Fraction(found[0]["exponent"]), found[0]["over"], found[0]["source"]) if found else None
+
+
+def _without_functions(kind: str) -> str:
+    """Return "prefix" for prefixes whose functions have no kink, which have one prediction; other kinds as they are."""
+    base, *functions = kind.split(":")
+    smooth = base == "prefix" and all(name in ACTIVATIONS and ACTIVATIONS[name].analytic for name in functions)
+    return base if smooth else kind
 
 
 def _of_added(truth_kind: str, kind: str) -> tuple[dict[str, str], ...]:

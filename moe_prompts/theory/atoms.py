@@ -5,15 +5,20 @@ in inputs and kernel symbols.
 
     Gaussian-gated     N(x; c, Gamma) N(y; a x + b, nu)           fixed prompt       e^{x'p} p
     softmax-gaussian   e^{beta x} N(y; a x + b, s)                decoupled prompt   e^{x'k} v
-    softmax-linear     e^{beta x} (a x + b)                       adaptive prompt    e^{x'phi(x)} phi(x),
-    location-scale     N(y; b, s)                                                    phi = W2 sigma(W1 x)
-    covariate-free     N(y; a x + b, s)                            (gaussian-gated-constant: a = 0)
+    softmax-linear     e^{beta x} (a x + b)                       prefix             e^{x'p} g(p)
+    location-scale     N(y; b, s)                                 adaptive prompt    e^{x'phi(x)} phi(x),
+    covariate-free     N(y; a x + b, s)                                              phi = W2 sigma(W1 x)
+                                                                   (gaussian-gated-constant: a = 0)
+
+A reparameterised prefix has key s1(q) and value s2(q). Where s1' is nowhere 0 the key is a parameter as good
+as q: p = s1(q), g = s2(s1^-1(p)). To second order g is three numbers for each entry, and g(p) = p + p^2 stands
+for all: what is independent for one g is independent for all but a set of measure zero of those numbers.
 
 Conditional models divide the sum of these by the sum of their gates e^{..}; the gate is a component of its
 own (``normaliser``). With B and C invertible a change of variables makes both the identity; a key projection
 that loses directions is ``rank`` < d: then the logit is x_1 p_1 + ... + x_rank p_rank.
 
-Sources: arXiv 2305.07572 (Gaussian-gated), 2305.03288 (softmax-gated), 2410.02200 (fixed, decoupled),
+Sources: arXiv 2305.07572 (Gaussian-gated), 2305.03288 (softmax-gated), 2410.02200 (fixed, prefix, decoupled),
 2501.18936 (adaptive).
 """
 
@@ -132,7 +137,7 @@ PLAIN = (
     "softmax-gaussian",
     "softmax-linear",
 )
-PROMPTS = ("fixed", "decoupled", *(f"adaptive:{name}" for name in KERNELS))
+PROMPTS = ("fixed", "prefix", "decoupled", *(f"adaptive:{name}" for name in KERNELS))
 KINDS = PLAIN + PROMPTS
 
 
@@ -175,6 +180,10 @@ def atom(
             raise InputError(
                 f"{name} = {value} for {kind}; only {'adaptive ' if name == 'hidden' else ''}prompts have it"
             )
+    if kind == "prefix" and rank not in (None, d or 2):
+        raise InputError(
+            f"rank = {rank} for prefix; expected d = {d or 2}: its key is the parameter only where all show"
+        )
     if is_prompt(kind):
         d = 2 if d is None else whole(d, 1, "d")
         rank = d if rank is None else whole(rank, 1, "rank")
@@ -267,6 +276,12 @@ def _fixed(d: int, rank: int) -> Atom:
     return Atom({}, groups, x, tuple(Component(logit, value) for value in p), Component(logit, ONE))
 
 
+def _prefix(d: int, rank: int) -> Atom:
+    p, x = sp.symbols(f"p1:{d + 1}"), X[:d]
+    logit = _dot(x, p[:rank])
+    return Atom({}, {"p": p}, x, tuple(Component(logit, value + value**2) for value in p), Component(logit, ONE))
+
+
 def _decoupled(d: int, rank: int) -> Atom:
     k, v, x = sp.symbols(f"k1:{rank + 1}"), sp.symbols(f"v1:{d + 1}"), X[:d]
     logit = _dot(x, k)
@@ -310,4 +325,4 @@ _PLAIN = {
     "softmax-gaussian": _softmax_gaussian,
     "softmax-linear": _softmax_linear,
 }
-_PROMPTS = {"fixed": _fixed, "decoupled": _decoupled}
+_PROMPTS = {"fixed": _fixed, "prefix": _prefix, "decoupled": _decoupled}

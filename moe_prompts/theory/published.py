@@ -7,7 +7,7 @@ beyond:
     softmax-gaussian   beta, b: r, a, s: r/2                    arXiv 2305.03288
     gaussian-gated     c, b: r, Gamma, nu: r/2,                 arXiv 2305.07572
                        a: 2 (type I), r/2 (type II, where c* = 0)
-    fixed              2                                        arXiv 2410.02200
+    fixed, prefix      2                                        arXiv 2410.02200
     decoupled          slower than any power of 1/n,            arXiv 2410.02200
                        key and value together
     adaptive           2 for tanh, gelu                         arXiv 2501.18936
@@ -35,6 +35,7 @@ CITATIONS = {
     "softmax-gaussian": "arXiv 2305.03288",
     "gaussian-gated": "arXiv 2305.07572",
     "fixed": "arXiv 2410.02200",
+    "prefix": "arXiv 2410.02200",
     "decoupled": "arXiv 2410.02200",
     "adaptive:tanh": "arXiv 2501.18936",
     "adaptive:gelu": "arXiv 2501.18936",

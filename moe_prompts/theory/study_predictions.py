@@ -25,7 +25,8 @@ from moe_prompts.theory.table import RateTable, rate_table
 SCHEMA = {
     "model, truth_kind, kind": "prompt kind of the truth and of the estimator: 'fixed', 'adaptive', 'softmax' for "
     "softmax-gated Gaussian experts, for attention also "
-    "'decoupled' and 'adaptive:SIGMA', of a truth ', singular B' where its key projection loses directions; '*' is any",
+    "'decoupled', 'prefix' and 'adaptive:SIGMA', of a truth ', singular B' where its key projection loses directions; "
+    "'*' is any",
     "fit_class": "'exact' (one atom in each cell), 'over' (more atoms than the truth has), 'contained' (another kind, "
     "which contains the truth) or 'misspecified' (the family does not contain the truth)",
     "group": "what is measured",
@@ -175,5 +176,6 @@ def _attention() -> Iterator[dict[str, str]]:
             # Directions of a key that no logit sees are no parameters of decoupled atoms, but they are of the study's.
             if not (kind == "decoupled" and singular):
                 yield from of_prompts(kind, singular)
+    yield from of_prompts("prefix", False)
     yield _entry(model, "*", "*", "contained", "L2", Fraction(-1, 2), "theorem", REGRESSION)
     yield _entry(model, "*", "*", "misspecified", "L2", Fraction(0), "theorem", PROJECTION)

@@ -45,6 +45,9 @@ def key_and_value(params, l, point):
         return atom, atom
     if params.kind.base == "decoupled":
         return atom[:p], atom[p:]
+    if params.kind.base == "prefix":
+        key, value = SIGMA[params.kind.sigma], SIGMA[params.kind.value]
+        return np.array([key(t) for t in atom]), np.array([value(t) for t in atom])
     seen = np.append(point, 1) if params.kind.bias else point
     units = [SIGMA[params.kind.sigma](w @ seen) for w in atom.reshape(params.W2.shape[1], -1)]
     made = sum(unit * column for unit, column in zip(units, params.W2.T, strict=True))
@@ -203,6 +206,9 @@ def torch_regression(torch, family, x):
     frozen_experts = torch.einsum("nlj,mj->mnl", eta, one)
 
     def keys_and_values(atoms, shared):
+        if kind.base == "prefix":
+            made = (sigma.get(name, lambda t: t)(atoms) for name in (kind.sigma, kind.value))
+            return tuple(one.expand(len(x), k, q) for one in made)
         if kind.base != "adaptive":
             both = atoms.expand(len(x), k, q)
             return both[:, :, : head.p], both[:, :, -head.p :]
@@ -322,6 +328,19 @@ class TestBlindDirections:
     def test_fixed_prompts_along_the_null_space_of_a_singular_projection(self, name):
         params = prompt_truth(name).params
         assert_same_f(params, moved_apart(params, 1.2 * np.linalg.svd(params.head.B)[2][1]))
+
+    def test_prefixes_whose_key_stands_still(self):
+        """A relu key does not move where p < 0, and identity values average."""
+        params = prompt_truth("attention-prefix_relu_identity").params
+        assert params.atoms[0, 0] < -0.3
+        assert_same_f(params, moved_apart(params, np.array([0.3, 0.0])))
+
+    def test_separate_keys_and_values_are_the_same_prompts(self):
+        params = prompt_truth("attention-prefix_tanh_gelu").params
+        apart = prompt_truth("attention-prefix_tanh_gelu-separate").params
+        assert str(apart.kind) == "decoupled"
+        assert_same_f(params, apart)
+        assert_same_f(prompt_truth("attention-fixed").params, prompt_truth("attention-fixed-separate").params)
 
     def test_another_direction_is_seen(self):
         params = prompt_truth("attention-fixed-rank1").params
@@ -525,7 +544,7 @@ BAD = {
     ),
     "unknown base": (
         lambda: PromptKind("linear"),
-        "unknown prompt kind 'linear'; expected fixed, decoupled or adaptive",
+        "unknown prompt kind 'linear'; expected fixed, decoupled, prefix or adaptive",
     ),
     "fixed with sigma": (lambda: PromptKind("fixed", "gelu"), "fixed prompts have no activation and no bias"),
     "decoupled with bias": (lambda: PromptKind("decoupled", bias=True), "decoupled prompts have no activation"),

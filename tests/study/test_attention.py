@@ -123,6 +123,8 @@ def test_a_block_that_cannot_be_fitted_is_rows(monkeypatch, tmp_path):
         ("fixed", "decoupled", 2, "contained"), ("fixed", "adaptive:gelu", 8, "misspecified"),
         ("fixed", "adaptive:gelu:bias", 2, "contained"), ("decoupled", "fixed", 8, "misspecified"),
         ("gelu", "adaptive:gelu:bias", 3, "contained"), ("gelu", "adaptive:tanh:bias", 3, "misspecified"),
+        ("prefix_tanh_gelu", "prefix:tanh:gelu", 3, "over"), ("prefix_tanh_gelu", "decoupled", 2, "contained"),
+        ("prefix_tanh_gelu", "prefix:tanh:tanh", 4, "misspecified"),
         ("gelu", "decoupled", 6, "misspecified"), ("gelu-rank1", "adaptive:gelu", 3, "over"),
     ],
 )  # fmt: skip

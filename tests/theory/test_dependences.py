@@ -640,6 +640,7 @@ class TestReport:
         (lambda: atom("softmax-gaussian", d=2), "d = 2 for softmax-gaussian; only prompts"),
         (lambda: atom("fixed", d=4), "d = 4, rank = 4, hidden = 1; expected d and hidden 1 to 3"),
         (lambda: atom("fixed", d=2, rank=3), "rank 1 to d"),
+        (lambda: atom("prefix", d=2, rank=1), "rank = 1 for prefix; expected d = 2"),
         (lambda: atom("adaptive:tanh", hidden=4), "hidden = 4"),
         (lambda: atom("gaussian-gated", normaliser=True), "joint density and has no normaliser"),
         (lambda: atom("location-scale", normaliser=True), "joint density and has no normaliser"),

@@ -33,7 +33,7 @@ ATOMS = {
         *map(atom, PLAIN),
         atom("location-scale", bias=True),
         atom("softmax-linear", normaliser=True, bias=True),
-        *(atom(kind, d=d) for kind in ("fixed", "decoupled") for d in (1, 2)),
+        *(atom(kind, d=d) for kind in ("fixed", "prefix", "decoupled") for d in (1, 2)),
         *(atom(f"adaptive:{name}", d=1) for name in KERNELS),
         *(atom(f"adaptive:{name}", d=2) for name in (*SMOOTH, "relu")),
         atom("fixed", d=3, rank=2),
@@ -74,6 +74,9 @@ def by_the_book(made):
         return [gate * (p["a"] * x + p["b"]), gate]
     if kind == "fixed":
         key = value = [p[f"p{i + 1}"] for i in range(d)]
+    elif kind == "prefix":
+        key = [p[f"p{i + 1}"] for i in range(d)]
+        value = [one + one**2 for one in key]
     elif kind == "decoupled":
         key, value = ([p[f"{name}{i + 1}"] for i in range(size)] for name, size in (("k", rank), ("v", d)))
     else:

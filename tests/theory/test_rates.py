@@ -89,6 +89,8 @@ CASES = [
     Case("fixed", (1, 2), {"p": "1 2"}),
     Case("fixed", (2, 2), {"p": "2 2"}, {"frozen": 0}),
     Case("fixed", (1, 2), {"p seen by keys": "1 2", "p unseen by keys": "1 none"}, {"rank": 1}),
+    Case("prefix", (1, 2), {"p": "1 2"}),
+    Case("prefix", (2, 2), {"p": "2 2"}, {"frozen": 0}),
     Case("decoupled", (1, 2), {"k": "1 2", "v": "1 none"}),
     Case("decoupled", (1, 2), {"k": "1 2", "v": "1 none"}, {"frozen": 0}),
     Case("decoupled", (2, 2), {"k": "2 2", "v": "none none"}),
@@ -622,6 +624,7 @@ def slowest(rates, power, wanted=lambda m: True):
     "kind",
     [
         "fixed",
+        "prefix",
         "decoupled",
         *(pytest.param(f"adaptive:{name}", marks=pytest.mark.slow) for name in ("tanh", "identity")),
     ],

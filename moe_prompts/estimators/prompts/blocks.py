@@ -6,7 +6,7 @@ sum. ``kernels`` has the loops, and the numbers that stand for kinds.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -16,8 +16,8 @@ from scipy.special import logsumexp
 from moe_prompts.compilation import kernels
 from moe_prompts.models.activations import COMPILED
 from moe_prompts.models.multi_head import MultiHeadMap
-from moe_prompts.models.prompt_attention import Head, PromptFamily
-from moe_prompts.models.prompt_derivatives import PromptMap
+from moe_prompts.models.prompt_attention import Head, PromptFamily, PromptKind
+from moe_prompts.models.prompt_derivatives import PromptMap, positions
 
 
 def blocks(rows: np.ndarray, length: int) -> np.ndarray:
@@ -52,16 +52,20 @@ class CompiledObjective:
     @classmethod
     def of(
         cls, map: PromptMap | MultiHeadMap, noise: float, weights: np.ndarray, centre: np.ndarray, remainder: np.ndarray
-    ) -> CompiledObjective | None:
+    ) -> CompiledObjective | CompiledPrefixes | None:
         """Return the objective on its compiled route; None where the route is NumPy.
 
-        Prompts that several heads share and activations that a user added always take the NumPy route.
+        Prompts that several heads share and activations that a user added always take the NumPy route. Prefixes
+        take the route of decoupled prompts, and the chain rule.
 
         weights (R, 1, m), centre and remainder (R, l, m) as in ``PromptObjective``.
         """
         if not isinstance(map, PromptMap):
             return None
         family, adaptive = map.family, map.family.kind.base == "adaptive"
+        prefix = family.kind.base == "prefix"
+        if prefix:
+            family = replace(family, kind=PromptKind("decoupled"))
         if adaptive and not (any(map.activation is known for known in COMPILED) or map.activation.width):
             return None
         loops = kernels("moe_prompts.estimators.prompts.kernels")
@@ -75,15 +79,16 @@ class CompiledObjective:
         head, cut = family.head, partial(blocks, length=loops.BLOCK)
         assert isinstance(head, Head)
         points = (cut(rows) for rows in (map.inputs, map.queries, frozen, blend))
-        return cls(
+        made = cls(
             loops,
             family,
             noise,
-            map.own,
+            positions(family),
             (loops.KINDS[family.kind.base], sigma, width, unit_columns),
             (np.array(head.C, order="C"), np.array(head.c), *points),
             tuple(np.stack([cut(one) for one in rows]) for rows in (weights[:, 0], centre, remainder)),
         )
+        return CompiledPrefixes(map, made) if prefix else made
 
     def at(self, vectors: np.ndarray, sets: np.ndarray) -> CompiledPoint:
         """Return the objective at vectors (S, size), each on the data set that ``sets`` (S,) names."""
@@ -119,3 +124,51 @@ class CompiledPoint:
         )
         scale = 1 / objective.noise**2
         return gradient * scale, metric * scale, rest * scale
+
+
+class CompiledPrefixes:
+    """Give the objective of prefixes by that of the decoupled prompts (s1(p), s2(p)).
+
+    With D = d(key, value) / dp, which is diagonal, gradient, Gauss-Newton matrix and rest are D'g, D'MD and
+    D'RD + diag(g_key s1'' + g_value s2'').
+    """
+
+    def __init__(self, map: PromptMap, decoupled: CompiledObjective) -> None:
+        self.map, self.decoupled = map, decoupled
+        of = decoupled.family
+        #: Where key and value of the prompts stand in the vector of decoupled ones, and p in that of prefixes.
+        slots = np.array([of.slot(l) for l in range(of.k)])
+        self.keys, self.values = slots[:, : of.head.p].ravel(), slots[:, of.head.p :].ravel()
+        self.prompts = np.arange(of.k, map.family.size)
+
+    def at(self, vectors: np.ndarray, sets: np.ndarray) -> CompiledPrefixPoint:
+        """Return the objective at vectors (S, size), each on the data set that ``sets`` (S,) names."""
+        key, value = self.map.functions
+        prompts = vectors[:, self.prompts]
+        apart = np.empty((len(vectors), self.decoupled.family.size))
+        apart[:, : self.map.family.k] = vectors[:, : self.map.family.k]
+        apart[:, self.keys], apart[:, self.values] = key.value(prompts), value.value(prompts)
+        return CompiledPrefixPoint(self, prompts, self.decoupled.at(apart, sets))
+
+
+class CompiledPrefixPoint:
+    """Hold Q (S,) of prefixes at S vectors; derivatives are computed when they are asked for."""
+
+    def __init__(self, objective: CompiledPrefixes, prompts: np.ndarray, decoupled: CompiledPoint) -> None:
+        self.objective, self.prompts, self.decoupled, self.value = objective, prompts, decoupled, decoupled.value
+
+    def derivatives(self, which: np.ndarray, exact: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return gradients (T, size), Gauss-Newton matrices and the rest of the Hessians (T, size, size)."""
+        of, prompts = self.objective, self.prompts[which]
+        k, at = of.map.family.k, of.prompts
+        gradient, metric, rest = self.decoupled.derivatives(which, exact)
+        chain = np.zeros((len(which), of.decoupled.family.size, of.map.family.size))
+        chain[:, np.arange(k), np.arange(k)] = 1
+        bend = np.zeros(prompts.shape)
+        for function, rows in zip(of.map.functions, (of.keys, of.values), strict=True):
+            chain[:, rows, at] = function.first(prompts)
+            bend += gradient[:, rows] * function.second(prompts)
+        back = chain.swapaxes(1, 2)
+        rest = back @ rest @ chain
+        rest[:, at, at] += np.where(exact[:, None], bend, 0.0)
+        return (back @ gradient[:, :, None])[:, :, 0], back @ metric @ chain, rest

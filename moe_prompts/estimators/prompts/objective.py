@@ -127,8 +127,7 @@ class PromptObjective:
         has no derivative. The last stage stands for Q: its f differs by at most a quarter of the last width
         times |W2|.
         """
-        kind = self.family.kind
-        if kind.base != "adaptive" or kind.activation.analytic:
+        if self.family.kind.analytic:
             return [self]
         return [self._rounded(width) for width in WIDTHS]
 

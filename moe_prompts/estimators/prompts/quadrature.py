@@ -47,7 +47,7 @@ def quadrature(sample: Sample, kind: PromptKind, nodes: int = NODES) -> Regressi
     n, d = expect(sample, Sample, "quadrature: sample").x.shape
     expect(kind, PromptKind, "quadrature: kind")
     nodes = whole(nodes, 2, "quadrature: nodes", most=MOST_NODES)
-    if kind.base == "adaptive" and not kind.activation.analytic:
+    if not kind.analytic:
         raise InputError(
             f"quadrature: {kind} prompts have a kink, which polynomials miss; fit RegressionData.of(sample)"
         )

@@ -24,7 +24,7 @@ from moe_prompts.models.prompt_attention import PromptKind
 from moe_prompts.models.prompt_truths import prompt_truth
 from moe_prompts.study.floors import BOXES
 
-SMOOTH = ("fixed", "decoupled", "gelu", "tanh", "sigmoid", "identity")
+SMOOTH = ("fixed", "decoupled", "gelu", "tanh", "sigmoid", "identity", "prefix_tanh_gelu", "prefix_identity_tanh")
 ONE = np.zeros(1, dtype=int)
 
 
@@ -60,6 +60,25 @@ def test_the_minimum_is_scipys(name):
     assert -best.cost - found[0].best.log_likelihood < 1e-6 + 1e-10 * best.cost
     apart = peer(residual, np.clip(known.params.vector, *bounds), bounds=bounds, **tight)
     assert_allclose(apart.cost, -found[0].best.log_likelihood, rtol=1e-8)
+
+
+@pytest.mark.parametrize("name", ["random-3-prefix_tanh_gelu", "prefix_identity_tanh"])
+def test_prefixes_are_recovered_from_data_without_noise(name):
+    """To the precision that 1e-6 nats of the certificate leave at 1e10 pairs: about 1e-5 / kappa1."""
+    known = prompt_truth(f"attention-{name}")
+    rng = np.random.default_rng(0)
+    starts = np.array([near_truth(known.params, 2, i, rng) for i in range(4)])
+    [found] = least_squares(known.params.family, [known.population(10**10)], [starts], known.noise)
+    assert found.best.certified
+    assert_allclose(found.best.value.vector, known.params.vector, rtol=0, atol=1e-6)
+
+
+def test_the_kinks_of_a_prefix_are_rounded():
+    """A relu key has a kink in p: the objective is minimised with it rounded ever less, as that of relu prompts."""
+    known = prompt_truth("attention-prefix_relu_identity")
+    stages = PromptObjective(known.params.family, [known.population(1000)], known.noise).stages()
+    assert [stage.map.functions[0].width for stage in stages] == list(WIDTHS)
+    assert all(stage.map.functions[1].name == "identity" for stage in stages)
 
 
 @pytest.mark.parametrize("name", ["fixed", "gelu", "tanh", "relu"])
