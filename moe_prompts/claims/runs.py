@@ -8,7 +8,7 @@ from functools import partial
 
 import numpy as np
 
-from moe_prompts.claims.claim import REGISTERED_SEED, SECOND_SEED, THIRD_SEED
+from moe_prompts.claims.claim import FOURTH_SEED, REGISTERED_SEED, SECOND_SEED, THIRD_SEED
 from moe_prompts.engine.grid import Study
 from moe_prompts.models.prompt_truths import prompt_truth
 from moe_prompts.study.attention import AttentionCell, GapCell, Lines, attention_study
@@ -123,7 +123,9 @@ def heads(truths: Sequence[str], scale: Scale, seed: int) -> Study:
 def prefixes(truths: Sequence[str], scale: Scale, seed: int) -> Study:
     """Return fits of prefixes, as many as there are and one more, with gaps and profiles.
 
-    Those with separate keys and values are judged by gaps and profiles alone.
+    Those with separate keys and values are judged by gaps and profiles alone. With the scatter of 16 data sets
+    from the seed of quick runs, 32 replicates hold in 91 to 100 of 100 runs if the rates are n^-1/2 of D and
+    n^-1/4 of splits, and in none if they are n^-1/4 and n^-1/8 (``mp.power``).
     """
     lines: dict[str, Lines] = {name: () for name in truths if prompt_truth(name).params.kind.base == "decoupled"}
     return attention_study(
@@ -228,6 +230,8 @@ def studies_of(needed: Mapping[str, Sequence[str]], scale: Scale, seed: int | No
 
 def registered_seed(run: str) -> int:
     """Return the seed from which the data of a run of the page are drawn."""
+    if run in FOURTH_RUNS:
+        return FOURTH_SEED
     if run in THIRD_RUNS:
         return THIRD_SEED
     return SECOND_SEED if run in SECOND_RUNS else REGISTERED_SEED
@@ -237,6 +241,8 @@ def registered_seed(run: str) -> int:
 SECOND_RUNS = ("attention-risk", "attention-heads", "attention-unselected")
 #: Runs that were added to it later.
 THIRD_RUNS = ("gaussian-global", "merging")
+#: Runs on reparameterised prefixes.
+FOURTH_RUNS = ("prefixes",)
 
 RUNS: dict[str, Callable[[Sequence[str], Scale, int], Study]] = {
     "attention-rates": rates,
