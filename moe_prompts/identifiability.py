@@ -37,6 +37,7 @@ from moe_prompts.models.multi_head import MultiHeadValues, prompt_map
 from moe_prompts.models.prompt_attention import PromptAttention, PromptFamily, PromptKind
 from moe_prompts.models.prompt_derivatives import PromptValues
 from moe_prompts.models.prompt_truths import PromptTruth
+from moe_prompts.models.zero_initialised import ZeroInitialisedValues
 
 #: Spreads at which profiles are computed, beside the two between which the local exponent is read.
 EPS = (0.0125, 0.025, 0.05, 0.1, 0.2, 0.4)
@@ -151,7 +152,7 @@ def tangent_rank(truth: PromptTruth, kind: PromptKind, rng: np.random.Generator)
     return int((sizes > ZERO_TANGENT * sizes[0]).sum())
 
 
-def second_order_part(values: PromptValues | MultiHeadValues, l: int) -> np.ndarray:
+def second_order_part(values: PromptValues | MultiHeadValues | ZeroInitialisedValues, l: int) -> np.ndarray:
     """Return half the second derivative of prompt l's part of f, with f and its denominator held.
 
     It is (e^{b_l} / 2) d2/dtheta_l2 { e^{s_l} (v_l - f) / den }, of shape (q, q, outputs, m).
@@ -161,6 +162,8 @@ def second_order_part(values: PromptValues | MultiHeadValues, l: int) -> np.ndar
     if isinstance(values, MultiHeadValues):
         parts = [second_order_part(part, l) for part in values.parts]
         return np.sum([O @ part for O, part in zip(values.map.outputs, parts, strict=True)], axis=0)
+    if isinstance(values, ZeroInitialisedValues):
+        return values.factor[0] * second_order_part(values.part, l)
     map = values.map
     family, head = map.family, map.family.one_head
     q, m = family.atom_size, map.queries.shape[1]

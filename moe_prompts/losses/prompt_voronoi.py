@@ -3,7 +3,9 @@
 Each fitted prompt belongs to the cell of its nearest true one. With masses e^b,
 
     D = sum_cells |sum e^{b_i} - e^{b*_l}| + sum_{alone} e^{b_i} |dtheta_i|
-        + sum_{sharing} e^{b_i} |dtheta_i|^2 + |dW2|.
+        + sum_{sharing} e^{b_i} |dtheta_i|^2 + |dW2| + |dalpha|,
+
+the last on a zero-initialised head, whose masses sum to a constant.
 
 Adaptive prompts are known up to a permutation of the hidden units, common to all prompts, and a sign of each
 unit where sigma is odd (relu's scales and the identity's GL(r) have a normal form already). D is the smallest
@@ -37,6 +39,7 @@ class PromptErrors:
     offsets   (k, q)     theta_i - theta*_{cell}
     mass      (k_true,)  fitted minus true mass of each cell
     w2_error             |W2 - W2*|, Frobenius; 0 where there is none
+    factor_error         |alpha - alpha*| of a zero-initialised head; 0 on others
     """
 
     labels: np.ndarray
@@ -44,6 +47,7 @@ class PromptErrors:
     offsets: np.ndarray
     mass: np.ndarray
     w2_error: float
+    factor_error: float = 0.0
 
     @property
     def sharing(self) -> np.ndarray:
@@ -55,7 +59,7 @@ class PromptErrors:
         """Return D."""
         lengths = np.linalg.norm(self.offsets, axis=1)
         powers = np.where(self.sharing, lengths**2, lengths)
-        return float(np.abs(self.mass).sum() + (self.masses * powers).sum() + self.w2_error)
+        return float(np.abs(self.mass).sum() + (self.masses * powers).sum() + self.w2_error + self.factor_error)
 
     @property
     def mass_error(self) -> float:
@@ -104,7 +108,8 @@ def prompt_errors(fitted: PromptAttention | Any, truth: PromptAttention | Any) -
     fitted, truth = parameters(fitted), parameters(truth)
     expect(fitted, PromptAttention, "prompt loss: fitted")
     expect(truth, PromptAttention, "prompt loss: truth")
-    if (fitted.kind, fitted.atoms.shape[1], fitted.W2.shape) != (truth.kind, truth.atoms.shape[1], truth.W2.shape):
+    sizes = lambda one: (one.kind, one.atoms.shape[1], one.W2.shape, len(one.factor))
+    if sizes(fitted) != sizes(truth):
         raise InputError(
             f"prompt loss: fitted {fitted.kind} prompts with {fitted.atoms.shape[1]} parameters each and W2 "
             f"{fitted.W2.shape}, true {truth.kind} ones with {truth.atoms.shape[1]} and {truth.W2.shape}; parameters "
@@ -159,4 +164,5 @@ def _errors(fitted: PromptAttention, truth: PromptAttention, atoms: np.ndarray, 
         offsets=atoms - truth.atoms[labels],
         mass=np.bincount(labels, weights=masses, minlength=truth.k) - np.exp(truth.b),
         w2_error=float(np.linalg.norm(w2 - truth.W2)) if w2.size else 0.0,
+        factor_error=float(np.abs(fitted.factor - truth.factor).sum()),
     )

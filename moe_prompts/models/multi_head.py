@@ -31,8 +31,9 @@ import numpy as np
 from moe_prompts.checks import listed, numbers, whole
 from moe_prompts.errors import InputError
 from moe_prompts.models.activations import Activation
-from moe_prompts.models.prompt_attention import Head, PromptFamily, from_head
+from moe_prompts.models.prompt_attention import Head, PromptFamily, ZeroInitialised, from_head
 from moe_prompts.models.prompt_derivatives import PromptMap, PromptValues
+from moe_prompts.models.zero_initialised import ZeroInitialisedMap
 
 
 def _left_out() -> np.ndarray:
@@ -226,8 +227,12 @@ def divided(head: Head, parts: Sequence[Sequence[int]]) -> MultiHead:
     return MultiHead(tuple(heads), np.eye(head.l)[:, order])
 
 
-def prompt_map(family: PromptFamily, x: np.ndarray, activation: Activation | None = None) -> PromptMap | MultiHeadMap:
-    """Return theta -> f(x; theta) of a family at fixed points x (m, d), for one head or several."""
+def prompt_map(
+    family: PromptFamily, x: np.ndarray, activation: Activation | None = None
+) -> PromptMap | MultiHeadMap | ZeroInitialisedMap:
+    """Return theta -> f(x; theta) of a family at fixed points x (m, d), for every kind of head."""
+    if isinstance(family.head, ZeroInitialised):
+        return ZeroInitialisedMap(family, x, activation)
     if isinstance(family.head, MultiHead):
         return MultiHeadMap(family, x, activation)
     return PromptMap(family, x, activation)

@@ -21,7 +21,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
-from scipy.special import softmax
+from scipy.special import logsumexp, softmax
 
 from moe_prompts.checks import (
     chosen_of,
@@ -46,6 +46,8 @@ from moe_prompts.models.data import Sample
 
 #: Columns of W2 of this much more or less than unit length are off by more than rounding.
 UNIT = 1e-9
+#: Sum of the masses e^b of prompts that have a softmax of their own: in the box b >= -1 one may have a tenth of it.
+MASS = 4.0
 #: More tokens than matrices (tokens D, tokens D) of any memory have.
 MOST_TOKENS = 10**6
 
@@ -161,9 +163,85 @@ class Head:
         return table(x, self.d, "x")
 
 
+@dataclass(frozen=True, eq=False)
+class ZeroInitialised:
+    """Hold the frozen part of zero-initialised attention; it stands where a ``Head`` stands.
+
+    Tokens and prompts have a softmax each, and the output of the prompts is multiplied by tanh(alpha), with
+    alpha learned (``PromptAttention.factor``); ``models.zero_initialised`` says what follows.
+
+    head  frozen experts and projections
+
+    Raises ``InputError`` where that is no ``Head``.
+    """
+
+    head: Head
+
+    def __post_init__(self) -> None:
+        expect(self.head, Head, "ZeroInitialised: head")
+
+    @property
+    def n_frozen(self) -> int:
+        """Return the number of frozen experts."""
+        return self.head.n_frozen
+
+    @property
+    def d(self) -> int:
+        """Return the number of inputs."""
+        return self.head.d
+
+    @property
+    def l(self) -> int:
+        """Return the number of outputs."""
+        return self.head.l
+
+    @property
+    def p(self) -> int:
+        """Return the dimension of a prompt."""
+        return self.head.p
+
+    @property
+    def reads(self) -> int:
+        """Return how many numbers adaptive prompts are functions of."""
+        return self.head.reads
+
+    @property
+    def B(self) -> np.ndarray:
+        """Return the projection of keys (d, p)."""
+        return self.head.B
+
+    def read(self, x: np.ndarray) -> np.ndarray:
+        """Return these numbers at x (m, d): (m, reads)."""
+        return self.head.read(x)
+
+    def tokens(self, x: np.ndarray) -> np.ndarray:
+        """Return the output (m, l) of the frozen experts alone at x (m, d)."""
+        logits, experts = self.head.gates_and_experts(x)
+        return np.einsum("mn,mnl->ml", softmax(logits, axis=1), experts)
+
+    def gates(self, x: np.ndarray, keys: np.ndarray, b: np.ndarray) -> np.ndarray:
+        """Return the softmax weights (m, N + k) at x (m, d) for keys (m, k, p).
+
+        Those of the frozen experts come first and sum to 1, as those of the prompts do.
+        """
+        frozen, _ = self.head.gates_and_experts(x)
+        keys, b = prompts_of(keys, b, len(frozen), self.p)
+        own = np.einsum("mp,mkp->mk", self.head.queries(x), keys) + b
+        return np.concatenate([softmax(frozen, axis=1), softmax(own, axis=1)], axis=1)
+
+    def output(self, x: np.ndarray, keys: np.ndarray, values: np.ndarray, b: np.ndarray) -> np.ndarray:
+        """Return f(x) (m, l) at x (m, d) with prompts of keys and values (m, k, p) and the factor 1."""
+        gates = self.gates(x, keys, b)[:, self.n_frozen :]
+        values, _ = prompts_of(values, b, len(gates), self.p)
+        return self.tokens(x) + np.einsum("mk,mkl->ml", gates, values @ self.head.C.T + self.head.c)
+
+
 @runtime_checkable
 class AnyHead(Protocol):
-    """Say what families ask of the frozen part: a ``Head``, or several heads that share their prompts."""
+    """Say what families ask of the frozen part.
+
+    It is a ``Head``, several heads that share their prompts, or a head that is zero-initialised.
+    """
 
     @property
     def n_frozen(self) -> int:
@@ -296,7 +374,8 @@ class PromptFamily:
     k       number of prompts
     hidden  number r of hidden units of adaptive prompts (the identity has r = p)
 
-    A point of the family is a vector: b (k), then the prompts (k, atom_size), then W2 (p, r) row by row.
+    A point of the family is a vector: b (k), then the prompts (k, atom_size), then W2 (p, r) row by row, then
+    alpha on a zero-initialised head.
 
     Raises ``InputError`` where a number is below 1.
 
@@ -324,6 +403,11 @@ class PromptFamily:
         return single(self.head)
 
     @property
+    def gated(self) -> bool:
+        """Say whether a gating factor is learned, too: on a zero-initialised head."""
+        return isinstance(self.head, ZeroInitialised)
+
+    @property
     def w1_columns(self) -> int:
         """Return the number of columns of W1."""
         return self.head.reads + self.kind.bias
@@ -343,16 +427,27 @@ class PromptFamily:
     @property
     def size(self) -> int:
         """Return the length of the parameter vector."""
-        return self.k * (1 + self.atom_size) + self.shared_size
+        return self.k * (1 + self.atom_size) + self.shared_size + self.gated
+
+    @property
+    def scales(self) -> int:
+        """Return how many hidden units have a scale that is no parameter: all where sigma is homogeneous."""
+        return self.hidden if self.kind.shares_w2 and self.kind.activation.homogeneous else 0
+
+    @property
+    def w2_slot(self) -> slice:
+        """Return where W2 stands in the vector, row by row."""
+        begin = self.k * (1 + self.atom_size)
+        return slice(begin, begin + self.shared_size)
 
     @property
     def n_parameters(self) -> int:
         """Return the number of free parameters.
 
-        Where sigma is homogeneous the scale of each hidden unit is not one.
+        Where sigma is homogeneous the scale of each hidden unit is not one, and on a zero-initialised head a common
+        part of all b is not.
         """
-        scales = self.hidden if self.kind.shares_w2 and self.kind.activation.homogeneous else 0
-        return self.size - scales
+        return self.size - self.scales - self.gated
 
     def slot(self, prompt: int) -> np.ndarray:
         """Return where the own parameters of a prompt stand in the vector (atom_size,).
@@ -381,7 +476,7 @@ class PromptFamily:
         b, atoms = vectors[..., :k], vectors[..., k : k + k * q].reshape(*lead, k, q)
         if self.kind.base == "adaptive" and not self.kind.shares_w2:
             return b, atoms, np.broadcast_to(np.eye(p), (*lead, p, p))
-        w2 = vectors[..., k + k * q :].reshape(*lead, p, r) if self.shared_size else np.zeros((*lead, p, 0))
+        w2 = vectors[..., self.w2_slot].reshape(*lead, p, r) if self.shared_size else np.zeros((*lead, p, 0))
         if self.shared_size and self.kind.activation.homogeneous:
             w2 = w2 / np.linalg.norm(w2, axis=-2, keepdims=True)
         return b, atoms, w2
@@ -398,7 +493,7 @@ class PromptFamily:
                 f"{self.kind} prompts"
             )
         b, atoms, w2 = self.split(vector)
-        return PromptAttention(self.head, self.kind, b, atoms, w2)
+        return PromptAttention(self.head, self.kind, b, atoms, w2, vector[self.size - self.gated :])
 
 
 @dataclass(frozen=True, eq=False)
@@ -412,6 +507,7 @@ class PromptAttention:
     b      (k,)            logit biases; e^b is the mass of a prompt
     atoms  (k, atom_size)  p_l (fixed, prefix), (key_l, val_l) (decoupled) or W1_l row by row (adaptive)
     W2     (p, r)          shared by adaptive prompts, else (p, 0)
+    factor (1,)            alpha of a zero-initialised head, whose b are brought to sum e^b = ``MASS``; else (0,)
 
     Raises ``InputError`` for shapes that do not fit, values that are not finite, and a W2 that the kind does
     not have.
@@ -429,6 +525,7 @@ class PromptAttention:
     b: np.ndarray
     atoms: np.ndarray
     W2: np.ndarray
+    factor: np.ndarray = field(default_factory=_left_out)
 
     def __post_init__(self) -> None:
         expect_head(self.head, "PromptAttention: head")
@@ -445,8 +542,12 @@ class PromptAttention:
             "b": (self.k,),
             "atoms": (self.k, family.atom_size),
             "W2": (self.head.p, family.hidden if self.kind.base == "adaptive" else 0),
+            "factor": (int(family.gated),),
         }
         _check_shapes(self, expected, f"k = {self.k} {self.kind} prompts, d = {self.head.d}, p = {self.head.p}")
+        if family.gated:
+            object.__setattr__(self, "b", self.b - logsumexp(self.b) + np.log(MASS))
+            self.b.setflags(write=False)
         if self.kind.base == "adaptive" and not self.kind.shares_w2 and (np.eye(self.head.p) != self.W2).any():
             raise InputError("PromptAttention: with the identity W2 is I and W1_l stands for the product W2 W1_l")
         if self.kind.shares_w2 and self.kind.activation.homogeneous:
@@ -507,8 +608,8 @@ class PromptAttention:
             raise InputError(f"separate: {self.kind} prompts are functions of x; expected fixed, prefix or decoupled")
         if self.kind.base == "decoupled":
             return self
-        keys, values = self._constants()
-        return PromptAttention.decoupled(self.head, self.b, keys, values)
+        atoms = np.concatenate(self._constants(), axis=1)
+        return PromptAttention(self.head, PromptKind("decoupled"), self.b, atoms, self.W2, self.factor)
 
     def _constants(self) -> tuple[np.ndarray, np.ndarray]:
         """Return keys and values (k, p) of prompts that do not depend on x."""
@@ -561,7 +662,7 @@ class PromptAttention:
     def vector(self) -> np.ndarray:
         """Return the point of ``family`` (size,)."""
         shared = self.W2.ravel() if self.kind.shares_w2 else np.zeros(0)
-        return np.concatenate([self.b, self.atoms.ravel(), shared])
+        return np.concatenate([self.b, self.atoms.ravel(), shared, self.factor])
 
     def chosen(self, atoms: list[int]) -> PromptAttention:
         """Return the same head with these prompts.
@@ -573,7 +674,7 @@ class PromptAttention:
         which = chosen_of(atoms, self.k, "chosen")
         times = np.bincount(which, minlength=self.k)
         b = self.b[which] - np.log(times[which])
-        return PromptAttention(self.head, self.kind, b, self.atoms[which], self.W2)
+        return PromptAttention(self.head, self.kind, b, self.atoms[which], self.W2, self.factor)
 
     def prompts(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return keys and values at x (m, d): two arrays (m, k, p)."""
@@ -591,7 +692,7 @@ class PromptAttention:
     def gates(self, x: np.ndarray) -> np.ndarray:
         """Return the softmax weights (m, N + k) at x (m, d): frozen experts first, then prompts.
 
-        Of several heads they are (m, H, N + k).
+        Of several heads they are (m, H, N + k). Of a zero-initialised one both parts sum to 1.
 
         Raises ``InputError`` where x has another shape or is not finite.
         """
@@ -604,7 +705,11 @@ class PromptAttention:
         Raises ``InputError`` where x has another shape or is not finite.
         """
         x = self._inputs(x)
-        return self.head.output(x, *self.prompts(x), self.b)
+        whole = self.head.output(x, *self.prompts(x), self.b)
+        if not isinstance(self.head, ZeroInitialised):
+            return whole
+        tokens = self.head.tokens(x)
+        return tokens + np.tanh(self.factor[0]) * (whole - tokens)
 
     def sample(self, n: int, rng: np.random.Generator, noise: float) -> Sample:
         """Draw n pairs with x uniform on [-1, 1]^d and y = f(x) + N(0, noise^2).
@@ -634,7 +739,7 @@ def single(head: AnyHead) -> Head:
 def expect_head(head: Any, what: str) -> None:
     """Raise ``InputError`` unless ``head`` is the frozen part of a family; ``what`` names it."""
     if isinstance(head, type) or not isinstance(head, AnyHead):
-        raise InputError(f"{what}: a {type(head).__name__}; expected a Head or a MultiHead")
+        raise InputError(f"{what}: a {type(head).__name__}; expected a Head, a MultiHead or a ZeroInitialised")
 
 
 def prompts_of(made: np.ndarray, b: np.ndarray, points: int, p: int) -> tuple[np.ndarray, np.ndarray]:

@@ -19,11 +19,16 @@ from moe_prompts.models.activations import ACTIVATIONS
 from moe_prompts.models.added import added
 from moe_prompts.models.data import RegressionData
 from moe_prompts.models.multi_head import MultiHead, divided
-from moe_prompts.models.prompt_attention import Head, PromptAttention, PromptFamily, PromptKind, single
+from moe_prompts.models.prompt_attention import Head, PromptAttention, PromptFamily, PromptKind, ZeroInitialised, single
+from moe_prompts.models.zero_initialised import zero_initialised
 from moe_prompts.seeds import address
 
 NOISE = 0.1
 CELLS_PER_AXIS = 16
+#: alpha of zero-initialised truths: a gating factor of two thirds.
+ALPHA = 0.8
+#: b and prompt of a third prompt beside two; its place was chosen for large kappas among 81.
+THIRD = 0.85, (1.5, 0.5)
 #: Functions of a prefix; names of truths have them in one word, such as prefix_tanh_gelu.
 PREFIXES = tuple(
     f"prefix:{key}:{value}" for key in ACTIVATIONS for value in ACTIVATIONS if key != "identity" or value != key
@@ -84,10 +89,11 @@ class PromptTruth:
     def kind(self) -> str:
         """Return what its prompts are, with ``singular B`` where no head sees some direction of a key."""
         head = self.params.head
-        keys = head.B if isinstance(head, MultiHead) else single(head).B
+        keys = head.B if isinstance(head, MultiHead | ZeroInitialised) else single(head).B
         singular = ", singular B" if np.linalg.matrix_rank(keys) < head.p else ""
         several = f", {len(head.heads)} heads" if isinstance(head, MultiHead) else ""
-        return f"{self.params.kind}{singular}{several}"
+        own = ", zero-initialised" if isinstance(head, ZeroInitialised) else ""
+        return f"{self.params.kind}{singular}{several}{own}"
 
     @property
     def k_true(self) -> int:
@@ -227,6 +233,25 @@ def separate(of: PromptTruth) -> PromptTruth:
     )
 
 
+def with_factor(of: PromptTruth) -> PromptTruth:
+    """Return the same prompts and head in zero-initialised attention, with alpha = ``ALPHA``."""
+    return replace(
+        of,
+        name=f"{of.name}-zeroinit",
+        params=zero_initialised(of.params, ALPHA),
+        citation=f"{of.citation}, in zero-initialised attention",
+    )
+
+
+def with_third(of: PromptTruth) -> PromptTruth:
+    """Return the same truth of fixed prompts or prefixes in zero-initialised attention, with a third prompt."""
+    b, prompt = THIRD
+    params = of.params
+    three = replace(params, b=np.append(params.b, b), atoms=np.vstack([params.atoms, prompt]))
+    made = with_factor(replace(of, params=three))
+    return replace(made, name=f"{made.name}3", citation=f"{made.citation}, with a third prompt")
+
+
 def random_configuration(number: int, kind: str) -> PromptTruth:
     """Return a truth drawn from seed ``number``, not selected.
 
@@ -259,7 +284,7 @@ def _short(kind: str) -> str:
 
 
 _NAME = re.compile(
-    r"attention-(?:random-(?P<number>0|[1-9]\d*)-)?(?P<kind>[a-z][a-z0-9_]*)(?P<change>-rank1|-heads2|-separate)?"
+    r"attention-(?:random-(?P<number>0|[1-9]\d*)-)?(?P<kind>[a-z][a-z0-9_]*)(?P<change>-rank1|-heads2|-zeroinit3?|-separate)?"
 )
 
 
@@ -273,7 +298,11 @@ def _read(name: str) -> re.Match[str] | None:
     """Return the parts of the name of one of the package's own truths; None for other names."""
     found = _NAME.fullmatch(name)
     constant = found and found["kind"].startswith(("fixed", "prefix"))
-    return found if found and found["kind"] in _kinds() and (constant or found["change"] != "-separate") else None
+    return (
+        found
+        if found and found["kind"] in _kinds() and (constant or found["change"] not in ("-separate", "-zeroinit3"))
+        else None
+    )
 
 
 def names_one(name: str) -> bool:
@@ -284,10 +313,14 @@ def names_one(name: str) -> bool:
 def prompt_truth(name: str) -> PromptTruth:
     """Return a named truth of prompt regression.
 
-    Names are ``attention-KIND`` (the reference) and ``attention-random-NUMBER-KIND``, each also with
-    ``-rank1`` after it for a singular B or ``-heads2`` for two heads of d_h = 1, or what ``add_truth`` made
-    known. KIND is fixed, decoupled, the activation of adaptive prompts, or prefix_KEY_VALUE; of fixed prompts and
-    prefixes ``-separate`` is the same f with separate keys and values.
+    Names are ``attention-KIND`` (the reference) and ``attention-random-NUMBER-KIND``, or what ``add_truth`` made
+    known. KIND is fixed, decoupled, the activation of adaptive prompts, or prefix_KEY_VALUE. Each may have after it
+
+        -rank1     a singular B
+        -heads2    two heads of d_h = 1
+        -zeroinit  zero-initialised attention
+        -zeroinit3 of fixed prompts and prefixes: zero-initialised attention with a third prompt
+        -separate  of fixed prompts and prefixes: the same f with separate keys and values
 
     Raises ``InputError`` for an unknown name.
     """
@@ -308,5 +341,12 @@ def _found(name: str) -> PromptTruth:
         )
     kind = _kinds()[found["kind"]]
     made = reference(kind) if found["number"] is None else random_configuration(int(found["number"]), kind)
-    changes = {None: lambda one: one, "-rank1": rank_one, "-heads2": two_heads, "-separate": separate}
+    changes = {
+        None: lambda one: one,
+        "-rank1": rank_one,
+        "-heads2": two_heads,
+        "-zeroinit": with_factor,
+        "-zeroinit3": with_third,
+        "-separate": separate,
+    }
     return changes[found["change"]](made)

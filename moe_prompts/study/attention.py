@@ -31,7 +31,7 @@ from moe_prompts.models.added import knowing
 from moe_prompts.models.data import RegressionData
 from moe_prompts.models.gaussian_truths import prompt_data
 from moe_prompts.models.multi_head import MultiHead
-from moe_prompts.models.prompt_attention import AnyHead, PromptFamily, PromptKind
+from moe_prompts.models.prompt_attention import AnyHead, PromptFamily, PromptKind, ZeroInitialised
 from moe_prompts.models.prompt_truths import PromptTruth, prompt_truth
 from moe_prompts.seeds import start_rng
 from moe_prompts.study.rows import failed, outcome
@@ -48,7 +48,9 @@ SPREAD = 0.4
 GAP_SIZES = (10_000, 1_000_000)
 
 #: Defined where fit and truth are of one kind; and all columns that a fit has and a failed one has not.
-PARAMETER_ERRORS = ("loss", "mass_error", "singleton_error", "split_rms", "barycentre_error", "w2_error")
+PARAMETER_ERRORS = (
+    *("loss", "mass_error", "singleton_error", "split_rms", "barycentre_error", "w2_error", "factor_error"),
+)
 ERRORS = (
     *("gap_nats", "relative_lmin", "log_likelihood", "risk", "relative_risk", "l2", "gain", "start_share"),
     *("population_relative_risk", *PARAMETER_ERRORS),
@@ -290,6 +292,8 @@ def run_cell(cell: AttentionCell | GapCell | ProfileCell, replicates: tuple[int,
 
 def _plain_head(head: AnyHead) -> dict:
     """Return the numbers of a head, or those of several heads one by one with their output projection."""
+    if isinstance(head, ZeroInitialised):
+        return {"zero_initialised": _plain_head(head.head)}
     numbers = {name: value for name, value in vars(head).items() if name != "heads"}
     plain = {name: value.tolist() if isinstance(value, np.ndarray) else value for name, value in numbers.items()}
     return plain | {"heads": [_plain_head(one) for one in head.heads]} if isinstance(head, MultiHead) else plain
@@ -305,7 +309,7 @@ def _plain(known: PromptTruth) -> dict:
         "b": params.b.tolist(),
         "atoms": params.atoms.tolist(),
         "W2": params.W2.tolist(),
-    }
+    } | ({"factor": params.factor.tolist()} if params.factor.size else {})
 
 
 @lru_cache(maxsize=4)

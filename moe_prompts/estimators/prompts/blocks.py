@@ -18,6 +18,7 @@ from moe_prompts.models.activations import COMPILED
 from moe_prompts.models.multi_head import MultiHeadMap
 from moe_prompts.models.prompt_attention import Head, PromptFamily, PromptKind
 from moe_prompts.models.prompt_derivatives import PromptMap, positions
+from moe_prompts.models.zero_initialised import ZeroInitialisedMap
 
 
 def blocks(rows: np.ndarray, length: int) -> np.ndarray:
@@ -51,14 +52,17 @@ class CompiledObjective:
 
     @classmethod
     def of(
-        cls, map: PromptMap | MultiHeadMap, noise: float, weights: np.ndarray, centre: np.ndarray, remainder: np.ndarray
+        cls,
+        map: PromptMap | MultiHeadMap | ZeroInitialisedMap,
+        noise: float,
+        weights: np.ndarray,
+        centre: np.ndarray,
+        remainder: np.ndarray,
     ) -> CompiledObjective | CompiledPrefixes | None:
         """Return the objective on its compiled route; None where the route is NumPy.
 
-        Prompts that several heads share and activations that a user added always take the NumPy route. Prefixes
-        take the route of decoupled prompts, and the chain rule.
-
-        weights (R, 1, m), centre and remainder (R, l, m) as in ``PromptObjective``.
+        Prompts that several heads share, zero-initialised heads and activations that a user added always take the
+        NumPy route. Prefixes take the route of decoupled prompts, and the chain rule.
         """
         if not isinstance(map, PromptMap):
             return None

@@ -14,6 +14,7 @@ from copy import copy
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.special import logsumexp, softmax
 
 from moe_prompts.checks import LARGEST, SMALLEST, expect, listed, numbers, real
 from moe_prompts.errors import InputError
@@ -22,8 +23,9 @@ from moe_prompts.estimators.prompts.levenberg_marquardt import Point
 from moe_prompts.models.activations import rounded_relu
 from moe_prompts.models.data import RegressionData, Sample
 from moe_prompts.models.multi_head import MultiHeadValues, prompt_map
-from moe_prompts.models.prompt_attention import PromptFamily
+from moe_prompts.models.prompt_attention import MASS, PromptFamily
 from moe_prompts.models.prompt_derivatives import PromptValues
+from moe_prompts.models.zero_initialised import ZeroInitialisedValues
 
 #: Weights below this share of the mean are too small to divide by.
 SMALL_WEIGHT = 1e-6
@@ -115,6 +117,8 @@ class PromptObjective:
         enough = self.weights > SMALL_WEIGHT * np.abs(self.weights).mean(axis=2, keepdims=True)
         self.centre = np.where(enough, sums / np.where(enough, self.weights, 1.0), 0.0)
         self.remainder = sums - self.weights * self.centre
+        # The energy of the data in nats: what holds the common part of b has the size of a curvature of Q.
+        self.stiffness = (np.abs(self.weights) * self.centre**2).sum(axis=(1, 2)) / noise**2
         self._compile()
 
     def _compile(self) -> None:
@@ -149,37 +153,52 @@ class PromptObjective:
         """Return the objective at vectors (S, size), each on the data set that ``sets`` (S,) names."""
         if self.compiled is not None:
             return self.compiled.at(vectors, sets)
-        return PromptPoint(self, self.map.at(vectors), sets)
+        return PromptPoint(self, self.map.at(vectors), sets, vectors[:, : self.family.k] if self.family.gated else None)
 
     def retract(self, vectors: np.ndarray) -> np.ndarray:
         """Return the vectors in the normal form of the family's symmetries."""
         family = self.family
-        if family.n_parameters == family.size:
+        if not family.scales:
             return vectors
         _, _, w2 = family.split(vectors)
-        return np.concatenate([vectors[:, : -family.shared_size], w2.reshape(len(vectors), -1)], axis=1)
+        out = vectors.copy()
+        out[:, family.w2_slot] = w2.reshape(len(vectors), -1)
+        return out
 
     def gauges(self, vectors: np.ndarray) -> np.ndarray:
         """Return the directions (S, size, G) along which f does not change."""
         family = self.family
-        units = family.size - family.n_parameters
+        units = family.scales
         out = np.zeros((len(vectors), family.size, units))
         if units:
             _, _, w2 = family.split(vectors)
             for u in range(units):
-                out[:, family.size - family.shared_size + u :: family.hidden, u] = w2[:, :, u]
+                out[:, family.w2_slot.start + u : family.w2_slot.stop : family.hidden, u] = w2[:, :, u]
         return out
 
 
 class PromptPoint:
-    """Give values and derivatives of a ``PromptObjective`` at S vectors."""
+    """Give values and derivatives of a ``PromptObjective`` at S vectors.
 
-    def __init__(self, objective: PromptObjective, values: PromptValues | MultiHeadValues, sets: np.ndarray) -> None:
+    On a zero-initialised head Q does not depend on a common part of all b. Half the square of log sum e^b - log
+    ``MASS``, times a stiffness, is added: it is 0 in the normal form, so that minima and their values stay.
+    """
+
+    def __init__(
+        self,
+        objective: PromptObjective,
+        values: PromptValues | MultiHeadValues | ZeroInitialisedValues,
+        sets: np.ndarray,
+        b: np.ndarray | None = None,
+    ) -> None:
         self.objective, self.values, self.sets = objective, values, sets
         off = values.f - objective.centre[sets]
         weighted = objective.weights[sets] * off
         self.value = ((weighted - 2 * objective.remainder[sets]) * off).sum(axis=(1, 2)) / (2 * objective.noise**2)
         self.residual = (weighted - objective.remainder[sets]) / objective.noise**2
+        self.held = None if b is None else (logsumexp(b, axis=1) - np.log(MASS), softmax(b, axis=1))
+        if self.held is not None:
+            self.value = self.value + objective.stiffness[sets] * self.held[0] ** 2 / 2
 
     def derivatives(self, which: np.ndarray, exact: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return gradients (T, P), Gauss-Newton matrices (T, P, P), and what the Hessian has beyond them.
@@ -195,4 +214,11 @@ class PromptPoint:
         rest = np.zeros_like(gauss_newton)
         if exact.any():
             rest[exact] = values.chosen(exact).curvature(residual[exact])
+        if self.held is not None:
+            stiff, off, share = self.objective.stiffness[self.sets[which]], self.held[0][which], self.held[1][which]
+            k, outer = share.shape[1], share[:, :, None] * share[:, None]
+            gradient[:, :k] += (stiff * off)[:, None] * share
+            gauss_newton[:, :k, :k] += stiff[:, None, None] * outer
+            bend = (stiff * off)[:, None, None] * (share[:, :, None] * np.eye(k) - outer)
+            rest[:, :k, :k] += np.where(exact[:, None, None], bend, 0.0)
         return gradient, gauss_newton, rest
