@@ -24,6 +24,7 @@ CLAIMS: dict[str, Claim] = {
         *(
             *prompts.CLAIMS,
             *heads.CLAIMS,
+            *prefixes.CLAIMS,
             *unselected.CLAIMS,
             *gated.CLAIMS,
             *merging.CLAIMS,
@@ -36,7 +37,7 @@ CLAIMS: dict[str, Claim] = {
 }
 
 #: Claims whose rule, seed and design are fixed and whose data are not drawn yet.
-PENDING: tuple[Claim, ...] = (*gated.PENDING, *prefixes.CLAIMS)
+PENDING: tuple[Claim, ...] = (*gated.PENDING,)
 
 
 def chosen(ids: Sequence[str] | None) -> list[Claim]:

@@ -39,15 +39,16 @@ PAPERS = (
         "2410.02200",
         f"{NOT_SEEN}: least squares; with a structure that key and value share, cells of one prompt (log n / n)^(1/2), "
         "cells of several (log n / n)^(1/4), for linear and one-layer forms of it",
-        ("P-density", "P-exact", "P-over", "P-unselected"),
-        "key and value as two functions of one prompt (one-layer form); log factors; uniformity over truths",
+        ("P-density", "P-exact", "P-over", "P-unselected", "P-prefix"),
+        "weights of the functions that are learned too (P-prefix has known functions of one prompt, entry by entry); "
+        "log factors; uniformity over truths",
     ),
     Paper(
         "the same",
         "2410.02200",
         f"{NOT_SEEN}: without a shared structure estimation is less efficient than any polynomial rate",
-        ("P-decoupled",),
-        "a minimax statement: one truth is looked at, and its likelihood along one split",
+        ("P-decoupled", "P-prefix"),
+        "a minimax statement: single truths are looked at, and their likelihood along one split",
     ),
     Paper(
         "Revisit Visual Prompt Tuning: The Expressiveness of Prompt Experts (ICLR 2026; earlier versions: Adaptive "

@@ -54,8 +54,8 @@ def pair_lines(seed: int) -> list[Line]:
         found = [kappa2(kind, apart, seed) for kind in kinds]
         right = [(size > ZERO_KAPPA2) == visible for size in found]
         claimed = f"kappa2 {'>' if visible else '='} 0 for {len(kinds)} pairs of functions"
-        ends = f"{min(found):.1e} to {max(found):.1e}" if visible else f"at most {max(found):.0e}"
-        shown = f"{sum(right)} of {len(kinds)}; kappa2 = {ends}"
+        ends = f"from {min(found):.1e} to {max(found):.1e}" if visible else f"at most {max(found):.0e}"
+        shown = f"{sum(right)} of {len(kinds)}; kappa2 {ends}"
         lines.append(Line(f"reference, {name}", claimed, shown, true_or_false(all(right))))
     return lines
 
