@@ -7,7 +7,18 @@ from typing import Any
 
 import numpy as np
 
-from moe_prompts.claims import algebra, gated, heads, merging, prefixes, pretrained, prompts, published, unselected
+from moe_prompts.claims import (
+    algebra,
+    gated,
+    heads,
+    merging,
+    prefixes,
+    pretrained,
+    prompts,
+    published,
+    unselected,
+    zero_initialised,
+)
 from moe_prompts.claims.claim import REGISTERED_SEED, SECOND_SEED, Claim, Judgement, Line
 from moe_prompts.claims.history import FIRST
 from moe_prompts.engine.grid import Study
@@ -37,7 +48,7 @@ CLAIMS: dict[str, Claim] = {
 }
 
 #: Claims whose rule, seed and design are fixed and whose data are not drawn yet.
-PENDING: tuple[Claim, ...] = (*gated.PENDING,)
+PENDING: tuple[Claim, ...] = (*gated.PENDING, *zero_initialised.CLAIMS)
 
 
 def chosen(ids: Sequence[str] | None) -> list[Claim]:

@@ -33,6 +33,7 @@ from moe_prompts.models.gaussian_truths import prompt_data
 from moe_prompts.models.multi_head import MultiHead
 from moe_prompts.models.prompt_attention import AnyHead, PromptFamily, PromptKind, ZeroInitialised
 from moe_prompts.models.prompt_truths import PromptTruth, prompt_truth
+from moe_prompts.models.zero_initialised import squared
 from moe_prompts.seeds import start_rng
 from moe_prompts.study.rows import failed, outcome
 
@@ -381,6 +382,10 @@ def _starts(cell: AttentionCell, family: PromptFamily, known: PromptTruth, repli
         over = cell.k > known.k_true
         count = NEAR_STARTS * known.k_true if over else NEAR_STARTS
         first = [vector_near_truth(known.params, cell.k, number, rng_of(number)) for number in range(count)]
+        if family.gated and known.params.kind.base == "fixed" and cell.k >= known.k_true * (known.k_true + 1) // 2:
+            # Far away stand other parameters with the same f: a start beside each of the two that are known.
+            other = squared(known.params)
+            first += [vector_near_truth(other, cell.k, number, rng_of(100 + number)) for number in range(count)]
     elif cell.start == "projection":
         first = list(projections(cell.truth, cell.kind, cell.k, entropy)[0])
     else:
