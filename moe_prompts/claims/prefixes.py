@@ -1,14 +1,14 @@
 """Judge what key and value gain by being functions of one prompt (P-prefix).
 
 A reparameterised prefix has key = s1(p) and value = s2(p). Let a prompt p with logit s and value v be split
-into p + u and p - u, half the mass each. With k_u = Dk u, v_u = Dv u and q = x'B the second-order part of f is
+into p + u and p - u, half the mass each. With k_u = Dk u, v_u = Dv u and q = x'B the second-order part is
 
     (g / 2) [ (q k_u)^2 (v - f) + 2 (q k_u) C v_u + (q D2k[u, u]) (v - f) + C D2v[u, u] ],
 
 g the gate of the prompt. First derivatives span (q Dk w)(v - f) + C Dv w. So a split is seen to second order
 where the key moves, B k_u != 0: nothing of first order has the square of a logit, whatever the value does.
-Where it does not move, only q D2k[u, u] (v - f) + C D2v[u, u] is left, and it is hidden where (D2k, D2v)[u, u]
-is (Dk, Dv) w for some w. That is
+Where it does not move, only q D2k[u, u] (v - f) + C D2v[u, u] is left, and it is hidden where (D2k, D2v)[u,
+u] is (Dk, Dv) w for some w. That is
 
     separate key and value   u = (0, w): nothing is left, the split is hidden to all orders;
     a key that stands still  s1 constant around p_i: u = e_i leaves s2''(p_i) C e_i, which w = e_i makes up;
@@ -42,7 +42,7 @@ STANDS_STILL = "relu"
 
 
 def pair_lines(seed: int) -> list[Line]:
-    """Return whether splits are seen to second order exactly where the key moves, for every pair of functions."""
+    """Return whether splits are seen to second order exactly where the key moves, for every pair."""
     moving = [kind for kind in PREFIXES if PromptKind.parse(kind).sigma != STANDS_STILL]
     still = [kind for kind in PREFIXES if kind not in moving]
     lines = []

@@ -123,9 +123,9 @@ def heads(truths: Sequence[str], scale: Scale, seed: int) -> Study:
 def prefixes(truths: Sequence[str], scale: Scale, seed: int) -> Study:
     """Return fits of prefixes, as many as there are and one more, with gaps and profiles.
 
-    Those with separate keys and values are judged by gaps and profiles alone. With the scatter of 16 data sets
-    from the seed of quick runs, 32 replicates hold in 91 to 100 of 100 runs if the rates are n^-1/2 of D and
-    n^-1/4 of splits, and in none if they are n^-1/4 and n^-1/8 (``mp.power``).
+    Those with separate keys and values are judged by gaps and profiles alone. With the scatter of 16 data
+    sets from the seed of quick runs, 32 replicates hold in 91 to 100 of 100 runs if the rates are n^-1/2 of D
+    and n^-1/4 of splits, and in none if they are n^-1/4 and n^-1/8 (``mp.power``).
     """
     lines: dict[str, Lines] = {name: () for name in truths if prompt_truth(name).params.kind.base == "decoupled"}
     return attention_study(
@@ -136,12 +136,12 @@ def prefixes(truths: Sequence[str], scale: Scale, seed: int) -> Study:
 def zero_initialised(truths: Sequence[str], scale: Scale, seed: int) -> Study:
     """Return fits of prompts in zero-initialised attention, with gaps and profiles.
 
-    Sizes end at 1e6: at 3e6 one in a dozen of the fits with one prompt too many loses its certificate to rounding.
-    With the scatter of 12 data sets from the seed of quick runs, 48 replicates hold in 89 and 83 of 100 runs on the
-    non-linear truth if D has n^-1/2 and splits n^-1/4, and in 90 and 100 on three linear prompts; in none if they
-    have n^-1/4 and n^-1/8 (``mp.power``). Half of those data sets chose the other parameters of two linear prompts:
-    48 hold in all runs if half do, and in none if one in fifty does. What two linear prompts gain as three is judged
-    without a gap, as other parameters have the same f.
+    Sizes end at 1e6: at 3e6 one in a dozen of the fits with one prompt too many loses its certificate to
+    rounding. With the scatter of 12 data sets from the seed of quick runs, 48 replicates hold in 89 and 83 of
+    100 runs on the non-linear truth if D has n^-1/2 and splits n^-1/4, and in 90 and 100 on three linear
+    prompts; in none if they have n^-1/4 and n^-1/8 (``mp.power``). Half of those data sets chose the other
+    parameters of two linear prompts: 48 hold in all runs if half do, and in none if one in fifty does. What
+    two linear prompts gain as three is judged without a gap, as other parameters have the same f.
     """
     lines: dict[str, Lines] = {name: (("fixed", (4,)),) for name in truths if name.endswith("zeroinit3")}
     study = attention_study(

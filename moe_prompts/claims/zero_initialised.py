@@ -1,7 +1,7 @@
 """Judge zero-initialised attention: what is learned of its prompts and gating factor (P-zeroinit, P-squared).
 
-The model, and why linear prompts have other parameters with the same f, is in ``models.zero_initialised``; exact
-ranks are in ``theory.zero_initialised``.
+The model, and why linear prompts have other parameters with the same f, is in ``models.zero_initialised``;
+exact ranks are in ``theory.zero_initialised``.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def rank_line(name: str, truth: PromptTruth, lost: int, why: str, seed: int) -> 
 
 
 def tangent_lines(seed: int) -> list[Line]:
-    """Return ranks of tangents: whole where key and value are shared, not where they are apart or alpha is 0."""
+    """Return ranks of tangents: whole where key and value are shared, not where apart or alpha is 0."""
     lines = [rank_line(name, prompt_truth(name), 0, "", seed) for name in (TWO, THREE, CURVED)]
     apart, two = prompt_truth(APART), prompt_truth(TWO)
     lost = 1 + apart.params.head.p

@@ -444,8 +444,8 @@ class PromptFamily:
     def n_parameters(self) -> int:
         """Return the number of free parameters.
 
-        Where sigma is homogeneous the scale of each hidden unit is not one, and on a zero-initialised head a common
-        part of all b is not.
+        Where sigma is homogeneous the scale of each hidden unit is not one, and on a zero-initialised head a
+        common part of all b is not.
         """
         return self.size - self.scales - self.gated
 
@@ -507,7 +507,7 @@ class PromptAttention:
     b      (k,)            logit biases; e^b is the mass of a prompt
     atoms  (k, atom_size)  p_l (fixed, prefix), (key_l, val_l) (decoupled) or W1_l row by row (adaptive)
     W2     (p, r)          shared by adaptive prompts, else (p, 0)
-    factor (1,)            alpha of a zero-initialised head, whose b are brought to sum e^b = ``MASS``; else (0,)
+    factor (1,)            alpha of a zero-initialised head, whose b have sum e^b = ``MASS``; else (0,)
 
     Raises ``InputError`` for shapes that do not fit, values that are not finite, and a W2 that the kind does
     not have.
@@ -586,8 +586,8 @@ class PromptAttention:
     ) -> PromptAttention:
         """Return reparameterised prefixes: keys key(p_l) and values value(p_l) of prompts p_l (k, p).
 
-        ``key`` and ``value`` name activations, which act on p entry by entry. Linear maps after them belong to
-        B and C of the head. Key = value = "identity" would be the kind fixed, and is refused.
+        ``key`` and ``value`` name activations, which act on p entry by entry. Linear maps after them belong
+        to B and C of the head. Key = value = "identity" would be the kind fixed, and is refused.
 
         Source: arXiv 2410.02200.
 
@@ -603,7 +603,7 @@ class PromptAttention:
 
     @property
     def separate(self) -> PromptAttention:
-        """Return the same f by decoupled prompts; raises ``InputError`` for adaptive ones, which depend on x."""
+        """Return the same f by decoupled prompts; raises ``InputError`` for adaptive ones, functions of x."""
         if self.kind.base == "adaptive":
             raise InputError(f"separate: {self.kind} prompts are functions of x; expected fixed, prefix or decoupled")
         if self.kind.base == "decoupled":

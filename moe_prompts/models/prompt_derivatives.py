@@ -6,7 +6,8 @@ A prompt acts on f through its logit s_l and its value v_l alone: with gates g,
     d2f = g_l (v_l - f) ds_l^2 + 2 g_l ds_l dv_l
           - (g_l ds_l) (g_m (v_m - f) ds_m + g_m dv_m), both orders, all l and m,
 
-plus what adaptive prompts and prefixes, being curved themselves, add. Vectors come first and points last: (S, .., m).
+plus what adaptive prompts and prefixes, being curved themselves, add. Vectors come first and points
+last: (S, .., m).
 """
 
 from __future__ import annotations
@@ -71,7 +72,7 @@ class PromptMap:
 
 
 def positions(family: PromptFamily) -> np.ndarray:
-    """Return where in the vector that stands on which prompt l depends: b_l, its own parameters, W2 (k, own)."""
+    """Return where in the vector b_l, the own parameters of prompt l and W2 stand (k, own)."""
     k, q = family.k, family.atom_size
     shared = np.arange(k * (1 + q), family.size)
     return np.array([[l, *range(k + l * q, k + (l + 1) * q), *shared] for l in range(k)])

@@ -224,7 +224,7 @@ def two_heads(of: PromptTruth) -> PromptTruth:
 
 
 def separate(of: PromptTruth) -> PromptTruth:
-    """Return the same truth, the same f at that, with key and value of its prompts as parameters of their own."""
+    """Return the same f with key and value of its prompts as parameters of their own."""
     return replace(
         of,
         name=f"{of.name}-separate",
@@ -244,7 +244,7 @@ def with_factor(of: PromptTruth) -> PromptTruth:
 
 
 def with_third(of: PromptTruth) -> PromptTruth:
-    """Return the same truth of fixed prompts or prefixes in zero-initialised attention, with a third prompt."""
+    """Return fixed prompts or prefixes in zero-initialised attention, with a third prompt beside them."""
     b, prompt = THIRD
     params = of.params
     three = replace(params, b=np.append(params.b, b), atoms=np.vstack([params.atoms, prompt]))
@@ -313,8 +313,9 @@ def names_one(name: str) -> bool:
 def prompt_truth(name: str) -> PromptTruth:
     """Return a named truth of prompt regression.
 
-    Names are ``attention-KIND`` (the reference) and ``attention-random-NUMBER-KIND``, or what ``add_truth`` made
-    known. KIND is fixed, decoupled, the activation of adaptive prompts, or prefix_KEY_VALUE. Each may have after it
+    Names are ``attention-KIND`` (the reference) and ``attention-random-NUMBER-KIND``, or what ``add_truth``
+    made known. KIND is fixed, decoupled, the activation of adaptive prompts, or prefix_KEY_VALUE. Each may
+    have after it
 
         -rank1     a singular B
         -heads2    two heads of d_h = 1

@@ -10,22 +10,23 @@ What is known of the rest? Let f_P be the mean of the prompts under their gates 
 
     g_l (v_l - f_P) in b_l,   g_l [(v_l - f_P) (q Dk u) + C Dv u] in the prompt,   (1 - tanh^2) f_P in alpha.
 
-With separate keys and values alpha is lost in the scale of the values, and a common translation of the keys in
-the gates. With key = value = p neither is free: a scale of p changes the gates, and a translation the values.
-With alpha* = 0 the derivative in alpha is the only one, and of the prompts nothing is known.
+With separate keys and values alpha is lost in the scale of the values, and a common translation of the keys
+in the gates. With key = value = p neither is free: a scale of p changes the gates, and a translation the
+values. With alpha* = 0 the derivative in alpha is the only one, and of the prompts nothing is known.
 
-Linear prompts have other parameters with the same f, far away. With key = value = p, as (B p)'x = p'q for q = B'x,
+Linear prompts have other parameters with the same f, far away. With key = value = p and q = B'x the
+logits are p'q + b, so that
 
     f_P = C grad_q log Z(q),   Z(q) = sum_l e^{b_l + p_l'q},
 
-so that f is a function of Z^tanh(alpha). The square of Z is a sum over pairs of prompts again: half the factor
-and the prompts p_l + p_m with masses e^{b_l + b_m} give the same f (``squared``). L prompts become L(L + 1)/2, two
-become three: with so many or more in a fit neither prompts nor alpha are identified. Fewer are: a sum Z of L
-exponentials in general position is no power, and Z^2 has no fewer terms. With prefixes key = value = s(p) the same
-holds where s takes the values s(p_l) + s(p_m), which a bounded s need not do.
+and f is a function of Z^tanh(alpha). The square of Z is a sum over pairs of prompts again: half the
+factor and the prompts p_l + p_m with masses e^{b_l + b_m} give the same f (``squared``). L prompts become L(L
++ 1)/2, two become three: with so many or more in a fit neither prompts nor alpha are identified. Fewer are: a
+sum Z of L exponentials in general position is no power, and Z^2 has no fewer terms. With prefixes key = value
+= s(p) the same holds where s takes the values s(p_l) + s(p_m), which a bounded s need not do.
 
-Source: arXiv 2502.03029 (zero-initialised attention with linear and non-linear prompts; LLaMA-Adapter is arXiv
-2303.16199).
+Source: arXiv 2502.03029 (zero-initialised attention with linear and non-linear prompts; LLaMA-Adapter is
+arXiv 2303.16199).
 """
 
 from __future__ import annotations
@@ -58,9 +59,10 @@ def zero_initialised(params: PromptAttention, alpha: float) -> PromptAttention:
 
 
 def squared(params: PromptAttention) -> PromptAttention:
-    """Return other fixed prompts in zero-initialised attention with the same f: half the factor, sums of pairs.
+    """Return other fixed prompts with the same zero-initialised f: half the factor, sums of pairs.
 
-    Raises ``InputError`` for other prompts, and for an output with a bias c of values, which sums would double.
+    Raises ``InputError`` for other prompts, and for an output with a bias c of values, which sums would
+    double.
 
     >>> import numpy as np
     >>> import moe_prompts as mp

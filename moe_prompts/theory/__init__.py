@@ -57,8 +57,9 @@ def predict(model: str, truth_kind: str, kind: str, fit_class: str, group: str) 
     fit_class   "exact", "over", "contained" or "misspecified", as in the file's schema
     group       what is measured: "risk", "D", ...
 
-    Prefixes have one prediction for all functions without kinks; it is derived where the key's has no zero slope.
-    Of an activation that was added as a formula, rates are derived when they are first asked for (seconds).
+    Prefixes have one prediction for all functions without kinks; it is derived where the key's has no zero
+    slope. Of an activation that was added as a formula, rates are derived when they are first asked for
+    (seconds).
 
     Raises ``InputError`` where the file has several entries for the same question.
 

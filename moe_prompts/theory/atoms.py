@@ -11,8 +11,9 @@ in inputs and kernel symbols.
                                                                    (gaussian-gated-constant: a = 0)
 
 A reparameterised prefix has key s1(q) and value s2(q). Where s1' is nowhere 0 the key is a parameter as good
-as q: p = s1(q), g = s2(s1^-1(p)). To second order g is three numbers for each entry, and g(p) = p + p^2 stands
-for all: what is independent for one g is independent for all but a set of measure zero of those numbers.
+as q: p = s1(q), g = s2(s1^-1(p)). To second order g is three numbers for each entry, and g(p) = p + p^2
+stands for all: what is independent for one g is independent for all but a set of measure zero of those
+numbers.
 
 Conditional models divide the sum of these by the sum of their gates e^{..}; the gate is a component of its
 own (``normaliser``). With B and C invertible a change of variables makes both the identity; a key projection

@@ -4,11 +4,12 @@ With B and C the identity and key = value = p the mean of the prompts is
 
     f = sum_l w_l e^{p_l'x} p_l / Z,   Z = sum_l w_l e^{p_l'x},   output tanh(alpha) f.
 
-Times Z^2 its derivatives by b_l, by p_l and by alpha, and the second ones by p_l, are sums of e^{(p_l + p_m)'x}
-times polynomials in x. At rational parameters with different p_l + p_m these are vectors of rationals, whose rank is
-exact. One dependence of first order is there for all parameters, the common part of all b. Where it is the only one,
-no combination of second derivatives lies in the span of the first: splits are seen to second order and
-have n^-1/4, all else n^-1/2. The rank is that of these parameters, and so of all but a set of measure zero.
+Times Z^2 its derivatives by b_l, by p_l and by alpha, and the second ones by p_l, are sums of e^{(p_l +
+p_m)'x} times polynomials in x. At rational parameters with different p_l + p_m these are vectors of
+rationals, whose rank is exact. One dependence of first order is there for all parameters, the common part of
+all b. Where it is the only one, no combination of second derivatives lies in the span of the first: splits
+are seen to second order and have n^-1/4, all else n^-1/2. The rank is that of these parameters, and so of all
+but a set of measure zero.
 
 A non-linear prompt key = value = s(p) with s' != 0 is another name of the same parameters.
 """

@@ -61,8 +61,8 @@ class CompiledObjective:
     ) -> CompiledObjective | CompiledPrefixes | None:
         """Return the objective on its compiled route; None where the route is NumPy.
 
-        Prompts that several heads share, zero-initialised heads and activations that a user added always take the
-        NumPy route. Prefixes take the route of decoupled prompts, and the chain rule.
+        Prompts that several heads share, zero-initialised heads and activations that a user added always take
+        the NumPy route. Prefixes take the route of decoupled prompts, and the chain rule.
         """
         if not isinstance(map, PromptMap):
             return None

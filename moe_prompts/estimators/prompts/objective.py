@@ -180,8 +180,9 @@ class PromptObjective:
 class PromptPoint:
     """Give values and derivatives of a ``PromptObjective`` at S vectors.
 
-    On a zero-initialised head Q does not depend on a common part of all b. Half the square of log sum e^b - log
-    ``MASS``, times a stiffness, is added: it is 0 in the normal form, so that minima and their values stay.
+    On a zero-initialised head Q does not depend on a common part of all b. Half the square of log sum e^b -
+    log ``MASS``, times a stiffness, is added: it is 0 in the normal form, so that minima and their values
+    stay.
     """
 
     def __init__(
