@@ -111,7 +111,13 @@ def test_endings_of_committed_runs_have_findings_a_table_and_a_legend(ending, na
     assert all(cell in " ".join(str(found).split()) for row in found.body for cell in row[:2])
 
 
-@pytest.mark.parametrize("arguments", [["rates", "--model", "fixed"], ["rates"], ["power"], ["claims", "--list"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        *(["rates", "--model", "fixed"], ["power"], ["claims", "--list"]),
+        pytest.param(["rates"], marks=pytest.mark.slow),  # derives every table
+    ],
+)
 def test_quick_commands_keep_to_80_columns(arguments, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["moe-prompts", *arguments])
     console.main()

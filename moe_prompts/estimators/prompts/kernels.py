@@ -135,7 +135,7 @@ def dot3(one, other, third):
 
 @pointwise
 def room(k, outputs, units):
-    """Return rows that ``regress`` fills: f, gates, experts, hidden, active, keyed and the largest exponent."""
+    """Return the rows that ``regress`` fills: f, gates, experts, hidden, active, keyed, largest exponent."""
     f, gates, experts = np.empty((outputs, BLOCK)), np.empty((k, BLOCK)), np.empty((k, outputs, BLOCK))
     hidden, active, keyed = np.empty((k, units, BLOCK)), np.empty((k, units, BLOCK)), np.empty((units, BLOCK))
     return f, gates, experts, hidden, active, keyed, np.empty(BLOCK)
