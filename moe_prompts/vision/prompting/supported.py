@@ -6,12 +6,17 @@ settings.
 Models are built on torch's device ``meta``, where arrays have shapes but no numbers.
 
 python -m moe_prompts.vision.prompting.supported > docs/vision_models.md
+
+With ``--rows FILE`` each row is kept there as soon as it is made, and the same command goes on where it was
+stopped; rows of other versions of the libraries are refused.
 """
 
 from __future__ import annotations
 
+import json
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -19,7 +24,9 @@ import timm
 import torch
 from timm.models.vision_transformer import VisionTransformer
 
+from moe_prompts import cli
 from moe_prompts.checks import listed, shown
+from moe_prompts.engine.files import write_atomically
 from moe_prompts.errors import InputError
 from moe_prompts.tables import markdown
 from moe_prompts.vision.prompting.config import VAPT, VPT
@@ -170,5 +177,44 @@ def _against(model: Any, kind: str) -> str:
     return ""
 
 
+def kept(path: Path | None, versions: dict[str, str], make: Callable[[], pd.DataFrame], name: str) -> pd.DataFrame:
+    """Return the table that ``make`` makes, or that a file of rows already has under ``name``.
+
+    path      of the file, one JSON record a line; None: nothing is kept
+    versions  of the libraries, which a row belongs to
+
+    Raises ``InputError`` for a file of other versions, or one that holds something else.
+    """
+    rows = [] if path is None or not path.exists() else path.read_text(encoding="utf-8").splitlines()
+    for line in rows:
+        try:
+            record = json.loads(line)
+            told, made, body = record["versions"], record["name"], record["rows"]
+        except (ValueError, LookupError, TypeError) as error:
+            raise InputError(f"{path} is no file of rows; expected one that this command wrote") from error
+        if told != versions:
+            raise InputError(f"{path} has rows of {told}; expected {versions}: choose another file")
+        if made == name:
+            return pd.DataFrame(body)
+    table = make()
+    if path is not None:
+        record = {"versions": versions, "name": name, "rows": table.to_dict(orient="records")}
+        write_atomically(path, "".join(f"{line}\n" for line in [*rows, json.dumps(record)]).encode())
+    return table
+
+
+def main() -> None:
+    """Write the page to standard output."""
+    parser = cli.OneLineParser("supported", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--rows", type=Path, default=None, metavar="FILE", help="keeps rows, so that a run goes on")
+    rows = parser.parse_args().rows
+    import transformers
+
+    versions = {"timm": timm.__version__, "transformers": transformers.__version__}
+    ours = [kept(rows, versions, lambda name=name: supported_models([name]), name) for name in vision_transformers()]
+    others = kept(rows, versions, supported_transformers, "transformers")
+    sys.stdout.write(page(pd.concat(ours, ignore_index=True), others))
+
+
 if __name__ == "__main__":
-    sys.stdout.write(page(supported_models(), supported_transformers()))
+    cli.run(main, "supported")

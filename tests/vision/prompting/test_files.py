@@ -44,7 +44,7 @@ from moe_prompts.vision import (
 )
 from moe_prompts.vision.prompting.checkpoint import backbone_traits, payload_hash
 from moe_prompts.vision.prompting.prompted import prompt_parameters
-from moe_prompts.vision.prompting.supported import page, vision_transformers
+from moe_prompts.vision.prompting.supported import kept, page, vision_transformers
 
 
 @pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
@@ -500,6 +500,25 @@ def test_local_file_of_weights(tmp_path):
 
 MODELS = Path(__file__).parents[3] / "docs" / "vision_models.md"
 FEW = ("test_vit4", "vit_tiny_patch16_224", "vit_base_patch32_clip_224", "deit_tiny_distilled_patch16_224")
+
+
+def test_rows_that_are_kept_are_not_made_again(tmp_path):
+    """A run that stops between two rows goes on, to the same table; rows of other versions are refused."""
+    path, made = tmp_path / "rows.jsonl", []
+
+    def make(name):
+        made.append(name)
+        return pd.DataFrame([{"model": name, "blocks": 12, "why not": ""}])
+
+    first = [kept(path, {"timm": "1"}, lambda name=name: make(name), name) for name in ("a", "b")]
+    again = [kept(path, {"timm": "1"}, lambda name=name: make(name), name) for name in ("a", "b", "c")]
+    assert made == ["a", "b", "c"]
+    assert [table.equals(other) for table, other in zip(first, again, strict=False)] == [True, True]
+    with pytest.raises(InputError, match=r"has rows of .*expected .*'2'"):
+        kept(path, {"timm": "2"}, lambda: make("a"), "a")
+    path.write_text("[]\n")
+    with pytest.raises(InputError, match="no file of rows"):
+        kept(path, {"timm": "1"}, lambda: make("a"), "a")
 
 
 def test_supported_models_of_each_kind():
