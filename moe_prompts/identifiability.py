@@ -27,12 +27,15 @@ import numpy as np
 
 from moe_prompts.checks import expect, generator, given, numbers, real
 from moe_prompts.errors import InputError
+from moe_prompts.estimators.experts.least_squares import EXPERT_OPTIONS, ExpertObjective, fit_experts, near_experts
 from moe_prompts.estimators.prompts.coordinates import OnSphere, PairCoordinates
 from moe_prompts.estimators.prompts.least_squares import LeastSquaresOptions, least_squares, vector_near_truth
 from moe_prompts.estimators.prompts.levenberg_marquardt import minimise
 from moe_prompts.estimators.prompts.objective import Box, PromptObjective, data_sets
 from moe_prompts.estimators.result import GAP_TOLERANCE
 from moe_prompts.models.data import RegressionData
+from moe_prompts.models.expert_regression import ExpertFamily, ExpertMap, ExpertValues
+from moe_prompts.models.expert_truths import ExpertTruth
 from moe_prompts.models.multi_head import MultiHeadValues, prompt_map
 from moe_prompts.models.prompt_attention import PromptAttention, PromptFamily, PromptKind
 from moe_prompts.models.prompt_derivatives import PromptValues
@@ -74,10 +77,34 @@ class Kappas:
     directions: np.ndarray
 
 
-def kappas(truth: PromptTruth, rng: np.random.Generator) -> Kappas:
+#: What has a profile: prompts and gated experts.
+RegressionTruth = PromptTruth | ExpertTruth
+Objective = PromptObjective | ExpertObjective
+
+
+def _objective(family: PromptFamily | ExpertFamily, data: Sequence[RegressionData], noise: float) -> Objective:
+    """Return the sum of squares of a family on some data sets."""
+    if isinstance(family, ExpertFamily):
+        return ExpertObjective(family, data, noise)
+    return PromptObjective(family, data, noise)
+
+
+def _box_of(truth: RegressionTruth) -> Box:
+    """Return the box in which fits to a truth are sought."""
+    return EXPERT_OPTIONS.box if isinstance(truth, ExpertTruth) else Box()
+
+
+def _values(truth: RegressionTruth) -> PromptValues | MultiHeadValues | ExpertValues:
+    """Return f and what its derivatives need at the truth, on its design."""
+    if isinstance(truth, ExpertTruth):
+        return ExpertMap(truth.params.family, truth.x).at(truth.params.vector[None])
+    return prompt_map(truth.params.family, truth.x).at(truth.params.vector[None])
+
+
+def kappas(truth: RegressionTruth, rng: np.random.Generator) -> Kappas:
     """Return kappa1 and kappa2 of a truth on its design.
 
-    truth  a named truth of prompt regression, or one made by hand
+    truth  a named truth of prompts or of gated experts, or one made by hand
     rng    source of the starts of a descent: the minimum over directions is the best of several
 
     >>> import numpy as np
@@ -86,14 +113,14 @@ def kappas(truth: PromptTruth, rng: np.random.Generator) -> Kappas:
     >>> found.kappa1 > 0.01, found.kappa2 > 0.01
     (True, True)
     """
-    expect(truth, PromptTruth, "kappas: truth")
+    expect(truth, (PromptTruth, ExpertTruth), "kappas: truth")
     generator(rng, "kappas")
-    family = truth.params.family
-    values = prompt_map(family, truth.x).at(truth.params.vector[None])
+    family, values = truth.params.family, _values(truth)
     root = 1 / np.sqrt(len(truth.x))
     jacobian = values.jacobian()[0].reshape(family.size, -1) * root
     left, sizes, _ = np.linalg.svd(jacobian.T, full_matrices=False)
-    span = left[:, : family.n_parameters]  # exact symmetries (relu's scales) have singular value 0
+    # Exact symmetries (relu's scales, translations of softmax gates) have singular value 0.
+    span = left[:, : family.n_parameters]
     per_prompt, directions = [], []
     for l in range(family.k):
         second = second_order_part(values, l).reshape(family.atom_size, family.atom_size, -1) * root
@@ -152,13 +179,17 @@ def tangent_rank(truth: PromptTruth, kind: PromptKind, rng: np.random.Generator)
     return int((sizes > ZERO_TANGENT * sizes[0]).sum())
 
 
-def second_order_part(values: PromptValues | MultiHeadValues | ZeroInitialisedValues, l: int) -> np.ndarray:
+def second_order_part(
+    values: PromptValues | MultiHeadValues | ZeroInitialisedValues | ExpertValues, l: int
+) -> np.ndarray:
     """Return half the second derivative of prompt l's part of f, with f and its denominator held.
 
     It is (e^{b_l} / 2) d2/dtheta_l2 { e^{s_l} (v_l - f) / den }, of shape (q, q, outputs, m).
     For several heads it is the sum of the parts of the heads, each with its own den and f, through the output
     projection.
     """
+    if isinstance(values, ExpertValues):
+        return 0.5 * values.second(l)[0, 1:, 1:, None]  # without b, a weight
     if isinstance(values, MultiHeadValues):
         parts = [second_order_part(part, l) for part in values.parts]
         return np.sum([O @ part for O, part in zip(values.map.outputs, parts, strict=True)], axis=0)
@@ -283,15 +314,19 @@ class Profile:
 
 
 def profile(
-    truth: PromptTruth, rng: np.random.Generator, surplus: int = 1, eps: Sequence[float] = EPS, box: Box | None = None
+    truth: RegressionTruth,
+    rng: np.random.Generator,
+    surplus: int = 1,
+    eps: Sequence[float] = EPS,
+    box: Box | None = None,
 ) -> Profile:
     """Compute the noise-free profile of fits with one prompt more than the truth has, or none.
 
-    truth    a named truth of prompt regression, or one made by hand
+    truth    a named truth of prompts or of gated experts, or one made by hand
     rng      source of the directions in which splits are tried
     surplus  1 for one prompt too many, 0 for as many as the truth has
     eps      at least two positive spreads
-    box      bounds of the parameters; ``Box()`` by default
+    box      bounds of the parameters; by default those of fits, ``Box()`` or ``EXPERT_BOX``
 
     With ``surplus`` 1, eps is the spread of two prompts in the cell of a true one, with 0 the distance of a
     prompt from a true one; the smallest over the true prompts counts. Fits whose prompts do not stay in that
@@ -312,7 +347,7 @@ def profile(
         raise InputError(f"profile: eps = {eps!r}; expected at least two positive spreads")
     if surplus not in (0, 1):
         raise InputError(f"profile: surplus = {surplus}; expected 0 (exact) or 1 (one prompt too many)")
-    box = expect(box or Box(), Box, "profile: box")
+    box = expect(box or _box_of(truth), Box, "profile: box")
     found = kappas(truth, rng)
     # So many pairs that the smallest visible profile is hundreds of nats, and the tolerance far below it.
     unit = order_of_outputs(truth.signal)
@@ -321,14 +356,14 @@ def profile(
     else:
         pairs = NATS * (truth.noise / (found.kappa1 * spreads)) ** 2
     family = truth.params.family.with_k(truth.k_true + surplus)
-    objective = PromptObjective(family, [truth.population(n) for n in pairs], truth.noise)
+    objective = _objective(family, [truth.population(n) for n in pairs], truth.noise)
     values = np.full((truth.k_true, len(spreads)), np.nan)
     certified = np.zeros(values.shape, dtype=bool)
     for l in range(truth.k_true):
-        hold = _hold(truth, l, surplus, spreads)
+        hold, beside = _hold(truth, l, surplus, spreads), objective.beside((l, truth.k_true)[: 1 + surplus])
         lines = np.array([found.directions[l], *rng.standard_normal((DIRECTIONS, family.atom_size))])
-        starts = _along(hold(objective), truth, l, lines)
-        for index, ends in enumerate(_held_minima(objective, hold, starts, truth, l, box, GAP_TOLERANCE * NATS)):
+        starts = _along(hold(beside), _split_at(truth, beside, l), lines)
+        for index, ends in enumerate(_held_minima(beside, hold, starts, truth, l, box, GAP_TOLERANCE * NATS)):
             if len(ends.values):
                 values[l, index] = np.sqrt(max(ends.values[0], 0.0) * 2 * truth.noise**2 / pairs[index])
                 certified[l, index] = ends.certified[0]
@@ -337,27 +372,33 @@ def profile(
     return Profile(spreads, values[best], cell, certified[best], unit)
 
 
-Hold = Callable[[PromptObjective], OnSphere]
+Hold = Callable[[Objective], OnSphere]
 
 
-def _hold(truth: PromptTruth, l: int, surplus: int, eps: np.ndarray) -> Hold:
+def _split_at(truth: RegressionTruth, objective: Objective, l: int) -> np.ndarray:
+    """Return the truth, its surplus prompts at prompt l, as a vector (1, size) in the form of ``objective``."""
+    surplus = objective.family.k - truth.k_true
+    return objective.normal(truth.params.chosen([*range(truth.k_true), *[l] * surplus]).vector[None])
+
+
+def _hold(truth: RegressionTruth, l: int, surplus: int, eps: np.ndarray) -> Hold:
     """Return what makes of Q the Q with eps (R,) held.
 
     eps is the spread of prompt l and the surplus one, or the distance of prompt l from the true one.
     """
 
-    def hold(objective: PromptObjective) -> OnSphere:
+    def hold(objective: Objective) -> OnSphere:
         if surplus:
             pair = PairCoordinates(objective, (l, truth.k_true))
             return OnSphere(pair, pair.split, np.zeros(objective.family.atom_size), eps)
-        return OnSphere(objective, objective.family.slot(l), truth.params.atoms[l], eps)
+        slot = objective.family.slot(l)
+        return OnSphere(objective, slot, _split_at(truth, objective, l)[0, slot], eps)
 
     return hold
 
 
-def _along(held: OnSphere, truth: PromptTruth, l: int, lines: np.ndarray) -> np.ndarray:
-    """Return coordinates (S, size) of the truth, its surplus prompt at prompt l, moved along lines (S, q)."""
-    base = truth.params.chosen([*range(truth.k_true), *[l] * (held.family.k - truth.k_true)]).vector[None]
+def _along(held: OnSphere, base: np.ndarray, lines: np.ndarray) -> np.ndarray:
+    """Return coordinates (S, size) of a vector (1, size), moved along lines (S, q)."""
     if isinstance(held.base, PairCoordinates):
         base = held.base.phi(base)
     starts = np.tile(base, (len(lines), 1))
@@ -382,10 +423,10 @@ class HeldMinima:
 
 
 def _held_minima(
-    objective: PromptObjective,
+    objective: Objective,
     hold: Hold,
     starts: np.ndarray,
-    truth: PromptTruth,
+    truth: RegressionTruth,
     l: int,
     box: Box,
     tolerance: float = GAP_TOLERANCE,
@@ -400,7 +441,7 @@ def _held_minima(
     vectors = held.vectors(phi, sets)
     lower, upper = objective.bounds(box)
     kept = np.all((vectors >= lower - ROUNDING) & (vectors <= upper + ROUNDING), axis=1)
-    kept &= [_in_cell(truth, objective.family, vector, l) for vector in vectors]
+    kept &= [_in_cell(truth, objective, vector, l) for vector in vectors]
     found = []
     for r in range(sets[-1] + 1):
         rows = np.flatnonzero(kept & (sets == r))
@@ -409,15 +450,17 @@ def _held_minima(
     return found
 
 
-def _in_cell(truth: PromptTruth, family: PromptFamily, vector: np.ndarray, l: int) -> bool:
+def _in_cell(truth: RegressionTruth, objective: Objective, vector: np.ndarray, l: int) -> bool:
     """Say whether prompt l, and the surplus one if there is one, lie in the cell of true prompt l."""
-    _, atoms, _ = family.split(vector)
-    distance = np.linalg.norm(atoms[[l, *range(truth.k_true, family.k)]][:, None] - truth.params.atoms, axis=2)
+    family = objective.family
+    (_, atoms, _), (_, true, _) = family.split(vector), family.split(_split_at(truth, objective, l)[0])
+    mine = atoms[[l, *range(truth.k_true, family.k)]]
+    distance = np.linalg.norm(mine[:, None] - true[: truth.k_true], axis=2)
     return bool((distance.argmin(axis=1) == l).all())
 
 
 def likelihood_gaps(
-    truth: PromptTruth,
+    truth: RegressionTruth,
     data: Sequence[RegressionData],
     spread: float,
     rng: np.random.Generator,
@@ -425,11 +468,11 @@ def likelihood_gaps(
 ) -> np.ndarray:
     """Return for each data set the nats lost by holding the split of prompt 0, everything else free (R,).
 
-    truth    a named truth of prompt regression, or one made by hand
+    truth    a named truth of prompts or of gated experts, or one made by hand
     data     data sets that share their points
     spread   spread at which the split is held; positive
     rng      source of the directions and starts
-    options  box and stopping rule; ``LeastSquaresOptions()`` by default
+    options  box and stopping rule; those of fits by default
 
     The gaps are bounded as n grows where splits are invisible, and proportional to n where they are not. The
     held fit is in the box, and its pair in the cell of prompt 0; the gap is NaN where there is none. The free
@@ -437,22 +480,24 @@ def likelihood_gaps(
 
     Raises ``InputError`` where ``spread`` is not positive or there are no data.
     """
-    expect(truth, PromptTruth, "likelihood_gaps: truth")
+    expect(truth, (PromptTruth, ExpertTruth), "likelihood_gaps: truth")
     spread = real(spread, "(0, inf)", "likelihood_gaps: spread")
     data = data_sets(data, "likelihood_gaps")
-    options = given(options, LeastSquaresOptions, "likelihood_gaps: options")
+    experts = isinstance(truth, ExpertTruth)
+    options = given(options or (EXPERT_OPTIONS if experts else None), LeastSquaresOptions, "likelihood_gaps: options")
     family = truth.params.family.with_k(truth.k_true + 1)
     lines = np.array([kappas(truth, rng).directions[0], *rng.standard_normal((DIRECTIONS, family.atom_size))])
     # The least visible splits without noise, then from there with each data set.
-    population = PromptObjective(family, [truth.population(data[0].n)], truth.noise)
+    population = _objective(family, [truth.population(data[0].n)], truth.noise).beside((0, truth.k_true))
     hold = _hold(truth, 0, 1, np.array([spread]))
-    first = _along(hold(population), truth, 0, lines)
+    first = _along(hold(population), _split_at(truth, population, 0), lines)
     (ends,) = _held_minima(population, hold, first, truth, 0, options.box)
     starts = np.concatenate([ends.phi[:NOISY_STARTS], first[:1]])
     hold = _hold(truth, 0, 1, np.full(len(data), spread))
-    objective = PromptObjective(family, data, truth.noise)
+    objective = _objective(family, data, truth.noise).beside((0, truth.k_true))
     held = _held_minima(objective, hold, starts, truth, 0, options.box, options.tolerance)
-    near = [vector_near_truth(truth.params, family.k, number, rng) for number in range(truth.k_true)]
-    free = least_squares(family, data, [np.array([*near, *one.vectors[:1]]) for one in held], truth.noise, options)
+    start, fit = (near_experts, fit_experts) if experts else (vector_near_truth, least_squares)
+    near = [start(truth.params, family.k, number, rng) for number in range(truth.k_true)]
+    free = fit(family, data, [np.array([*near, *one.vectors[:1]]) for one in held], truth.noise, options)
     pairs = zip(held, free, strict=True)
     return np.array([one.values[0] + fit.best.log_likelihood if len(one.values) else np.nan for one, fit in pairs])

@@ -6,7 +6,7 @@
 A cell of one atom is measured linearly. In a cell of m atoms the published powers are rbar(m) for beta and b,
 rbar(m)/2 for a and s. The intrinsic ones are 2 for beta and a, since these are n^{-1/4} in every cell as long
 as some cell holds one atom (``experiments/predicted_rates.py --model softmax-gaussian``). Where every cell
-holds several atoms beta is not identified at all.
+holds several atoms beta is not identified at all. Those of a regression (``expert_voronoi``) are 2 for every group.
 
 Source: arXiv 2305.03288, whose last gate is zero and which takes no minimum (``translate=False``).
 """
@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -25,7 +25,7 @@ from moe_prompts.losses.gaussian_voronoi import rbar
 from moe_prompts.models.softmax_gated import SoftmaxGatedMoE
 
 SOFTMAX_GROUPS = {"beta": "gate_slopes", "a": "slopes", "b": "intercepts", "s": "noise_vars"}
-SoftmaxVariant = Literal["published", "intrinsic"]
+SoftmaxVariant = Literal["published", "intrinsic", "regression"]
 UNIDENTIFIED = "every cell holds several atoms: the gate slopes are not identified"
 #: Translations from which the minimum is sought: the best of those that put some atom on some true one.
 REFINED = 3
@@ -101,8 +101,12 @@ class SoftmaxErrors:
 
 def _powers(m: np.ndarray, variant: SoftmaxVariant) -> np.ndarray:
     """Return the powers (4, k) of the groups for atoms in cells of ``m`` (k,) atoms."""
-    if variant not in ("published", "intrinsic"):
-        raise InputError(f"softmax Voronoi loss: variant = {variant!r}; expected 'published' or 'intrinsic'")
+    if variant not in get_args(SoftmaxVariant):
+        raise InputError(
+            f"softmax Voronoi loss: variant = {variant!r}; expected one of {', '.join(get_args(SoftmaxVariant))}"
+        )
+    if variant == "regression":
+        return np.tile(np.where(m > 1, 2.0, 1.0), (4, 1))
     powers = np.ones((4, len(m)))
     for i, size in enumerate(m):
         if size > 1:
@@ -261,7 +265,7 @@ def softmax_errors(
     fitted     the fit, or its parameters
     truth      the true parameters
     translate  whether the best translation is sought; False takes both gates as they stand
-    variant    powers: "published" or "intrinsic"
+    variant    powers: "published", "intrinsic" or "regression"
 
     Raises ``InputError`` where fit and truth have other inputs, or for another variant.
 

@@ -6,9 +6,9 @@ in inputs and kernel symbols.
     Gaussian-gated     N(x; c, Gamma) N(y; a x + b, nu)           fixed prompt       e^{x'p} p
     softmax-gaussian   e^{beta x} N(y; a x + b, s)                decoupled prompt   e^{x'k} v
     softmax-linear     e^{beta x} (a x + b)                       prefix             e^{x'p} g(p)
-    location-scale     N(y; b, s)                                 adaptive prompt    e^{x'phi(x)} phi(x),
-    covariate-free     N(y; a x + b, s)                                              phi = W2 sigma(W1 x)
-                                                                   (gaussian-gated-constant: a = 0)
+    softmax-network    e^{beta x} sigma(a x + b)                  adaptive prompt    e^{x'phi(x)} phi(x),
+    location-scale     N(y; b, s)                                                    phi = W2 sigma(W1 x)
+    covariate-free     N(y; a x + b, s)                            (gaussian-gated-constant: a = 0)
 
 A reparameterised prefix has key s1(q) and value s2(q). Where s1' is nowhere 0 the key is a parameter as good
 as q: p = s1(q), g = s2(s1^-1(p)). To second order g is three numbers for each entry, and g(p) = p + p^2
@@ -19,8 +19,8 @@ Conditional models divide the sum of these by the sum of their gates e^{..}; the
 own (``normaliser``). With B and C invertible a change of variables makes both the identity; a key projection
 that loses directions is ``rank`` < d: then the logit is x_1 p_1 + ... + x_rank p_rank.
 
-Sources: arXiv 2305.07572 (Gaussian-gated), 2305.03288 (softmax-gated), 2410.02200 (fixed, prefix, decoupled),
-2501.18936 (adaptive).
+Sources: arXiv 2305.07572 (Gaussian-gated), 2305.03288 (softmax-gated), 2402.02952 (its regression), 2410.02200
+(fixed, prefix, decoupled), 2501.18936 (adaptive).
 """
 
 from __future__ import annotations
@@ -138,8 +138,10 @@ PLAIN = (
     "softmax-gaussian",
     "softmax-linear",
 )
+#: Experts of one smooth unit, by the name of its kernel.
+NETWORKS = tuple(f"softmax-network:{name}" for name in ("tanh", "sigmoid", "gelu"))
 PROMPTS = ("fixed", "prefix", "decoupled", *(f"adaptive:{name}" for name in KERNELS))
-KINDS = PLAIN + PROMPTS
+KINDS = PLAIN + NETWORKS + PROMPTS
 
 
 def is_prompt(kind: str) -> bool:
@@ -193,6 +195,8 @@ def atom(
             raise InputError(f"d = {d}, rank = {rank}, hidden = {hidden}; expected d and hidden 1 to 3, rank 1 to d")
         made = _adaptive(kernel(kind.partition(":")[2]), d, hidden, rank) if adaptive else _PROMPTS[kind](d, rank)
         spec = {"kind": kind, "d": d} | ({"hidden": hidden} if adaptive else {}) | ({"rank": rank} if rank < d else {})
+    elif kind in NETWORKS:
+        made, spec = _softmax_network(kernel(kind.partition(":")[2])), {"kind": kind}
     else:
         made, spec = _PLAIN[kind](), {"kind": kind}
     if normaliser and made.gate is None:
@@ -264,6 +268,15 @@ def _softmax_linear() -> Atom:
     groups = {"beta": (beta,), "a": (a,), "b": (b,)}
     gate = Component(beta * x, ONE)
     return Atom({}, groups, (x,), (Component(beta * x, a * x + b),), gate, gate_shift=(beta,))
+
+
+def _softmax_network(sigma: Kernel) -> Atom:
+    beta, a, b = sp.symbols("beta a b")
+    x = X[0]
+    unit = Unit(sigma, a * x + b, sp.Symbol("t1"), tuple(sp.Symbol(f"{s.name}1") for s in sigma.symbols))
+    groups = {"beta": (beta,), "a": (a,), "b": (b,)}
+    value = Component(beta * x, unit.localised(sigma.value))
+    return Atom({}, groups, (x,), (value,), Component(beta * x, ONE), units=(unit,), gate_shift=(beta,))
 
 
 def _dot(a: Iterable, b: Iterable) -> sp.Expr:

@@ -388,7 +388,8 @@ def _notes(analysis: Analysis) -> tuple[str, ...]:
     if made.gate_shift and not analysis.frozen:
         names = ", ".join(map(str, made.gate_shift))
         notes.append(f"{names}: up to one translation common to all cells.")
-    affine = not made.positive and not analysis.frozen and min(analysis.sizes) == 1
+    # Only affine experts with one gate join into one: of units, the same f takes two atoms more.
+    affine = not made.positive and not made.units and not analysis.frozen and min(analysis.sizes) == 1
     own_kind = analysis.frozen > 0 and not is_prompt(made.spec["kind"])
     if made.gate_shift and max(analysis.sizes) > 1 and (affine or own_kind):
         notes.append(

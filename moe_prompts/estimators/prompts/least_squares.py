@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
@@ -102,10 +103,15 @@ def least_squares(
         raise InputError("least_squares: starts have NaN or infinite entries; expected finite numbers")
     sets = np.repeat(np.arange(len(data)), [len(block) for block in starts])
     minima = climb(objective, np.concatenate(starts), sets, options)
-    return [_best(family, minima, np.flatnonzero(sets == r)) for r in range(len(data))]
+    return best_of_each(family, minima, sets, len(data))
 
 
-def climb(objective: PromptObjective, starts: np.ndarray, sets: np.ndarray, options: LeastSquaresOptions) -> Minima:
+def best_of_each(family: Any, minima: Minima, sets: np.ndarray, count: int) -> list[SearchResult]:
+    """Return the best of the minima of each of ``count`` data sets; minimum i is of the data set ``sets[i]``."""
+    return [_best(family, minima, np.flatnonzero(sets == r)) for r in range(count)]
+
+
+def climb(objective: Any, starts: np.ndarray, sets: np.ndarray, options: LeastSquaresOptions) -> Minima:
     """Return a minimum from each start (S, size) on its data set (S,), with its certificate.
 
     The certificate is that of the last of Q's stages, and iterations add up over the stages.
@@ -118,11 +124,11 @@ def climb(objective: PromptObjective, starts: np.ndarray, sets: np.ndarray, opti
     return replace(found, iterations=iterations)
 
 
-def _rounds(objective: PromptObjective, starts: np.ndarray, sets: np.ndarray, options: LeastSquaresOptions) -> Minima:
+def _rounds(objective: Any, starts: np.ndarray, sets: np.ndarray, options: LeastSquaresOptions) -> Minima:
     """Return the minima after rounds in the family's coordinates and in those of pairs, in turn."""
     found = minimise(objective, starts, sets, *objective.bounds(options.box), ROUND, options.tolerance)
     while len(rows := np.flatnonzero(_may_go_on(found, options.max_iterations))):
-        if objective.family.k > 1:
+        if objective.pairable > 1:
             _follow_pairs(objective, found, rows, sets, options)
         rows = rows[~found.certified[rows]]
         if len(rows):
@@ -140,13 +146,14 @@ def _may_go_on(found: Minima, max_iterations: int) -> np.ndarray:
 
 
 def _follow_pairs(
-    objective: PromptObjective, found: Minima, rows: np.ndarray, sets: np.ndarray, options: LeastSquaresOptions
+    objective: Any, found: Minima, rows: np.ndarray, sets: np.ndarray, options: LeastSquaresOptions
 ) -> None:
     """Go on with ``rows`` of ``found``, each in the coordinates of its two nearest prompts."""
     family = objective.family
     _, atoms, _ = family.split(found.vectors[rows])
     distance = np.linalg.norm(atoms[:, :, None] - atoms[:, None], axis=3)
     distance[:, *np.tril_indices(family.k)] = np.inf
+    distance[:, :, objective.pairable :] = np.inf
     nearest = distance.reshape(len(rows), -1).argmin(axis=1)
     for flat in np.unique(nearest):
         here = rows[nearest == flat]
@@ -165,7 +172,7 @@ def _follow_pairs(
         found.vectors[here[~inside][better]], found.values[here[~inside][better]] = clipped[better], values[better]
 
 
-def _best(family: PromptFamily, minima: Minima, rows: np.ndarray) -> SearchResult:
+def _best(family: Any, minima: Minima, rows: np.ndarray) -> SearchResult:
     """Return the best of the minima ``rows`` of one data set, certified ones first among those that tie."""
     lowest = minima.values[rows].min()
     tied = rows[minima.values[rows] <= lowest + SAME_MINIMUM]

@@ -79,6 +79,20 @@ def data_sets(data: Sequence[RegressionData], what: str) -> list[RegressionData]
     return found
 
 
+def around_means(data: Sequence[RegressionData]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return weights (R, 1, m), cell means and what is left of the sums (R, l, m) of data sets at the same points.
+
+    Around the cell means Q is a sum of small squares: Q itself would lose digits at large n. Cells of weights too
+    small to divide by have the mean 0.
+    """
+    weights = np.array([one.weights for one in data])[:, None]
+    sums = np.array([one.sums.T for one in data])
+    # Small is relative to the data set's own weights: data sets of one call may differ in n by any factor.
+    enough = weights > SMALL_WEIGHT * np.abs(weights).mean(axis=2, keepdims=True)
+    centre = np.where(enough, sums / np.where(enough, weights, 1.0), 0.0)
+    return weights, centre, sums - weights * centre
+
+
 class PromptObjective:
     """Evaluate Q of a family on data sets that share their points x.
 
@@ -110,13 +124,7 @@ class PromptObjective:
         self.family, self.noise = family, noise
         self.x = data[0].x
         self.map = prompt_map(family, self.x)
-        self.weights = np.array([one.weights for one in data])[:, None]  # (R, 1, m)
-        sums = np.array([one.sums.T for one in data])  # (R, l, m)
-        # Around the cell means Q is a sum of small squares: Q itself would lose digits at large n.
-        # Small is relative to the data set's own weights: data sets of one call may differ in n by any factor.
-        enough = self.weights > SMALL_WEIGHT * np.abs(self.weights).mean(axis=2, keepdims=True)
-        self.centre = np.where(enough, sums / np.where(enough, self.weights, 1.0), 0.0)
-        self.remainder = sums - self.weights * self.centre
+        self.weights, self.centre, self.remainder = around_means(data)
         # The energy of the data in nats: what holds the common part of b has the size of a curvature of Q.
         self.stiffness = (np.abs(self.weights) * self.centre**2).sum(axis=(1, 2)) / noise**2
         self._compile()
@@ -148,6 +156,19 @@ class PromptObjective:
     def vectors(self, phi: np.ndarray, sets: np.ndarray) -> np.ndarray:
         """Return phi itself: the coordinates are the family's own."""
         return phi
+
+    @property
+    def pairable(self) -> int:
+        """Return how many prompts, from the first on, may have coordinates of pairs: all."""
+        return self.family.k
+
+    def beside(self, prompts: Sequence[int]) -> PromptObjective:
+        """Return the objective in which coordinates of these prompts may be free: itself."""
+        return self
+
+    def normal(self, vectors: np.ndarray) -> np.ndarray:
+        """Return the vectors themselves: f has no symmetry of translations."""
+        return vectors
 
     def at(self, vectors: np.ndarray, sets: np.ndarray) -> Point:
         """Return the objective at vectors (S, size), each on the data set that ``sets`` (S,) names."""

@@ -1,0 +1,317 @@
+"""Study regression by gated experts: certified least squares of as many experts as there are, and of one more.
+
+Rows are fits, likelihood gaps and points of noise-free profiles, told apart by the column ``study`` in the words
+of the study of attention, whose tables read them. A fit is the best certified minimum of starts beside the truth
+and of starts that know the data only; two columns say what the best of either kind misses, in nats.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+
+import numpy as np
+
+from moe_prompts.engine.grid import Row, Study
+from moe_prompts.errors import InputError
+from moe_prompts.estimators.experts.least_squares import (
+    EXPERT_OPTIONS,
+    data_start,
+    fit_experts,
+    near_experts,
+    random_experts,
+)
+from moe_prompts.estimators.prompts.least_squares import SAME_MINIMUM
+from moe_prompts.estimators.result import SearchResult
+from moe_prompts.identifiability import kappas, likelihood_gaps, profile
+from moe_prompts.losses.expert_voronoi import expert_errors
+from moe_prompts.models.added import knowing
+from moe_prompts.models.data import RegressionData
+from moe_prompts.models.expert_regression import ExpertFamily, ExpertRegression
+from moe_prompts.models.expert_truths import ExpertTruth, expert_data, expert_truth
+from moe_prompts.seeds import rng_at, start_rng
+from moe_prompts.study.attention import STUDY_FITS, STUDY_GAPS, STUDY_PROFILES
+from moe_prompts.study.rows import failed, outcome
+
+#: Starts beside the truth for each true expert that may be split, starts from the data, and random ones.
+NEAR_STARTS, DATA_STARTS, RANDOM_STARTS = 1, 3, 1
+#: Split at which likelihood gaps are measured.
+SPREAD = 0.4
+#: Starts of the search for the limit of a class that does not contain the truth, and pairs that stand for it.
+LIMIT_STARTS, LIMIT_PAIRS, LIMIT_SEED = 60, 1e6, 0
+#: What a fit has and a failed one has not.
+ERRORS = (
+    *("gap_nats", "relative_lmin", "log_likelihood", "risk", "l2", "loss", "mass_error", "singleton_error"),
+    *("split_rms", "near_misses", "data_misses"),
+)
+
+
+@dataclass(frozen=True)
+class ExpertCell:
+    """Name fits of ``k`` experts to n pairs from ``truth``; errors are those to ``limit(truth, k)`` if it is asked."""
+
+    truth: str
+    k: int
+    n: int
+    to_limit: bool = False
+
+    @property
+    def label(self) -> str:
+        """Return the name of the cell."""
+        return f"{self.truth}_k{self.k}{'_limit' if self.to_limit else ''}_n{self.n}"
+
+    @property
+    def cost(self) -> float:
+        """Return the expected cost, relative to that of other cells."""
+        return 1e4 * (10 if self.k > expert_truth(self.truth).k_true else 1)
+
+    @property
+    def data_size(self) -> int:
+        """Return the number of pairs in each of its data sets."""
+        return self.n
+
+    def run(self, replicates: tuple[int, ...], entropy: int) -> list[Row]:
+        """Return one row per replicate; where fits cannot be made, rows with a status and the reason."""
+        known = expert_truth(self.truth)
+        family = known.family(self.k)
+        word = "misspecified" if self.to_limit else "exact" if self.k == known.k_true else "over"
+        fields = _common(STUDY_FITS, known, self.k) | {
+            "fit_class": word,
+            "n": self.n,
+            "start": "near_truth and data",
+            "n_parameters": family.n_parameters,
+        }
+        try:
+            data = _data(self.truth, self.n, replicates, entropy)
+            near = [near_starts(self, r, entropy) for r in replicates]
+            blind = [blind_starts(self, one, r, entropy) for one, r in zip(data, replicates, strict=True)]
+            found = [fit_experts(family, data, starts, known.noise) for starts in (near, blind)]
+        except Exception as error:
+            empty = dict.fromkeys(ERRORS, float("nan")) | {"iterations": 0, "starts": 0}
+            ended = failed(error)
+            return [fields | {"replicate": replicate} | empty | ended for replicate in replicates]
+        return [
+            fields | {"replicate": r, "message": ""} | errors_of(beside, unaware, self)
+            for r, beside, unaware in zip(replicates, *found, strict=True)
+        ]
+
+
+@dataclass(frozen=True)
+class ExpertGapCell:
+    """Name likelihood gaps, in nats, at spread ``SPREAD`` for one expert more than ``truth`` has.
+
+    They are means that a few data sets tell: each costs as much as many fits.
+    """
+
+    truth: str
+    n: int
+    replicates: int = 8
+
+    @property
+    def label(self) -> str:
+        """Return the name of the cell."""
+        return f"{self.truth}_gap_n{self.n}"
+
+    @property
+    def cost(self) -> float:
+        """Return the expected cost, relative to that of other cells."""
+        return 1e5
+
+    @property
+    def data_size(self) -> int:
+        """Return the number of pairs in each of its data sets."""
+        return self.n
+
+    def run(self, replicates: tuple[int, ...], entropy: int) -> list[Row]:
+        """Return one row per replicate."""
+        known = expert_truth(self.truth)
+        rng = start_rng(entropy, self.truth, self.n, replicates[0], "gap", known.k_true + 1, 0)
+        gaps = likelihood_gaps(known, _data(self.truth, self.n, replicates, entropy), SPREAD, rng)
+        common = _common(STUDY_GAPS, known, known.k_true + 1) | {"n": self.n, "spread": SPREAD}
+        return [common | {"replicate": r, "gap": float(gap)} for r, gap in zip(replicates, gaps, strict=True)]
+
+
+@dataclass(frozen=True)
+class ExpertProfileCell:
+    """Name the noise-free profiles of ``truth``, exact and with one expert too many, and its kappas."""
+
+    truth: str
+    replicates: int = 1
+    data_size: int = 0
+
+    @property
+    def label(self) -> str:
+        """Return the name of the cell."""
+        return f"{self.truth}_profile"
+
+    @property
+    def cost(self) -> float:
+        """Return the expected cost, relative to that of other cells."""
+        return 1e6
+
+    def run(self, replicates: tuple[int, ...], entropy: int) -> list[Row]:
+        """Return one row per surplus and spread; they need no data."""
+        known, rows = expert_truth(self.truth), []
+        for surplus in (0, 1):
+            rng = start_rng(entropy, self.truth, 0, 0, "profile", known.k_true + surplus, 0)
+            size, found = kappas(known, rng), profile(known, rng, surplus)
+            common = _common(STUDY_PROFILES, known, known.k_true + surplus) | {"n": 0, "replicate": 0}
+            common |= {"kappa1": size.kappa1, "kappa2": size.kappa2, "noise": known.noise}
+            rows += [
+                common | {"eps": float(eps), "profile": float(value), "profile_certified": bool(certified)}
+                for eps, value, certified in zip(found.eps, found.value, found.certified, strict=True)
+            ]
+        return rows
+
+
+Cell = ExpertCell | ExpertGapCell | ExpertProfileCell
+
+
+def experts_study(
+    *,
+    sizes: Sequence[int],
+    replicates: int,
+    entropy: int,
+    ks: Mapping[str, Sequence[int]],
+    gap_sizes: Sequence[int] = (),
+    limits: Sequence[str] = (),
+    profiles: Sequence[str] | None = None,
+) -> Study:
+    """Return the study of some truths.
+
+    sizes       numbers of pairs of fits
+    replicates  data sets of each size
+    entropy     seed of data and starts
+    ks          truth -> numbers of experts that are fitted
+    gap_sizes   numbers of pairs at which likelihood gaps are measured, on the truths with a profile
+    limits      truths whose fits are compared with the limit of their class
+    profiles    truths whose noise-free profiles and gaps are computed; all of ``ks`` by default
+
+    Raises ``InputError`` for unknown truths, and for n below the number of parameters of a fit.
+    """
+    asked = list(ks) if profiles is None else list(profiles)
+    cells: list[Cell] = []
+    for name, counts in ks.items():
+        cells += [
+            ExpertCell(name, k, n, name in limits and k > expert_truth(name).k_true) for k in counts for n in sizes
+        ]
+    for cell in cells:
+        need = expert_truth(cell.truth).family(cell.k).n_parameters  # type: ignore[union-attr]
+        if cell.data_size < need:
+            raise InputError(f"n = {cell.data_size} is below the {need} parameters of {cell.truth}; raise --n")
+    cells += [ExpertGapCell(name, n) for name in asked for n in gap_sizes]
+    cells += [ExpertProfileCell(name) for name in asked]
+    names = tuple(dict.fromkeys([*ks, *asked]))
+    return Study(
+        name="experts",
+        cells=cells,
+        replicates=replicates,
+        entropy=entropy,
+        run=knowing(run_cell, names),
+        identity={
+            "expert_truths_used": {name: _plain(expert_truth(name)) for name in names},
+            "expert_options": asdict(EXPERT_OPTIONS)
+            | {"near": NEAR_STARTS, "data": DATA_STARTS, "random": RANDOM_STARTS, "spread": SPREAD},
+        },
+    )
+
+
+def run_cell(cell: Cell, replicates: tuple[int, ...], entropy: int) -> list[Row]:
+    """Return the rows of one block."""
+    return cell.run(replicates, entropy)
+
+
+def _plain(known: ExpertTruth) -> dict:
+    params = known.params
+    return {
+        "kind": known.kind,
+        "noise": known.noise,
+        "cells": len(known.x),
+        "b": params.b.tolist(),
+        "atoms": params.atoms.tolist(),
+    }
+
+
+@lru_cache(maxsize=4)
+def _data(truth: str, n: int, replicates: tuple[int, ...], entropy: int) -> list[RegressionData]:
+    """Kept while the cells on the same data follow each other."""
+    return [expert_data(truth, n, entropy, replicate) for replicate in replicates]
+
+
+def near_starts(cell: ExpertCell, replicate: int, entropy: int) -> np.ndarray:
+    """Return the starts of one fit that lie beside what its errors are measured from."""
+    known = expert_truth(cell.truth)
+    rng_of = lambda number: start_rng(entropy, cell.truth, cell.n, replicate, known.kind, cell.k, number)
+    if cell.to_limit:
+        return near_experts(limit(cell.truth, cell.k), cell.k, 0, rng_of(0))[None]
+    count = NEAR_STARTS * (known.k_true if cell.k > known.k_true else 1)
+    return np.array([near_experts(known.params, cell.k, number, rng_of(number)) for number in range(count)])
+
+
+def blind_starts(cell: ExpertCell, data: RegressionData, replicate: int, entropy: int) -> np.ndarray:
+    """Return the starts of one fit that know its data only, and random ones."""
+    known = expert_truth(cell.truth)
+    family = known.family(cell.k)
+    rng_of = lambda number: start_rng(entropy, cell.truth, cell.n, replicate, f"{known.kind} blind", cell.k, number)
+    return np.array(
+        [
+            *(data_start(family, data, rng_of(number)) for number in range(DATA_STARTS)),
+            *(random_experts(family, rng_of(DATA_STARTS + number)) for number in range(RANDOM_STARTS)),
+        ]
+    )
+
+
+def _common(study: str, known: ExpertTruth, k: int) -> Row:
+    return {
+        "study": study,
+        "truth": known.name,
+        "truth_kind": known.kind,
+        "kind": known.kind,
+        "k": k,
+        "k_true": known.k_true,
+    }
+
+
+def errors_of(beside: SearchResult, unaware: SearchResult, cell: ExpertCell) -> Row:
+    """Return every error of the better of two searches as columns, and what either of them misses."""
+    known = expert_truth(cell.truth)
+    levels = [one.best.log_likelihood for one in (beside, unaware)]
+    tied = [one for one, level in zip((beside, unaware), levels, strict=True) if level >= max(levels) - SAME_MINIMUM]
+    fit = min(tied, key=lambda one: (not one.best.certified, -one.best.log_likelihood)).best
+    risk = float(((fit.value.regression(known.x) - known.params.regression(known.x)) ** 2).mean())
+    errors = expert_errors(fit.value, limit(cell.truth, cell.k) if cell.to_limit else known.params)
+    return outcome(fit) | {
+        "risk": risk,
+        "l2": float(np.sqrt(risk)),
+        "loss": errors.loss,
+        "mass_error": errors.mass_error,
+        "singleton_error": errors.singleton_error,
+        "split_rms": errors.split_rms,
+        "near_misses": max(levels) - levels[0],
+        "data_misses": max(levels) - levels[1],
+        "starts": beside.starts + unaware.starts,
+    }
+
+
+@lru_cache(maxsize=8)
+def limit(truth: str, k: int) -> ExpertRegression:
+    """Return the best fit of k experts to the truth itself, without noise: what least squares tends to in its box.
+
+    It is the best certified minimum of ``LIMIT_STARTS`` random starts and of as many beside the truth.
+
+    Raises ``InputError`` where none has a certificate.
+    """
+    known = expert_truth(truth)
+    family, rng = known.family(k), rng_at(LIMIT_SEED, "limit", truth, k)
+    starts = limit_starts(family, known, rng)
+    [found] = fit_experts(family, [known.population(LIMIT_PAIRS)], [starts], known.noise)
+    if not found.best.certified:
+        raise InputError(f"limit: no certified minimum of {k} experts on {truth}; expected more starts")
+    return found.best.value
+
+
+def limit_starts(family: ExpertFamily, known: ExpertTruth, rng: np.random.Generator) -> np.ndarray:
+    """Return the starts of ``limit``: half of them beside the truth, half at random."""
+    near = [near_experts(known.params, family.k, number, rng) for number in range(LIMIT_STARTS)]
+    return np.array([*near, *(random_experts(family, rng) for _ in range(LIMIT_STARTS))])
