@@ -9,6 +9,7 @@ import numpy as np
 
 from moe_prompts.claims import (
     algebra,
+    experts,
     gated,
     heads,
     merging,
@@ -30,7 +31,7 @@ from moe_prompts.tables import markdown, short
 
 CLAIMS: dict[str, Claim] = {
     claim.id: claim
-    for group in "PGSAV"
+    for group in "PGSEAV"
     for claim in (
         *(
             *prompts.CLAIMS,
@@ -40,6 +41,7 @@ CLAIMS: dict[str, Claim] = {
             *gated.CLAIMS,
             *merging.CLAIMS,
             *published.CLAIMS,
+            *experts.CLAIMS,
             *algebra.CLAIMS,
             *pretrained.CLAIMS,
         ),
@@ -48,7 +50,7 @@ CLAIMS: dict[str, Claim] = {
 }
 
 #: Claims whose rule, seed and design are fixed and whose data are not drawn yet.
-PENDING: tuple[Claim, ...] = (*gated.PENDING, *zero_initialised.CLAIMS)
+PENDING: tuple[Claim, ...] = (*gated.PENDING, *zero_initialised.CLAIMS, *experts.PENDING)
 
 
 def chosen(ids: Sequence[str] | None) -> list[Claim]:

@@ -8,10 +8,11 @@ from functools import partial
 
 import numpy as np
 
-from moe_prompts.claims.claim import FOURTH_SEED, REGISTERED_SEED, SECOND_SEED, THIRD_SEED
+from moe_prompts.claims.claim import FIFTH_SEED, FOURTH_SEED, REGISTERED_SEED, SECOND_SEED, THIRD_SEED
 from moe_prompts.engine.grid import Study
 from moe_prompts.models.prompt_truths import prompt_truth
 from moe_prompts.study.attention import AttentionCell, GapCell, Lines, attention_study
+from moe_prompts.study.experts import experts_study
 from moe_prompts.study.gaussian import gaussian_study
 from moe_prompts.study.gaussian_global import global_study
 from moe_prompts.study.merging import merging_study
@@ -201,6 +202,21 @@ def merging(truths: Sequence[str], scale: Scale, seed: int) -> Study:
     )
 
 
+def experts_softmax(truths: Sequence[str], scale: Scale, seed: int) -> Study:
+    """Return fits of softmax-gated experts: as many as there are and, where experts have a rate, one more.
+
+    With the scatter of other seeds (.55 at the smallest n to .35) 40 replicates hold in 97 of 100 runs if the
+    rates are as predicted (in 73 if D has n^-0.47), and in none if they are those of the next power.
+    """
+    return experts_study(
+        sizes=scale.sizes(1e4, 3.2e6, 4, 1e5),
+        replicates=scale.of(40, 8),
+        entropy=seed,
+        ks={name: (2,) if name.endswith("-identity") else (2, 3) for name in truths},
+        gap_sizes=[10_000, 100_000] if scale.quick else [10_000, 1_000_000],
+    )
+
+
 def softmax(k: int, replicates: int, truths: Sequence[str], scale: Scale, seed: int) -> Study:
     """Return the study of softmax-gated experts with ``k`` atoms."""
     return softmax_study(
@@ -248,6 +264,8 @@ def studies_of(needed: Mapping[str, Sequence[str]], scale: Scale, seed: int | No
 
 def registered_seed(run: str) -> int:
     """Return the seed from which the data of a run of the page are drawn."""
+    if run in FIFTH_RUNS:
+        return FIFTH_SEED
     if run in FOURTH_RUNS:
         return FOURTH_SEED
     if run in THIRD_RUNS:
@@ -261,6 +279,8 @@ SECOND_RUNS = ("attention-risk", "attention-heads", "attention-unselected")
 THIRD_RUNS = ("gaussian-global", "merging")
 #: Runs on reparameterised prefixes and on zero-initialised attention.
 FOURTH_RUNS = ("prefixes", "zero-initialised")
+#: Runs of gated experts.
+FIFTH_RUNS = ("experts-softmax",)
 
 RUNS: dict[str, Callable[[Sequence[str], Scale, int], Study]] = {
     "attention-rates": rates,
@@ -275,6 +295,7 @@ RUNS: dict[str, Callable[[Sequence[str], Scale, int], Study]] = {
     "merging": merging,
     "softmax-exact": partial(softmax, 2, 64),
     "softmax-over": partial(softmax, 3, 32),
+    "experts-softmax": experts_softmax,
     "replicate-gmoe": replicate_gmoe,
     "replicate-sgame": replicate_sgame,
 }
