@@ -1,10 +1,13 @@
 """Measure fits of gated experts by a Voronoi loss.
 
-Softmax gates, smallest over translations of the gates (``softmax_voronoi`` with the powers of a regression):
+Softmax gates, with the terms of ``softmax_voronoi``, smallest over the translations t of the gates that put the
+slope of some fitted gate on that of a true one (and the best t0 for each):
 
     D = min_t sum_cells |sum_i e^{b_i + t0} - e^{b*}| + sum_i e^{b_i + t0} (|dbeta|^p + |da|^p + |dc|^p),
 
-p = 1 for an expert alone in its cell and 2 for one of several. Sigmoid gates have no translation. An expert
+p = 1 for an expert alone in its cell and 2 for one of several. With one expert in every cell that is at most twice
+the smallest over all t, and mostly the smallest itself: distances from weighted points are least near one of them.
+Sigmoid gates have no translation. An expert
 alone has |db| + |dbeta| + |da| + |dc|; in a cell of several heights add up,
 
     D = .. + |sum_i sigmoid(b_i) - sigmoid(b*)| + sum_i sigmoid(b_i) (|dbeta|^2 + |da|^2 + |dc|^2),
@@ -24,7 +27,7 @@ from scipy.special import expit
 
 from moe_prompts.checks import expect, parameters
 from moe_prompts.errors import InputError
-from moe_prompts.losses.softmax_voronoi import softmax_errors
+from moe_prompts.losses.softmax_voronoi import best_on_some_gate
 from moe_prompts.models.expert_regression import ExpertRegression
 from moe_prompts.models.softmax_gated import SoftmaxGatedMoE
 
@@ -37,7 +40,7 @@ class ExpertErrors:
     loss                   D
     mass_error             sum over cells of the difference of masses, or of heights of sigmoid gates
     singleton_error        largest distance of an expert alone in its cell; NaN where there is none
-    split_rms              mass-weighted root mean square distance of those that share a cell; NaN where none do
+    split_rms              mass-weighted root mean square distance of those that share a cell, or NaN
     """
 
     labels: np.ndarray
@@ -69,7 +72,7 @@ def expert_errors(fitted: ExpertRegression | Any, truth: ExpertRegression | Any)
             "the same gates, activation and inputs"
         )
     if fitted.gate == "softmax":
-        found = softmax_errors(_as_softmax(fitted), _as_softmax(truth), variant="regression")
+        found = best_on_some_gate(_as_softmax(fitted), _as_softmax(truth), "regression")
         mass = float(np.abs(found.mass).sum())
         return ExpertErrors(found.labels, found.loss("regression"), mass, found.singleton_error, found.split_rms)
     return _sigmoid_errors(fitted, truth)

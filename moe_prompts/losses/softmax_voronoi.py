@@ -6,7 +6,8 @@
 A cell of one atom is measured linearly. In a cell of m atoms the published powers are rbar(m) for beta and b,
 rbar(m)/2 for a and s. The intrinsic ones are 2 for beta and a, since these are n^{-1/4} in every cell as long
 as some cell holds one atom (``experiments/predicted_rates.py --model softmax-gaussian``). Where every cell
-holds several atoms beta is not identified at all. Those of a regression (``expert_voronoi``) are 2 for every group.
+holds several atoms beta is not identified at all. Those of a regression (``expert_voronoi``) are 2 for every
+group.
 
 Source: arXiv 2305.03288, whose last gate is zero and which takes no minimum (``translate=False``).
 """
@@ -288,6 +289,13 @@ def softmax_errors(
     found = [_errors_at(fitted, truth, slope, None, variant) for slope in slopes]
     if fitted.d > 1:
         found += _within_cells(fitted, truth, slopes, variant)
+    return min(found, key=lambda errors: errors.loss(variant))
+
+
+def best_on_some_gate(fitted: SoftmaxGatedMoE, truth: SoftmaxGatedMoE, variant: SoftmaxVariant) -> SoftmaxErrors:
+    """Return the pieces of the smallest loss over translations that put a fitted gate's slope on a true one."""
+    slopes = (truth.gate_slopes[None] - fitted.gate_slopes[:, None]).reshape(-1, fitted.d)
+    found = [_errors_at(fitted, truth, slope, None, variant) for slope in slopes]
     return min(found, key=lambda errors: errors.loss(variant))
 
 

@@ -121,7 +121,8 @@ class ExpertRegression:
     Raises ``InputError`` for shapes that do not fit and values that are not finite.
 
     >>> import numpy as np
-    >>> two = ExpertRegression("sigmoid", "identity", np.zeros(2), np.array([[0.0, 1.0, 0.0], [0.0, 3.0, 2.0]]))
+    >>> atoms = np.array([[0.0, 1.0, 0.0], [0.0, 3.0, 2.0]])
+    >>> two = ExpertRegression("sigmoid", "identity", np.zeros(2), atoms)
     >>> two.regression(np.array([[1.0]]))
     array([[3.]])
     """
@@ -274,7 +275,7 @@ class ExpertValues:
         return out
 
     def second(self, l: int) -> np.ndarray:
-        """Return the second derivatives of expert l's part of f, f and a denominator held (S, 1 + q, 1 + q, m)."""
+        """Return second derivatives of expert l's part of f, with f and denominator held (S, own, own, m)."""
         map, sigma = self.map, self.map.family.activation
         gates, experts, arguments = self.gates[:, l], self.experts[:, l], self.arguments[:, l]
         slope, bend = sigma.first(arguments), sigma.second(arguments)

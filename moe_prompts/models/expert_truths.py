@@ -1,4 +1,6 @@
-"""Name the truths of regression by gated experts: ``experts-GATE-SIGMA``, with ``-flat`` for a gate without slope.
+"""Name the truths of regression by gated experts.
+
+They are ``experts-GATE-SIGMA``, with ``-flat`` after it where the first sigmoid gate has no slope.
 
 All have d = 2 inputs on the midpoints of a grid over [-1, 1]^2, two experts, one output and noise .01. As in
 ``prompt_truths``, counts and means of the cells are exactly sufficient. Those that claims look at were chosen
@@ -29,7 +31,7 @@ NOISE = 0.01
 
 @dataclass(frozen=True, eq=False)
 class ExpertTruth:
-    """Hold the parameters that generate data of a regression by gated experts, with the design and the source.
+    """Hold the parameters that generate data of a regression by gated experts, with design and source.
 
     name      what ``expert_truth``, ``expert_data`` and studies call it
     params    gates and experts

@@ -1,14 +1,15 @@
-"""Study regression by gated experts: certified least squares of as many experts as there are, and of one more.
+"""Study regression by gated experts: as many as there are, and one more, by certified least squares.
 
-Rows are fits, likelihood gaps and points of noise-free profiles, told apart by the column ``study`` in the words
-of the study of attention, whose tables read them. A fit is the best certified minimum of starts beside the truth
-and of starts that know the data only; two columns say what the best of either kind misses, in nats.
+Rows are fits, likelihood gaps and points of noise-free profiles, told apart by the column ``study`` in
+the words of the study of attention, whose tables read them. A fit is the best certified minimum of starts
+beside the truth and of starts that know the data only; two columns say what the best of either kind
+misses, in nats.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -38,6 +39,8 @@ from moe_prompts.study.rows import failed, outcome
 NEAR_STARTS, DATA_STARTS, RANDOM_STARTS = 1, 3, 1
 #: Split at which likelihood gaps are measured.
 SPREAD = 0.4
+#: Nats to which gaps are computed: they are compared with 5.
+GAP_OPTIONS = replace(EXPERT_OPTIONS, tolerance=1e-3)
 #: Starts of the search for the limit of a class that does not contain the truth, and pairs that stand for it.
 LIMIT_STARTS, LIMIT_PAIRS, LIMIT_SEED = 60, 1e6, 0
 #: What a fit has and a failed one has not.
@@ -49,7 +52,7 @@ ERRORS = (
 
 @dataclass(frozen=True)
 class ExpertCell:
-    """Name fits of ``k`` experts to n pairs from ``truth``; errors are those to ``limit(truth, k)`` if it is asked."""
+    """Name fits of ``k`` experts to n pairs from ``truth``; ``to_limit`` compares them with ``limit``."""
 
     truth: str
     k: int
@@ -127,7 +130,7 @@ class ExpertGapCell:
         """Return one row per replicate."""
         known = expert_truth(self.truth)
         rng = start_rng(entropy, self.truth, self.n, replicates[0], "gap", known.k_true + 1, 0)
-        gaps = likelihood_gaps(known, _data(self.truth, self.n, replicates, entropy), SPREAD, rng)
+        gaps = likelihood_gaps(known, _data(self.truth, self.n, replicates, entropy), SPREAD, rng, GAP_OPTIONS)
         common = _common(STUDY_GAPS, known, known.k_true + 1) | {"n": self.n, "spread": SPREAD}
         return [common | {"replicate": r, "gap": float(gap)} for r, gap in zip(replicates, gaps, strict=True)]
 
@@ -296,7 +299,7 @@ def errors_of(beside: SearchResult, unaware: SearchResult, cell: ExpertCell) -> 
 
 @lru_cache(maxsize=8)
 def limit(truth: str, k: int) -> ExpertRegression:
-    """Return the best fit of k experts to the truth itself, without noise: what least squares tends to in its box.
+    """Return the best fit of k experts to the truth itself: what least squares tends to in its box.
 
     It is the best certified minimum of ``LIMIT_STARTS`` random starts and of as many beside the truth.
 

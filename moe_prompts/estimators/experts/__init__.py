@@ -1,1 +1,4 @@
-"""Fit gated experts by certified least squares: the machinery of prompts, with another regression function."""
+"""Fit gated experts by certified least squares.
+
+The machinery is that of prompts, with another regression function.
+"""

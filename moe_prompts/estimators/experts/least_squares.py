@@ -1,10 +1,10 @@
 """Fit gated experts by least squares, certified, from starts beside the truth, from the data and at random.
 
-Q(theta) = sum_i (y_i - f(x_i))^2 / (2 s^2) is climbed down as for prompts (``estimators.prompts``): rounds in the
-family's own coordinates and in those of the two nearest experts. Softmax gates are known up to a translation
-of all (b_l, beta_l): one expert, the reference, has b = 0 and beta = 0. In fits it is the last one, after a
-first round has told which two experts are nearest and neither of them is put last. A box bounds what is left, so
-that masses are bounded relative to that of the reference.
+Q(theta) = sum_i (y_i - f(x_i))^2 / (2 s^2) is climbed down as for prompts (``estimators.prompts``):
+rounds in the family's own coordinates and in those of the two nearest experts. Softmax gates are known up
+to a translation of all (b_l, beta_l): one expert, the reference, has b = 0 and beta = 0. In fits it is
+the last one, after a first round has told which two experts are nearest and neither of them is put last.
+A box bounds what is left, so that masses are bounded relative to that of the reference.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ class ExpertObjective:
     data    data sets at the same points
     noise   standard deviation s of the output
 
-    Raises ``InputError`` where there are no data, where they do not fit the family or differ in their points, or
-    where ``noise`` is not positive.
+    Raises ``InputError`` where there are no data, where they do not fit the family or differ in their points,
+    or where ``noise`` is not positive.
     """
 
     def __init__(self, family: ExpertFamily, data: Sequence[RegressionData], noise: float) -> None:
@@ -60,7 +60,7 @@ class ExpertObjective:
 
     @property
     def pairable(self) -> int:
-        """Return how many experts, from the first on, may have coordinates of pairs: all but the reference."""
+        """Return how many experts, from the first on, may share coordinates of pairs: all but the reference."""
         return self.family.k - (self.reference is not None)
 
     def beside(self, experts: Sequence[int]) -> ExpertObjective:

@@ -107,7 +107,7 @@ def least_squares(
 
 
 def best_of_each(family: Any, minima: Minima, sets: np.ndarray, count: int) -> list[SearchResult]:
-    """Return the best of the minima of each of ``count`` data sets; minimum i is of the data set ``sets[i]``."""
+    """Return the best minimum of each of ``count`` data sets; minimum i is of the data set ``sets[i]``."""
     return [_best(family, minima, np.flatnonzero(sets == r)) for r in range(count)]
 
 

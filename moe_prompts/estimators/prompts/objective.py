@@ -80,7 +80,7 @@ def data_sets(data: Sequence[RegressionData], what: str) -> list[RegressionData]
 
 
 def around_means(data: Sequence[RegressionData]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return weights (R, 1, m), cell means and what is left of the sums (R, l, m) of data sets at the same points.
+    """Return weights (R, 1, m), cell means and the rest of sums (R, l, m), of data sets at the same points.
 
     Around the cell means Q is a sum of small squares: Q itself would lose digits at large n. Cells of weights too
     small to divide by have the mean 0.
