@@ -126,7 +126,6 @@ NUMBERS: dict[str, int] = {
     "experts-softmax-identity": 261,
     "experts-sigmoid-tanh-flat": 54,
     "experts-sigmoid-gelu-flat": 91,
-    "experts-sigmoid-sigmoid": 73,
 }
 
 

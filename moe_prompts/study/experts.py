@@ -29,9 +29,8 @@ from moe_prompts.identifiability import kappas, likelihood_gaps, profile
 from moe_prompts.losses.expert_voronoi import expert_errors
 from moe_prompts.models.added import knowing
 from moe_prompts.models.data import RegressionData
-from moe_prompts.models.expert_regression import ExpertFamily, ExpertRegression
 from moe_prompts.models.expert_truths import ExpertTruth, expert_data, expert_truth
-from moe_prompts.seeds import rng_at, start_rng
+from moe_prompts.seeds import start_rng
 from moe_prompts.study.attention import STUDY_FITS, STUDY_GAPS, STUDY_PROFILES
 from moe_prompts.study.rows import failed, outcome
 
@@ -41,8 +40,6 @@ NEAR_STARTS, DATA_STARTS, RANDOM_STARTS = 1, 3, 1
 SPREAD = 0.4
 #: Nats to which gaps are computed: they are compared with 5.
 GAP_OPTIONS = replace(EXPERT_OPTIONS, tolerance=1e-3)
-#: Starts of the search for the limit of a class that does not contain the truth, and pairs that stand for it.
-LIMIT_STARTS, LIMIT_PAIRS, LIMIT_SEED = 60, 1e6, 0
 #: What a fit has and a failed one has not.
 ERRORS = (
     *("gap_nats", "relative_lmin", "log_likelihood", "risk", "l2", "loss", "mass_error", "singleton_error"),
@@ -52,17 +49,16 @@ ERRORS = (
 
 @dataclass(frozen=True)
 class ExpertCell:
-    """Name fits of ``k`` experts to n pairs from ``truth``; ``to_limit`` compares them with ``limit``."""
+    """Name fits of ``k`` experts to n pairs from ``truth``."""
 
     truth: str
     k: int
     n: int
-    to_limit: bool = False
 
     @property
     def label(self) -> str:
         """Return the name of the cell."""
-        return f"{self.truth}_k{self.k}{'_limit' if self.to_limit else ''}_n{self.n}"
+        return f"{self.truth}_k{self.k}_n{self.n}"
 
     @property
     def cost(self) -> float:
@@ -78,7 +74,7 @@ class ExpertCell:
         """Return one row per replicate; where fits cannot be made, rows with a status and the reason."""
         known = expert_truth(self.truth)
         family = known.family(self.k)
-        word = "misspecified" if self.to_limit else "exact" if self.k == known.k_true else "over"
+        word = "exact" if self.k == known.k_true else "over"
         fields = _common(STUDY_FITS, known, self.k) | {
             "fit_class": word,
             "n": self.n,
@@ -178,8 +174,6 @@ def experts_study(
     entropy: int,
     ks: Mapping[str, Sequence[int]],
     gap_sizes: Sequence[int] = (),
-    limits: Sequence[str] = (),
-    profiles: Sequence[str] | None = None,
 ) -> Study:
     """Return the study of some truths.
 
@@ -187,25 +181,20 @@ def experts_study(
     replicates  data sets of each size
     entropy     seed of data and starts
     ks          truth -> numbers of experts that are fitted
-    gap_sizes   numbers of pairs at which likelihood gaps are measured, on the truths with a profile
-    limits      truths whose fits are compared with the limit of their class
-    profiles    truths whose noise-free profiles and gaps are computed; all of ``ks`` by default
+    gap_sizes   numbers of pairs at which likelihood gaps are measured
 
     Raises ``InputError`` for unknown truths, and for n below the number of parameters of a fit.
     """
-    asked = list(ks) if profiles is None else list(profiles)
     cells: list[Cell] = []
     for name, counts in ks.items():
-        cells += [
-            ExpertCell(name, k, n, name in limits and k > expert_truth(name).k_true) for k in counts for n in sizes
-        ]
-    for cell in cells:
-        need = expert_truth(cell.truth).family(cell.k).n_parameters  # type: ignore[union-attr]
-        if cell.data_size < need:
-            raise InputError(f"n = {cell.data_size} is below the {need} parameters of {cell.truth}; raise --n")
-    cells += [ExpertGapCell(name, n) for name in asked for n in gap_sizes]
-    cells += [ExpertProfileCell(name) for name in asked]
-    names = tuple(dict.fromkeys([*ks, *asked]))
+        for k in counts:
+            need = expert_truth(name).family(k).n_parameters
+            if min(sizes) < need:
+                raise InputError(f"n = {min(sizes)} is below the {need} parameters of {k} experts of {name}; raise n")
+            cells += [ExpertCell(name, k, n) for n in sizes]
+    cells += [ExpertGapCell(name, n) for name in ks for n in gap_sizes]
+    cells += [ExpertProfileCell(name) for name in ks]
+    names = tuple(ks)
     return Study(
         name="experts",
         cells=cells,
@@ -243,11 +232,9 @@ def _data(truth: str, n: int, replicates: tuple[int, ...], entropy: int) -> list
 
 
 def near_starts(cell: ExpertCell, replicate: int, entropy: int) -> np.ndarray:
-    """Return the starts of one fit that lie beside what its errors are measured from."""
+    """Return the starts of one fit that lie beside the truth."""
     known = expert_truth(cell.truth)
     rng_of = lambda number: start_rng(entropy, cell.truth, cell.n, replicate, known.kind, cell.k, number)
-    if cell.to_limit:
-        return near_experts(limit(cell.truth, cell.k), cell.k, 0, rng_of(0))[None]
     count = NEAR_STARTS * (known.k_true if cell.k > known.k_true else 1)
     return np.array([near_experts(known.params, cell.k, number, rng_of(number)) for number in range(count)])
 
@@ -283,7 +270,7 @@ def errors_of(beside: SearchResult, unaware: SearchResult, cell: ExpertCell) -> 
     tied = [one for one, level in zip((beside, unaware), levels, strict=True) if level >= max(levels) - SAME_MINIMUM]
     fit = min(tied, key=lambda one: (not one.best.certified, -one.best.log_likelihood)).best
     risk = float(((fit.value.regression(known.x) - known.params.regression(known.x)) ** 2).mean())
-    errors = expert_errors(fit.value, limit(cell.truth, cell.k) if cell.to_limit else known.params)
+    errors = expert_errors(fit.value, known.params)
     return outcome(fit) | {
         "risk": risk,
         "l2": float(np.sqrt(risk)),
@@ -295,26 +282,3 @@ def errors_of(beside: SearchResult, unaware: SearchResult, cell: ExpertCell) -> 
         "data_misses": max(levels) - levels[1],
         "starts": beside.starts + unaware.starts,
     }
-
-
-@lru_cache(maxsize=8)
-def limit(truth: str, k: int) -> ExpertRegression:
-    """Return the best fit of k experts to the truth itself: what least squares tends to in its box.
-
-    It is the best certified minimum of ``LIMIT_STARTS`` random starts and of as many beside the truth.
-
-    Raises ``InputError`` where none has a certificate.
-    """
-    known = expert_truth(truth)
-    family, rng = known.family(k), rng_at(LIMIT_SEED, "limit", truth, k)
-    starts = limit_starts(family, known, rng)
-    [found] = fit_experts(family, [known.population(LIMIT_PAIRS)], [starts], known.noise)
-    if not found.best.certified:
-        raise InputError(f"limit: no certified minimum of {k} experts on {truth}; expected more starts")
-    return found.best.value
-
-
-def limit_starts(family: ExpertFamily, known: ExpertTruth, rng: np.random.Generator) -> np.ndarray:
-    """Return the starts of ``limit``: half of them beside the truth, half at random."""
-    near = [near_experts(known.params, family.k, number, rng) for number in range(LIMIT_STARTS)]
-    return np.array([*near, *(random_experts(family, rng) for _ in range(LIMIT_STARTS))])
