@@ -441,7 +441,8 @@ def _held_minima(
     vectors = held.vectors(phi, sets)
     lower, upper = objective.bounds(box)
     kept = np.all((vectors >= lower - ROUNDING) & (vectors <= upper + ROUNDING), axis=1)
-    kept &= [_in_cell(truth, objective, vector, l) for vector in vectors]
+    _, (true,), _ = objective.family.split(_split_at(truth, objective, l))
+    kept &= [_in_cell(true[: truth.k_true], objective.family.split(vector)[1], l) for vector in vectors]
     found = []
     for r in range(sets[-1] + 1):
         rows = np.flatnonzero(kept & (sets == r))
@@ -450,13 +451,13 @@ def _held_minima(
     return found
 
 
-def _in_cell(truth: RegressionTruth, objective: Objective, vector: np.ndarray, l: int) -> bool:
-    """Say whether prompt l, and the surplus one if there is one, lie in the cell of true prompt l."""
-    family = objective.family
-    (_, atoms, _), (_, true, _) = family.split(vector), family.split(_split_at(truth, objective, l)[0])
-    mine = atoms[[l, *range(truth.k_true, family.k)]]
-    distance = np.linalg.norm(mine[:, None] - true[: truth.k_true], axis=2)
-    return bool((distance.argmin(axis=1) == l).all())
+def _in_cell(true: np.ndarray, atoms: np.ndarray, l: int) -> bool:
+    """Say whether prompt l, and the surplus one if there is one, lie in the cell of true prompt l.
+
+    true, atoms  (k_true, q) and (k, q) parameters of the true and of the fitted prompts
+    """
+    mine = atoms[[l, *range(len(true), len(atoms))]]
+    return bool((np.linalg.norm(mine[:, None] - true, axis=2).argmin(axis=1) == l).all())
 
 
 def likelihood_gaps(
