@@ -63,7 +63,7 @@ def strong(tables: Tables, seed: int) -> list[Line]:
 
 
 def linear(tables: Tables, seed: int) -> list[Line]:
-    """Return the lines of E-linear: certificates, a slope with as many experts as there are, no rate beyond."""
+    """Return the lines of E-linear: certificates, a slope of exact fits, and no rate with one too many."""
     rows = tables[SOFTMAX]
     return [
         verified("softmax-linear", 1, 2),
