@@ -1,12 +1,12 @@
 """Measure fits of gated experts by a Voronoi loss.
 
-Softmax gates, with the terms of ``softmax_voronoi``, smallest over the translations t of the gates that put the
-slope of some fitted gate on that of a true one (and the best t0 for each):
+Softmax gates, with the terms of ``softmax_voronoi``, smallest over the translations t of the gates that put
+the slope of some fitted gate on that of a true one (and the best t0 for each):
 
     D = min_t sum_cells |sum_i e^{b_i + t0} - e^{b*}| + sum_i e^{b_i + t0} (|dbeta|^p + |da|^p + |dc|^p),
 
-p = 1 for an expert alone in its cell and 2 for one of several. With one expert in every cell that is at most twice
-the smallest over all t, and mostly the smallest itself: distances from weighted points are least near one of them.
+p = 1 for an expert alone in its cell and 2 for one of several. With two cells of one expert each that is the
+smallest over all t: on the segment between two points the weighted sum of distances is least at the heavier.
 Sigmoid gates have no translation. An expert
 alone has |db| + |dbeta| + |da| + |dc|; in a cell of several heights add up,
 

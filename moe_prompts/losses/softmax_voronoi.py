@@ -293,7 +293,7 @@ def softmax_errors(
 
 
 def best_on_some_gate(fitted: SoftmaxGatedMoE, truth: SoftmaxGatedMoE, variant: SoftmaxVariant) -> SoftmaxErrors:
-    """Return the pieces of the smallest loss over translations that put a fitted gate's slope on a true one."""
+    """Return the pieces of the smallest loss over translations that put a fitted slope on a true one."""
     slopes = (truth.gate_slopes[None] - fitted.gate_slopes[:, None]).reshape(-1, fitted.d)
     found = [_errors_at(fitted, truth, slope, None, variant) for slope in slopes]
     return min(found, key=lambda errors: errors.loss(variant))

@@ -19,8 +19,8 @@ Conditional models divide the sum of these by the sum of their gates e^{..}; the
 own (``normaliser``). With B and C invertible a change of variables makes both the identity; a key projection
 that loses directions is ``rank`` < d: then the logit is x_1 p_1 + ... + x_rank p_rank.
 
-Sources: arXiv 2305.07572 (Gaussian-gated), 2305.03288 (softmax-gated), 2402.02952 (its regression), 2410.02200
-(fixed, prefix, decoupled), 2501.18936 (adaptive).
+Sources: arXiv 2305.07572 (Gaussian-gated), 2305.03288 (softmax-gated), 2402.02952 (its regression),
+2410.02200 (fixed, prefix, decoupled), 2501.18936 (adaptive).
 """
 
 from __future__ import annotations

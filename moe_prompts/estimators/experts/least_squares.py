@@ -60,7 +60,7 @@ class ExpertObjective:
 
     @property
     def pairable(self) -> int:
-        """Return how many experts, from the first on, may share coordinates of pairs: all but the reference."""
+        """Return how many experts, from the first on, may have coordinates of pairs: not the reference."""
         return self.family.k - (self.reference is not None)
 
     def beside(self, experts: Sequence[int]) -> ExpertObjective:
@@ -96,7 +96,7 @@ class ExpertObjective:
         return [self]
 
     def bounds(self, box: Box) -> tuple[np.ndarray, np.ndarray]:
-        """Return the lower and upper ends (size,) of the coordinates in the box; both are 0 at the reference."""
+        """Return the lower and upper ends (size,) of the coordinates in the box: 0 at the reference."""
         of_b = np.arange(self.family.size) < self.family.k
         lower, upper = np.where(of_b, box.b[0], box.theta[0]), np.where(of_b, box.b[1], box.theta[1])
         if self.reference is not None:
@@ -136,8 +136,8 @@ def fit_experts(
     noise    standard deviation s of the output, known
     options  box and stopping rule; ``EXPERT_OPTIONS`` by default
 
-    Raises ``InputError`` where starts have the wrong shape or entries that are not finite, or where data do not
-    fit the family.
+    Raises ``InputError`` where starts have the wrong shape or entries that are not finite, or where data do
+    not fit the family.
 
     >>> import numpy as np
     >>> from moe_prompts.models.expert_truths import expert_data, expert_truth
@@ -205,9 +205,9 @@ def data_start(
 ) -> np.ndarray:
     """Return a start (size,) that knows the data only.
 
-    k points of the design are drawn as centres; each gate is steepest around its centre, and each expert is the
-    least-squares line of sigma^-1(y) over the points that are nearest to its centre, with y moved into the range of
-    sigma.
+    k points of the design are drawn as centres; each gate is steepest around its centre, and each expert is
+    the least-squares line of sigma^-1(y) over the points that are nearest to its centre, with y moved into the
+    range of sigma.
     """
     centres = data.x[rng.choice(len(data.x), family.k, replace=False)]
     weights = np.maximum(data.weights, 0.0)
@@ -229,6 +229,6 @@ def data_start(
 
 
 def random_experts(family: ExpertFamily, rng: np.random.Generator, box: Box = EXPERT_BOX) -> np.ndarray:
-    """Return a random vector (size,) in the box: gate intercepts uniform in [-1, 1], everything else N(0, 1.5^2)."""
+    """Return a random vector (size,) in the box: b uniform in [-1, 1], everything else N(0, 1.5^2)."""
     b, rest = rng.uniform(-1, 1, family.k), 1.5 * rng.standard_normal(family.size - family.k)
     return np.concatenate([np.clip(b, *box.b), np.clip(rest, *box.theta)])

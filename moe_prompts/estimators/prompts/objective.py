@@ -82,8 +82,8 @@ def data_sets(data: Sequence[RegressionData], what: str) -> list[RegressionData]
 def around_means(data: Sequence[RegressionData]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return weights (R, 1, m), cell means and the rest of sums (R, l, m), of data sets at the same points.
 
-    Around the cell means Q is a sum of small squares: Q itself would lose digits at large n. Cells of weights too
-    small to divide by have the mean 0.
+    Around the cell means Q is a sum of small squares: Q itself would lose digits at large n. Cells of weights
+    too small to divide by have the mean 0.
     """
     weights = np.array([one.weights for one in data])[:, None]
     sums = np.array([one.sums.T for one in data])
