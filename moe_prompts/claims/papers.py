@@ -146,7 +146,7 @@ PAPERS = (
         "2502.03029",
         f"{NOT_SEEN}: linear and non-linear prompts and the gating factor are estimated optimally",
         (),
-        "all of it",
+        "all of it: P-zeroinit and P-squared are registered and not drawn",
     ),
     Paper(
         "Is Temperature Sample Efficient for Softmax Gaussian Mixture of Experts? (ICML 2024)",

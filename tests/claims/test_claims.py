@@ -9,7 +9,18 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from moe_prompts.claims import algebra, book, gated, heads, merging, prefixes, prompts, published, unselected
+from moe_prompts.claims import (
+    algebra,
+    book,
+    gated,
+    heads,
+    merging,
+    prefixes,
+    prompts,
+    published,
+    unselected,
+    zero_initialised,
+)
 from moe_prompts.claims.claim import FOURTH_SEED, REGISTERED_SEED, SECOND_SEED, THIRD_SEED, combined, judged
 from moe_prompts.claims.evidence import least_certified, mean_odds, slope_line, slope_odds
 from moe_prompts.claims.history import FIRST
@@ -341,6 +352,28 @@ def test_prefixes_are_judged_by_profiles_gaps_and_slopes(monkeypatch):
     assert set(verdicts(-0.25, 0.0)) == {HOLDS}
     assert combined(verdicts(-0.125, 0.0)) is FAILS
     assert combined(verdicts(-0.25, 1.0)) is FAILS
+
+
+def test_zero_initialised_attention_keeps_its_parameters_where_they_are_shared():
+    """Exact ranks and tangents; a truth whose tangent is whole does not lose what a line says it loses."""
+    lines = [*zero_initialised.exact_lines(), *zero_initialised.tangent_lines(0)]
+    assert {line.verdict for line in lines} == {HOLDS}
+    assert [line.found for line in lines[2:]] == ["6", "9", "6", "7", "1"]
+    whole = zero_initialised.prompt_truth(zero_initialised.TWO)
+    assert zero_initialised.rank_line("whole", whole, 1, "", 0).verdict is FAILS
+
+
+@pytest.mark.parametrize(("share", "verdict"), [(0.5, HOLDS), (0.0, FAILS), (0.125, OPEN)])
+def test_other_parameters_are_judged_by_how_often_they_are_found(share, verdict, monkeypatch):
+    """The same f to rounding; of 48 best fits at the largest n so many have the halved factor."""
+    monkeypatch.setattr(zero_initialised, "slope_line", lambda *_, **__: zero_initialised.Line("L2", "", "", HOLDS))
+    fits = gated_rows("attention", zero_initialised.TWO, "fixed", 3, "over", -0.5, columns=("l2",))
+    last = fits[fits["n"] == fits["n"].max()]
+    fits = pd.concat([fits, last, last], ignore_index=True)
+    fits["factor_error"] = np.where(fits.groupby("n").cumcount() < 48 * share, 0.455, 0.001)
+    lines = zero_initialised.squares({zero_initialised.RUN: fits}, 0)
+    assert [line.verdict for line in lines] == [HOLDS, HOLDS, HOLDS, verdict]
+    assert lines[-1].found.startswith(f"{round(48 * share)} of 48")
 
 
 def test_a_split_that_is_not_yet_asymptotic_is_shown_and_not_judged():

@@ -98,6 +98,21 @@ def test_every_kind_sees_the_same_data(monkeypatch):
     assert seen == [("attention-fixed", 300, 1, 5)]
 
 
+@pytest.mark.parametrize(("name", "k", "beside_others"), [("fixed-zeroinit", 3, 4), ("fixed-zeroinit3", 4, 0)])
+def test_fits_start_beside_all_parameters_that_are_known_to_have_the_same_f(name, k, beside_others):
+    """Three prompts hold the halved factor of two; four do not hold that of three, which takes six."""
+    known = prompt_truth(f"attention-{name}")
+    cell = AttentionCell(known.name, "fixed", k, 1000, "near_truth")
+    starts = attention._starts(cell, known.params.family.with_k(k), known, 0, 1)
+    near = 2 * known.k_true
+    assert len(starts) == near + beside_others + 2
+    halved = np.arctanh(np.tanh(known.params.factor[0]) / 2)
+    # Noise of near starts has standard deviation .1; the two values of alpha are .455 apart.
+    assert np.abs(starts[:near, -1].mean() - known.params.factor[0]) < 0.2
+    if beside_others:
+        assert np.abs(starts[near : near + beside_others, -1].mean() - halved) < 0.2
+
+
 def test_a_block_that_cannot_be_fitted_is_rows(monkeypatch, tmp_path):
     original = attention.least_squares
 
