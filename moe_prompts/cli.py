@@ -45,6 +45,22 @@ SIZE_LIMITS = (10, 10**8)
 COMPUTES = "who computes"
 
 
+def one_thread() -> None:
+    """Give torch and linear algebra one thread each, here and in workers, where the user asked for no other number.
+
+    Call it before torch loads: two processes of two threads are slower on two cores than two of one.
+    """
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ.setdefault(name, "1")
+
+
+def fill_in(arguments: argparse.Namespace, values: Mapping[str, Any]) -> None:
+    """Set the options that were not given, which are None, to those of a preset."""
+    for name, value in values.items():
+        if getattr(arguments, name) is None:
+            setattr(arguments, name, value)
+
+
 def sizes(text: str, points: int, option: str = "--n") -> list[int]:
     """Return the sizes that an option names, ascending and without duplicates.
 

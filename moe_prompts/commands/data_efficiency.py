@@ -15,7 +15,6 @@ python experiments/data_efficiency.py --task fgvc:dogs --data fgvc --fraction 0.
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -185,8 +184,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main() -> None:
-    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-        os.environ.setdefault(name, "1")  # before torch loads, here and in workers
+    cli.one_thread()
     arguments = parser().parse_args()
     refuse(arguments)
     fill_in(arguments)

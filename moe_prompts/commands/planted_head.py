@@ -10,7 +10,6 @@ python experiments/planted_head.py --backbone dinov2-small-focus --size 56 --blo
 from __future__ import annotations
 
 import argparse
-import os
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -48,8 +47,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main() -> None:
-    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-        os.environ.setdefault(name, "1")  # before torch loads, here and in workers
+    cli.one_thread()
     arguments = parser().parse_args()
     cli.check_run(arguments)
     quick = arguments.quick

@@ -10,7 +10,6 @@ python experiments/predicted_excess.py --run results/real-first --states results
 from __future__ import annotations
 
 import argparse
-import os
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -47,8 +46,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main() -> None:
-    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-        os.environ.setdefault(name, "1")  # before torch loads, here and in workers
+    cli.one_thread()
     arguments = parser().parse_args()
     arguments.images = arguments.images or (QUICK if arguments.quick else IMAGES)
 

@@ -12,7 +12,6 @@ python experiments/search.py --preset whole --shard 1/4 --out results/search-1
 from __future__ import annotations
 
 import argparse
-import os
 from pathlib import Path
 from typing import Any
 
@@ -76,13 +75,10 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main() -> None:
-    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-        os.environ.setdefault(name, "1")  # before torch loads, here and in workers
+    cli.one_thread()
     arguments = parser().parse_args()
     cli.check_run(arguments)
-    for name, value in (PRESETS[arguments.preset] | (QUICK if arguments.quick else {})).items():
-        if getattr(arguments, name) is None:
-            setattr(arguments, name, value)
+    cli.fill_in(arguments, PRESETS[arguments.preset] | (QUICK if arguments.quick else {}))
     teachers = whole_numbers(arguments.teachers)
     sizes = cli.sizes(arguments.n, 5)
 

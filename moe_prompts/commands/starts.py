@@ -12,7 +12,6 @@ python experiments/starts.py --preset night      # all starts and optimisers
 from __future__ import annotations
 
 import argparse
-import os
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -64,13 +63,10 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main() -> None:
-    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-        os.environ.setdefault(name, "1")  # before torch loads, here and in workers
+    cli.one_thread()
     arguments = parser().parse_args()
     cli.check_run(arguments)
-    for name, value in (PRESETS[arguments.preset] | (QUICK if arguments.quick else {})).items():
-        if getattr(arguments, name) is None:
-            setattr(arguments, name, value)
+    cli.fill_in(arguments, PRESETS[arguments.preset] | (QUICK if arguments.quick else {}))
 
     from moe_prompts.vision.data_efficiency.screening import screening
     from moe_prompts.vision.training.devices import processes
