@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import io
+import os
 import runpy
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, chdir, contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
-from subprocess import CompletedProcess
+from subprocess import CompletedProcess, run
 from unittest import mock
 
 from moe_prompts.models import activations, added, gaussian_truths, prompt_truths, softmax_truths
@@ -48,3 +49,15 @@ def call(script: str, *arguments: object, cwd: Path | str = ".") -> CompletedPro
         except SystemExit as end:
             code = end.code or 0
     return CompletedProcess(given, code, out.getvalue(), error.getvalue())
+
+
+def agree_when_compiled_and_loaded(program: str, folder: Path) -> None:
+    """A program prints the same in a process that compiles its loops, into ``folder``, and in one that loads them."""
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(folder)}
+
+    def said() -> bytes:
+        return run([sys.executable, "-c", program], env=environment, capture_output=True, check=True).stdout
+
+    compiles = said()
+    assert list(folder.rglob("*.nbc"))
+    assert said() == compiles

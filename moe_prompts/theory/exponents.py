@@ -101,7 +101,7 @@ def settle(uppers: Iterable[Bound], lowers: Iterable[Bound], numeric: bool) -> E
     return Exponent(None, "undetermined", upper, lower)
 
 
-def whole(parts: list[Exponent]) -> Exponent:
+def slowest_of(parts: list[Exponent]) -> Exponent:
     """Return the exponent of a group of parameters: the slowest of them."""
     ranks = {"proved": 0, "numeric": 1, "one-sided": 2, "undetermined": 3}
     none = [part for part in parts if part.theta == math.inf]

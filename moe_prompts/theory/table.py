@@ -25,7 +25,7 @@ from moe_prompts.tables import markdown
 from moe_prompts.theory.atoms import Atom, atom, is_prompt
 from moe_prompts.theory.certificates.basis import ORBIT
 from moe_prompts.theory.dependences import Identity, dependences
-from moe_prompts.theory.exponents import Analysis, Bound, Certificate, Exponent, whole
+from moe_prompts.theory.exponents import Analysis, Bound, Certificate, Exponent, slowest_of
 from moe_prompts.theory.mixture import Column, held
 from moe_prompts.theory.published import Published, agreement, published
 
@@ -63,7 +63,7 @@ class Rate:
     @cached_property
     def exponent(self) -> Exponent:
         """Return the exponent of the group: the slowest of its parts."""
-        return whole(list(self.parts.values()))
+        return slowest_of(list(self.parts.values()))
 
     @property
     def slope(self) -> Fraction | None:

@@ -14,7 +14,7 @@ from moe_prompts import GaussianGatedMoE, InputError
 from moe_prompts.losses.gaussian_voronoi import rbar
 from moe_prompts.theory import predict
 from moe_prompts.theory.dependences import RankWarning
-from moe_prompts.theory.exponents import Bound, Exponent, settle, whole
+from moe_prompts.theory.exponents import Bound, Exponent, settle, slowest_of
 from moe_prompts.theory.published import Published, agreement, published
 from moe_prompts.theory.study_predictions import intrinsic_power, prompt_power, study_predictions, to_text
 from moe_prompts.theory.table import rate_table
@@ -460,12 +460,12 @@ def test_a_group_is_as_slow_as_its_slowest_parameter():
     none = Exponent(math.inf, "proved", None, bound(math.inf))
     unknown = Exponent(None, "undetermined", None, bound(2, "split"))
     one_sided = Exponent(Fraction(2), "one-sided", None, bound(2))
-    assert whole([two, four, two]) == four
-    assert whole([two, none, unknown]) == none
-    assert whole([two, four, unknown]) == unknown
-    mixed = whole([one_sided, four])
+    assert slowest_of([two, four, two]) == four
+    assert slowest_of([two, none, unknown]) == none
+    assert slowest_of([two, four, unknown]) == unknown
+    mixed = slowest_of([one_sided, four])
     assert (mixed.theta, mixed.status) == (4, "one-sided")
-    assert whole([two]) == two
+    assert slowest_of([two]) == two
 
 
 DEPENDENT = {

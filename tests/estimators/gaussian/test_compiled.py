@@ -1,14 +1,12 @@
 """Compiled loops against NumPy ones, where sums are ordinary and where they are not."""
 
-import os
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import mpmath
 import numpy as np
 import pytest
 from cases import FAMILIES, member, random_params
+from commands import agree_when_compiled_and_loaded
 from numpy.testing import assert_allclose, assert_array_equal
 
 from moe_prompts import Sample, compilation
@@ -158,8 +156,4 @@ print(said.hexdigest())
 
 @pytest.mark.slow
 def test_a_process_that_compiles_and_one_that_loads_agree_to_the_last_bit(tmp_path):
-    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
-    run = lambda: subprocess.run([sys.executable, "-c", SUMS], env=environment, capture_output=True, check=True).stdout
-    compiles = run()
-    assert list(tmp_path.rglob("*.nbc"))
-    assert run() == compiles
+    agree_when_compiled_and_loaded(SUMS, tmp_path)

@@ -1,11 +1,8 @@
 """Compiled softmax passes against those in NumPy: ordinary sums, ends of blocks, separated gates, far logits."""
 
-import os
-import subprocess
-import sys
-
 import numpy as np
 import pytest
+from commands import agree_when_compiled_and_loaded
 from numpy.testing import assert_allclose, assert_array_equal
 
 from moe_prompts import Sample, SoftmaxGatedFamily, compilation, softmax_newton
@@ -128,8 +125,4 @@ print(said.hexdigest())
 
 @pytest.mark.slow
 def test_a_process_that_compiles_and_one_that_loads_agree_to_the_last_bit(tmp_path):
-    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
-    run = lambda: subprocess.run([sys.executable, "-c", SUMS], env=environment, capture_output=True, check=True).stdout
-    compiles = run()
-    assert list(tmp_path.rglob("*.nbc"))
-    assert run() == compiles
+    agree_when_compiled_and_loaded(SUMS, tmp_path)
