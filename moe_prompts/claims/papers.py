@@ -132,14 +132,17 @@ PAPERS = (
         f"{NOT_SEEN}: least squares; strongly identifiable experts (sigmoid, tanh networks) are faster than polynomial "
         "ones, which are slow",
         (),
-        "no simulation; the algebra finds no rate for linear experts (docs/predicted_rates.md, softmax-linear)",
+        "no verdict yet: E-softmax and E-linear are registered and not drawn (docs/claims.md); the algebra proves "
+        "n^(-1/4) for split experts of one tanh, sigmoid or gelu unit with an intercept, and no rate for linear ones",
     ),
     Paper(
         "Sigmoid Gating is More Sample Efficient than Softmax Gating in Mixture of Experts",
         "2405.13997",
-        f"{NOT_SEEN}: least squares; two regimes of sigmoid gates",
+        f"{NOT_SEEN}: least squares; two regimes of sigmoid gates, in which feed-forward experts are faster than with "
+        "softmax gates (from its abstract)",
         (),
-        "all of it",
+        "all of it; models with sigmoid gates can be fitted here (moe_prompts/estimators/experts), and no claim looks "
+        "at them",
     ),
     Paper(
         "On Zero-Initialized Attention: Optimal Prompt and Gating Factor Estimation (ICML 2025)",
