@@ -206,8 +206,8 @@ def data_start(
     """Return a start (size,) that knows the data only.
 
     k points of the design are drawn as centres; each gate is steepest around its centre, and each expert is
-    the least-squares line of sigma^-1(y) over the points nearest to its centre, with y moved into the range of
-    sigma.
+    the least-squares line of sigma^-1(y) over the points nearest to its centre, with y moved into the range
+    of sigma.
     """
     centres = data.x[rng.choice(len(data.x), family.k, replace=False)]
     weights = np.maximum(data.weights, 0.0)
