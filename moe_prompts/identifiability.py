@@ -231,7 +231,7 @@ def _smallest_quartic(gram: np.ndarray, rng: np.random.Generator, starts: int = 
     u = rng.standard_normal((starts, q))
     u /= np.linalg.norm(u, axis=1, keepdims=True)
     square = lambda u: (u[:, :, None] * u[:, None]).reshape(-1, q * q)
-    size = lambda u: np.einsum("sa,ab,sb->s", square(u), pairs, square(u), optimize=True)
+    size = lambda u: ((square(u) @ pairs) * square(u)).sum(axis=1)
     damping, value = np.full(starts, 1e-3), size(u)
     unit = max(float(value.max()), np.finfo(float).tiny)
     for _ in range(QUARTIC_STEPS):

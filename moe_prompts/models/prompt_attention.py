@@ -18,6 +18,7 @@ Source: arXiv 2501.18936 (VAPT), arXiv 2410.02200 (prefixes), arXiv 2203.12119 (
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
+from functools import cached_property
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -407,24 +408,24 @@ class PromptFamily:
         """Say whether a gating factor is learned, too: on a zero-initialised head."""
         return isinstance(self.head, ZeroInitialised)
 
-    @property
+    @cached_property
     def w1_columns(self) -> int:
         """Return the number of columns of W1."""
         return self.head.reads + self.kind.bias
 
-    @property
+    @cached_property
     def atom_size(self) -> int:
         """Return the number of parameters of one prompt besides b."""
         p = self.head.p
         sizes = {"fixed": p, "prefix": p, "decoupled": 2 * p, "adaptive": self.hidden * self.w1_columns}
         return sizes[self.kind.base]
 
-    @property
+    @cached_property
     def shared_size(self) -> int:
         """Return the number of parameters that all prompts share."""
         return self.head.p * self.hidden if self.kind.shares_w2 else 0
 
-    @property
+    @cached_property
     def size(self) -> int:
         """Return the length of the parameter vector."""
         return self.k * (1 + self.atom_size) + self.shared_size + self.gated
@@ -440,7 +441,7 @@ class PromptFamily:
         begin = self.k * (1 + self.atom_size)
         return slice(begin, begin + self.shared_size)
 
-    @property
+    @cached_property
     def n_parameters(self) -> int:
         """Return the number of free parameters.
 

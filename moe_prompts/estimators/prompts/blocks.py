@@ -94,6 +94,23 @@ class CompiledObjective:
         )
         return CompiledPrefixes(map, made) if prefix else made
 
+    def split(self, vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return what ``PromptFamily.split`` does, of vectors that need no check, in arrays of their own."""
+        family, (S, k, p) = self.family, (len(vectors), self.family.k, self.family.head.p)
+        ends = k * (1 + family.atom_size)
+        b, atoms, shared = vectors[:, :k], vectors[:, k:ends], vectors[:, ends:]
+        if family.shared_size:
+            w2 = shared.reshape(S, p, family.hidden)
+            if self.codes[3]:
+                w2 = w2 / np.linalg.norm(w2, axis=1, keepdims=True)
+        else:
+            w2 = np.tile(np.eye(p), (S, 1, 1)) if family.kind.base == "adaptive" else np.zeros((S, p, 0))
+        return (
+            np.array(b, order="C"),
+            np.array(atoms, order="C").reshape(S, k, family.atom_size),
+            np.array(w2, order="C"),
+        )
+
     def at(self, vectors: np.ndarray, sets: np.ndarray) -> CompiledPoint:
         """Return the objective at vectors (S, size), each on the data set that ``sets`` (S,) names."""
         return CompiledPoint(self, vectors, np.asarray(sets, dtype=np.int64))
@@ -104,7 +121,7 @@ class CompiledPoint:
 
     def __init__(self, objective: CompiledObjective, vectors: np.ndarray, sets: np.ndarray) -> None:
         self.objective, self.sets = objective, sets
-        self.parts = tuple(np.array(part, order="C") for part in objective.family.split(vectors))
+        self.parts = objective.split(vectors)
         twice = np.empty(len(vectors))
         objective.loops.values(*objective.codes, *self.parts, *objective.points, sets, *objective.data, twice)
         self.value = twice / (2 * objective.noise**2)

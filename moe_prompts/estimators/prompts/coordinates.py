@@ -16,12 +16,15 @@ given size is held.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from types import ModuleType
 from typing import Protocol
 
 import numpy as np
 
+from moe_prompts.compilation import kernels
 from moe_prompts.estimators.prompts.levenberg_marquardt import Objective, Point
 from moe_prompts.estimators.prompts.objective import Box
+from moe_prompts.estimators.prompts.steps import KERNELS
 from moe_prompts.models.prompt_attention import PromptFamily
 
 
@@ -46,7 +49,7 @@ class Reparametrised(ABC):
     """Put ``base`` in coordinates phi; subclasses give its coordinates at phi with their derivatives."""
 
     def __init__(self, base: PromptCoordinates) -> None:
-        self.base = base
+        self.base, self.loops = base, kernels(KERNELS)
 
     @property
     def family(self) -> PromptFamily:
@@ -64,6 +67,19 @@ class Reparametrised(ABC):
     @abstractmethod
     def bend(self, phi: np.ndarray, sets: np.ndarray, gradient: np.ndarray) -> np.ndarray:
         """Return the sum of gradient (S, P) times the second derivatives of ``inner`` (S, P, P)."""
+
+    @abstractmethod
+    def bring(
+        self,
+        loops: ModuleType,
+        phi: np.ndarray,
+        sets: np.ndarray,
+        exact: np.ndarray,
+        gradient: np.ndarray,
+        gauss_newton: np.ndarray,
+        rest: np.ndarray,
+    ) -> None:
+        """Bring derivatives of ``base`` to these coordinates, in place and compiled."""
 
     def vectors(self, phi: np.ndarray, sets: np.ndarray) -> np.ndarray:
         """Return the family's vectors (S, size) at phi."""
@@ -95,6 +111,10 @@ class ReparametrisedPoint:
         """
         gradient, gauss_newton, rest = self.base.derivatives(which, exact)
         phi, sets = self.phi[which], self.sets[which]
+        if self.objective.loops is not None:
+            parts = tuple(np.ascontiguousarray(part) for part in (gradient, gauss_newton, rest))
+            self.objective.bring(self.objective.loops, phi, sets, np.ascontiguousarray(exact), *parts)
+            return parts
         chain = self.objective.chain(phi, sets)
         back = chain.swapaxes(1, 2)
         rest = back @ rest @ chain
@@ -146,6 +166,10 @@ class PairCoordinates(Reparametrised):
 
     def inner(self, phi: np.ndarray, sets: np.ndarray) -> np.ndarray:
         """Return the coordinates (S, P) of ``base`` at phi."""
+        if self.loops is not None:
+            out = np.empty(phi.shape)
+            self.loops.out_of_pair(np.ascontiguousarray(phi), *self.pair, self.centre, self.split, out)
+            return out
         out = phi.copy()
         one, two = self._arms(phi[:, [self.pair[0]]], phi[:, [self.pair[1]]])
         c, h = phi[:, self.centre], phi[:, self.split]
@@ -182,6 +206,19 @@ class PairCoordinates(Reparametrised):
             out[:, a, self.split] += with_h
             out[:, self.split, a] += with_h
         return out
+
+    def bring(
+        self,
+        loops: ModuleType,
+        phi: np.ndarray,
+        sets: np.ndarray,
+        exact: np.ndarray,
+        gradient: np.ndarray,
+        gauss_newton: np.ndarray,
+        rest: np.ndarray,
+    ) -> None:
+        """Bring derivatives of ``base`` to these coordinates, in place and compiled."""
+        loops.into_pair(phi, *self.pair, self.centre, self.split, exact, gradient, gauss_newton, rest)
 
 
 class OnSphere(Reparametrised):
@@ -223,6 +260,19 @@ class OnSphere(Reparametrised):
             3 * inner * v[:, :, None] * v[:, None] - inner * np.eye(v.shape[1]) - outer - outer.swapaxes(1, 2)
         )
         return out
+
+    def bring(
+        self,
+        loops: ModuleType,
+        phi: np.ndarray,
+        sets: np.ndarray,
+        exact: np.ndarray,
+        gradient: np.ndarray,
+        gauss_newton: np.ndarray,
+        rest: np.ndarray,
+    ) -> None:
+        """Bring derivatives of ``base`` to these coordinates, in place and compiled."""
+        loops.onto_sphere(phi, self.held, self.eps[sets], exact, gradient, gauss_newton, rest)
 
     def retract(self, phi: np.ndarray) -> np.ndarray:
         """Return phi with v brought back to length 1."""
