@@ -398,6 +398,28 @@ def gaussian_pass(z, frozen_logs, frozen, weights, W, log_frozen_mass, quads, S,
     return value
 
 
+@compiled("void(float64[:, ::1], float64[:, ::1], float64[::1], float64[::1])")
+def summed_densities(z, W, logs, densities):
+    """Fill log sum_k exp(w_k . phi(z_i)) (n,) and its exponential, as ``gaussian_pass`` takes frozen atoms.
+
+    z (D, n) standardised points; W (k, 1 + a multiple of 5), coefficients beyond the monomials are zero
+    """
+    n, k = z.shape[1], len(W)
+    phi, r, total, top = np.zeros((W.shape[1], STRIDE)), np.empty((k, STRIDE)), np.empty(STRIDE), np.empty(STRIDE)
+    phi[0] = 1.0
+    for first in range(0, n, BLOCK):
+        b = min(BLOCK, n - first)
+        fill_monomials(z, first, b, phi)
+        for j in range(k):
+            quadratic(W[j], phi, r[j], b)
+        shift(r, total, top, k, b)
+        of_logs, of_densities = logs[first : first + b], densities[first : first + b]
+        for i in range(b):
+            of_logs[i] = top[i] + log(total[i])
+        for i in range(b):
+            of_densities[i] = exp(of_logs[i])
+
+
 @pointwise
 def softmax_rows(r, total, top, log_sum, k, b):
     """Set ``r`` = softmax of its k rows, ``log_sum`` the log of the sum of their exponentials.

@@ -13,12 +13,10 @@ from types import ModuleType
 import numpy as np
 
 from moe_prompts.estimators.gaussian.monomials import Monomials
-from moe_prompts.estimators.gaussian.numpy_loops import LOWEST_LOG, NumpyLoops, log_sum
+from moe_prompts.estimators.gaussian.numpy_loops import NumpyLoops
 
 STEPS = "moe_prompts.estimators.gaussian.step_kernels"
 KERNELS = "moe_prompts.estimators.kernels"
-#: Points whose frozen density is computed at a time.
-CHUNK = 1 << 14
 #: Beyond this coefficients or points may add up to NaN, which the loops do not look for; NumPy does.
 LARGEST = 1e100
 NONE = np.empty(0)
@@ -48,12 +46,9 @@ class CompiledLoops:
         self.quad_of = np.ascontiguousarray(monomials.quad_of, dtype=np.int64)
         self.frozen_logs = self.frozen = NONE
         if W_frozen is not None:
-            self.frozen_logs = np.empty(z.shape[1])
-            for first in range(0, z.shape[1], CHUNK):
-                part = slice(first, first + CHUNK)
-                self.frozen_logs[part] = log_sum(W_frozen @ monomials.values(z[:, part]))
-            self.frozen = np.exp(np.clip(self.frozen_logs, LOWEST_LOG, loops.HIGHEST))
-        self.largest_point = float(np.abs(z).max())
+            self.frozen_logs, self.frozen = np.empty((2, z.shape[1]))
+            loops.summed_densities(z, _padded(W_frozen), self.frozen_logs, self.frozen)
+        self.largest_point = float(max(z.max(), -z.min()))
 
     def e1(self, W: np.ndarray, log_frozen_mass: float) -> tuple[float, np.ndarray]:
         """Return the log-likelihood (in standardised units) and S (k, P) at atoms ``W`` (k, P)."""
@@ -83,15 +78,20 @@ class CompiledLoops:
 
     def _sums(self, W: np.ndarray, log_frozen_mass: float, pairs: int) -> tuple[float, np.ndarray, np.ndarray]:
         """Return L, S and the sums of ``pairs`` products with every monomial."""
-        k, P = W.shape
-        columns, M = 1 + _in_fives(P - 1), len(self.quads)
-        padded = np.zeros((k, columns))
-        padded[:, :P] = W
-        S, packed = np.zeros((k, columns)), np.zeros((pairs + pairs % 2, _in_fives(M)))
+        (k, P), M, padded = W.shape, len(self.quads), _padded(W)
+        S, packed = np.zeros(padded.shape), np.zeros((pairs + pairs % 2, _in_fives(M)))
         value = self.pass_(
             self.z, self.frozen_logs, self.frozen, self.weights, padded, log_frozen_mass, self.quads, S, packed
         )
         return value, S[:, :P].copy(), np.ascontiguousarray(packed[:pairs, :M])
+
+
+def _padded(W: np.ndarray) -> np.ndarray:
+    """Return W (k, P) with columns of zeros after its own, whose number is 1 + a multiple of 5."""
+    k, P = W.shape
+    padded = np.zeros((k, 1 + _in_fives(P - 1)))
+    padded[:, :P] = W
+    return padded
 
 
 def _in_fives(count: int) -> int:

@@ -28,6 +28,9 @@ CELL, NODES = 0.15, 8
 RESOLUTION = 0.03
 
 
+#: Points whose polynomials are computed together, unless one cell has more.
+TOGETHER = 4096
+
 #: Compression pays from here on: about as many nodes are needed whatever n is.
 WORTHWHILE = 50_000
 
@@ -107,10 +110,17 @@ class _Grid:
         first = np.flatnonzero(np.diff(key.astype(np.int64), prepend=-1))
         sizes = np.diff(first, append=len(key))
         dense = np.array([size > NODES**2 or int(key[at]) in moments for at, size in zip(first, sizes, strict=True)])
-        powers = [_chebyshev(axis) for axis in (2 * (place - cell) - 1)[:, order]]
-        for begin, size in zip(first[dense], sizes[dense], strict=True):
-            rows, name = slice(begin, begin + size), int(key[begin])
-            moments[name] = moments.get(name, 0.0) + powers[0][:, rows] @ powers[1][:, rows].T
+        inside = 2 * (place - cell) - 1
+        starts, ends = first[dense], (first + sizes)[dense]
+        while len(starts):
+            # A few cells at a time, whose polynomials stay in cache.
+            few = max(1, int(np.searchsorted(ends, starts[0] + TOGETHER, side="right")))
+            begin = starts[0]
+            powers = [_chebyshev(axis[order[begin : ends[few - 1]]]) for axis in inside]
+            for a, b in zip(starts[:few], ends[:few], strict=True):
+                rows, name = slice(a - begin, b - begin), int(key[a])
+                moments[name] = moments.get(name, 0.0) + powers[0][:, rows] @ powers[1][:, rows].T
+            starts, ends = starts[few:], ends[few:]
         return z[:, order[~np.repeat(dense, sizes)]]
 
 

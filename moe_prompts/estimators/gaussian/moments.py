@@ -14,6 +14,7 @@ through one number, their summed log density, computed once.
 from __future__ import annotations
 
 from dataclasses import InitVar, dataclass, field
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -72,14 +73,21 @@ class Scale:
     def of(cls, sample: Data, weights: np.ndarray | None) -> Scale:
         """Return the scale of a sample, whose points count ``weights`` (n,) times.
 
+        Without weights it is kept while the sample lives, since several families are fitted to it.
+
         Raises ``InputError`` where a column is constant: a joint density needs every column to vary.
         """
+        if weights is None and sample in _SCALES:
+            return _SCALES[sample]
         moments = []
         for name in ("x", "y"):
             mean, sd, size = _mean_sd_size(sample, name, weights)
             resolved(mean, sd, size, [f"column {column} of {name}" for column in range(len(sd))])
             moments += [mean, sd]
-        return cls(*moments)
+        scale = cls(*moments)
+        if weights is None:
+            _SCALES[sample] = scale
+        return scale
 
     def inward(self, params: GaussianGatedMoE) -> GaussianGatedMoE:
         """Return parameters given in the units of the data in standardised units."""
@@ -95,6 +103,9 @@ class Scale:
     def log_volume(self) -> float:
         """Return the log density in standardised units less that in original units."""
         return float(np.log(self.scale_x).sum() + np.log(self.scale_y).sum())
+
+
+_SCALES: WeakKeyDictionary[Data, Scale] = WeakKeyDictionary()
 
 
 def check_multiplicities(weights: np.ndarray | None) -> None:
@@ -156,9 +167,9 @@ class DataPasses:
         self.total = float(self.sample.n if self.weights is None else self.weights.sum())
         self.scale = Scale.of(self.sample, self.weights) if whole is None else whole
         self.monomials = Monomials.of(self.family.d + self.family.l)
-        y = (self.sample.y - self.scale.shift_y) / self.scale.scale_y
-        x = (self.sample.x - self.scale.shift_x) / self.scale.scale_x
-        z = np.ascontiguousarray(np.concatenate([y, x], axis=1).T)
+        z = np.empty((self.monomials.D, self.sample.n))
+        z[: self.family.l] = ((self.sample.y - self.scale.shift_y) / self.scale.scale_y).T
+        z[self.family.l :] = ((self.sample.x - self.scale.shift_x) / self.scale.scale_x).T
         self.frozen = None if self.family.frozen is None else self.scale.inward(self.family.frozen)
         W_frozen = None if self.frozen is None else quadratic_coefficients(self.frozen, self.monomials)
         compiled = kernels(KERNELS)

@@ -193,7 +193,7 @@ class CompiledSteps(PlainSteps):
         return self.lmin
 
     def _hessians(self, rows: np.ndarray) -> tuple[np.ndarray, ...]:
-        """Return scaled Hessians (T, P, P), scales and gradients (T, P), decreases (T,), and which are definite (T,)."""
+        """Return what ``_scaled`` does, predicted decreases (T,), and which Hessians are definite (T,)."""
         T, P = len(rows), self.x.shape[1]
         scaled, scale, slope = np.empty((T, P, P)), np.empty((T, P)), np.empty((T, P))
         decrease, definite = np.empty(T), np.empty(T, dtype=bool)
