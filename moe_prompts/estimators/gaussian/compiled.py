@@ -78,7 +78,7 @@ class CompiledLoops:
 
     def _sums(self, W: np.ndarray, log_frozen_mass: float, pairs: int) -> tuple[float, np.ndarray, np.ndarray]:
         """Return L, S and the sums of ``pairs`` products with every monomial."""
-        (k, P), M, padded = W.shape, len(self.quads), _padded(W)
+        P, M, padded = W.shape[1], len(self.quads), _padded(W)
         S, packed = np.zeros(padded.shape), np.zeros((pairs + pairs % 2, _in_fives(M)))
         value = self.pass_(
             self.z, self.frozen_logs, self.frozen, self.weights, padded, log_frozen_mass, self.quads, S, packed
