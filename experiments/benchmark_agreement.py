@@ -2,19 +2,24 @@
 
 python experiments/benchmark_agreement.py                          nine replicates of every cell, 2025 fits
 python experiments/benchmark_agreement.py --n 1e3,1e4 --reps 2     fewer
-python experiments/benchmark_agreement.py --runs COMPILED NUMPY    two finished runs of one command
+python experiments/benchmark_agreement.py --shard 1/8               one part of eight; the others add to it
+python experiments/benchmark_agreement.py --minutes 10              stop then; the same command goes on
+python experiments/benchmark_agreement.py --runs COMPILED NUMPY    two runs of one command
 
 Must hold: the same status in at least 99.5 % of the fits, and log-likelihoods of the fits that both certify
 equal to 1e-9 of their size (of 1 nat where they are smaller). Exit code 1 where it does not. Runs that were
-stopped go on where they stopped.
+stopped go on where they stopped. Fits that one run has and the other does not have yet are left out, and
+counted.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,7 +36,9 @@ SAME_STATUS, SAME_VALUE = 0.995, 1e-9
 #: Studies whose rows are fits, and what names a fit.
 FITS = ("gaussian", "attention", "softmax-gated")
 #: Options of the runs, with their defaults.
-OPTIONS = {"n": "1e3..1e6", "reps": "9", "study": None, "workers": None}
+OPTIONS = {"n": "1e3..1e6", "reps": "9", "study": None, "workers": None, "shard": None}
+#: Seconds that a run which is interrupted has to keep what it has.
+ENDING = 60.0
 KEY = ["study", "truth", "kind", "k", "n", "start", "replicate"]
 HEADER = (
     *("study", "fits", "same status", "certified by compiled passes", "by NumPy", "by both"),
@@ -71,14 +78,46 @@ def compared(compiled: pd.DataFrame, plain: pd.DataFrame) -> tuple[list[list[str
     return rows, bool(same.mean() >= SAME_STATUS and off.max() <= SAME_VALUE)
 
 
-def run(route: str, folder: Path, options: list[str]) -> None:
-    """Make the run of one route, or go on with it."""
+def common(compiled: pd.DataFrame, plain: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame, int]:
+    """Return the rows of fits that both tables hold, and how many fits only one of them has."""
+    one, other = (table[table["study"].isin(FITS)] for table in (compiled, plain))
+    both = one[KEY].merge(other[KEY])
+    return one.merge(both), other.merge(both), len(one) + len(other) - 2 * len(both)
+
+
+def rows_of(folder: Path) -> pd.DataFrame:
+    """Return the rows of a run: its table, or the blocks that have ended where it is not finished.
+
+    Raises ``InputError`` where the folder holds no run.
+    """
+    import pandas as pd
+
+    from moe_prompts.engine.store import RunFolder
+
+    if (folder / "results.parquet").exists():
+        return pd.read_parquet(folder / "results.parquet")
+    shards = RunFolder(folder).shards
+    names = sorted(shards.finished())
+    if not names:
+        raise InputError(f"{folder}: no block has ended yet; expected the folder of a run")
+    return RunFolder.read(shards, names)
+
+
+def run(route: str, folder: Path, options: list[str], seconds: float | None = None) -> bool:
+    """Make the run of one route, or go on with it; return whether it came to its end within ``seconds``."""
     command = [sys.executable, str(Path(__file__).with_name("sample_efficiency.py")), *options, "--out", str(folder)]
     if (folder / "meta.json").exists():
         command.append("--resume")
-    done = subprocess.run(command, env={**os.environ, VARIABLE: route}, stdout=subprocess.DEVNULL)
-    if done.returncode:
-        raise InputError(f"{' '.join(command)} ended with {done.returncode}; what it said stands above")
+    with subprocess.Popen(command, env={**os.environ, VARIABLE: route}, stdout=subprocess.DEVNULL) as made:
+        try:
+            code = made.wait(seconds)
+        except subprocess.TimeoutExpired:
+            made.send_signal(signal.SIGINT)  # it keeps the blocks that have ended
+            made.wait(ENDING)
+            return False
+    if code:
+        raise InputError(f"{' '.join(command)} ended with {code}; what it said stands above")
+    return True
 
 
 def main() -> None:
@@ -86,27 +125,33 @@ def main() -> None:
         "benchmark_agreement.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("--runs", type=Path, nargs=2, metavar=("COMPILED", "NUMPY"), help="folders of two finished runs")
+    add("--runs", type=Path, nargs=2, metavar=("COMPILED", "NUMPY"), help="folders of two runs of one command")
+    add("--minutes", type=float, default=None, help="stop both runs when so many have passed (default: at their end)")
     add("--out", type=Path, default=Path("results/agreement"), help="where both runs go (default results/agreement)")
     for name, default in OPTIONS.items():
         add(f"--{name}", default=default, help=f"as sample_efficiency.py takes it (default {default or 'its own'})")
     arguments = parser.parse_args()
     folders = arguments.runs or [arguments.out / route for route in ROUTES]
+    if arguments.minutes is not None and not arguments.minutes > 0:
+        raise InputError(f"--minutes {arguments.minutes}; expected a time above 0")
     if not arguments.runs:
         given = {name: getattr(arguments, name) for name in OPTIONS}
         options = [word for name, value in given.items() if value is not None for word in (f"--{name}", value)]
-        for route, folder in zip(ROUTES, folders, strict=True):
-            run(route, folder, options)
-    tables = [folder / "results.parquet" for folder in folders]
-    for table in tables:
-        if not table.exists():
-            raise InputError(f"{table} is not there; expected the folder of a finished run")
+        end = None if arguments.minutes is None else time.monotonic() + 60 * arguments.minutes
+        for left, route, folder in zip((2, 1), ROUTES, folders, strict=True):
+            # The first route has a quarter of the time: compiled fits are the faster ones.
+            share = None if end is None else (end - time.monotonic()) / (4 if left == 2 else 1)
+            run(route, folder, options, share)
+    for folder in folders:
+        if not folder.is_dir():
+            raise InputError(f"{folder} is not there; expected the folder of a run")
 
-    import pandas as pd
-
-    rows, holds = compared(*(pd.read_parquet(table) for table in tables))
+    one, other, alone = common(*map(rows_of, folders))
+    rows, holds = compared(one, other)
     print(markdown(HEADER, rows))
     print(f"must hold: the same status in {SAME_STATUS:.1%}, values to {SAME_VALUE:g}: {'holds' if holds else 'FAILS'}")
+    if alone:
+        print(f"{alone} fits of one run have none of the other yet; the same command goes on")
     if not holds:
         sys.exit(1)
 

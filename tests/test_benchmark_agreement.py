@@ -57,3 +57,42 @@ def test_other_fits_are_refused(script):
         script.compared(fits(10), fits(11))
     with pytest.raises(InputError, match="0 and 0 fits"):
         script.compared(fits(3, "attention-gap"), fits(3, "attention-gap"))
+
+
+def test_fits_that_one_run_alone_has_are_left_out_and_counted(script):
+    one, other, alone = script.common(fits(10), fits(13).iloc[4:].sample(frac=1, random_state=1))
+    assert alone == 4 + 3
+    rows, holds = script.compared(one, other)
+    assert holds
+    assert rows[-1][1] == "6"
+
+
+@pytest.mark.slow
+def test_parts_of_two_runs_add_up(script, tmp_path, monkeypatch, capsys):
+    """Both routes make part 1 of 2, then part 2; what is compared grows from some fits to all."""
+    command = [
+        "agreement",
+        "--n",
+        "1000",
+        "--reps",
+        "1",
+        "--study",
+        "softmax",
+        "--workers",
+        "1",
+        "--out",
+        str(tmp_path),
+    ]
+    counts = []
+    for part in ("1/2", "2/2"):
+        monkeypatch.setattr("sys.argv", [*command, "--shard", part])
+        script.main()
+        said = capsys.readouterr().out
+        assert "holds" in said and "not yet" not in said
+        counts.append(int(said.splitlines()[-2].split("|")[2]))
+    assert 0 < counts[0] < counts[1] == 2 * counts[0]
+
+
+def test_a_run_that_is_stopped_keeps_what_has_ended(script, tmp_path):
+    with pytest.raises(InputError, match="expected the folder of a run|no block has ended|meta.json"):
+        script.rows_of(tmp_path)

@@ -3,6 +3,7 @@ import pytest
 from cases import FAMILIES, member, random_params
 from numpy.testing import assert_allclose
 from oracles import component_densities
+from scipy.special import logsumexp
 
 from moe_prompts import GaussianGatedFamily, GaussianGatedMoE, InputError, Sample
 
@@ -158,3 +159,15 @@ def test_parameters_cannot_be_changed_in_place():
 def test_bad_input_gets_one_clear_error(make, message):
     with pytest.raises(InputError, match=message):
         make()
+
+
+def test_a_pair_that_no_atom_reaches_has_no_density():
+    """Log densities of -1e378 are -inf, and their sum is -inf, not NaN."""
+    params = GaussianGatedMoE.univariate([0.5, 0.5], [-1, 1], [1e-100, 1e-100], [1, -1], [0, 0], [0.1, 0.1])
+    with np.errstate(over="ignore"):
+        assert params.log_density([[1e139]], [[0.0]]) == [-np.inf]
+    near = params.log_density([[1.0], [-1.0 + 1e-51]], [[0.0], [0.3]])
+    terms = params.log_gate_terms(np.array([[1.0], [-1.0 + 1e-51]])) + params.log_expert_terms(
+        np.array([[1.0], [-1.0 + 1e-51]]), np.array([[0.0], [0.3]])
+    )
+    assert_allclose(near, logsumexp(terms, axis=1), rtol=1e-14)
