@@ -1,4 +1,4 @@
-"""Measure what things cost here beside what they could: write docs/benchmarks.md and lines of docs/results.md.
+"""Measure what things cost here beside what they could: write docs/benchmarks.md and three lines of README.md.
 
 python experiments/benchmarks.py                          all parts, on a quiet machine
 python experiments/benchmarks.py --only passes,fits       these; rows of the others stay as they are
@@ -36,7 +36,7 @@ from moe_prompts.errors import InputError
 from moe_prompts.tables import body_of, markdown, short
 
 HERE = Path(__file__).parent
-PAGE, README = HERE.parent / "docs" / "benchmarks.md", HERE.parent / "docs" / "results.md"
+PAGE, README = HERE.parent / "docs" / "benchmarks.md", HERE.parent / "README.md"
 COLUMNS = ("part", "what", "takes", "beside", "measured on")
 BEGIN, END = "<!-- costs, written by make bench -->", "<!-- end of costs -->"
 #: What stands on pages of its own.
