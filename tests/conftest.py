@@ -18,7 +18,7 @@ COMPILE = """
 import pathlib, sys
 try:
     from moe_prompts.compilation import kernels
-    for module in ("kernels", "gaussian.step_kernels", "prompts.kernels"):
+    for module in ("kernels", "gaussian.step_kernels", "prompts.kernels", "prompts.step_kernels"):
         kernels("moe_prompts.estimators." + module)
 finally:
     pathlib.Path(sys.argv[1]).touch()
