@@ -1,4 +1,4 @@
-"""Compile what stands between two passes over the points of a prompt regression: small matrices, start by start.
+"""Compile what stands between two passes over the points of prompts: small matrices, start by start.
 
 ``import`` needs numba; ``steps`` and ``coordinates`` load this module on first use
 (``moe_prompts.compilation``). What each entry computes is written in NumPy in those two files, and tests
@@ -69,7 +69,7 @@ def backward(L, out):
 def scaled_hessians(
     rows, x, gradient, metric, rest, lower, upper, gauges, least, scaled, scale, slope, decrease, definite
 ):
-    """Fill the scaled Hessians of ``rows`` with scale and gradient, and the predicted decrease where definite.
+    """Fill scaled Hessians of ``rows`` with scale and gradient, and predicted decreases where definite.
 
     Definite is a Hessian without eigenvalues below ``least``.
     """

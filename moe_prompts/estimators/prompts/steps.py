@@ -38,14 +38,14 @@ class Steps(Protocol):
     damping: np.ndarray
 
     def certify(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return the predicted decrease in nats of ``rows`` (T,), and where H has no negative eigenvalue (T,).
+        """Return the predicted decrease of ``rows`` (T,), in nats, and where H is not negative anywhere (T,).
 
-        The decrease is infinite where it has one beyond rounding.
+        The decrease is infinite where H has a negative eigenvalue beyond rounding.
         """
         ...
 
     def propose(self, which: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return trial points (U, P) and the decrease predicted for each (U,), for entries of the last ``rows``."""
+        """Return trials (U, P) and the decrease predicted for each (U,), of entries of the last ``rows``."""
         ...
 
     def judge(self, rows: np.ndarray, trial: np.ndarray, predicted: np.ndarray, value: np.ndarray) -> np.ndarray:
@@ -75,7 +75,7 @@ class PlainSteps:
         self.damping, self.factor = np.full(S, FIRST_DAMPING), np.full(S, FIRST_FACTOR)
 
     def certify(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return the predicted decrease in nats of ``rows`` (T,), and where H has no negative eigenvalue (T,)."""
+        """Return the predicted decrease of ``rows`` (T,), in nats, and where H is not negative anywhere (T,)."""
         self.rows = rows
         scaled, self.scale, slope = self._scaled(rows)
         self.spectrum = _spectrum(scaled, slope)
@@ -83,7 +83,7 @@ class PlainSteps:
         return self.gap[rows], self.lmin[rows] > -ROUNDING
 
     def propose(self, which: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return trial points (U, P) and the decrease predicted for each (U,), for entries of the last ``rows``."""
+        """Return trials (U, P) and the decrease predicted for each (U,), of entries of the last ``rows``."""
         rows = self.rows[which]
         step = _bent_step(*self.spectrum, self.scale, self.damping[rows], which)
         trial = np.clip(self.x[rows] + step, self.lower, self.upper)
@@ -113,7 +113,7 @@ class PlainSteps:
         return self.lmin
 
     def _scaled(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return the scaled Hessians (T, P, P) on the free parameters, the scales and the scaled gradients (T, P).
+        """Return the scaled Hessians (T, P, P) on the free parameters, scales and scaled gradients (T, P).
 
         Held parameters and exact symmetries have eigenvalue 1 and gradient 0.
         """
@@ -147,7 +147,7 @@ class CompiledSteps(PlainSteps):
         self.counted = np.zeros(len(x), dtype=bool)
 
     def certify(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return the predicted decrease in nats of ``rows`` (T,), and where H has no negative eigenvalue (T,)."""
+        """Return the predicted decrease of ``rows`` (T,), in nats, and where H is not negative anywhere (T,)."""
         self.rows = rows
         self.scaled, self.scale, self.slope, decrease, self.definite = self._hessians(rows)
         self.others = np.flatnonzero(~self.definite)
@@ -161,7 +161,7 @@ class CompiledSteps(PlainSteps):
         return decrease, convex
 
     def propose(self, which: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return trial points (U, P) and the decrease predicted for each (U,), for entries of the last ``rows``."""
+        """Return trials (U, P) and the decrease predicted for each (U,), of entries of the last ``rows``."""
         rows, P = self.rows[which], self.x.shape[1]
         step, damping = np.zeros((len(which), P)), self.damping[rows]
         self.loops.damped_steps(which, self.scaled, self.scale, self.slope, self.definite, damping, step)
@@ -206,7 +206,7 @@ class CompiledSteps(PlainSteps):
 
 
 def _spectrum(scaled: np.ndarray, slope: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return eigenvalues (T, P) and vectors (T, P, P) of the scaled Hessian, and the gradient in that basis (T, P)."""
+    """Return eigenvalues (T, P), vectors (T, P, P), and the gradient in their basis (T, P)."""
     lam, basis = np.linalg.eigh(scaled)
     return lam, basis, (basis.swapaxes(1, 2) @ slope[:, :, None])[:, :, 0]
 
