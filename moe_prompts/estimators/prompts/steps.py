@@ -38,7 +38,7 @@ class Steps(Protocol):
     damping: np.ndarray
 
     def certify(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return the predicted decrease of ``rows`` (T,), in nats, and where H is not negative anywhere (T,).
+        """Return the predicted decreases of ``rows`` in nats, and where H is not negative anywhere (T,).
 
         The decrease is infinite where H has a negative eigenvalue beyond rounding.
         """
@@ -75,7 +75,7 @@ class PlainSteps:
         self.damping, self.factor = np.full(S, FIRST_DAMPING), np.full(S, FIRST_FACTOR)
 
     def certify(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return the predicted decrease of ``rows`` (T,), in nats, and where H is not negative anywhere (T,)."""
+        """Return the predicted decreases of ``rows`` in nats, and where H is not negative anywhere (T,)."""
         self.rows = rows
         scaled, self.scale, slope = self._scaled(rows)
         self.spectrum = _spectrum(scaled, slope)
@@ -147,7 +147,7 @@ class CompiledSteps(PlainSteps):
         self.counted = np.zeros(len(x), dtype=bool)
 
     def certify(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return the predicted decrease of ``rows`` (T,), in nats, and where H is not negative anywhere (T,)."""
+        """Return the predicted decreases of ``rows`` in nats, and where H is not negative anywhere (T,)."""
         self.rows = rows
         self.scaled, self.scale, self.slope, decrease, self.definite = self._hessians(rows)
         self.others = np.flatnonzero(~self.definite)
@@ -227,8 +227,8 @@ def _bent_step(
 ) -> np.ndarray:
     """Return the steps -(|H| + damping I)^-1 g (U, P) of the entries ``which`` (U,).
 
-    Eigenvalues enter by their size, so that a step goes down along negative curvature too, away from a saddle;
-    damping bounds its length.
+    Eigenvalues enter by their size, so that a step goes down along negative curvature too, away from a
+    saddle; damping bounds its length.
     """
     bent = np.abs(lam[which]) + damping[:, None]
     return -scale[which] * (basis[which] @ (pushed[which] / bent)[:, :, None])[:, :, 0]
