@@ -137,8 +137,11 @@ def folder(text: str) -> Path:
 
 
 def default_folder(experiment: str) -> Path:
-    """Return a new folder under ``results/`` in the current directory, named after experiment and time."""
-    return Path("results") / f"{experiment}-{datetime.now():%Y%m%d-%H%M%S}"
+    """Return a new folder under ``results/`` in the current directory, named after experiment, time and process.
+
+    Commands of one second differ by the process, and those of processes of one number by the time.
+    """
+    return Path("results") / f"{experiment}-{datetime.now():%Y%m%d-%H%M%S}-{os.getpid()}"
 
 
 def add_run(
@@ -507,8 +510,14 @@ def run(main: Callable[[], None], program: str) -> None:
 
 @contextmanager
 def resumable(program: str, out: Path) -> Iterator[None]:
-    """Hold a run in ``out``: Ctrl-C ends it with a line that says how to go on, and code 130."""
+    """Hold a run in ``out``: Ctrl-C ends it with a line that says how to go on, and code 130.
+
+    What a killed command left half written in ``out`` itself, beside the folders of its studies, is removed.
+    """
+    from moe_prompts.engine.files import clear_left
+
     program = called(program)
+    clear_left(out)
     try:
         yield
     except KeyboardInterrupt:

@@ -94,6 +94,11 @@ SPELLINGS = {
     "strided": lambda v: np.repeat(v, 3)[::3],
     "Fortran": lambda v: np.asfortranarray(v[:, None]),
     "read-only": lambda v: _locked(v),
+    "polars": lambda v: pytest.importorskip("polars").Series(v),
+    "polars frame": lambda v: pytest.importorskip("polars").DataFrame({"v": v}),
+    "xarray": lambda v: pytest.importorskip("xarray").DataArray(v),
+    "arrow": lambda v: pytest.importorskip("pyarrow").array(v),
+    "buffer": memoryview,
 }
 
 

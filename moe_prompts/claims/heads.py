@@ -18,7 +18,7 @@ import numpy as np
 from moe_prompts.claims.claim import DERIVED, Claim, Line, Tables, true_or_false
 from moe_prompts.claims.evidence import slope_line
 from moe_prompts.claims.prompts import NO_RATE_RULE, SLOPE_RULE, split_rates
-from moe_prompts.identifiability import ZERO_KAPPA2, kappas
+from moe_prompts.identifiability import ZERO_KAPPA2, kappas, order_of_outputs
 from moe_prompts.models.multi_head import MultiHead, divided
 from moe_prompts.models.prompt_attention import Head, PromptAttention, single
 from moe_prompts.models.prompt_truths import NOISE, PromptTruth, midpoint_grid, prompt_truth
@@ -92,7 +92,7 @@ def kernel_line(name: str, truth: PromptTruth, seed: int) -> Line:
     """Return the line of one block: kappa2 is 0 where directions are hidden, and positive elsewhere."""
     hidden = hidden_directions(truth)
     found = kappas(truth, bootstrap_rng(seed, "kappas", name)).kappa2
-    visible = found > ZERO_KAPPA2
+    visible = found > ZERO_KAPPA2 * order_of_outputs(truth.signal)
     claimed = f"{hidden} hidden: kappa2 = 0" if hidden else "none hidden: kappa2 > 0"
     shown = f"kappa2 = {found:.1e}" if visible else "kappa2 = 0"
     return Line(name, claimed, shown, true_or_false(visible == (not hidden)))

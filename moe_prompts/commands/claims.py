@@ -67,8 +67,9 @@ def write_docs(judgements, studies, options: str) -> None:
     docs = cli.checkout("docs")
     from moe_prompts.claims import book
     from moe_prompts.claims.papers import papers_page
-    from moe_prompts.engine.files import write_atomically
+    from moe_prompts.engine.files import clear_left, write_atomically
 
+    clear_left(docs)
     records, readme = book.records(judgements), docs / "results.md"
     for path, text in {
         docs / "claims.md": book.page(judgements, studies, "claims", options),
@@ -101,9 +102,10 @@ def draw(run: str, arguments: argparse.Namespace) -> None:
 def keep(out: Path, run: str) -> None:
     """Copy the table of a run and what it says of itself to docs/."""
     docs = cli.checkout("docs")
-    from moe_prompts.engine.files import write_atomically
+    from moe_prompts.engine.files import clear_left, write_atomically
 
     (docs / "claims" / run).mkdir(parents=True, exist_ok=True)
+    clear_left(docs / "claims" / run)
     for name in ("results.parquet", "meta.json"):
         write_atomically(docs / "claims" / run / name, (out / name).read_bytes())
 

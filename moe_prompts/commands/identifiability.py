@@ -105,6 +105,7 @@ def ending_of(lines: pd.DataFrame) -> Ending:
 
     from moe_prompts.identifiability import ZERO_KAPPA2
     from moe_prompts.shown import Ending
+    from moe_prompts.study.attention_report import unit_of
 
     said = {"n^-1/4": "come together like n^-1/4", "no rate": "have no rate", None: "are not decided by these data"}
     findings, known = [], [word for word in said if word]
@@ -120,7 +121,7 @@ def ending_of(lines: pd.DataFrame) -> Ending:
             [
                 str(line.truth).removeprefix("attention-"),
                 f"{line.kappa1:.3f}",
-                f"{line.kappa2:.3f}" if line.kappa2 > ZERO_KAPPA2 else "0",
+                f"{line.kappa2:.3f}" if line.kappa2 > ZERO_KAPPA2 * unit_of(str(line.truth)) else "0",
                 f"{line.exact_exponent:.2f}",
                 f"{line.over_exponent:.2f}" if np.isfinite(line.over_exponent) else "none",
                 f"{gap:.3g}" if np.isfinite(gap) else "none stays",

@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import os
 import platform
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -22,6 +23,7 @@ FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 #: No folder where one is expected, or one where a file is.
 MISPLACED = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST)
 TEMPORARY = ".tmp"
+AN_HOUR = 3600.0
 
 
 def reason(error: OSError) -> str:
@@ -94,6 +96,36 @@ def write_atomically(path: Path, content: bytes, sync: bool = True) -> None:
     """Write ``content`` to ``path``, whole or not at all. Raises as ``appearing`` does."""
     with appearing(path, sync) as file:
         file.write(content)
+
+
+def clear_left(folder: Path) -> None:
+    """Remove temporary files that ended processes of this host left in a folder that no lock guards.
+
+    Those of other hosts stay for an hour, since nobody here knows whether their process still writes.
+    """
+    here = f".{platform.node()}-"
+    for path in entries(folder, TEMPORARY):
+        name, _, process = path.name.removesuffix(TEMPORARY).rpartition("-")
+        if not path.name.startswith(".") or not process.isdigit():  # not ours
+            continue
+        try:
+            over = (
+                not _runs(int(process)) if f"{name}-".endswith(here) else time.time() - path.stat().st_mtime > AN_HOUR
+            )
+        except FileNotFoundError:
+            continue
+        if over:
+            path.unlink(missing_ok=True)
+
+
+def _runs(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):
+        pass
+    return True
 
 
 def sync_folder(path: Path) -> None:

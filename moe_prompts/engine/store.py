@@ -226,10 +226,13 @@ class RunFolder:
         del tables, blocks
         pa.default_memory_pool().release_unused()
         keep_sums(self.path, RESULTS, TIMINGS)
-        # One column after the other, as its own copy, which may be written to: a long table is never held twice.
+        # One column after the other, as its own copy, which may be written to: a long table is never held twice. On
+        # this thread: one of Arrow's that still holds Python's file when Python ends would abort the finished command.
         with open(self.path / RESULTS, "rb") as file:  # Arrow takes a name for an address, and not every name
             written = pq.ParquetFile(file, pre_buffer=False, page_checksum_verification=True)
-            columns = {name: written.read([name]).column(0).to_pandas().copy() for name in schema.names}
+            columns = {
+                name: written.read([name], use_threads=False).column(0).to_pandas().copy() for name in schema.names
+            }
         return pd.DataFrame(columns, copy=False)
 
     @staticmethod
@@ -239,7 +242,9 @@ class RunFolder:
         The blocks must have ended.
         """
         schema, tables, _ = in_order(shards.pieces(), names)
-        return pa.Table.from_batches([batch for table in tables for batch in table.to_batches()], schema).to_pandas()
+        return pa.Table.from_batches([batch for table in tables for batch in table.to_batches()], schema).to_pandas(
+            use_threads=False
+        )
 
 
 def seals_of(meta: dict[str, Any]) -> list[str]:
@@ -376,7 +381,8 @@ def read_table(run: Path, name: str = RESULTS) -> pd.DataFrame:
         )
     try:
         with open(path, "rb") as file:
-            return pd.read_parquet(file, page_checksum_verification=True)
+            found = pq.ParquetFile(file, pre_buffer=False, page_checksum_verification=True)
+            return found.read(use_threads=False).to_pandas(use_threads=False)  # as in ``merge``
     except (pa.ArrowException, OSError, ValueError, KeyError) as error:
         why = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(f"{path} cannot be read ({why}); {_again(meta)}") from error

@@ -30,7 +30,8 @@ SoftmaxVariant = Literal["published", "intrinsic", "regression"]
 UNIDENTIFIED = "every cell holds several atoms: the gate slopes are not identified"
 #: Translations from which the minimum is sought: the best of those that put some atom on some true one.
 REFINED = 3
-#: Distance within which neighbouring cells are looked for, and the rounding by which a border may be passed.
+#: Distance within which neighbouring cells are looked for, in units of the gates' slopes, and the rounding by which a
+#: border may be passed, as a share of what is compared there.
 NEARBY, BORDER = 1e-3, 1e-10
 #: Largest logarithm of a mass that is a number.
 MOST = 700.0
@@ -170,15 +171,27 @@ def _errors_at(
     return SoftmaxErrors(labels, sizes, mass, scale * relative, distances, (intercept, slope))
 
 
-def _descended(value: Callable[[np.ndarray], float], start: np.ndarray) -> np.ndarray:
-    """Return the slope (d,) at which a simplex that begins at ``start`` ends."""
+def _slopes_unit(fitted: SoftmaxGatedMoE, truth: SoftmaxGatedMoE) -> float:
+    """Return the order of magnitude of the gates' slopes, whose unit is that of 1 / x; no translation changes it.
+
+    It is a power of 100, so that it is 1 for slopes of .1 to 10 and moves with the unit of x.
+    """
+    sizes = [np.ptp(gates.gate_slopes, axis=0).max() for gates in (fitted, truth)]
+    largest = max(sizes)
+    return float(100.0 ** round(np.log10(largest) / 2)) if 0 < largest < np.inf else 1.0
+
+
+def _descended(value: Callable[[np.ndarray], float], start: np.ndarray, unit: float) -> np.ndarray:
+    """Return the slope (d,) at which a simplex that begins at ``start`` ends; ``unit`` of the slopes."""
     from scipy.optimize import minimize  # loaded where it is used: a refused option need not wait for it
 
     # A first simplex of the size of what is left to gain.
-    spread = 0.5 * min(value(start), 1.0) + 1e-9
-    simplex = np.concatenate([start[None], start + spread * np.eye(len(start))])
-    options = {"initial_simplex": simplex, "xatol": 1e-10, "fatol": 1e-12, "maxiter": 400}
-    return minimize(value, start, method="Nelder-Mead", options=options).x
+    at_first = value(start)
+    spread = 0.5 * min(at_first, 1.0) + 1e-9
+    simplex = np.concatenate([start[None] / unit, start / unit + spread * np.eye(len(start))])
+    fatol = 1e-12 * min(at_first, 1.0)
+    options = {"initial_simplex": simplex, "xatol": 1e-10, "fatol": fatol, "maxiter": 400}
+    return unit * minimize(lambda x: value(unit * x), start / unit, method="Nelder-Mead", options=options).x
 
 
 def _directions(steps: np.ndarray) -> np.ndarray:
@@ -188,12 +201,17 @@ def _directions(steps: np.ndarray) -> np.ndarray:
 
 
 def _best_for_cells(
-    fitted: SoftmaxGatedMoE, truth: SoftmaxGatedMoE, labels: np.ndarray, start: np.ndarray, variant: SoftmaxVariant
+    fitted: SoftmaxGatedMoE,
+    truth: SoftmaxGatedMoE,
+    labels: np.ndarray,
+    start: np.ndarray,
+    variant: SoftmaxVariant,
+    size: float,
 ) -> np.ndarray | None:
     """Return the slope (d,) of the smallest D among those that keep atoms in the cells ``labels`` (k,), or on a border.
 
     For fixed cells D is smallest where the weighted distances of the gates are, whatever the masses: a smooth
-    problem with the borders as constraints. None: the solver left the cells.
+    problem with the borders as constraints. None: the solver left the cells. ``size`` is the unit of the slopes.
     """
     from scipy.optimize import minimize
 
@@ -216,28 +234,36 @@ def _best_for_cells(
     def border(x: np.ndarray) -> np.ndarray:
         return (_directions(to_all + x) - _directions(to_own + x)[:, None]).reshape(-1, fitted.d)
 
-    # In units of what it costs at first, since the solver's tolerance is absolute.
+    # In units of what it costs at first, of the slopes and of what is compared: the solver's tolerance is absolute.
     unit = max(cost(start), np.finfo(float).tiny)
-    end = minimize(
-        lambda x: cost(x) / unit,
-        start,
-        jac=lambda x: gradient(x) / unit,
-        method="SLSQP",
-        constraints={"type": "ineq", "fun": inside, "jac": border},
-        options={"ftol": 1e-15, "maxiter": 200},
-    ).x
-    return end if inside(end).min() > -BORDER else None
+    compared = max(size, float(np.abs(rest).max()))
+    end = (
+        size
+        * minimize(
+            lambda x: cost(size * x) / unit,
+            start / size,
+            jac=lambda x: gradient(size * x) * (size / unit),
+            method="SLSQP",
+            constraints={
+                "type": "ineq",
+                "fun": lambda x: inside(size * x) / compared,
+                "jac": lambda x: border(size * x) * (size / compared),
+            },
+            options={"ftol": 1e-15, "maxiter": 200},
+        ).x
+    )
+    return end if inside(end).min() > -BORDER * compared else None
 
 
 def _within_cells(
-    fitted: SoftmaxGatedMoE, truth: SoftmaxGatedMoE, slopes: np.ndarray, variant: SoftmaxVariant
+    fitted: SoftmaxGatedMoE, truth: SoftmaxGatedMoE, slopes: np.ndarray, variant: SoftmaxVariant, unit: float
 ) -> Iterator[SoftmaxErrors]:
     """Yield the smallest loss for each way to put atoms into cells that is met from ``slopes`` (m, d) on.
 
     D jumps where an atom passes from one cell to another, and its infimum often lies on such a border. A simplex
-    stops somewhere along the border, at a point that rounding decides.
+    stops somewhere along the border, at a point that rounding decides. ``unit`` is that of the slopes.
     """
-    around = NEARBY * np.concatenate([np.zeros((1, fitted.d)), np.eye(fitted.d), -np.eye(fitted.d)])
+    around = NEARBY * unit * np.concatenate([np.zeros((1, fitted.d)), np.eye(fitted.d), -np.eye(fitted.d)])
     waiting: list[np.ndarray] = list(slopes)
     met: set[tuple[int, ...]] = set()
     while waiting:
@@ -246,7 +272,7 @@ def _within_cells(
             if tuple(labels) in met:
                 continue
             met.add(tuple(labels))
-            end = _best_for_cells(fitted, truth, labels, start, variant)
+            end = _best_for_cells(fitted, truth, labels, start, variant, unit)
             if end is not None:
                 waiting.append(end)
                 yield _errors_at(fitted, truth, end, None, variant, labels)
@@ -285,10 +311,11 @@ def softmax_errors(
     value = lambda slope: _errors_at(fitted, truth, slope, None, variant).loss(variant)
     starts = (truth.gate_slopes[None] - fitted.gate_slopes[:, None]).reshape(-1, fitted.d)
     starts = starts[np.argsort([value(slope) for slope in starts], kind="stable")]
-    slopes = np.stack([*starts, *(_descended(value, start) for start in starts[:REFINED])])
+    unit = _slopes_unit(fitted, truth)
+    slopes = np.stack([*starts, *(_descended(value, start, unit) for start in starts[:REFINED])])
     found = [_errors_at(fitted, truth, slope, None, variant) for slope in slopes]
     if fitted.d > 1:
-        found += _within_cells(fitted, truth, slopes, variant)
+        found += _within_cells(fitted, truth, slopes, variant, unit)
     return min(found, key=lambda errors: errors.loss(variant))
 
 

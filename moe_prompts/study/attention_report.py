@@ -16,9 +16,11 @@ import numpy as np
 import pandas as pd
 from pandas.api.typing import SeriesGroupBy
 
+from moe_prompts.errors import InputError
 from moe_prompts.estimators.result import FitStatus
-from moe_prompts.identifiability import ZERO_KAPPA2, Profile
+from moe_prompts.identifiability import ZERO_KAPPA2, Profile, order_of_outputs
 from moe_prompts.intervals import MIN_REPLICATES, Verdict
+from moe_prompts.models.prompt_truths import prompt_truth
 from moe_prompts.study.attention import MODEL, SPREAD, STUDY_FITS, STUDY_GAPS, STUDY_PROFILES
 from moe_prompts.study.summary import Measure, summarise
 from moe_prompts.tables import markdown, short
@@ -165,7 +167,20 @@ def profile_of(results: pd.DataFrame, truth: str, surplus: int) -> Profile:
         rows["profile"].to_numpy(),
         np.zeros(len(rows), dtype=int),
         rows["profile_certified"].to_numpy(dtype=bool),
+        unit_of(truth),
     )
+
+
+def unit_of(truth: str) -> float:
+    """Return the order of magnitude of a named truth's outputs, which rows do not hold.
+
+    It is 1 for every truth that comes with the package. A table of a truth that another installation added
+    is read in that unit, too, since nothing here knows another one.
+    """
+    try:
+        return order_of_outputs(prompt_truth(truth).signal)
+    except InputError:
+        return 1.0
 
 
 def identifiability(results: pd.DataFrame) -> pd.DataFrame:
@@ -257,7 +272,7 @@ def identifiability_table(lines: pd.DataFrame) -> str:
                 line.truth,
                 line.kind,
                 f"{line.kappa1:.4f}",
-                f"{line.kappa2:.4f}" if line.kappa2 > ZERO_KAPPA2 else "0",
+                f"{line.kappa2:.4f}" if line.kappa2 > ZERO_KAPPA2 * unit_of(line.truth) else "0",
                 f"{line.exact_exponent:.2f}",
                 f"{line.over_exponent:.2f}" if np.isfinite(line.over_exponent) else f"none: profile {line.profile:.0e}",
                 gaps,

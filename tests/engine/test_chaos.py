@@ -11,7 +11,12 @@ from pathlib import Path
 import pytest
 
 COMMAND = Path(__file__).with_name("chaos_command.py")
+#: Every other kill comes at a random moment before the first block of a start, the others at one after it.
 KILLS = 20
+#: Seconds after which no process of a killed command may be left.
+GRACE = 1.0
+#: Starts that are enough for so many kills, although some starts end before theirs.
+MOST_STARTS = 4 * KILLS
 
 
 def started(folder, executor, mark):
@@ -34,35 +39,83 @@ def left(mark):
     return found
 
 
+def none_is_left(mark):
+    until = time.monotonic() + GRACE
+    while left(mark) and time.monotonic() < until:
+        time.sleep(0.02)
+    assert left(mark) == []
+
+
+def files(folder):
+    return {path.name for path in folder.glob("*/*.arrow")}
+
+
+class Phases:
+    """The shortest times seen from a command's start to its first new block, and from there to its end.
+
+    The first start reads everything from the disk. Were its time kept, most later starts would end before their kill.
+    """
+
+    def __init__(self):
+        self.starting = self.working = float("inf")
+
+    def reached(self, process, folder, before):
+        """Wait for the first block that is not among ``before``; return whether the command was still alive then."""
+        began = time.monotonic()
+        while process.poll() is None:
+            if files(folder) - before:
+                self.starting = min(self.starting, time.monotonic() - began)
+                return True
+            time.sleep(0.005)
+        return False
+
+    def ended(self, process):
+        """Wait for the end of a command whose first block is there."""
+        began = time.monotonic()
+        said = process.communicate()[1]
+        self.working = min(self.working, time.monotonic() - began)
+        return said
+
+
+def killed_after(process, seconds):
+    try:
+        process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        return True
+    return False
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("executor", ["in-process", "joblib", "dask"])
 def test_kills_at_random_moments_cost_nothing_but_a_resume(executor, tmp_path):
-    draw, mark = random.Random(f"chaos {executor}"), uuid.uuid4().hex
-    began = time.monotonic()
-    first = started(tmp_path / "whole", executor, mark)
-    said = first.communicate()[1]
-    assert first.returncode == 0, said
-    seconds = time.monotonic() - began
+    draw, mark, phases = random.Random(f"chaos {executor}"), uuid.uuid4().hex, Phases()
+    for name in ("cold", "whole"):
+        first = started(tmp_path / name, executor, mark)
+        assert phases.reached(first, tmp_path / name, set())
+        said = phases.ended(first)
+        assert first.returncode == 0, said
     whole = (tmp_path / "whole" / "results.parquet").read_bytes()
-    kills, runs, deaths = 0, 0, []
+    assert (tmp_path / "cold" / "results.parquet").read_bytes() == whole
+    kills, folders, starts, at_work = 0, 0, 0, 0
     while kills < KILLS:
-        folder, runs = tmp_path / f"run{runs}", runs + 1
+        folder, folders = tmp_path / f"run{folders}", folders + 1
         while True:
+            before, starts = files(folder), starts + 1
+            assert starts <= MOST_STARTS
             process = started(folder, executor, mark)
             if kills < KILLS:
-                try:
-                    process.wait(draw.uniform(0, seconds))
-                except subprocess.TimeoutExpired:
-                    process.kill()
-                    kills += 1
+                late = bool(kills % 2) and phases.reached(process, folder, before)
+                done = killed_after(process, draw.uniform(0, phases.working if late else phases.starting))
+                kills += done
+                at_work += done and late
             said = process.communicate()[1]
-            time.sleep(1)
-            assert left(mark) == []
+            none_is_left(mark)
             # What Python's tracker of semaphores and dask's workers say of a killed or ended command is theirs.
             if process.returncode == 0:
                 break
             assert process.returncode == -9, said
-            deaths.append(len(list(folder.glob("*/*.arrow"))))
         assert (folder / "results.parquet").read_bytes() == whole
         assert not list(folder.rglob("*.tmp"))
-    assert any(deaths)  # some kills came while blocks were written
+    assert at_work == KILLS // 2
+    print(f"{executor}: {kills} kills, {at_work} of them at work, in {starts} starts of {folders} runs")

@@ -386,6 +386,7 @@ def sound(replicates):
         (lambda replicates: [{"value": 2**64}] * 3, "column 'value' cannot be stored"),
         (lambda replicates: [{"value": v} for v in ("a", 1, 2)], "column 'value' cannot be stored .* of type int, str"),
         (lambda replicates: [{"value": "\udcff"}] * 3, "column 'value' cannot be stored"),
+        (lambda replicates: [{"value": {}}] * 3, "column 'value' cannot be stored .*Parquet"),
         (lambda replicates: [{1: 2.0}] * 3, "names of columns"),
     ],
 )
@@ -473,3 +474,32 @@ def test_workers_die_with_the_command_however_it_ends(executor, tmp_path):
     for pid in left:
         os.kill(pid, signal.SIGKILL)
     assert not left
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [{"a": 1.5, "b": 2, "c": "x", "d": True}, {"a": np.float64(0.5), "b": -1, "c": "", "d": False}],
+        [{"a": 1.5, "b": 2, "c": "x"}, {"a": None, "b": None, "c": None}],
+        [{"a": None}, {"a": None}],
+        [{"a": float("nan"), "b": 2**62}, {"a": float("inf"), "b": 0}],
+    ],
+    ids=["plain", "gaps", "nothing", "edges"],
+)
+def test_rows_that_go_to_arrow_whole_are_the_columns_one_by_one(rows, monkeypatch):
+    rows = [row | {"a": float(row["a"])} if isinstance(row["a"], np.float64) else row for row in rows]
+    batch = shards._plain_batch(rows)
+    assert batch is not None
+    monkeypatch.setattr(shards, "_plain_batch", lambda rows: None)
+    one_by_one = shards.table_of(rows)
+    whole = pa.Table.from_batches([batch])
+    assert whole.schema == one_by_one.schema
+    assert whole.to_pylist() == one_by_one.to_pylist() or any(row["a"] != row["a"] for row in rows)
+    assert shards.sealed(shards.Piece(whole, [])) == shards.sealed(shards.Piece(one_by_one.combine_chunks(), []))
+
+
+@pytest.mark.parametrize(
+    "rows", [[{"a": 1.5}, {"b": 1.5}], [{"a": 1.5}, {"a": 2}], [{"a": [1]}], [{1: 2.0}], [{}], [{"a": 2**64}]]
+)
+def test_other_rows_are_looked_at_column_by_column(rows):
+    assert shards._plain_batch(rows) is None

@@ -323,3 +323,26 @@ def test_bad_input_is_refused(translate):
         softmax_loss(PUBLISHED, PUBLISHED, "type1", translate=translate)
     with pytest.raises(InputError, match="fitted atoms have d = 2, the truth has d = 1"):
         softmax_loss(random_params(np.random.default_rng(0), 2, 2), PUBLISHED, translate=translate)
+
+
+@pytest.mark.parametrize("d", [1, 2])
+@pytest.mark.parametrize("unit", [1e-8, 1e-4, 1e4, 1e8])
+def test_the_search_does_not_depend_on_the_unit_of_the_input(unit, d):
+    """Where fit and truth differ in the gates' slopes alone, D is in units of these, whatever x is measured in."""
+    rng = np.random.default_rng([7, d])
+    truth = random_params(rng, 3, d)
+    moved = truth.gate_slopes + 0.3 * rng.standard_normal(truth.gate_slopes.shape)
+
+    def in_unit(one):
+        fitted, true = (
+            SoftmaxGatedMoE(
+                truth.gate_intercepts, one * slopes, one * truth.slopes, one * truth.intercepts, one * truth.noise_vars
+            )
+            for slopes in (moved, truth.gate_slopes)
+        )
+        return softmax_errors(fitted, true)
+
+    plain, other = in_unit(1.0), in_unit(unit)
+    # The simplex ends within 1e-10 of the slopes' unit, a power of 100, which is not quite that of the case.
+    assert other.distances.sum() == pytest.approx(unit * plain.distances.sum(), rel=1e-7)
+    assert_allclose(other.translation[1], unit * plain.translation[1], rtol=0, atol=1e-7 * unit)
