@@ -16,9 +16,9 @@ def command(*arguments, cwd):
 
 @pytest.fixture(scope="module")
 def quick(tmp_path_factory):
-    """Two sizes of the three, and three replicates of the eight."""
+    """Two sizes of the three, and two replicates of the eight."""
     folder = tmp_path_factory.mktemp("quick")
-    options = "--quick --n 1e3,1e4 --reps 3 --workers 1 --out run"
+    options = "--quick --n 1e3,1e4 --reps 2 --workers 1 --out run"
     given = [sys.executable, str(EXPERIMENTS / "sample_efficiency.py"), *options.split()]
     return subprocess.run(given, cwd=folder, capture_output=True, text=True, timeout=280), folder / "run"
 
@@ -55,7 +55,7 @@ def test_quick_run_showed_its_smallest_data_first(quick):
     rows = pd.read_parquet(out / "results.parquet")
     fits = rows[(rows["n"] == 1_000) & rows["status"].notna()]
     assert len(lines) == len(fits.groupby(["truth", "kind", "k"]))
-    assert all(line.split("|")[5].strip().endswith("of 3") for line in lines)
+    assert all(line.split("|")[5].strip().endswith("of 2") for line in lines)
     assert "left" in done.stderr
 
 
@@ -75,7 +75,7 @@ def test_quick_run_leaves_table_figures_and_metadata(quick):
     assert meta["identity"]["versions"]["moe-prompts"]
     timings = pd.read_parquet(out / "timings.parquet")
     assert (timings["seconds"] > 0).all()
-    assert len(timings) == len(meta["cells"])  # 3 replicates are one block
+    assert len(timings) == len(meta["cells"])  # 2 replicates are one block
 
 
 def test_quick_run_shows_the_floor_of_fixed_prompts(quick):
