@@ -18,14 +18,15 @@ from torch import Tensor
 
 from moe_prompts.checks import expect
 from moe_prompts.errors import InputError
+from moe_prompts.vision.prompting.layouts import check_images, layout_of
 from moe_prompts.vision.prompting.prompted import PromptedVisionTransformer, check_prompted
-from moe_prompts.vision.prompting.prompted_model import PromptedBlock
+from moe_prompts.vision.prompting.prompted_model import Prompted, PromptedBlock
 
 
-def gradient_ratio(model: PromptedVisionTransformer, images: Tensor, rng: torch.Generator) -> dict[int, float]:
+def gradient_ratio(model: Prompted, images: Tensor, rng: torch.Generator) -> dict[int, float]:
     """Return the gradient ratio of the prompts of each block, by the index of the block.
 
-    model   made by ``prompt``; it is left as it is
+    model   made by ``prompt``, of timm or of ``transformers``; it is left as it is
     images  (B, 3, H, W), normalised as the model wants them
     rng     draws the function of the features and the prompts of rms 1; its device is the CPU
 
@@ -43,32 +44,50 @@ def gradient_ratio(model: PromptedVisionTransformer, images: Tensor, rng: torch.
     True
     """
     check_prompted(model, "gradient_ratio")
-    if not isinstance(model, PromptedVisionTransformer):
-        raise InputError(f"gradient_ratio: a {type(model).__name__}; expected a prompted VisionTransformer of timm")
     expect(rng, torch.Generator, "gradient_ratio: rng")
-    training = model.training
-    like = next(model.blocks.parameters())
-    direction = torch.randn(model.num_features, generator=rng).to(like)
+    check_images(model, images, "gradient_ratio")
+    training, blocks = model.training, layout_of(model).blocks
+    like = next(blocks.parameters())
+    direction = torch.randn(_width(model), generator=rng).to(like)
     try:
         model.eval()
         own = _gradients(model, images, direction, None)
         usual = _gradients(model, images, direction, rng)
     finally:
         model.train(training)
-    gains = {index: float(getattr(model.blocks[index].prompts, "gain", 1.0)) for index in own}
+    gains = {index: float(getattr(blocks[index].prompts, "gain", 1.0)) for index in own}
     return {index: gains[index] * float(_rms(own[index]) / _rms(usual[index])) for index in own}
 
 
-def _gradients(
-    model: PromptedVisionTransformer, images: Tensor, direction: Tensor, rng: torch.Generator | None
-) -> dict[int, Tensor]:
+def _width(model: Prompted) -> int:
+    """Return the number of features."""
+    if isinstance(model, PromptedVisionTransformer):
+        return model.num_features
+    return layout_of(model).pooled_width
+
+
+def _features(model: Prompted, images: Tensor) -> Tensor:
+    """Return what the head sees of images."""
+    if isinstance(model, PromptedVisionTransformer):
+        return model.forward_head(model.forward_features(images), pre_logits=True)
+    seen: list[Tensor] = []
+    layout = layout_of(model)
+    hook = layout.head.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    try:
+        layout.forward_features(images)
+    finally:
+        hook.remove()
+    return seen[0]
+
+
+def _gradients(model: Prompted, images: Tensor, direction: Tensor, rng: torch.Generator | None) -> dict[int, Tensor]:
     """Return the gradient of the function of the features on each block's prompts, (B, N, d).
 
     rng  None: at the model's own prompts; else at normal ones
     """
     there: dict[int, Tensor] = {}
     hooks = []
-    for index, block in enumerate(model.blocks):
+    for index, block in enumerate(layout_of(model).blocks):
         if isinstance(block, PromptedBlock) and block.prompts is not None:
 
             def take(_: Any, __: Any, prompts: Tensor, index: int = index) -> Tensor:
@@ -81,7 +100,7 @@ def _gradients(
             hooks.append(block.prompts.register_forward_hook(take))
     try:
         with torch.enable_grad():
-            features = model.forward_head(model.forward_features(images), pre_logits=True)
+            features = _features(model, images)
             if features.ndim != 2:
                 raise InputError(
                     f"gradient_ratio: features of shape {tuple(features.shape)}; expected one vector for each image"

@@ -50,7 +50,7 @@ MAX_DAMPING, MIN_DAMPING = 1e10, 1e-8
 REACH = 1.0
 #: Steps that follow one of G with the same matrix, the share of that one's gain below which no other follows, and the
 #: predicted gain in nats below which there are such steps.
-SECANT_STEPS, WORTH, NEAR = 8, 0.1, 1.0
+SECANT_STEPS, WORTH, NEAR = 20, 0.02, 1.0
 #: Shortenings of such a step before it is given up.
 SHORTENED = 3
 #: Gains in nats that steps along negative curvature try for.
@@ -382,12 +382,12 @@ def _secant_steps(
     pairs, count, length = [first], 0, 1.0
     for _ in range(SECANT_STEPS):
         direction = -_two_loops(gradient, pairs, inverse)
-        slope, length = float(gradient @ direction), min(1.0, 2 * length)
+        slope = float(gradient @ direction)
         while _too_long(length * direction, x, objective.sizes):
             length /= 2
         if not slope < 0:
             break
-        for _ in range(1 + SHORTENED):
+        for shortened in range(1 + SHORTENED):
             step = (x + length * direction).clamp(-bound, bound) - x
             found, there = objective.value_and_gradient(x + step)
             count += 1
@@ -402,6 +402,8 @@ def _secant_steps(
         x, value, gradient = x + step, found, there
         if won < worth:
             break
+        if not shortened:
+            length = min(1.0, 2 * length)
     return x, value, gradient, count
 
 

@@ -22,12 +22,14 @@ from moe_prompts.vision import (
     add_lora,
     as_timm,
     backbone_hash,
+    gradient_ratio,
     load_prompts,
     prompt,
     prompt_table,
     read_head,
     save_prompts,
     set_mean_states,
+    start_from,
     train_prompts,
     trainable_summary,
     unprompt,
@@ -125,6 +127,39 @@ def test_the_joined_head_is_refused_by_as_timm_and_kept_by_prompt(name):
     assert same.classifier.in_features == 2 * WIDTH
     assert trainable_summary(same).head == 2 * WIDTH * 5 + 5
     assert torch.equal(unprompt(same)(pixels()).logits, logits)
+
+
+@pytest.mark.parametrize("name", ["ViTModel", "ViTForImageClassification", "Dinov2ForImageClassification"])
+def test_start_from_computes_exactly_the_logits_of_the_fixed_prompts_here_too(name):
+    model = prompted(plain(name), VPT(2))
+    before = model(pixels()).logits
+    head = model.classifier
+    config = VAPT(2, hidden=4, start="vpt", offset=True)
+    model = start_from(model, config, rng=rng(4))
+    assert torch.equal(model(pixels()).logits, before)
+    assert (model.prompt_config, model.classifier, model.training) == (config, head, False)
+    model(pixels()).logits.square().sum().backward()
+    slopes = {key: value.grad for key, value in prompt_parameters(model).items()}
+    assert all(float(slopes[f"{block}.weight"].abs().max()) > 0 for block in (1, 2))
+    assert type(unprompt(model)) is type(plain(name))
+
+
+@pytest.mark.parametrize("config", [VPT(2), VAPT(2, hidden=4), VAPT(2, hidden=4, start="gain")])
+def test_gradient_ratio_is_that_of_the_same_model_of_timm(config):
+    """In float32, whose rounding the norms at prompts of zero multiply by up to 1 / sqrt(eps) = 1000."""
+    ours = gradient_ratio(prompt(plain(), config, 7, rng=rng(1)), pixels(), rng(0))
+    twin = gradient_ratio(prompt(as_timm(plain()), config, 7, rng=rng(1)), pixels(), rng(0))
+    assert ours == pytest.approx(twin, rel=1e-3)
+
+
+@pytest.mark.parametrize("name", JOINED)
+def test_gradient_ratio_of_a_joined_head_leaves_the_model_alone(name):
+    model = prompt(plain(name), VAPT(2, hidden=4), 7, rng=rng(1)).train()
+    found = gradient_ratio(model, pixels(), rng(0))
+    assert found == gradient_ratio(model, pixels(), rng(0))
+    assert max(found.values()) > 10
+    assert model.training
+    assert all(value.grad is None for value in prompt_parameters(model).values())
 
 
 def test_weights_of_timm_under_the_names_of_transformers_by_hand():
