@@ -7,16 +7,21 @@ T-search, with three outcomes, is in docs/theory_meets_accuracy.md.
 python experiments/search.py --quick
 python experiments/search.py --preset first --sgd paper_figures/data/planted_vit --out results/search
 python experiments/search.py --preset whole --shard 1/4 --out results/search-1
+python experiments/search.py --judge results/search --sgd paper_figures/data/planted_vit
 """
 
 from __future__ import annotations
 
 import argparse
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from moe_prompts import cli
 from moe_prompts.errors import InputError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 #: What a preset says where nothing else is given. "whole" is the registered design; "first" is its first part.
 PRESETS: dict[str, dict[str, Any]] = {
@@ -67,6 +72,7 @@ def parser() -> argparse.ArgumentParser:
     add("--starts", type=cli.names, help="official, teacher's law, teacher, fixed first, fixed alone")
     add("--count", type=cli.positive("fits"), help="from each start, with images of their own")
     add("--iterations", type=cli.positive("iterations"), help="after which a fit gives up")
+    add("--judge", type=Path, metavar="RUN", help="judge a finished run, or what there is of it, and fit nothing")
     add("--sgd", type=Path, metavar="RUN", help="a run of data_efficiency.py with fresh images, to stand beside")
     cli.add_execution(parser)
     cli.add_shard(parser)
@@ -77,13 +83,15 @@ def parser() -> argparse.ArgumentParser:
 def main() -> None:
     cli.one_thread()
     arguments = parser().parse_args()
+    if arguments.judge is not None:
+        judge(arguments)
+        return
     cli.check_run(arguments)
     cli.fill_in(arguments, PRESETS[arguments.preset] | (QUICK if arguments.quick else {}))
     teachers = whole_numbers(arguments.teachers)
     sizes = cli.sizes(arguments.n, 5)
 
     from moe_prompts.engine.store import read_table
-    from moe_prompts.vision.data_efficiency import search_verdict
     from moe_prompts.vision.data_efficiency.search import search_study
 
     sgd = None if arguments.sgd is None else read_table(arguments.sgd)
@@ -98,9 +106,31 @@ def main() -> None:
         iterations=arguments.iterations,
     )
     out = arguments.out or cli.default_folder("search")
-    results = cli.results(study, out, arguments, "search.py")
-    ending = search_verdict.ending_of(results, sgd)
-    cli.finish(out, search_verdict.text(results, sgd), ending, {}, list, len(results))
+    tell(cli.results(study, out, arguments, "search.py"), sgd, out)
+
+
+def judge(arguments: argparse.Namespace) -> None:
+    """Judge the rows of a run again, and write its report and figure to --out, or into its folder."""
+    from moe_prompts.engine.store import read_table
+
+    if arguments.resume or arguments.shard is not None or arguments.quick:
+        raise InputError("--judge fits nothing; expected no --resume, --shard or --quick")
+    rows = read_table(arguments.judge)
+    if missing := [name for name in ("targets", "start", "train_excess") if name not in rows]:
+        raise InputError(f"--judge {arguments.judge}: no column {missing[0]}; expected a run of experiments/search.py")
+    sgd = None if arguments.sgd is None else read_table(arguments.sgd)
+    tell(rows, sgd, arguments.out or arguments.judge)
+
+
+def tell(rows: pd.DataFrame, sgd: pd.DataFrame | None, out: Path) -> None:
+    """Write the report with the figure, then print it."""
+    from moe_prompts.figures.style import save
+    from moe_prompts.vision.data_efficiency.figures import search_figure
+    from moe_prompts.vision.data_efficiency.search_verdict import FIXED_FLOOR, REACHED, ending_of, text
+
+    figure = search_figure(rows, REACHED, FIXED_FLOOR)
+    out.mkdir(parents=True, exist_ok=True)
+    cli.finish(out, text(rows, sgd), ending_of(rows, sgd), {}, partial(save, figure, out, "search"), len(rows))
 
 
 def whole_numbers(text: str) -> list[int]:

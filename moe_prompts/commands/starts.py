@@ -30,6 +30,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "reps": 1,
         "steps": 120,
         "batch": 32,
+        "grid": "narrow",
     },
     "night": {
         "students": ["fixed", "fixed-tokens", "official", "tokens", "orthogonal", "gain", "vpt", "official+offset"],
@@ -38,6 +39,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "reps": 2,
         "steps": 600,
         "batch": 64,
+        "grid": "wide",
     },
 }
 QUICK = {"students": ["official", "tokens"], "optimisers": ["sgd"], "teachers": 1, "reps": 1, "steps": 3, "batch": 8}
@@ -54,6 +56,7 @@ def parser() -> argparse.ArgumentParser:
     add("--reps", type=cli.positive("replicates"), help="starts of each student")
     add("--steps", type=cli.positive("steps"), help="of each training")
     add("--batch", type=cli.positive("images"), help="in a step")
+    add("--grid", choices=["narrow", "wide"], help="of rates; wide: two more for AdamW (default that of the preset)")
     add("--tokens", type=cli.positive("tokens"), default=4, help="of teachers and students (default 4)")
     add("--backbone", default="small-gain", help="small-gain, small, or another one (default small-gain)")
     cli.add_execution(parser)
@@ -68,7 +71,7 @@ def main() -> None:
     cli.check_run(arguments)
     cli.fill_in(arguments, PRESETS[arguments.preset] | (QUICK if arguments.quick else {}))
 
-    from moe_prompts.vision.data_efficiency.screening import screening
+    from moe_prompts.vision.data_efficiency.screening import OPTIMISERS, WIDER, screening
     from moe_prompts.vision.training.devices import processes
     from moe_prompts.vision.training.methods import Sizes
     from moe_prompts.vision.training.runs import Setup
@@ -77,7 +80,13 @@ def main() -> None:
     recipe = Recipe(steps=arguments.steps, batch=arguments.batch, normalisation="half")
     setup = Setup(arguments.backbone, sizes=Sizes(arguments.tokens), recipe=recipe)
     study = screening(
-        arguments.students, arguments.optimisers, arguments.teachers, arguments.reps, setup, arguments.seed
+        arguments.students,
+        arguments.optimisers,
+        arguments.teachers,
+        arguments.reps,
+        setup,
+        arguments.seed,
+        WIDER if arguments.grid == "wide" else OPTIMISERS,
     )
     arguments.workers = processes(setup.device, arguments.workers, arguments.executor, arguments.scheduler)
     out = arguments.out or cli.default_folder("starts")

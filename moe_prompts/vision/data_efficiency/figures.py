@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
-from moe_prompts.figures.style import DOUBLE, STYLE, legend_of
+from moe_prompts.figures.style import DOUBLE, SINGLE, STYLE, legend_of
 from moe_prompts.intervals import half_width
 from moe_prompts.vision.data_efficiency.curves import regular
 from moe_prompts.vision.figures import (
@@ -38,6 +38,16 @@ OPTIMISER_STYLES = {
     "adamw-mu": ("#e6550d", "^"),
     "lamb": ("0.4", "D"),
 }
+#: Starts of second-order searches: colour and marker. The first two know nothing of the teacher.
+START_STYLES = {
+    "official": (COLOURS["VAPT"], "o"),
+    "teacher's law": (COLOURS["VAPT"], "s"),
+    "fixed first": ("#31a354", "^"),
+    "fixed alone": (COLOURS["VPT"], "v"),
+    "teacher": ("0.4", "*"),
+}
+#: Least nats that are drawn on a logarithmic axis: fits that stay at the teacher leave 0 up to rounding.
+LEAST_DRAWN = 1e-3
 #: Place of fresh images on the axis of n, as a multiple of the largest n.
 FRESH_AT = 2.2
 
@@ -193,4 +203,37 @@ def starts_figure(summary: pd.DataFrame) -> Figure:
             ax.set_xlabel("excess risk on new images, nats")
             ax.set_title(truth)
         legend_of(figure, axes, 3, "optimiser; bars: one standard error over teachers")
+    return figure
+
+
+def search_figure(rows: pd.DataFrame, reached: float, fixed: float) -> Figure:
+    """Return the figure of a search: excess risk on new images of every fit beside what is left on its own.
+
+    Full marks are certified fits, open ones are not. Below the lower line a fit has reached the floor. Less than
+    ``LEAST_DRAWN`` is drawn there.
+
+    rows     of ``search.search_study``
+    reached  excess risk in nats at which a fit has reached the floor
+    fixed    floor of fixed prompts, in nats
+    """
+    with plt.rc_context(STYLE):
+        figure = Figure(figsize=(SINGLE, 2.9), layout="constrained")
+        ax = figure.subplots()
+        for start in [name for name in START_STYLES if name in set(rows["start"])]:
+            colour, marker = START_STYLES[start]
+            own = rows[rows["start"] == start]
+            certified = own["status"] == "CERTIFIED"
+            style = {"color": colour, "marker": marker, "linestyle": "none"}
+            for kept, filled in ((own[certified], True), (own[~certified], False)):
+                x, y = (kept[name].clip(lower=LEAST_DRAWN) for name in ("train_excess", "excess"))
+                ax.plot(x, y, **style, markerfacecolor=colour if filled else "none")
+            ax.plot([], [], **style, label=start)
+        for height, said in ((reached, "the floor is reached"), (fixed, "floor of fixed prompts")):
+            ax.axhline(height, color="0.4", linestyle=":", linewidth=0.8)
+            ax.annotate(said, (0.02, height), xycoords=("axes fraction", "data"), va="bottom", fontsize="x-small")
+        ax.set_xscale("log")
+        ax.set_yscale("log")
+        ax.set_xlabel("left on its own images, nats an image")
+        ax.set_ylabel("excess risk on new images, nats")
+        legend_of(figure, [ax], 3, "start; full: certified, open: not; .001 stands for less too")
     return figure

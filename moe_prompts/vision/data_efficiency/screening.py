@@ -9,7 +9,7 @@ adaptive truth the adaptive students hold the truth and their floor is 0.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -48,6 +48,12 @@ OPTIMISERS: dict[str, tuple[float, ...]] = {
     "adamw": (0.002, 0.008, 0.032, 0.128),
     "adamw-mu": (0.008, 0.032, 0.128, 0.512),
     "lamb": (0.008, 0.032, 0.128, 0.512),
+}
+#: The same with two more rates for those that took the largest of theirs in the committed run, whose command has the
+#: grid above.
+WIDER = OPTIMISERS | {
+    "adamw": (0.002, 0.008, 0.032, 0.128, 0.512, 2.048),
+    "adamw-mu": (0.008, 0.032, 0.128, 0.512, 2.048, 8.192),
 }
 #: Images on which excess risk is taken, and those of the first gradients.
 TEST_IMAGES, GRADIENT_IMAGES = 1000, 32
@@ -171,9 +177,17 @@ def first_ratio(model: Any, config: VPT | VAPT, pixels: np.ndarray, normalisatio
 
 
 def screening(
-    students: Sequence[str], optimisers: Sequence[str], teachers: int, replicates: int, setup: Setup, entropy: int
+    students: Sequence[str],
+    optimisers: Sequence[str],
+    teachers: int,
+    replicates: int,
+    setup: Setup,
+    entropy: int,
+    grid: Mapping[str, tuple[float, ...]] = OPTIMISERS,
 ) -> Study:
     """Return the study of these students and optimisers on so many teachers of each kind.
+
+    grid  the rates that each optimiser tries: ``OPTIMISERS`` or ``WIDER``
 
     Cells of one teacher stand together, so that a run that is stopped has whole teachers.
 
@@ -191,7 +205,7 @@ def screening(
             student,
             optimiser,
             setup,
-            tuple(Setting(lr, 0.0) for lr in OPTIMISERS[optimiser]),
+            tuple(Setting(lr, 0.0) for lr in grid[optimiser]),
             replicates,
         )
         for teacher in range(teachers)
@@ -199,7 +213,7 @@ def screening(
         for student in students
         for optimiser in optimisers
     ]
-    rates = {name: list(OPTIMISERS[name]) for name in optimisers}
+    rates = {name: list(grid[name]) for name in optimisers}
     return Study("starts", cells, replicates, entropy, run_cell, {"place": setup.identity(), "rates": rates})
 
 

@@ -34,6 +34,8 @@ from moe_prompts.vision.training.statuses import TRAINED
 LANDSCAPE, ALGORITHM, START, OPEN = "landscape", "algorithm", "start", "not decidable here"
 #: Excess risk in nats at which a fit has reached the floor: a fifth of the floor of fixed prompts, .27.
 REACHED = 0.05
+#: Floor of fixed prompts in nats on the adaptive truth: their excess risk on fresh images after SGD.
+FIXED_FLOOR = 0.266
 #: The share of starts that is worth a search (four starts find it), the levels of its one-sided ends, the least number
 #: of counted fits, and the least share of certified ones.
 SHARE, ENDS, LEAST, CERTIFIED = 0.25, (0.1, 0.9), 9, 0.8
@@ -158,7 +160,7 @@ def text(rows: pd.DataFrame, sgd: pd.DataFrame | None = None) -> str:
         ]
         for row in rows.itertuples()
     ]
-    lines = [f"- {line}" for line in by_start(rows)]
+    lines = [f"- {line}" for line in (*by_start(rows), *said_crossing(rows))]
     verdict = search_verdict(rows, sgd)
     return "\n\n".join(
         [
@@ -172,7 +174,18 @@ def text(rows: pd.DataFrame, sgd: pd.DataFrame | None = None) -> str:
 
 def ending_of(rows: pd.DataFrame, sgd: pd.DataFrame | None = None) -> Ending:
     """Return what the command prints: a sentence for each start, and the verdict."""
-    return Ending([*(f"- {line}" for line in by_start(rows)), str(search_verdict(rows, sgd))])
+    lines = [f"- {line}" for line in (*by_start(rows), *said_crossing(rows))]
+    return Ending([*lines, str(search_verdict(rows, sgd))])
+
+
+def said_crossing(rows: pd.DataFrame) -> list[str]:
+    """Return a sentence on the crossing of the best fit that can be searched for, where labels were drawn."""
+    predicted, observed = crossing_of_search(rows, FIXED_FLOOR)
+    if np.isnan(predicted):
+        return []
+    seen = {np.inf: "fixed prompts are ahead at every n", 0.0: "adaptive prompts are ahead at every n"}
+    found = "one n alone shows no crossing" if np.isnan(observed) else seen.get(observed, f"seen at n = {observed:.0f}")
+    return [f"crossing of the best adaptive fit with fixed prompts: predicted n = {predicted:.0f}; {found}"]
 
 
 def by_start(rows: pd.DataFrame) -> list[str]:

@@ -6,6 +6,8 @@ Far from a minimum A is the Gauss-Newton matrix G, held as a matrix up to ``DENS
 products beyond. Close to one it is the exact Hessian H. Lanczos' method sees H in the metric of G, where H
 is near to I: a few products give the step, the gain that is left and the smallest curvature. Everything
 that decides anything is computed in float64; the dense G, which steers steps, may be of single precision.
+A part's step is at most as long as the part, or as one of rms 1, since norms inside a network make lengths of
+prompts a symmetry. Where G promises little, steps of BFGS follow with the same G.
 
 **What a certificate says.** The gain left in the quadratic model of Q at the fit, g'H^-1 g / 2, is at most
 the tolerance, and Lanczos' method, from the gradient and from a random direction, met no direction along
@@ -219,7 +221,7 @@ def fit(
     start           theta (P,); None: the objective's own trial
     rng             of the random direction in which negative curvature is looked for
     bound           largest size of a parameter; one on the bound that is pushed outwards is held there
-    max_iterations  after which the search gives up
+    max_iterations  matrices G, or steps that were refused, after which the search gives up
     tolerance       gain left, in nats of the total, below which a minimum is certified
 
     The value is the fitted trial (``PackedTrials``). ``log_likelihood`` is that of the data, without the
@@ -228,7 +230,7 @@ def fit(
 
     Raises ``InputError`` for a start of another shape, or a bound or tolerance that is not positive.
 
-    Source: Levenberg (1944), Marquardt (1963); damping as Nielsen (1999).
+    Source: Levenberg (1944), Marquardt (1963); damping as Nielsen (1999); BFGS as Nocedal (1980).
 
     >>> import timm, torch
     >>> from moe_prompts.vision import PackedTrials
@@ -387,7 +389,8 @@ def _secant_steps(
             length /= 2
         if not slope < 0:
             break
-        for shortened in range(1 + SHORTENED):
+        asked = length
+        for _ in range(1 + SHORTENED):
             step = (x + length * direction).clamp(-bound, bound) - x
             found, there = objective.value_and_gradient(x + step)
             count += 1
@@ -402,7 +405,7 @@ def _secant_steps(
         x, value, gradient = x + step, found, there
         if won < worth:
             break
-        if not shortened:
+        if length == asked:
             length = min(1.0, 2 * length)
     return x, value, gradient, count
 

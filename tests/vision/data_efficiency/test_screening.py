@@ -12,6 +12,7 @@ from moe_prompts.intervals import half_width
 from moe_prompts.vision.data_efficiency.screening import (
     OPTIMISERS,
     STUDENTS,
+    WIDER,
     against_official,
     run_cell,
     screening,
@@ -67,6 +68,14 @@ def test_a_cell_gives_a_row_for_each_rate_and_chooses_one():
     assert rows.loc[rows["chosen"], "validation"].item() == rows["validation"].min()
     assert (rows["excess"] > 0).all()
     assert rows["gradient_ratio"].max() < 10
+
+
+def test_a_wider_grid_goes_beyond_the_rates_that_were_taken_most_often():
+    study = screening(["official"], ["sgd", "adamw"], 1, 1, SETUP, 0, WIDER)
+    tried = {cell.optimiser: [setting.lr for setting in cell.settings] for cell in study.cells}
+    assert tried["sgd"] == list(OPTIMISERS["sgd"])
+    assert tried["adamw"] == [*OPTIMISERS["adamw"], 0.512, 2.048]
+    assert study.identity["rates"]["adamw"] == tried["adamw"]
 
 
 def test_students_have_the_starts_that_they_say():

@@ -13,6 +13,7 @@ from moe_prompts.engine.store import read_table
 from moe_prompts.errors import InputError
 from moe_prompts.intervals import share_interval
 from moe_prompts.vision.data_efficiency import search_verdict as rule
+from moe_prompts.vision.data_efficiency.figures import search_figure
 from moe_prompts.vision.data_efficiency.search import (
     DRAWN,
     FIXED,
@@ -212,9 +213,35 @@ def test_a_run_says_what_became_of_every_fit_and_goes_on(tmp_path):
     said = (tmp_path / "run" / "summary.md").read_text(encoding="utf-8")
     assert "T-search: not decidable here" in said
     assert json.loads((tmp_path / "run" / "meta.json").read_text())["identity"]["search"]["iterations"] == 2
+    again = call("search.py", "--judge", tmp_path / "run", "--out", tmp_path / "judged")
+    assert again.returncode == 0, again.stderr
+    assert (tmp_path / "judged" / "summary.md").read_text(encoding="utf-8") == said
+    assert {path.name for path in (tmp_path / "judged").iterdir()} == {"summary.md", "search.pdf", "search.png"}
 
 
-@pytest.mark.parametrize(("option", "value"), [("--teachers", "one"), ("--starts", "nowhere"), ("--count", "0")])
+def test_a_search_with_drawn_labels_says_its_crossing():
+    rows = [
+        table([risk], start=start, n=n, targets="drawn", parameters=parameters)
+        for n, fixed, adaptive in ((500, 0.3, 0.5), (2000, 0.3, 0.1))
+        for start, risk, parameters in ((FIXED, fixed, 1024), (OFFICIAL, adaptive, 1796))
+    ]
+    assert "predicted n = 1451; seen at n = 1000" in rule.text(pd.concat(rows))
+    assert "crossing" not in rule.text(table([0.1]))
+
+
+def test_the_figure_tells_certified_fits_from_others():
+    rows = pd.concat([table([0.3, 0.2]), table([0.4], status="NOT_CERTIFIED"), table([-1e-9], start=TEACHER)])
+    (ax,) = search_figure(rows, rule.REACHED, rule.FIXED_FLOOR).axes
+    full = [len(line.get_xdata()) for line in ax.lines if line.get_markerfacecolor() not in ("none", None)]
+    open_ones = [line for line in ax.lines if line.get_markerfacecolor() == "none" and len(line.get_xdata())]
+    assert sum(len(line.get_xdata()) for line in open_ones) == 1
+    assert min(y for line in ax.lines if line.get_marker() == "*" for y in line.get_ydata()) > 0
+    assert full
+
+
+@pytest.mark.parametrize(
+    ("option", "value"), [("--teachers", "one"), ("--starts", "nowhere"), ("--count", "0"), ("--judge", "nowhere")]
+)
 def test_wrong_options_are_one_line(option, value):
     done = call("search.py", "--quick", option, value)
     assert done.returncode == 2
