@@ -209,8 +209,8 @@ def starts_figure(summary: pd.DataFrame) -> Figure:
 def search_figure(rows: pd.DataFrame, reached: float, fixed: float) -> Figure:
     """Return the figure of a search: excess risk on new images of every fit beside what is left on its own.
 
-    Full marks are certified fits, open ones are not. Below the lower line a fit has reached the floor. Less than
-    ``LEAST_DRAWN`` is drawn there.
+    Full marks are certified fits, open ones are not. Below the lower line a fit has reached the floor. Less
+    than ``LEAST_DRAWN`` is drawn there.
 
     rows     of ``search.search_study``
     reached  excess risk in nats at which a fit has reached the floor
