@@ -5,7 +5,7 @@ teacher's own probabilities the least value is known, so that a certified fit ab
 T-search, with three outcomes, is in docs/theory_meets_accuracy.md.
 
 python experiments/search.py --quick
-python experiments/search.py --preset first --sgd paper_figures/data/planted_vit --out results/search
+python experiments/search.py --preset judged --sgd paper_figures/data/planted_vit --out results/search
 python experiments/search.py --preset whole --shard 1/4 --out results/search-1
 python experiments/search.py --judge results/search --sgd paper_figures/data/planted_vit
 """
@@ -23,7 +23,8 @@ from moe_prompts.errors import InputError
 if TYPE_CHECKING:
     import pandas as pd
 
-#: What a preset says where nothing else is given. "whole" is the registered design; "first" is its first part.
+#: What a preset says where nothing else is given. "judged" holds the fits that the registered rule counts, "whole" has
+#: other starts beside them, and "first" is a first part.
 PRESETS: dict[str, dict[str, Any]] = {
     "whole": {
         "teachers": "0,1,2",
@@ -31,7 +32,15 @@ PRESETS: dict[str, dict[str, Any]] = {
         "targets": ["law"],
         "starts": ["official", "teacher's law", "teacher", "fixed first", "fixed alone"],
         "count": 4,
-        "iterations": 60,
+        "iterations": 100,
+    },
+    "judged": {
+        "teachers": "0,1,2",
+        "n": "1000",
+        "targets": ["law"],
+        "starts": ["official", "teacher's law"],
+        "count": 4,
+        "iterations": 100,
     },
     "first": {
         "teachers": "0",
@@ -39,7 +48,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "targets": ["law"],
         "starts": ["teacher", "official", "teacher's law"],
         "count": 2,
-        "iterations": 60,
+        "iterations": 100,
     },
     "crossing": {
         "teachers": "0",
@@ -47,7 +56,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "targets": ["drawn"],
         "starts": ["official", "teacher's law", "teacher", "fixed alone"],
         "count": 3,
-        "iterations": 60,
+        "iterations": 100,
     },
 }
 QUICK = {

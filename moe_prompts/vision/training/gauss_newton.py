@@ -38,7 +38,7 @@ DENSE = 3000
 #: Gain left in the total, in nats, below which a minimum is certified unless another is asked for.
 TOLERANCE = 1e-3
 #: Predicted gain, in units of the tolerance, above which steps use G alone.
-CLOSE = 10.0
+CLOSE = 1.0
 #: Products with H in a step, those that look for negative curvature, and products with G in a step without a matrix.
 PRODUCTS, PROBES, GAUSS_NEWTON_PRODUCTS = 8, 8, 40
 #: What is added to S G S before it measures curvatures, in units of the tolerance. In the units of S a step of length 1
