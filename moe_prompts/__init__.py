@@ -95,6 +95,7 @@ _PUBLIC = {
     "slope": "slopes",
     "Verdict": "intervals",
     "power": "designs",
+    "replicates_needed": "designs",
     "kappas": "identifiability",
     "profile": "identifiability",
     "likelihood_gaps": "identifiability",

@@ -414,6 +414,20 @@ def _command(line: str) -> list[str]:
     return [f"  # {told}", *shown] if told else shown
 
 
+def add_part(commands: Any, name: str, told: str, page: str, description: str | None = None) -> argparse.ArgumentParser:
+    """Add a part of a command, as ``run`` of ``vtab``, whose help shows its own examples, and return its parser.
+
+    commands     what ``add_subparsers`` returned
+    told         what it does, as the list of parts says it
+    page         docstring of the command, whose examples of this part are shown
+    description  what the help says at its head (default: ``told`` as a sentence)
+    """
+    lines = page.splitlines()
+    examples = [line for line in lines if re.match(rf"python experiments/\w+\.py {re.escape(name)}(\s|$)", line)]
+    text = description or f"{told[0].upper()}{told[1:]}."
+    return commands.add_parser(name, help=told, description="\n\n".join([text, "\n".join(examples)]))
+
+
 class OneLineParser(argparse.ArgumentParser):
     """Parse options, and report mistakes in one line with exit code 2, without the usage block.
 
@@ -425,6 +439,9 @@ class OneLineParser(argparse.ArgumentParser):
         if prog is not None and prog.endswith(".py"):
             script, prog = prog, called(prog)
             text = text if prog == script else text.replace(f"python experiments/{script}", prog)
+        elif prog is not None and prog.startswith(CONSOLE):
+            name = prog.split()[1]
+            text = text.replace(f"python experiments/{name.replace('-', '_')}.py", CONSOLE + name)
         options["description"], examples = help_texts(text)
         options = {"epilog": examples or None, "formatter_class": _Help, **options}
         super().__init__(prog, **options)

@@ -22,6 +22,7 @@ import numpy as np
 from moe_prompts.checks import count, flag, generator, listed, numbers, one_of, real, whole
 from moe_prompts.errors import InputError
 from moe_prompts.intervals import MIN_REPLICATES, Verdict, bounded_by, within
+from moe_prompts.shown import Shown
 from moe_prompts.slopes import BAND, MIN_RANGE, STATISTICS, VARIANCES, half_width, slope_weights
 
 #: Simulated runs: shares are known to .016 (one standard error at .5).
@@ -34,8 +35,8 @@ MOST, SEARCHED = 1024, 250
 HELD = 30_000
 
 
-@dataclass(frozen=True)
-class Power:
+@dataclass(frozen=True, repr=False)
+class Power(Shown):
     """Hold shares of the verdicts on an exponent, each within about .016 (one standard error at .5).
 
     holds      share of simulated runs whose verdict is *holds*
@@ -148,6 +149,11 @@ def replicates_needed(
 
     Tried are 8, 16, 32, .. 1024; the result is None where 1024 are too few. Other parameters and errors are
     those of ``power``.
+
+    >>> import numpy as np
+    >>> import moe_prompts as mp
+    >>> mp.replicates_needed([1_000, 10_000, 100_000], scatter=0.2, rng=np.random.default_rng(0))
+    8
     """
     if not 0 < wanted < 1:
         raise InputError(f"replicates_needed: wanted = {wanted}; expected a share between 0 and 1")

@@ -41,6 +41,7 @@ from moe_prompts.models.prompt_attention import PromptAttention, PromptFamily, P
 from moe_prompts.models.prompt_derivatives import PromptValues
 from moe_prompts.models.prompt_truths import PromptTruth
 from moe_prompts.models.zero_initialised import ZeroInitialisedValues
+from moe_prompts.shown import Shown
 
 #: Spreads at which profiles are computed, beside the two between which the local exponent is read.
 EPS = (0.0125, 0.025, 0.05, 0.1, 0.2, 0.4)
@@ -61,8 +62,8 @@ NATS = 100.0
 MAX_ITERATIONS = 400
 
 
-@dataclass(frozen=True)
-class Kappas:
+@dataclass(frozen=True, repr=False)
+class Kappas(Shown):
     """Hold kappa1 and kappa2 of a truth.
 
     kappa1              smallest singular value of the Jacobian; 0 where the truth is not identified
@@ -264,8 +265,8 @@ def order_of_outputs(signal: float) -> float:
     return 100.0 ** round(np.log10(signal) / 4) if signal > 0 else 1.0
 
 
-@dataclass(frozen=True)
-class Profile:
+@dataclass(frozen=True, repr=False)
+class Profile(Shown):
     """Hold the profile of a truth at several spreads.
 
     eps        (E,)  spreads, ascending
@@ -480,6 +481,13 @@ def likelihood_gaps(
     fit starts from near the truth and from the held one, so that the gap is not negative.
 
     Raises ``InputError`` where ``spread`` is not positive or there are no data.
+
+    >>> import numpy as np
+    >>> import moe_prompts as mp
+    >>> truth = mp.prompt_truth("attention-fixed")
+    >>> data = [mp.prompt_data("attention-fixed", 10_000, seed=0)]
+    >>> mp.likelihood_gaps(truth, data, 0.4, np.random.default_rng(0)) > 5
+    array([ True])
     """
     expect(truth, (PromptTruth, ExpertTruth), "likelihood_gaps: truth")
     spread = real(spread, "(0, inf)", "likelihood_gaps: spread")

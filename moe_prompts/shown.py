@@ -6,16 +6,21 @@ characters.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
+from enum import Enum
 from html import escape
 from textwrap import wrap
+from typing import Any
 
 Rows = Sequence[tuple[str, str]]
 #: Columns of a terminal that a shown value may take.
 COLUMNS = 80
 #: A cell of a table that is no longer than this is broken only where a single column is too wide.
 SHORT = 24
+#: Entries of an array or container that are shown one by one.
+FEW = 6
 
 
 def as_text(title: str, rows: Rows, columns: int = COLUMNS) -> str:
@@ -42,6 +47,59 @@ def as_html(title: str, rows: Rows) -> str:
         for name, value in rows
     )
     return f"<table><caption style='text-align:left'>{escape(title)}</caption>{body}</table>"
+
+
+class Shown:
+    """Print a dataclass as a small table of its fields, in a terminal and in a notebook.
+
+    Arrays of more than six numbers are told by shape and range. The dataclass is made with ``repr=False``.
+
+    >>> @dataclass(repr=False)
+    ... class Found(Shown):
+    ...     share: float
+    ...     fits: int
+    >>> Found(0.123456, 8)
+    Found
+      share  0.1235
+      fits   8
+    """
+
+    def __repr__(self) -> str:
+        return as_text(*self._shown)
+
+    def _repr_html_(self) -> str:
+        """Return the table for a notebook."""
+        return as_html(*self._shown)
+
+    @property
+    def _shown(self) -> tuple[str, Rows]:
+        named: Any = fields(self)  # type: ignore[arg-type]
+        return type(self).__name__, [(field.name, told(getattr(self, field.name))) for field in named]
+
+
+def told(value: Any) -> str:
+    """Return a value in a few words: a number, a short array, or what a long one or a container holds.
+
+    >>> told(0.123456), told([1, 2]), told({"a": 1})
+    ('0.1235', '1, 2', 'a: 1')
+    """
+    if isinstance(value, Enum):
+        return str(value.value)
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if is_dataclass(value):
+        return type(value).__name__
+    if hasattr(value, "shape") and hasattr(value, "dtype"):
+        if math.prod(value.shape) <= FEW:
+            return ", ".join(told(one) for one in value.reshape(-1).tolist())
+        shape = " x ".join(map(str, value.shape))
+        return f"array of {shape}, {told(float(value.min()))} to {told(float(value.max()))}"
+    if isinstance(value, dict):
+        held = [f"{told(key)}: {told(one)}" for key, one in value.items()]
+        return ", ".join(held) if len(held) <= FEW else f"{len(held)} entries"
+    if isinstance(value, list | tuple):
+        return ", ".join(map(told, value)) if len(value) <= FEW else f"{len(value)} entries"
+    return getattr(value, "__name__", None) or " ".join(str(value).split())
 
 
 def aligned(header: Sequence[str], body: Sequence[Sequence[str]]) -> str:

@@ -46,8 +46,9 @@ AnyTruth = Truth | PromptTruth | SoftmaxTruth
 MOST_POINTS, MOST_WORKERS = 1000, 10_000
 SLOPES = ("truth", "kind", "k", "measure", "predicted", "slope", "low", "high", "verdict")
 LEGEND = """theory: the predicted slope; slope: of log median error on log n, with its 90 %
-interval; loss D: Voronoi loss of the parameters; risk, L2: of the regression
-function; fits: share that stands at a certified optimum, only those count"""
+interval; D: Voronoi loss of the parameters; risk, L2: of the regression
+function; singleton: of parameters alone in their cell; split: of those that
+share one; fits: share that stands at a certified optimum, only those count"""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -60,6 +61,13 @@ class StudyResult:
     text   the tables as Markdown, as the command prints them into summary.md
 
     It prints as a table of slopes.
+
+    >>> import moe_prompts as mp
+    >>> found = mp.study("gmoe-1", ks=[3], n=[200, 1_000], reps=2, seed=0)
+    >>> isinstance(found, mp.StudyResult), len(found.rows)
+    (True, 4)
+    >>> list(found.slopes.columns)[-4:]
+    ['slope', 'low', 'high', 'verdict']
     """
 
     rows: pd.DataFrame
@@ -95,7 +103,7 @@ class StudyResult:
     @property
     def _title(self) -> str:
         truths, sizes = ", ".join(map(str, self.rows["truth"].unique())), self.rows.loc[self.rows["n"] > 0, "n"]
-        return f"{truths}: n = {sizes.min():.3g} to {sizes.max():.3g}"
+        return f"{truths}: n = {sizes.min():,.0f} to {sizes.max():,.0f}"
 
     @property
     def _lines(self) -> tuple[list[str], list[list[str]]]:

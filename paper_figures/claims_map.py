@@ -20,7 +20,7 @@ from matplotlib.patches import Patch
 
 from moe_prompts.claims.claim import REGISTERED_SEED
 from moe_prompts.errors import InputError
-from moe_prompts.figures.style import DOUBLE, STYLE
+from moe_prompts.figures.style import SINGLE, STYLE
 from moe_prompts.slopes import BAND
 
 FAMILIES = {
@@ -39,14 +39,15 @@ VERDICTS: dict[str, tuple[str, dict[str, Any]]] = {
 RATE = re.compile(r"n\^(-[\d.]+)$")
 FLOOR = re.compile(r"risk ([\d.]+)%, without noise")
 SHOWN = (-1.05, 0.45)
-#: Characters of a line of text, height of one in inches, and what stands above and below the rows.
-STATEMENT, FINDING, LINE, HEAD, FOOT = 71, 37, 0.089, 0.3, 0.72
+#: Characters of a line of a finding, height of one in inches, and what stands above and below the rows.
+FINDING, LINE, HEAD, FOOT = 36, 0.092, 0.42, 0.95
 
 
 def figure(run: Path) -> Figure:
-    """Return a row for each claim of ``claims.json``: what is said, its verdict, and what was measured.
+    """Return a row for each claim of ``claims.json``: its name and verdict, and what was measured.
 
-    Claims on trainings of networks, which have no slopes, are left to ``pretrained``.
+    The words of the claims are in ``docs/claims.md``. Claims on trainings of networks, which have no slopes,
+    are left to ``pretrained``.
     """
     try:
         every = json.loads((run / "claims.json").read_text(encoding="utf-8"))
@@ -64,11 +65,12 @@ def figure(run: Path) -> Figure:
     total = sum(heights) + 1.5 * len(families)
     height = total * LINE + HEAD + FOOT
     with plt.rc_context(STYLE):
-        drawn = plt.figure(figsize=(DOUBLE, height))
+        drawn = plt.figure(figsize=(SINGLE, height))
         bottom, tall = FOOT / height, total * LINE / height
-        words = drawn.add_axes((0.01, bottom, 0.64, tall), xlim=(0, 1), ylim=(total, 0))
-        slopes = drawn.add_axes((0.655, bottom, 0.275, tall), xlim=SHOWN, ylim=(total, 0))
+        words = drawn.add_axes((0.01, bottom, 0.26, tall), xlim=(0, 1), ylim=(total, 0))
+        slopes = drawn.add_axes((0.275, bottom, 0.59, tall), xlim=SHOWN, ylim=(total, 0))
         words.axis("off")
+        slopes.patch.set_visible(False)  # headings reach over it
         top = 0.0
         for family in families:
             words.text(0, top + 0.9, f"{family}: {FAMILIES[family]}", weight="bold", va="center")
@@ -77,7 +79,7 @@ def figure(run: Path) -> Figure:
                 if claim["id"][0] == family:
                     draw_claim(words, slopes, claim, top, rows)
                     top += rows
-        _finish(drawn, slopes, height)
+        _finish(drawn, slopes, height, claims)
     return drawn
 
 
@@ -87,10 +89,9 @@ def draw_claim(words: Axes, slopes: Axes, claim: dict[str, Any], top: float, row
     for ax in (words, slopes):
         ax.axhline(top, color="0.88", linewidth=0.5, zorder=0)
     word, style = VERDICTS[claim["verdict"]]
-    words.plot(0.012, middle + 0.55, markersize=4, **style)
-    words.text(0.03, middle + 0.55, word, fontsize=6.5, va="center")
-    words.text(0, middle - 0.6, claim["id"], va="center")
-    words.text(0.205, middle, "\n".join(_statement(claim)), fontsize=6.5, va="center", linespacing=1.1)
+    words.plot(0.04, middle + 0.55, markersize=4, **style)
+    words.text(0.1, middle + 0.55, word, fontsize=6.5, va="center")
+    words.text(0, middle - 0.6, claim["id"], fontsize=6.5, va="center")
     lines = _slopes(claim)
     ends = [top + 0.15, top + rows - 0.15]
     for rate in {rate for rate, *_ in lines}:
@@ -121,11 +122,7 @@ def draw_claim(words: Axes, slopes: Axes, claim: dict[str, Any], top: float, row
 
 def _rows(claim: dict[str, Any]) -> float:
     """Return the height in lines of text: of its words, and so that slopes stay apart."""
-    return 0.7 + max(len(_statement(claim)), len(_finding(claim)), 2, 0.15 * len(_slopes(claim)))
-
-
-def _statement(claim: dict[str, Any]) -> list[str]:
-    return textwrap.wrap(claim["statement"], STATEMENT, break_on_hyphens=False)
+    return 0.7 + max(len(_finding(claim)), 2, 0.15 * len(_slopes(claim)))
 
 
 def _slopes(claim: dict[str, Any]) -> list[tuple[float, float, float, float, str]]:
@@ -147,17 +144,20 @@ def _finding(claim: dict[str, Any]) -> list[str]:
     return textwrap.wrap(f"claimed {line['claimed']}, found {line['found']}", FINDING, break_on_hyphens=False)
 
 
-def _finish(drawn: Figure, slopes: Axes, height: float) -> None:
+def _finish(drawn: Figure, slopes: Axes, height: float, claims: list[dict[str, Any]]) -> None:
     slopes.set_yticks([])
     slopes.spines["left"].set_visible(False)
     slopes.set_xticks([-1, -0.75, -0.5, -0.25, 0, 0.25], ["-1", "", "-1/2", "-1/4", "0", "1/4"])
-    slopes.set_xlabel("exponent of n")
-    slopes.set_title("measured slopes, or what was found")
-    slopes.text(1.02, 1.0, "lines that\nhold", transform=slopes.transAxes, fontsize=6.5, va="bottom")
+    slopes.set_xlabel("exponent of n (or what was found in words)")
+    given = [claim["verdict"] for claim in claims]
+    counts = {word: given.count(verdict) for verdict, (word, _) in VERDICTS.items()}
+    told = ", ".join(f"{count} {word.removesuffix('s')}" for word, count in counts.items() if count)
+    drawn.text(0.01, 1 - 0.06 / height, f"{len(claims)} claims: {told}", fontsize=7.5, va="top")
+    slopes.text(1.02, 1.0, "lines\nthat hold", transform=slopes.transAxes, fontsize=6.5, va="bottom")
     handles = [Line2D([], [], linestyle="none", markersize=4, **style) for _, style in VERDICTS.values()]
     handles += [Patch(color="0.87"), Line2D([], [], color="#2b7bba", linewidth=0.7)]
     names = [*VERDICTS, f"predicted ± {BAND:g}", "90 % interval (may leave axis)"]
-    drawn.legend(handles, names, loc="lower center", ncols=6, bbox_to_anchor=(0.5, 0.05 / height))
+    drawn.legend(handles, names, loc="lower center", ncols=2, bbox_to_anchor=(0.5, 0.03 / height))
 
 
 DRAWING = runs.Drawing(

@@ -11,7 +11,7 @@ import matplotlib.pyplot as plt
 import runs
 from matplotlib.figure import Figure
 
-from moe_prompts.figures.style import SINGLE, STYLE, note
+from moe_prompts.figures.style import SINGLE, STYLE, finding, note
 from moe_prompts.vision.figures import draw_input_dependence
 
 
@@ -26,10 +26,14 @@ def figure(run: Path) -> Figure:
         draw_input_dependence(ax, table)
         ax.set_ylim(-0.03, 1)
         ax.legend(loc="lower right", bbox_to_anchor=(1, 0.1))
+        later = table[table["block"] > 0].groupby(["method", "block"])["variation"].mean().groupby("method")
+        ends = {name: f"{least:.2f} to {most:.2f}" for name, (least, most) in later.agg(["min", "max"]).iterrows()}
+        ranges = [f"{name} {'0' if end == '0.00 to 0.00' else end}" for name, end in ends.items()]
+        finding(ax, f"share of a prompt's expert that varies with the image, after block 0: {', '.join(ranges)}")
         note(
             drawn,
-            "0: the same on all images, as VAPT's prompts are in block 0\n"
-            "small marks: prompts, mean over heads; lines: their mean",
+            "0: the same on all images, as VAPT's prompts are in block 0; small marks: prompts, mean over heads; lines "
+            "their mean",
         )
     return drawn
 

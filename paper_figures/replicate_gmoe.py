@@ -15,7 +15,7 @@ from moe_prompts.figures.replication import replication_figure
 
 def figure(run: Path) -> Figure:
     """Return losses by truth and k: published ones, and what each procedure has again."""
-    return replication_figure(runs.read_summary(run))
+    return replication_figure(runs.read_summary(run), runs.read_table(run, "experiments/replicate.py", "procedure"))
 
 
 DRAWING = runs.Drawing(

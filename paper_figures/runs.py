@@ -32,7 +32,7 @@ FIRST_COMMAND: dict[str, Any] = {
     "time": "5 minutes on 2 cores",
 }
 #: What a figure of a replication reads.
-REPLICATION_COLUMNS = ("truth", "k", "loss", "source", "sizes", "medians", "means")
+REPLICATION_COLUMNS = ("truth", "k", "loss", "source", "slope", "sizes", "medians")
 
 
 @dataclass(frozen=True)
@@ -134,7 +134,8 @@ def efficiency_figure(run: Path, which: str, *beside: Path) -> Figure:
     from moe_prompts.vision.data_efficiency import report as curves_report
 
     tables = [read_table(one, "experiments/data_efficiency.py", "task", "method", "n") for one in (run, *beside)]
-    drawn = curves_report.figures_of(pd.concat(tables, ignore_index=True), [which])
+    entropy = store.identity_of(run, entropy=int)["entropy"]
+    drawn = curves_report.figures_of(pd.concat(tables, ignore_index=True), entropy, [which])
     if which not in drawn:
         raise InputError(f"{run} has no rows of {which}; expected a run of experiments/data_efficiency.py with them")
     return drawn[which]

@@ -40,11 +40,8 @@ def test_help_has_groups_and_examples_in_80_columns(words, monkeypatch, capsys):
         assert ended.value.code == 0
         assert not too_wide(shown)
         assert "shows the way" not in shown
-        if len(words) == 1:
-            assert "\nexamples:\n" in shown
-            assert (
-                f"\n  {argv0 if ' ' in argv0 else f'python experiments/{argv0}'}" in shown.partition("\nexamples:")[2]
-            )
+        own = " ".join([argv0 if " " in argv0 else f"python experiments/{argv0}", *words[1:]])
+        assert f"\n  {own}" in shown.partition("\nexamples:")[2]
 
 
 @pytest.mark.parametrize("name", ["sample-efficiency", "data-efficiency", "planted-head"])

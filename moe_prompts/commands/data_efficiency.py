@@ -415,7 +415,8 @@ def tell(results: pd.DataFrame, entropy: int, out: Path, files: dict[str, str]) 
     from moe_prompts.vision.data_efficiency import report as curves_report
 
     def draw() -> list[Path]:
-        return [path for name, figure in curves_report.figures_of(results).items() for path in save(figure, out, name)]
+        figures = curves_report.figures_of(results, entropy)
+        return [path for name, figure in figures.items() for path in save(figure, out, name)]
 
     ending = curves_report.ending_of(results, entropy)
     cli.finish(out, curves_report.text(results, entropy), ending, files, draw, len(results))

@@ -238,7 +238,7 @@ def figure_of(table, model, shown):
     """
     import matplotlib.pyplot as plt
 
-    from moe_prompts.figures.style import DOUBLE, STYLE
+    from moe_prompts.figures.style import SINGLE, STYLE
     from moe_prompts.vision import read_head
     from moe_prompts.vision.figures import draw_input_dependence, draw_mass
 
@@ -247,11 +247,14 @@ def figure_of(table, model, shown):
     block, head = max(readings, key=lambda key: readings[key].mass_map.flatten(1).std(dim=1).mean().item())
     maps = readings[block, head].mass_map.numpy()
     with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(1, 4, figsize=(DOUBLE, 2.3), layout="constrained", width_ratios=[1.5, 1, 1, 1])
-        draw_input_dependence(axes[0], table)
-        axes[0].legend()
-        for ax, mass, image in zip(axes[1:], maps, shown, strict=False):
+        figure = plt.figure(figsize=(SINGLE, 3.8), layout="constrained")
+        above, below = figure.subfigures(2, 1, height_ratios=[1.5, 1])
+        ax = above.subplots()
+        draw_input_dependence(ax, table)
+        ax.legend()
+        axes = below.subplots(1, 3)
+        for ax, mass, image in zip(axes, maps, shown, strict=False):
             drawn = draw_mass(ax, mass, image.mean(dim=0).numpy(), top=float(maps.max()))
-            ax.set_title(f"VAPT, block {block}, head {head}")
-        figure.colorbar(drawn, ax=axes[1:], shrink=0.8, label="share of the gate on prompts")
+        below.suptitle(f"VAPT, block {block}, head {head}, on three images", fontsize="medium")
+        below.colorbar(drawn, ax=axes, shrink=0.8, label="gate on prompts")
     return figure

@@ -30,7 +30,13 @@ def parser() -> argparse.ArgumentParser:
     parser = cli.OneLineParser("pretrain.py", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True, parser_class=cli.OneLineParser)
     add = (
-        commands.add_parser("train", help="pretrain, or go on with a pretraining")
+        cli.add_part(
+            commands,
+            "train",
+            "pretrain, or go on with a pretraining",
+            str(__doc__),
+            "Pretrain on drawn images, each seen once; a run that was killed is completed by the same command.",
+        )
         .add_argument_group("options")
         .add_argument
     )
@@ -44,7 +50,13 @@ def parser() -> argparse.ArgumentParser:
     add("--device", default="cpu", help="where it is computed: cpu, or cuda where there is one (default cpu)")
     add("--out", type=cli.folder, default=None, help="folder (default: a new one under results/)")
     add = (
-        commands.add_parser("check", help="what its class token says about the stand-in tasks")
+        cli.add_part(
+            commands,
+            "check",
+            "what its class token says about the stand-in tasks",
+            str(__doc__),
+            "Compare linear probes on the stand-in tasks: of this backbone, of the untrained one, and of raw pixels.",
+        )
         .add_argument_group("options")
         .add_argument
     )

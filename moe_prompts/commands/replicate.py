@@ -104,5 +104,5 @@ def report(results: pd.DataFrame, published: pd.DataFrame | None, entropy: int, 
     if quick:
         text += f"\n\n{SMOKE}"
         ending = replace(ending, findings=[*ending.findings, SMOKE])
-    draw = lambda: save(replication_figure(summary), out, f"replicate_{results['paper'].iloc[0]}")
+    draw = lambda: save(replication_figure(summary, results), out, f"replicate_{results['paper'].iloc[0]}")
     cli.finish(out, text, ending, {"summary.json": summary.to_json(orient="records", indent=2)}, draw, len(results))

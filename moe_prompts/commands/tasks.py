@@ -33,12 +33,25 @@ LEGEND = "chance, pixels, linear probe: test accuracy; of a ridge classifier on 
 def parser() -> argparse.ArgumentParser:
     parser = cli.OneLineParser("tasks.py", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True, parser_class=cli.OneLineParser)
-    one = commands.add_parser("sheet", help="images of tasks on one page")
+    one = cli.add_part(
+        commands,
+        "sheet",
+        "images of tasks on one page",
+        str(__doc__),
+        "Draw a contact sheet: a row of images for each drawn task, and for each plain folder.",
+    )
     add = one.add_argument_group("options").add_argument
     _add_tasks(add, 98)
     add("--images", type=cli.positive("images"), default=12, help="of each task (default 12)")
     add("--out", type=Path, default=Path("results/tasks.png"), help="the file (default results/tasks.png)")
-    one = commands.add_parser("probe", help="what a linear probe finds")
+    one = cli.add_part(
+        commands,
+        "probe",
+        "what a linear probe finds",
+        str(__doc__),
+        "Measure what a linear probe finds: the test accuracy of a ridge classifier on the class token of a frozen "
+        "backbone, and on pixels.",
+    )
     add = one.add_argument_group("options").add_argument
     _add_tasks(add, 56)
     add("--backbone", default="dinov2-small-focus", help="dinov2-small-focus or a name of timm")
@@ -46,7 +59,13 @@ def parser() -> argparse.ArgumentParser:
     add("--train", type=cli.positive("images"), default=1000, help="training images (default 1000)")
     add("--test", type=cli.positive("images"), default=1000, help="test images (default 1000; digits have 797)")
     add("--out", type=Path, default=None, help="folder (default: a new one under results/)")
-    one = commands.add_parser("emoji", help="fetch emoji of two vendors")
+    one = cli.add_part(
+        commands,
+        "emoji",
+        "fetch emoji of two vendors",
+        str(__doc__),
+        "Fetch emoji as two vendors draw them, through npm, as the plain folder ROOT/emoji.",
+    )
     add = one.add_argument_group("options").add_argument
     add("--data", type=Path, default=Path("data"), metavar="ROOT", help="where the folder emoji appears (default data)")
     add("--train-archive", type=Path, metavar="FILE", help="emoji-datasource-google-16.0.0.tgz, instead of npm")

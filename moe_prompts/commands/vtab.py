@@ -101,7 +101,7 @@ ORIGINS = {
 
 
 def check(arguments: argparse.Namespace) -> None:
-    """One line per fault; exit code 1 if there is a problem, warnings are none."""
+    """Print one line for each fault; the exit code is 1 if there is a problem, warnings are none."""
     from moe_prompts.vision.tasks import fgvc
     from moe_prompts.vision.tasks.check import PROBLEM, check_fgvc, check_vtab
     from moe_prompts.vision.tasks.named import task_names
@@ -121,7 +121,7 @@ def check(arguments: argparse.Namespace) -> None:
 
 
 def fetch_help(arguments: argparse.Namespace) -> None:
-    """Where the data come from and how they must lie."""
+    """Say where the data come from and how they must lie."""
     from moe_prompts.vision.tasks import fgvc, vtab
 
     origins = "\n".join(f"    {name:<22}{ORIGINS.get(name, name)}" for name in vtab.TASKS)
@@ -376,7 +376,7 @@ def results(folder: Path):
 
 
 def report_of(arguments: argparse.Namespace) -> None:
-    """The report of one run, or of several on other tasks or methods as one table."""
+    """Report one run, or several on other tasks or methods as one table."""
     if len(arguments.run) > 1 and arguments.out is None:
         raise InputError("report of several runs: no --out; expected a folder for their common report")
     out = arguments.out or arguments.run[0]
@@ -388,7 +388,7 @@ def parser() -> argparse.ArgumentParser:
     parser = cli.OneLineParser("vtab.py", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    one = commands.add_parser("run", help="tune, train with every seed, test", description=run.__doc__)
+    one = cli.add_part(commands, "run", "tune, train with every seed, test", str(__doc__), run.__doc__)
     add = one.add_argument_group("what is run").add_argument
     add(
         "--preset",
@@ -449,12 +449,12 @@ def parser() -> argparse.ArgumentParser:
     cli.add_run(one, "of tuning, drawn images and fractions")
     one.set_defaults(call=run)
 
-    one = commands.add_parser("report", help="table and figure of finished runs", description=report_of.__doc__)
+    one = cli.add_part(commands, "report", "table and figure of finished runs", str(__doc__), report_of.__doc__)
     one.add_argument("run", type=Path, nargs="+", help="folders that `run` wrote")
     one.add_argument("--out", type=cli.folder, help="where the report goes (default: the run itself)")
     one.set_defaults(call=report_of)
 
-    one = commands.add_parser("check", help="what is missing or wrong in the data folders", description=check.__doc__)
+    one = cli.add_part(commands, "check", "what is missing or wrong in the data folders", str(__doc__), check.__doc__)
     one.add_argument("--data", type=Path, required=True, metavar="ROOT", help="the folder of the tasks' folders")
     one.add_argument("--task", default="all", metavar="TASKS", help=TASK_HELP + " (default all)")
     one.add_argument("--thorough", action="store_true", help="decode every image instead of 50 per task")
@@ -463,7 +463,7 @@ def parser() -> argparse.ArgumentParser:
     )
     one.set_defaults(call=check)
 
-    one = commands.add_parser("fetch-help", help="where the data come from", description=fetch_help.__doc__)
+    one = cli.add_part(commands, "fetch-help", "where the data come from", str(__doc__), fetch_help.__doc__)
     one.set_defaults(call=fetch_help)
     return parser
 

@@ -13,7 +13,7 @@ from enum import Enum
 from typing import Any
 
 from moe_prompts.checks import real
-from moe_prompts.shown import Rows, as_html, as_text
+from moe_prompts.shown import Rows, Shown, as_html, as_text
 
 #: Estimated log-likelihood left to gain, in total nats, below which a local maximum counts as reached. 1e-3
 #: is not safe: paths cross plateaus where -H is barely positive definite and the decrement is tiny.
@@ -21,7 +21,12 @@ GAP_TOLERANCE = 1e-6
 
 
 class FitStatus(Enum):
-    """Say how a fit ended; the value of each member says what to do about it."""
+    """Say how a fit ended; the value of each member says what to do about it.
+
+    >>> import moe_prompts as mp
+    >>> mp.FitStatus.CERTIFIED.advice
+    'certified local maximum: use it'
+    """
 
     CERTIFIED = "certified local maximum: use it"
     NOT_CERTIFIED = "stopped before the certificate was reached: raise max_iterations, or try another start"
@@ -48,8 +53,8 @@ class FitStatus(Enum):
         return self.value
 
 
-@dataclass(frozen=True)
-class Certificate:
+@dataclass(frozen=True, repr=False)
+class Certificate(Shown):
     """Give the evidence that a fit stands at a local optimum.
 
     kind           "maximum likelihood" or "least squares"
@@ -62,6 +67,11 @@ class Certificate:
     iterations. For least squares it is that of D^-1/2 (-H) D^-1/2, with D the diagonal of the Gauss-Newton
     matrix, on the parameters that the box does not hold. It is 0 up to rounding where surplus prompts
     coincide.
+
+    >>> import moe_prompts as mp
+    >>> fit = mp.fit(mp.sample("gmoe-1", 500, seed=0), k=2, seed=0, starts=2)
+    >>> fit.certificate.holds(tolerance=1e-6)
+    True
     """
 
     kind: str

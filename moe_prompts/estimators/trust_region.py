@@ -79,6 +79,12 @@ class EMOptions:
                      the data; this is the habit of published runs and no sign of a maximum; 0: never
 
     Raises ``InputError`` where a number is outside its range.
+
+    >>> import moe_prompts as mp
+    >>> truth = mp.truth("gmoe-1")
+    >>> fit = mp.em(truth.family, mp.sample("gmoe-1", 300, seed=0), truth.params, mp.EMOptions(max_iterations=3))
+    >>> fit.iterations
+    3
     """
 
     max_iterations: int = 10_000

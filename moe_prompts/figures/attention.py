@@ -12,27 +12,26 @@ from matplotlib.ticker import NullLocator
 from moe_prompts.figures.gates import (
     Ranks,
     draw_levels,
+    line_style,
     ranks_of,
+    slopes_said,
 )
 from moe_prompts.figures.style import (
     BARS,
-    DOUBLE,
     STYLE,
-    _width,
+    column,
     draw_guide,
-    legend_below,
+    finding,
     legend_of,
     log_log,
-    note,
     one_scale,
+    power,
     spoken,
 )
 from moe_prompts.study.attention import STUDY_FITS, STUDY_GAPS, STUDY_PROFILES
 from moe_prompts.study.attention_report import SPLIT, D, profile_of
 from moe_prompts.study.summary import RISK, Measure, measured_slope
 
-#: One colour and mark for each truth of the attention study, where kinds are told apart rather than numbers of prompts.
-TRUTH_STYLES = ("o", "<", "s", "X", "*", "h", "P", "D")
 #: Truths in the panel of parameter errors: more would hide each other.
 TRUTHS_SHOWN = 3
 SAME_FLOOR = 0.7  # of a smaller class's floor: above it two lines can hardly be told apart on a log scale
@@ -40,21 +39,19 @@ PROFILE_FLOOR = 1e-9  # where vanishing profiles are drawn
 
 
 def attention_figure(results: pd.DataFrame, entropy: int) -> Figure:
-    """Return the figure of the attention study: risk, errors of parameters, noise-free profiles.
+    """Return the figure of the attention study: risk, distances of split prompts, noise-free profiles.
 
     The first panel has the prediction risk of every kind of prompt on an adaptive truth. The second has the
-    parameter errors of each truth's own kind with one prompt too many. In the third, profiles are dashed
-    where there are as many prompts as in the truth, and solid where there is one too many.
+    distance of split prompts of the first truths' own kinds, with one prompt too many. The third has the
+    profiles of the same truths; those that vanish share one line.
     """
     with plt.rc_context(STYLE):
-        figure, (risk, loss, profiles) = plt.subplots(1, 3, figsize=(DOUBLE, 3.6), layout="constrained")
+        figure, grid = column(3, 1.75, 1.0)
+        risk, splits, profiles = grid[:, 0]
         draw_attention_risk(risk, results, entropy)
-        draw_attention_loss(loss, results, entropy)
-        draw_profiles(profiles, results)
-        legend_below(risk, title="fitted")
-        legend_below(loss, title="truth and kind of prompts")
-        legend_below(profiles, title="truth and kind of prompts")
-        note(figure, f"medians (D, the Voronoi loss: means) over data sets; {BARS}")
+        draw_attention_splits(splits, results, entropy)
+        draw_profiles(profiles, results, shown_truths(results))
+        legend_of(figure, grid[:, 0], 2, f"medians over data sets; {BARS}; hollow: no rate by theory")
     return figure
 
 
@@ -79,11 +76,12 @@ def draw_attention_risk(
     rows = fits[fits["truth"] == (truth or [*adaptive, *several][0])]
     if truth is None:
         rows = told_apart(rows)
-    draw_levels(ax, rows, RISK, entropy, ranks, all_fits=truth is not None)
+    slopes = draw_levels(ax, rows, RISK, entropy, ranks or ranks_of(fits), all_fits=truth is not None)
     if truth is None:
         draw_guide(ax, -1.0, r"slope $n^{-1}$")
-    ax.set_ylabel(r"risk $E|\hat f-f^*|^2\ /\ E|f^*|^2$")
-    ax.set_title(f"truth: {rows['k_true'].iloc[0]:.0f} {spoken(rows['truth_kind'].iloc[0])} prompts")
+    ax.set_ylabel(r"risk $E|\hat f-f^*|^2\,/\,E|f^*|^2$")
+    known = f"truth: {rows['k_true'].iloc[0]:.0f} {spoken(rows['truth_kind'].iloc[0])} prompts"
+    finding(ax, f"{known}. Risk of {slopes_said(slopes)}")
 
 
 def told_apart(rows: pd.DataFrame) -> pd.DataFrame:
@@ -109,10 +107,8 @@ def prediction_risk_figure(results: pd.DataFrame, entropy: int) -> Figure:
     truths = compared_truths(results)
     fits = results[(results["study"] == STUDY_FITS) & results["truth"].isin(truths)]
     with plt.rc_context(STYLE):
-        figure, grid = plt.subplots(
-            1, len(truths), figsize=(_width(len(truths)), 3.4), layout="constrained", squeeze=False
-        )
-        axes = list(grid[0])
+        figure, grid = column(len(truths), 1.8, 1.35, sharex=True)
+        axes = list(grid[:, 0])
         for ax, truth in zip(axes, truths, strict=True):
             draw_attention_risk(ax, results, entropy, truth, ranks_of(fits))
         one_scale(axes)
@@ -120,7 +116,7 @@ def prediction_risk_figure(results: pd.DataFrame, entropy: int) -> Figure:
             draw_floors(ax, fits[fits["truth"] == truth])
             draw_guide(ax, -1.0, r"slope $n^{-1}$", (0, (5, 3)))
             ax.label_outer()
-        legend_of(figure, axes, 4, f"prompts fitted (median of all fits; {BARS})")
+        legend_of(figure, axes, 2, f"prompts fitted (median of all fits; {BARS})")
     return figure
 
 
@@ -131,24 +127,55 @@ def draw_floors(ax: Axes, results: pd.DataFrame) -> None:
         ax.axhline(floor, color="0.2", linewidth=0.7, linestyle=":", zorder=3, label="least risk of the class")
 
 
-def draw_attention_loss(ax: Axes, results: pd.DataFrame, entropy: int) -> None:
-    """Draw parameter errors against n for the first truths, with one prompt too many and 90 % intervals.
+def draw_attention_splits(ax: Axes, results: pd.DataFrame, entropy: int) -> None:
+    """Draw the median distance of split prompts against n for the first truths, with one prompt too many.
 
-    Solid lines are D (mean over data sets, which runaways move). Dashed lines are the error of split prompts
-    (median), where they have a rate.
+    Lines are hollow and dotted where the profile vanishes, so that theory denies a rate; there they are of
+    all fits.
     """
-    over = own_fits(results, 1)
-    for place, truth in enumerate(over["truth"].unique()[:TRUTHS_SHOWN]):
-        vanishes = profile_of(results, truth, 1).vanishes
-        _draw_error(ax, over, entropy, place, truth, D, f"{_short(truth)}: D", "mean", vanishes)
-        if not vanishes:
-            _draw_error(ax, over, entropy, place, truth, SPLIT, f"{_short(truth)}: split", linestyle="--")
-    log_log(ax)
-    draw_guide(ax, -0.5, r"slope $n^{-1/2}$")
+    said = _draw_errors(ax, results, entropy, 1, SPLIT, shown_truths(results)[:TRUTHS_SHOWN])
     draw_guide(ax, -0.25, r"slope $n^{-1/4}$", "-.")
     ax.set_xlabel("number of pairs n")
-    ax.set_ylabel("error of parameters")
-    ax.set_title("one prompt too many: parameters")
+    ax.set_ylabel("distance of split prompts")
+    finding(ax, f"one prompt too many: split prompts of {said}")
+
+
+def shown_truths(results: pd.DataFrame) -> list[str]:
+    """Return the first truths that are over-fitted, and all whose profiles vanish."""
+    over = list(own_fits(results, 1)["truth"].unique())
+    silent = [truth for truth in _profiled(results) if profile_of(results, truth, 1).vanishes]
+    return list(dict.fromkeys([*over[:TRUTHS_SHOWN], *silent]))
+
+
+def _draw_errors(
+    ax: Axes, results: pd.DataFrame, entropy: int, surplus: int, measure: Measure, truths: list[str]
+) -> str:
+    """Draw the median error of each truth's own kind, and return its slopes in words where theory has a rate."""
+    fits, slopes, silent = own_fits(results, surplus), [], []
+    for truth in truths:
+        vanishes = bool(surplus) and profile_of(results, truth, 1).vanishes
+        rows = fits[fits["truth"] == truth]
+        if rows.empty:
+            continue
+        found = measured_slope(rows, measure, "grid", entropy, all_fits=vanishes)
+        if not len(found.n):
+            continue
+        style = _truth_style(results, truth)
+        if vanishes:
+            style |= {"markerfacecolor": "white", "linestyle": ":"}
+            silent.append(_short(truth))
+        else:
+            slopes.append((_short(truth), found.value))
+        ax.errorbar(
+            found.n, found.level, yerr=np.abs(found.band.T - found.level), label=_short(truth), elinewidth=0.6, **style
+        )
+    log_log(ax)
+    if len(slopes) > TRUTHS_SHOWN:
+        steep, flat = min(value for _, value in slopes), max(value for _, value in slopes)
+        said = f"{len(slopes)} truths {power(flat)} to {power(steep)}"
+    else:
+        said = ", ".join(f"{name} {power(value)}" for name, value in slopes)
+    return said + (f"; no rate by theory: {', '.join(silent)}" if silent else "")
 
 
 def own_fits(results: pd.DataFrame, surplus: int) -> pd.DataFrame:
@@ -162,33 +189,11 @@ def _short(truth: str) -> str:
     return truth.removeprefix("attention-")
 
 
-def _draw_error(
-    ax: Axes,
-    fits: pd.DataFrame,
-    entropy: int,
-    place: int,
-    truth: str,
-    measure: Measure,
-    label: str,
-    statistic: str = "median",
-    all_fits: bool = False,
-    linestyle: str = "-",
-) -> None:
-    rows = fits[fits["truth"] == truth]
-    found = measured_slope(rows, measure, "grid", entropy, statistic, all_fits=all_fits)
-    if len(found.n):
-        bars = np.abs(found.band.T - found.level)
-        style = _truth_style(place) | {"linestyle": linestyle}
-        if all_fits:
-            style |= {"markerfacecolor": "white", "linestyle": ":"}
-        ax.errorbar(found.n, found.level, yerr=bars, label=label, elinewidth=0.6, **style)
-
-
 #: Panels of ``parameter_rates_figure``: prompts too many, measure, title, guide.
 RATE_PANELS = (
-    (0, D, "as many prompts as there are: D", (-0.5, r"slope $n^{-1/2}$", "--")),
-    (1, D, "one too many: D", (-0.5, r"slope $n^{-1/2}$", "--")),
-    (1, SPLIT, "one too many: split prompts", (-0.25, r"slope $n^{-1/4}$", "-.")),
+    (0, D, "as many prompts as there are: D of", (-0.5, r"slope $n^{-1/2}$", "--")),
+    (1, D, "one too many: D of", (-0.5, r"slope $n^{-1/2}$", "--")),
+    (1, SPLIT, "one too many: split prompts of", (-0.25, r"slope $n^{-1/4}$", "-.")),
 )
 
 
@@ -198,75 +203,76 @@ def parameter_rates_figure(results: pd.DataFrame, entropy: int) -> Figure:
     Panels show fits with as many prompts as there are and with one too many. Lines are hollow and dotted
     where profiles vanish, so that theory denies a rate; there they are of all fits.
     """
-    truths = results.loc[results["study"] == STUDY_FITS, "truth"].unique()
+    truths = list(results.loc[results["study"] == STUDY_FITS, "truth"].unique())
     with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(1, 3, figsize=(DOUBLE, 3.1), layout="constrained")
-        for ax, (surplus, measure, title, guide) in zip(axes, RATE_PANELS, strict=True):
-            fits = own_fits(results, surplus)
-            for place, truth in enumerate(truths):
-                vanishes = bool(surplus) and profile_of(results, truth, 1).vanishes
-                if truth in set(fits["truth"]):
-                    _draw_error(ax, fits, entropy, place, truth, measure, _short(truth), all_fits=vanishes)
-            log_log(ax)
+        figure, grid = column(len(RATE_PANELS), 1.85, 1.0, sharex=True)
+        for ax, (surplus, measure, title, guide) in zip(grid[:, 0], RATE_PANELS, strict=True):
+            said = _draw_errors(ax, results, entropy, surplus, measure, truths)
             draw_guide(ax, *guide)
-            ax.set_title(title)
+            finding(ax, f"{title} {said}")
             ax.set_xlabel("number of pairs n")
-        axes[0].set_ylabel("parameter loss D (Voronoi)")
-        axes[2].set_ylabel("distance of split prompts")
+            ax.set_ylabel("distance of split prompts" if measure is SPLIT else "parameter loss D (Voronoi)")
+            ax.label_outer()
         legend_of(
             figure,
-            axes,
-            5,
+            grid[:, 0],
+            3,
             f"truth and kind of prompts (median of certified fits; {BARS}; hollow: no rate by theory, of all fits)",
         )
     return figure
 
 
-def draw_profiles(ax: Axes, results: pd.DataFrame) -> None:
-    """Draw the least error without noise against the spread held.
+def draw_profiles(ax: Axes, results: pd.DataFrame, truths: list[str] | None = None) -> None:
+    """Draw the least error without noise against the spread held, with one prompt too many.
 
-    Profiles that vanish stand on the floor of the panel. Lines are dashed with as many prompts as there are,
-    and solid with one too many.
+    Profiles that vanish are one line on the floor of the panel.
+
+    truths  which; default: all
     """
-    draw_exact_profiles(ax, results, {"linestyle": (0, (4, 2)), "linewidth": 0.7, "marker": "none"}, named=False)
-    draw_over_profiles(ax, results)
-    draw_guide(ax, 1.0, "exponent 1")
-    draw_guide(ax, 2.0, "exponent 2", "-.")
-    ax.set_ylim(PROFILE_FLOOR / 2, None)
-    ax.set_xlabel("distance or spread held, eps")
-    ax.set_title("noise-free profiles (dashed: exact)")
+    if draw_over_profiles(ax, results, truths):
+        ax.set_ylim(PROFILE_FLOOR / 2, None)
+    draw_guide(ax, 2.0, "exponent 2", (0, (1, 1)))
+    ax.set_xlabel("spread of split prompts held, eps")
 
 
-def draw_exact_profiles(ax: Axes, results: pd.DataFrame, style: dict | None = None, named: bool = True) -> None:
-    """Draw the least error against the distance held, with as many prompts as there are."""
-    for place, truth in enumerate(_profiled(results)):
+def draw_exact_profiles(ax: Axes, results: pd.DataFrame) -> list[float]:
+    """Draw the least error against the distance held, with as many prompts as there are; return the exponents."""
+    exponents = []
+    for truth in _profiled(results):
         exact = profile_of(results, truth, 0)
-        label = _short(truth) if named else None
-        ax.plot(exact.eps, exact.value, label=label, **(_truth_style(place) | (style or {})))
+        ax.plot(exact.eps, exact.value, label=_short(truth), **_truth_style(results, truth))
+        exponents.append(exact.exponents[0])
     _profile_axes(ax, results)
+    return exponents
 
 
-def draw_over_profiles(ax: Axes, results: pd.DataFrame) -> None:
-    """Draw the least error against the spread held, with one prompt too many; hollow where it vanishes."""
+def draw_over_profiles(ax: Axes, results: pd.DataFrame, truths: list[str] | None = None) -> list[str]:
+    """Draw the least error against the spread held, with one prompt too many; return the truths where it vanishes.
+
+    These are one hollow line.
+    """
     silent: list[str] = []
-    for place, truth in enumerate(_profiled(results)):
-        style, over = _truth_style(place), profile_of(results, truth, 1)
+    exponents: list[float] = []
+    for truth in _profiled(results):
+        if truths is not None and truth not in truths:
+            continue
+        style, over = _truth_style(results, truth), profile_of(results, truth, 1)
+        label: str | None = _short(truth)
         if over.vanishes:
             style |= {"markerfacecolor": "white", "linestyle": ":"}
+            # All stand on one line, which the first of them draws.
+            label = _short(truth) if not silent else None
             silent.append(_short(truth))
-        ax.plot(over.eps, np.maximum(over.value, PROFILE_FLOOR), label=_short(truth), **style)
-    if silent:
-        ax.annotate(
-            "vanish: " + ",\n".join([", ".join(silent[:2]), *silent[2:]]),
-            (0.5, PROFILE_FLOOR),
-            xycoords=("axes fraction", "data"),
-            xytext=(0, 4),
-            textcoords="offset points",
-            ha="center",
-            va="bottom",
-            fontsize=6.5,
-        )
+        else:
+            exponents.append(over.exponents[0])
+        if label:
+            ax.plot(over.eps, np.maximum(over.value, PROFILE_FLOOR), label=label, **style)
     _profile_axes(ax, results)
+    said = f"exponents {min(exponents):.2f} to {max(exponents):.2f}" if exponents else ""
+    if silent:
+        said += f"{'; ' if said else ''}none where a split changes nothing ({', '.join(silent)})"
+    finding(ax, f"one too many, no noise: {said}")
+    return silent
 
 
 def _profiled(results: pd.DataFrame) -> list[str]:
@@ -285,53 +291,54 @@ def _profile_axes(ax: Axes, results: pd.DataFrame) -> None:
 def profiles_figure(results: pd.DataFrame) -> Figure:
     """Return the figure of noise-free profiles: exact, and with one prompt too many."""
     with plt.rc_context(STYLE):
-        figure, (exact, over) = plt.subplots(1, 2, figsize=(DOUBLE, 3.1), layout="constrained", sharey=True)
-        draw_exact_profiles(exact, results)
-        draw_over_profiles(over, results)
-        over.set_ylim(PROFILE_FLOOR / 2, None)
-        draw_guide(exact, 1.0, "exponent 1", "--")
-        draw_guide(over, 2.0, "exponent 2", "-.")
-        exact.set_title("as many prompts as there are")
-        exact.set_xlabel("distance of parameters held, eps")
-        over.set_title("one prompt too many")
-        over.set_xlabel("spread of split prompts held, eps")
-        over.label_outer()
-        exact.legend(loc="lower right", ncols=2, title="truth and kind of prompts")
-        over.legend(over.get_lines()[-1:], ["exponent 2"], loc="lower right", bbox_to_anchor=(1, 0.25))
-        note(
-            figure,
-            f"least over all parameters that hold eps: no data, no noise; what is below {PROFILE_FLOOR:g} stands there",
+        figure, grid = column(2, 1.85, 1.25)
+        exact, over = grid[:, 0]
+        exponents = draw_exact_profiles(exact, results)
+        draw_profiles(over, results)
+        draw_guide(exact, 1.0, "exponent 1", (0, (5, 3)))
+        finding(
+            exact, f"as many prompts as there are, no noise: exponents {min(exponents):.2f} to {max(exponents):.2f}"
         )
+        exact.set_xlabel("distance of parameters held, eps")
+        told = f"least error over all parameters that hold eps; what is below {PROFILE_FLOOR:g} stands there, hollow"
+        legend_of(figure, grid[:, 0], 3, f"truth and kind of prompts ({told})")
     return figure
 
 
-def _truth_style(place: int) -> dict:
-    return {"color": plt.get_cmap("tab10")(place % 10), "marker": TRUTH_STYLES[place % len(TRUTH_STYLES)]}
+def _truth_style(results: pd.DataFrame, truth: str) -> dict:
+    """Return the style of a truth: that of its kind of prompts, darker and with another mark for each further one."""
+    kinds = results.drop_duplicates("truth").set_index("truth")["truth_kind"]
+    families = kinds.str.extract(r"^(\w+)", expand=False)  # "adaptive:gelu", "fixed, singular B"
+    family = str(families[truth])
+    like = list(families.index[families == family])
+    return line_style(family, like.index(truth), len(like))
 
 
 def draw_gaps(ax: Axes, results: pd.DataFrame) -> None:
     """Draw the mean nats lost by holding a split against n, with the range over data sets."""
     gaps = results[results["study"] == STUDY_GAPS]
-    # Places of the profiles, so that a truth looks the same beside them.
-    for place, truth in enumerate(_profiled(results)):
+    for truth in _profiled(results):
         by_n = gaps.loc[gaps["truth"] == truth].groupby("n")["gap"]
         mean, low, high = by_n.mean(), by_n.min(), by_n.max()
         bars = np.abs(np.array([low, high]) - mean.to_numpy())
-        ax.errorbar(mean.index, mean, yerr=bars, label=_short(truth), elinewidth=0.6, **_truth_style(place))
+        ax.errorbar(mean.index, mean, yerr=bars, label=_short(truth), elinewidth=0.6, **_truth_style(results, truth))
     ax.set_xscale("log")
     ax.xaxis.set_minor_locator(NullLocator())
     ax.set_yscale("symlog", linthresh=1)
     ax.set_ylim(0, 3 * gaps["gap"].max())
     ax.set_xlabel("number of pairs n")
     ax.set_ylabel("nats lost by holding the split")
-    ax.set_title("likelihood gap of a split")
+    ratio = gaps.groupby(["truth", "n"])["gap"].mean().unstack()
+    rising = int((ratio[ratio.columns[-1]] > 10 * ratio[ratio.columns[0]]).sum())
+    finding(ax, f"data come to see the split: the gap grows more than tenfold in {rising} of {len(ratio)} truths")
 
 
 def identifiability_figure(results: pd.DataFrame) -> Figure:
     """Return the figure of noise-free profiles and of the likelihood gaps of a held split."""
     with plt.rc_context(STYLE):
-        figure, (profiles, gaps) = plt.subplots(1, 2, figsize=(DOUBLE, 3.7), layout="constrained")
+        figure, grid = column(2, 2.0, 1.25)
+        profiles, gaps = grid[:, 0]
         draw_profiles(profiles, results)
         draw_gaps(gaps, results)
-        legend_of(figure, [profiles], 5, "truth and kind of prompts (gaps: mean over data sets; bars: their range)")
+        legend_of(figure, [profiles], 3, "truth and kind of prompts (gaps: mean over data sets; bars: their range)")
     return figure

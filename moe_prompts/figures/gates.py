@@ -6,7 +6,6 @@ certified replicates, and bars their 90 % bootstrap intervals. Both are computed
 
 from __future__ import annotations
 
-from math import ceil
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -17,24 +16,25 @@ from matplotlib.figure import Figure
 
 from moe_prompts.figures.style import (
     BARS,
-    COLUMNS,
     STYLE,
-    _width,
+    TITLE,
+    column,
     draw_guide,
-    legend_below,
+    finding,
     legend_of,
     log_log,
-    note,
     one_scale,
+    power,
     spoken,
 )
+from moe_prompts.slopes import BAND
 from moe_prompts.study import softmax
 from moe_prompts.study.summary import LOSS, RISK, Measure, measured_slope
 
-#: Fixed prompts in blues, adaptive ones in oranges, decoupled ones in greens, each with dashes of its own; darker and
-#: with other marks for more atoms.
+#: Experts of both kinds of gates in purples, fixed prompts in blues, adaptive ones in oranges, decoupled ones
+#: in greens, each with dashes of its own; darker and with other marks for more atoms.
 SHADES: dict[str, tuple[str, str, Any]] = {
-    "softmax": ("Purples", "o^vDP", "-"),
+    "experts": ("Purples", "o^vDP", (0, (6, 1))),
     "fixed": ("Blues", "o^vDP", "-"),
     "adaptive": ("Oranges", "sX*hp", "--"),
     "decoupled": ("Greens", "<>8Hd", "-."),
@@ -42,12 +42,15 @@ SHADES: dict[str, tuple[str, str, Any]] = {
 }
 #: Family of kinds -> the (kind, k) of its lines, in the order of their shades and marks.
 Ranks = dict[str, list[tuple[str, int]]]
+#: Kind in words -> the slopes of its lines.
+Slopes = dict[str, list[float]]
 
 
-def _line_style(kind: str, rank: int, count: int) -> dict:
+def line_style(kind: str, rank: int, count: int) -> dict:
+    """Return colour, mark and dashes of the line at ``rank`` of the ``count`` lines of one family of kinds."""
     base, *options = kind.split(":")
     colours, markers, dashes = SHADES[base]
-    shade = 0.45 + 0.5 * (rank / max(count - 1, 1))
+    shade = 0.55 + 0.4 * (rank / max(count - 1, 1))
     return {
         "color": plt.get_cmap(colours)(shade),
         "marker": markers[rank % len(markers)],
@@ -63,8 +66,8 @@ def draw_levels(
     ranks: Ranks | None = None,
     *,
     all_fits: bool = False,
-) -> None:
-    """Draw one line per kind and k: the median error against n with its interval.
+) -> Slopes:
+    """Draw one line per kind and k, the median error against n with its interval, and return their slopes.
 
     results   rows of one panel
     measure   which error
@@ -74,6 +77,7 @@ def draw_levels(
     all_fits  use fits without a certificate as well
     """
     ranks = ranks or ranks_of(results)
+    slopes: Slopes = {}
     lines = [
         (str(kind), k, rows)
         for kind, of_kind in results.groupby("kind", sort=False)
@@ -84,12 +88,32 @@ def draw_levels(
         if not len(found.n):
             continue
         bars = np.abs(found.band.T - found.level)
-        family = ranks[_family(kind)]
-        style = _line_style(kind, family.index((kind, k)), len(family))
-        noun = spoken(kind) if _of_prompts(rows) else "experts"
+        if _of_prompts(rows):
+            noun, family = spoken(kind), ranks[_family(kind)]
+            style = line_style(kind, family.index((kind, k)), len(family))
+        else:
+            noun, sizes = "experts", sorted(results["k"].unique())
+            style = line_style("experts", sizes.index(k), len(sizes))
         ax.errorbar(found.n, found.level, yerr=bars, label=f"{k} {noun}", elinewidth=0.6, **style)
+        slopes.setdefault(noun, []).append(found.value)
     log_log(ax)
     ax.set_xlabel("number of pairs n")
+    return slopes
+
+
+def slopes_said(slopes: Slopes) -> str:
+    """Return in words how lines fall: the range of slopes of each kind, or that it stops.
+
+    A kind stops where every slope is within .08 of 0, the band of verdicts.
+    """
+    said, stopped = [], []
+    for kind, values in slopes.items():
+        if np.all(np.abs(values) <= BAND):
+            stopped.append(kind)
+        else:
+            steep, flat = power(min(values)), power(max(values))
+            said.append(f"{kind} {flat}" + (f" to {steep}" if steep != flat else ""))
+    return "; ".join([", ".join(said), *([f"{', '.join(stopped)}: no fall"] if stopped else [])]).removeprefix("; ")
 
 
 def _of_prompts(rows: pd.DataFrame) -> bool:
@@ -109,34 +133,36 @@ def _family(kind: str) -> str:
     return kind.partition(":")[0]
 
 
-def draw_risk(ax: Axes, results: pd.DataFrame, entropy: int, ranks: Ranks | None = None) -> None:
-    """Draw prediction risk against n for one prompt truth."""
-    draw_levels(ax, results, RISK, entropy, ranks)
-    ax.set_ylabel(r"risk $E|\hat m-m^*|^2\ /\ E|m^*|^2$")
-    ax.set_title(f"{results['truth'].iloc[0]} ({results['truth_kind'].iloc[0]} truth)")
+def draw_risk(ax: Axes, results: pd.DataFrame, entropy: int, ranks: Ranks | None = None, width: int = TITLE) -> None:
+    """Draw prediction risk against n for one prompt truth; its title has lines of ``width`` characters."""
+    slopes = draw_levels(ax, results, RISK, entropy, ranks)
+    ax.set_ylabel(r"risk $E|\hat m-m^*|^2\,/\,E|m^*|^2$")
+    name = str(results["truth"].iloc[0]).removeprefix("prompts-")
+    kind = str(results["truth_kind"].iloc[0])
+    finding(ax, f"{kind} truth{'' if name == kind else f' {name}'}: {slopes_said(slopes)}", width)
 
 
-def draw_loss(ax: Axes, results: pd.DataFrame, entropy: int, ranks: Ranks | None = None) -> None:
-    """Draw the parameter loss D against n for one truth."""
-    draw_levels(ax, results, LOSS, entropy, ranks)
+def draw_loss(ax: Axes, results: pd.DataFrame, entropy: int, ranks: Ranks | None = None, width: int = TITLE) -> None:
+    """Draw the parameter loss D against n for one truth; its title has lines of ``width`` characters."""
+    slopes = draw_levels(ax, results, LOSS, entropy, ranks)
     ax.set_ylabel("parameter loss D (Voronoi)")
-    ax.set_title(f"{results['truth'].iloc[0]} ({results['k_true'].iloc[0]:.0f} experts)")
+    finding(
+        ax, f"truth {results['truth'].iloc[0]}, {results['k_true'].iloc[0]:.0f} experts: {slopes_said(slopes)}", width
+    )
 
 
 def softmax_figure(results: pd.DataFrame, entropy: int) -> Figure:
     """Return the figure of softmax gates: parameter loss against n, one panel per truth, on one scale."""
     groups = [rows for _, rows in results[results["notice"] == ""].groupby("truth", sort=False)]
     with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(
-            1, len(groups), figsize=(_width(len(groups)), 2.9), layout="constrained", squeeze=False, sharey=True
-        )
-        for ax, rows in zip(axes[0], groups, strict=True):
-            draw_levels(ax, rows, softmax.D, entropy)
+        figure, grid = column(len(groups), sharey=True, sharex=True)
+        for ax, rows in zip(grid[:, 0], groups, strict=True):
+            slopes = draw_levels(ax, rows, softmax.D, entropy)
             draw_guide(ax, -0.5, r"slope $n^{-1/2}$")
-            ax.set_title(f"{rows['truth'].iloc[0]}, certified fits from near truth")
-            legend_below(ax)
-        axes[0, 0].set_ylabel("parameter loss D (Voronoi), median")
-        note(figure, BARS)
+            finding(ax, f"truth {rows['truth'].iloc[0]}: D of {slopes_said(slopes)}")
+            ax.set_ylabel("parameter loss D (Voronoi)")
+            ax.label_outer()
+        legend_of(figure, grid[:, 0], 2, f"median of certified fits from near the truth; {BARS}")
     return figure
 
 
@@ -152,25 +178,21 @@ def sample_efficiency_figure(results: pd.DataFrame, entropy: int) -> Figure:
     if not loss:
         contained = prompts[prompts["fit_class"] != "misspecified"]
         loss = [rows for _, rows in contained.groupby("truth", sort=False)]
-    count = len(risk) + len(loss)
-    columns = min(count, COLUMNS)
-    lines = ceil(count / columns)
+    across = 1 if len(risk) + len(loss) <= 4 else 2
     with plt.rc_context(STYLE):
-        figure, grid = plt.subplots(
-            lines, columns, figsize=(_width(columns), 1.9 * lines + 0.9), layout="constrained", squeeze=False
-        )
-        axes = list(grid.ravel())
+        down = -(-(len(risk) + len(loss)) // across)
+        figure, grid = column(down, 1.75 if across == 1 else 2.2, 1.0, across)
+        axes, width = list(grid.ravel()), TITLE if across == 1 else TITLE // 2 - 4
         for ax, rows in zip(axes, risk, strict=False):
-            draw_risk(ax, rows, entropy, ranks_of(prompts))
+            draw_risk(ax, rows, entropy, ranks_of(prompts), width)
         if risk:
             one_scale(axes[: len(risk)])
             for ax in axes[: len(risk)]:
                 draw_guide(ax, -1.0, r"slope $n^{-1}$")
-            legend_of(figure, axes[: len(risk)], 4, f"fitted (all panels: median of certified fits; {BARS})")
         for ax, rows in zip(axes[len(risk) :], loss, strict=False):
-            draw_loss(ax, rows, entropy)
-            draw_guide(ax, -0.5, r"slope $n^{-1/2}$")
-            ax.legend(loc="upper right")
-        for ax in axes[count:]:
+            draw_loss(ax, rows, entropy, width=width)
+            draw_guide(ax, -0.5, r"slope $n^{-1/2}$", "-.")
+        for ax in axes[len(risk) + len(loss) :]:
             ax.remove()
+        legend_of(figure, [ax for ax in axes if ax.figure], 2, f"fitted (median of certified fits; {BARS})")
     return figure

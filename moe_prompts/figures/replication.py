@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
-from moe_prompts.figures.style import DOUBLE, STYLE, draw_guide, log_log
-from moe_prompts.study.replication_report import FILE, FROM_N
+from moe_prompts.estimators.result import FitStatus
+from moe_prompts.figures.style import STYLE, column, draw_guide, finding, legend_of, log_log
+from moe_prompts.intervals import percentiles
+from moe_prompts.seeds import bootstrap_rng
+from moe_prompts.study.replication_report import ENDLESS, FILE, FROM_N, LOSSES
 
 #: How each source is drawn and called, in the order of the legend; fits from data are open, on top of the others.
 SOURCES: dict[str, tuple[dict[str, Any], str]] = {
     FILE: ({"color": "0.7", "linewidth": 2.0}, "published losses"),
-    "start": ({"color": "tab:green", "marker": "v", "linestyle": "-."}, "start of the published procedure"),
+    "start": ({"color": "#2f9e44", "marker": "v", "linestyle": "-."}, "start of the published procedure"),
     "published": (
         {"color": "tab:blue", "marker": "o", "markersize": 2.0, "zorder": 3},
         "published procedure, run again",
@@ -28,7 +30,9 @@ SOURCES: dict[str, tuple[dict[str, Any], str]] = {
         "certified maximum, starts from data",
     ),
 }
-LOSS_NAMES = {"published": "loss as published", "translated": "loss, smallest over translations"}
+#: Bars of a ratio are read by eye.
+RATIO_RESAMPLES = 1_000
+LOSS_NAMES = {"published": "loss as published", "translated": "least over translations"}
 
 
 def draw_replication(ax: Axes, lines: pd.DataFrame) -> None:
@@ -42,10 +46,13 @@ def draw_replication(ax: Axes, lines: pd.DataFrame) -> None:
     log_log(ax)
 
 
-def draw_ratio(ax: Axes, lines: pd.DataFrame) -> None:
+def draw_ratio(ax: Axes, lines: pd.DataFrame, fits: pd.DataFrame | None = None) -> None:
     """Draw median loss over that of the published procedure, run again, at the sizes that both have.
 
-    ``lines`` are those of one truth, k and loss. The line at 1 is the published procedure.
+    The line at 1 is the published procedure.
+
+    lines  of one truth, k and loss
+    fits   rows of the run of that truth and k, from which 90 % intervals are drawn; None: no intervals
     """
     below = lines[lines["source"] == "published"].iloc[0]
     level = dict(zip(below["sizes"], below["medians"], strict=True))
@@ -55,7 +62,33 @@ def draw_ratio(ax: Axes, lines: pd.DataFrame) -> None:
             if source != "published":
                 both = [(n, loss / level[n]) for n, loss in zip(line.sizes, line.medians, strict=True) if n in level]
                 ax.plot(*zip(*both, strict=True), label=label, **style)
+                if fits is not None and source != FILE:
+                    bars = ratio_bars(fits, source, str(line.loss))
+                    at = [n for n, _ in both if n in bars]
+                    ax.vlines(at, *np.transpose([bars[n] for n in at]), color=style["color"], linewidth=0.6)
     log_log(ax)
+
+
+def ratio_bars(fits: pd.DataFrame, source: str, loss: str) -> dict[int, tuple[float, float]]:
+    """Return n -> the 90 % bootstrap interval of a ratio of medians: of a procedure over the published one.
+
+    Data sets are resampled for both procedures alike, which saw the same ones.
+
+    fits    rows of one truth and k
+    source  the procedure above the line
+    loss    one of ``LOSSES``
+    """
+    column_of = LOSSES[loss]
+    certified = (fits["status"] == FitStatus.CERTIFIED.name) | ~fits["procedure"].str.startswith("certified")
+    used = fits[certified & fits["procedure"].isin([source, "published"])]
+    wide = used.pivot(index=["n", "replicate"], columns="procedure", values=column_of).dropna()
+    rng, bars = bootstrap_rng(0, "ratio", source, loss), {}
+    for n, pairs in wide.groupby(level="n"):
+        values = np.minimum(pairs[[source, "published"]].to_numpy(), ENDLESS)
+        drawn = np.median(values[rng.integers(len(values), size=(RATIO_RESAMPLES, len(values)))], axis=1)
+        low, high = percentiles(drawn[:, 0] / drawn[:, 1])
+        bars[int(str(n))] = float(low), float(high)
+    return bars
 
 
 def ratio_title(summary: pd.DataFrame) -> str:
@@ -68,63 +101,69 @@ def ratio_title(summary: pd.DataFrame) -> str:
             ratios.append(float(np.exp(np.mean(logs))))
     if not ratios:
         return "median loss over that of the published procedure"
-    return f"loss of certified maxima: {min(ratios):.2g} to {max(ratios):.2g} times that of the published procedure"
+    low, high = min(ratios), max(ratios)
+    ours = f"certified maxima have {low:.2g} to {high:.2g} times the loss"
+    return f"{ours}\nof the published procedure, which stops at no maximum"
+
+
+def falls(lines: pd.DataFrame) -> str:
+    """Return the slopes of the published losses and of the certified maxima, in words."""
+    named = {FILE: "published", "published": "run again", "certified": "maxima"}
+    found = [(named[line.source], line) for line in lines.itertuples() if line.source in named]
+    return ", ".join(f"{name} {line.slope:.2f}" for name, line in found if np.isfinite(line.slope))
 
 
 def panels(summary: pd.DataFrame) -> list[list[tuple[str, int, str]]]:
     """Return (truth, k, loss) of each panel, by row and column.
 
-    Gaussian gates have a row for each k and a column for each truth, softmax gates a row for each loss and a
-    column for each k.
+    Gaussian gates have a row for each truth and a column for each k, softmax gates a row for each k and a
+    column for each loss.
     """
     ours = summary[summary["source"] != FILE]
     truths, ks = ours["truth"].unique(), sorted(ours["k"].unique())
     if (ours["loss"] == "translated").any():
-        return [[(truths[0], k, loss) for k in ks] for loss in LOSS_NAMES]
-    return [[(truth, k, "published") for truth in truths] for k in ks]
+        return [[(truths[0], k, loss) for loss in LOSS_NAMES] for k in ks]
+    return [[(truth, k, "published") for k in ks] for truth in truths]
 
 
-def replication_figure(summary: pd.DataFrame) -> Figure:
+def replication_figure(summary: pd.DataFrame, results: pd.DataFrame | None = None) -> Figure:
     """Return the figure with a panel for each of ``panels``.
 
-    Gaussian gates show ratios to the published procedure, whose slopes the figure would else hide; softmax
-    gates show losses. A row has one scale, unless its losses differ by decades.
+    Gaussian gates show ratios to the published procedure, whose slopes the figure would else hide, on one
+    scale; softmax gates show losses, a row on one scale.
+
+    results  rows of the run, from which intervals of ratios are drawn
     """
     grid = panels(summary)
-    shared: Literal["none", "row"] = "none" if len({loss for row in grid for *_, loss in row}) > 1 else "row"
-    down, across = len(grid), len(grid[0])
-    handles: dict[str, Line2D] = {}
     ratio = grid[0][0][0].startswith("gmoe")
     with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(
-            down,
-            across,
-            figsize=(DOUBLE, 1.7 * down + 0.7),
-            layout="constrained",
-            squeeze=False,
-            sharex="col",
-            sharey=shared,
+        figure, axes = column(
+            len(grid), 1.45 if ratio else 1.75, 1.35, len(grid[0]), sharex="all" if ratio else "row", sharey="row"
         )
         for row, places in zip(axes, grid, strict=True):
-            limits = []
             for ax, (truth, k, loss) in zip(row, places, strict=True):
                 chosen = (summary["truth"] == truth) & (summary["k"] == k) & (summary["loss"] == loss)
-                (draw_ratio if ratio else draw_replication)(ax, summary[chosen])
-                ax.set_title(f"{truth}, k = {k}")
-                limits.append(ax.get_ylim())
-            if shared == "row":
-                row[0].set_ylim(min(low for low, _ in limits), max(high for _, high in limits))
-                log_log(row[0])
-            row[0].set_ylabel("loss / published procedure" if ratio else LOSS_NAMES[places[0][2]])
+                if ratio:
+                    fits = None if results is None else results[(results["truth"] == truth) & (results["k"] == k)]
+                    draw_ratio(ax, summary[chosen], fits)
+                    ax.set_title(f"{truth}, k = {k}")
+                else:
+                    draw_replication(ax, summary[chosen])
+                    finding(ax, f"k = {k}, slopes: {falls(summary[chosen])}", 26)
+            limits = [line for ax in row for line in ax.dataLim.intervaly]
+            row[0].set_ylim(min(limits) / 1.5, max(limits) * 1.5)
             for ax in row:
+                log_log(ax)
                 if not ratio:
                     draw_guide(ax, -0.5, r"slope $n^{-1/2}$", "--")
-                handles |= {str(line.get_label()): line for line in ax.get_lines() if line.get_label()[0] != "_"}
-        for ax in axes[-1]:
-            ax.set_xlabel("number of pairs n")
+                    ax.set_ylabel(LOSS_NAMES[places[list(row).index(ax)][2]])
+                    ax.set_xlabel("number of pairs n")
+            if ratio:
+                row[0].set_ylabel("loss / published")
         if ratio:
+            for ax in axes[-1]:
+                ax.set_xlabel("number of pairs n")
             figure.suptitle(ratio_title(summary), fontsize="medium")
-        figure.legend(
-            handles.values(), handles.keys(), loc="outside lower center", ncols=3, title="medians over data sets"
-        )
+        bars = "; bars: 90 % bootstrap intervals" if ratio and results is not None else ""
+        legend_of(figure, axes.ravel(), 1, f"medians over data sets{bars}")
     return figure

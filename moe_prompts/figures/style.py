@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import textwrap
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,11 +21,42 @@ from moe_prompts.engine.files import appearing
 STYLE: dict[Any, Any] = dict(
     rc_params_from_file(Path(__file__).with_name("style.mplstyle"), use_default_template=False)
 )
-#: Widths in inches at which figures are read: a column and a page.
-SINGLE, DOUBLE = 3.4, 7.0
+#: Width in inches of every figure: a column of print, in which panels stand below each other.
+SINGLE = 3.4
 #: What bars are, as a note of figures.
 BARS = "bars: 90 % bootstrap intervals"
-COLUMNS = 3  # panels in a row
+#: Characters in a line of a title, and of the line below a figure, at that width.
+TITLE, NOTE = 50, 62
+
+
+def column(panels: int, tall: float = 1.65, below: float = 0.9, across: int = 1, **options: Any) -> tuple[Figure, Any]:
+    """Return a figure of the width of a column, and its panels (rows, across).
+
+    panels   number of rows
+    tall     height of one in inches
+    below    height of legend and notes in inches
+    options  of ``plt.subplots``
+    """
+    size = (SINGLE, panels * tall + below)
+    return plt.subplots(panels, across, figsize=size, layout="constrained", squeeze=False, **options)
+
+
+def finding(ax: Axes, text: str, width: int = TITLE) -> None:
+    """Put what a panel shows above it, from its left end, in lines of ``width`` characters."""
+    # A formula is one word, about half as wide as its source.
+    formulas = re.findall(r"\$[^$]*\$", text)
+    words = {chr(0xE000 + place) * (len(formula) // 2): formula for place, formula in enumerate(formulas)}
+    for word, formula in words.items():
+        text = text.replace(formula, word, 1)
+    wrapped = textwrap.fill(text, width, break_on_hyphens=False, break_long_words=False)
+    for word, formula in words.items():
+        wrapped = wrapped.replace(word, formula)
+    ax.set_title(wrapped, loc="left")
+
+
+def power(exponent: float) -> str:
+    """Return n to a power, as text of a figure."""
+    return f"$n^{{{exponent:.2f}}}$"
 
 
 def spoken(kind: str) -> str:
@@ -44,35 +77,19 @@ def log_log(ax: Axes) -> None:
             axis.set_minor_locator(NullLocator())
 
 
-def _width(panels: int) -> float:
-    return SINGLE if panels == 1 else DOUBLE
-
-
-def legend_below(ax: Axes, ncols: int = 2, title: str | None = None) -> None:
-    """Put the legend of one panel below it, in ``ncols`` columns."""
-    ax.legend(
-        loc="upper center",
-        bbox_to_anchor=(0.5, -0.17),
-        ncols=ncols,
-        title=title,
-        handlelength=1.8,
-        columnspacing=0.9,
-        handletextpad=0.5,
-    )
-
-
-def legend_of(figure: Figure, axes: Iterable[Axes], ncols: int, title: str | None = None) -> None:
-    """Put one legend below the figure, with every label in ``axes`` once."""
+def legend_of(figure: Figure, axes: Iterable[Axes], ncols: int = 2, title: str | None = None) -> None:
+    """Put one legend below the figure, with every label in ``axes`` once and the lines of ``title`` above it."""
     handles: dict[str, Any] = {}
     for ax in axes:
         for handle, label in zip(*ax.get_legend_handles_labels(), strict=True):
             handles.setdefault(label, handle)
+    title = title and textwrap.fill(title, NOTE)
     figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=ncols, title=title)
 
 
 def note(figure: Figure, text: str) -> None:
     """Put a line below the panels that says what they do not; with ``legend_of``, use its title instead."""
-    figure.supxlabel(text, color="0.25")
+    figure.supxlabel(textwrap.fill(text, NOTE), color="0.25")
 
 
 def draw_guide(ax: Axes, exponent: float, label: str, linestyle: Any = ":") -> None:

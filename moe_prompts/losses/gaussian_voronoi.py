@@ -24,6 +24,7 @@ import numpy as np
 from moe_prompts.checks import expect, parameters, whole
 from moe_prompts.errors import InputError
 from moe_prompts.models.gaussian_gated import GaussianGatedMoE
+from moe_prompts.shown import Shown
 
 GROUPS = {"c": "gate_means", "Gamma": "gate_covs", "A": "slopes", "b": "intercepts", "nu": "noise_covs"}
 Variant = Literal["type1", "type2", "intrinsic"]
@@ -88,8 +89,8 @@ def voronoi_loss(
     return voronoi_errors(fitted, truth).loss(variant)
 
 
-@dataclass(frozen=True)
-class VoronoiErrors:
+@dataclass(frozen=True, repr=False)
+class VoronoiErrors(Shown):
     """Hold the pieces of the losses.
 
     labels      (k,)       cell of each fitted atom

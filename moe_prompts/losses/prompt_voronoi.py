@@ -25,13 +25,14 @@ import numpy as np
 from moe_prompts.checks import expect, parameters
 from moe_prompts.errors import InputError
 from moe_prompts.models.prompt_attention import PromptAttention
+from moe_prompts.shown import Shown
 
 #: Above this, permutations and signs of hidden units are too many to try.
 MAX_HIDDEN = 5
 
 
-@dataclass(frozen=True)
-class PromptErrors:
+@dataclass(frozen=True, repr=False)
+class PromptErrors(Shown):
     """Hold the pieces of D.
 
     labels    (k,)       cell of each fitted prompt

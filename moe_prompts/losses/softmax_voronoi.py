@@ -24,6 +24,7 @@ from moe_prompts.checks import expect, flag, parameters
 from moe_prompts.errors import InputError
 from moe_prompts.losses.gaussian_voronoi import rbar
 from moe_prompts.models.softmax_gated import SoftmaxGatedMoE
+from moe_prompts.shown import Shown
 
 SOFTMAX_GROUPS = {"beta": "gate_slopes", "a": "slopes", "b": "intercepts", "s": "noise_vars"}
 SoftmaxVariant = Literal["published", "intrinsic", "regression"]
@@ -37,8 +38,8 @@ NEARBY, BORDER = 1e-3, 1e-10
 MOST = 700.0
 
 
-@dataclass(frozen=True)
-class SoftmaxErrors:
+@dataclass(frozen=True, repr=False)
+class SoftmaxErrors(Shown):
     """Hold the pieces of the loss at one translation (t0, t1).
 
     labels       (k,)       cell of each fitted atom

@@ -234,6 +234,15 @@ class RegressionData:
     They are exact for the pairs themselves and for a discrete design; for a quadrature see ``mp.quadrature``.
 
     Raises ``InputError`` where shapes do not fit or a value is not finite.
+
+    Two pairs at each of two points:
+
+    >>> import numpy as np
+    >>> import moe_prompts as mp
+    >>> data = mp.RegressionData(x=np.array([[0.0], [1.0]]), weights=np.ones(2) * 2, sums=np.array([[1.0], [3.0]]), n=4)
+    >>> data.n, data.sums / data.weights[:, None]
+    (4, array([[0.5],
+           [1.5]]))
     """
 
     x: np.ndarray

@@ -145,6 +145,8 @@ def truth(name: str) -> Truth:
     Raises ``InputError`` for an unknown name.
 
     >>> import moe_prompts as mp
+    >>> list(mp.TRUTHS)[:2]
+    ['gmoe-1', 'gmoe-2']
     >>> mp.truth("prompts-adaptive").family.n_frozen
     2
     """

@@ -50,6 +50,12 @@ class MultiHead:
     shift  (l,)  the bias of the output projection, zero by default
 
     Raises ``InputError`` for no heads, heads of different inputs or prompts, and shapes that do not fit.
+
+    >>> import moe_prompts as mp
+    >>> head = mp.prompt_truth("attention-fixed").params.head
+    >>> two = mp.MultiHead((head, head))
+    >>> len(two.heads), two.out.shape
+    (2, (4, 4))
     """
 
     heads: tuple[Head, ...]

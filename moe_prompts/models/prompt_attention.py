@@ -76,6 +76,11 @@ class Head:
     There are d inputs and l outputs, and p is the dimension of a prompt.
 
     Raises ``InputError`` for shapes that do not fit and for values that are not finite.
+
+    >>> import moe_prompts as mp
+    >>> head = mp.prompt_truth("attention-fixed").params.head
+    >>> isinstance(head, mp.Head), head.B.shape
+    (True, (2, 2))
     """
 
     A: np.ndarray

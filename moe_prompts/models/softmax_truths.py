@@ -31,6 +31,13 @@ class SoftmaxTruth:
     citation        source of the parameters
 
     Raises ``InputError`` where one of them is of another kind.
+
+    >>> import numpy as np
+    >>> import moe_prompts as mp
+    >>> params = mp.softmax_truth("sgame").params
+    >>> mine = mp.SoftmaxTruth("mine", params, lambda n, rng: rng.uniform(-1, 1, (n, 1)), "my own")
+    >>> mine.inputs(3, np.random.default_rng(0)).shape
+    (3, 1)
     """
 
     name: str

@@ -55,6 +55,14 @@ def add_prompt_truth(new: PromptTruth) -> PromptTruth:
     """Make a truth of prompt regression known by its name.
 
     ``add_truth`` does the same for the truths of every model; errors are those of ``add_truth``.
+
+    >>> import dataclasses
+    >>> import moe_prompts as mp
+    >>> mine = dataclasses.replace(mp.prompt_truth("attention-fixed"), name="quieter", noise=0.01)
+    >>> mp.add_prompt_truth(mine).name
+    'quieter'
+    >>> mp.prompt_truth("quieter").noise
+    0.01
     """
     return add_truth(new)
 

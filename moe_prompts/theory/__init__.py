@@ -25,10 +25,11 @@ from importlib import resources
 from moe_prompts.checks import named
 from moe_prompts.errors import InputError
 from moe_prompts.models.activations import ACTIVATIONS
+from moe_prompts.shown import Shown
 
 
-@dataclass(frozen=True)
-class Prediction:
+@dataclass(frozen=True, repr=False)
+class Prediction(Shown):
     """Hold a predicted rate: error ~ n^exponent.
 
     exponent  as a fraction

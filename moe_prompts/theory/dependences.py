@@ -15,6 +15,7 @@ import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from html import escape
 from typing import Any
 
 import mpmath
@@ -73,7 +74,7 @@ class Identity:
         return f"{self.column.label(params, cells)} = {right}"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class DependenceReport:
     """Hold all dependences of a mixture, and what proves that there are no more.
 
@@ -129,6 +130,12 @@ class DependenceReport:
         if not self.agree:
             lines.insert(1, f"  FORMAL RANK {self.formal_rank} DIFFERS FROM NUMERIC RANK {self.numeric_rank}")
         return "\n".join(lines)
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        """Return the text for a notebook."""
+        return f"<pre>{escape(str(self))}</pre>"
 
     def certificates(self) -> list[dict[str, Any]]:
         """Return the certificates of the minor and of every identity."""

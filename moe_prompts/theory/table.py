@@ -171,7 +171,9 @@ class RateTable:
     def __str__(self) -> str:
         """Return the table in lines of at most 80 characters, with what its columns mean."""
         header, body = self._cells
-        shown = fitted([HEADS.get(title, title) for title in header], body, keys=3)
+        told_of = [place for place in range(len(header)) if place < 3 or any(row[place].strip() for row in body)]
+        heads = [HEADS.get(header[place], header[place]) for place in told_of]
+        shown = fitted(heads, [[row[place] for place in told_of] for row in body], keys=3)
         told = [paragraph(line, indent="  ") if line else "" for line in [*self._told, "", LEGEND]]
         return "\n".join([f"{self.title}\n", shown, *told])
 

@@ -41,16 +41,14 @@ def draw_input_dependence(ax: Axes, table: pd.DataFrame) -> None:
 
     table  rows of ``prompt_table`` with a column ``method``; heads are averaged
     """
-    methods = list(table["method"].unique())
-    for place, (method, rows) in enumerate(table.groupby("method", sort=False)):
+    for method, rows in table.groupby("method", sort=False):
         each = rows.groupby(["block", "prompt"])["variation"].mean().reset_index()
         family = str(method).split("-")[0]
         style: dict[str, Any] = {"color": COLOURS.get(family, "0.4"), "marker": "o" if family == "VPT" else "s"}
-        aside = 0.12 * (place - (len(methods) - 1) / 2)
-        ax.plot(each["block"] + aside, each["variation"], alpha=0.35, markersize=2.5, linestyle="none", **style)
+        ax.plot(each["block"], each["variation"], alpha=0.35, markersize=2.5, linestyle="none", **style)
         mean = each.groupby("block")["variation"].mean()
         dashes = "-" if family == "VPT" else "--"
-        ax.plot(mean.index + aside, mean, label=str(method), linestyle=dashes, **style)
+        ax.plot(mean.index, mean, label=str(method), linestyle=dashes, **style)
     ax.set_xlabel("block")
     ax.set_ylabel("variation of prompt experts (share)")
     ax.set_xticks(sorted(table["block"].unique()))

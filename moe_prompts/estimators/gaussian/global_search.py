@@ -38,6 +38,7 @@ from moe_prompts.estimators.result import FitResult
 from moe_prompts.estimators.stages import SAME_SUMMIT
 from moe_prompts.models.data import Data, Sample
 from moe_prompts.models.gaussian_gated import GaussianGatedFamily, GaussianGatedMoE
+from moe_prompts.shown import Shown
 
 #: Half the distance of the halves of a split, in standard deviations of the atom along it.
 APART = 0.6
@@ -61,6 +62,14 @@ class GlobalOptions:
     newton       options of each climb; atoms stay as wide as ``RESOLUTION``, as in ``SearchOptions``
 
     Raises ``InputError`` where a number is below its bound.
+
+    >>> import moe_prompts as mp
+    >>> mp.GlobalOptions(data_starts=2, growth=1, held_back=0).data_starts
+    2
+    >>> mp.GlobalOptions(data_starts=0)
+    Traceback (most recent call last):
+        ...
+    moe_prompts.errors.InputError: GlobalOptions: data_starts = 0; expected a whole number of at least 1
     """
 
     data_starts: int = 8
@@ -72,8 +81,8 @@ class GlobalOptions:
         settings(self, data_starts=1, growth=1, held_back=0, newton=NewtonOptions)
 
 
-@dataclass(frozen=True)
-class GlobalResult:
+@dataclass(frozen=True, repr=False)
+class GlobalResult(Shown):
     """Hold the best certified fit that was found, and what speaks for its being the best there is.
 
     best         the best certified fit of all starts, held-back ones among them

@@ -37,10 +37,11 @@ from moe_prompts.checks import expect, parameters, whole
 from moe_prompts.errors import InputError
 from moe_prompts.models.data import Data, Sample, StreamedSample
 from moe_prompts.models.gaussian_gated import GaussianGatedMoE
+from moe_prompts.shown import Shown
 
 
-@dataclass(frozen=True)
-class MergePath:
+@dataclass(frozen=True, repr=False)
+class MergePath(Shown):
     """Hold the tree of merges of a Gaussian-gated model.
 
     models   with k, k - 1, .., 1 free atoms, the fit itself first; free atoms before frozen ones
@@ -76,8 +77,8 @@ class MergePath:
         return float(self.heights[self.k - k])
 
 
-@dataclass(frozen=True)
-class Choice:
+@dataclass(frozen=True, repr=False)
+class Choice(Shown):
     """Hold how many experts a merged fit speaks for, and why.
 
     k               the number of free atoms of smallest criterion

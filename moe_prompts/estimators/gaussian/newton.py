@@ -33,6 +33,12 @@ class NewtonOptions(TrustRegionOptions):
                     the fit still ends, and is certified, on the data
 
     Raises ``InputError`` where a number is outside its range.
+
+    >>> import moe_prompts as mp
+    >>> truth = mp.truth("gmoe-1")
+    >>> options = mp.NewtonOptions(max_iterations=50, min_eigenvalue=1e-4)
+    >>> mp.newton(truth.family, mp.sample("gmoe-1", 500, seed=0), truth.params, options).certified
+    True
     """
 
     min_eigenvalue: float = MIN_EIGENVALUE

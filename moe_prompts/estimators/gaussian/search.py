@@ -31,6 +31,10 @@ class SearchOptions(Stages):
 
     newton  options of each climb; here atoms stay as wide as ``RESOLUTION``, since narrower ones are, from
             data, spurious maxima on a handful of points, outside the compact parameter space of the theory
+
+    >>> import moe_prompts as mp
+    >>> mp.SearchOptions(newton=mp.NewtonOptions(max_iterations=50)).newton.max_iterations
+    50
     """
 
     newton: NewtonOptions = field(default_factory=lambda: NewtonOptions(min_eigenvalue=RESOLUTION**2))

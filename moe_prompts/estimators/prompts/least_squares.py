@@ -47,6 +47,10 @@ class LeastSquaresOptions:
     tolerance       estimated gain left, in nats, below which a minimum is certified; above 0
 
     Raises ``InputError`` where a number is outside its range.
+
+    >>> import moe_prompts as mp
+    >>> mp.LeastSquaresOptions(max_iterations=2).max_iterations
+    2
     """
 
     box: Box = field(default_factory=Box)

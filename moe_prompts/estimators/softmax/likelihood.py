@@ -59,6 +59,10 @@ class SoftmaxOptions(TrustRegionOptions):
     min_noise_sd    smallest noise of an atom, a standard deviation in standardised units; in (0, 1)
 
     Raises ``InputError`` where a number is outside its range.
+
+    >>> import moe_prompts as mp
+    >>> mp.SoftmaxOptions(min_noise_sd=0.01).min_noise_sd
+    0.01
     """
 
     max_logit_step: float = MAX_LOGIT_STEP
@@ -486,6 +490,13 @@ def softmax_em(
     This is the textbook loop, slow where atoms overlap. Arguments, result and errors are those of
     ``softmax_newton``, but for the options, and the history holds ``log_likelihood`` only: before each step
     and at the end, never decreasing beyond rounding.
+
+    >>> import moe_prompts as mp
+    >>> truth = mp.softmax_truth("sgame")
+    >>> family = mp.SoftmaxGatedFamily(1, truth.params.k)
+    >>> fit = mp.softmax_em(family, mp.softmax_sample("sgame", 500, seed=0), truth.params)
+    >>> bool(fit.history["log_likelihood"][-1] > fit.history["log_likelihood"][0])
+    True
     """
     options = given(options, EMOptions, "softmax_em: options")
     likelihood = SoftmaxLikelihood(family, sample)

@@ -15,6 +15,7 @@ from fractions import Fraction
 from typing import Any
 
 from moe_prompts.errors import InputError
+from moe_prompts.shown import Shown
 from moe_prompts.theory.certificates import bounds, ranks
 from moe_prompts.theory.certificates.basis import (
     LOWER,
@@ -35,8 +36,8 @@ REGISTER.update(ranks.CHECKS)
 REGISTER.update(bounds.CHECKS)
 
 
-@dataclass(frozen=True)
-class Verification:
+@dataclass(frozen=True, repr=False)
+class Verification(Shown):
     """Say whether every statement of a certificate was found true.
 
     ok      whether it was; the verification itself is truthy then

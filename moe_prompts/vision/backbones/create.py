@@ -158,6 +158,10 @@ def provenance(name: str = "small") -> dict[str, Any]:
     """Return how the ``small`` backbone was made and judged, or where a fetched one comes from.
 
     Raises ``InputError`` for a backbone that was not fetched.
+
+    >>> from moe_prompts.vision import provenance
+    >>> provenance("small")["counts as pretrained"]
+    True
     """
     if named(name, "provenance") == "small":
         return json.loads((_data() / "small.json").read_text(encoding="utf-8"))

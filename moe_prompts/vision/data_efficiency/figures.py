@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
-from moe_prompts.figures.style import DOUBLE, SINGLE, STYLE, legend_of
+from moe_prompts.figures.style import SINGLE, STYLE, finding, legend_of
 from moe_prompts.intervals import half_width
 from moe_prompts.vision.data_efficiency.curves import regular
 from moe_prompts.vision.figures import (
@@ -19,6 +19,7 @@ from moe_prompts.vision.figures import (
     _method_style,
     ordered,
 )
+from moe_prompts.vision.tasks.procedural import FORMULAS
 
 #: Name, colour, line and marker of students of planted prompts.
 STUDENT_STYLES = {
@@ -59,14 +60,13 @@ def draw_excess(ax: Axes, table: pd.DataFrame) -> None:
 
     table  rows of ``curves.mean_curves`` of one planted truth
     """
-    students = [name for name in STUDENT_STYLES if name in set(table["method"])]
-    for place, name in enumerate(students):
+    for name in [name for name in STUDENT_STYLES if name in set(table["method"])]:
         label, colour, line, marker = STUDENT_STYLES[name]
         own = table[table["method"] == name]
         # The teacher's class is another one for each truth.
         said = label if name == "at_teacher" else f"{label} ({own['parameters'].iloc[0]})"
         style = {"color": colour, "linestyle": line, "marker": marker, "label": said}
-        _draw_over_n(ax, own, "excess", table["n"].max(), _aside(place, len(students)), **style)
+        _draw_over_n(ax, own, "excess", table["n"].max(), **style)
     _sizes_axis(ax, table)
     ax.set_yscale("log")
     ax.yaxis.set_minor_locator(NullLocator())
@@ -76,7 +76,7 @@ def draw_excess(ax: Axes, table: pd.DataFrame) -> None:
 def draw_over_n(ax: Axes, table: pd.DataFrame, value: str, methods: Sequence[str] | None = None) -> None:
     """Draw accuracy in percent or cross-entropy in nats against n, a line for each method on one task.
 
-    Bars and marks are as in ``draw_excess``.
+    Bars and marks are as in ``draw_excess``. The dash-dotted line of accuracy is chance, where the task is known.
 
     table    rows of ``curves.mean_curves`` of one task
     value    "accuracy" or "cross_entropy"
@@ -84,17 +84,23 @@ def draw_over_n(ax: Axes, table: pd.DataFrame, value: str, methods: Sequence[str
     """
     shown = table.assign(accuracy=100 * table["accuracy"], accuracy_error=100 * table["accuracy_error"])
     names = ordered(table["method"] if methods is None else methods)
-    for place, name in enumerate(names):
+    for name in names:
         own = shown[shown["method"] == name]
         style = _method_style(name) | {"label": name}
-        _draw_over_n(ax, own, value, shown["n"].max(), _aside(place, len(names)), **style)
+        _draw_over_n(ax, own, value, shown["n"].max(), **style)
+    known = chance(str(table["task"].iloc[0]))
+    if value == "accuracy" and known is not None:
+        ax.axhline(100 * known, color="0.2", linewidth=0.7, linestyle=(0, (1, 1)), label="chance")
     _sizes_axis(ax, table)
     ax.set_ylabel({"accuracy": "accuracy on test, percent", "cross_entropy": "cross-entropy on test, nats"}[value])
 
 
-def _aside(place: int, count: int) -> float:
-    """Return a factor on n that keeps bars apart."""
-    return 1.06 ** (place - (count - 1) / 2)
+def chance(task: str) -> float | None:
+    """Return the accuracy of a guess on a task that needs no download, 1 / classes; None for others."""
+    name = task.removeprefix("stand-in:")
+    if name == task or not (name == "digits" or name in FORMULAS):
+        return None
+    return 1 / (10 if name == "digits" else FORMULAS[name].classes)
 
 
 def draw_above_floor(ax: Axes, table: pd.DataFrame, methods: Sequence[str]) -> None:
@@ -105,7 +111,7 @@ def draw_above_floor(ax: Axes, table: pd.DataFrame, methods: Sequence[str]) -> N
 
     table  as in ``draw_over_n``
     """
-    for place, name in enumerate(methods):
+    for name in methods:
         own = table[(table["method"] == name) & (table["n"] > 0)].sort_values("n")
         floor = table[(table["method"] == name) & (table["n"] == 0)]["cross_entropy"]
         if own.empty or floor.empty:
@@ -113,7 +119,7 @@ def draw_above_floor(ax: Axes, table: pd.DataFrame, methods: Sequence[str]) -> N
         style, parameters = _method_style(name), own["parameters"].iloc[0]
         above = own["cross_entropy"] - float(floor.iloc[0])
         ax.errorbar(
-            own["n"] * _aside(place, len(methods)),
+            own["n"],
             above.where(above > 0),
             yerr=half_width(own["cross_entropy_error"], own["fits"]),
             elinewidth=0.6,
@@ -127,14 +133,14 @@ def draw_above_floor(ax: Axes, table: pd.DataFrame, methods: Sequence[str]) -> N
     ax.set_ylabel("excess cross-entropy, nats")
 
 
-def _draw_over_n(ax: Axes, own: pd.DataFrame, value: str, largest: float, aside: float, **style) -> None:
+def _draw_over_n(ax: Axes, own: pd.DataFrame, value: str, largest: float, **style) -> None:
     """Draw one method: a line over n, and its mark right of it for fresh images."""
     finite = own[own["n"] > 0].sort_values("n")
     bars = half_width(finite[f"{value}_error"], finite["fits"])
-    ax.errorbar(finite["n"] * aside, finite[value], yerr=bars, elinewidth=0.6, **style)
+    ax.errorbar(finite["n"], finite[value], yerr=bars, elinewidth=0.6, **style)
     floor = own[own["n"] == 0][value]
     alone = style | {"linestyle": "none", "label": None}
-    ax.plot([FRESH_AT * aside * largest] * len(floor), floor, **alone)
+    ax.plot([FRESH_AT * largest] * len(floor), floor, **alone)
 
 
 def _sizes_axis(ax: Axes, table: pd.DataFrame) -> None:
@@ -172,8 +178,16 @@ def draw_predicted(ax: Axes, table: pd.DataFrame) -> None:
     ax.set_xlim(*span)
     ax.set_ylim(*span)
     ax.set_aspect("equal")
-    ax.set_xlabel("predicted: P_eff / (2 n), nats")
+    ax.set_xlabel(r"predicted: $P_{\rm eff}\,/\,(2n)$, nats")
     ax.set_ylabel("observed: half of the gap, nats")
+    ratio = positive["ratio"]
+    near = int(((ratio >= 0.5) & (ratio <= 2)).sum())
+    finding(
+        ax,
+        f"observed is {ratio.min():.1f} to {ratio.max():.1f} times predicted; {near} of {len(ratio)} cells lie within "
+        "a factor of two (grey)",
+        46,
+    )
     ax.legend()
 
 
@@ -187,8 +201,8 @@ def starts_figure(summary: pd.DataFrame) -> Figure:
     truths = list(dict.fromkeys(summary["task"]))
     students = list(dict.fromkeys(summary["student"]))[::-1]
     with plt.rc_context(STYLE):
-        figure = Figure(figsize=(DOUBLE, 0.3 * len(students) + 1.4), layout="constrained")
-        axes = figure.subplots(1, len(truths), squeeze=False, sharey=True)[0]
+        figure = Figure(figsize=(SINGLE, (0.24 * len(students) + 0.75) * len(truths) + 0.6), layout="constrained")
+        axes = figure.subplots(len(truths), 1, squeeze=False)[:, 0]
         for ax, truth in zip(axes, truths, strict=True):
             own = summary[summary["task"] == truth]
             optimisers = [name for name in OPTIMISER_STYLES if name in set(own["optimiser"])]
@@ -201,7 +215,13 @@ def starts_figure(summary: pd.DataFrame) -> Figure:
             ax.set_yticks(range(len(students)), students)
             ax.set_xlim(left=0)
             ax.set_xlabel("excess risk on new images, nats")
-            ax.set_title(truth)
+            best = own.loc[own["excess"].idxmin()]
+            finding(
+                ax,
+                f"{truth.removeprefix('planted-')} truth: least excess {best['excess']:.2g} of {best['student']} with "
+                f"{best['optimiser']}",
+                44,
+            )
         legend_of(figure, axes, 3, "optimiser; bars: one standard error over teachers")
     return figure
 

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from moe_prompts.figures.style import DOUBLE, SINGLE, STYLE, legend_of
+from moe_prompts.figures.style import STYLE, column, finding, legend_of
 from moe_prompts.shown import Ending
 from moe_prompts.tables import markdown
 from moe_prompts.vision.data_efficiency.curves import (
@@ -78,11 +79,15 @@ def text(results: pd.DataFrame, entropy: int) -> str:
     return "\n\n".join(part for part in parts if part)
 
 
-def figures_of(results: pd.DataFrame, names: Sequence[str] = ("planted", "tasks")) -> dict[str, Figure]:
+def figures_of(results: pd.DataFrame, entropy: int, names: Sequence[str] = ("planted", "tasks")) -> dict[str, Figure]:
     """Return the figures by name: "planted" and "tasks", each where there are such rows."""
-    rows = dict(zip(("planted", "tasks"), _both(mean_curves(results)), strict=True))
-    draw = {"planted": planted_figure, "tasks": tasks_figure}
-    return {name: draw[name](rows[name]) for name in names if len(rows[name])}
+    planted, tasks = _both(mean_curves(results))
+    drawn = {}
+    if "planted" in names and len(planted):
+        drawn["planted"] = planted_figure(planted, results, entropy)
+    if "tasks" in names and len(tasks):
+        drawn["tasks"] = tasks_figure(tasks)
+    return drawn
 
 
 def _both(found: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -215,52 +220,77 @@ BARS = "bars: 90 % intervals of the mean over replicates"
 EXPLAINED = f"{BARS}; fresh: new images at every step"
 
 
-def planted_figure(found: pd.DataFrame) -> Figure:
-    """Draw excess risk against n, a panel for each truth."""
+def planted_figure(found: pd.DataFrame, results: pd.DataFrame, entropy: int) -> Figure:
+    """Draw excess risk against n, a panel for each truth, with observed and predicted crossing.
+
+    found    rows of ``curves.mean_curves``
+    results  the rows that they are means of
+    entropy  seed of the run, from which resamples are drawn
+    """
     truths = list(dict.fromkeys(found["task"]))
     with plt.rc_context(STYLE):
-        figure = Figure(figsize=(DOUBLE if len(truths) > 1 else SINGLE, 3.1), layout="constrained")
-        axes = figure.subplots(1, len(truths), squeeze=False, sharey=True)[0]
-        for ax, truth in zip(axes, truths, strict=True):
-            draw_excess(ax, found[found["task"] == truth])
-            ax.set_title({PLANTED[0]: "fixed truth", PLANTED[1]: "adaptive truth"}[truth])
+        figure, grid = column(len(truths), 2.0, 1.4, sharex=True)
+        for ax, truth in zip(grid[:, 0], truths, strict=True):
+            own = found[found["task"] == truth]
+            draw_excess(ax, own)
+            name = {PLANTED[0]: "fixed truth", PLANTED[1]: "adaptive truth"}[truth]
+            finding(ax, f"{name}: {draw_crossing(ax, results, own, truth, entropy)}")
             ax.label_outer()
-        legend_of(figure, axes, len(truths), f"student (parameters); {EXPLAINED}")
+        legend_of(figure, grid[:, 0], 1, f"student (parameters); {EXPLAINED}")
     return figure
 
 
-def tasks_figure(found: pd.DataFrame) -> Figure:
-    """Draw a row of panels for each task.
+def draw_crossing(ax: Axes, results: pd.DataFrame, found: pd.DataFrame, truth: str, entropy: int) -> str:
+    """Draw from which n on an adaptive student is better than a fixed one, and return it in words.
 
-    They are the accuracy of prompts beside the grey baselines; that of VAPT beside its controls; and, where
-    floors were measured, the cross-entropy of prompts above the floor beside P / (2 n).
+    A band is the 90 % interval of the observed crossing, the line in it the crossing, a dotted line the
+    predicted one. The adaptive student is that which starts at the teacher, where the truth is adaptive and it
+    was trained.
+    """
+    there = set(found["method"])
+    adaptive = "at_teacher" if truth == PLANTED[1] and "at_teacher" in there else "vapt"
+    if not {"vpt_deep", adaptive} <= there:
+        return "no fixed and adaptive student to compare"
+    at = crossing(results, truth, "vpt_deep", adaptive, entropy, "excess", dict.fromkeys(HOLDS.get(truth, ()), 0.0))
+    if not 0 < at["observed"] < np.inf:
+        least, most = min(n for n in found["n"] if n), max(found["n"])
+        ahead = "behind" if at["observed"] else "ahead of"
+        return f"adaptive prompts are {ahead} fixed ones at n = {least} to {most}"
+    if np.isfinite([at["low"], at["high"]]).all():
+        ax.axvspan(at["low"], at["high"], color="0.85", linewidth=0, zorder=0)
+    ax.axvline(at["observed"], color="0.35", linewidth=0.8, zorder=0, label="crossing observed (band: 90 %)")
+    told = ""
+    if 0 < at["predicted"] < np.inf:
+        ax.axvline(at["predicted"], color="0.1", linewidth=0.8, linestyle=":", zorder=0, label="crossing predicted")
+        told = f"; predicted {at['predicted']:.0f}"
+    who = "an adaptive student that starts at the teacher" if adaptive == "at_teacher" else "the adaptive student"
+    return f"{who} is ahead of the fixed one beyond n = {at['observed']:.0f} [{at['low']:.0f}, {at['high']:.0f}]{told}"
+
+
+def tasks_figure(found: pd.DataFrame) -> Figure:
+    """Draw accuracy against n, a panel for each task; below it, where floors were measured, excess.
+
+    That is the cross-entropy of prompts above the floor, beside P / (2 n).
     """
     tasks = list(dict.fromkeys(found["task"]))
-    methods = ordered(found["method"])
-    controls = [name for name in methods if name.startswith("vapt")]
-    others = [name for name in methods if name == "vapt" or name not in controls]
-    prompts = [name for name in ABOVE_FLOOR if name in methods]
-    titles = ["prompts and baselines", "VAPT and its controls"]
-    explained = f"marks of one n stand side by side; {BARS}"
-    if (found["n"] == FRESH).any():
-        titles.append("above the floor")
-        explained = f"right: lines without marks are P / (2 n); {EXPLAINED}"
+    prompts = [name for name in ABOVE_FLOOR if name in ordered(found["method"])]
+    floors = (found["n"] == FRESH).any()
+    explained = f"lines without marks: P / (2 n); {EXPLAINED}" if floors else BARS
     with plt.rc_context(STYLE):
-        figure = Figure(figsize=(DOUBLE, 1.9 * len(tasks) + 1.1), layout="constrained")
-        axes = figure.subplots(len(tasks), len(titles), squeeze=False, sharex="col")
-        for row, task in zip(axes, tasks, strict=True):
-            own = found[found["task"] == task]
-            for ax, chosen in zip(row, (others, controls), strict=False):
-                draw_over_n(ax, own, "accuracy", chosen)
-            low, high = zip(*(ax.get_ylim() for ax in row[:2]), strict=True)
-            for ax in row[:2]:
-                ax.set_ylim(max(0, min(low)), min(100, max(high)))
-            row[1].set_ylabel("")
-            if len(titles) == 3:
-                draw_above_floor(row[2], own, prompts)
-            for ax, title in zip(row, titles, strict=True):
-                ax.set_title(f"{task.removeprefix('stand-in:')}: {title}")
-        for ax in axes[:-1].ravel():
-            ax.set_xlabel("")
-        legend_of(figure, axes[-1], 5, explained)
+        figure, grid = column(len(tasks) * (2 if floors else 1), 1.9, 0.9)
+        panels = iter(grid[:, 0])
+        for task in tasks:
+            own, name = found[found["task"] == task], task.removeprefix("stand-in:")
+            ax = next(panels)
+            draw_over_n(ax, own, "accuracy")
+            low, high = ax.get_ylim()
+            ax.set_ylim(max(0, low), min(100, high))
+            largest = own[own["n"] == own["n"].max()].set_index("method")["accuracy"]
+            ranking = ", ".join(f"{method} {100 * value:.0f}" for method, value in largest.nlargest(3).items())
+            finding(ax, f"{name}, best at n = {own['n'].max()}: {ranking} %")
+            if floors:
+                ax = next(panels)
+                draw_above_floor(ax, own, prompts)
+                finding(ax, f"{name}: cross-entropy above the floor of fresh images")
+        legend_of(figure, grid[:, 0], 3, explained)
     return figure

@@ -24,7 +24,7 @@ from matplotlib.figure import Figure
 
 from moe_prompts.claims.claim import combined
 from moe_prompts.estimators.result import FitStatus
-from moe_prompts.figures.style import DOUBLE, STYLE, legend_below, log_log, note, spoken
+from moe_prompts.figures.style import STYLE, column, finding, legend_of, log_log, power, spoken
 from moe_prompts.identifiability import ZERO_PROFILE, order_of_outputs
 from moe_prompts.intervals import half_width, mean_interval
 from moe_prompts.seeds import bootstrap_rng
@@ -340,13 +340,19 @@ def _predicted(split: float) -> str:
 
 # Figure ---------------------------------------------------------------------------------------------------------------
 
-MARKS = {"exact": "o", "misspecified": "s", "contained": "^", "over": "D"}
+#: Marks of fixed and adaptive prompts, as in the other figures.
+MARKS = {"fixed": "o", "adaptive": "s"}
 
 
 def _style(kind: str, word: str) -> dict[str, Any]:
     colour = COLOURS["VPT" if kind == "fixed" else "VAPT"]
     hollow = word in ("over", "contained")
-    return {"color": colour, "marker": MARKS[word], "markerfacecolor": "white" if hollow else colour}
+    mark = "^" if word == "contained" else MARKS["fixed" if kind == "fixed" else "adaptive"]
+    return {"color": colour, "marker": mark, "markerfacecolor": "white" if hollow else colour}
+
+
+def _dashes(kind: str, word: str = "exact") -> str:
+    return ":" if word == "contained" else "-" if kind == "fixed" else "--"
 
 
 def draw_risk(ax: Axes, found: pd.DataFrame) -> None:
@@ -368,7 +374,7 @@ def draw_risk(ax: Axes, found: pd.DataFrame) -> None:
             rows["floor"].iloc[0] + price / at,
             color=style["color"],
             linewidth=1,
-            linestyle="--" if word == "contained" else "-",
+            linestyle=_dashes(kind, word),
         )
         if word == "misspecified":
             ax.axhline(rows["floor"].iloc[0], color=style["color"], linewidth=0.8, linestyle=":")
@@ -390,34 +396,34 @@ def draw_splits(ax: Axes, results: pd.DataFrame) -> None:
 
     Dots are fits, hollow marks their medians, dashes the predictions.
     """
-    own = results[results["fit_class"] == "over"]
-    for place, ((truth, kind), rows) in enumerate(own.groupby(["truth", "kind"], sort=False)):
-        colour = COLOURS["VPT" if kind == "fixed" else "VAPT"]
-        ax.plot(rows["n"] * 1.12 ** (2 * place - 1), rows["split_rms"], ".", color=colour, alpha=0.5, markersize=4)
+    own, told = results[results["fit_class"] == "over"], "predicted by the profile"
+    for (truth, kind), rows in own.groupby(["truth", "kind"], sort=False):
+        style = _style(kind, "over") | {"linestyle": _dashes(kind)}
+        ax.plot(rows["n"], rows["split_rms"], ".", color=style["color"], alpha=0.5, markersize=4)
         median = rows.groupby("n")["split_rms"].median()
-        ax.plot(
-            median.index,
-            median,
-            color=colour,
-            marker="D",
-            markerfacecolor="white",
-            label=f"{rows['k'].iloc[0]} {spoken(kind)}, {truth} truth",
-        )
+        ax.plot(median.index, median, label=f"{rows['k'].iloc[0]} {spoken(kind)}, {truth} truth", **style)
         if "predicted_split" in rows:
             predicted = rows.groupby("n")["predicted_split"].first()
             predicted = predicted[np.isfinite(predicted)]
-            ax.plot(
-                predicted.index,
-                predicted,
-                color=colour,
-                marker="_",
-                markersize=14,
-                linestyle="none",
-                label="predicted by the profile" if len(predicted) else None,
-            )
+            if len(predicted):
+                bar = {"color": style["color"], "marker": "_", "markersize": 14, "linestyle": "none"}
+                ax.plot(predicted.index, predicted, label=told, **bar)
     log_log(ax)
     ax.set_xlabel("number of pairs n")
-    ax.set_ylabel("distance of split prompts, token units")
+    ax.set_ylabel("distance of split prompts")
+
+
+def _risk_said(found: pd.DataFrame) -> str:
+    """Return how the risk of the right class lies to s^2 P / n, and where wrong ones stop."""
+    right = found[found["fit_class"] == "exact"]
+    wrong = found[found["fit_class"] == "misspecified"]
+    said = []
+    if len(right):
+        ratio = right["ratio"]
+        said.append(f"risk of the right class is {ratio.min():.2f} to {ratio.max():.2f} times $s^2 P/n$")
+    if len(wrong):
+        said.append(f"the wrong class stops at {wrong['floor'].min():.2g}")
+    return "; ".join(said)
 
 
 def planted_head_figure(results: pd.DataFrame) -> Figure:
@@ -425,18 +431,30 @@ def planted_head_figure(results: pd.DataFrame) -> Figure:
     found = risk_curves(results)
     over = (results["fit_class"] == "over").any()
     with plt.rc_context(STYLE):
-        figure, grid = plt.subplots(1, 3 if over else 2, figsize=(DOUBLE, 3.1), layout="constrained", squeeze=False)
-        axes = grid[0]
+        figure, grid = column(3 if over else 2, 1.75, 1.35)
+        axes = grid[:, 0]
         axes[1].sharey(axes[0])
-        axes[1].tick_params(labelleft=False)
         for ax, truth in zip(axes, ("fixed", "adaptive"), strict=False):
-            draw_risk(ax, found[found["truth"] == truth])
-            ax.set_title(f"{truth} truth in one head")
-            legend_below(ax, 1, "fitted (parameters); lines: predicted")
-        axes[0].set_ylabel(r"risk $E|\hat f-f^*|^2\ /\ E|f^*|^2$")
+            own = found[found["truth"] == truth]
+            draw_risk(ax, own)
+            finding(ax, f"{truth} truth in one head: {_risk_said(own)}")
+            ax.set_ylabel(r"risk $E|\hat f-f^*|^2\,/\,E|f^*|^2$")
         if over:
             draw_splits(axes[2], results)
-            axes[2].set_title("one prompt too many")
-            legend_below(axes[2], 1, "dots: every fit; lines: their medians")
-        note(figure, "risk: mean over data sets, bars: 90 % intervals (smaller than the marks); dotted: floor")
+            finding(
+                axes[2],
+                f"one prompt too many: medians fall as {_split_slopes(results)}; theory {power(SPLIT_RATE)} where data "
+                "see a split",
+            )
+        told = "in brackets: parameters; lines of risk: predicted, dotted: floor; its bars (90 %) are below the marks"
+        legend_of(figure, axes, 1, f"{told}; dots: every fit")
     return figure
+
+
+def _split_slopes(results: pd.DataFrame) -> str:
+    own, said = results[results["fit_class"] == "over"], []
+    for (_, kind), rows in own.groupby(["truth", "kind"], sort=False):
+        median = rows.groupby("n")["split_rms"].median()
+        steep = np.polyfit(np.log(median.index.to_numpy(dtype=float)), np.log(median.to_numpy()), 1)[0]
+        said.append(f"{power(steep)} ({spoken(kind)})")
+    return ", ".join(said)

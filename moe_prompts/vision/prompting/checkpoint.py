@@ -62,6 +62,13 @@ def backbone_hash(model: Plain) -> str:
 
     It is the same for the plain and the prompted model. A model of ``transformers`` has that of timm's model
     with its weights, so files pass from one library to the other.
+
+    >>> import timm, torch
+    >>> from moe_prompts.vision import VPT, backbone_hash, prompt
+    >>> vit = timm.create_model("vit_tiny_patch16_224", img_size=64)
+    >>> plain = backbone_hash(vit)
+    >>> backbone_hash(prompt(vit, VPT(num_tokens=2), num_classes=3)) == plain
+    True
     """
     if is_transformers(model):
         return backbone_hash(timm_twin(model))

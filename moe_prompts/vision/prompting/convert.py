@@ -73,6 +73,22 @@ def from_official(params: Mapping[str, Any], options: Mapping[str, Any]) -> Visi
              square
 
     Raises ``InputError`` for settings that are not supported and for names that are missing or left over.
+
+    >>> from moe_prompts.vision import from_official
+    >>> import torch
+    >>> shapes = {"embeddings.position_embeddings": (1, 5, 4), "embeddings.cls_token": (1, 1, 4)}
+    >>> shapes |= {"embeddings.patch_embeddings.weight": (4, 3, 8, 8), "embeddings.patch_embeddings.bias": (4,)}
+    >>> shapes |= {"encoder.encoder_norm.weight": (4,), "encoder.encoder_norm.bias": (4,)}
+    >>> block = {"attention_norm": (4,), "ffn_norm": (4,), "ffn.fc1": (8, 4), "ffn.fc2": (4, 8)}
+    >>> block |= {f"attn.{part}": (4, 4) for part in ("query", "key", "value", "out")}
+    >>> for part, shape in block.items():
+    ...     shapes[f"encoder.layer.0.{part}.weight"] = shape
+    ...     shapes[f"encoder.layer.0.{part}.bias"] = shape[:1]
+    >>> params = {f"transformer.{name}": torch.zeros(shape) for name, shape in shapes.items()}
+    >>> params |= {"head.weight": torch.zeros(2, 4), "head.bias": torch.zeros(2)}
+    >>> model = from_official(params, {"heads": 2})
+    >>> len(model.blocks), model.num_classes
+    (1, 2)
     """
     expect(params, Mapping, "from_official: params")
     expect(options, Mapping, "from_official: options")
@@ -111,6 +127,14 @@ def load_moco_v3(model: VisionTransformer, path: str | Path) -> VisionTransforme
     6.
 
     Raises ``InputError`` for another file, or weights that do not fit the model.
+
+    >>> import timm, torch
+    >>> from moe_prompts.vision import load_moco_v3
+    >>> vit = timm.create_model("vit_tiny_patch16_224", img_size=64)
+    >>> weights = {f"module.{name}": value for name, value in vit.state_dict().items()}
+    >>> torch.save({"arch": "vit_tiny", "state_dict": weights}, "moco.pth.tar")
+    >>> load_moco_v3(vit, "moco.pth.tar") is vit
+    True
     """
     if type(model) is not VisionTransformer or isinstance(model, PromptedVisionTransformer):
         raise InputError(f"load_moco_v3: a {type(model).__name__}; expected a plain timm VisionTransformer")

@@ -77,6 +77,15 @@ def export_onnx(model: Prompted, path: str | Path) -> float:
     Raises ``InputError`` without onnx, onnxscript and onnxruntime (extra ``export``), for a model that
     ``prompt`` did not return, and, before the file is written, where the difference is more than 1e-5 or
     where all logits are 0, so that there is nothing to compare.
+
+    >>> import timm, torch
+    >>> from moe_prompts.vision import VPT, export_onnx, prompt
+    >>> vit = timm.create_model("vit_tiny_patch16_224", img_size=64)
+    >>> model = prompt(vit, VPT(num_tokens=2), num_classes=3)
+    >>> torch.nn.init.normal_(model.head.weight).shape
+    torch.Size([3, 192])
+    >>> export_onnx(model, "model.onnx") < 1e-5
+    True
     """
     check_prompted(model, "export_onnx")
     try:

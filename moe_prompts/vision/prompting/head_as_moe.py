@@ -23,13 +23,14 @@ from torch import Tensor
 
 from moe_prompts.checks import integer, shown
 from moe_prompts.errors import InputError
+from moe_prompts.shown import Shown
 from moe_prompts.vision.prompting.layouts import AttentionParts, check_images, layout_of
 from moe_prompts.vision.prompting.prompted import PromptedBlock, check_prompted
 from moe_prompts.vision.prompting.prompted_model import Prompted
 
 
-@dataclass(frozen=True, eq=False)
-class HeadReading:
+@dataclass(frozen=True, eq=False, repr=False)
+class HeadReading(Shown):
     """Hold gates and experts of one head on B images.
 
     Of T tokens the prefix comes first, then the N prompts, then the patches.
@@ -93,8 +94,8 @@ class HeadReading:
         return slice(self.num_prefix, self.num_prefix + self.num_prompts)
 
 
-@dataclass(frozen=True)
-class GateRank:
+@dataclass(frozen=True, repr=False)
+class GateRank(Shown):
     """Hold the ranks of B = W_Q W_K' / sqrt(d_h), the matrix that makes the logit of a prompt.
 
     head_width         d_h
@@ -137,6 +138,14 @@ def prompt_table(model: Prompted, images: Tensor) -> pd.DataFrame:
     variation  as in ``HeadReading``
 
     Raises ``InputError`` for fewer than two images (B, C, H, W).
+
+    >>> import timm, torch
+    >>> from moe_prompts.vision import VPT, prompt_table, prompt
+    >>> vit = timm.create_model("vit_tiny_patch16_224", img_size=64)
+    >>> model = prompt(vit, VPT(num_tokens=2), num_classes=3)
+    >>> table = prompt_table(model, torch.rand(2, 3, 64, 64))  # 12 blocks, 3 heads, 2 prompts
+    >>> len(table), bool(table["variation"].max() < 1e-5)
+    (72, True)
     """
     check_prompted(model, "prompt_table")
     check_images(model, images, "prompt_table")
@@ -161,6 +170,14 @@ def projections(
 
     They act on tokens after the block's norm. Raises ``InputError`` where queries or keys are normed: logits
     are then not bilinear in the tokens.
+
+    >>> import timm, torch
+    >>> from moe_prompts.vision import VPT, projections, prompt
+    >>> vit = timm.create_model("vit_tiny_patch16_224", img_size=64)
+    >>> model = prompt(vit, VPT(num_tokens=2), num_classes=3)
+    >>> queries, keys, values, biases = projections(model, block=0, head=0)
+    >>> queries.shape
+    (192, 64)
     """
     attn = attention_parts(model, block)
     head = _head_of(attn, head)
@@ -177,7 +194,16 @@ def projections(
 
 
 def gate_rank(model: Prompted, block: int, head: int) -> GateRank:
-    """Return what the logits of one head, and of all heads of its block, can see of a prompt."""
+    """Return what the logits of one head, and of all heads of its block, can see of a prompt.
+
+    >>> import timm, torch
+    >>> from moe_prompts.vision import VPT, gate_rank, prompt
+    >>> vit = timm.create_model("vit_tiny_patch16_224", img_size=64)
+    >>> model = prompt(vit, VPT(num_tokens=2), num_classes=3)
+    >>> found = gate_rank(model, block=0, head=0)
+    >>> found.head_width, found.width
+    (64, 192)
+    """
     attn = attention_parts(model, block)
     head = _head_of(attn, head)
     made = []

@@ -15,6 +15,7 @@ import math
 from collections.abc import Iterable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
+from html import escape
 from typing import Any
 from zlib import crc32
 
@@ -293,6 +294,14 @@ def unprompt(model: Any) -> Any:
 
     It is the same object, changed back. Raises ``InputError``, before anything is changed, if the model has
     other parts than when it was prompted.
+
+    >>> import timm, torch
+    >>> from moe_prompts.vision import VPT, prompt, unprompt
+    >>> vit = timm.create_model("vit_tiny_patch16_224", img_size=64)
+    >>> unprompt(prompt(vit, VPT(num_tokens=2), num_classes=3)) is vit
+    True
+    >>> vit.head.out_features
+    1000
     """
     check_prompted(model, "unprompt")
     state, layout = model.plain_state, layout_of(model)
@@ -389,6 +398,14 @@ def set_mean_states(model: Prompted, images: Iterable[Tensor]) -> None:
     images  batches (B, 3, H, W), normalised as the training images are
 
     Raises ``InputError`` for a model with other prompts, and for no images.
+
+    >>> import timm, torch
+    >>> from moe_prompts.vision import VAPT, prompt, set_mean_states
+    >>> vit = timm.create_model("vit_tiny_patch16_224", img_size=64)
+    >>> model = prompt(vit, VAPT(num_tokens=2, source="mean"), num_classes=3)
+    >>> set_mean_states(model, [torch.rand(2, 3, 64, 64)])
+    >>> model(torch.rand(1, 3, 64, 64)).shape
+    torch.Size([1, 3])
     """
     check_prompted(model, "set_mean_states")
     config = model.prompt_config
@@ -425,7 +442,7 @@ def mean_states(model: Plain, images: Iterable[Tensor]) -> list[Tensor]:
     return [(total / count).to(like) for total in sums]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class TrainableSummary:
     """Hold numbers of parameters: those of ``prompts`` and ``head`` train, the ``frozen`` ones do not."""
 
@@ -436,6 +453,12 @@ class TrainableSummary:
     def __str__(self) -> str:
         share = (self.prompts + self.head) / (self.prompts + self.head + self.frozen)
         return f"{self.prompts} in prompts + {self.head} in the head train ({share:.2%}), {self.frozen} are frozen"
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        """Return the text for a notebook."""
+        return f"<pre>{escape(str(self))}</pre>"
 
 
 def trainable_summary(model: Prompted) -> TrainableSummary:

@@ -119,7 +119,14 @@ def check_generator(rng: Any, where: str) -> None:
 
 
 class StaticPrompts(nn.Module):
-    """Hold N free vectors, the same for every image."""
+    """Hold N free vectors, the same for every image.
+
+    >>> import torch
+    >>> from moe_prompts.vision import StaticPrompts
+    >>> prompts = StaticPrompts(2, 8, bound=0.1, dropout=0.0, rng=torch.Generator().manual_seed(0))
+    >>> prompts(torch.zeros(5, 16, 8)).shape  # for five images of 16 patches
+    torch.Size([5, 2, 8])
+    """
 
     def __init__(
         self,
@@ -180,6 +187,13 @@ class AdaptivePrompts(nn.Module):
     gain      factor on the prompts, not trained; 1 but for ``start="gain"``
     borrowed  True: the projector belongs to another block's prompts; it is used here, but is no part of this
               module's state
+
+    >>> import timm, torch
+    >>> from moe_prompts.vision import VAPT, AdaptivePrompts, prompt
+    >>> vit = timm.create_model("vit_tiny_patch16_224", img_size=64)
+    >>> model = prompt(vit, VAPT(num_tokens=2), num_classes=3)
+    >>> sum(isinstance(part, AdaptivePrompts) for part in model.modules())  # block 0 has fixed ones
+    11
     """
 
     mean_states: Tensor | None

@@ -60,6 +60,10 @@ def supported_models(names: Iterable[str] | None = None) -> pd.DataFrame:
     names  of models; None: all of ``vision_transformers``
 
     Raises ``InputError`` for a name that timm does not know.
+
+    >>> from moe_prompts.vision import supported_models
+    >>> supported_models(["vit_tiny_patch16_224"])["why not"].tolist()  # none: it takes all kinds
+    ['']
     """
     rows = []
     for name in vision_transformers() if names is None else listed(names, "supported_models: names"):

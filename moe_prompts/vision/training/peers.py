@@ -139,6 +139,13 @@ def add_adapters(model: VisionTransformer, rank: int, rng: torch.Generator, bloc
     blocks  the last so many blocks; None: all
 
     Raises ``InputError`` for a rank below 1 or more blocks than there are.
+
+    >>> import timm, torch
+    >>> from moe_prompts.vision import add_adapters
+    >>> vit = timm.create_model("vit_tiny_patch16_224", img_size=64)
+    >>> add_adapters(vit, 2, torch.Generator().manual_seed(0), blocks=1)
+    >>> vit(torch.zeros(1, 3, 64, 64)).shape
+    torch.Size([1, 1000])
     """
     check_rank(rank)
     check_timm(model, "adapters")

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from moe_prompts.checks import expect, one_of, real, whole
+from moe_prompts.checks import expect, one_of, real, shown, whole
 from moe_prompts.errors import InputError
 from moe_prompts.vision.prompting.prompted import check_prompted, prompt_parameters
 from moe_prompts.vision.prompting.prompted_model import Prompted
@@ -91,7 +91,8 @@ def train_prompts(
         for number, (images, labels) in enumerate(islice(_again(batches), steps)):
             answer = model(images)
             # Models of transformers answer with a record that holds the logits.
-            loss = F.cross_entropy(getattr(answer, "logits", answer), labels)
+            logits = getattr(answer, "logits", answer)
+            loss = F.cross_entropy(logits, _known(labels, logits.shape[-1]))
             losses.append(float(loss.detach()))
             if not torch.isfinite(loss):
                 raise InputError(
@@ -110,6 +111,20 @@ def train_prompts(
     finally:
         model.train(training)
     return losses
+
+
+def _known(labels: Tensor, classes: int) -> Tensor:
+    """Return the labels; raise ``InputError`` for classes that are not there, which end the process on a GPU."""
+    if not isinstance(labels, Tensor) or (labels.is_floating_point() and labels.ndim == 1):
+        raise InputError(
+            f"train_prompts: labels {shown(labels)}; expected a tensor of whole numbers, one for each image"
+        )
+    if labels.ndim == 1 and len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < classes:
+        raise InputError(
+            f"train_prompts: labels from {int(labels.min())} to {int(labels.max())}; this model has num_classes = "
+            f"{classes}: expected 0 to {classes - 1}"
+        )
+    return labels
 
 
 def _again(batches: Iterable[tuple[Tensor, Tensor]]) -> Iterable[tuple[Tensor, Tensor]]:

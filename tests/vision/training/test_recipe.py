@@ -238,6 +238,9 @@ def test_the_recipe_goes_on_from_fixed_prompts():
 WRONG = [
     (lambda model, batch: train_prompts(create_backbone("small"), [batch]), "train_prompts: a VisionTransformer"),
     (lambda model, batch: train_prompts(model, []), "train_prompts: no batches"),
+    (lambda model, batch: train_prompts(model, [(batch[0], batch[1] + 1000)]), ": expected 0 to "),
+    (lambda model, batch: train_prompts(model, [(batch[0], batch[1] - 1000)]), "train_prompts: labels from -"),
+    (lambda model, batch: train_prompts(model, [(batch[0], batch[1].float())]), "expected a tensor of whole numbers"),
     (lambda model, batch: train_prompts(model, iter([batch]), steps=3), "no batches (left); expected a list"),
     (lambda model, batch: train_prompts(model, batch[0]), "a batch of type Tensor; expected pairs (images, labels)"),
     (lambda model, batch: train_prompts(model, [batch], steps=0), "train_prompts: steps"),
