@@ -40,7 +40,7 @@ RATE = re.compile(r"n\^(-[\d.]+)$")
 FLOOR = re.compile(r"risk ([\d.]+)%, without noise")
 SHOWN = (-1.05, 0.45)
 #: Characters of a line of a finding, height of one in inches, and what stands above and below the rows.
-FINDING, LINE, HEAD, FOOT = 36, 0.092, 0.42, 0.95
+FINDING, LINE, HEAD, FOOT = 36, 0.092, 0.4, 0.95
 
 
 def figure(run: Path) -> Figure:
@@ -122,7 +122,7 @@ def draw_claim(words: Axes, slopes: Axes, claim: dict[str, Any], top: float, row
 
 def _rows(claim: dict[str, Any]) -> float:
     """Return the height in lines of text: of its words, and so that slopes stay apart."""
-    return 0.7 + max(len(_finding(claim)), 2, 0.15 * len(_slopes(claim)))
+    return 0.4 + max(len(_finding(claim)), 2, 0.15 * len(_slopes(claim)))
 
 
 def _slopes(claim: dict[str, Any]) -> list[tuple[float, float, float, float, str]]:

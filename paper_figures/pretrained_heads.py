@@ -8,10 +8,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import matplotlib.pyplot as plt
+import pandas as pd
 import runs
 from matplotlib.figure import Figure
 
-from moe_prompts.figures.style import DOUBLE, STYLE, note
+from moe_prompts.figures.style import STYLE, column, finding, note
 from moe_prompts.vision.figures import draw_input_dependence
 
 
@@ -21,17 +22,25 @@ def figure(run: Path) -> Figure:
     # A row is one prompt; of a head's gate its prompts take the sum.
     heads = table.groupby(["method", "block", "head"], sort=False)["mass"].sum().reset_index()
     with plt.rc_context(STYLE):
-        drawn, (left, right) = plt.subplots(1, 2, figsize=(DOUBLE, 2.6), layout="constrained")
-        draw_input_dependence(left, table)
-        left.set_ylim(-0.03, 1)
-        left.set_title("do experts depend on the image?")
-        draw_input_dependence(right, heads.rename(columns={"mass": "variation", "head": "prompt"}))
-        right.set_ylabel("share of the gate on prompts")
-        right.set_title("are they asked?")
-        right.set_ylim(-0.03, None)
-        left.legend()
-        note(drawn, "small marks: prompts, mean over heads (left), heads (right); lines: their mean")
+        drawn, grid = column(2, 1.75, 0.5)
+        above, below = grid[:, 0]
+        draw_input_dependence(above, table)
+        above.set_ylim(-0.03, 1)
+        finding(above, f"share of an expert that varies with the image: {said(table, 'variation')}")
+        draw_input_dependence(below, heads.rename(columns={"mass": "variation", "head": "prompt"}))
+        below.set_ylabel("share of the gate")
+        below.set_ylim(-0.03, None)
+        finding(below, f"share of the gate that goes to prompts: {said(heads, 'mass')}")
+        above.set_ylabel("variation of experts")
+        below.legend()
+        note(drawn, "small marks: prompts, mean over heads (above), heads (below); lines: their mean")
     return drawn
+
+
+def said(table: pd.DataFrame, value: str) -> str:
+    """Return the range over blocks of the mean of a column, for each method."""
+    means = table.groupby(["method", "block"])[value].mean().groupby("method").agg(["min", "max"])
+    return ", ".join(f"{method} {least:.2f} to {most:.2f}" for method, (least, most) in means.iterrows())
 
 
 DRAWING = runs.Drawing(

@@ -40,6 +40,8 @@ SHADES: dict[str, tuple[str, str, Any]] = {
     "decoupled": ("Greens", "<>8Hd", "-."),
     "prefix": ("YlOrBr", "d8H<>", (0, (3, 1, 1, 1))),
 }
+#: Where ``SHADES`` has no line for a family.
+OTHERS = ("Greys", "o^vDP", (0, (3, 1)))
 #: Family of kinds -> the (kind, k) of its lines, in the order of their shades and marks.
 Ranks = dict[str, list[tuple[str, int]]]
 #: Kind in words -> the slopes of its lines.
@@ -49,7 +51,7 @@ Slopes = dict[str, list[float]]
 def line_style(kind: str, rank: int, count: int) -> dict:
     """Return colour, mark and dashes of the line at ``rank`` of the ``count`` lines of one family of kinds."""
     base, *options = kind.split(":")
-    colours, markers, dashes = SHADES[base]
+    colours, markers, dashes = SHADES.get(base, OTHERS)
     shade = 0.55 + 0.4 * (rank / max(count - 1, 1))
     return {
         "color": plt.get_cmap(colours)(shade),
