@@ -153,7 +153,7 @@ def _finish(drawn: Figure, slopes: Axes, height: float, claims: list[dict[str, A
     counts = {word: given.count(verdict) for verdict, (word, _) in VERDICTS.items()}
     told = ", ".join(f"{count} {word.removesuffix('s')}" for word, count in counts.items() if count)
     drawn.text(0.01, 1 - 0.06 / height, f"{len(claims)} claims: {told}", fontsize=7.5, va="top")
-    slopes.text(1.02, 1.0, "lines\nthat hold", transform=slopes.transAxes, fontsize=6.5, va="bottom")
+    slopes.text(1.02, 1.0, "lines\nhold", transform=slopes.transAxes, fontsize=6.5, va="bottom")
     handles = [Line2D([], [], linestyle="none", markersize=4, **style) for _, style in VERDICTS.values()]
     handles += [Patch(color="0.87"), Line2D([], [], color="#2b7bba", linewidth=0.7)]
     names = [*VERDICTS, f"predicted ± {BAND:g}", "90 % interval (may leave axis)"]
