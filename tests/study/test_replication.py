@@ -424,7 +424,7 @@ def test_no_certified_fit_at_all_is_a_line_without_a_slope():
     assert "| -" in text
 
 
-@pytest.mark.parametrize(("paper", "shape"), [("gmoe", (1, 1)), ("sgame", (2, 1))])
+@pytest.mark.parametrize(("paper", "shape"), [("gmoe", (1, 1)), ("sgame", (1, 2))])
 def test_figure_has_a_panel_for_each_k_and_loss(paper, shape):
     summary = summarise_replication(made(paper, LEVELS), 0)
     assert np.array(panels(summary)).shape[:2] == shape
