@@ -161,7 +161,7 @@ def provenance(name: str = "small") -> dict[str, Any]:
 
     >>> from moe_prompts.vision import provenance
     >>> provenance("small")["counts as pretrained"]
-    True
+    False
     """
     if named(name, "provenance") == "small":
         return json.loads((_data() / "small.json").read_text(encoding="utf-8"))

@@ -250,7 +250,7 @@ def search_figure(rows: pd.DataFrame, reached: float, fixed: float) -> Figure:
             ax.plot([], [], **style, label=start)
         for height, said in ((reached, "the floor is reached"), (fixed, "floor of fixed prompts")):
             ax.axhline(height, color="0.4", linestyle=":", linewidth=0.8)
-            ax.annotate(said, (0.02, height), xycoords=("axes fraction", "data"), va="bottom", fontsize="x-small")
+            ax.annotate(said, (0.02, height), xycoords=("axes fraction", "data"), va="bottom", fontsize=6.5)
         ax.set_xscale("log")
         ax.set_yscale("log")
         ax.set_xlabel("left on its own images, nats an image")
