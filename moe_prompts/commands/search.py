@@ -139,7 +139,8 @@ def tell(rows: pd.DataFrame, sgd: pd.DataFrame | None, out: Path) -> None:
 
     figure = search_figure(rows, REACHED, FIXED_FLOOR)
     out.mkdir(parents=True, exist_ok=True)
-    cli.finish(out, text(rows, sgd), ending_of(rows, sgd), {}, partial(save, figure, out, "search"), len(rows))
+    there = len(rows) if (out / "results.parquet").exists() else None  # --judge may write elsewhere
+    cli.finish(out, text(rows, sgd), ending_of(rows, sgd), {}, partial(save, figure, out, "search"), there)
 
 
 def whole_numbers(text: str) -> list[int]:
