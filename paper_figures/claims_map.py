@@ -27,6 +27,7 @@ FAMILIES = {
     "P": "prompts in attention",
     "G": "Gaussian-gated experts",
     "S": "softmax-gated experts",
+    "E": "regression by gated experts",
     "A": "algebra",
 }
 #: Verdict -> word and mark: told apart without colour.

@@ -50,7 +50,7 @@ CLAIMS: dict[str, Claim] = {
 }
 
 #: Claims whose rule, seed and design are fixed and whose data are not drawn yet.
-PENDING: tuple[Claim, ...] = (*gated.PENDING, *zero_initialised.CLAIMS, *experts.PENDING)
+PENDING: tuple[Claim, ...] = (*gated.PENDING, *zero_initialised.CLAIMS)
 
 
 def chosen(ids: Sequence[str] | None) -> list[Claim]:

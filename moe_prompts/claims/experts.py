@@ -76,10 +76,7 @@ def _rates(models: Sequence[str]) -> str:
     return "; ".join(rate_of(model, 1, 2) for model in models)
 
 
-CLAIMS: list[Claim] = []
-
-#: Registered; not drawn yet.
-PENDING = [
+CLAIMS = [
     Claim(
         id="E-softmax",
         statement="Softmax-gated experts sigma(a'x + c), least squares: with as many as there are the loss D has "

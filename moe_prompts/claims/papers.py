@@ -131,9 +131,9 @@ PAPERS = (
         "2402.02952",
         f"{NOT_SEEN}: least squares; strongly identifiable experts (sigmoid, tanh networks) are faster than polynomial "
         "ones, which are slow",
-        (),
-        "no verdict yet: E-softmax and E-linear are registered and not drawn (docs/claims.md); the algebra proves "
-        "n^(-1/4) for split experts of one tanh, sigmoid or gelu unit with an intercept, and no rate for linear ones",
+        ("E-softmax", "E-linear"),
+        "experts of more than one unit; polynomials of higher degree; log factors; a minimax statement: one truth of "
+        "each kind is looked at",
     ),
     Paper(
         "Sigmoid Gating is More Sample Efficient than Softmax Gating in Mixture of Experts",
