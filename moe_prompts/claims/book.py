@@ -37,6 +37,7 @@ CLAIMS: dict[str, Claim] = {
             *prompts.CLAIMS,
             *heads.CLAIMS,
             *prefixes.CLAIMS,
+            *zero_initialised.CLAIMS,
             *unselected.CLAIMS,
             *gated.CLAIMS,
             *merging.CLAIMS,
@@ -50,7 +51,7 @@ CLAIMS: dict[str, Claim] = {
 }
 
 #: Claims whose rule, seed and design are fixed and whose data are not drawn yet.
-PENDING: tuple[Claim, ...] = (*gated.PENDING, *zero_initialised.CLAIMS)
+PENDING: tuple[Claim, ...] = (*gated.PENDING,)
 
 
 def chosen(ids: Sequence[str] | None) -> list[Claim]:

@@ -148,8 +148,8 @@ PAPERS = (
         "On Zero-Initialized Attention: Optimal Prompt and Gating Factor Estimation (ICML 2025)",
         "2502.03029",
         f"{NOT_SEEN}: linear and non-linear prompts and the gating factor are estimated optimally",
-        (),
-        "all of it: P-zeroinit and P-squared are registered and not drawn",
+        ("P-zeroinit", "P-squared"),
+        "its conditions on prompts and their number, beside which P-squared stands; its non-linear prompts; log factors",
     ),
     Paper(
         "Is Temperature Sample Efficient for Softmax Gaussian Mixture of Experts? (ICML 2024)",
