@@ -1,4 +1,4 @@
-"""Draw the map of claims: every claim with its verdict, measured slopes beside predicted ones.
+"""Draw the map of claims on prompts in attention: each with its verdict, measured slopes beside predicted ones.
 
 python paper_figures/claims_map.py
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 import textwrap
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,15 +45,18 @@ SHOWN = (-1.05, 0.45)
 FINDING, LINE, HEAD, FOOT = 36, 0.092, 0.4, 0.95
 
 
-def figure(run: Path) -> Figure:
+def figure(run: Path, families: Sequence[str] = ("P",)) -> Figure:
     """Return a row for each claim of ``claims.json``: its name and verdict, and what was measured.
+
+    run       folder of ``claims.json``
+    families  first letters of the claims that are shown, of ``FAMILIES``; all of them would not fit a page
 
     The words of the claims are in ``docs/claims.md``. Claims on trainings of networks, which have no slopes,
     are left to ``pretrained``.
     """
     try:
         every = json.loads((run / "claims.json").read_text(encoding="utf-8"))
-        claims = [claim for claim in every if claim["id"][0] in FAMILIES]
+        claims = [claim for claim in every if claim["id"][0] in families]
         heights = [_rows(claim) for claim in claims]
     except FileNotFoundError as error:
         raise InputError(
@@ -62,8 +66,8 @@ def figure(run: Path) -> Figure:
         raise InputError(
             f"{run / 'claims.json'} was not written by experiments/claims.py, or is damaged; repeat that command"
         ) from error
-    families = list(dict.fromkeys(claim["id"][0] for claim in claims))
-    total = sum(heights) + 1.5 * len(families)
+    shown = list(dict.fromkeys(claim["id"][0] for claim in claims))
+    total = sum(heights) + 1.5 * len(shown)
     height = total * LINE + HEAD + FOOT
     with plt.rc_context(STYLE):
         drawn = plt.figure(figsize=(SINGLE, height))
@@ -73,7 +77,7 @@ def figure(run: Path) -> Figure:
         words.axis("off")
         slopes.patch.set_visible(False)  # headings reach over it
         top = 0.0
-        for family in families:
+        for family in shown:
             words.text(0, top + 0.9, f"{family}: {FAMILIES[family]}", weight="bold", va="center")
             top += 1.5
             for claim, rows in zip(claims, heights, strict=True):

@@ -8,6 +8,7 @@ import attention
 import attention_1e7
 import attention_random
 import claims_map
+import claims_map_experts
 import input_dependence
 import noise_free_profiles
 import parameter_rates
@@ -40,6 +41,7 @@ FIGURES = {
         replicate_gmoe,
         replicate_sgame,
         claims_map,
+        claims_map_experts,
         planted_head,
         input_dependence,
         planted_vit,
