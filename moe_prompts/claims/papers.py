@@ -149,7 +149,8 @@ PAPERS = (
         "2502.03029",
         f"{NOT_SEEN}: linear and non-linear prompts and the gating factor are estimated optimally",
         ("P-zeroinit", "P-squared"),
-        "its conditions on prompts and their number, beside which P-squared stands; its non-linear prompts; log factors",
+        "its conditions on prompts and their number, beside which P-squared stands; its non-linear prompts; "
+        "log factors",
     ),
     Paper(
         "Is Temperature Sample Efficient for Softmax Gaussian Mixture of Experts? (ICML 2024)",
