@@ -46,7 +46,7 @@ COMPUTES = "who computes"
 
 
 def one_thread() -> None:
-    """Give torch and linear algebra one thread each, here and in workers, where the user asked for no other number.
+    """Give torch and linear algebra one thread each, here and in workers, unless the user set a number.
 
     Call it before torch loads: two processes of two threads are slower on two cores than two of one.
     """
@@ -137,7 +137,7 @@ def folder(text: str) -> Path:
 
 
 def default_folder(experiment: str) -> Path:
-    """Return a new folder under ``results/`` in the current directory, named after experiment, time and process.
+    """Return a new folder under ``results/`` here, named after experiment, time and process.
 
     Commands of one second differ by the process, and those of processes of one number by the time.
     """
@@ -415,7 +415,7 @@ def _command(line: str) -> list[str]:
 
 
 def add_part(commands: Any, name: str, told: str, page: str, description: str | None = None) -> argparse.ArgumentParser:
-    """Add a part of a command, as ``run`` of ``vtab``, whose help shows its own examples, and return its parser.
+    """Add a part of a command, as ``run`` of ``vtab``, with examples of its own, and return its parser.
 
     commands     what ``add_subparsers`` returned
     told         what it does, as the list of parts says it

@@ -148,15 +148,14 @@ def replicates_needed(
     """Return the smallest number of replicates with which a true prediction holds in a share ``wanted``.
 
     Tried are 8, 16, 32, .. 1024; the result is None where 1024 are too few. Other parameters and errors are
-    those of ``power``.
+    those of ``power``. Raises ``InputError`` as it does, and where ``wanted`` is no share between 0 and 1.
 
     >>> import numpy as np
     >>> import moe_prompts as mp
     >>> mp.replicates_needed([1_000, 10_000, 100_000], scatter=0.2, rng=np.random.default_rng(0))
     8
     """
-    if not 0 < wanted < 1:
-        raise InputError(f"replicates_needed: wanted = {wanted}; expected a share between 0 and 1")
+    wanted = real(wanted, "(0, 1)", "replicates_needed: wanted")
     replicates = MIN_REPLICATES
     while replicates <= MOST:
         found = power(n, replicates, scatter, rng, predicted, statistic=statistic, bound=bound, simulations=SEARCHED)

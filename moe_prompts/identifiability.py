@@ -32,7 +32,7 @@ from moe_prompts.estimators.prompts.coordinates import OnSphere, PairCoordinates
 from moe_prompts.estimators.prompts.least_squares import LeastSquaresOptions, least_squares, vector_near_truth
 from moe_prompts.estimators.prompts.levenberg_marquardt import minimise
 from moe_prompts.estimators.prompts.objective import Box, PromptObjective, data_sets
-from moe_prompts.estimators.result import GAP_TOLERANCE
+from moe_prompts.estimators.result import GAP_TOLERANCE, SearchResult
 from moe_prompts.models.data import RegressionData
 from moe_prompts.models.expert_regression import ExpertFamily, ExpertMap, ExpertValues
 from moe_prompts.models.expert_truths import ExpertTruth
@@ -95,7 +95,7 @@ def _box_of(truth: RegressionTruth) -> Box:
     return EXPERT_OPTIONS.box if isinstance(truth, ExpertTruth) else Box()
 
 
-def _values(truth: RegressionTruth) -> PromptValues | MultiHeadValues | ExpertValues:
+def _values(truth: RegressionTruth) -> PromptValues | MultiHeadValues | ZeroInitialisedValues | ExpertValues:
     """Return f and what its derivatives need at the truth, on its design."""
     if isinstance(truth, ExpertTruth):
         return ExpertMap(truth.params.family, truth.x).at(truth.params.vector[None])
@@ -505,7 +505,8 @@ def likelihood_gaps(
     hold = _hold(truth, 0, 1, np.full(len(data), spread))
     objective = _objective(family, data, truth.noise).beside((0, truth.k_true))
     held = _held_minima(objective, hold, starts, truth, 0, options.box, options.tolerance)
-    start, fit = (near_experts, fit_experts) if experts else (vector_near_truth, least_squares)
+    start: Callable[..., np.ndarray] = near_experts if experts else vector_near_truth
+    fit: Callable[..., list[SearchResult]] = fit_experts if experts else least_squares
     near = [start(truth.params, family.k, number, rng) for number in range(truth.k_true)]
     free = fit(family, data, [np.array([*near, *one.vectors[:1]]) for one in held], truth.noise, options)
     pairs = zip(held, free, strict=True)

@@ -107,8 +107,8 @@ def squares(tables: Tables, seed: int) -> list[Line]:
     fits = fits[(fits["study"] == STUDY_FITS) & (fits["truth"] == TWO) & (fits["fit_class"] == "over")]
     lines.append(slope_line(fits, L2, -0.5, seed, all_fits=True))
     last = fits[fits["n"] == fits["n"].max()]
-    known = prompt_truth(TWO).params
-    halfway = float(np.abs(squared(known).factor - known.factor)[0]) / 2
+    two = prompt_truth(TWO).params
+    halfway = float(np.abs(squared(two).factor - two.factor)[0]) / 2
     away = int((last["factor_error"] > halfway).sum())
     interval = share_interval(away, len(last))
     found = f"{away} of {len(last)} [{interval.low:.2f}, {interval.high:.2f}]"

@@ -248,7 +248,8 @@ def figure_of(table, model, shown):
     maps = readings[block, head].mass_map.numpy()
     with plt.rc_context(STYLE):
         figure = plt.figure(figsize=(SINGLE, 3.8), layout="constrained")
-        above, below = figure.subfigures(2, 1, height_ratios=[1.5, 1])
+        parts: Any = figure.subfigures(2, 1, height_ratios=[1.5, 1])
+        above, below = parts
         ax = above.subplots()
         draw_input_dependence(ax, table)
         ax.legend()

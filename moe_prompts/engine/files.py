@@ -104,6 +104,8 @@ def clear_left(folder: Path) -> None:
     Those of other hosts stay for an hour, since nobody here knows whether their process still writes.
     """
     here = f".{platform.node()}-"
+    if not folder.is_dir():  # what stands in its place is said where the folder is made
+        return
     for path in entries(folder, TEMPORARY):
         name, _, process = path.name.removesuffix(TEMPORARY).rpartition("-")
         if not path.name.startswith(".") or not process.isdigit():  # not ours

@@ -82,7 +82,8 @@ class EMOptions:
 
     >>> import moe_prompts as mp
     >>> truth = mp.truth("gmoe-1")
-    >>> fit = mp.em(truth.family, mp.sample("gmoe-1", 300, seed=0), truth.params, mp.EMOptions(max_iterations=3))
+    >>> data = mp.sample("gmoe-1", 300, seed=0)
+    >>> fit = mp.em(truth.family, data, truth.params, mp.EMOptions(max_iterations=3))
     >>> fit.iterations
     3
     """

@@ -150,7 +150,7 @@ def shown_truths(results: pd.DataFrame) -> list[str]:
 def _draw_errors(
     ax: Axes, results: pd.DataFrame, entropy: int, surplus: int, measure: Measure, truths: list[str]
 ) -> str:
-    """Draw the median error of each truth's own kind, and return its slopes in words where theory has a rate."""
+    """Draw the median error of each truth's own kind; return its slopes in words where theory has a rate."""
     fits, slopes, silent = own_fits(results, surplus), [], []
     for truth in truths:
         vanishes = bool(surplus) and profile_of(results, truth, 1).vanishes
@@ -236,7 +236,7 @@ def draw_profiles(ax: Axes, results: pd.DataFrame, truths: list[str] | None = No
 
 
 def draw_exact_profiles(ax: Axes, results: pd.DataFrame) -> list[float]:
-    """Draw the least error against the distance held, with as many prompts as there are; return the exponents."""
+    """Draw the least error against the distance held, with all prompts and no other; return the exponents."""
     exponents = []
     for truth in _profiled(results):
         exact = profile_of(results, truth, 0)
@@ -247,9 +247,9 @@ def draw_exact_profiles(ax: Axes, results: pd.DataFrame) -> list[float]:
 
 
 def draw_over_profiles(ax: Axes, results: pd.DataFrame, truths: list[str] | None = None) -> list[str]:
-    """Draw the least error against the spread held, with one prompt too many; return the truths where it vanishes.
+    """Draw the least error against the spread held, with one prompt too many.
 
-    These are one hollow line.
+    Truths where it vanishes are one hollow line. They are returned.
     """
     silent: list[str] = []
     exponents: list[float] = []
@@ -306,7 +306,7 @@ def profiles_figure(results: pd.DataFrame) -> Figure:
 
 
 def _truth_style(results: pd.DataFrame, truth: str) -> dict:
-    """Return the style of a truth: that of its kind of prompts, darker and with another mark for each further one."""
+    """Return the style of a truth: that of its kind, darker and with another mark for each further one."""
     kinds = results.drop_duplicates("truth").set_index("truth")["truth_kind"]
     families = kinds.str.extract(r"^(\w+)", expand=False)  # "adaptive:gelu", "fixed, singular B"
     family = str(families[truth])

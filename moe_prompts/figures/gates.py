@@ -49,7 +49,7 @@ Slopes = dict[str, list[float]]
 
 
 def line_style(kind: str, rank: int, count: int) -> dict:
-    """Return colour, mark and dashes of the line at ``rank`` of the ``count`` lines of one family of kinds."""
+    """Return colour, mark and dashes of line ``rank`` of the ``count`` lines of one family of kinds."""
     base, *options = kind.split(":")
     colours, markers, dashes = SHADES.get(base, OTHERS)
     shade = 0.55 + 0.4 * (rank / max(count - 1, 1))

@@ -78,7 +78,7 @@ def log_log(ax: Axes) -> None:
 
 
 def legend_of(figure: Figure, axes: Iterable[Axes], ncols: int = 2, title: str | None = None) -> None:
-    """Put one legend below the figure, with every label in ``axes`` once and the lines of ``title`` above it."""
+    """Put one legend below the figure: every label in ``axes`` once, under the lines of ``title``."""
     handles: dict[str, Any] = {}
     for ax in axes:
         for handle, label in zip(*ax.get_legend_handles_labels(), strict=True):

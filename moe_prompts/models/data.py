@@ -239,7 +239,8 @@ class RegressionData:
 
     >>> import numpy as np
     >>> import moe_prompts as mp
-    >>> data = mp.RegressionData(x=np.array([[0.0], [1.0]]), weights=np.ones(2) * 2, sums=np.array([[1.0], [3.0]]), n=4)
+    >>> x, sums = np.array([[0.0], [1.0]]), np.array([[1.0], [3.0]])
+    >>> data = mp.RegressionData(x=x, weights=np.ones(2) * 2, sums=sums, n=4)
     >>> data.n, data.sums / data.weights[:, None]
     (4, array([[0.5],
            [1.5]]))

@@ -287,7 +287,7 @@ class ExpertValues:
         u, z = map.of_logit, map.of_argument
         both = u[:, None] * z[None]
         pairs = (twice, u[:, None] * u[None]), (mixed, both + both.swapaxes(0, 1)), (gates * bend, z[:, None] * z[None])
-        return sum(weight[:, None, None] * pair for weight, pair in pairs)
+        return np.sum([weight[:, None, None] * pair for weight, pair in pairs], axis=0)
 
     def _firsts(self) -> tuple[np.ndarray, np.ndarray]:
         """Return df / du_l and df / d(argument of expert l), both (S, k, m)."""

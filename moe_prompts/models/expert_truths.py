@@ -93,7 +93,7 @@ class ExpertTruth:
         noise = self.noise * np.sqrt(counts)[:, None] * rng.standard_normal((m, 1))
         return RegressionData(self.x, counts, counts[:, None] * self.params.regression(self.x) + noise, n)
 
-    def population(self, n: float = 1) -> RegressionData:
+    def population(self, n: int = 1) -> RegressionData:
         """Return the expectation of ``data(n)``: no noise, every cell as often as any other."""
         share = real(n, "(0, inf)", "population: n") / len(self.x)
         return RegressionData(self.x, np.full(len(self.x), share), share * self.params.regression(self.x), n)

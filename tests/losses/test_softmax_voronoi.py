@@ -319,7 +319,7 @@ class TestAllOverfitted:
 
 @pytest.mark.parametrize("translate", [True, False])
 def test_bad_input_is_refused(translate):
-    with pytest.raises(InputError, match="variant = 'type1'; expected 'published' or 'intrinsic'"):
+    with pytest.raises(InputError, match="variant = 'type1'; expected one of published, intrinsic, regression"):
         softmax_loss(PUBLISHED, PUBLISHED, "type1", translate=translate)
     with pytest.raises(InputError, match="fitted atoms have d = 2, the truth has d = 1"):
         softmax_loss(random_params(np.random.default_rng(0), 2, 2), PUBLISHED, translate=translate)

@@ -8,7 +8,7 @@ import pytest
 import sympy as sp
 
 from moe_prompts import InputError
-from moe_prompts.theory.atoms import KINDS, PLAIN, PROMPTS, atom
+from moe_prompts.theory.atoms import KINDS, NETWORKS, PLAIN, PROMPTS, atom
 from moe_prompts.theory.dependences import RankWarning, dependences, second_order_parts
 from moe_prompts.theory.jets import multi_indices
 from moe_prompts.theory.mixture import Mixture, mixture
@@ -657,4 +657,4 @@ def test_bad_input(call, message):
 
 
 def test_every_kind_can_be_made():
-    assert [atom(kind).spec["kind"] for kind in KINDS] == list(PLAIN + PROMPTS)
+    assert [atom(kind).spec["kind"] for kind in KINDS] == list(PLAIN + NETWORKS + PROMPTS)

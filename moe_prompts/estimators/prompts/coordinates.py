@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from types import ModuleType
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -25,15 +25,14 @@ from moe_prompts.compilation import kernels
 from moe_prompts.estimators.prompts.levenberg_marquardt import Objective, Point
 from moe_prompts.estimators.prompts.objective import Box
 from moe_prompts.estimators.prompts.steps import KERNELS
-from moe_prompts.models.prompt_attention import PromptFamily
 
 
 class PromptCoordinates(Objective, Protocol):
     """Describe an objective whose coordinates (S, P) stand for vectors of a prompt family."""
 
     @property
-    def family(self) -> PromptFamily:
-        """Return the family of the vectors."""
+    def family(self) -> Any:
+        """Return the family of the vectors, of prompts or of experts."""
         ...
 
     def bounds(self, box: Box) -> tuple[np.ndarray, np.ndarray]:
@@ -52,8 +51,8 @@ class Reparametrised(ABC):
         self.base, self.loops = base, kernels(KERNELS)
 
     @property
-    def family(self) -> PromptFamily:
-        """Return the family of the vectors."""
+    def family(self) -> Any:
+        """Return the family of the vectors, of prompts or of experts."""
         return self.base.family
 
     @abstractmethod
@@ -112,7 +111,7 @@ class ReparametrisedPoint:
         gradient, gauss_newton, rest = self.base.derivatives(which, exact)
         phi, sets = self.phi[which], self.sets[which]
         if self.objective.loops is not None:
-            parts = tuple(np.ascontiguousarray(part) for part in (gradient, gauss_newton, rest))
+            parts = (np.ascontiguousarray(gradient), np.ascontiguousarray(gauss_newton), np.ascontiguousarray(rest))
             self.objective.bring(self.objective.loops, phi, sets, np.ascontiguousarray(exact), *parts)
             return parts
         chain = self.objective.chain(phi, sets)

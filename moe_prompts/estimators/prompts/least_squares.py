@@ -130,15 +130,14 @@ def climb(objective: Any, starts: np.ndarray, sets: np.ndarray, options: LeastSq
 
 def _rounds(objective: Any, starts: np.ndarray, sets: np.ndarray, options: LeastSquaresOptions) -> Minima:
     """Return the minima after rounds in the family's coordinates and in those of pairs, in turn."""
-    found = minimise(objective, starts, sets, *objective.bounds(options.box), ROUND, options.tolerance)
+    lower, upper = objective.bounds(options.box)
+    found = minimise(objective, starts, sets, lower, upper, ROUND, options.tolerance)
     while len(rows := np.flatnonzero(_may_go_on(found, options.max_iterations))):
         if objective.pairable > 1:
             _follow_pairs(objective, found, rows, sets, options)
         rows = rows[~found.certified[rows]]
         if len(rows):
-            plain = minimise(
-                objective, found.vectors[rows], sets[rows], *objective.bounds(options.box), ROUND, options.tolerance
-            )
+            plain = minimise(objective, found.vectors[rows], sets[rows], lower, upper, ROUND, options.tolerance)
             found.replace(rows, plain, plain.vectors)
     return found
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from copy import copy
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy.special import logsumexp, softmax
@@ -22,10 +23,8 @@ from moe_prompts.estimators.prompts.blocks import CompiledObjective
 from moe_prompts.estimators.prompts.levenberg_marquardt import Point
 from moe_prompts.models.activations import rounded_relu
 from moe_prompts.models.data import RegressionData, Sample
-from moe_prompts.models.multi_head import MultiHeadValues, prompt_map
+from moe_prompts.models.multi_head import prompt_map
 from moe_prompts.models.prompt_attention import MASS, PromptFamily
-from moe_prompts.models.prompt_derivatives import PromptValues
-from moe_prompts.models.zero_initialised import ZeroInitialisedValues
 
 #: Weights below this share of the mean are too small to divide by.
 SMALL_WEIGHT = 1e-6
@@ -199,7 +198,7 @@ class PromptObjective:
 
 
 class PromptPoint:
-    """Give values and derivatives of a ``PromptObjective`` at S vectors.
+    """Give values and derivatives of a ``PromptObjective``, or one of experts, at S vectors.
 
     On a zero-initialised head Q does not depend on a common part of all b. Half the square of log sum e^b -
     log ``MASS``, times a stiffness, is added: it is 0 in the normal form, so that minima and their values
@@ -208,8 +207,8 @@ class PromptPoint:
 
     def __init__(
         self,
-        objective: PromptObjective,
-        values: PromptValues | MultiHeadValues | ZeroInitialisedValues,
+        objective: Any,
+        values: Any,
         sets: np.ndarray,
         b: np.ndarray | None = None,
     ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -76,7 +77,8 @@ def draw_excess(ax: Axes, table: pd.DataFrame) -> None:
 def draw_over_n(ax: Axes, table: pd.DataFrame, value: str, methods: Sequence[str] | None = None) -> None:
     """Draw accuracy in percent or cross-entropy in nats against n, a line for each method on one task.
 
-    Bars and marks are as in ``draw_excess``. The dash-dotted line of accuracy is chance, where the task is known.
+    Bars and marks are as in ``draw_excess``. The dash-dotted line of accuracy is chance, where the task is
+    known.
 
     table    rows of ``curves.mean_curves`` of one task
     value    "accuracy" or "cross_entropy"
@@ -243,7 +245,7 @@ def search_figure(rows: pd.DataFrame, reached: float, fixed: float) -> Figure:
             colour, marker = START_STYLES[start]
             own = rows[rows["start"] == start]
             certified = own["status"] == "CERTIFIED"
-            style = {"color": colour, "marker": marker, "linestyle": "none"}
+            style: dict[str, Any] = {"color": colour, "marker": marker, "linestyle": "none"}
             for kept, filled in ((own[certified], True), (own[~certified], False)):
                 x, y = (kept[name].clip(lower=LEAST_DRAWN) for name in ("train_excess", "excess"))
                 ax.plot(x, y, **style, markerfacecolor=colour if filled else "none")

@@ -244,8 +244,8 @@ def draw_crossing(ax: Axes, results: pd.DataFrame, found: pd.DataFrame, truth: s
     """Draw from which n on an adaptive student is better than a fixed one, and return it in words.
 
     A band is the 90 % interval of the observed crossing, the line in it the crossing, a dotted line the
-    predicted one. The adaptive student is that which starts at the teacher, where the truth is adaptive and it
-    was trained.
+    predicted one. The adaptive student is that which starts at the teacher, where the truth is adaptive and
+    it was trained.
     """
     there = set(found["method"])
     adaptive = "at_teacher" if truth == PLANTED[1] and "at_teacher" in there else "vapt"

@@ -57,7 +57,8 @@ def start_from(model: Prompted, config: VAPT, *, rng: torch.Generator | None = N
         for index, block in enumerate(layout.blocks)
         if isinstance(block, PromptedBlock) and isinstance(block.prompts, StaticPrompts)
     }
-    head, classes, training = layout.head, getattr(model, "num_classes", None), model.training
+    classes: Any = getattr(model, "num_classes", None)
+    head, training = layout.head, model.training
     new = prompt(unprompt(model), config, 0, rng=rng)
     setattr(new, layout.head_name, head)
     if isinstance(new, PromptedVisionTransformer):

@@ -77,7 +77,8 @@ def from_official(params: Mapping[str, Any], options: Mapping[str, Any]) -> Visi
     >>> from moe_prompts.vision import from_official
     >>> import torch
     >>> shapes = {"embeddings.position_embeddings": (1, 5, 4), "embeddings.cls_token": (1, 1, 4)}
-    >>> shapes |= {"embeddings.patch_embeddings.weight": (4, 3, 8, 8), "embeddings.patch_embeddings.bias": (4,)}
+    >>> patches = "embeddings.patch_embeddings"
+    >>> shapes |= {f"{patches}.weight": (4, 3, 8, 8), f"{patches}.bias": (4,)}
     >>> shapes |= {"encoder.encoder_norm.weight": (4,), "encoder.encoder_norm.bias": (4,)}
     >>> block = {"attention_norm": (4,), "ffn_norm": (4,), "ffn.fc1": (8, 4), "ffn.fc2": (4, 8)}
     >>> block |= {f"attn.{part}": (4, 4) for part in ("query", "key", "value", "out")}

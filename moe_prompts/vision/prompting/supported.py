@@ -16,6 +16,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -215,7 +216,7 @@ def main() -> None:
     import transformers
 
     versions = {"timm": timm.__version__, "transformers": transformers.__version__}
-    ours = [kept(rows, versions, lambda name=name: supported_models([name]), name) for name in vision_transformers()]
+    ours = [kept(rows, versions, partial(supported_models, [name]), name) for name in vision_transformers()]
     others = kept(rows, versions, supported_transformers, "transformers")
     sys.stdout.write(page(pd.concat(ours, ignore_index=True), others))
 
