@@ -2,7 +2,7 @@
 
 python experiments/benchmarks.py                          all parts, on a quiet machine
 python experiments/benchmarks.py --only passes,fits       these; rows of the others stay as they are
-python experiments/benchmarks.py --quick --page /tmp/benchmarks.md    a smoke run
+python experiments/benchmarks.py --quick --page results/benchmarks.md    a smoke run
 
 Every time is of one thread, but for commands, which take all cores; ratios are of times measured one after the other.
 """
