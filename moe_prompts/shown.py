@@ -93,7 +93,8 @@ def told(value: Any) -> str:
         if math.prod(value.shape) <= FEW:
             return ", ".join(told(one) for one in value.reshape(-1).tolist())
         shape = " x ".join(map(str, value.shape))
-        return f"array of {shape}, {told(float(value.min()))} to {told(float(value.max()))}"
+        flat = [one for one in value.reshape(-1).tolist() if isinstance(one, int | float) and not math.isnan(one)]
+        return f"array of {shape}" + (f", {told(float(min(flat)))} to {told(float(max(flat)))}" if flat else "")
     if isinstance(value, dict):
         held = [f"{told(key)}: {told(one)}" for key, one in value.items()]
         return ", ".join(held) if len(held) <= FEW else f"{len(held)} entries"

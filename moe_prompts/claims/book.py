@@ -20,7 +20,16 @@ from moe_prompts.claims import (
     unselected,
     zero_initialised,
 )
-from moe_prompts.claims.claim import REGISTERED_SEED, SECOND_SEED, Claim, Judgement, Line
+from moe_prompts.claims.claim import (
+    FIFTH_SEED,
+    FOURTH_SEED,
+    REGISTERED_SEED,
+    SECOND_SEED,
+    THIRD_SEED,
+    Claim,
+    Judgement,
+    Line,
+)
 from moe_prompts.claims.history import FIRST
 from moe_prompts.engine.grid import Study
 from moe_prompts.errors import InputError
@@ -297,10 +306,12 @@ if the prediction is true. In the first table they are the smallest and the larg
 without them are computed without noise, or judged by likelihood gaps."""
 
 EDITIONS = f"""**Editions.** These are the rules of the second edition. They judge the runs of the first one, of seed
-{REGISTERED_SEED}, again, and runs of seed {SECOND_SEED}, which were drawn after the rules stood. The data of the first
-runs were known when the rules were changed: to intervals whose coverage is measured, to the one-sided rule, and to
-power beside each verdict. What the first edition said stands beside every verdict, with the reason of a change.
-Claims V judge trainings of a network by rules of their own, which stand beside them; their runs have other seeds."""
+{REGISTERED_SEED}, again, and runs that were drawn after the rules stood: of seed {SECOND_SEED}, and for claims added
+since of seeds {THIRD_SEED}, {FOURTH_SEED} and {FIFTH_SEED}. The data of the first runs were known when the rules were
+changed: to intervals whose coverage is measured, to the one-sided rule, and to power beside each verdict. What the
+first edition said stands beside the verdict of each claim that it had, with the reason of a change; the others are
+"new". Claims V judge trainings of a network by rules of their own, which stand beside them; their runs have other
+seeds."""
 
 
 def _logs(studies: Mapping[str, Study]) -> str:

@@ -72,6 +72,10 @@ def linear(tables: Tables, seed: int) -> list[Line]:
     ]
 
 
+#: The algebra has other letters than the models.
+LETTERS = "b is here the intercept c of an expert"
+
+
 def _rates(models: Sequence[str]) -> str:
     return "; ".join(rate_of(model, 1, 2) for model in models)
 
@@ -84,7 +88,9 @@ CLAIMS = [
         "only).",
         source=f"{LEAST_SQUARES} for strongly identifiable experts (theorem number not looked up); with the intercept "
         f"c, and gelu: {DERIVED}",
-        prediction=lambda: _rates(["softmax-network:tanh", "softmax-network:sigmoid", "softmax-network:gelu"]),
+        prediction=lambda: (
+            f"{_rates(['softmax-network:tanh', 'softmax-network:sigmoid', 'softmax-network:gelu'])} ({LETTERS})"
+        ),
         needs={SOFTMAX: (TANH, GELU)},
         rule="certificates are verified; a profile exponent within .12 of 2 with a gap above 5 nats at some n; "
         f"{SEARCH_RULE}",
@@ -97,10 +103,11 @@ CLAIMS = [
     Claim(
         id="E-linear",
         statement="Softmax-gated linear experts, least squares: with as many as there are the loss D has n^-1/2; with "
-        "one too many the experts have no rate.",
+        "one too many the experts have no rate. Nor have the gates then: a third expert with the slope 2 beta_2 - "
+        "beta_1 gives the same f, too.",
         source=f"{LEAST_SQUARES} for polynomial experts (theorem number not looked up); as many as there are: "
         f"{DERIVED}",
-        prediction=lambda: _rates(["softmax-linear"]),
+        prediction=lambda: f"{_rates(['softmax-linear'])} ({LETTERS}; rates of beta are those of splits)",
         needs={SOFTMAX: (LINEAR,)},
         rule=f"certificates are verified; with as many as there are: {SEARCH_RULE}; with one too many: {NO_RATE_RULE}",
         judge=linear,

@@ -117,7 +117,8 @@ def split_rates(rows: pd.DataFrame, expected: str) -> list[Line]:
         other = {"no rate": "n^-1/4", "n^-1/4": "no rate"}[expected]
         verdict = {expected: Verdict.HOLDS, other: Verdict.FAILS}.get(line.verdict, Verdict.UNDECIDED)
         found = f"profile {profile}; mean gaps {gaps} nats"
-        lines.append(Line(f"{line.truth}: split of one prompt in two", expected, found, verdict))
+        part = "expert" if str(line.truth).startswith("experts-") else "prompt"
+        lines.append(Line(f"{line.truth}: split of one {part} in two", expected, found, verdict))
     return lines
 
 

@@ -81,7 +81,7 @@ def parser() -> argparse.ArgumentParser:
     add("--starts", type=cli.names, help="official, teacher's law, teacher, fixed first, fixed alone")
     add("--count", type=cli.positive("fits"), help="from each start, with images of their own")
     add("--iterations", type=cli.positive("iterations"), help="after which a fit gives up")
-    add("--judge", type=Path, metavar="RUN", help="judge a finished run, or what there is of it, and fit nothing")
+    add("--judge", type=Path, metavar="RUN", help="judge a finished run again, and fit nothing, and fit nothing")
     add("--sgd", type=Path, metavar="RUN", help="a run of data_efficiency.py with fresh images, to stand beside")
     cli.add_execution(parser)
     cli.add_shard(parser)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import os
 import platform
+import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -23,6 +24,8 @@ FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 #: No folder where one is expected, or one where a file is.
 MISPLACED = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST)
 TEMPORARY = ".tmp"
+#: Their names: that of the file, the host and the number of the process.
+_LEFT = re.compile(r"\..+@(?P<host>[^@]*)-(?P<process>[0-9]+)" + re.escape(TEMPORARY))
 AN_HOUR = 3600.0
 
 
@@ -64,7 +67,7 @@ def appearing(path: Path, sync: bool = True) -> Iterator[IO[bytes]]:
     the system refuses: no room on the disk or in a quota, no permission, an error of the disk.
     """
     # Hosts that share a folder may have processes of one number. The name as text: a path costs more than the file.
-    temporary = os.path.join(path.parent, f".{path.name}.{platform.node()}-{os.getpid()}{TEMPORARY}")
+    temporary = os.path.join(path.parent, f".{path.name}@{platform.node()}-{os.getpid()}{TEMPORARY}")
     try:
         with _made(temporary) as file:
             yield file
@@ -103,17 +106,15 @@ def clear_left(folder: Path) -> None:
 
     Those of other hosts stay for an hour, since nobody here knows whether their process still writes.
     """
-    here = f".{platform.node()}-"
     if not folder.is_dir():  # what stands in its place is said where the folder is made
         return
     for path in entries(folder, TEMPORARY):
-        name, _, process = path.name.removesuffix(TEMPORARY).rpartition("-")
-        if not path.name.startswith(".") or not process.isdigit():  # not ours
+        found = _LEFT.fullmatch(path.name)
+        if found is None:  # not ours
             continue
         try:
-            over = (
-                not _runs(int(process)) if f"{name}-".endswith(here) else time.time() - path.stat().st_mtime > AN_HOUR
-            )
+            here = found["host"] == platform.node()
+            over = not _runs(int(found["process"])) if here else time.time() - path.stat().st_mtime > AN_HOUR
         except FileNotFoundError:
             continue
         if over:

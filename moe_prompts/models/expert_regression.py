@@ -17,7 +17,7 @@ from typing import Literal, get_args
 import numpy as np
 from scipy.special import expit, softmax
 
-from moe_prompts.checks import count, finite, named, numbers, one_of, table, whole
+from moe_prompts.checks import count, finite, listed, named, numbers, one_of, table, whole
 from moe_prompts.errors import InputError
 from moe_prompts.models.activations import Activation, activation
 
@@ -144,7 +144,7 @@ class ExpertRegression:
             value = finite(value, f"ExpertRegression: {name}").copy()
             value.setflags(write=False)
             object.__setattr__(self, name, value)
-        assert self.family  # checks gate and activation
+        ExpertFamily(self.gate, self.sigma, self.d, self.k)  # checks gate and activation
 
     @property
     def k(self) -> int:
@@ -186,8 +186,12 @@ class ExpertRegression:
 
         An expert that is named r times is split in r equal parts: masses e^b of softmax gates and heights of
         sigmoid gates at x = 0 are divided by r. The latter is the same function only where beta = 0.
+
+        Raises ``InputError`` for no experts, and for a number that is none of them.
         """
-        experts = np.asarray(experts)
+        if not len(listed(experts, "chosen: experts")):
+            raise InputError("chosen: no experts; expected at least one")
+        experts = np.array([whole(one, 0, "chosen: expert", self.k - 1) for one in experts])
         times = np.bincount(experts, minlength=self.k)[experts]
         if self.gate == "softmax":
             b = self.b[experts] - np.log(times)
@@ -198,7 +202,7 @@ class ExpertRegression:
 
     def regression(self, x: np.ndarray) -> np.ndarray:
         """Return f at points x (m, d), as (m, 1)."""
-        x = table(x, self.d, "regression: x")
+        x = finite(table(x, self.d, "regression: x"), "regression: x")
         return ExpertMap(self.family, x).at(self.vector[None]).f[0].T
 
 

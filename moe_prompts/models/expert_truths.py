@@ -156,7 +156,9 @@ def _found(name: str) -> ExpertTruth:
         )
     number = NUMBERS.get(name, 0)
     params = drawn(found["gate"], found["sigma"], flat, number)  # type: ignore[arg-type]  # checked above
-    return ExpertTruth(name, params, NOISE, midpoint_grid(), f"this project, drawn at random from seed {number}")
+    chosen = ", with the largest kappas of 300" if name in NUMBERS else ""
+    source = f"this project, drawn at random from seed {number}{chosen}"
+    return ExpertTruth(name, params, NOISE, midpoint_grid(), source)
 
 
 def expert_data(name: str, n: int, seed: int, replicate: int = 0) -> RegressionData:

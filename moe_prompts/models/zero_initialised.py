@@ -21,9 +21,10 @@ logits are p'q + b, so that
 
 and f is a function of Z^tanh(alpha). The square of Z is a sum over pairs of prompts again: half the
 factor and the prompts p_l + p_m with masses e^{b_l + b_m} give the same f (``squared``). L prompts become L(L
-+ 1)/2, two become three: with so many or more in a fit neither prompts nor alpha are identified. Fewer are: a
-sum Z of L exponentials in general position is no power, and Z^2 has no fewer terms. With prefixes key = value
-= s(p) the same holds where s takes the values s(p_l) + s(p_m), which a bounded s need not do.
++ 1)/2, two become three: with so many or more in a fit neither prompts nor alpha are identified. Fewer are,
+of two prompts or more: a sum Z of L >= 2 exponentials in general position is no power, and Z^2 has no fewer
+terms. One prompt alone has a constant gate, and only tanh(alpha) C p is known. With prefixes key = value =
+s(p) the same holds where s takes the values s(p_l) + s(p_m), which a bounded s need not do.
 
 Source: arXiv 2502.03029 (zero-initialised attention with linear and non-linear prompts; LLaMA-Adapter is
 arXiv 2303.16199).
@@ -35,7 +36,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from moe_prompts.checks import real
+from moe_prompts.checks import expect, real
 from moe_prompts.errors import InputError
 from moe_prompts.models.activations import Activation
 from moe_prompts.models.prompt_attention import PromptAttention, PromptFamily, ZeroInitialised, single
@@ -52,6 +53,7 @@ def zero_initialised(params: PromptAttention, alpha: float) -> PromptAttention:
     >>> made.family.size, made.family.n_parameters
     (7, 6)
     """
+    expect(params, PromptAttention, "zero_initialised: params")
     alpha = real(alpha, "(-inf, inf)", "zero_initialised: alpha")
     if isinstance(params.head, ZeroInitialised):
         raise InputError("zero_initialised: prompts that are zero-initialised already; expected those of a Head")
@@ -71,6 +73,7 @@ def squared(params: PromptAttention) -> PromptAttention:
     >>> other.k, bool(np.allclose(other.regression(x), params.regression(x), rtol=1e-12))
     (3, True)
     """
+    expect(params, PromptAttention, "squared: params")
     head = params.head
     if not isinstance(head, ZeroInitialised) or params.kind.base != "fixed" or head.head.c.any():
         raise InputError("squared: expected fixed prompts on a zero-initialised head without a bias of values")

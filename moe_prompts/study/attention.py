@@ -382,7 +382,9 @@ def _starts(cell: AttentionCell, family: PromptFamily, known: PromptTruth, repli
         over = cell.k > known.k_true
         count = NEAR_STARTS * known.k_true if over else NEAR_STARTS
         first = [vector_near_truth(known.params, cell.k, number, rng_of(number)) for number in range(count)]
-        if family.gated and known.params.kind.base == "fixed" and cell.k >= known.k_true * (known.k_true + 1) // 2:
+        head, enough = known.params.head, cell.k >= known.k_true * (known.k_true + 1) // 2
+        linear = isinstance(head, ZeroInitialised) and known.params.kind.base == "fixed" and not head.head.c.any()
+        if linear and enough:
             # Far away stand other parameters with the same f: a start beside each of the two that are known.
             other = squared(known.params)
             first += [vector_near_truth(other, cell.k, number, rng_of(100 + number)) for number in range(count)]

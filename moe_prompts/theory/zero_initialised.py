@@ -52,12 +52,17 @@ def independence(
     masses   L positive rationals w_l
     split    numbers of prompts that are split in two, each once
 
-    Raises ``InputError`` where sums of two prompts coincide.
+    Raises ``InputError`` where sums of two prompts coincide, and for numbers that do not fit each other.
 
     >>> from fractions import Fraction as F
     >>> independence([(F(1), F(2)), (F(-3), F(1, 2))], [F(1), F(2)], split=[0])
     Independence(columns=10, rank=9)
     """
+    if not prompts or len(masses) != len(prompts) or not set(split) <= set(range(len(prompts))):
+        raise InputError(
+            f"independence: {len(prompts)} prompts, {len(masses)} masses, split {list(split)}; expected as many masses "
+            "as prompts, at least one, and split among their numbers"
+        )
     L, d = len(prompts), len(prompts[0])
     sums = {
         (l, m): tuple(a + b for a, b in zip(prompts[l], prompts[m], strict=True)) for l in range(L) for m in range(L)

@@ -302,7 +302,7 @@ def test_the_lock_is_no_way_to_another_file(kind, tmp_path):
 
 def test_a_link_in_the_place_of_a_temporary_file_is_not_followed(tmp_path, monkeypatch):
     (tmp_path / "results.parquet").write_text("thesis results")
-    temporary = f".file.{files.platform.node()}-{os.getpid()}.tmp"
+    temporary = f".file@{files.platform.node()}-{os.getpid()}.tmp"
     (tmp_path / temporary).symlink_to(tmp_path / "results.parquet")
     write_atomically(tmp_path / "file", b"new")
     assert (tmp_path / "results.parquet").read_text() == "thesis results"

@@ -125,9 +125,9 @@ def test_what_a_killed_command_left_beside_its_runs_is_removed(tmp_path):
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()
     host = os.uname().nodename
-    gone = tmp_path / f".claims.md.{host}-{ended.pid}.tmp"
-    old, fresh = tmp_path / ".claims.md.elsewhere-7.tmp", tmp_path / ".claims.json.elsewhere-7.tmp"
-    alive, theirs = tmp_path / f".claims.json.{host}-{os.getpid()}.tmp", tmp_path / "notes-2.tmp"
+    gone = tmp_path / f".claims.md@{host}-{ended.pid}.tmp"
+    old, fresh = tmp_path / ".claims.md@elsewhere-7.tmp", tmp_path / ".claims.json@elsewhere-7.tmp"
+    alive, theirs = tmp_path / f".claims.json@{host}-{os.getpid()}.tmp", tmp_path / ".notes-2.tmp"
     for path in (gone, old, fresh, alive, theirs):
         path.write_text("half")
     os.utime(old, (0, 0))

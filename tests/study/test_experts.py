@@ -28,11 +28,15 @@ def test_a_fit_is_the_better_of_both_searches_and_is_certified():
     assert again[0]["loss"] == pytest.approx(rows[1]["loss"], rel=1e-6)
 
 
-def test_starts_do_not_depend_on_the_block_of_a_replicate():
+def test_replicates_have_starts_of_their_own():
     one, two = (near_starts(ExpertCell(TANH, 3, 1000), replicate, 7) for replicate in (0, 1))
     assert one.shape == two.shape == (2, 18)
     assert not np.allclose(one, two)
-    np.testing.assert_array_equal(one, near_starts(ExpertCell(TANH, 3, 1000), 0, 7))
+
+
+def test_fits_do_not_depend_on_the_block_of_a_replicate():
+    together, alone = (ExpertCell(TANH, 3, 10_000).run(block, 7) for block in ((0, 1), (1,)))
+    np.testing.assert_equal(together[1], alone[0])
 
 
 def test_a_split_of_a_unit_costs_nats():

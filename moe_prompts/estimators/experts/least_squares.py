@@ -15,10 +15,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from moe_prompts.checks import expect, generator, given, listed, numbers, real, whole
+from moe_prompts.checks import expect, generator, given, listed, numbers, whole
 from moe_prompts.errors import InputError
 from moe_prompts.estimators.prompts.least_squares import LeastSquaresOptions, best_of_each, climb
-from moe_prompts.estimators.prompts.objective import Box, PromptPoint, around_means, data_sets
+from moe_prompts.estimators.prompts.objective import Box, PromptPoint, around_means, data_sets, noise_of
 from moe_prompts.estimators.result import SearchResult
 from moe_prompts.models.data import RegressionData
 from moe_prompts.models.expert_regression import ExpertFamily, ExpertMap, ExpertRegression
@@ -44,7 +44,7 @@ class ExpertObjective:
     def __init__(self, family: ExpertFamily, data: Sequence[RegressionData], noise: float) -> None:
         expect(family, ExpertFamily, "experts: family")
         data = data_sets(data, "experts")
-        self.noise = real(noise, "(0, inf)", "ExpertObjective: noise")
+        self.noise = noise_of(noise, "ExpertObjective")
         for one in data:
             if one.x.shape[1] != family.d or one.sums.shape[1] != 1:
                 raise InputError(
@@ -148,7 +148,8 @@ def fit_experts(
     >>> found.best.certified
     True
     """
-    options = given(options, LeastSquaresOptions, "fit_experts: options") if options else EXPERT_OPTIONS
+    options = EXPERT_OPTIONS if options is None else given(options, LeastSquaresOptions, "fit_experts: options")
+    data = data_sets(data, "fit_experts")
     objective = ExpertObjective(family, data, noise)
     starts = [numbers(block, "fit_experts: starts") for block in listed(starts, "fit_experts: starts")]
     shapes = [block.shape for block in starts]
@@ -160,11 +161,12 @@ def fit_experts(
     if not all(np.isfinite(block).all() for block in starts):
         raise InputError("fit_experts: starts have NaN or infinite entries; expected finite numbers")
     sets = np.repeat(np.arange(len(data)), [len(block) for block in starts])
-    vectors = objective.normal(np.concatenate(starts))
+    vectors, before = objective.normal(np.concatenate(starts)), np.zeros(len(sets), dtype=int)
     if objective.reference is not None and family.k > 2:
-        vectors = _apart_last(objective, climb(objective, vectors, sets, replace(options, max_iterations=1)).vectors)
+        first = climb(objective, vectors, sets, replace(options, max_iterations=1))
+        vectors, before = _apart_last(objective, first.vectors), first.iterations
     minima = climb(objective, vectors, sets, options)
-    return best_of_each(family, minima, sets, len(data))
+    return best_of_each(family, replace(minima, iterations=minima.iterations + before), sets, len(data))
 
 
 def _apart_last(objective: ExpertObjective, vectors: np.ndarray) -> np.ndarray:
@@ -206,8 +208,8 @@ def data_start(
     """Return a start (size,) that knows the data only.
 
     k points of the design are drawn as centres; each gate is steepest around its centre, and each expert is
-    the least-squares line of sigma^-1(y) over the points nearest to its centre, with y moved into the range
-    of sigma.
+    the least-squares line of sigma^-1(y) over the points nearest to its centre, with y moved into
+    sigma([-2, 2]): such starts suit outputs of order 1.
     """
     centres = data.x[rng.choice(len(data.x), family.k, replace=False)]
     weights = np.maximum(data.weights, 0.0)

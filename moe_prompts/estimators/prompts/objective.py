@@ -92,6 +92,17 @@ def around_means(data: Sequence[RegressionData]) -> tuple[np.ndarray, np.ndarray
     return weights, centre, sums - weights * centre
 
 
+def noise_of(noise: float, what: str) -> float:
+    """Return s; ``InputError`` where it is not positive or its square is no number; ``what`` asks."""
+    noise = real(noise, "(0, inf)", f"{what}: noise")
+    if not SMALLEST <= noise <= LARGEST:
+        raise InputError(
+            f"{what}: noise = {noise:.3g}, whose square is no number; expected a unit of y in which it is "
+            f"between {SMALLEST:.0e} and {LARGEST:.0e}"
+        )
+    return noise
+
+
 class PromptObjective:
     """Evaluate Q of a family on data sets that share their points x.
 
@@ -106,12 +117,7 @@ class PromptObjective:
     def __init__(self, family: PromptFamily, data: Sequence[RegressionData], noise: float) -> None:
         expect(family, PromptFamily, "least squares: family")
         data = data_sets(data, "least squares")
-        noise = real(noise, "(0, inf)", "PromptObjective: noise")
-        if not SMALLEST <= noise <= LARGEST:
-            raise InputError(
-                f"PromptObjective: noise = {noise:.3g}, whose square is no number; expected a unit of y in which it is "
-                f"between {SMALLEST:.0e} and {LARGEST:.0e}"
-            )
+        noise = noise_of(noise, "PromptObjective")
         for one in data:
             if one.x.shape[1] != family.head.d or one.sums.shape[1] != family.head.l:
                 raise InputError(

@@ -101,9 +101,16 @@ class Coordinates:
 
 
 def _factor(scaled: Tensor, damping: float) -> Tensor:
-    damped = scaled.clone()
-    damped.diagonal().add_(damping)
-    return torch.linalg.cholesky(damped)
+    """Return the Cholesky factor of scaled + damping I; a matrix that rounding made indefinite gets more damping."""
+    while True:
+        damped = scaled.clone()
+        damped.diagonal().add_(damping)
+        factor, failed = torch.linalg.cholesky_ex(damped)
+        if not int(failed):
+            return factor
+        if not damping < MAX_DAMPING:
+            raise torch.linalg.LinAlgError("the Gauss-Newton matrix is not finite")
+        damping = max(10 * damping, 1e-12)
 
 
 @dataclass(frozen=True)
@@ -303,6 +310,7 @@ def fit(
         while damping <= MAX_DAMPING and _too_long(proposed, x, objective.sizes):
             damping *= 3.0
             proposed = model.step(damping)
+        history["damping"][-1] = damping
         step = (x + proposed).clamp(-bound, bound) - x
         hoped = -float(gradient @ step) / 2
         # Where the last step was taken this one most often is too: then its gradient is asked for at once.

@@ -2,6 +2,7 @@
 
 import importlib.util
 import sys
+from contextlib import AbstractContextManager
 from types import SimpleNamespace
 
 import matplotlib.pyplot as plt
@@ -231,7 +232,28 @@ def test_wandb_is_given_the_tables_and_the_means(tmp_path, monkeypatch):
     assert seen.ended
 
 
-def test_tensorboard_is_given_every_trial(tmp_path):
-    pytest.importorskip("tensorboard", reason="a tracker that the user installs")
-    tracking.track("tensorboard", tmp_path, pd.DataFrame(), rows({("dtd", "linear"): [0.5, 0.6, 0.7]}), {})
-    assert list((tmp_path / "tensorboard").iterdir())
+def test_tensorboard_is_given_every_trial(tmp_path, monkeypatch):
+    """TensorBoard is a package that the user installs: a stand-in writes down what it is given."""
+    texts, scalars = {}, {}
+
+    class Writer(AbstractContextManager):
+        def __init__(self, folder):
+            assert folder == str(tmp_path / "tensorboard")
+
+        def __exit__(self, *error):
+            texts["closed"] = "yes"
+
+        def add_text(self, name, text):
+            texts[name] = text
+
+        def add_scalar(self, name, value, step):
+            scalars[name, step] = value
+
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", SimpleNamespace(SummaryWriter=Writer))
+    monkeypatch.setattr(tracking, "find_spec", lambda name: True)
+    final = rows({("dtd", "linear"): [0.5, 0.6, 0.7]})
+    tracking.track("tensorboard", tmp_path, pd.DataFrame(), final, {"backbone": "small"})
+    assert [scalars["final/dtd/linear/accuracy", step] for step in range(3)] == [0.5, 0.6, 0.7]
+    assert {("summary/linear/dtd", 0), ("summary/linear/mean over tasks", 0)} <= set(scalars)
+    assert "backbone" in texts["settings"]
+    assert texts["closed"] == "yes"
