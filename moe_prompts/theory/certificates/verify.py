@@ -84,7 +84,8 @@ def _checked(untrusted: Mapping[str, Any], check: Callable[[], Any]) -> Verifica
     except Refuted as fault:
         return Verification(False, str(fault))
     except Exception as fault:  # a certificate is untrusted input: whatever breaks on it is a fault of it
-        return Verification(False, f"not a well-formed certificate: {type(fault).__name__}: {fault}")
+        said = " ".join(str(fault).split())  # it may quote what was read, with line ends of any kind
+        return Verification(False, f"not a well-formed certificate: {type(fault).__name__}: {said}")
     return Verification(True, "every statement holds")
 
 

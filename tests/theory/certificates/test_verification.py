@@ -738,6 +738,14 @@ def test_missing_entries_are_refused(name):
         assert "not a well-formed certificate" in verdict.reason
 
 
+@pytest.mark.parametrize("mark", ["\n", "\x1d", "\u2028"])
+def test_a_reason_is_one_line_whatever_it_quotes(mark):
+    """Found by the fuzz of 500 files: SymPy's message quotes an entry, which may end lines in many ways."""
+    verdict = verify({"kind": "s1-witness", "m": 3, "modulus": ["1", "0", "-3", "0"], "weights": [f"a{mark}b"] * 3})
+    assert not verdict
+    assert len(verdict.reason.splitlines()) == 1
+
+
 # Independence ---------------------------------------------------------------------------------------------------------
 
 
