@@ -150,6 +150,7 @@ def signalled(number, at_least=1):
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:resource_tracker:UserWarning")  # joblib's own helper may be hit, which it says
 @pytest.mark.parametrize("executor", [Joblib(2), Dask(2)], ids=["joblib", "dask"])
 @pytest.mark.parametrize("number", [signal.SIGSTOP, signal.SIGKILL], ids=["stopped", "killed"])
 def test_a_worker_that_is_stopped_or_killed_while_workers_start_costs_no_row(number, executor, tmp_path):
