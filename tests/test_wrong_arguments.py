@@ -335,6 +335,7 @@ def taken_back(monkeypatch, tmp_path):
     monkeypatch.setattr(truths, "ADDED", mine)
 
 
+# NumPy warns of many wrong values on the way; what counts here is how a call ends.
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("name", CALLS)
 def test_a_wrong_argument_is_taken_or_refused_in_one_line(name):

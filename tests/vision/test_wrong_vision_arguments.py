@@ -138,6 +138,7 @@ NAMES = (
 )
 
 
+# torch and NumPy warn of many wrong values on the way; what counts here is how a call ends.
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("name", NAMES)
 def test_a_wrong_argument_is_taken_or_refused_in_one_line(name, calls, tmp_path, monkeypatch):
