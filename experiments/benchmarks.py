@@ -288,7 +288,8 @@ def page_of(rows: dict[str, list[list[str]]]) -> str:
     return (
         "# What things cost\n\nWritten by `make bench` (`python experiments/benchmarks.py` "
         "<!-- not run: measures this machine -->), best on a quiet machine: where "
-        "other work runs, as for these rows,\nratios hold and times are too long. Times are of one thread,\nbut for commands, which take all cores; each is beside what it could be or "
+        "other work runs, as for these rows,\nratios hold and times are too long. "
+        "Times are of one thread,\nbut for commands, which take all cores; each is beside what it could be or "
         f"what others take.\n\n{markdown(COLUMNS, body)}{not_run}\n\n{OTHERS}\n"
     )
 
