@@ -102,6 +102,17 @@ PRESETS["real-second"] = PRETRAINED | {
     "fresh_steps": 200,
     "lr": "0.0005,0.005,0.05,0.25,1,4",
 }
+#: The third registered part: four other tasks, with fresh images for floors.
+PRESETS["real-third"] = PRETRAINED | {
+    "task": ["stand-in:dsprites_ori", "distance", "letters", "stand-in:azimuth"],
+    "methods": ["linear", "vpt_deep", "vapt"],
+    "n": "800",
+    "reps": 3,
+    "steps": 200,
+    "fresh_reps": 1,
+    "fresh_steps": 300,
+    "lr": "0.005,0.05,0.25,1",
+}
 PRESETS["real-quick"] = PRETRAINED | {
     "task": ["stand-in:dsprites_loc"],
     "methods": ["linear", "vpt_deep", "vapt"],
