@@ -72,8 +72,9 @@ PRETRAINED: dict[str, Any] = {
     "tune": True,
 }
 PRESETS["real"] = PRETRAINED | {
-    "task": ["stand-in:dsprites_loc", "stand-in:dsprites_ori", "count", "distance", "digits"],
+    "task": ["stand-in:dsprites_loc", "stand-in:dsprites_ori", "count", "distance", "letters", "azimuth", "digits"],
     "n": "50,100,200,400,800",
+    "drawn_n": "3200",
     "reps": 5,
     "steps": 400,
     "fresh_steps": 2000,
@@ -142,6 +143,7 @@ PLANTED_LRS, TASK_LRS, TASK_DECAY = (0.05, 0.2, 0.8, 3.2), (0.05, 0.25, 1.0, 2.5
 def parser() -> argparse.ArgumentParser:
     parser = cli.OneLineParser("data_efficiency.py", description=__doc__)
     add = parser.add_argument_group("what is trained").add_argument
+    parser.set_defaults(drawn_n=None)
     add("--preset", choices=PRESETS, default="small", help="what is not given (default small: minutes on two cores)")
     add("--quick", action="store_true", help="a smoke run: few steps, in seconds")
     add(
@@ -233,7 +235,10 @@ def refuse(arguments: argparse.Namespace) -> None:
 
 def fill_in(arguments: argparse.Namespace) -> None:
     """What --quick and the preset say, where nothing else is given."""
-    for name, value in (PRESETS[arguments.preset] | (QUICK if arguments.quick else {})).items():
+    wanted = PRESETS[arguments.preset] | (QUICK if arguments.quick else {})
+    if arguments.quick or arguments.n is not None or arguments.fraction is not None:
+        wanted.pop("drawn_n", None)
+    for name, value in wanted.items():
         other = {"tune": arguments.rates, "lr": arguments.rates, "n": arguments.fraction}.get(name)
         if getattr(arguments, name) is None and other is None:
             setattr(arguments, name, value)
@@ -384,10 +389,13 @@ def spec(name: str, arguments: argparse.Namespace):
 
 
 def sizes_of(arguments: argparse.Namespace, tasks: list) -> dict[str, list[int]]:
-    """The numbers of training images of each task."""
+    """The numbers of training images of each task; a preset may have more of them where images never end."""
     if arguments.fraction is None:
+        from moe_prompts.vision.data_efficiency.sources import TaskImages
+
         sizes = cli.sizes(arguments.n, arguments.points)
-        return {task.name: sizes for task in tasks}
+        more = [] if arguments.drawn_n is None else cli.sizes(arguments.drawn_n, arguments.points)
+        return {task.name: [*sizes, *(more if TaskImages(task).endless else [])] for task in tasks}
 
     from moe_prompts.vision.tasks.named import FGVC
     from moe_prompts.vision.training.runs import opened

@@ -218,6 +218,22 @@ def shipped_rates():
     return read_rates(SHIPPED, {})
 
 
+def test_the_real_preset_asks_for_more_images_where_they_can_be_drawn():
+    from moe_prompts.commands import data_efficiency as command
+
+    def sizes(*more):
+        arguments = command.parser().parse_args(["--preset", "real", *more])
+        command.fill_in(arguments)
+        tasks = [command.spec(name, arguments) for name in command.task_names(arguments.task, arguments)]
+        return command.sizes_of(arguments, tasks)
+
+    by_task = sizes()
+    assert len(by_task) == 7
+    assert {max(own) for name, own in by_task.items() if name != "stand-in:digits"} == {3200}
+    assert max(by_task["stand-in:digits"]) == 800
+    assert {tuple(own) for own in sizes("--n", "60,90").values()} == {(60, 90)}
+
+
 def test_the_real_preset_compares_the_peers_too(monkeypatch):
     """LoRA and adapters in the same blocks; without peft one line says what to install."""
     from moe_prompts.commands import data_efficiency as command
@@ -230,6 +246,7 @@ def test_the_real_preset_compares_the_peers_too(monkeypatch):
     command.fill_in(arguments)
     [study] = command.studies_of(arguments, command.setup_of(arguments))
     assert set(PEERS) < {cell.method for cell in study.cells}
+    assert {cell.n for cell in study.cells} == {0, 50, 100, 200, 400, 800, 3200}
     monkeypatch.setattr(methods, "find_spec", lambda name: None)
     with pytest.raises(InputError, match="method lora needs the library peft"):
         command.studies_of(arguments, command.setup_of(arguments))
