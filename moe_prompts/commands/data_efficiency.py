@@ -187,6 +187,7 @@ def parser() -> argparse.ArgumentParser:
     add = parser.add_argument_group("learning rates, and how trials are run").add_argument
     add("--tune", action="store_true", default=None, help="choose rates at every n instead of taking them from a table")
     add("--lr", metavar="LIST", help="base rates that --tune tries")
+    add("--weight-decay", metavar="LIST", help=f"that --tune tries with each rate on tasks (default {TASK_DECAY:g})")
     add("--rates", metavar="FILE", help="rates.json of another run (default: the table of the package)")
     add("--pack", type=cli.positive("trials"), default=8, help="trials that train at once (default 8)")
     add("--device", help="cpu or cuda (default cpu)")
@@ -244,6 +245,8 @@ def fill_in(arguments: argparse.Namespace) -> None:
             setattr(arguments, name, value)
     if arguments.lr is not None and not arguments.tune:
         raise InputError(f"--lr {arguments.lr} without --tune; expected both, or rates from a table")
+    if arguments.weight_decay is not None and not arguments.tune:
+        raise InputError(f"--weight-decay {arguments.weight_decay} without --tune; expected both, or those of a table")
 
 
 def setup_of(arguments: argparse.Namespace):
@@ -310,16 +313,18 @@ def studies_of(arguments: argparse.Namespace, setup) -> list[Study]:
 
     truths = [name for name in arguments.task if name in PLANTED]
     tasks = [spec(name, arguments) for name in task_names([n for n in arguments.task if n not in PLANTED], arguments)]
-    if not tasks and (arguments.standardise or arguments.head or arguments.batch):
+    if not tasks and (arguments.standardise or arguments.head or arguments.batch or arguments.weight_decay):
         raise InputError(
-            "--standardise, --head and --batch are of methods on tasks; expected a task beside planted ones"
+            "--standardise, --head, --batch and --weight-decay are of methods on tasks; expected a task beside planted "
+            "ones"
         )
     lrs = cli.numbers(arguments.lr, "--lr")
+    decays = cli.numbers(arguments.weight_decay, "--weight-decay") or (TASK_DECAY,)
     for_planted: Rates
     for_tasks: Rates
     if arguments.tune:
         for_planted = Tune(tuple(Setting(lr, 0.0) for lr in lrs or PLANTED_LRS))
-        for_tasks = Tune(tuple(Setting(lr, TASK_DECAY) for lr in lrs or TASK_LRS))
+        for_tasks = Tune(tuple(Setting(lr, decay) for lr in lrs or TASK_LRS for decay in decays))
     else:
         wanted = case(arguments, setup)
         wanted = {key: wanted[key] for key, there in (("planted", truths), ("tasks", tasks)) if there}

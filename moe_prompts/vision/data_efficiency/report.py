@@ -37,8 +37,10 @@ CLAIMS = {
     "V-dependence": ("vapt", "vapt_shuffled"),
     "V-gain-tokens": ("vapt_tokens", "vpt_deep"),
     "V-gain-vpt": ("vapt_vpt", "vpt_deep"),
+    "V-gain-gain": ("vapt_gain", "vpt_deep"),
     "V-start-tokens": ("vapt_tokens", "vapt"),
     "V-start-vpt": ("vapt_vpt", "vapt"),
+    "V-start-gain": ("vapt_gain", "vapt"),
 }
 #: Methods whose distance to the floor is drawn.
 ABOVE_FLOOR = ("vpt_deep", "vpt_matched", "vapt")

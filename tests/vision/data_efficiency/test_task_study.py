@@ -184,6 +184,9 @@ def test_a_real_task_by_fractions(tmp_path, monkeypatch, capsys):
         (("--resume",), "--resume needs --out"),
         (("--tune", "--rates", "shipped"), "--tune with --rates"),
         (("--lr", "0.1"), "--lr 0.1 without --tune"),
+        (("--weight-decay", "0.1"), "--weight-decay 0.1 without --tune"),
+        (("--task", "planted-fixed", "--tune", "--weight-decay", "0.1"), "--weight-decay are of methods on tasks"),
+        (("--tune", "--weight-decay", "0.1,x"), "--weight-decay 0.1,x; expected numbers"),
         (("--tokens", "3"), "tuned for another case (tasks {"),
         (("--fraction", "0..1", "--task", "count"), "expected shares in (0, 1]"),
         (("--fraction", "0.5"), "--fraction 0.5 with planted-fixed; expected FGVC tasks alone"),
@@ -195,6 +198,19 @@ def test_wrong_input_is_one_clear_error(monkeypatch, arguments, message):
     with pytest.raises(InputError) as raised:
         call(monkeypatch, *arguments)
     assert message in str(raised.value)
+
+
+def test_weight_decays_are_tried_with_every_rate():
+    script = importlib.import_module("moe_prompts.commands.data_efficiency")
+
+    def tried(*more: str) -> list[tuple[float, float]]:
+        arguments = script.parser().parse_args(["--quick", "--task", "count", "--tune", "--lr", "0.5,1", *more])
+        script.fill_in(arguments)
+        (study,) = script.studies_of(arguments, script.setup_of(arguments))
+        return [(setting.lr, setting.weight_decay) for setting in study.cells[0].settings]
+
+    assert tried() == [(0.5, 1e-4), (1.0, 1e-4)]
+    assert tried("--weight-decay", "0,0.01") == [(0.5, 0.0), (0.5, 0.01), (1.0, 0.0), (1.0, 0.01)]
 
 
 def test_the_table_covers_every_pair_of_the_presets():
