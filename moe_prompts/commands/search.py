@@ -81,7 +81,8 @@ def parser() -> argparse.ArgumentParser:
     add("--starts", type=cli.names, help="official, teacher's law, teacher, fixed first, fixed alone")
     add("--count", type=cli.positive("fits"), help="from each start, with images of their own")
     add("--iterations", type=cli.positive("iterations"), help="after which a fit gives up")
-    add("--judge", type=Path, metavar="RUN", help="judge a finished run again, and fit nothing, and fit nothing")
+    add("--threads", type=cli.positive("threads"), default=1, help="of each fit, whose results they do not change")
+    add("--judge", type=Path, metavar="RUN", help="judge a finished run again, and fit nothing")
     add("--sgd", type=Path, metavar="RUN", help="a run of data_efficiency.py with fresh images, to stand beside")
     cli.add_execution(parser)
     cli.add_shard(parser)
@@ -113,6 +114,7 @@ def main() -> None:
         arguments.count,
         entropy=arguments.seed,
         iterations=arguments.iterations,
+        threads=arguments.threads,
     )
     out = arguments.out or cli.default_folder("search")
     tell(cli.results(study, out, arguments, "search.py"), sgd, out)

@@ -62,6 +62,7 @@ class SearchCell:
     number      of the images, the labels and the start; fits with one number share them
     setup       backbone and number of tokens
     iterations  after which a fit gives up
+    threads     blocks of images that a fit computes at once, which changes no bit of it
     """
 
     truth: str
@@ -72,6 +73,7 @@ class SearchCell:
     number: int
     setup: Setup
     iterations: int
+    threads: int = 1
     replicates: int = 1
 
     @property
@@ -130,11 +132,12 @@ def searched(cell: SearchCell, truth: Planted, entropy: int) -> tuple[FitResult,
     rng = rng_at(entropy, "search", cell.truth, cell.teacher, cell.number)
     student = first_student(cell, truth, entropy)
     states = states_of(student, truth, images.pixels)
-    Q = CrossEntropy(student, states, targets)
+    Q = CrossEntropy(student, states, targets, threads=cell.threads)
     if cell.start == FROM_FIXED:
-        before = CrossEntropy(_student(VPT(truth.tokens), truth, cell, entropy), states, targets)
+        fixed_student = _student(VPT(truth.tokens), truth, cell, entropy)
+        before = CrossEntropy(fixed_student, states, targets, threads=cell.threads)
         fixed = fit(before, rng=rng, max_iterations=cell.iterations, tolerance=TOLERANCE)
-        Q = CrossEntropy(from_fixed(student, fixed.value), states, targets)
+        Q = CrossEntropy(from_fixed(student, fixed.value), states, targets, threads=cell.threads)
     return fit(Q, rng=rng, max_iterations=cell.iterations, tolerance=TOLERANCE), Q, left
 
 
@@ -212,6 +215,7 @@ def search_study(
     setup: Setup | None = None,
     iterations: int = ITERATIONS,
     once: Sequence[str] = (TEACHER, FIXED),
+    threads: int = 1,
 ) -> Study:
     """Return the study of fits from every start.
 
@@ -225,6 +229,7 @@ def search_study(
     setup       backbone and tokens; None: ``small-gain`` with four, as the planted study has them
     iterations  after which a fit gives up
     once        starts that are fitted once, as nothing but the images changes
+    threads     of each fit; its results do not depend on them
 
     Raises ``InputError`` for unknown names.
     """
@@ -235,7 +240,7 @@ def search_study(
     setup = setup or Setup("small-gain", sizes=Sizes(4))
     # All starts of one number before the next number: a run that is cut short has something of each.
     cells = [
-        SearchCell(truth, teacher, n, kind, start, number, setup, iterations)
+        SearchCell(truth, teacher, n, kind, start, number, setup, iterations, threads)
         for kind in targets
         for n in sizes
         for number in range(count)

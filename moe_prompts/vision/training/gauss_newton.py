@@ -5,7 +5,8 @@
 Far from a minimum A is the Gauss-Newton matrix G, held as a matrix up to ``DENSE`` parameters and as
 products beyond. Close to one it is the exact Hessian H. Lanczos' method sees H in the metric of G, where H
 is near to I: a few products give the step, the gain that is left and the smallest curvature. Everything
-that decides anything is computed in float64; the dense G, which steers steps, may be of single precision.
+that decides anything is computed in float64; the dense G and the slopes of BFGS, which steer steps, may be of
+single precision.
 A part's step is at most as long as the part, or as one of rms 1, since norms inside a network make lengths of
 prompts a symmetry. Where G promises little, steps of BFGS follow with the same G.
 
@@ -233,7 +234,8 @@ def fit(
 
     The value is the fitted trial (``PackedTrials``). ``log_likelihood`` is that of the data, without the
     ridge. The history has "value" (Q), "gain" (predicted, in nats) and "damping" of each iteration;
-    ``passes`` counts values, gradients, matrices G and products with H.
+    ``passes`` counts values, gradients, those in the precision of steering ("steered"), matrices G and
+    products with H.
 
     Raises ``InputError`` for a start of another shape, or a bound or tolerance that is not positive.
 
@@ -261,7 +263,7 @@ def fit(
         )
     x = x.clamp(-bound, bound)
     probe = torch.from_numpy(rng.standard_normal(len(x))).to(x)
-    passes = {"value": 0, "gradient": 1, "gauss_newton": 0, "hessian": 0}
+    passes = {"value": 0, "gradient": 1, "steered": 0, "gauss_newton": 0, "hessian": 0}
     history: dict[str, list[float]] = {"value": [], "gain": [], "damping": []}
     value, gradient = objective.value_and_gradient(x)
     damping, factor, gain, smallest = 1e-2, 2.0, float("inf"), float("nan")
@@ -329,11 +331,15 @@ def fit(
                 passes["gradient"] += 1
             # Farther away a new matrix is worth more than steps with the old one.
             if isinstance(model, Matrix) and gain < NEAR:
-                first = (step, slope - gradient)
-                x, value, gradient, count = _secant_steps(
-                    objective, x + step, found, slope, model.solver(damping), first, WORTH * won, bound
-                )
-                passes["gradient"] += count
+                first, x, value, gradient = (step, slope - gradient), x + step, found, slope
+                ahead, count = _secant_steps(objective, x, model.solver(damping), first, WORTH * won, bound)
+                passes["steered"] += count
+                # The steps were taken at rounded slopes. Whether they led down is asked in float64.
+                if ahead is not None:
+                    found, slope = objective.value_and_gradient(ahead)
+                    passes["gradient"] += 1
+                    if found < value:
+                        x, value, gradient = ahead, found, slope
             else:
                 x, value, gradient = x + step, found, slope
             model = None
@@ -373,23 +379,24 @@ def _gauss_newton_model(
 def _secant_steps(
     objective: CrossEntropy,
     x: Tensor,
-    value: float,
-    gradient: Tensor,
     inverse: Callable[[Tensor], Tensor],
     first: tuple[Tensor, Tensor],
     worth: float,
     bound: float,
-) -> tuple[Tensor, float, Tensor, int]:
-    """Return x, Q, its gradient and how many gradients it took, after steps with one Gauss-Newton matrix.
+) -> tuple[Tensor | None, int]:
+    """Return where steps with one Gauss-Newton matrix lead from x, or None, and how many gradients it took.
 
-    These are steps of limited-memory BFGS whose first inverse is that of the matrix. A gradient costs half of
-    what a matrix does, and pairs of steps and changes of the gradient say what G leaves out of the Hessian.
+    These are steps of limited-memory BFGS whose first inverse is that of the matrix. A gradient in the
+    precision of steering costs half of what a matrix does, and pairs of steps and changes of the gradient say
+    what G leaves out of the Hessian.
 
     inverse  product with (G + damping D)^-1
     first    the step that led to x, and the change of the gradient along it
     worth    a gain in nats; after a step with less there is no other
     """
-    pairs, count, length = [first], 0, 1.0
+    pairs, length, begun = [first], 1.0, x
+    value, gradient = objective.steered(x)
+    count = 1
     for _ in range(SECANT_STEPS):
         direction = -_two_loops(gradient, pairs, inverse)
         slope = float(gradient @ direction)
@@ -400,7 +407,7 @@ def _secant_steps(
         asked = length
         for _ in range(1 + SHORTENED):
             step = (x + length * direction).clamp(-bound, bound) - x
-            found, there = objective.value_and_gradient(x + step)
+            found, there = objective.steered(x + step)
             count += 1
             won, hoped = value - found, -length * slope
             if won > 1e-4 * hoped:
@@ -415,7 +422,7 @@ def _secant_steps(
             break
         if length == asked:
             length = min(1.0, 2 * length)
-    return x, value, gradient, count
+    return (None if x is begun else x), count
 
 
 def _two_loops(gradient: Tensor, pairs: Sequence[tuple[Tensor, Tensor]], inverse: Callable[[Tensor], Tensor]) -> Tensor:

@@ -16,7 +16,7 @@ from torch import nn
 from moe_prompts.errors import InputError
 from moe_prompts.estimators.result import FitStatus
 from moe_prompts.vision import VAPT, VPT, PackedTrials
-from moe_prompts.vision.training import gauss_newton
+from moe_prompts.vision.training import cross_entropy, gauss_newton
 from moe_prompts.vision.training.cross_entropy import CrossEntropy, fisher_factors, in_precision
 from moe_prompts.vision.training.gauss_newton import fit
 from moe_prompts.vision.training.packed import entering_states
@@ -56,7 +56,7 @@ def objective(config, head: int | nn.Linear = CLASSES, targets=None, n: int = IM
     if targets is None:
         targets = torch.eye(CLASSES, dtype=torch.float64)[torch.arange(n) % CLASSES]
     ridge = RIDGE if isinstance(head, int) else None
-    return CrossEntropy(trials, states, targets, ridge, steering=torch.float64, **options)
+    return CrossEntropy(trials, states, targets, ridge, **{"steering": torch.float64} | options)
 
 
 def known_head() -> nn.Linear:
@@ -96,6 +96,48 @@ def test_gauss_newton_is_that_of_an_explicit_jacobian(name):
     assert torch.allclose(Q.gauss_newton_product(x, direction), expected @ direction, atol=1e-11 * size)
     rows = torch.cat(list(Q.jacobian(x, lambda logits: torch.eye(CLASSES).to(logits).expand(len(logits), -1, -1))))
     assert torch.allclose(rows, J, atol=1e-12 * float(J.norm()))
+
+
+@pytest.mark.parametrize("name", ["shallow", "adaptive"])
+def test_threads_change_no_bit(name, monkeypatch):
+    """Blocks of 4 images, so that three threads have eight of them to share."""
+    monkeypatch.setattr(cross_entropy, "TOGETHER", 4)
+    one, three = (objective(CONFIGS[name], steering=torch.float32, threads=count) for count in (1, 3))
+    x = one.start()
+    direction = torch.randn(len(x), generator=draws(3), dtype=torch.float64)
+    assert one.value(x) == three.value(x)
+    own, other = ((*Q.value_and_gradient(x), *Q.steered(x)) for Q in (one, three))
+    for found, again in zip(own, other, strict=True):
+        assert torch.equal(torch.as_tensor(found), torch.as_tensor(again))
+    assert torch.equal(one.hessian_product(x, direction), three.hessian_product(x, direction))
+    assert torch.equal(one.gauss_newton_product(x, direction), three.gauss_newton_product(x, direction))
+    assert torch.equal(one.gauss_newton(x), three.gauss_newton(x))
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_slopes_that_steer_are_those_of_the_objective_to_single_precision(name):
+    """Some hundred roundings of 6e-8 add up."""
+    Q = objective(CONFIGS[name], steering=torch.float32)
+    value, gradient = Q.value_and_gradient(Q.start())
+    found, slope = Q.steered(Q.start())
+    assert found == pytest.approx(value, rel=1e-5)
+    assert found != value
+    assert slope.dtype == torch.float64
+    assert float((slope - gradient).norm()) < 1e-4 * float(gradient.norm())
+
+
+def test_slopes_that_lie_take_no_step(monkeypatch):
+    """What steers says each time that a step won 100 nats: Q is asked, and never rises."""
+    Q = objective(VPT(1, blocks=2), known_head(), n=40)
+    calls = iter(range(10_000))
+    monkeypatch.setattr(gauss_newton, "NEAR", float("inf"))
+    monkeypatch.setattr(Q, "steered", lambda x: (-100.0 * next(calls), Q.value_and_gradient(x)[1]))
+    found = fit(Q, rng=rng(), max_iterations=6)
+    assert found.passes["steered"] > 3
+    assert all(b <= a for a, b in zip(found.history["value"], found.history["value"][1:], strict=False))
+    last = CrossEntropy(found.value, Q.states, Q.targets).start()
+    assert -found.log_likelihood == pytest.approx(Q.value(last), rel=1e-12)
+    assert Q.value(last) <= found.history["value"][-1]
 
 
 def test_the_hessian_is_gauss_newton_where_the_fit_is_the_law():
@@ -143,13 +185,14 @@ def test_a_head_is_that_of_scikit_learn():
     assert "the ridge costs" in found.detail
 
 
+@pytest.mark.parametrize("steering", [torch.float64, torch.float32], ids=["float64", "float32"])
 @pytest.mark.parametrize("dense", [3000, 10], ids=["with a matrix", "without"])
-def test_a_student_at_the_teacher_stays_and_one_beside_it_comes_back(dense, monkeypatch):
+def test_a_student_at_the_teacher_stays_and_one_beside_it_comes_back(dense, steering, monkeypatch):
     """On the teacher's own probabilities Q is least at the teacher, where it is the entropy."""
     monkeypatch.setattr(gauss_newton, "DENSE", dense)
     teacher = objective(VPT(1, blocks=2), known_head(), n=40)
     law = teacher.logits(teacher.start(), teacher.states).softmax(dim=-1)
-    Q = objective(VPT(1, blocks=2), known_head(), law, n=40)
+    Q = objective(VPT(1, blocks=2), known_head(), law, n=40, steering=steering)
     least = float(-(law * law.log()).sum())
     there = fit(Q, rng=rng())
     assert there.status is FitStatus.CERTIFIED
@@ -212,6 +255,8 @@ def test_bad_input_is_named():
         CrossEntropy(Q.trials, Q.states, 2 * Q.targets, RIDGE)
     with pytest.raises(InputError, match=r"in torch\.float32"):
         CrossEntropy(Q.trials, Q.states.float(), Q.targets, RIDGE)
+    with pytest.raises(InputError, match="threads"):
+        objective(VPT(1), threads=0)
     two = PackedTrials(Q.trials.model, VPT(1), CLASSES, [draws(), draws()])
     with pytest.raises(InputError, match="2 trials"):
         CrossEntropy(two, Q.states, Q.targets, RIDGE)
