@@ -91,19 +91,51 @@ def excess_verdict(table: pd.DataFrame) -> Verdict:
     )
 
 
-def floor_verdict(curves: pd.DataFrame) -> Verdict:
-    """Return V-floor from the rows of a run: agreements of signs over tasks, against a coin."""
+def floor_table(curves: pd.DataFrame) -> pd.DataFrame:
+    """Return the winner that floors predict, and the observed one, of each task with floors of both methods.
+
+    curves  rows of a run
+
+    The predicted winner has the lower loss on fresh images (``floor_fixed``, ``floor_adaptive``, in nats).
+    The observed one has the higher mean accuracy (``accuracy_fixed``, ``accuracy_adaptive``) at the largest n.
+    A tie has no winner (""), and agrees with nothing.
+    """
     means = mean_curves(curves)
-    agree = []
-    for _, own in means[means["method"].isin([FIXED, ADAPTIVE])].groupby("task"):
+    rows = []
+    for task, own in means[means["method"].isin([FIXED, ADAPTIVE])].groupby("task", sort=False):
         by = own.set_index(["method", "n"])
         sizes = [n for n in own["n"] if n != FRESH]
         pairs = [(method, n) for method in (FIXED, ADAPTIVE) for n in (FRESH, *sizes[-1:])]
         if not sizes or any(pair not in by.index for pair in pairs):
             continue
-        floor = by.loc[(FIXED, FRESH), "cross_entropy"] - by.loc[(ADAPTIVE, FRESH), "cross_entropy"]
-        gain = by.loc[(ADAPTIVE, max(sizes)), "accuracy"] - by.loc[(FIXED, max(sizes)), "accuracy"]
-        agree.append(bool(floor * gain > 0))
+        floors = [float(by.loc[(method, FRESH), "cross_entropy"]) for method in (FIXED, ADAPTIVE)]
+        accuracies = [float(by.loc[(method, max(sizes)), "accuracy"]) for method in (FIXED, ADAPTIVE)]
+        predicted, observed = _winner(-floors[0], -floors[1]), _winner(*accuracies)
+        rows.append(
+            {
+                "task": task,
+                "n": max(sizes),
+                "floor_fixed": floors[0],
+                "floor_adaptive": floors[1],
+                "predicted": predicted,
+                "accuracy_fixed": accuracies[0],
+                "accuracy_adaptive": accuracies[1],
+                "observed": observed,
+                "agree": predicted == observed != "",
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def _winner(fixed: float, adaptive: float) -> str:
+    """Return the method with the larger value, or "" where they are equal."""
+    return FIXED if fixed > adaptive else ADAPTIVE if adaptive > fixed else ""
+
+
+def floor_verdict(curves: pd.DataFrame) -> Verdict:
+    """Return V-floor from the rows of a run: agreements of winners over tasks, against a coin."""
+    table = floor_table(curves)
+    agree = list(table["agree"]) if len(table) else []
     return _against_a_coin("V-floor", agree, "the method with the lower floor is the more accurate one")
 
 
@@ -166,6 +198,26 @@ def ending_of(table: pd.DataFrame, verdicts: list[Verdict]) -> Ending:
         "n) in nats; observed: half of test less training cross-entropy."
     )
     return Ending([str(verdict) for verdict in verdicts], header, body, legend, keys=3)
+
+
+def winners_text(table: pd.DataFrame) -> str:
+    """Return ``floor_table`` in Markdown; the rule of V-floor stands on docs/pretrained_study.md."""
+    head = ["task", "n", f"floor {FIXED}", f"floor {ADAPTIVE}", "predicted", FIXED, ADAPTIVE, "observed", "agree"]
+    body = [
+        [
+            row.task,
+            str(row.n),
+            f"{row.floor_fixed:.3f}",
+            f"{row.floor_adaptive:.3f}",
+            row.predicted or "none",
+            f"{row.accuracy_fixed:.1%}",
+            f"{row.accuracy_adaptive:.1%}",
+            row.observed or "none",
+            "yes" if row.agree else "no",
+        ]
+        for row in table.itertuples()
+    ]
+    return markdown(head, body)
 
 
 def text(table: pd.DataFrame, verdicts: list[Verdict]) -> str:

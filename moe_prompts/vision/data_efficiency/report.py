@@ -24,6 +24,7 @@ from moe_prompts.vision.data_efficiency.curves import (
     regular,
 )
 from moe_prompts.vision.data_efficiency.figures import draw_above_floor, draw_excess, draw_over_n
+from moe_prompts.vision.data_efficiency.link import floor_table, winners_text
 from moe_prompts.vision.figures import ordered
 
 #: Pairs whose crossing is reported.
@@ -71,6 +72,7 @@ def text(results: pd.DataFrame, entropy: int) -> str:
                 "Floor (cross-entropy on test after fresh images), log-log slope above it with its 90 % interval, and "
                 "the P / (2 n) that a regular method would pay",
                 slopes_of(results, tasks, entropy),
+                *winners_of(results[~results["task"].isin(PLANTED)]),
             ]
         parts += [
             crossings(results, tasks, "cross_entropy", entropy),
@@ -177,6 +179,18 @@ def differences_of(results: pd.DataFrame) -> list[str]:
     ]
     heads = ["task", "claim", "n", "points", "90 % interval", "replicates", "verdict"]
     return ["Differences of accuracy in points, replicate by replicate", markdown(heads, body)]
+
+
+def winners_of(results: pd.DataFrame) -> list[str]:
+    """Return heading and table of the winners that floors predict, or nothing without floors of both."""
+    table = floor_table(results)
+    if table.empty:
+        return []
+    heading = (
+        "Winner that floors predict (test loss after fresh images, nats), and the more accurate method on n images; "
+        f"a coin would agree in all with probability {0.5 ** len(table):.2g}"
+    )
+    return [heading, winners_text(table)]
 
 
 def slopes_of(results: pd.DataFrame, found: pd.DataFrame, entropy: int) -> str:

@@ -10,6 +10,7 @@ from commands import call
 
 from moe_prompts.errors import InputError
 from moe_prompts.vision.backbones.create import create_backbone
+from moe_prompts.vision.data_efficiency import report
 from moe_prompts.vision.data_efficiency.effective import effective_parameters, gradients, ridge_of
 from moe_prompts.vision.data_efficiency.link import (
     FAILS,
@@ -19,8 +20,10 @@ from moe_prompts.vision.data_efficiency.link import (
     cross_verdict,
     excess_table,
     excess_verdict,
+    floor_table,
     floor_verdict,
     text,
+    winners_text,
 )
 from moe_prompts.vision.prompting.config import VAPT, VPT
 from moe_prompts.vision.prompting.prompted import prompt, prompt_parameters
@@ -195,6 +198,24 @@ def test_v_floor_by_its_rule():
     assert floor_verdict(curves([0.1] * 4, [lower] * 3 + [higher])).verdict == OPEN
     assert floor_verdict(curves([0.1] * 4, [higher] * 4)).verdict == FAILS
     assert floor_verdict(curves([0.1] * 4)).verdict == NOT_MEASURED
+
+
+def test_winners_are_named_from_floors_and_accuracies():
+    """vapt is ahead at n = 800; its floor is the lower one, the higher one, or the same."""
+    found = floor_table(curves([0.1] * 3, [(1.0, 0.9), (0.9, 1.0), (1.0, 1.0)]))
+    assert list(found["predicted"]) == ["vapt", "vpt_deep", ""]
+    assert list(found["observed"]) == ["vapt"] * 3
+    assert list(found["agree"]) == [True, False, False]
+    assert list(found["n"]) == [800] * 3
+    assert found["accuracy_adaptive"].iloc[0] == pytest.approx(0.601)  # the mean of three replicates
+    shown = winners_text(found).splitlines()
+    assert [cell.strip() for cell in shown[2].split("|")[3:6]] == ["1.000", "0.900", "vapt"]
+    assert [line.split("|")[-2].strip() for line in shown[2:]] == ["yes", "no", "no"]
+    assert floor_table(curves([0.1])).empty
+    assert report.winners_of(curves([0.1])) == []
+    heading, table = report.winners_of(curves([0.1] * 3, [(1.0, 0.9)] * 3))
+    assert heading.endswith("probability 0.12")
+    assert table.count("yes") == 3
 
 
 def test_v_cross_by_its_rule():
