@@ -33,7 +33,7 @@ notebooks:
 docs:
 	NO_MKDOCS_2_WARNING=1 mkdocs build --strict
 
-# One table, docs/benchmarks.md, and three lines of README.md; on a quiet machine, about ten minutes.
+# One table, docs/benchmarks.md; on a quiet machine, about ten minutes.
 bench:
 	python experiments/benchmarks.py
 

@@ -1,4 +1,4 @@
-"""Measure what things cost here beside what they could: write docs/benchmarks.md and three lines of README.md.
+"""Measure what things cost here beside what they could: write docs/benchmarks.md.
 
 python experiments/benchmarks.py                          all parts, on a quiet machine
 python experiments/benchmarks.py --only passes,fits       these; rows of the others stay as they are
@@ -36,9 +36,8 @@ from moe_prompts.errors import InputError
 from moe_prompts.tables import body_of, markdown, short
 
 HERE = Path(__file__).parent
-PAGE, README = HERE.parent / "docs" / "benchmarks.md", HERE.parent / "README.md"
+PAGE = HERE.parent / "docs" / "benchmarks.md"
 COLUMNS = ("part", "what", "takes", "beside", "measured on")
-BEGIN, END = "<!-- costs, written by make bench -->", "<!-- end of costs -->"
 #: What stands on pages of its own.
 OTHERS = (
     "In detail: [what studies cost](scaling_benchmark.md), [what packing trials saves](packed_benchmark.md), [what "
@@ -47,8 +46,6 @@ OTHERS = (
     "<!-- not run: measures this machine -->; whether compiled and NumPy passes\nend on the same fits: "
     "`python experiments/benchmark_agreement.py` <!-- not run: both routes make the default study -->."
 )
-#: Rows that the README quotes: their words begin like this.
-QUOTED = ("pass with statistics", "certified fit, n = 1e6", "`sample_efficiency.py --n 1e3..1e6`")
 #: EM steps after which a fit by EM is cut off.
 EM_STEPS = {10_000: 4_000, 100_000: 2_000, 1_000_000: 300}
 
@@ -294,22 +291,6 @@ def page_of(rows: dict[str, list[list[str]]]) -> str:
     )
 
 
-def quoted(rows: dict[str, list[list[str]]]) -> str:
-    """Return the lines of the README, between their two marks."""
-    every = [row for part in PARTS for row in rows.get(part, [])]
-    found = [next((row for row in every if row[1].startswith(start)), None) for start in QUOTED]
-    lines = [f"- {row[1]}: {row[2]}" + (f" ({row[3]})" if row[3] else "") for row in found if row is not None]
-    return "\n".join([BEGIN, *lines, END])
-
-
-def filled(readme: str, rows: dict[str, list[list[str]]]) -> str:
-    """Return the README with the lines of the page."""
-    if readme.count(BEGIN) != 1 or readme.count(END) != 1:
-        raise InputError(f"README.md: expected the marks {BEGIN} and {END} once each")
-    before, after = readme.split(BEGIN)[0], readme.split(END)[1]
-    return before + quoted(rows) + after
-
-
 def main() -> None:
     parser = cli.OneLineParser(
         "benchmarks.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -322,8 +303,7 @@ def main() -> None:
     unknown = [part for part in arguments.only if part not in PARTS]
     if unknown or not arguments.only:
         raise InputError(f"--only {','.join(arguments.only)}; expected some of {', '.join(PARTS)}")
-    own = arguments.page.resolve() == PAGE.resolve()
-    if arguments.quick and own:
+    if arguments.quick and arguments.page.resolve() == PAGE.resolve():
         raise InputError("--quick would fill docs/benchmarks.md with small sizes; name another file with --page")
     rows, on = read(arguments.page), machine()
     for part in PARTS:
@@ -334,8 +314,6 @@ def main() -> None:
                 print(f"{part}: {what}: {takes} {other}", flush=True)
             # After each part, so that a long run that is stopped keeps what it measured.
             write_atomically(arguments.page, page_of(rows).encode())
-            if own:
-                write_atomically(README, filled(README.read_text(encoding="utf-8"), rows).encode())
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The command that measures: its page, what it keeps of it, and the lines of the README."""
+"""The command that measures: its page, and what it keeps of it."""
 
 import importlib.util
 import subprocess
@@ -21,17 +21,15 @@ def script():
         yield module
 
 
-def test_page_and_readme_are_what_the_command_writes(script):
+def test_the_page_is_what_the_command_writes(script):
     rows = script.read(script.PAGE)
     assert script.page_of(rows) == script.PAGE.read_text(encoding="utf-8")
-    readme = script.README.read_text(encoding="utf-8")
-    assert script.filled(readme, rows) == readme
     assert rows, "an empty page shows nothing"
 
 
 def test_small_sizes_and_rows_of_parts_that_are_not_run_are_kept(script, tmp_path):
     page = tmp_path / "page.md"
-    readme = script.README.read_bytes(), script.PAGE.read_bytes()
+    committed = script.PAGE.read_bytes()
     command = ["benchmarks.py", "--quick", "--page", page, "--only"]
     done = call(*command, "passes")  # in this process, which has loaded what it needs
     assert done.returncode == 0, done.stderr
@@ -44,15 +42,7 @@ def test_small_sizes_and_rows_of_parts_that_are_not_run_are_kept(script, tmp_pat
     assert {part: second[part] for part in first} == first
     assert "CERTIFIED" in second["fits"][0][2]
     assert all(row[-1] for rows in second.values() for row in rows), "every row names its processor"
-    assert (script.README.read_bytes(), script.PAGE.read_bytes()) == readme
-
-
-def test_the_readme_quotes_the_rows_that_are_there(script):
-    row = ["fits", "certified fit, n = 1e6, k = 4", "2 s", "EM 9 s", "A CPU"]
-    text = script.filled(f"a\n{script.BEGIN}\nold\n{script.END}\nb", {"fits": [row]})
-    assert text == f"a\n{script.BEGIN}\n- certified fit, n = 1e6, k = 4: 2 s (EM 9 s)\n{script.END}\nb"
-    with pytest.raises(script.InputError, match="marks"):
-        script.filled("no marks", {})
+    assert script.PAGE.read_bytes() == committed
 
 
 @pytest.mark.parametrize(

@@ -13,16 +13,17 @@ ROOT = Path(__file__).parents[1]
 
 
 def snippet(page: str, mark: str) -> str:
-    """Return the one Python block of a page that contains ``mark``."""
-    found = [
-        text for text in re.findall(r"```python\n(.*?)```", (ROOT / page).read_text("utf-8"), re.S) if mark in text
-    ]
-    assert len(found) == 1, f"{page}: {len(found)} blocks with {mark}"
+    """Return the part of a page's Python that contains ``mark``, up to an empty line, with the imports of its block."""
+    found = []
+    for block in re.findall(r"```python\n(.*?)```", (ROOT / page).read_text("utf-8"), re.S):
+        imports, *parts = re.split(r"\n\n", block)
+        found += [f"{imports}\n{part}" for part in parts if mark in part]
+    assert len(found) == 1, f"{page}: {len(found)} parts with {mark}"
     return found[0]
 
 
 def statements(text: str) -> int:
-    return len([line for line in text.splitlines() if line.strip()])
+    return len([line for line in text.splitlines() if line.strip() and not line.startswith("#")])
 
 
 def run(text: str, folder: Path) -> str:
@@ -53,7 +54,7 @@ def test_the_rate_of_my_own_gaussian_gated_truth_in_two_dimensions(tmp_path):
 
 @pytest.mark.slow
 def test_predicted_and_simulated_rate_of_my_own_activation(tmp_path):
-    shown = run("import moe_prompts as mp\n" + snippet("README.md", 'mp.study("attention-isru"'), tmp_path)
+    shown = run(snippet("README.md", 'mp.study("attention-isru"'), tmp_path)
     assert "n^(-1/4)" in shown
     assert re.search(r"isru +2 +L2 +-0.5 +-0\.\d\d \[", shown), shown
 
@@ -67,5 +68,5 @@ def test_vapt_trained_saved_loaded_and_drawn(tmp_path):
 
 @pytest.mark.slow
 def test_how_many_replicates_a_verdict_takes(tmp_path):
-    shown = run("import moe_prompts as mp\n" + snippet("README.md", "mp.replicates_needed("), tmp_path)
+    shown = run(snippet("README.md", "mp.replicates_needed("), tmp_path)
     assert int(shown) in (64, 128, 256, 512)
