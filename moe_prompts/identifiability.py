@@ -40,6 +40,7 @@ from moe_prompts.models.multi_head import MultiHeadValues, prompt_map
 from moe_prompts.models.prompt_attention import PromptAttention, PromptFamily, PromptKind
 from moe_prompts.models.prompt_derivatives import PromptValues
 from moe_prompts.models.prompt_truths import PromptTruth
+from moe_prompts.models.regression_truths import RegressionTruth
 from moe_prompts.models.zero_initialised import ZeroInitialisedValues
 from moe_prompts.shown import Shown
 
@@ -78,8 +79,6 @@ class Kappas(Shown):
     directions: np.ndarray
 
 
-#: What has a profile: prompts and gated experts.
-RegressionTruth = PromptTruth | ExpertTruth
 Objective = PromptObjective | ExpertObjective
 
 

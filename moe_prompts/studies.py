@@ -203,7 +203,12 @@ def _known(truth: str | AnyTruth | GaussianGatedMoE) -> AnyTruth:
     from moe_prompts.models.softmax_truths import softmax_truth
 
     if truth in ADDED:
-        return ADDED[truth]
+        if isinstance(ADDED[truth], AnyTruth):
+            return ADDED[truth]
+        raise InputError(
+            f"study: {truth!r} is a {type(ADDED[truth]).__name__}; expected a Truth, a PromptTruth or a SoftmaxTruth "
+            "(study.experts.experts_study is the study of gated experts)"
+        )
     if truth in TRUTHS:
         return gaussian(truth)
     if truth in SOFTMAX_TRUTHS:

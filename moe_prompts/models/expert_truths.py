@@ -12,15 +12,18 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from functools import cache
+from typing import ClassVar
 
 import numpy as np
 
-from moe_prompts.checks import count, expect, finite, generator, named, real, table
+from moe_prompts.checks import count, named
 from moe_prompts.errors import InputError
 from moe_prompts.models.activations import ACTIVATIONS
+from moe_prompts.models.added import added
 from moe_prompts.models.data import RegressionData
 from moe_prompts.models.expert_regression import GATES, ExpertFamily, ExpertRegression, Gate
 from moe_prompts.models.prompt_truths import midpoint_grid
+from moe_prompts.models.regression_truths import RegressionTruth
 from moe_prompts.seeds import address, data_rng
 
 #: Experts of every truth, and inputs.
@@ -30,7 +33,7 @@ NOISE = 0.01
 
 
 @dataclass(frozen=True, eq=False)
-class ExpertTruth:
+class ExpertTruth(RegressionTruth):
     """Hold the parameters that generate data of a regression by gated experts, with design and source.
 
     name      what ``expert_truth``, ``expert_data`` and studies call it
@@ -46,60 +49,22 @@ class ExpertTruth:
     (2, 0.01, (256, 2))
     """
 
-    name: str
     params: ExpertRegression
-    noise: float
-    x: np.ndarray
-    citation: str
 
-    def __post_init__(self) -> None:
-        named(self.name, "ExpertTruth: name")
-        named(self.citation, "ExpertTruth: citation")
-        expect(self.params, ExpertRegression, "ExpertTruth: params")
-        object.__setattr__(self, "noise", real(self.noise, "(0, inf)", "ExpertTruth: noise"))
-        x = finite(table(self.x, self.params.d, "ExpertTruth: x"), "ExpertTruth: x")
-        if not len(x):
-            raise InputError("ExpertTruth: x has no points; expected at least one")
-        object.__setattr__(self, "x", x)
+    PARAMS: ClassVar[type] = ExpertRegression
+    NOISES: ClassVar[str] = "(0, inf)"
 
     @property
     def kind(self) -> str:
         """Return gate and activation in one word."""
         return self.params.kind
 
-    @property
-    def k_true(self) -> int:
-        """Return the number of experts."""
-        return self.params.k
-
-    @property
-    def signal(self) -> float:
-        """Return E f*^2 over the points of the design."""
-        return float((self.params.regression(self.x) ** 2).mean())
-
     def family(self, k: int) -> ExpertFamily:
         """Return the family of ``k`` such experts."""
         return self.params.family.with_k(k)
 
-    def data(self, n: int, rng: np.random.Generator) -> RegressionData:
-        """Draw n pairs, exactly: multinomial counts of the cells and Gaussian sums of their outputs.
 
-        Raises ``InputError`` where n is no positive whole number.
-        """
-        n = count(n, 1, "data: n")
-        generator(rng, "data")
-        m = len(self.x)
-        counts = rng.multinomial(n, np.full(m, 1 / m))
-        noise = self.noise * np.sqrt(counts)[:, None] * rng.standard_normal((m, 1))
-        return RegressionData(self.x, counts, counts[:, None] * self.params.regression(self.x) + noise, n)
-
-    def population(self, n: int = 1) -> RegressionData:
-        """Return the expectation of ``data(n)``: no noise, every cell as often as any other."""
-        share = real(n, "(0, inf)", "population: n") / len(self.x)
-        return RegressionData(self.x, np.full(len(self.x), share), share * self.params.regression(self.x), n)
-
-
-def drawn(gate: Gate, sigma: str, flat: bool, number: int) -> ExpertRegression:
+def random_regression(gate: Gate, sigma: str, flat: bool, number: int) -> ExpertRegression:
     """Return two experts drawn from seed ``number``.
 
     Gate slopes are N(0, 2^2), intercepts of gates N(0, .5^2); a ~ N(0, 2^2) and c ~ N(0, 1). With ``flat``
@@ -129,11 +94,23 @@ NUMBERS: dict[str, int] = {
 }
 
 
+def _read(name: str) -> re.Match[str] | None:
+    """Return the parts of a name of the package's own truths; None where it is none of them."""
+    found = _NAME.fullmatch(name)
+    known = found and found["gate"] in GATES and found["sigma"] in ACTIVATIONS
+    return found if found and known and (not found["flat"] or found["gate"] == "sigmoid") else None
+
+
+def names_one(name: str) -> bool:
+    """Return whether ``name`` is one of the package's own truths of gated experts."""
+    return _read(name) is not None
+
+
 def expert_truth(name: str) -> ExpertTruth:
     """Return a named truth of regression by gated experts.
 
     Names are ``experts-GATE-SIGMA`` with GATE softmax or sigmoid and SIGMA an activation, and with ``-flat``
-    after it where the first sigmoid gate has no slope.
+    after it where the first sigmoid gate has no slope; or what ``add_truth`` made known.
 
     Raises ``InputError`` for an unknown name.
     """
@@ -142,20 +119,17 @@ def expert_truth(name: str) -> ExpertTruth:
 
 @cache
 def _found(name: str) -> ExpertTruth:
-    found = _NAME.fullmatch(name)
-    flat = bool(found and found["flat"])
-    if (
-        not found
-        or found["gate"] not in GATES
-        or found["sigma"] not in ACTIVATIONS
-        or (flat and found["gate"] != "sigmoid")
-    ):
+    if mine := added(name, ExpertTruth):
+        return mine
+    found = _read(name)
+    if not found:
         raise InputError(
             f"unknown truth {name!r}; expected experts-GATE-SIGMA, GATE one of {', '.join(GATES)}, SIGMA one of "
-            f"{', '.join(ACTIVATIONS)}, with -flat after it for a sigmoid gate without slope"
+            f"{', '.join(ACTIVATIONS)}, with -flat after it for a sigmoid gate without slope; or one that add_truth "
+            "made known"
         )
     number = NUMBERS.get(name, 0)
-    params = drawn(found["gate"], found["sigma"], flat, number)  # type: ignore[arg-type]  # checked above
+    params = random_regression(found["gate"], found["sigma"], bool(found["flat"]), number)  # type: ignore[arg-type]
     chosen = ", with the largest kappas of 300" if name in NUMBERS else ""
     source = f"this project, drawn at random from seed {number}{chosen}"
     return ExpertTruth(name, params, NOISE, midpoint_grid(), source)

@@ -10,16 +10,17 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, replace
 from functools import cache
+from typing import ClassVar
 
 import numpy as np
 
-from moe_prompts.checks import count, expect, finite, generator, named, real, table
+from moe_prompts.checks import named
 from moe_prompts.errors import InputError
 from moe_prompts.models.activations import ACTIVATIONS
 from moe_prompts.models.added import added
-from moe_prompts.models.data import RegressionData
 from moe_prompts.models.multi_head import MultiHead, divided
 from moe_prompts.models.prompt_attention import Head, PromptAttention, PromptFamily, PromptKind, ZeroInitialised, single
+from moe_prompts.models.regression_truths import RegressionTruth
 from moe_prompts.models.zero_initialised import zero_initialised
 from moe_prompts.seeds import address
 
@@ -52,7 +53,7 @@ def tensor_grid(axis: np.ndarray, d: int) -> np.ndarray:
 
 
 @dataclass(frozen=True, eq=False)
-class PromptTruth:
+class PromptTruth(RegressionTruth):
     """Hold the parameters that generate data of a prompt regression, with the design and the source.
 
     name      what ``prompt_truth``, ``prompt_data`` and studies call it
@@ -69,21 +70,15 @@ class PromptTruth:
     (2, 0.1, (256, 2))
     """
 
-    name: str
     params: PromptAttention
-    noise: float
-    x: np.ndarray
-    citation: str
 
-    def __post_init__(self) -> None:
-        named(self.name, "PromptTruth: name")
-        named(self.citation, "PromptTruth: citation")
-        expect(self.params, PromptAttention, "PromptTruth: params")
-        object.__setattr__(self, "noise", real(self.noise, "[0, inf)", "PromptTruth: noise"))
-        x = finite(table(self.x, self.params.head.d, "PromptTruth: x"), "PromptTruth: x")
-        if not len(x):
-            raise InputError("PromptTruth: x has no points; expected at least one")
-        object.__setattr__(self, "x", x)
+    PARAMS: ClassVar[type] = PromptAttention
+    NOISES: ClassVar[str] = "[0, inf)"
+
+    @property
+    def inputs(self) -> int:
+        """Return d, the number of inputs of the head."""
+        return self.params.head.d
 
     @property
     def kind(self) -> str:
@@ -95,39 +90,12 @@ class PromptTruth:
         own = ", zero-initialised" if isinstance(head, ZeroInitialised) else ""
         return f"{self.params.kind}{singular}{several}{own}"
 
-    @property
-    def k_true(self) -> int:
-        """Return the number of prompts."""
-        return self.params.k
-
-    @property
-    def signal(self) -> float:
-        """Return E |f*|^2 over the points of the design: the unit of relative risks."""
-        return float((self.params.regression(self.x) ** 2).sum(axis=1).mean())
-
     def family(self, kind: PromptKind, k: int) -> PromptFamily:
         """Return the family of k prompts of any kind beside the same head.
 
         It has as many hidden units as the truth has, 2 if it has none.
         """
         return PromptFamily(self.params.head, kind, k, self.params.W2.shape[1] or 2)
-
-    def data(self, n: int, rng: np.random.Generator) -> RegressionData:
-        """Draw n pairs, exactly: multinomial counts of the cells and Gaussian sums of their outputs.
-
-        Raises ``InputError`` where n is no positive whole number.
-        """
-        n = count(n, 1, "data: n")
-        generator(rng, "data")
-        m = len(self.x)
-        counts = rng.multinomial(n, np.full(m, 1 / m))
-        noise = self.noise * np.sqrt(counts)[:, None] * rng.standard_normal((m, self.params.head.l))
-        return RegressionData(self.x, counts, counts[:, None] * self.params.regression(self.x) + noise, n)
-
-    def population(self, n: int = 1) -> RegressionData:
-        """Return the expectation of ``data(n)``: no noise, every cell as often as any other."""
-        share = real(n, "(0, inf)", "population: n") / len(self.x)
-        return RegressionData(self.x, np.full(len(self.x), share), share * self.params.regression(self.x), n)
 
 
 def reference_head() -> Head:

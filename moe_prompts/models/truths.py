@@ -6,13 +6,14 @@ import re
 from typing import TypeVar
 
 from moe_prompts.errors import InputError
-from moe_prompts.models import prompt_truths
+from moe_prompts.models import expert_truths, prompt_truths
 from moe_prompts.models.added import ADDED
+from moe_prompts.models.expert_truths import ExpertTruth
 from moe_prompts.models.gaussian_truths import TRUTHS, Truth
 from moe_prompts.models.prompt_truths import PromptTruth
 from moe_prompts.models.softmax_truths import SOFTMAX_TRUTHS, SoftmaxTruth
 
-AnyTruth = TypeVar("AnyTruth", Truth, PromptTruth, SoftmaxTruth)
+AnyTruth = TypeVar("AnyTruth", Truth, PromptTruth, SoftmaxTruth, ExpertTruth)
 
 #: Names stand in the names of files, and between other parts of a block's name.
 NAME, LONGEST = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]*"), 64
@@ -22,7 +23,8 @@ def add_truth(new: AnyTruth) -> AnyTruth:
     """Make ``new`` known by its name to the functions of its model and to studies, and return it.
 
     new  a ``Truth`` (Gaussian gates: ``truth``, ``sample``), a ``PromptTruth`` (``prompt_truth``,
-         ``prompt_data``) or a ``SoftmaxTruth`` (``softmax_truth``, ``softmax_sample``)
+         ``prompt_data``), a ``SoftmaxTruth`` (``softmax_truth``, ``softmax_sample``) or an ``ExpertTruth``
+         of regression by gated experts (``models.expert_truths``: ``expert_truth``, ``expert_data``)
 
     A study made afterwards takes its added truths, and added activations, along to its workers, whatever the
     executor.
@@ -37,8 +39,10 @@ def add_truth(new: AnyTruth) -> AnyTruth:
     >>> mp.sample("example-of-mine", n=50, seed=0).n
     50
     """
-    if not isinstance(new, Truth | PromptTruth | SoftmaxTruth):
-        raise InputError(f"add_truth: got {type(new).__name__}; expected a Truth, a PromptTruth or a SoftmaxTruth")
+    if not isinstance(new, Truth | PromptTruth | SoftmaxTruth | ExpertTruth):
+        raise InputError(
+            f"add_truth: got {type(new).__name__}; expected a Truth, a PromptTruth, a SoftmaxTruth or an ExpertTruth"
+        )
     name = new.name
     if not isinstance(name, str) or not NAME.fullmatch(name) or len(name) > LONGEST:
         raise InputError(
@@ -68,5 +72,7 @@ def add_prompt_truth(new: PromptTruth) -> PromptTruth:
 
 
 def _taken(name: str) -> bool:
+    """Return whether a truth of any model has this name, in upper or lower case."""
+    folded = name.casefold()
     known = {one.casefold() for one in (*ADDED, *TRUTHS, *SOFTMAX_TRUTHS)}
-    return name.casefold() in known or prompt_truths.names_one(name.casefold())
+    return folded in known or prompt_truths.names_one(folded) or expert_truths.names_one(folded)

@@ -25,7 +25,6 @@ from moe_prompts.estimators.prompts.least_squares import (
 )
 from moe_prompts.estimators.prompts.objective import PromptObjective
 from moe_prompts.estimators.result import SearchResult
-from moe_prompts.identifiability import kappas, likelihood_gaps, profile
 from moe_prompts.losses.prompt_voronoi import prompt_errors
 from moe_prompts.models.added import knowing
 from moe_prompts.models.data import RegressionData
@@ -35,6 +34,7 @@ from moe_prompts.models.prompt_attention import AnyHead, PromptFamily, PromptKin
 from moe_prompts.models.prompt_truths import PromptTruth, prompt_truth
 from moe_prompts.models.zero_initialised import squared
 from moe_prompts.seeds import start_rng
+from moe_prompts.study.profiles import SPREAD, gap_rows, profile_rows
 from moe_prompts.study.rows import failed, outcome
 
 MODEL = "prompt-attention"
@@ -44,8 +44,7 @@ OPTIONS = LeastSquaresOptions()
 #: Starts of a fit: near the truth (so many for each true prompt that may be split), or the best minima of the
 #: noise-free problem, and random ones as an audit; random starts of the noise-free problem, noise on its split ones.
 NEAR_STARTS, PROJECTIONS, AUDITS, POPULATION_STARTS, SPLIT_NOISE = 2, 2, 2, 20, 0.01
-#: Split at which likelihood gaps are measured, and the sizes at which they decide.
-SPREAD = 0.4
+#: Sizes at which likelihood gaps decide.
 GAP_SIZES = (10_000, 1_000_000)
 
 #: Defined where fit and truth are of one kind; and all columns that a fit has and a failed one has not.
@@ -157,11 +156,9 @@ class GapCell:
 
     def run(self, replicates: tuple[int, ...], entropy: int) -> list[Row]:
         """Return the rows of the cell."""
-        known = prompt_truth(self.truth)
-        rng = start_rng(entropy, self.truth, self.n, replicates[0], "gap", known.k_true + 1, 0)
-        gaps = likelihood_gaps(known, _data(self.truth, self.n, replicates, entropy), SPREAD, rng, OPTIONS)
-        common = _common(STUDY_GAPS, known, known.params.kind, known.k_true + 1) | {"n": self.n, "spread": SPREAD}
-        return [common | {"replicate": r, "gap": float(gap)} for r, gap in zip(replicates, gaps, strict=True)]
+        known, data = prompt_truth(self.truth), _data(self.truth, self.n, replicates, entropy)
+        common = _common(STUDY_GAPS, known, known.params.kind, known.k_true + 1)
+        return gap_rows(known, data, replicates, entropy, OPTIONS, common)
 
 
 @dataclass(frozen=True)
@@ -187,18 +184,8 @@ class ProfileCell:
 
     def run(self, replicates: tuple[int, ...], entropy: int) -> list[Row]:
         """Return the rows of the cell."""
-        known, rows = prompt_truth(self.truth), []
-        for surplus in (0, 1):
-            k = known.k_true + surplus
-            rng = start_rng(entropy, self.truth, 0, 0, "profile", k, 0)
-            size, found = kappas(known, rng), profile(known, rng, surplus)
-            common = _common(STUDY_PROFILES, known, known.params.kind, k) | {"n": 0, "replicate": 0}
-            common |= {"kappa1": size.kappa1, "kappa2": size.kappa2, "noise": known.noise}
-            rows += [
-                common | {"eps": float(eps), "profile": float(value), "profile_certified": bool(certified)}
-                for eps, value, certified in zip(found.eps, found.value, found.certified, strict=True)
-            ]
-        return rows
+        known = prompt_truth(self.truth)
+        return profile_rows(known, entropy, lambda k: _common(STUDY_PROFILES, known, known.params.kind, k))
 
 
 def attention_study(
@@ -411,12 +398,11 @@ def _common(study: str, known: PromptTruth, kind: PromptKind, k: int) -> Row:
 def errors_of(found: SearchResult, known: PromptTruth) -> Row:
     """Return every error of a fit as columns; NaN where an error is not defined."""
     fit = found.best
-    truth = known.params.regression(known.x)
-    risk = float(((fit.value.regression(known.x) - truth) ** 2).sum(axis=1).mean())
+    risk = float(((fit.value.regression(known.x) - known.params.regression(known.x)) ** 2).sum(axis=1).mean())
     row: Row = {
         **outcome(fit),
         "risk": risk,
-        "relative_risk": risk / float((truth**2).sum(axis=1).mean()),
+        "relative_risk": risk / known.signal,
         "l2": float(np.sqrt(risk)),
     }
     if fit.value.kind != known.params.kind:

@@ -25,19 +25,17 @@ from moe_prompts.estimators.experts.least_squares import (
 )
 from moe_prompts.estimators.prompts.least_squares import SAME_MINIMUM
 from moe_prompts.estimators.result import SearchResult
-from moe_prompts.identifiability import kappas, likelihood_gaps, profile
 from moe_prompts.losses.expert_voronoi import expert_errors
 from moe_prompts.models.added import knowing
 from moe_prompts.models.data import RegressionData
 from moe_prompts.models.expert_truths import ExpertTruth, expert_data, expert_truth
 from moe_prompts.seeds import start_rng
 from moe_prompts.study.attention import STUDY_FITS, STUDY_GAPS, STUDY_PROFILES
+from moe_prompts.study.profiles import SPREAD, gap_rows, profile_rows
 from moe_prompts.study.rows import failed, outcome
 
 #: Starts beside the truth for each true expert that may be split, starts from the data, and random ones.
 NEAR_STARTS, DATA_STARTS, RANDOM_STARTS = 1, 3, 1
-#: Split at which likelihood gaps are measured.
-SPREAD = 0.4
 #: Nats to which gaps are computed: they are compared with 5.
 GAP_OPTIONS = replace(EXPERT_OPTIONS, tolerance=1e-3)
 #: What a fit has and a failed one has not.
@@ -124,11 +122,8 @@ class ExpertGapCell:
 
     def run(self, replicates: tuple[int, ...], entropy: int) -> list[Row]:
         """Return one row per replicate."""
-        known = expert_truth(self.truth)
-        rng = start_rng(entropy, self.truth, self.n, replicates[0], "gap", known.k_true + 1, 0)
-        gaps = likelihood_gaps(known, _data(self.truth, self.n, replicates, entropy), SPREAD, rng, GAP_OPTIONS)
-        common = _common(STUDY_GAPS, known, known.k_true + 1) | {"n": self.n, "spread": SPREAD}
-        return [common | {"replicate": r, "gap": float(gap)} for r, gap in zip(replicates, gaps, strict=True)]
+        known, data = expert_truth(self.truth), _data(self.truth, self.n, replicates, entropy)
+        return gap_rows(known, data, replicates, entropy, GAP_OPTIONS, _common(STUDY_GAPS, known, known.k_true + 1))
 
 
 @dataclass(frozen=True)
@@ -151,17 +146,8 @@ class ExpertProfileCell:
 
     def run(self, replicates: tuple[int, ...], entropy: int) -> list[Row]:
         """Return one row per surplus and spread; they need no data."""
-        known, rows = expert_truth(self.truth), []
-        for surplus in (0, 1):
-            rng = start_rng(entropy, self.truth, 0, 0, "profile", known.k_true + surplus, 0)
-            size, found = kappas(known, rng), profile(known, rng, surplus)
-            common = _common(STUDY_PROFILES, known, known.k_true + surplus) | {"n": 0, "replicate": 0}
-            common |= {"kappa1": size.kappa1, "kappa2": size.kappa2, "noise": known.noise}
-            rows += [
-                common | {"eps": float(eps), "profile": float(value), "profile_certified": bool(certified)}
-                for eps, value, certified in zip(found.eps, found.value, found.certified, strict=True)
-            ]
-        return rows
+        known = expert_truth(self.truth)
+        return profile_rows(known, entropy, lambda k: _common(STUDY_PROFILES, known, k))
 
 
 Cell = ExpertCell | ExpertGapCell | ExpertProfileCell

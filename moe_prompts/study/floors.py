@@ -57,7 +57,7 @@ def floors(
     if starts < 1:
         raise InputError(f"floors: starts = {starts}; expected at least 1")
     population = known.population(PAIRS)
-    scale = 2 * known.noise**2 / (PAIRS * float((known.params.regression(known.x) ** 2).sum(axis=1).mean()))
+    scale = 2 * known.noise**2 / (PAIRS * known.signal)
     rows = []
     for name in boxes:
         box, fewer = BOXES[name], None

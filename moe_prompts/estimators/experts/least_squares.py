@@ -18,7 +18,7 @@ import numpy as np
 from moe_prompts.checks import expect, generator, given, listed, numbers, whole
 from moe_prompts.errors import InputError
 from moe_prompts.estimators.prompts.least_squares import LeastSquaresOptions, best_of_each, climb
-from moe_prompts.estimators.prompts.objective import Box, PromptPoint, around_means, data_sets, noise_of
+from moe_prompts.estimators.prompts.objective import Box, PromptPoint, around_means, at_same_points, data_sets, noise_of
 from moe_prompts.estimators.result import SearchResult
 from moe_prompts.models.data import RegressionData
 from moe_prompts.models.expert_regression import ExpertFamily, ExpertMap, ExpertRegression
@@ -45,14 +45,7 @@ class ExpertObjective:
         expect(family, ExpertFamily, "experts: family")
         data = data_sets(data, "experts")
         self.noise = noise_of(noise, "ExpertObjective")
-        for one in data:
-            if one.x.shape[1] != family.d or one.sums.shape[1] != 1:
-                raise InputError(
-                    f"ExpertObjective: data with d = {one.x.shape[1]}, l = {one.sums.shape[1]}; expected d = "
-                    f"{family.d} and one output"
-                )
-            if one.x is not data[0].x and not np.array_equal(one.x, data[0].x):
-                raise InputError("ExpertObjective: data sets at different points; fit them one by one")
+        at_same_points(data, (family.d, 1), "ExpertObjective", f"expected d = {family.d} and one output")
         self.family, self.map = family, ExpertMap(family, data[0].x)
         self.weights, self.centre, self.remainder = around_means(data)
         #: Whose gate is 0; None where gates are not known up to a translation only.

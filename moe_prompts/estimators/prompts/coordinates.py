@@ -26,6 +26,9 @@ from moe_prompts.estimators.prompts.levenberg_marquardt import Objective, Point
 from moe_prompts.estimators.prompts.objective import Box
 from moe_prompts.estimators.prompts.steps import KERNELS
 
+#: Gradients (T, P), Gauss-Newton matrices (T, P, P), and what Hessians have beyond them (T, P, P).
+Derivatives = tuple[np.ndarray, np.ndarray, np.ndarray]
+
 
 class PromptCoordinates(Objective, Protocol):
     """Describe an objective whose coordinates (S, P) stand for vectors of a prompt family."""
@@ -69,16 +72,15 @@ class Reparametrised(ABC):
 
     @abstractmethod
     def bring(
-        self,
-        loops: ModuleType,
-        phi: np.ndarray,
-        sets: np.ndarray,
-        exact: np.ndarray,
-        gradient: np.ndarray,
-        gauss_newton: np.ndarray,
-        rest: np.ndarray,
+        self, loops: ModuleType, phi: np.ndarray, sets: np.ndarray, exact: np.ndarray, derivatives: Derivatives
     ) -> None:
-        """Bring derivatives of ``base`` to these coordinates, in place and compiled."""
+        """Bring derivatives of ``base`` to these coordinates, in place and compiled.
+
+        loops        compiled functions
+        phi          (T, P), contiguous
+        sets, exact  (T,), data set of each point, and whether the rest of its Hessian was computed
+        derivatives  those of ``Point.derivatives``, contiguous
+        """
 
     def vectors(self, phi: np.ndarray, sets: np.ndarray) -> np.ndarray:
         """Return the family's vectors (S, size) at phi."""
@@ -103,7 +105,7 @@ class ReparametrisedPoint:
     def __init__(self, objective: Reparametrised, phi: np.ndarray, sets: np.ndarray, base: Point) -> None:
         self.objective, self.phi, self.sets, self.base, self.value = objective, phi, sets, base, base.value
 
-    def derivatives(self, which: np.ndarray, exact: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def derivatives(self, which: np.ndarray, exact: np.ndarray) -> Derivatives:
         """Return gradients (T, P), Gauss-Newton matrices (T, P, P) and the rest of the Hessians, in phi.
 
         Arguments are those of ``Point.derivatives``.
@@ -112,7 +114,7 @@ class ReparametrisedPoint:
         phi, sets = self.phi[which], self.sets[which]
         if self.objective.loops is not None:
             parts = (np.ascontiguousarray(gradient), np.ascontiguousarray(gauss_newton), np.ascontiguousarray(rest))
-            self.objective.bring(self.objective.loops, phi, sets, np.ascontiguousarray(exact), *parts)
+            self.objective.bring(self.objective.loops, phi, sets, np.ascontiguousarray(exact), parts)
             return parts
         chain = self.objective.chain(phi, sets)
         back = chain.swapaxes(1, 2)
@@ -207,17 +209,10 @@ class PairCoordinates(Reparametrised):
         return out
 
     def bring(
-        self,
-        loops: ModuleType,
-        phi: np.ndarray,
-        sets: np.ndarray,
-        exact: np.ndarray,
-        gradient: np.ndarray,
-        gauss_newton: np.ndarray,
-        rest: np.ndarray,
+        self, loops: ModuleType, phi: np.ndarray, sets: np.ndarray, exact: np.ndarray, derivatives: Derivatives
     ) -> None:
         """Bring derivatives of ``base`` to these coordinates, in place and compiled."""
-        loops.into_pair(phi, *self.pair, self.centre, self.split, exact, gradient, gauss_newton, rest)
+        loops.into_pair(phi, *self.pair, self.centre, self.split, exact, *derivatives)
 
 
 class OnSphere(Reparametrised):
@@ -261,17 +256,10 @@ class OnSphere(Reparametrised):
         return out
 
     def bring(
-        self,
-        loops: ModuleType,
-        phi: np.ndarray,
-        sets: np.ndarray,
-        exact: np.ndarray,
-        gradient: np.ndarray,
-        gauss_newton: np.ndarray,
-        rest: np.ndarray,
+        self, loops: ModuleType, phi: np.ndarray, sets: np.ndarray, exact: np.ndarray, derivatives: Derivatives
     ) -> None:
         """Bring derivatives of ``base`` to these coordinates, in place and compiled."""
-        loops.onto_sphere(phi, self.held, self.eps[sets], exact, gradient, gauss_newton, rest)
+        loops.onto_sphere(phi, self.held, self.eps[sets], exact, *derivatives)
 
     def retract(self, phi: np.ndarray) -> np.ndarray:
         """Return phi with v brought back to length 1."""

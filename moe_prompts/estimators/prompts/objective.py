@@ -78,6 +78,21 @@ def data_sets(data: Sequence[RegressionData], what: str) -> list[RegressionData]
     return found
 
 
+def at_same_points(data: Sequence[RegressionData], shape: tuple[int, int], who: str, wanted: str) -> None:
+    """Raise ``InputError`` where data sets do not fit a model, or differ in their points.
+
+    shape   (d, l), numbers of inputs and of outputs of the model
+    who     name of the objective, for the message
+    wanted  says in the message what the model expects
+    """
+    for one in data:
+        found = one.x.shape[1], one.sums.shape[1]
+        if found != shape:
+            raise InputError(f"{who}: data with d = {found[0]}, l = {found[1]}; {wanted}")
+        if one.x is not data[0].x and not np.array_equal(one.x, data[0].x):
+            raise InputError(f"{who}: data sets at different points; fit them one by one")
+
+
 def around_means(data: Sequence[RegressionData]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return weights (R, 1, m), cell means and the rest of sums (R, l, m), of data sets at the same points.
 
@@ -116,16 +131,10 @@ class PromptObjective:
 
     def __init__(self, family: PromptFamily, data: Sequence[RegressionData], noise: float) -> None:
         expect(family, PromptFamily, "least squares: family")
+        head = family.head
         data = data_sets(data, "least squares")
+        at_same_points(data, (head.d, head.l), "PromptObjective", f"the head has d = {head.d}, l = {head.l}")
         noise = noise_of(noise, "PromptObjective")
-        for one in data:
-            if one.x.shape[1] != family.head.d or one.sums.shape[1] != family.head.l:
-                raise InputError(
-                    f"PromptObjective: data with d = {one.x.shape[1]}, l = {one.sums.shape[1]}; the head has d = "
-                    f"{family.head.d}, l = {family.head.l}"
-                )
-            if one.x is not data[0].x and not np.array_equal(one.x, data[0].x):
-                raise InputError("PromptObjective: data sets at different points; fit them one by one")
         self.family, self.noise = family, noise
         self.x = data[0].x
         self.map = prompt_map(family, self.x)
