@@ -88,7 +88,7 @@ def _masked(value: Any) -> bool:
 
 
 def _of_objects(value: np.ndarray, what: str) -> np.ndarray:
-    """Objects that are numbers each, as floats."""
+    """Return an array of objects as floats; raise ``InputError`` where one of them is no real number."""
     for one in value.ravel():
         if isinstance(one, complex | np.complexfloating | str | bytes | np.datetime64 | np.timedelta64) or (
             not hasattr(one, "__float__") or _masked(one)
@@ -109,7 +109,7 @@ def _kind(value: np.ndarray) -> str:
 
 
 def _exact(value: np.ndarray) -> bool:
-    """Whole numbers that floats hold exactly."""
+    """Return whether floats hold these whole numbers exactly."""
     if max(abs(int(value.min())), abs(int(value.max()))) <= EXACT_INTEGERS:
         return True
     return all(int(float(int(one))) == int(one) for one in value.ravel())

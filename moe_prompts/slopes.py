@@ -104,7 +104,7 @@ class Slope:
 
     @property
     def _cells(self) -> tuple[list[str], list[list[str]]]:
-        """One row for each size: level, its interval, and the slope from the size before."""
+        """Return one row for each size: level, its interval, and the slope from the size before."""
         slopes = ["", *(f"{value:.2f}" for value in self.local)]
         body = [
             [f"{n:g}", f"{level:.3g}", "" if np.isnan(ends).any() else f"[{ends[0]:.3g}, {ends[1]:.3g}]", slope]

@@ -206,8 +206,8 @@ def _known(truth: str | AnyTruth | GaussianGatedMoE) -> AnyTruth:
         if isinstance(ADDED[truth], AnyTruth):
             return ADDED[truth]
         raise InputError(
-            f"study: {truth!r} is a {type(ADDED[truth]).__name__}; expected a Truth, a PromptTruth or a SoftmaxTruth "
-            "(study.experts.experts_study is the study of gated experts)"
+            f"study: {truth!r} is a truth of class {type(ADDED[truth]).__name__}; expected a Truth, a PromptTruth or "
+            "a SoftmaxTruth (study.experts.experts_study is the study of gated experts)"
         )
     if truth in TRUTHS:
         return gaussian(truth)

@@ -16,10 +16,13 @@ WIDTH = 110
 SCRAPS = {"A", "All", "An", "As", "Each", "Every", "How", "In", "Of", "One", "The", "What", "When", "Whether", "Which"}
 
 
+EVERY = sorted(PACKAGE.rglob("*.py"))
+
+
 def modules() -> list[str]:
     """Return every module, as a path below the package."""
-    every = (path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py"))
-    # The docstrings of commands are what --help shows; they have tests of their own.
+    every = (path.relative_to(PACKAGE).as_posix() for path in EVERY)
+    # The docstrings of command modules are what --help shows; they have tests of their own.
     return sorted(path for path in every if not path.startswith("commands/"))
 
 
@@ -57,6 +60,23 @@ def test_public_names_have_docstrings_that_are_sentences(module):
     assert faults((PACKAGE / module).read_text(encoding="utf-8")) == []
 
 
+def scraps(source: str) -> list[str]:
+    """Return the docstrings of functions and classes, private ones too, that begin without a verb."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.FunctionDef | ast.ClassDef) and (text := ast.get_docstring(node)):
+            begins = text.split()[0]
+            if begins in SCRAPS or not begins[0].isupper():
+                found.append(f"{node.name}: {text.splitlines()[0]!r}")
+    return found
+
+
+def test_private_names_and_those_of_commands_have_no_scraps_for_docstrings():
+    found = {path.relative_to(PACKAGE).as_posix(): scraps(path.read_text(encoding="utf-8")) for path in EVERY}
+    assert {path: wrong for path, wrong in found.items() if wrong} == {}
+    assert scraps('def _f():\n    """Of a block: its cost."""') == ["_f: 'Of a block: its cost.'"]
+
+
 def test_faults_are_found():
     scrap = '    """A scrap:\n\n    ' + "x" * 110 + '\n    """\n'
     source = '"""No stop"""\ndef f():\n' + scrap + 'class C:\n    """The class."""\n    def m(self): ...'
@@ -73,7 +93,7 @@ def test_faults_are_found():
 #: Examples on vision load torch, which takes seconds.
 WITH_EXAMPLES = [
     name
-    for path in sorted(PACKAGE.rglob("*.py"))
+    for path in EVERY
     if ">>>" in path.read_text(encoding="utf-8")
     and not (name := path.relative_to(PACKAGE.parent).with_suffix("").as_posix().replace("/", ".")).startswith(
         "moe_prompts.vision"

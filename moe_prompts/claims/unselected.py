@@ -1,4 +1,4 @@
-"""Rates of prompts in configurations that nobody selected (P-unselected).
+"""Claim the rates of prompts in configurations that nobody selected (P-unselected).
 
 The reference configuration was chosen for large kappas. Here ten random configurations, whose numbers are
 drawn from the registered seed, are reported whole. A configuration can be regular and still be far from its

@@ -91,7 +91,7 @@ def fetch(arguments: argparse.Namespace) -> None:
 
 
 def fetch_from_hub(arguments: argparse.Namespace) -> None:
-    """The published weights of a name of timm, from the hub into the same cache."""
+    """Fetch the published weights of a name of timm from the hub into the same cache."""
     from importlib import metadata
 
     from moe_prompts.vision.backbones import fetched

@@ -81,7 +81,7 @@ def main() -> None:
 
 
 def ending_of(table: pd.DataFrame) -> Ending:
-    """What is printed of the rows of ``floors``: the least floor of each kind, and a row for each k and box."""
+    """Return what is printed of the rows of ``floors``: each kind's least floor, and every k and box."""
     from moe_prompts.shown import Ending
 
     findings = []

@@ -37,7 +37,7 @@ LEGEND = (
 
 @dataclass(frozen=True)
 class Case:
-    """The frozen model, its images, and how long prompts in its last ``blocks`` blocks are trained."""
+    """Hold the frozen model, its images, and how long prompts in its last ``blocks`` blocks are trained."""
 
     backbone: str | None
     weights: str | None
@@ -53,7 +53,7 @@ class Case:
         return VPT(TOKENS, **options) if method == "VPT-deep" else VAPT(TOKENS, hidden=8, **options)
 
     def model(self):
-        """The frozen model: pretrained, or small with random weights."""
+        """Return the frozen model: pretrained, or small with random weights."""
         import torch
         from timm.models.vision_transformer import VisionTransformer
 
@@ -73,7 +73,7 @@ class Case:
         return plain
 
     def images(self, number: int, rng):
-        """Images (number, 3, size, size) with a bright disc, and the quarter it is in (number,)."""
+        """Draw images (number, 3, size, size) with a bright disc, and the quarter it is in (number,)."""
         import torch
 
         centres = torch.rand(number, 2, generator=rng) * 0.8 + 0.1
@@ -87,7 +87,7 @@ class Case:
         return ground + disc, 2 * (centres[:, 0] > 0.5).long() + (centres[:, 1] > 0.5).long()
 
     def photographs(self, number: int, rng):
-        """Square pieces of scikit-learn's two photographs, drawn anew, as the backbone takes images."""
+        """Draw square pieces of scikit-learn's two photographs, as the backbone takes images."""
         import numpy as np
         import torch
         from PIL import Image
@@ -113,7 +113,7 @@ def load_photographs(load):
 
 
 def tuned(case: Case, method: str):
-    """The frozen model with prompts after the steps of the case, and its accuracy on new images."""
+    """Return the model with prompts after the steps of the case, and its accuracy on new images."""
     import torch
 
     from moe_prompts.vision import parameter_groups, prompt
@@ -171,7 +171,7 @@ def write_table(table, out: Path, options: dict[str, Any]) -> None:
 
 
 def case_of(arguments: argparse.Namespace) -> Case:
-    """What is asked for; options that would change nothing are refused."""
+    """Return what is asked for; raise ``InputError`` for options that would change nothing."""
     if arguments.backbone is None and (arguments.weights or arguments.size):
         raise InputError("--size and --weights are of a pretrained backbone; expected --backbone beside them")
     size = SIZE if arguments.backbone is None else arguments.size or PRETRAINED_SIZE
@@ -180,7 +180,7 @@ def case_of(arguments: argparse.Namespace) -> Case:
 
 
 def options_of(case: Case) -> dict[str, Any]:
-    """What the table depends on; of a pretrained backbone beside what all runs have, weights by their sha256."""
+    """Return what the table depends on; weights of a pretrained backbone are named by their sha256."""
     from moe_prompts.vision.training.runs import weights_hash
 
     found: dict[str, Any] = {"steps": case.steps, "seed": case.seed}

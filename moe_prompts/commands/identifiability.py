@@ -45,7 +45,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def names_of(configurations: list[str], kinds: list[str]) -> list[str]:
-    """Names of truths: every kind in every configuration."""
+    """Return names of truths: every kind in every configuration."""
     names = []
     for configuration in configurations:
         pattern = r"(?P<heads>rank1|heads2)|(?P<draw>reference|random-\d+)(?P<suffix>-rank1|-heads2)?"
@@ -100,7 +100,7 @@ def main() -> None:
 
 
 def ending_of(lines: pd.DataFrame) -> Ending:
-    """What is printed of the lines of ``identifiability``: which splits data see, and the numbers that decide."""
+    """Return what is printed: which splits data see, and the numbers that decide it."""
     import numpy as np
 
     from moe_prompts.identifiability import ZERO_KAPPA2

@@ -85,7 +85,7 @@ def _asked(arguments: argparse.Namespace) -> tuple:
 
 
 def _of_run(arguments: argparse.Namespace) -> list[tuple]:
-    """One design for each truth, kind, k and start of a run, from its certified fits."""
+    """Return one design for each truth, kind, k and start of a run, from its certified fits."""
     from moe_prompts.engine.store import read_table
     from moe_prompts.study.summary import errors_by_size
 

@@ -82,7 +82,7 @@ def main() -> None:
 
 
 def setup_of(place: dict[str, Any], arguments: argparse.Namespace):
-    """The setup of the run, from what its meta.json says."""
+    """Return the setup of the run, from what its meta.json says."""
     from moe_prompts.vision.training.methods import Sizes
     from moe_prompts.vision.training.runs import Setup, weights_hash
     from moe_prompts.vision.training.sgd import Recipe, checked_device
@@ -100,7 +100,7 @@ def setup_of(place: dict[str, Any], arguments: argparse.Namespace):
 
 
 def asked(curves: pd.DataFrame, arguments: argparse.Namespace) -> pd.DataFrame:
-    """The rows of the methods and sizes that are asked for."""
+    """Return the rows of the methods and sizes that are asked for."""
     for option, column, wanted in (
         ("--methods", "method", arguments.methods),
         ("--n", "n", cli.numbers(arguments.n, "--n")),

@@ -88,7 +88,7 @@ OVERVIEW: list[tuple[str, list[int], dict[str, Any]]] = [
 def report(
     model: str, cells: list[int], options: dict[str, Any], arguments: argparse.Namespace, page: bool = False
 ) -> str:
-    """One configuration as asked; in Markdown for the page."""
+    """Return the text of one configuration, in Markdown for the page."""
     if arguments.dependences is not None:
         return "\n".join(cli.wrapped(dependences_of(model, options, arguments)))
     from moe_prompts.theory.table import rate_table

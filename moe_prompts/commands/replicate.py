@@ -86,7 +86,7 @@ def main() -> None:
 
 
 def published_file(paper: str, given: Path | None) -> Path | None:
-    """As given, else that of the reference folder if there is one."""
+    """Return the file as given, else that of the reference folder if there is one."""
     folder = os.environ.get(REFERENCE)
     return given if given is not None or not folder else Path(folder) / f"{paper}_published_losses.npz"
 

@@ -114,7 +114,10 @@ def main() -> None:
 
 
 def own(arguments: argparse.Namespace, sizes: list[int]) -> Study:
-    """The study of the truth in the file that ``--truth`` names; its content is part of the run's identity."""
+    """Return the study of the truth in the file that ``--truth`` names.
+
+    The content of the file is part of the run's identity.
+    """
     path = Path(arguments.truth)
     if path.suffix not in (".json", ".py"):
         raise InputError(f"--truth {path}; expected one of {', '.join(TRUTHS)}, or a file .json or .py")
@@ -136,7 +139,7 @@ def own(arguments: argparse.Namespace, sizes: list[int]) -> Study:
 
 
 def known_kinds(asked: list[str] | None, study: str) -> dict[str, list[str] | None]:
-    """The kinds for each study that is to run: with ``all`` each takes those that it knows."""
+    """Return the kinds for each study that is to run: with ``all`` each takes those that it knows."""
     from moe_prompts.models.prompt_attention import PromptKind
     from moe_prompts.study.gaussian import Kind
 

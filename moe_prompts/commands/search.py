@@ -146,7 +146,7 @@ def tell(rows: pd.DataFrame, sgd: pd.DataFrame | None, out: Path) -> None:
 
 
 def whole_numbers(text: str) -> list[int]:
-    """The numbers of a list 0,1,2."""
+    """Return the numbers of a list 0,1,2."""
     parts = [part.strip() for part in text.split(",")]
     if not all(part.isdecimal() for part in parts):
         raise InputError(f"--teachers {text}; expected whole numbers such as 0,1,2")

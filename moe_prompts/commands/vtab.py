@@ -189,7 +189,7 @@ def one_run(arguments: argparse.Namespace, plan, out: Path, resume: bool):
 
 
 def fill_in(arguments: argparse.Namespace) -> None:
-    """What the preset says, where nothing else is given."""
+    """Fill in what the preset says, where nothing else is given."""
     preset = QUICK if arguments.quick else PRESETS[arguments.preset] if arguments.preset else {}
     for name, value in preset.items():
         given = arguments.epochs if name == "steps" else arguments.steps if name == "epochs" else None
@@ -198,7 +198,7 @@ def fill_in(arguments: argparse.Namespace) -> None:
 
 
 def plan_of(arguments: argparse.Namespace, share: float = 1.0):
-    """The plan that the options describe, on a share of the training images."""
+    """Return the plan that the options describe, on a share of the training images."""
     from moe_prompts.vision.backbones.create import OWN
     from moe_prompts.vision.backbones.normalisation import normalisation_of
     from moe_prompts.vision.comparison.plan import SEEDS, Plan
@@ -265,7 +265,7 @@ def plan_of(arguments: argparse.Namespace, share: float = 1.0):
 
 
 def refuse_unused(arguments: argparse.Namespace, names: list[str], real: list[str]) -> None:
-    """Options that would change nothing, or another thing than they seem to."""
+    """Raise ``InputError`` for options that would change nothing, or another thing than they seem to."""
     if arguments.steps is not None and arguments.epochs is not None:
         raise InputError(f"--steps {arguments.steps} with --epochs {arguments.epochs}; expected one of them")
     if arguments.n is not None and real:
@@ -276,7 +276,7 @@ def refuse_unused(arguments: argparse.Namespace, names: list[str], real: list[st
 
 
 def shares_of(text: str) -> list[float]:
-    """Shares of the training images, all different, each in (0, 1]."""
+    """Return shares of the training images, all different, each in (0, 1]."""
     try:
         found = [float(part) for part in text.split(",")]
     except ValueError:
@@ -287,7 +287,7 @@ def shares_of(text: str) -> list[float]:
 
 
 def expected_minutes(plan, workers: int) -> float:
-    """From a few steps of one pack of VAPT trials on this machine."""
+    """Return how long the plan takes, from a few steps of one pack of VAPT trials on this machine."""
     from moe_prompts.vision.training.runs import seconds_per_step
 
     return seconds_per_step(plan.setup, plan.tasks[0].size) * plan.vapt_steps / workers / 60
@@ -318,7 +318,10 @@ def tell(runs: list[Path], out: Path, files: Mapping[str, str] = MappingProxyTyp
 
 
 def setup_line(runs: list[Path]) -> str:
-    """On what backbone, with which prompts and how all runs were made; raises if they differ."""
+    """Return a line on how all runs were made: backbone, prompts, steps.
+
+    Raises ``InputError`` if they differ.
+    """
     from moe_prompts.engine.store import described_in, identity_of
 
     found, lines = {}, {}
@@ -358,7 +361,7 @@ def place_line(place: dict[str, Any]) -> str:
 
 
 def edges(runs: list[Path]) -> list[str]:
-    """Lines on rates that were chosen at an end of their grid, for the runs that tuned."""
+    """Return lines on rates that were chosen at an end of their grid, for the runs that tuned."""
     from moe_prompts.engine.store import RESULTS, read_table
     from moe_prompts.vision.comparison import report
 
@@ -367,7 +370,7 @@ def edges(runs: list[Path]) -> list[str]:
 
 
 def results(folder: Path):
-    """The table of final runs of a folder."""
+    """Return the table of final runs of a folder."""
     from moe_prompts.engine.store import RESULTS, read_table
 
     if not (folder / "final" / RESULTS).exists():

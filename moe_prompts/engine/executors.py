@@ -261,7 +261,7 @@ def refuse_unguarded() -> None:
 
 @contextmanager
 def _quiet_start() -> Iterator[None]:
-    """Dask logs a traceback for each worker that does not start; one line says it."""
+    """Silence dask while it starts: it logs a traceback for each worker that fails, and one line says it."""
     logger = logging.getLogger("distributed")
     before = logger.level
     logger.setLevel(logging.CRITICAL)
@@ -272,7 +272,7 @@ def _quiet_start() -> Iterator[None]:
 
 
 def _stream(client: Client, run_block: RunBlock, blocks: Sequence[Block]) -> Iterator[Receipt]:
-    """Receipts as blocks end, with a bounded number of blocks at the scheduler."""
+    """Yield receipts as blocks end, with a bounded number of blocks at the scheduler."""
     from distributed import KilledWorker, as_completed
     from distributed.client import FutureCancelledError
 

@@ -62,9 +62,8 @@ class TimeLeft:
 
         It assumes that workers end together, unless the longest block alone takes more.
         """
-        whole, longest = self._work_left()
-        slowness = self._slowness()
-        return slowness * max(whole / self.workers, longest)
+        together, longest = self._work_left()
+        return self._slowness() * max(together / self.workers, longest)
 
     @property
     def share(self) -> float:
@@ -75,7 +74,7 @@ class TimeLeft:
         return done / (done + self._work_left()[0]) if done > 0 else 0.0
 
     def _work_left(self) -> tuple[float, float]:
-        """Seconds of a processor expected for all waiting blocks, and for the longest of them."""
+        """Return the seconds of a processor expected for all waiting blocks, and for the longest of them."""
         if not self.ended or not self.waiting:
             return 0.0, 0.0
         expected = self._expected()
@@ -83,7 +82,11 @@ class TimeLeft:
         return sum(each), max(each)
 
     def _expected(self) -> Callable[[Sort], float]:
-        """Seconds of a processor per cost, as a function of a block's sort."""
+        """Return a function that gives, for a sort of blocks, the expected seconds of a processor per cost.
+
+        The model is additive in logarithms: log(seconds / cost) = speed of the kind of cell + line + size. Line
+        and size are fitted in turn, each to what the other leaves; ``SWEEPS`` rounds are enough for a guess.
+        """
         cells: dict[Sort, list[float]] = defaultdict(list)
         for sort, cost, _, processor in self.ended:
             cells[sort].append(log(max(processor, SHORTEST) / cost))
@@ -95,13 +98,14 @@ class TimeLeft:
         overall = sum(map(sum, of_kind.values())) / len(self.ended)
         line: dict[tuple[str, str], float] = defaultdict(float)
         size: dict[tuple[str, int], float] = defaultdict(float)
-        for _ in range(SWEEPS):  # in logarithms the factors add up, and each explains what the other leaves
+        for _ in range(SWEEPS):
             line = _factors(
                 (sort[:2], mean - speed[sort[0]] - size[sort[0], sort[2]], n) for sort, (mean, n) in means.items()
             )
             size = _factors(
                 ((sort[0], sort[2]), mean - speed[sort[0]] - line[sort[:2]], n) for sort, (mean, n) in means.items()
             )
+        # A size that has not run yet is placed between its neighbours on the logarithmic scale.
         seen = {kind: sorted((log(n + 1), factor) for (of, n), factor in size.items() if of == kind) for kind in speed}
 
         def expected(sort: Sort) -> float:
@@ -113,7 +117,7 @@ class TimeLeft:
         return expected
 
     def _slowness(self) -> float:
-        """Seconds of the clock for each of a processor, in the last blocks."""
+        """Return how many seconds of the clock the last blocks took for each second of a processor."""
         enough = max(RECENT * sum(seconds for _, _, seconds, _ in self.ended), RECENT_SECONDS)
         clock, processor = 0.0, 0.0
         for _, _, s, p in reversed(self.ended):

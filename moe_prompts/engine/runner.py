@@ -81,7 +81,7 @@ class BlockRunner:
     versions: tuple[tuple[str, str], ...]
 
     def __call__(self, block: Block) -> Receipt:
-        with RunFolder(self.folder).told():  # here, since dask has errors of the system of its own
+        with RunFolder(self.folder).explaining_errors():  # here, since dask has errors of the system of its own
             return self._finished(block)
 
     def _finished(self, block: Block) -> Receipt:
@@ -228,11 +228,11 @@ def run_study(
     Raises ``InputError`` where ``out`` holds another study or is in use, and at the end where blocks raised
     an error.
     """
-    folder, executor = _place(study, out, executor)
+    folder, executor = _checked_run(study, out, executor)
     resume, progress = flag(resume, "resume"), flag(progress, "progress")
     if look is not None and not callable(look):
         raise InputError(f"look = {shown(look)}; expected a function of the first rows, or None")
-    with folder.told(), folder.opened(study, resume, allow) as (shards, finished):
+    with folder.explaining_errors(), folder.opened(study, resume, allow) as (shards, finished):
         _work(study, folder, shards, study.blocks, finished, executor, progress, look)
         return folder.merge(study, shards)
 
@@ -251,15 +251,15 @@ def run_part(
 
     The other arguments are those of ``run_study``, which writes the table once the whole is there.
     """
-    folder, executor = _place(study, out, executor)
+    folder, executor = _checked_run(study, out, executor)
     resume, progress = flag(resume, "resume"), flag(progress, "progress")
-    with folder.told(), folder.opened(study, resume, allow) as (shards, finished):
+    with folder.explaining_errors(), folder.opened(study, resume, allow) as (shards, finished):
         blocks = part.chosen(study.blocks)
         _work(study, folder, shards, blocks, finished, executor, progress)
         return len(blocks)
 
 
-def _place(study: Study, out: Path, executor: Executor | None) -> tuple[RunFolder, Executor]:
+def _checked_run(study: Study, out: Path, executor: Executor | None) -> tuple[RunFolder, Executor]:
     """Return the folder of a run and its executor, or raise ``InputError`` where a study cannot run so."""
     expect(study, Study, "study")
     if executor is not None and (isinstance(executor, type) or not callable(getattr(executor, "map", None))):

@@ -145,10 +145,10 @@ def _plain_columns(values: dict[str, list[Any]], rows: int) -> dict[str, pa.Arra
     columns: dict[str, pa.Array] = {}
     for kind, names in groups.items():
         try:
-            whole = pa.array([value for name in names for value in values[name]], PLAIN[kind])
+            joined = pa.array([value for name in names for value in values[name]], PLAIN[kind])
         except (pa.ArrowException, OverflowError, ValueError):
             continue  # one by one, so that the column that cannot be stored is told
-        columns |= {name: whole.slice(number * rows, rows) for number, name in enumerate(names)}
+        columns |= {name: joined.slice(number * rows, rows) for number, name in enumerate(names)}
     return columns
 
 
@@ -261,9 +261,9 @@ class Shards:
         """
         found = [(path, stream(path.read_bytes())) for path in map(self._file, names)]
         # Others are set aside by ``sound``.
-        whole = [(path, reader) for path, reader in found if reader is not None and self.counted(blocks_of(reader))]
-        self.write_segments([piece_of(reader) for _, reader in whole])
-        for path, _ in whole:
+        sound = [(path, reader) for path, reader in found if reader is not None and self.counted(blocks_of(reader))]
+        self.write_segments([piece_of(reader) for _, reader in sound])
+        for path, _ in sound:
             path.unlink()
 
     def write_segments(self, pieces: Sequence[Piece]) -> None:
@@ -334,7 +334,10 @@ def _common(schemas: Sequence[pa.Schema]) -> pa.Schema:
 def _row_groups(
     order: Sequence[tuple[bytes, int, Row]], tables: dict[bytes, pa.Table], schema: pa.Schema
 ) -> Iterator[pa.Table]:
-    """Cut between blocks, at the same places for the same blocks."""
+    """Yield the rows in tables of about ``ROW_GROUP`` rows, cut between blocks.
+
+    Cuts depend on the blocks alone, so the file does, too.
+    """
     waiting: list[tuple[bytes, int, Row]] = []
     rows = 0
     for place in order:
@@ -348,7 +351,7 @@ def _row_groups(
 
 
 def _taken(order: Sequence[tuple[bytes, int, Row]], tables: dict[bytes, pa.Table], schema: pa.Schema) -> pa.Table:
-    """Rows of consecutive blocks, as ``schema``."""
+    """Return the rows of consecutive blocks, with the columns and types of ``schema``."""
     runs: list[tuple[bytes, list[np.ndarray]]] = []
     for key, start, block in order:
         if not runs or runs[-1][0] != key:

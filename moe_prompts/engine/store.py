@@ -125,7 +125,7 @@ class RunFolder:
             ) from error
 
     @contextmanager
-    def told(self, again: str = "--resume") -> Iterator[None]:
+    def explaining_errors(self, again: str = "--resume") -> Iterator[None]:
         """Say in one line what the system refused while a command worked in this folder.
 
         ``again`` is the option with which the command is repeated. Raises ``InputError`` for every error of
@@ -354,7 +354,7 @@ def identity_of(run: Path, *names: str, **kinds: type) -> dict[str, Any]:
 
 
 def _is(value: Any, kind: type) -> bool:
-    """Whether a value is of a type; truth values are no numbers here."""
+    """Return whether a value is of a type; truth values are no numbers here."""
     return isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
 
 
@@ -410,7 +410,7 @@ def gather(out: Path, parts: Sequence[Path], allow: Collection[str] = ()) -> int
     a run.
     """
     target = RunFolder(out)
-    with target.told(ALLOWED[CLEAR]):
+    with target.explaining_errors(ALLOWED[CLEAR]):
         return _gather(target, parts, allow)
 
 
@@ -454,7 +454,7 @@ def _part_meta(part: Path) -> dict[str, Any]:
 
 
 def _refuse_other(part: Path, meta: dict[str, Any], first: Path, wanted: dict[str, Any], code_may_change: bool) -> None:
-    """Parts are of one study, one grid and one code."""
+    """Raise ``InputError`` unless two parts are of one study, one grid and one code."""
     own, other = dict(meta["identity"]), dict(wanted["identity"])
     if own.pop("code", None) != other.pop("code", None) and not code_may_change and own == other:
         raise InputError(
@@ -471,7 +471,7 @@ def _refuse_other(part: Path, meta: dict[str, Any], first: Path, wanted: dict[st
 
 
 def _gathered(source: Shards, target: Shards) -> list[Path]:
-    """Copy finished blocks, one file at a time in memory; returns the files that do not count."""
+    """Copy finished blocks, one file at a time in memory, and return the files that do not count."""
     some: list[Piece] = []
     for path, content, found in source.sound(rename=False):
         if path.parent == source.segments:

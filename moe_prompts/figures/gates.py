@@ -119,7 +119,10 @@ def slopes_said(slopes: Slopes) -> str:
 
 
 def _of_prompts(rows: pd.DataFrame) -> bool:
-    """Prompts stand beside frozen experts, which Gaussian gates count; softmax gates have none."""
+    """Return whether rows are fits of prompts.
+
+    Prompts stand beside frozen experts, which Gaussian gates count; softmax gates have none.
+    """
     return rows["kind"].iloc[0] != "softmax" and not (rows["n_frozen"] == 0).any()
 
 

@@ -302,7 +302,7 @@ def _plain(known: PromptTruth) -> dict:
 
 @lru_cache(maxsize=4)
 def _data(truth: str, n: int, replicates: tuple[int, ...], entropy: int) -> list[RegressionData]:
-    """Kept while the cells on the same data follow each other."""
+    """Draw the data sets of a cell; they are kept while the cells on the same data follow each other."""
     return [prompt_data(truth, n, entropy, replicate) for replicate in replicates]
 
 

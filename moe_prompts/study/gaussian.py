@@ -213,7 +213,10 @@ def run_cell(cell: GaussianCell, replicates: tuple[int, ...], entropy: int) -> l
 
 @lru_cache(maxsize=2 * BLOCK_SIZE)
 def _data(name: str, n: int, entropy: int, replicate: int) -> Data:
-    """Kept while cells on the same data follow each other; more than ``HELD_PAIRS`` are drawn again in each pass."""
+    """Draw one data set; it is kept while the cells on the same data follow each other.
+
+    More than ``HELD_PAIRS`` pairs are drawn again in each pass.
+    """
     return (sample if n <= HELD_PAIRS else streamed)(name, n, entropy, replicate)
 
 

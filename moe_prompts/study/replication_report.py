@@ -273,7 +273,7 @@ def replication_table(summary: pd.DataFrame) -> str:
 
 
 def _ordered(summary: pd.DataFrame) -> pd.DataFrame:
-    """By truth, k and loss, the published file first."""
+    """Return the rows by truth, k and loss, the published file first."""
     sources = [FILE, *PROCEDURES]
     places = summary.assign(
         _truth=summary["truth"],

@@ -109,7 +109,7 @@ def _plain(known: SoftmaxTruth) -> dict:
 
 @lru_cache(maxsize=2 * BLOCK_SIZE)
 def _data(name: str, n: int, entropy: int, replicate: int) -> Sample:
-    """Kept while the cells on the same data follow each other."""
+    """Draw one data set; it is kept while the cells on the same data follow each other."""
     return softmax_sample(name, n, entropy, replicate)
 
 

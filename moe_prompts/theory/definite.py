@@ -69,7 +69,7 @@ def _inner(a: sp.Matrix, b: sp.Matrix) -> sp.Rational:
 
 
 def _projection(target: sp.Matrix, space: list[sp.Matrix]) -> sp.Matrix:
-    """Orthogonal projection on the span, exactly."""
+    """Return the orthogonal projection on the span, exactly."""
     gram = sp.Matrix(len(space), len(space), lambda i, j: _inner(space[i], space[j]))
     right = sp.Matrix([_inner(target, m) for m in space])
     coefficients = gram.LUsolve(right)
@@ -77,9 +77,10 @@ def _projection(target: sp.Matrix, space: list[sp.Matrix]) -> sp.Matrix:
 
 
 def _hidden(space: tuple[sp.Matrix, ...], size: int) -> sp.Matrix | None:
-    """A positive semidefinite M in K. Where every M in K has a zero on the diagonal, a semidefinite one has a
-    zero row; keeping those with that row zero may put more zeros on the diagonal. On what is left the
-    projection of I is tried.
+    """Return a positive semidefinite M in K, or None where none is found.
+
+    Where every M in K has a zero on the diagonal, a semidefinite one has a zero row. Keeping those with that
+    row zero may put more zeros on the diagonal. On what is left the projection of I is tried.
     """
     left, kept = list(space), list(range(size))
     while left:
@@ -100,8 +101,10 @@ def _hidden(space: tuple[sp.Matrix, ...], size: int) -> sp.Matrix | None:
 
 
 def _separator(space: tuple[sp.Matrix, ...], size: int) -> sp.Matrix | None:
-    """Y > 0 orthogonal to K: the identity without its part in K, else the numerical maximiser of the least
-    eigenvalue, rounded and projected back.
+    """Return Y > 0 orthogonal to K, or None where none is found.
+
+    The identity without its part in K is tried first, then the numerical maximiser of the least eigenvalue,
+    rounded and projected back.
     """
     basis = list(space)
     first = sp.eye(size) - _projection(sp.eye(size), basis)
@@ -129,7 +132,7 @@ def _separator(space: tuple[sp.Matrix, ...], size: int) -> sp.Matrix | None:
 
 
 def _complement(space: tuple[sp.Matrix, ...], size: int) -> np.ndarray:
-    """Orthonormal symmetric matrices orthogonal to K."""
+    """Return orthonormal symmetric matrices orthogonal to K."""
     upper = np.triu_indices(size)
     scale = np.where(upper[0] == upper[1], 1.0, np.sqrt(2))
     rows = np.array([np.array(m.tolist(), dtype=float)[upper] * scale for m in space])

@@ -219,7 +219,7 @@ def dependences(of: Atom | Mixture, order: int = 2, stratum: Mapping[str, Any] |
 
 
 def _reduced(joint: Mixture, rng: np.random.Generator, random_theta: bool) -> tuple[np.ndarray, list[int]]:
-    """Reduced row echelon form modulo the prime at random points, and its pivot columns."""
+    """Return the reduced row echelon form modulo the prime at random points, and its pivot columns."""
     numbers, place = modular_place(joint, 2 * _enough(joint), rng, random_theta)
     blocks = []
     for row in joint.evaluated(numbers, place):
@@ -327,7 +327,7 @@ def _total(made: Atom, expression: sp.Expr, p: sp.Symbol) -> sp.Expr:
 def _closed_form(
     joint: Mixture, column: Column, support: list[Column], stratum: Mapping[str, Any] | None
 ) -> list[sp.Expr]:
-    """Coefficients over Q(theta), solved on the support and checked on every monomial."""
+    """Return coefficients over Q(theta), solved on the support and checked on every monomial."""
     made = joint.atom
     fixed = {p: joint.cells[0].theta[p] for p in made.params if str(p) in (stratum or {})}
     free = [p for p in made.params if p not in fixed]
@@ -419,13 +419,16 @@ def _derived(
 
 
 def _enough(joint: Mixture) -> int:
-    """Points that show every column; with kinks a column may be seen on one side of each only."""
+    """Return a number of points that shows every column.
+
+    With kinks a column may be seen on one side of each only.
+    """
     points = -(-len(joint.columns) // joint.components) + 5
     return points if all(unit.kernel.smooth for unit in joint.atom.units) else 4 * points
 
 
 def _points(joint: Mixture, rng: np.random.Generator) -> list[tuple[sp.Rational, ...]]:
-    """Distinct rational points, none of them on a kink."""
+    """Return distinct rational points, none of them on a kink."""
     count = _enough(joint)
     half = max(64, 2 * count)
     # Odd numerators avoid the symmetry points of the inputs; a permutation keeps points distinct.
@@ -474,7 +477,7 @@ def _numeric(joint: Mixture, rng: np.random.Generator) -> tuple[int, dict[str, A
 
 
 def _pivots_at(joint: Mixture, points: list, digits: int) -> tuple[list[tuple[int, int]], list[Any]]:
-    """Full pivoting of the values at ``points``, rows scaled to size 1."""
+    """Return pivots and sizes of the values at ``points`` by full pivoting, with rows scaled to size 1."""
     numbers, values = Real(intervals=False, digits=digits), []
     for point in points:
         for row in joint.evaluated(numbers, real_place(joint, point, numbers)):
@@ -485,8 +488,9 @@ def _pivots_at(joint: Mixture, points: list, digits: int) -> tuple[list[tuple[in
 
 
 def _full_pivots(values: list[list[Any]], columns: int, zero: Any) -> tuple[list[tuple[int, int]], list[Any]]:
-    """Gaussian elimination with full pivoting: (row, column) of each pivot and its size, until one is <
-    ``zero``.
+    """Return (row, column) and size of each pivot of a Gaussian elimination with full pivoting.
+
+    It ends at the first size that is not above ``zero``.
     """
     left, rows = {i: row[:] for i, row in enumerate(values)}, list(range(columns))
     order, sizes = [], []
@@ -507,7 +511,7 @@ def _full_pivots(values: list[list[Any]], columns: int, zero: Any) -> tuple[list
 
 
 def _interval_minor(joint: Mixture, points: list, chosen: Sequence[tuple[int, int]], digits: int) -> float:
-    """The least absolute value of a pivot, from below, when the accepted minor is eliminated in intervals."""
+    """Return a lower bound of the least absolute pivot when the minor is eliminated in intervals."""
     numbers = Real(intervals=True, digits=digits)
     rows: dict[int, list[list[Any]]] = {}
     matrix = []

@@ -227,7 +227,7 @@ class Analysis:
         return {"kind": "invisible", "how": how, **self.configuration, "cell": cell, "param": str(p)}
 
     def _directions(self, cell: int) -> list[dict[sp.Symbol, sp.Rational]]:
-        """Columns of the part of the invisible M that lies in ``cell``: M = sum of their squares."""
+        """Return columns whose squares sum to the part of the invisible M that lies in ``cell``."""
         hidden = self.definiteness.hidden
         if hidden is None:
             return []
@@ -379,7 +379,10 @@ ALL_CELLS = {"softmax-gaussian": {"a": 2}}
 
 
 def _s1_blocks(rows: Rows, m: int, place: Mapping[str, Any]) -> list[tuple[sp.Symbol, Bound]]:
-    """Pairs (q, s) whose rows in the powers of D_q are [t^n] exp(q t + kappa s t^2), n = 1..order."""
+    """Return bounds for the pairs (q, s) whose rows are those of S1.
+
+    These are, in the powers of D_q, [t^n] exp(q t + kappa s t^2) for n = 1..order.
+    """
     found = []
     params = rows.params
     for i, q in enumerate(params):
@@ -417,7 +420,7 @@ def s1_row(size: int, q: int, s: int, kappa: Fraction, n: int) -> Polynomial:
 
 
 def _homogeneous(rows: Rows, m: int, place: Mapping[str, Any]) -> list[tuple[sp.Symbol, Bound]]:
-    """theta = 2m / weight for all parameters, where the leading rows are those of S2."""
+    """Return theta = 2m / weight for all parameters, where the leading rows are those of S2."""
     kind = rows.mixture.atom.spec["kind"]
     if kind not in ("softmax-gaussian", "gaussian-gated"):
         return []
@@ -447,7 +450,10 @@ def s2_row(kind: str, kappa: tuple[int, ...], theta: Mapping[str, Fraction]) -> 
 
 
 def _peeled(rows: Rows, known: Mapping[sp.Symbol, Bound], where: Mapping[str, Any]) -> tuple[sp.Symbol, Bound] | None:
-    """A better theta = 2j for a parameter whose 2j-th power stands in a row of otherwise absorbed monomials."""
+    """Return a parameter with a better theta = 2j, or None where there is none.
+
+    Its 2j-th power stands in a row of otherwise absorbed monomials.
+    """
     inverse = [1 / Fraction(known[p].theta) if p in known else Fraction(0) for p in rows.params]
     for power in range(2, rows.order + 1, 2):
         for i, p in enumerate(rows.params):

@@ -77,7 +77,10 @@ def derivatives(
 
 
 def _unit(unit: Unit, values: dict, kernels: Mapping[sp.Symbol, Any], algebra: PowerSeries) -> dict:
-    """Series of a unit's argument and kernel symbols: Taylor by the kernel's own rule of differentiation."""
+    """Return the series of a unit's argument and kernel symbols.
+
+    They are Taylor series by the kernel's own rule of differentiation.
+    """
     argument = evaluate(unit.argument, values, algebra)
     place = {unit.symbol: argument.constant} | {s: kernels[s] for s in unit.symbols}
     found = {unit.symbol: argument}

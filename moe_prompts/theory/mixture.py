@@ -205,7 +205,10 @@ class Mixture:
         return self.atom.values + ((self.atom.gate,) if self.atom.gate else ())
 
     def _scaled(self, by_cell: list, place: Place, component: int, column: Column, numbers: Any) -> Any:
-        """D^alpha of one component with its factor; a shared parameter moves all cells, by their weights."""
+        """Return D^alpha of one component with its factor.
+
+        A shared parameter moves all cells, by their weights.
+        """
         factor = self.parts[component].log_factor
         if column.cell is not None:
             value = by_cell[column.cell][component].get(column.alpha)
@@ -229,8 +232,10 @@ class Place:
         unknown: Callable[[Formal, bool], Any] | None,
         thetas: list[Mapping[sp.Symbol, Any]] | None = None,
     ) -> None:
-        """``unknown(name, binary)`` makes a value for what is formal; None: functions are computed as real
-        numbers.
+        """Take a mixture to numbers at some inputs.
+
+        ``unknown(name, binary)`` makes a value for what is formal. Where it is None, functions are computed
+        as real numbers.
         """
         self.mixture, self.numbers, self.inputs, self.unknown = mixture, numbers, inputs, unknown
         self._thetas = thetas or [

@@ -115,7 +115,10 @@ def prompt_power(_: str, m: int) -> int:
 
 
 def _gaussian_gated() -> Iterator[dict[str, str]]:
-    """A fixed prompt is a constant expert; an adaptive one on a fixed truth is an affine one at a* = 0."""
+    """Yield the predictions of Gaussian gates.
+
+    A fixed prompt is a constant expert; an adaptive one on a fixed truth is an affine one at a* = 0.
+    """
     model = "gaussian-gated"
     for truth, kind, atom, stratum in (
         ("adaptive", "adaptive", model, None),
@@ -133,7 +136,10 @@ def _gaussian_gated() -> Iterator[dict[str, str]]:
 
 
 def _softmax_gated() -> Iterator[dict[str, str]]:
-    """Some cell holds one atom: were every cell over-fitted, gate slopes would have no rate."""
+    """Yield the predictions of softmax gates.
+
+    Some cell holds one atom: were every cell over-fitted, gate slopes would have no rate.
+    """
     for cells, sizes in (("exact", [1, 1]), ("over", list(range(1, LARGEST + 1)))):
         table = rate_table("softmax-gaussian", sizes)
         for group, power in (("D", softmax_power), ("singleton", _of_singletons)):
@@ -169,7 +175,10 @@ def of_prompts(kind: str, singular: bool) -> Iterator[dict[str, str]]:
 
 
 def _attention() -> Iterator[dict[str, str]]:
-    """The model of a head with d = d' = 2 and two hidden units; a singular B sees one direction of a key."""
+    """Yield the predictions of a head with d = d' = 2 and two hidden units.
+
+    A singular B sees one direction of a key.
+    """
     model = "prompt-attention"
     for kind in ("fixed", "decoupled", *(f"adaptive:{name}" for name in ACTIVATIONS)):
         for singular in (False, True):

@@ -92,7 +92,7 @@ def s1(weights: Sequence[Any], q1: Sequence[Any], q2: Sequence[Any], order: int)
 
 
 def _scaled_terms(q1: Any, q2: Any, order: int) -> list[Any]:
-    """H_alpha = alpha! [t^alpha] exp(q1 t + q2 t^2) for alpha = 1..order.
+    """Return H_alpha = alpha! [t^alpha] exp(q1 t + q2 t^2) for alpha = 1..order.
 
     The recurrence H_alpha = q1 H_{alpha-1} + 2 (alpha - 1) q2 H_{alpha-2} has integer coefficients, so it
     runs in any commutative ring; the division by alpha! is left to the end.

@@ -185,7 +185,7 @@ class RateTable:
 
     @property
     def _cells(self) -> tuple[list[str], list[list[str]]]:
-        """Header and rows as text."""
+        """Return header and rows as text."""
         header = [
             "group",
             "cell",
@@ -218,7 +218,7 @@ class RateTable:
 
     @property
     def _told(self) -> list[str]:
-        """Lines below the table: identities, papers, notes."""
+        """Return the lines below the table: identities, papers, notes."""
         used = list(dict.fromkeys(text for rate in self.rates for text in rate.identities))
         known = list(dict.fromkeys(rate.published.citation for rate in self.rates if rate.published))
         lines = ["", f"Identities used: {'; '.join(used) if used else 'none'}."]
@@ -310,7 +310,7 @@ def _row(
 
 
 def _identities(analysis: Analysis) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Texts of the dependences within a cell of several atoms, and of those that tie cells together."""
+    """Return texts of the dependences within a cell of several atoms, and of those that tie cells together."""
     report, made = analysis.report, analysis.atom
 
     def places(identity: Identity) -> set[int | None]:
@@ -331,7 +331,10 @@ def _identities(analysis: Analysis) -> tuple[tuple[str, ...], tuple[str, ...]]:
 
 
 def _tie(analysis: Analysis, identity: Identity) -> str:
-    """sum_j w_j u_j = 0 and its derivatives by gates, w_j the true masses; anything else as it stands."""
+    """Return the text of an identity that ties cells together.
+
+    That is sum_j w_j u_j = 0 and its derivatives by gates, w_j the true masses; anything else as it stands.
+    """
     params, weights = analysis.atom.params, [cell.weight for cell in analysis.mixture.cells]
     column, own = identity.column, identity.column.cell
     if own is not None and all(other.alpha == column.alpha for other in identity.coefficients):
@@ -359,7 +362,7 @@ def _orbits(made: Atom, analysis: Analysis) -> list[Rate]:
 
 
 def _named(rates: Sequence[Rate]) -> tuple[dict[str, Certificate], dict[int, str]]:
-    """Names for certificates: method, and a number where one method has several."""
+    """Return names for certificates: the method, and a number where one method has several."""
     certificates: dict[str, Certificate] = {}
     names: dict[int, str] = {}
     texts: dict[str, str] = {}

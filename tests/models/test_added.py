@@ -20,13 +20,16 @@ from moe_prompts import (
     run_study,
     sample,
     softmax_truth,
+    study,
     truth,
 )
 from moe_prompts.engine.executors import Joblib
 from moe_prompts.errors import InputError
-from moe_prompts.models import activations, added, gaussian_truths, prompt_truths, softmax_truths
+from moe_prompts.models import activations, added, expert_truths, gaussian_truths, prompt_truths, softmax_truths
+from moe_prompts.models.expert_truths import expert_data, expert_truth
 from moe_prompts.models.prompt_attention import PromptAttention, PromptKind
 from moe_prompts.study.attention import AttentionCell, attention_study, run_cell
+from moe_prompts.study.experts import experts_study
 from moe_prompts.study.gaussian import gaussian_study
 from moe_prompts.study.softmax import softmax_study
 
@@ -49,7 +52,7 @@ def taken_back(monkeypatch):
     monkeypatch.setattr(added, "ADDED", own := {})
     monkeypatch.setattr("moe_prompts.models.truths.ADDED", own)
     yield
-    for lookup in (prompt_truths, softmax_truths, gaussian_truths):
+    for lookup in (prompt_truths, softmax_truths, gaussian_truths, expert_truths):
         lookup._found.cache_clear()
 
 
@@ -105,15 +108,19 @@ def test_an_added_truth_has_data_and_studies():
     mine = add_prompt_truth(replace(known, name="mine", params=params))
     assert prompt_truth("mine") is mine
     assert prompt_data("mine", 1000, seed=0).n == 1000
-    study = attention_study(sizes=[1000], replicates=1, entropy=0, truths=["mine"], lines={})
-    assert {cell.kind for cell in study.cells if hasattr(cell, "kind")} == {"adaptive:silu"}
+    planned = attention_study(sizes=[1000], replicates=1, entropy=0, truths=["mine"], lines={})
+    assert {cell.kind for cell in planned.cells if hasattr(cell, "kind")} == {"adaptive:silu"}
 
 
-TAKEN = ["attention-gelu", "attention-random-7-fixed-rank1", "Attention-Gelu-heads2", "mine", "MINE", "gmoe-1", "sgame"]
+TAKEN = [
+    *("attention-gelu", "attention-random-7-fixed-rank1", "Attention-Gelu-heads2", "mine", "MINE", "gmoe-1", "sgame"),
+    *("experts-softmax-tanh", "Experts-Sigmoid-Gelu-flat"),
+]
 KINDS_OF_TRUTHS = {
     "gaussian": lambda: truth("gmoe-1"),
     "prompts": lambda: prompt_truth("attention-gelu"),
     "softmax": lambda: softmax_truth("sgame"),
+    "experts": lambda: expert_truth("experts-softmax-tanh"),
 }
 
 
@@ -137,7 +144,9 @@ def test_names_of_truths_are_fit_for_files(name):
 
 
 def test_what_is_no_truth_is_refused():
-    with pytest.raises(InputError, match="got function; expected a Truth, a PromptTruth or a SoftmaxTruth"):
+    with pytest.raises(
+        InputError, match="got function; expected a Truth, a PromptTruth, a SoftmaxTruth or an ExpertTruth"
+    ):
         add_truth(lambda: truth("gmoe-1"))
 
 
@@ -145,9 +154,21 @@ def test_an_added_truth_is_found_by_its_own_model_alone():
     mine = add_truth(replace(truth("gmoe-1"), name="mine"))
     assert truth("mine") is mine
     assert sample("mine", 100, seed=0).n == 100
-    for other in (prompt_truth, softmax_truth):
+    for other in (prompt_truth, softmax_truth, expert_truth):
         with pytest.raises(InputError, match=r"unknown .*'mine'"):
             other("mine")
+
+
+def test_an_added_truth_of_gated_experts_has_data_and_a_study():
+    mine = add_truth(replace(expert_truth("experts-softmax-tanh"), name="mine", noise=0.5))
+    assert expert_truth("mine") is mine
+    assert expert_data("mine", 100, seed=0).n == 100
+    planned = experts_study(sizes=[1000], replicates=1, entropy=0, ks={"mine": [2]})
+    assert planned.identity["expert_truths_used"]["mine"]["noise"] == 0.5
+    with pytest.raises(
+        InputError, match="'mine' is a truth of class ExpertTruth; expected a Truth, a PromptTruth or a SoftmaxTruth"
+    ):
+        study("mine", seed=0)
 
 
 def test_one_signal_for_every_relative_risk():
@@ -182,16 +203,16 @@ def studies_of_added_truths():
 
 def test_workers_are_told_what_was_added(tmp_path):
     """Workers import the package afresh; without what travels with the study they know none of these names."""
-    for study in studies_of_added_truths():
-        rows = run_study(study, tmp_path / study.name, executor=Joblib(2, insist=True), progress=False)
+    for one in studies_of_added_truths():
+        rows = run_study(one, tmp_path / one.name, executor=Joblib(2, insist=True), progress=False)
         assert set(rows["status"]) == {"CERTIFIED"}
-        again = run_study(study, tmp_path / f"{study.name}-here", progress=False)
+        again = run_study(one, tmp_path / f"{one.name}-here", progress=False)
         assert rows.equals(again)
 
 
 def test_studies_of_the_packages_own_truths_run_as_they_are():
-    study = attention_study(sizes=[1000], replicates=1, entropy=0, truths=["attention-fixed"], lines={})
-    assert study.run is run_cell
+    planned = attention_study(sizes=[1000], replicates=1, entropy=0, truths=["attention-fixed"], lines={})
+    assert planned.run is run_cell
 
 
 MODULE = """

@@ -71,7 +71,10 @@ def row(certificate: Mapping[str, Any]) -> tuple[Mixture, Polynomial]:
 def _terms(
     spec: str, place: int, alpha: tuple[int, ...], theta: tuple[tuple[sp.Symbol, sp.Rational], ...]
 ) -> list[tuple[tuple[int, ...], Fraction]]:
-    """Exponents of the inputs and coefficients in one derivative at ``theta``; all rows of a bound read them."""
+    """Return exponents of the inputs and coefficients in one derivative at ``theta``.
+
+    They are kept, since all rows of a bound read them.
+    """
     at_theta = component_derivative(spec, place, alpha).xreplace(dict(theta))
     return [(e, _fraction(c)) for e, c in sp.Poly(at_theta, *atom(**json.loads(spec)).inputs, domain=sp.QQ).terms()]
 
@@ -88,9 +91,10 @@ def _index(made: Atom, name: str) -> int:
 
 
 def _place(certificate: Mapping[str, Any], of: Mixture) -> int:
-    """m of the over-fitted cell that rows of ``of``, to order 4 at least, are applied to: the same atom, only
-    gauges invisible to first order, gates pinned by an exact cell or a frozen expert, the same parameters
-    zero.
+    """Return m of the over-fitted cell to which rows of ``of`` apply, once it is checked that they do.
+
+    Rows of order 4 at least are needed, of the same atom with the same parameters zero. Only gauges may be
+    invisible to first order, and an exact cell or a frozen expert must pin the gates.
     """
     mixture, sizes, cell = _configuration(certificate)
     made = mixture.atom
@@ -111,8 +115,9 @@ def _place(certificate: Mapping[str, Any], of: Mixture) -> int:
 
 
 def _configuration(certificate: Mapping[str, Any]) -> tuple[Mixture, list[int], int | None]:
-    """Mixture, atoms per cell and the cell in question; a cell of one atom is seen to first order, others to
-    second.
+    """Return the mixture, the atoms per cell and the cell in question of a certificate.
+
+    A cell of one atom is seen to first order, others to second.
     """
     mixture, sizes, cell = Mixture.from_json(certificate["mixture"]), certificate["sizes"], certificate["cell"]
     check_sizes(mixture, sizes)
@@ -121,7 +126,7 @@ def _configuration(certificate: Mapping[str, Any]) -> tuple[Mixture, list[int], 
 
 
 def _s1_block(certificate: Mapping[str, Any]) -> Claims:
-    """Rows n = 1, 2, .. in the powers of D_q are [t^n] exp(q t + kappa s t^2)."""
+    """Check that the rows n = 1, 2, .. in the powers of D_q are [t^n] exp(q t + kappa s t^2)."""
     kappa = sp.Rational(certificate["kappa"])
     require(kappa != 0, "kappa is 0")
     t = sp.Symbol("t")
@@ -221,7 +226,7 @@ def _one_atom(certificate: Mapping[str, Any]) -> Claims:
 
 
 def _split(certificate: Mapping[str, Any]) -> Claims:
-    """Two atoms in the cell, and a direction through the parameter along which the atom is smooth."""
+    """Check that the cell has two atoms, and a direction through the parameter in which the atom is smooth."""
     mixture, sizes, cell = _configuration(certificate)
     made, name = mixture.atom, certificate["param"]
     p = made.params[_index(made, name)]
@@ -285,7 +290,7 @@ def _s1_term(q1: sp.Expr, q2: sp.Expr, n: int) -> sp.Expr:
 
 
 def _power_sums(polynomial: sp.Poly, m: int) -> list[sp.Rational]:
-    """Sums of the powers 0..m-1 of the roots, by Newton's identities."""
+    """Return the sums of the powers 0..m-1 of the roots, by Newton's identities."""
     c = polynomial.all_coeffs()
     sums = [sp.Integer(m)]
     for n in range(1, m):
@@ -294,7 +299,10 @@ def _power_sums(polynomial: sp.Poly, m: int) -> list[sp.Rational]:
 
 
 def _gauss_hermite(certificate: Mapping[str, Any]) -> Claims:
-    """Atoms moved along eps q1, eps^2 q2 multiply the transform of the true atom by exp(q1 tau + q2 tau^2)."""
+    """Check that atoms at Gauss-Hermite nodes hide each other to order 2 m.
+
+    Moved along eps q1, eps^2 q2, they multiply the transform of the true atom by exp(q1 tau + q2 tau^2).
+    """
     _witness(certificate["witness"])
     mixture, sizes, cell = _configuration(certificate)
     made, m, name, weight = mixture.atom, int(certificate["m"]), certificate["param"], int(certificate["weight"])
@@ -316,8 +324,9 @@ def _gauss_hermite(certificate: Mapping[str, Any]) -> Claims:
 
 
 def _curve(family: str, eps: sp.Symbol, q1: sp.Symbol, q2: sp.Rational) -> dict[str, sp.Expr]:
-    """Displacements of the parameters, once it is checked that log(transform / true transform) = q1 tau + q2
-    tau^2.
+    """Return the displacements of the parameters along the curve, once its transform is checked.
+
+    The check is log(transform / true transform) = q1 tau + q2 tau^2.
     """
     x, y = sp.symbols("x y")
     if family in ("location-scale", "covariate-free", "softmax-gaussian"):
@@ -351,8 +360,9 @@ def _curve(family: str, eps: sp.Symbol, q1: sp.Symbol, q2: sp.Rational) -> dict[
 
 
 def _tilted_curve(eps: sp.Symbol, q1: sp.Symbol, lam: sp.Symbol) -> dict[str, sp.Expr]:
-    """softmax-gaussian, all cells alike: numerators and gates gain the common factor exp(eps^2 lam^2 x^2 /
-    2).
+    """Return the displacements that move all cells of a softmax-gaussian mixture alike, once checked.
+
+    Numerators and gates gain the common factor exp(eps^2 lam^2 x^2 / 2), which cancels.
     """
     x, y = sp.symbols("x y")
     q2 = sp.Rational(-1, 2)
@@ -386,8 +396,9 @@ def _explicit(made: Atom, place: Mapping[sp.Symbol, sp.Expr]) -> list[tuple[sp.E
 
 
 def _affine(made: Atom, mixture: Mixture, certificate: Mapping[str, Any]) -> None:
-    """At theta + t direction factors stand still and values are affine in t: +-t, half the mass each, is one
-    atom.
+    """Check that factors stand still and values are affine in t at theta + t direction.
+
+    Two atoms at +-t with half the mass each are then one atom.
     """
     cell, names, t = int(certificate["cell"]), named(made), sp.Symbol("t0")
     require(certificate["sizes"][cell] >= 2, "a split needs two atoms in its cell")
@@ -401,7 +412,10 @@ def _affine(made: Atom, mixture: Mixture, certificate: Mapping[str, Any]) -> Non
 
 
 def _cosh(made: Atom, mixture: Mixture, certificate: Mapping[str, Any]) -> None:
-    """Shifting gates by +-delta multiplies every component of every cell by e^{+-delta input}."""
+    """Check that nothing pins the gates.
+
+    Shifting them by +-delta then multiplies every component of every cell by e^{+-delta input}.
+    """
     require(not mixture.frozen, "frozen experts pin the gates")
     require(min(certificate["sizes"]) >= 2, "a cell of one atom pins the gates")
     _shift(made, certificate["param"])
@@ -422,13 +436,13 @@ def _shift(made: Atom, name: str) -> None:
 
 
 def _alone(made: Atom, mixture: Mixture, certificate: Mapping[str, Any]) -> None:
-    """One expert and nothing else: its gate cancels."""
+    """Check that there is one expert and nothing else: its gate cancels."""
     require(len(mixture.cells) == 1 and not mixture.frozen, "there are other experts")
     _shift(made, certificate["param"])
 
 
 def _orbit(made: Atom, mixture: Mixture, certificate: Mapping[str, Any]) -> None:
-    """w -> r w and z -> z / r^degree for one hidden unit leaves its contribution as it is."""
+    """Check that w -> r w and z -> z / r^degree for one hidden unit leave its contribution as it is."""
     r, degree = sp.Symbol("r", positive=True), int(certificate["degree"])
     unit = made.units[0]
     w = [p for p in made.params if p in unit.argument.free_symbols]

@@ -92,7 +92,10 @@ def _text(text: str, name: str, most: int) -> str | None:
 
 
 def _cells(value: Mapping[str, Any]) -> str | None:
-    """A mixture's derivatives are as many as its orders and parameters make them."""
+    """Return what is wrong with the size of a mixture's cells, or None.
+
+    Its derivatives are as many as its orders and parameters make them.
+    """
     cells = value.get("cells") if "atom" in value else None
     for cell in cells if isinstance(cells, list) else []:
         order, theta = (cell.get("order"), cell.get("theta")) if isinstance(cell, Mapping) else (None, None)

@@ -175,8 +175,11 @@ def _identity(certificate: Mapping[str, Any]) -> Claims:
 
 
 def _minor(certificate: Mapping[str, Any]) -> tuple[Mixture, set[Address]]:
-    """A square matrix of values of columns at points, with interval pivots that exclude zero: its columns are
-    independent."""
+    """Return the mixture and the independent columns of a minor, once checked.
+
+    The minor is a square matrix of values of columns at points. Its columns are independent where the pivots,
+    computed in intervals, exclude zero.
+    """
     mixture = Mixture.from_json(certificate["mixture"])
     columns = [address(where) for where in certificate["columns"]]
     rows = [(tuple(sp.Rational(v) for v in point), int(component)) for point, component in certificate["rows"]]
@@ -243,7 +246,7 @@ def _rank(certificate: Mapping[str, Any]) -> tuple[Mixture, Null]:
 
 @lru_cache(maxsize=64)
 def _rank_of(text: str) -> tuple[Mixture, Null]:
-    """One rank serves many bounds."""
+    """Return mixture and null space of a rank certificate, once checked; one rank serves many bounds."""
     certificate = json.loads(text)
     mixture, columns = _minor(certificate["minor"])
     null = [[(address(where), sp.Rational(value)) for where, value in vector] for vector in certificate["null"]]
@@ -301,8 +304,9 @@ def _shared(made: Atom) -> Claims:
 
 
 def _first_order(certificate: Mapping[str, Any]) -> Claims:
-    """Nothing but gauges is invisible to first order: theta = 1 in cells of one atom, and of shared
-    parameters if all cells are such.
+    """Return theta = 1 in cells of one atom, once it is checked that only gauges hide to first order.
+
+    Shared parameters have theta = 1, too, if all cells are of one atom.
     """
     mixture, null = _rank(certificate["rank"])
     require(not mixture.alone, "an atom by itself is no configuration")
@@ -342,7 +346,7 @@ def flat_rank(matrices: list[sp.Matrix]) -> int:
 
 
 def _definite(certificate: Mapping[str, Any]) -> Claims:
-    """Y > 0 is orthogonal to every invisible M, and first orders alone are invisible only along gauges."""
+    """Check that Y > 0 is orthogonal to every invisible M, and that only gauges hide first orders alone."""
     mixture, null, parts, matrix, places = _split_parts(certificate)
     require(all(_inner(matrix, part) == 0 for part in parts), "Y is not orthogonal to the second-order parts")
     size = matrix.rows
@@ -354,7 +358,7 @@ def _definite(certificate: Mapping[str, Any]) -> Claims:
 
 
 def _hidden(certificate: Mapping[str, Any]) -> Claims:
-    """M >= 0, not 0, is the second-order part of a dependence."""
+    """Check that M >= 0, not 0, is the second-order part of a dependence."""
     _, _, parts, matrix, _ = _split_parts(certificate)
     require(any(matrix), "M is zero")
     require(flat_rank([*parts, matrix]) == flat_rank(parts), "M is not the second-order part of a dependence")
