@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 
 #: What must hold of statuses and of log-likelihoods.
 SAME_STATUS, SAME_VALUE = 0.995, 1e-9
-#: Studies whose rows are fits, and what names a fit.
-FITS = ("gaussian", "attention", "softmax-gated")
+#: Studies whose rows are fits (words of the column `study`), and below what names a fit.
+FITTED = ("gaussian", "attention", "softmax-gated")
 #: Options of the runs, with their defaults.
 OPTIONS = {"n": "1e3..1e6", "reps": "9", "study": None, "workers": None, "shard": None}
 #: Seconds that a run which is interrupted has to keep what it has.
@@ -53,7 +53,7 @@ def compared(compiled: pd.DataFrame, plain: pd.DataFrame) -> tuple[list[list[str
     """
     import numpy as np
 
-    one, other = (table[table["study"].isin(FITS)].set_index(KEY).sort_index() for table in (compiled, plain))
+    one, other = (table[table["study"].isin(FITTED)].set_index(KEY).sort_index() for table in (compiled, plain))
     if not len(one) or not one.index.equals(other.index):
         raise InputError(
             f"two runs of {len(one)} and {len(other)} fits that are not the same ones; expected runs of one command"
@@ -80,7 +80,7 @@ def compared(compiled: pd.DataFrame, plain: pd.DataFrame) -> tuple[list[list[str
 
 def common(compiled: pd.DataFrame, plain: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame, int]:
     """Return the rows of fits that both tables hold, and how many fits only one of them has."""
-    one, other = (table[table["study"].isin(FITS)] for table in (compiled, plain))
+    one, other = (table[table["study"].isin(FITTED)] for table in (compiled, plain))
     both = one[KEY].merge(other[KEY])
     return one.merge(both), other.merge(both), len(one) + len(other) - 2 * len(both)
 

@@ -11,12 +11,11 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
-from scipy.special import stdtrit
 
 from moe_prompts.claims.claim import Line, Odds
 from moe_prompts.designs import nearest_wrong, power, replicates_needed
 from moe_prompts.estimators.result import FitStatus
-from moe_prompts.intervals import TAILS, Interval, Verdict
+from moe_prompts.intervals import Interval, Verdict, half_width
 from moe_prompts.seeds import bootstrap_rng
 from moe_prompts.study.summary import KEY, Measure, errors_by_size, measured_slope
 
@@ -160,8 +159,8 @@ def mean_odds(
     shares = []
     for values, which in ((right, "right"), (wrong, "wrong")):
         rng = bootstrap_rng(seed, "odds", name, which)
-        drawn = rng.choice(values, size=(SIMULATIONS, m))
-        half = stdtrit(m - 1, TAILS[1]) * drawn.std(axis=1, ddof=1) / np.sqrt(m)
-        inside = (drawn.mean(axis=1) - half >= band[0]) & (drawn.mean(axis=1) + half <= band[1])
+        samples = rng.choice(values, size=(SIMULATIONS, m))
+        half = half_width(samples.std(axis=1, ddof=1) / np.sqrt(m), m)
+        inside = (samples.mean(axis=1) - half >= band[0]) & (samples.mean(axis=1) + half <= band[1])
         shares.append(float(inside.mean()))
     return Odds(shares[0], shares[1], instead)

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from moe_prompts.checks import count as whole
+from moe_prompts.checks import count as checked_count
 from moe_prompts.errors import InputError
 from moe_prompts.estimators.gaussian import starts as gaussian_starts
 from moe_prompts.estimators.gaussian.search import best_of
@@ -71,7 +71,7 @@ def fit(
     >>> mp.fit(data, k=2, seed=0, family="fixed", truth=truth).certified
     True
     """
-    seed = whole(seed, 0, "fit: seed", np.inf)
+    seed = checked_count(seed, 0, "fit: seed", np.inf)
     if isinstance(family, PromptFamily):
         if truth is not None or (k is not None and k != family.k):
             raise InputError("fit: family has its own head and k; expected no truth, and no other k")
@@ -86,13 +86,13 @@ def fit(
         raise InputError(
             f"fit: no k; expected the number of {'atoms' if family in _gates() else 'prompts'}, such as k=3"
         )
-    k = whole(k, 1, "fit: k")
+    k = checked_count(k, 1, "fit: k")
     if family in GAUSSIAN:
         pairs = _pairs(data)
         return _gated(pairs, GaussianGatedFamily(pairs.d, pairs.l, k, GAUSSIAN[family]), seed, starts, truth, noise)
     if family == SOFTMAX:
         _refuse(family, truth, noise)
-        count = whole(STARTS if starts is None else starts, 1, "fit: starts")
+        count = checked_count(STARTS if starts is None else starts, 1, "fit: starts")
         pairs = _pairs(data)
         if isinstance(pairs, StreamedSample):
             raise InputError("fit: softmax gates take data in memory; expected a Sample or (x, y)")
@@ -143,7 +143,7 @@ def _prompts(data: Any, family: PromptFamily, noise: float | None, seed: int, st
         if isinstance(pairs, StreamedSample):
             raise InputError("fit: prompts take data in memory; expected a Sample, a RegressionData or (x, y)")
         data = RegressionData(pairs.x, np.ones(pairs.n), pairs.y, pairs.n)
-    count = whole(PROMPT_STARTS if starts is None else starts, 1, "fit: starts")
+    count = checked_count(PROMPT_STARTS if starts is None else starts, 1, "fit: starts")
     options = LeastSquaresOptions()
     vectors = [random_start(family, np.random.default_rng([seed, i]), options.box) for i in range(count)]
     [found] = least_squares(family, [data], [np.array(vectors)], noise, options)

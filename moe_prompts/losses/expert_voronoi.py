@@ -27,6 +27,7 @@ from scipy.special import expit
 
 from moe_prompts.checks import expect, parameters
 from moe_prompts.errors import InputError
+from moe_prompts.losses.cells import farthest, root_mean_square
 from moe_prompts.losses.softmax_voronoi import best_on_some_gate
 from moe_prompts.models.expert_regression import ExpertRegression
 from moe_prompts.models.softmax_gated import SoftmaxGatedMoE
@@ -96,7 +97,7 @@ def _sigmoid_errors(fitted: ExpertRegression, truth: ExpertRegression) -> Expert
     # The height of a cell of one expert is in |db|.
     mass = float(missed[np.bincount(labels, minlength=truth.k) != 1].sum())
     shared = heights[sharing]
-    split = float(np.sqrt((shared * own.sum(axis=0)[sharing] ** 2).sum() / shared.sum())) if sharing.any() else np.nan
+    split = root_mean_square(own.sum(axis=0), heights, sharing)
     loss = mass + float(alone[~sharing].sum() + (shared * (own[:, sharing] ** 2).sum(axis=0)).sum())
-    single = float(alone[~sharing].max()) if not sharing.all() else np.nan
+    single = farthest(alone, ~sharing)
     return ExpertErrors(labels, loss, float(missed.sum()), single, split)

@@ -23,6 +23,7 @@ import numpy as np
 
 from moe_prompts.checks import expect, parameters, whole
 from moe_prompts.errors import InputError
+from moe_prompts.losses.cells import farthest, root_mean_square
 from moe_prompts.models.gaussian_gated import GaussianGatedMoE
 from moe_prompts.shown import Shown
 
@@ -148,8 +149,7 @@ class VoronoiErrors(Shown):
 
         It is NaN where there is none.
         """
-        alone = self.free & (self._m == 1)
-        return float(self.distances.sum(axis=0)[alone].max()) if alone.any() else np.nan
+        return farthest(self.distances.sum(axis=0), self.free & (self._m == 1))
 
     @property
     def split_rms(self) -> float:
@@ -157,11 +157,7 @@ class VoronoiErrors(Shown):
 
         It is NaN where none do.
         """
-        shared = self._m > 1
-        if not shared.any():
-            return np.nan
-        weights = self.weights[shared]
-        return float(np.sqrt((weights * (self.distances.sum(axis=0)[shared]) ** 2).sum() / weights.sum()))
+        return root_mean_square(self.distances.sum(axis=0), self.weights, self._m > 1)
 
     def singleton_lengths(self) -> dict[str, float]:
         """Return per group the largest distance of a free atom that is alone in its cell.

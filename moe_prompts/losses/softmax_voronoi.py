@@ -22,6 +22,7 @@ import numpy as np
 
 from moe_prompts.checks import expect, flag, parameters
 from moe_prompts.errors import InputError
+from moe_prompts.losses.cells import farthest, root_mean_square
 from moe_prompts.losses.gaussian_voronoi import rbar
 from moe_prompts.models.softmax_gated import SoftmaxGatedMoE
 from moe_prompts.shown import Shown
@@ -86,8 +87,7 @@ class SoftmaxErrors(Shown):
     @property
     def singleton_error(self) -> float:
         """Return the largest distance (all groups) of an atom alone in its cell; NaN where there is none."""
-        alone = self._m == 1
-        return float(self.distances.sum(axis=0)[alone].max()) if alone.any() else np.nan
+        return farthest(self.distances.sum(axis=0), self._m == 1)
 
     @property
     def split_rms(self) -> float:
@@ -95,11 +95,7 @@ class SoftmaxErrors(Shown):
 
         It is NaN where none do.
         """
-        shared = self._m > 1
-        if not shared.any():
-            return np.nan
-        weights = self.masses[shared]
-        return float(np.sqrt((weights * self.distances.sum(axis=0)[shared] ** 2).sum() / weights.sum()))
+        return root_mean_square(self.distances.sum(axis=0), self.masses, self._m > 1)
 
 
 def _powers(m: np.ndarray, variant: SoftmaxVariant) -> np.ndarray:

@@ -11,7 +11,7 @@ from typing import Protocol
 
 import numpy as np
 
-from moe_prompts.checks import count as whole
+from moe_prompts.checks import count as checked_count
 from moe_prompts.checks import expect
 from moe_prompts.errors import InputError
 from moe_prompts.estimators.gaussian.moments import Scale
@@ -222,7 +222,7 @@ def near_truth(truth: GaussianGatedMoE, k_true: int | None = None) -> NearTruth:
     ``k_true`` counts the free atoms, listed first; all of them by default.
     """
     expect(truth, GaussianGatedMoE, "near_truth")
-    return NearTruth(truth, truth.k if k_true is None else whole(k_true, 1, "near_truth: k_true"))
+    return NearTruth(truth, truth.k if k_true is None else checked_count(k_true, 1, "near_truth: k_true"))
 
 
 def data(count: int = 4) -> FromData:
@@ -242,4 +242,4 @@ def random(count: int = 4) -> Random:
 
 
 def _positive(count: int) -> int:
-    return whole(count, 1, "starts: count")
+    return checked_count(count, 1, "starts: count")

@@ -257,14 +257,14 @@ class SoftmaxLikelihood:
             gates_own,
             gates_across,
         )
-        whole = lambda upper, width: np.triu(upper[:width, :width]) + np.triu(upper[:width, :width], 1).T
+        symmetric = lambda upper, width: np.triu(upper[:width, :width]) + np.triu(upper[:width, :width], 1).T
         return (
             value,
             of_gates,
             own[:, :size, :size],
-            whole(across, k * size) if exact else across,
+            symmetric(across, k * size) if exact else across,
             gates_own[:, :q, :q],
-            whole(gates_across, k * q),
+            symmetric(gates_across, k * q),
         )
 
     def _gate_step(

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from moe_prompts.checks import count as whole
+from moe_prompts.checks import count as checked_count
 from moe_prompts.checks import expect, generators, given
 from moe_prompts.errors import InputError
 from moe_prompts.estimators.result import SearchResult
@@ -75,7 +75,7 @@ def softmax_best_of(
 
     Raises ``InputError`` where ``count`` < 1 or the sample does not fit the family.
     """
-    count = whole(count, 1, "softmax_best_of: count")
+    count = checked_count(count, 1, "softmax_best_of: count")
     generators(rng_of, "softmax_best_of")
     options = given(options, SoftmaxSearchOptions, "softmax_best_of: options")
     family.check_sample(sample)
@@ -112,7 +112,7 @@ def softmax_from_data(
 
     Raises ``InputError`` where ``smaller`` does not have k - 1 atoms, or where ``softmax_best_of`` does.
     """
-    k = whole(k, 1, "softmax_from_data: k")
+    k = checked_count(k, 1, "softmax_from_data: k")
     expect(sample, (Sample, StreamedSample), "softmax_from_data: sample")
     if smaller is not None:
         expect(smaller, SoftmaxGatedMoE, "softmax_from_data: smaller")
