@@ -49,7 +49,7 @@ REFITS = {
 
 @pytest.mark.parametrize("run", REFITS)
 def test_refits_end_on_the_certified_maxima_of_the_committed_rows(run):
-    """Of fits with a regular truth; where atoms are too many, several maxima are near, and rounding may choose."""
+    """Only fits of a regular truth: where atoms are too many, several maxima are near, and rounding may choose."""
     rows, entropy = committed(run)
     make, names = REFITS[run]
     compared = 0

@@ -98,7 +98,7 @@ BLOCKS = [block for page in PAGES for block in read(page)[0]]
 
 
 def commands(block: Block) -> list[Command]:
-    """Of its lines; those that `&&` joins are several."""
+    """Return the commands on the lines of a block; those that `&&` joins are several."""
     parts = [part.strip() for line in block.text.splitlines() for part in line.split("&&")]
     known = [part for part in parts if part.startswith(("python experiments/", "make "))]
     return [Command(block.page, block.line, part, block.reason) for part in known]
@@ -262,7 +262,7 @@ LINK = re.compile(r"\]\(([^()\s]+)\)")
 
 
 def anchors(page: Path) -> set[str]:
-    """Of headings, as GitHub and MkDocs make them."""
+    """Return the anchors of headings, as GitHub and MkDocs make them."""
     name = page.relative_to(ROOT).as_posix()
     titles = [line.lstrip("#").strip() for _, line in read(name)[1] if re.match(r"#+ ", line)]
     plain = (re.sub(r"[^\w\- ]", "", title.lower()) for title in titles)

@@ -37,7 +37,7 @@ def test_invisible_splits_have_no_kappa2_but_a_kappa1(name):
 
 @pytest.mark.parametrize("name", ["fixed", "decoupled", "gelu", "tanh", "identity", "prefix_tanh_gelu"])
 def test_second_order_part_against_finite_differences(name):
-    """Of e^{s} (v - f) / den in the prompt's own parameters, den and f held."""
+    """The differences are those of e^{s} (v - f) / den in the prompt's own parameters, with den and f held."""
     params = prompt_truth(f"attention-{name}").params
     x = prompt_truth(f"attention-{name}").x[::17]
     values = PromptMap(params.family, x).at(params.vector[None])

@@ -70,7 +70,7 @@ def test_mean_interval_is_students(count):
 
 
 def test_half_widths_are_those_of_the_intervals():
-    """Of a table of means with errors: one value has none, and so has NaN."""
+    """A table of means has an error for each: one value has no interval, and neither has NaN."""
     samples = [np.random.default_rng(count).standard_normal(count) for count in (2, 5, 32)]
     halves = half_width([stats.sem(values) for values in samples], [len(values) for values in samples])
     found = [mean_interval(values) for values in samples]
@@ -109,7 +109,7 @@ def test_percentiles_are_quantiles_of_each_column():
 
 
 def test_percentiles_of_draws_that_are_not_all_reached():
-    """Of a hundred draws the last ten are infinite: the upper end is, and the lower is a draw."""
+    """The last ten of a hundred draws are infinite: so is the upper end, and the lower is a draw."""
     draws = np.array([*range(90), *[np.inf] * 10], dtype=float)
     low, high = percentiles(draws)
     assert low in draws

@@ -56,7 +56,7 @@ def test_help_and_a_refused_size_load_nothing_but_numpy(option: str):
 
 
 def processor_seconds(*arguments: str) -> float:
-    """Of a fresh Python process: what it computed, not what it waited for, so that a busy machine counts little."""
+    """Return what a fresh Python process computed, not what it waited for: a busy machine counts little."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     subprocess.run([sys.executable, *arguments], capture_output=True)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)

@@ -114,7 +114,7 @@ def overlap(first, second):
 
 
 def test_experiments_draw_softmax_gates_in_the_same_style():
-    """Of no script here, but of ``experiments/sample_efficiency.py``."""
+    """No script here draws them, but ``experiments/sample_efficiency.py`` does."""
     rows = pd.read_parquet(ROOT / "docs" / "claims" / "softmax-exact" / "results.parquet")
     figure = softmax_figure(of_study(rows, softmax.MODEL), 0)
     assert "2 experts" in {text.get_text() for text in figure.legends[0].get_texts()}

@@ -87,7 +87,7 @@ def test_verdicts_are_of_unrounded_numbers():
 
 
 def test_odds_say_what_a_design_could_decide():
-    """Of 16 replicates at four sizes: scatter .1 tells -1/2 from -1/4 always, scatter 2 says nothing of either."""
+    """With 16 replicates at four sizes, scatter .1 tells -1/2 from -1/4 always; scatter 2 says nothing of either."""
     rng = np.random.default_rng(0)
     clear, vague = (
         slope_odds({n: np.exp(noise * rng.standard_normal(16)) / np.sqrt(n) for n in SIZES}, -0.5, 0, "line")

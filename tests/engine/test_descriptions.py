@@ -78,7 +78,7 @@ def refusals(meta, file, read, kinds):
 
 @pytest.fixture(params=[1, pytest.param(len(OTHERS), marks=pytest.mark.slow)])
 def kinds(request):
-    """Of how many other kinds each entry becomes."""
+    """Return how many other kinds each entry becomes."""
     return request.param
 
 

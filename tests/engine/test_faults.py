@@ -30,7 +30,7 @@ def bytes_of(folder):
 
 @pytest.fixture
 def whole(tmp_path):
-    """Of an undisturbed run of five cells."""
+    """Return what an undisturbed run of five cells gives."""
     run_study(toys(*[""] * 5), tmp_path / "whole", progress=False)
     return bytes_of(tmp_path / "whole")
 

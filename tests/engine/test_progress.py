@@ -69,7 +69,7 @@ def on_the_clock(seconds, began, busy, step=0.05):
 
 
 def error_after_a_minute(seed, busy, workers=2):
-    """Of the time left that is said at the first end of a block after 60 s, relative to what it turns out to be."""
+    """Return the relative error of the time left that is said at the first end of a block after 60 s."""
     rng = np.random.default_rng(seed)
     blocks = blocks_of(rng)
     took, queue = true_seconds(blocks, rng), in_turn(blocks, first_look(blocks))

@@ -39,7 +39,7 @@ SIGMA = {
 
 
 def key_and_value(params, l, point):
-    """Of prompt l at one point, unit by unit."""
+    """Return key and value of prompt l at one point, unit by unit."""
     atom, p = params.atoms[l], params.head.p
     if params.kind.base == "fixed":
         return atom, atom

@@ -136,7 +136,7 @@ def test_published_softmax_row_is_the_likeliest_of_five_tries():
 
 
 def test_a_small_relative_change_is_in_the_units_of_the_data():
-    """Of y in other units the log-likelihood is another number, and so is a share of it."""
+    """The log-likelihood of y in other units is another number, and so is a share of it."""
     data = sample("gmoe-1", 500, 0)
     family = truth("gmoe-1").family_with(4, "affine")
     start = starts.near_truth(truth("gmoe-1").params).draw(family, data, np.random.default_rng(0))

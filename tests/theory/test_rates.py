@@ -163,7 +163,7 @@ def in_cell(rates, group, cell):
 
 
 def test_the_neighbour_decides_about_beta():
-    """Of a cell of two: an exact cell, or a frozen expert in its place, pins the gates of all others."""
+    """Beside a cell of two, an exact cell, or a frozen expert in its place, pins the gates of all others."""
     pinned, frozen, free = (
         in_cell(table("softmax-gaussian", cells, **options), "beta", cell).exponent
         for cells, options, cell in (((1, 2), {}, 1), ((2, 2), {"frozen": 1}, 1), ((2, 3), {}, 0))

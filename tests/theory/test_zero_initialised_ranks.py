@@ -43,7 +43,7 @@ def test_the_common_part_of_b_is_the_only_dependence(count, which):
 
 
 def test_one_prompt_has_no_gate():
-    """Of a single prompt only tanh(alpha) p shows: b, the key and the split along it are lost."""
+    """A single prompt shows only tanh(alpha) p: b, the key and the split along it are lost."""
     found = independence(GENERAL[:1], [Fraction(1)], [])
     assert (found.columns, found.rank) == (4, 2)
 

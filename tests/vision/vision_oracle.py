@@ -81,7 +81,7 @@ class Oracle:
         return Z + p.get(f"{projector}.scale", 1.0) * hidden @ p[f"{projector}.up"].T
 
     def prompts(self, patches, index):
-        """Of this block; None where those of the block before go on."""
+        """Return the prompts of this block; None where those of the block before go on."""
         if f"{index}.tokens" in self.p:
             return self.p[f"{index}.tokens"]
         states = patches if self.means is None else self.means[index]

@@ -117,7 +117,7 @@ def with_a_needle(n, points):
 
 
 def test_a_small_atom_finds_what_the_other_starts_miss(monkeypatch):
-    """Of a sample whose best summit clusters, slices and splits do not reach."""
+    """The best summit of this sample is one that clusters, slices and splits do not reach."""
     data, family = sample("gmoe-1", 1_000, 101), GaussianGatedFamily(1, 1, 4)
     options = GlobalOptions(data_starts=6, held_back=0)
     rng = lambda number: np.random.default_rng([3, 1, number])
@@ -157,7 +157,7 @@ def test_frozen_atoms_stay_beside_a_small_one():
 
 
 def test_compressed_data_lead_to_the_same_maximum():
-    """Of 60 000 points a short quadrature is climbed; the best fit is certified on the points themselves."""
+    """The climb goes over a short quadrature of 60 000 points; the best fit is certified on the points themselves."""
     data, family = sample("gmoe-1", 60_000, 18), GaussianGatedFamily(1, 1, 3)
     few = GlobalOptions(data_starts=1, growth=1, held_back=0)
     short = global_maximum(family, data, rng_of(0), few)
@@ -167,7 +167,7 @@ def test_compressed_data_lead_to_the_same_maximum():
 
 
 def test_no_start_beside_the_truth_ends_higher():
-    """Of over-fitted samples, where one start beside the truth is below the best of several in most."""
+    """In most of these over-fitted samples one start beside the truth ends below the best of several."""
     known, family, below = truth("gmoe-1"), GaussianGatedFamily(1, 1, 4), 0
     for seed in range(3):
         data = sample("gmoe-1", 1_000, 12, seed)
@@ -203,7 +203,7 @@ def test_it_depends_on_the_generators_alone():
 
 @pytest.mark.parametrize("name", ["gmoe-1", "gmoe-3", "prompts-adaptive"])
 def test_splits_keep_mass_mean_and_covariance(name):
-    """Of every atom along every axis: the halves have together what the atom had. Frozen atoms stay."""
+    """Every atom is split along every axis: the halves have together what the atom had. Frozen atoms stay."""
     known = truth(name)
     own = known.family_with(known.k_true + 1, "affine")
     weights, means, covs = known.params.to_joint()

@@ -34,7 +34,7 @@ def test_thinning_keeps_a_sorted_design():
 
 
 def test_clusters_see_the_whole_of_a_sorted_design():
-    """Of 20 000 sorted points the first 2000 hold one expert only; starts must find both."""
+    """The first 2000 of 20 000 sorted points hold one expert only; starts must find both."""
     drawn = data_start(softmax_sample("sgame", 20_000, 0), 2, generator(0))
     slopes = np.sort(drawn.slopes.ravel())
     assert slopes[0] < -10

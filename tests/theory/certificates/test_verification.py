@@ -751,7 +751,7 @@ def test_a_reason_is_one_line_whatever_it_quotes(mark):
 
 @pytest.mark.parametrize("module", ["basis", "bounds", "ranks", "verify"])
 def test_checks_import_nothing_that_makes_certificates(module):
-    """Of this package: errors, how results print, numbers, definitions of atoms and mixtures, and each other."""
+    """They import errors, how results print, numbers, definitions of atoms and mixtures, and each other."""
     allowed = {"errors", "shown", *(f"theory.{name}" for name in ("arithmetic", "atoms", "mixture"))}
     allowed |= {
         "theory.certificates",

@@ -202,7 +202,7 @@ def test_matched_tokens_are_the_fewest_that_do():
 
 
 def test_methods_that_are_the_same_are_compared_once():
-    """Of ten tokens per block in the small backbone, VAPT's parameters make ten; of four they make more."""
+    """With ten tokens, VAPT's parameters make ten tokens per block in the small backbone; with four, more."""
     model = protocol.backbone(Setup("small"))
     assert set(COMPARED) - set(distinct_methods(Sizes(10), model)) == {"vpt_matched"}
     assert distinct_methods(Sizes(4), model) == COMPARED

@@ -171,7 +171,7 @@ def test_unprompt_restores_everything(config):
 
 
 def test_a_shared_projector_is_one_entry(tmp_path):
-    """Of the state, so that a moving average updates it once and a file can hold it; copies share their own."""
+    """The state has it once, so a moving average updates it once and a file can hold it; copies share their own."""
     model = prompted(VAPT(3))
     names = [name for name in model.state_dict() if "projector" in name]
     assert names == [f"blocks.1.prompts.projector.{part}" for part in ("down", "up")]

@@ -109,7 +109,7 @@ def test_where_adaptive_prompts_start(activation):
 
 
 def test_bounds_of_the_initial_weights():
-    """Of fixed prompts by the pixels of a patch, of linear layers 1 / sqrt(columns): the largest of n draws, or nearly.
+    """Fixed prompts are bounded by the pixels of a patch, linear layers by 1 / sqrt(columns): n draws come near.
 
     The largest of n uniform draws is below (1 - x) of its bound with probability e^-nx: e^-24 at least here.
     """

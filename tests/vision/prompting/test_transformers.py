@@ -100,7 +100,7 @@ def prompted(model, config, classes=7):
 
 
 def states(model, images):
-    """Of a bare plain model, after its final norm."""
+    """Return the states of a bare plain model, after its final norm."""
     found = model(
         images, **({"noise": torch.arange(16.0).expand(len(images), 16)} if "MAE" in str(type(model)) else {})
     )

@@ -58,7 +58,7 @@ def test_pixels_are_those_of_pillow():
 
 
 def test_the_middle_letter_is_read_by_templates():
-    """Of the 26 letters that Pillow draws in the middle, the nearest is the label, in every image; Q and O, whose tail
+    """The nearest of the 26 letters that Pillow draws in the middle is the label, in every image; Q and O, whose tail
     is small, included."""
     scenes = lines(np.random.default_rng(1), 8)
     found = render_lines(plain(scenes), SIZE)[..., 0] / 255

@@ -250,7 +250,7 @@ def test_the_cache_notices_a_file_of_the_same_size(tmp_path):
 
 
 def test_the_cache_tells_files_apart_by_name(tmp_path):
-    """Of the same size and time of change, in another order."""
+    """Two files have the same size and time of change, in another order."""
     for name, value in (("a.bmp", 0), ("b.bmp", 255)):
         Image.fromarray(np.full((4, 4, 3), value, np.uint8)).save(tmp_path / name)
         os.utime(tmp_path / name, (0, 0))
