@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 BAD_INPUT, INTERRUPTED, BROKEN_PIPE = 2, 130, 141
 #: What the extras bring, by the names that are imported; pyproject.toml has those of the packages.
 EXTRAS = {
-    "vision": ("torch", "torchvision", "timm", "safetensors", "PIL", "sklearn"),
+    "vision": ("torch", "timm", "safetensors", "PIL", "sklearn"),
     "peft": ("peft",),
     "hf": ("transformers",),
     "export": ("onnxscript", "onnxruntime"),
