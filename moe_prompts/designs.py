@@ -23,7 +23,7 @@ from moe_prompts.checks import count, flag, generator, listed, numbers, one_of, 
 from moe_prompts.errors import InputError
 from moe_prompts.intervals import MIN_REPLICATES, Verdict, bounded_by, within
 from moe_prompts.shown import Shown
-from moe_prompts.slopes import BAND, MIN_RANGE, STATISTICS, VARIANCES, half_width, slope_weights
+from moe_prompts.slopes import BAND, MIN_RANGE, STATISTICS, VARIANCES, slope_half_width, slope_weights
 
 #: Simulated runs: shares are known to .016 (one standard error at .5).
 SIMULATIONS = 1000
@@ -114,7 +114,7 @@ def power(
             levels[:, at] = np.log(STATISTICS[statistic](errors))
             variances[:, at] = VARIANCES[statistic](errors)
         slopes = levels @ weights
-        half = half_width(weights, variances, np.full(len(sizes), R), statistic)
+        half = slope_half_width(weights, variances, np.full(len(sizes), R), statistic)
         covered += int((np.abs(slopes - true) <= half).sum())
         for ends in zip(slopes - half, slopes + half, strict=True):
             counts[judge(*ends, ends_of_band)] += 1

@@ -186,7 +186,7 @@ def slope(
     if several.sum() > 1:
         errors = [values for values, counts in zip(kept.values(), used, strict=True) if counts]
         variances = np.array([VARIANCES[statistic](values) for values in errors])
-        half = float(half_width(weights, variances, np.array([len(values) for values in errors]), statistic))
+        half = float(slope_half_width(weights, variances, np.array([len(values) for values in errors]), statistic))
     local = np.diff(log_level) / np.diff(log_n)
     fewest = min(len(values) for values, counts in zip(kept.values(), used, strict=True) if counts)
     return Slope(value, value - half, value + half, sizes, level, band, local, fewest)
@@ -198,7 +198,7 @@ def slope_weights(log_n: np.ndarray) -> np.ndarray:
     return centred / (centred**2).sum()
 
 
-def half_width(weights: np.ndarray, variances: np.ndarray, replicates: np.ndarray, statistic: str) -> np.ndarray:
+def slope_half_width(weights: np.ndarray, variances: np.ndarray, replicates: np.ndarray, statistic: str) -> np.ndarray:
     """Return half the width of the 90 % interval of a slope.
 
     weights     (sizes,)      of the logs of the statistic in the slope

@@ -26,11 +26,8 @@ CELL, NODES = 0.15, 8
 #: Atoms narrower than this (in the same units) are beyond the quadrature: a climb stops there and goes on on
 #: the data.
 RESOLUTION = 0.03
-
-
 #: Points whose polynomials are computed together, unless one cell has more.
 TOGETHER = 4096
-
 #: Compression pays from here on: about as many nodes are needed whatever n is.
 WORTHWHILE = 50_000
 
@@ -64,6 +61,8 @@ def compress(sample: Data) -> tuple[Sample, np.ndarray]:
     for pairs in sample.chunks():
         kept = grid.gather(np.concatenate([kept, np.concatenate([pairs.x.T, pairs.y.T])], axis=1), moments)
 
+    # Sums of Chebyshev polynomials over a cell's points are kept, since a recurrence gives them quickly. The
+    # Lagrange polynomials of the nodes are combinations of them, and so the weights are of those sums.
     at = chebyshev.chebpts1(NODES)
     to_lagrange = np.linalg.inv(chebyshev.chebvander(at, NODES - 1))
     dense = sorted(moments)

@@ -113,6 +113,7 @@ def em(
     history: list[float] = []
     iteration, next_check, limit, detail = 0, 10, options.max_iterations, ""
     certificate, status, log_likelihood = NO_CERTIFICATE, FitStatus.TOO_FEW_POINTS, np.nan
+    # Fewer points than parameters: no step is made, and the status stays TOO_FEW_POINTS.
     while sample.n >= chart.p:
         theta = chart.theta_of(params)
         W, log_frozen_mass = chart.coefficients(chart.atoms(theta))
@@ -120,6 +121,7 @@ def em(
             if iteration == limit or (options.certify and iteration == next_check):
                 log_likelihood, spectrum = evaluate(passes, chart, theta)
                 certificate = spectrum.certificate
+                # A certificate costs several steps: checks grow apart, so that their share of the time falls.
                 next_check = max(next_check + 1, int(1.15 * next_check))
                 done = certificate.holds(options.gap_tolerance)
                 if done or iteration == limit:

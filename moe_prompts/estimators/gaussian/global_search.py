@@ -171,6 +171,7 @@ class _Level:
         self.short = compressed(family, sample, options.newton)
 
     def climbed(self, start: GaussianGatedMoE) -> FitResult:
+        """Return the fit from a start, on the short quadrature where there is one."""
         return climb(self.full if self.short is None else self.short, start, self.options.newton)
 
     def finished(self, fits: list[FitResult]) -> FitResult:
@@ -187,19 +188,25 @@ class _Level:
             "one: give more data or fewer atoms"
         )
 
-    def searched(self, rng: Callable[[], np.random.Generator], few: int, held_back: int) -> GlobalResult:
-        """Return what ``few`` starts of each sort and all splits find; ``rng`` makes the generator of the next."""
+    def searched(self, rng: Callable[[], np.random.Generator], of_each: int, held_back: int) -> GlobalResult:
+        """Return what the search finds at this number of atoms.
+
+        rng        makes the generator of the next start
+        of_each    starts of each sort, beside all splits
+        held_back  starts that climb when the best is known, to tell what was missed
+        """
         start = data(1)
-        begins = [("data", start.draw(self.family, self.sample, rng())) for _ in range(few)]
-        begins += [("slice", sliced(self.family, self.sample, rng())) for _ in range(few)]
+        begins = [("data", start.draw(self.family, self.sample, rng())) for _ in range(of_each)]
+        begins += [("slice", sliced(self.family, self.sample, rng())) for _ in range(of_each)]
         if self.smaller is not None:
             begins += [("split", params) for params in splits(self.family, self.smaller)]
-            found = inserted(self.family, self.smaller, self.sample, rng(), few)
+            found = inserted(self.family, self.smaller, self.sample, rng(), of_each)
             begins += [("insert", params) for params in found]
         fits = [(way, self.climbed(params)) for way, params in begins]
         certified = [(way, fit.log_likelihood) for way, fit in fits if fit.certified]
         top = max((height for _, height in certified), default=float("nan"))
-        later = [self.climbed(self.later(number, rng())) for number in range(held_back)]
+        # Of other draws than the search itself: where one ends higher, the search has missed a summit.
+        later = [self.climbed(self.held_back(number, rng())) for number in range(held_back)]
         above = [fit.log_likelihood - top for fit in later if fit.certified and fit.log_likelihood > top + SAME_SUMMIT]
         others = [top - height for _, height in certified if top - height > SAME_SUMMIT]
         best = self.finished([fit for _, fit in fits] + later)
@@ -214,7 +221,7 @@ class _Level:
             missed_nats=max(above, default=0.0),
         )
 
-    def later(self, number: int, rng: np.random.Generator) -> GaussianGatedMoE:
+    def held_back(self, number: int, rng: np.random.Generator) -> GaussianGatedMoE:
         """Return the held-back start of this number: clusters, slices and small atoms at random points in turn."""
         if number % 3 == 1:
             return sliced(self.family, self.sample, rng)

@@ -142,7 +142,7 @@ class DataPasses:
     min_eigenvalue  guard on the smallest eigenvalue of an atom's joint covariance, in standardised units
     counts          passes so far
     scale           units in which the passes are
-    whole           scale of all the data where ``sample`` is a chunk of them; those have been checked
+    scale_of_all    scale of all the data where ``sample`` is a chunk of them; those have been checked
 
     Raises ``InputError`` where sample or weights do not fit, or where a column is constant.
     """
@@ -153,10 +153,10 @@ class DataPasses:
     min_eigenvalue: float = MIN_EIGENVALUE
     counts: PassCounts = field(default_factory=PassCounts)
     scale: Scale = field(init=False)
-    whole: InitVar[Scale | None] = None
+    scale_of_all: InitVar[Scale | None] = None
 
-    def __post_init__(self, whole: Scale | None) -> None:
-        if whole is None:
+    def __post_init__(self, scale_of_all: Scale | None) -> None:
+        if scale_of_all is None:
             self.family.check_sample(self.sample)
         if self.weights is not None:
             self.weights = numbers(self.weights, "weights")
@@ -165,7 +165,7 @@ class DataPasses:
         ):
             raise InputError(f"weights {self.weights.shape}: expected ({self.sample.n},) finite numbers, sum above 0")
         self.total = float(self.sample.n if self.weights is None else self.weights.sum())
-        self.scale = Scale.of(self.sample, self.weights) if whole is None else whole
+        self.scale = Scale.of(self.sample, self.weights) if scale_of_all is None else scale_of_all
         self.monomials = Monomials.of(self.family.d + self.family.l)
         z = np.empty((self.monomials.D, self.sample.n))
         z[: self.family.l] = ((self.sample.y - self.scale.shift_y) / self.scale.scale_y).T

@@ -83,7 +83,7 @@ class StreamedPasses:
         return float(sums[0]), sums[1 : 1 + k * P].reshape(k, P), sums[1 + k * P :].reshape(k, k, P, P)
 
     def _chunks(self) -> Iterable[DataPasses]:
-        return (DataPasses(self.family, pairs, whole=self.scale) for pairs in self.sample.chunks())
+        return (DataPasses(self.family, pairs, scale_of_all=self.scale) for pairs in self.sample.chunks())
 
 
 #: Either gives ``e1`` and ``e2``, and the units in which they are.

@@ -504,6 +504,8 @@ def softmax_em(
     history: list[float] = []
     certificate, status, value, detail = NO_CERTIFICATE, FitStatus.TOO_FEW_POINTS, np.nan, ""
     iteration, next_check, limit = 0, 10, options.max_iterations
+    # The loop of ``gaussian.em``: checks of the certificate grow apart, and it is made once more at the point
+    # where the rule of published runs stops.
     while sample.n >= family.n_parameters:
         try:
             if iteration == limit or (options.certify and iteration == next_check):
