@@ -166,7 +166,7 @@ def replicates_needed(
 
 
 def _residuals(scatter: float | Mapping[int, np.ndarray], size: int, statistic: str) -> float | np.ndarray:
-    """Return a standard deviation, or the logs of the errors at the nearest size of a run, their statistic at 0."""
+    """Return a standard deviation, or the logs of errors at the nearest size of a run, their statistic at 0."""
     if not isinstance(scatter, Mapping):
         return real(scatter, "(0, inf)", "power: scatter")
     run = {n: numbers(errors, f"power: scatter[{n!r}]") for n, errors in scatter.items()}

@@ -48,8 +48,8 @@ from moe_prompts.shown import Shown
 EPS = (0.0125, 0.025, 0.05, 0.1, 0.2, 0.4)
 #: Singular values of a Jacobian below this share of the largest one are zero.
 ZERO_TANGENT = 1e-9
-#: kappa2 below this is zero up to the rounding of second derivatives, and a profile below this is zero: both times the
-#: order of magnitude of the outputs (``order_of_outputs``).
+#: kappa2 below this is zero up to the rounding of second derivatives, and a profile below this is zero: both
+#: times the order of magnitude of the outputs (``order_of_outputs``).
 ZERO_KAPPA2, ZERO_PROFILE = 1e-5, 1e-12
 #: Random directions of a split that are tried without noise, beside the least visible one; how many of the
 #: minima found there serve as starts for each data set.
@@ -376,7 +376,7 @@ Hold = Callable[[Objective], OnSphere]
 
 
 def _split_at(truth: RegressionTruth, objective: Objective, l: int) -> np.ndarray:
-    """Return the truth, its surplus prompts at prompt l, as a vector (1, size) in the form of ``objective``."""
+    """Return the truth, with surplus prompts at prompt l, as a vector (1, size) of ``objective``."""
     surplus = objective.family.k - truth.k_true
     return objective.normal(truth.params.chosen([*range(truth.k_true), *[l] * surplus]).vector[None])
 

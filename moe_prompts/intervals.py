@@ -192,18 +192,18 @@ def variance_of_log_quantile(values: np.ndarray, share: float) -> np.ndarray:
     return centred**2 @ weights
 
 
-#: Pairs of ordered values that a resample has this seldom are left out, and so are values further than so many
-#: standard deviations of their rank.
+#: Pairs of ordered values that a resample has this seldom are left out, and so are values further than so
+#: many standard deviations of their rank.
 RARE, WINDOW = 1e-15, 9.0
 
 
 @lru_cache(maxsize=64)
 def _resampled_pair(m: int, share: float) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
-    """Return which ordered values the two around a quantile of a resample of m are, how often, and the weight of
-    the second.
+    """Return which ordered values stand around a quantile of a resample of m, how often, and how they weigh.
 
-    With h draws at most at value i and the others at least at value j > i, order statistics h and h + 1 of the
-    resample are i and j with probability
+    The two arrays of values are those below and above the quantile, the third has the probabilities of the
+    pairs, and the number is the weight of the value above. With h draws at most at value i and the others at
+    least at value j > i, order statistics h and h + 1 of the resample are i and j with probability
 
         C(m, h) [(i/m)^h - ((i-1)/m)^h] [((m-j+1)/m)^(m-h) - ((m-j)/m)^(m-h)];
 

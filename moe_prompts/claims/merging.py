@@ -25,8 +25,8 @@ RANDOM = tuple(f"prompts-random-{number}" for number in range(1, 6))
 TRUTHS = (*PUBLISHED, *RANDOM)
 MERGED = Measure("merged", "merged_loss", "loss D of the fit merged to k*")
 HEIGHT = Measure("height", "height_surplus", "height of the last surplus merge")
-#: A number of experts counts as found where the interval of the share of right choices at the largest n lies above
-#: this; and as not found where it lies below.
+#: A number of experts counts as found where the interval of the share of right choices at the largest n lies
+#: above this; and as not found where it lies below.
 FOUND = 0.7
 #: What a design is asked to tell from each other: shares of right choices.
 RIGHT, WRONG = 0.99, 0.5

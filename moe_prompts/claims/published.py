@@ -138,7 +138,7 @@ def _slopes(
 
 
 def _paired(rows: pd.DataFrame, one: str, other: str) -> Iterator[tuple[str, np.ndarray]]:
-    """Yield for each truth and k the logs of ratios of published losses of two procedures on the same data."""
+    """Yield for each truth and k the log ratios of published losses of two procedures on the same data."""
     used = rows[(rows["n"] >= FROM_N) & ~((rows["procedure"] == other) & (rows["status"] != FitStatus.CERTIFIED.name))]
     for (truth, k), fits in used.groupby(["truth", "k"], sort=False):
         losses = fits.pivot(index=["n", "replicate"], columns="procedure", values="loss_published")

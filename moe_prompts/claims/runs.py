@@ -80,8 +80,8 @@ def cross(truths: Sequence[str], scale: Scale, seed: int) -> Study:
     return replace(study, cells=[cell for cell in study.cells if isinstance(cell, AttentionCell)])
 
 
-#: Classes that contain the truth, and how many data sets tell the mean of chi-squared values with 6 degrees of freedom
-#: to a tenth in 98 of 100 runs.
+#: Classes that contain the truth, and how many data sets tell the mean of chi-squared values with 6 degrees
+#: of freedom to a tenth in 98 of 100 runs.
 CONTAINED: dict[str, Lines] = {
     "attention-fixed": (("fixed", (2,)), ("decoupled", (2,)), ("adaptive:gelu:bias", (2,))),
     "attention-decoupled": (("decoupled", (2,)),),

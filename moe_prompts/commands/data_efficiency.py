@@ -59,9 +59,9 @@ PRESETS: dict[str, dict[str, Any]] = {
         "device": "cuda",
     },
 }
-#: A real pretrained backbone at 56 pixels, with prompts in its last six blocks. Every method has standardised features,
-#: a head that begins at zero, the same steps, and a rate that the same grid gives on validation images. "real" compares
-#: LoRA and adapters, too, in the same blocks.
+#: A real pretrained backbone at 56 pixels, with prompts in its last six blocks. Every method has standardised
+#: features, a head that begins at zero, the same steps, and a rate that the same grid gives on validation
+#: images. "real" compares LoRA and adapters, too, in the same blocks.
 PRETRAINED: dict[str, Any] = {
     "backbone": "dinov2-small-focus",
     "size": 56,

@@ -23,8 +23,8 @@ from moe_prompts.errors import InputError
 if TYPE_CHECKING:
     import pandas as pd
 
-#: What a preset says where nothing else is given. "judged" holds the fits that the registered rule counts, "whole" has
-#: other starts beside them, and "first" is a first part.
+#: What a preset says where nothing else is given. "judged" holds the fits that the registered rule counts,
+#: "whole" has other starts beside them, and "first" is a first part.
 PRESETS: dict[str, dict[str, Any]] = {
     "whole": {
         "teachers": "0,1,2",

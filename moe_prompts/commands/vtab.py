@@ -41,8 +41,8 @@ SMALL = {
 }
 QUICK = SMALL | {"task": "stand-in:count", "method": "linear,vapt", "steps": 10, "lr": "0.25,1"}
 
-#: The published protocol on the published tasks: images resized and rates scheduled as in the papers' code, both grids,
-#: five seeds; the number of tokens is one for all tasks (the papers tuned it for each).
+#: The published protocol on the published tasks: images resized and rates scheduled as in the papers' code,
+#: both grids, five seeds; the number of tokens is one for all tasks (the papers tuned it for each).
 PUBLISHED = {
     "method": "linear,full,vpt_shallow,vpt_deep,vapt",
     "schedule": "official",

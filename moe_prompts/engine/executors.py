@@ -35,8 +35,8 @@ NAMES = ("in-process", "joblib", "dask")
 #: Deaths of workers that a run survives: after each its blocks go to others.
 MOST_DEATHS = 3
 RESUME = "finished blocks are kept: repeat the command with --resume"
-#: Blocks at the scheduler: enough to feed workers and to call for more, few beside a million; how often workers are
-#: counted, in seconds.
+#: Blocks at the scheduler: enough to feed workers and to call for more, few beside a million; how often
+#: workers are counted, in seconds.
 AHEAD, AHEAD_PER_WORKER, COUNTED_EVERY = 256, 3, 5.0
 #: Processes for each core, and at the least, that are started without being asked twice.
 MOST_PER_CORE, MOST_ANYWAY = 4, 16
@@ -180,8 +180,8 @@ class Dask:
     def _of_its_own(self, client_of: type, cluster_of: type) -> Iterator[Client]:
         """Start a cluster that ends with the run, closed to other users of this machine.
 
-        Its scheduler would run any code that is sent to it: so it listens on loopback only, and talks only to who has
-        the certificate that was made for this run. No memory limit, as with joblib.
+        Its scheduler would run any code that is sent to it. So it listens on loopback only, and talks only to
+        who has the certificate that was made for this run. There is no memory limit, as with joblib.
         """
         refuse_unguarded()
         own: dict[str, Any] = {

@@ -87,7 +87,10 @@ def appearing(path: Path, sync: bool = True) -> Iterator[IO[bytes]]:
 
 
 def _made(path: str) -> IO[bytes]:
-    """Make a file anew; one of this name was left by a killed process of the same number, or laid there as a link."""
+    """Make a file anew.
+
+    One of this name was left by a killed process of the same number, or laid there as a link.
+    """
     try:
         return open(path, "xb")
     except FileExistsError:

@@ -84,8 +84,9 @@ class TimeLeft:
     def _expected(self) -> Callable[[Sort], float]:
         """Return a function that gives, for a sort of blocks, the expected seconds of a processor per cost.
 
-        The model is additive in logarithms: log(seconds / cost) = speed of the kind of cell + line + size. Line
-        and size are fitted in turn, each to what the other leaves; ``SWEEPS`` rounds are enough for a guess.
+        The model is additive in logarithms: log(seconds / cost) = speed of the kind of cell + line + size.
+        Line and size are fitted in turn, each to what the other leaves; ``SWEEPS`` rounds are enough for a
+        guess.
         """
         cells: dict[Sort, list[float]] = defaultdict(list)
         for sort, cost, _, processor in self.ended:

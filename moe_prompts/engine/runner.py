@@ -100,8 +100,8 @@ class BlockRunner:
             RunFolder(self.folder).write_error(block.name, traceback.format_exc())
             return Receipt(block.name, block.cost, *took(), f"{type(error).__name__}: {error}")
         seconds, processor = took()
-        # To wait for the disk costs more than to run a quick block again, should the power fail within the seconds
-        # until the system writes it; its checksum then tells that it is not whole.
+        # To wait for the disk costs more than to run a quick block again, should the power fail within the
+        # seconds until the system writes it; its checksum then tells that it is not whole.
         shards.write(block.name, content, sync=seconds >= SYNCED_FROM)
         return Receipt(block.name, block.cost, seconds, processor)
 

@@ -92,7 +92,7 @@ def table_of(rows: Sequence[Row]) -> pa.Table:
 
 
 def _check_parquet(name: str, kind: pa.DataType) -> None:
-    """Raise ``InputError`` for a type that a block's file can hold and the table cannot, such as that of ``{}``."""
+    """Raise ``InputError`` for a type that a block's file can hold and the table cannot, as that of ``{}``."""
     try:
         pq.ParquetWriter(pa.BufferOutputStream(), pa.schema([("value", kind)])).close()
     except pa.ArrowException as error:
@@ -103,9 +103,10 @@ def _check_parquet(name: str, kind: pa.DataType) -> None:
 
 
 def _plain_batch(rows: Sequence[Row]) -> pa.RecordBatch | None:
-    """Return rows of the same columns, each of one plain type or None, as nearly all studies have them; else None.
+    """Return rows whose columns are the same, each of one plain type or None; None where they are not.
 
-    Arrow goes through the rows itself: the columns one by one would take most of the engine's time.
+    Nearly all studies have such rows. Arrow goes through them itself: the columns one by one would take most
+    of the engine's time.
     """
     kind = _struct_of(frozenset((*row, *map(type, row.values())) for row in rows))
     if kind is None:
@@ -135,7 +136,8 @@ def _struct_of(signatures: frozenset[tuple[Any, ...]]) -> pa.StructType | None:
 def _plain_columns(values: dict[str, list[Any]], rows: int) -> dict[str, pa.Array]:
     """Return the columns whose values are all of one plain type, or None.
 
-    Columns of one type are made at once and then cut apart: one by one they would take most of the engine's time.
+    Columns of one type are made at once and then cut apart: one by one they would take most of the engine's
+    time.
     """
     groups: dict[type, list[str]] = defaultdict(list)
     for name, column in values.items():

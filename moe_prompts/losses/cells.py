@@ -1,4 +1,4 @@
-"""Measure the atoms of a Voronoi cell together: the farthest of those alone, and the spread of those that share."""
+"""Measure atoms by cell: the farthest of those alone in one, and the spread of those that share one."""
 
 from __future__ import annotations
 

@@ -32,8 +32,8 @@ SoftmaxVariant = Literal["published", "intrinsic", "regression"]
 UNIDENTIFIED = "every cell holds several atoms: the gate slopes are not identified"
 #: Translations from which the minimum is sought: the best of those that put some atom on some true one.
 REFINED = 3
-#: Distance within which neighbouring cells are looked for, in units of the gates' slopes, and the rounding by which a
-#: border may be passed, as a share of what is compared there.
+#: Distance within which neighbouring cells are looked for, in units of the gates' slopes, and the rounding by
+#: which a border may be passed, as a share of what is compared there.
 NEARBY, BORDER = 1e-3, 1e-10
 #: Largest logarithm of a mass that is a number.
 MOST = 700.0
@@ -120,7 +120,7 @@ def _weighed(distances: np.ndarray, m: np.ndarray, variant: SoftmaxVariant) -> n
 
 
 def _distances(fitted: SoftmaxGatedMoE, truth: SoftmaxGatedMoE, slope: np.ndarray) -> np.ndarray:
-    """Return the distances (4, k, k_true) per group between all atoms, the fitted gates moved by ``slope`` (d,)."""
+    """Return the distances (4, k, k_true) per group of all atoms, with fitted gates moved by ``slope`` (d,)."""
     rows = [
         np.linalg.norm((fitted.gate_slopes + slope)[:, None] - truth.gate_slopes[None], axis=2),
         np.linalg.norm(fitted.slopes[:, None] - truth.slopes[None], axis=2),
@@ -140,7 +140,8 @@ def _errors_at(
 ) -> SoftmaxErrors:
     """Return the pieces at the translation (intercept, slope).
 
-    ``intercept`` None stands for the best one for that slope, ``labels`` None for the cells of the nearest true atoms.
+    ``intercept`` None stands for the best one for that slope, ``labels`` None for the cells of the nearest
+    true atoms.
     """
     table = _distances(fitted, truth, slope)
     if labels is None:
@@ -152,8 +153,8 @@ def _errors_at(
     relative = np.exp(fitted.gate_intercepts - shift)
     in_cells = np.bincount(labels, weights=relative, minlength=truth.k)
     if intercept is None:
-        # D is convex and piecewise linear in e^{t0}, a kink where a cell has its true mass; the best kink is taken:
-        # were the scale free to vanish, the loss of a runaway fit would be bounded by the true masses.
+        # D is convex and piecewise linear in e^{t0}, a kink where a cell has its true mass; the best kink is
+        # taken: were the scale free to vanish, the loss of a runaway fit would be bounded by the true masses.
         cost = relative @ _weighed(distances, sizes[labels], variant)
         kinks = truth.masses[in_cells > 0] / in_cells[in_cells > 0]
         values = [np.abs(scale * in_cells - truth.masses).sum() + scale * cost for scale in kinks]
@@ -169,9 +170,9 @@ def _errors_at(
 
 
 def _slopes_unit(fitted: SoftmaxGatedMoE, truth: SoftmaxGatedMoE) -> float:
-    """Return the order of magnitude of the gates' slopes, whose unit is that of 1 / x; no translation changes it.
+    """Return the order of magnitude of the gates' slopes, in the unit of 1 / x.
 
-    It is a power of 100, so that it is 1 for slopes of .1 to 10 and moves with the unit of x.
+    No translation changes it. It is a power of 100, so that it is 1 for slopes of .1 to 10 and moves with the unit of x.
     """
     sizes = [np.ptp(gates.gate_slopes, axis=0).max() for gates in (fitted, truth)]
     largest = max(sizes)
@@ -205,10 +206,11 @@ def _best_for_cells(
     variant: SoftmaxVariant,
     size: float,
 ) -> np.ndarray | None:
-    """Return the slope (d,) of the smallest D among those that keep atoms in the cells ``labels`` (k,), or on a border.
+    """Return the slope (d,) of the smallest D that keeps atoms in the cells ``labels`` (k,), or on a border.
 
     For fixed cells D is smallest where the weighted distances of the gates are, whatever the masses: a smooth
-    problem with the borders as constraints. None: the solver left the cells. ``size`` is the unit of the slopes.
+    problem with the borders as constraints. It returns None where the solver left the cells. ``size`` is the
+    unit of the slopes.
     """
     from scipy.optimize import minimize
 
@@ -257,8 +259,8 @@ def _within_cells(
 ) -> Iterator[SoftmaxErrors]:
     """Yield the smallest loss for each way to put atoms into cells that is met from ``slopes`` (m, d) on.
 
-    D jumps where an atom passes from one cell to another, and its infimum often lies on such a border. A simplex
-    stops somewhere along the border, at a point that rounding decides. ``unit`` is that of the slopes.
+    D jumps where an atom passes from one cell to another, and its infimum often lies on such a border. A
+    simplex stops somewhere along the border, at a point that rounding decides. ``unit`` is that of the slopes.
     """
     around = NEARBY * unit * np.concatenate([np.zeros((1, fitted.d)), np.eye(fitted.d), -np.eye(fitted.d)])
     waiting: list[np.ndarray] = list(slopes)

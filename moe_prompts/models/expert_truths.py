@@ -83,8 +83,8 @@ def random_regression(gate: Gate, sigma: str, flat: bool, number: int) -> Expert
 
 _NAME = re.compile(r"experts-(?P<gate>[a-z]+)-(?P<sigma>[a-z][a-z0-9_]*)(?P<flat>-flat)?")
 
-#: Truth -> the seed of its numbers: of 0 .. 299 the one with the largest kappa2 (for the identity kappa1) without
-#: noise, see ``identifiability.kappas``. Others have seed 0 and were not selected.
+#: Truth -> the seed of its numbers: of 0 .. 299 the one with the largest kappa2 (for the identity kappa1)
+#: without noise, see ``identifiability.kappas``. Others have seed 0 and were not selected.
 NUMBERS: dict[str, int] = {
     "experts-softmax-tanh": 220,
     "experts-softmax-gelu": 82,

@@ -48,8 +48,8 @@ PUBLISHED_K = {"gmoe": (4, 5), "sgame": (2, 3, 4)}
 PUBLISHED_REPLICATES = {"gmoe": 20, "sgame": 40}
 REPLICATES = {"gmoe": 20, "sgame": 8}
 MODELS = (1, 2, 3, 4)
-#: Sizes of the default run, even in log n over the published ones: two and a half in a decade, three where the
-#: paper has one decade only.
+#: Sizes of the default run, even in log n over the published ones: two and a half in a decade, three where
+#: the paper has one decade only.
 THINNED, THINNED_DECADE = 8, 3
 ONE_STEP = EMOptions(max_iterations=1, certify=False)
 NO_STEP = EMOptions(max_iterations=0, certify=False)
@@ -181,7 +181,8 @@ def tries(paper: str, k: int) -> int:
     return 5 if paper == "sgame" and k > 2 else 1
 
 
-# Rows ----------------------------------------------------------------------------------------------------------------
+# Rows
+# ----------------------------------------------------------------------------------------------------------------
 
 
 def run_cell(cell: ReplicationCell, replicates: tuple[int, ...], entropy: int) -> list[Row]:
@@ -237,7 +238,8 @@ def _empty() -> Row:
     }
 
 
-# Gaussian gates ------------------------------------------------------------------------------------------------------
+# Gaussian gates
+# ------------------------------------------------------------------------------------------------------
 
 
 def gmoe_fits(cell: ReplicationCell, replicate: int, entropy: int) -> Fits:
@@ -272,7 +274,8 @@ def gmoe_errors(cell: ReplicationCell, procedure: str, fit: FitResult) -> Row:
     }
 
 
-# Softmax gates -------------------------------------------------------------------------------------------------------
+# Softmax gates
+# -------------------------------------------------------------------------------------------------------
 
 
 def sgame_fits(cell: ReplicationCell, replicate: int, entropy: int) -> Fits:

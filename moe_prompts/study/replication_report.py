@@ -128,7 +128,8 @@ def line_of(losses: dict[int, np.ndarray], entropy: int, *names: str | int, resa
     return line
 
 
-# The published losses ------------------------------------------------------------------------------------------------
+# The published losses
+# ------------------------------------------------------------------------------------------------
 
 
 def published_lines(paper: str, path: Path, entropy: int = 0) -> pd.DataFrame:
@@ -199,7 +200,7 @@ def read_published(paper: str, path: Path) -> dict[str, np.ndarray]:
 
 
 def _arrays(path: Path, expected: Mapping[str, tuple[int, ...]], paper: str) -> dict[str, np.ndarray]:
-    """Return the arrays of a file by name; the shape in each header is looked at before anything is unpacked."""
+    """Return the arrays of a file by name; each header's shape is looked at before anything is unpacked."""
     try:
         with zipfile.ZipFile(path) as file:
             missing = sorted(expected.keys() - {name.removesuffix(".npy") for name in file.namelist()})
@@ -226,7 +227,8 @@ def _array(file: zipfile.ZipFile, name: str, shape: tuple[int, ...], path: Path)
         return np.lib.format.read_array(member, allow_pickle=False)
 
 
-# What it says --------------------------------------------------------------------------------------------------------
+# What it says
+# --------------------------------------------------------------------------------------------------------
 
 
 def replication_table(summary: pd.DataFrame) -> str:

@@ -97,8 +97,8 @@ def summarise(
             if (prediction is None and not measure.unpredicted) or rows[measure.column].isna().all():
                 continue
             over = prediction.over if prediction else "grid"
-            # Where theory denies a rate, a fit without a certificate is one that still travels along a flat valley:
-            # leaving it out would hide what is claimed.
+            # Where theory denies a rate, a fit without a certificate is one that still travels along a flat
+            # valley: leaving it out would hide what is claimed.
             all_fits = prediction is None and line["fit_class"] == "over"
             found = {name: measured_slope(rows, measure, over, entropy, name, all_fits) for name in STATISTICS}
             samples = errors_by_size(rows, measure.column, all_fits)

@@ -81,14 +81,14 @@ def predict(model: str, truth_kind: str, kind: str, fit_class: str, group: str) 
 
 
 def _without_functions(kind: str) -> str:
-    """Return "prefix" for prefixes whose functions have no kink, which have one prediction; other kinds as they are."""
+    """Return "prefix" for prefixes without a kink, which have one prediction; other kinds as they are."""
     base, *functions = kind.split(":")
     smooth = base == "prefix" and all(name in ACTIVATIONS and ACTIVATIONS[name].analytic for name in functions)
     return base if smooth else kind
 
 
 def _of_added(truth_kind: str, kind: str) -> tuple[dict[str, str], ...]:
-    """Return what algebra derives, now, for an activation that was added as a formula, on a truth of its kind."""
+    """Return what algebra derives for an activation that was added as a formula, on a truth of its kind."""
     base, _, name = kind.partition(":")
     formula = ACTIVATIONS[name].formula if base == "adaptive" and name in ACTIVATIONS else ""
     if not formula or truth_kind not in (kind, f"{kind}, singular B"):

@@ -91,7 +91,7 @@ class Rows:
 
     @cached_property
     def _functionals(self) -> dict[Alpha, list[list[Any]]]:
-        """Return for every row its weights on monomials of (component; inputs), solved for all rows at once."""
+        """Return every row's weights on monomials of (component; inputs), solved for all rows at once."""
         columns = ExactColumns(self.mixture).columns
         keys, rows = sorted(set().union(*columns)), list(self.reductions)
         equations = []

@@ -310,7 +310,7 @@ def _row(
 
 
 def _identities(analysis: Analysis) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Return texts of the dependences within a cell of several atoms, and of those that tie cells together."""
+    """Return texts of the dependences within a cell of several atoms, and of those that tie cells."""
     report, made = analysis.report, analysis.atom
 
     def places(identity: Identity) -> set[int | None]:

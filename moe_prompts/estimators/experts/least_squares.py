@@ -163,7 +163,7 @@ def fit_experts(
 
 
 def _apart_last(objective: ExpertObjective, vectors: np.ndarray) -> np.ndarray:
-    """Return the vectors (S, size) with that expert last, as the reference, which is farthest from any other."""
+    """Return the vectors (S, size) with the expert that is farthest from any other last, as the reference."""
     family = objective.family
     _, atoms, _ = family.split(vectors)
     distance = np.linalg.norm(atoms[:, :, None] - atoms[:, None], axis=3)

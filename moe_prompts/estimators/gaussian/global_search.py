@@ -44,8 +44,8 @@ from moe_prompts.shown import Shown
 APART = 0.6
 #: Sorts of starts.
 WAYS = ("data", "slice", "split", "insert")
-#: Points of the data at which small atoms are tried, their widths in standard deviations of the data, and how many
-#: pairs tell what they gain where the data have no short quadrature.
+#: Points of the data at which small atoms are tried, their widths in standard deviations of the data, and how
+#: many pairs tell what they gain where the data have no short quadrature.
 TRIED, WIDTHS, SCORED = 200, (0.05, 0.1, 0.2, 0.4), 20_000
 #: Least and largest weight of a small atom.
 WEIGHTS = (0.005, 0.2)
@@ -222,7 +222,7 @@ class _Level:
         )
 
     def held_back(self, number: int, rng: np.random.Generator) -> GaussianGatedMoE:
-        """Return the held-back start of this number: clusters, slices and small atoms at random points in turn."""
+        """Return the held-back start of this number: clusters, slices and small atoms, in turn."""
         if number % 3 == 1:
             return sliced(self.family, self.sample, rng)
         if number % 3 == 2 and self.smaller is not None:
@@ -321,7 +321,7 @@ def _nodes(sample: Data) -> tuple[Sample, np.ndarray]:
 def _beside(
     family: GaussianGatedFamily, smaller: GaussianGatedMoE, point: np.ndarray, width: np.ndarray, weight: float
 ) -> GaussianGatedMoE:
-    """Return the free atoms of ``smaller`` and one more of a mean, standard deviations and weight, then the frozen."""
+    """Return the free atoms of ``smaller``, one more of a mean, deviations and weight, and the frozen ones."""
     free = smaller.k - family.n_frozen
     weights, means, covs = smaller.to_joint()
     mass = weights[:free].sum()

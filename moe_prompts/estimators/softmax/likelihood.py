@@ -208,8 +208,8 @@ class SoftmaxLikelihood:
     ) -> tuple[float, float, np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """Return what a step of EM needs: the log-likelihood and sums over points.
 
-        They are the gates' log sums, r_k X X' (k, q, q), r_k X y (k, q), r_k y^2 (k,), (r_k - g_k) X (k, q) with
-        the gates g, and the information of the gate (kq, kq).
+        They are the gates' log sums, r_k X X' (k, q, q), r_k X y (k, q), r_k y^2 (k,), (r_k - g_k) X (k, q)
+        with the gates g, and the information of the gate (kq, kq).
         """
         if self.loops is not None:
             value, of_gates, own, _, gates_own, gates_across = self._compiled_sums(theta, exact=False)
@@ -327,8 +327,8 @@ class SoftmaxLikelihood:
     def _curvature_sums(self, theta: np.ndarray) -> tuple[float, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """Return the log-likelihood and, by atom and coordinate of u, what ``derivatives`` chooses from.
 
-        The arrays are the points that atoms explain (k,), the gradient (k, 2q + 1), Hessian and information (k,
-        2q + 1, k, 2q + 1), those of the last gate among them.
+        The arrays are the points that atoms explain (k,), the gradient (k, 2q + 1), and Hessian and
+        information (k, 2q + 1, k, 2q + 1), those of the last gate among them.
         """
         k, q = self.family.k, self.q
         _, _, variances = self.parts(theta)

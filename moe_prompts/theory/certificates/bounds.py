@@ -226,7 +226,7 @@ def _one_atom(certificate: Mapping[str, Any]) -> Claims:
 
 
 def _split(certificate: Mapping[str, Any]) -> Claims:
-    """Check that the cell has two atoms, and a direction through the parameter in which the atom is smooth."""
+    """Check that the cell has two atoms, and a direction along the parameter in which the atom is smooth."""
     mixture, sizes, cell = _configuration(certificate)
     made, name = mixture.atom, certificate["param"]
     p = made.params[_index(made, name)]
