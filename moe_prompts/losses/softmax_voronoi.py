@@ -172,7 +172,8 @@ def _errors_at(
 def _slopes_unit(fitted: SoftmaxGatedMoE, truth: SoftmaxGatedMoE) -> float:
     """Return the order of magnitude of the gates' slopes, in the unit of 1 / x.
 
-    No translation changes it. It is a power of 100, so that it is 1 for slopes of .1 to 10 and moves with the unit of x.
+    No translation changes it. It is a power of 100, so that it is 1 for slopes of .1 to 10 and moves with the
+    unit of x.
     """
     sizes = [np.ptp(gates.gate_slopes, axis=0).max() for gates in (fitted, truth)]
     largest = max(sizes)
