@@ -137,7 +137,7 @@ def fill(folder: Path) -> None:
     """Write blocks as a run leaves them, with random numbers, in another order than the study's."""
     import pyarrow as pa
 
-    from moe_prompts.engine.shards import SEGMENT, Piece, about
+    from moe_prompts.engine.shards import SEGMENT, Piece, record_of
     from moe_prompts.engine.store import RunFolder
 
     study, rng, run = idle_study(MILLION), np.random.default_rng(0), RunFolder(folder)
@@ -150,7 +150,7 @@ def fill(folder: Path) -> None:
             columns = {name: pa.array(["prompts-adaptive"] * count) for name in WORDS}
             columns |= {f"error{i}": pa.array(rng.random(count)) for i in range(NUMBERS)}
             columns["replicate"] = pa.array([replicate for block in some for replicate in block.replicates])
-            said = [about(block.name, shards.seals[-1], BLOCK, 0.1, "host") for block in some]
+            said = [record_of(block.name, shards.seals[-1], BLOCK, 0.1, "host") for block in some]
             shards.write_segments([Piece(pa.table(columns), said)])
 
 

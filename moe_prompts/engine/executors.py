@@ -102,6 +102,7 @@ class Joblib:
         )
 
     def _pass(self, run_block: RunBlock, left: dict[int, Block]) -> Iterator[tuple[int, Receipt]]:
+        """Give the blocks that are left to new workers, and yield number and receipt as they end."""
         from joblib import Parallel, delayed
 
         parallel = Parallel(
@@ -313,6 +314,7 @@ def _stream(client: Client, run_block: RunBlock, blocks: Sequence[Block]) -> Ite
 
 
 def _on_worker(run_block: RunBlock, block: Block) -> Receipt:
+    """Run a block on a worker of dask, once it is checked that the worker has one thread."""
     from distributed import get_worker
 
     threads = get_worker().state.nthreads

@@ -117,14 +117,15 @@ def clear_left(folder: Path) -> None:
             continue
         try:
             here = found["host"] == platform.node()
-            over = not _runs(int(found["process"])) if here else time.time() - path.stat().st_mtime > AN_HOUR
+            over = not _is_running(int(found["process"])) if here else time.time() - path.stat().st_mtime > AN_HOUR
         except FileNotFoundError:
             continue
         if over:
             path.unlink(missing_ok=True)
 
 
-def _runs(process: int) -> bool:
+def _is_running(process: int) -> bool:
+    """Return whether this host has a process of this number."""
     try:
         os.kill(process, 0)
     except ProcessLookupError:

@@ -140,6 +140,7 @@ class Study:
 
 
 def _wrong_label(label: Any) -> str:
+    """Return what is wrong with a label, in words that follow "the cell"; "" where nothing is."""
     if not isinstance(label, str):
         return f"has a label of type {type(label).__name__}"
     try:

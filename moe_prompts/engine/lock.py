@@ -93,6 +93,7 @@ def token_of(folder: Path) -> str | None:
 
 
 def _holder(file: IO[str]) -> str:
+    """Return who holds a lock, from what its file says."""
     try:
         file.seek(0)
         holder = json.load(file)

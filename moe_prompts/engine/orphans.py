@@ -31,6 +31,7 @@ def end_with(parent: int) -> None:
 
 
 def _end_after(parent: int, descriptor: int | None) -> None:
+    """Wait for the end of the parent process, and end this one at once."""
     if descriptor is None:
         while os.getppid() == parent:
             time.sleep(LOOKED_EVERY)

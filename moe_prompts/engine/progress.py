@@ -139,6 +139,7 @@ def _factors(rests: Iterable[tuple[Any, float, int]]) -> dict[Any, float]:
 
 
 def _ratio(above: float, below: float) -> float:
+    """Return a ratio, and 1 where there is nothing to divide."""
     return above / below if above > 0 and below > 0 else 1.0
 
 

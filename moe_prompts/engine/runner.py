@@ -92,7 +92,7 @@ class BlockRunner:
         # Sums depend on how many threads share them: one, everywhere, so that results do not depend on the machine.
         try:
             with _pools(len(sys.modules)).limit(limits=1):
-                rows = checked(self.run(block.cell, block.replicates, self.entropy), block)
+                rows = checked_rows(self.run(block.cell, block.replicates, self.entropy), block)
             content = shards.content(block.name, rows, time.perf_counter() - began, platform.node())
         except KeyboardInterrupt:
             raise
@@ -112,7 +112,7 @@ def _shards(folder: Path, seal: str) -> Shards:
     return Shards(folder, [seal])
 
 
-def checked(rows: Any, block: Block) -> list[Row]:
+def checked_rows(rows: Any, block: Block) -> list[Row]:
     """Return ``rows`` as a list.
 
     Raises ``InputError`` if they are no dicts, or not those of all replicates of ``block``.

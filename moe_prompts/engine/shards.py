@@ -53,7 +53,7 @@ def seal_of(identity: dict[str, Any]) -> str:
     return blake2b(json.dumps(identity, sort_keys=True).encode(), digest_size=8).hexdigest()
 
 
-def about(name: str, seal: str, rows: int, seconds: float, host: str) -> Row:
+def record_of(name: str, seal: str, rows: int, seconds: float, host: str) -> Row:
     """Return the record that a file keeps of a block.
 
     name     of the block
@@ -213,7 +213,7 @@ class Shards:
 
     def content(self, name: str, rows: Sequence[Row], seconds: float, host: str) -> bytes:
         """Return the content of a block's file; raises ``InputError`` for rows that cannot be stored."""
-        return sealed(Piece(table_of(rows), [about(name, self.seals[-1], len(rows), seconds, host)]))
+        return sealed(Piece(table_of(rows), [record_of(name, self.seals[-1], len(rows), seconds, host)]))
 
     def write(self, name: str, content: bytes, sync: bool = True) -> None:
         """Write the file of a block, whole or not at all; ``sync`` as in ``files.appearing``."""
@@ -285,6 +285,7 @@ class Shards:
 
 
 def _schema_key(table: pa.Table) -> bytes:
+    """Return what tables of equal columns have in common."""
     return table.schema.serialize().to_pybytes()
 
 
@@ -319,6 +320,7 @@ def in_order(pieces: Iterable[Piece], names: Sequence[str]) -> tuple[pa.Schema, 
 
 
 def _common(schemas: Sequence[pa.Schema]) -> pa.Schema:
+    """Return the narrowest schema that holds all of these; ``InputError`` where there is none."""
     try:
         return pa.unify_schemas(list(schemas), promote_options="permissive")
     except pa.ArrowException as error:

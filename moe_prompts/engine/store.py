@@ -117,6 +117,7 @@ class RunFolder:
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
+        """Say in one line why the folder cannot be written to."""
         try:
             yield
         except OSError as error:
@@ -191,6 +192,7 @@ class RunFolder:
         raise InputError(f"{self.path} was begun by an earlier version of this package; choose another --out")
 
     def _refuse_to_shrink(self, study: Study, finished: set[str]) -> None:
+        """Raise ``InputError`` where finished blocks are not in the grid of the study."""
         counts = {cell.label: getattr(cell, "replicates", study.replicates) for cell in study.cells}
         for name in sorted(finished):
             label, _, span = name.rpartition("_r")
@@ -311,6 +313,7 @@ def read_json(path: Path) -> Any:
 
 
 def _not_ours(path: Path) -> InputError:
+    """Return the error for a file that no study of this package wrote."""
     return InputError(
         f"{path} was not written by a study of this package, or is damaged; expected the folder of a run: check the "
         "folder, or choose another --out"
@@ -445,6 +448,7 @@ def _gather(target: RunFolder, parts: Sequence[Path], allow: Collection[str]) ->
 
 
 def _part_meta(part: Path) -> dict[str, Any]:
+    """Return meta.json of a part that is to be gathered."""
     meta = RunFolder(part).meta
     if not meta.exists():
         raise InputError(
@@ -486,6 +490,7 @@ def _gathered(source: Shards, target: Shards) -> list[Path]:
 
 
 def _short(value: Any) -> str:
+    """Return a value as JSON, cut to 60 characters."""
     text = json.dumps(value)
     return text if len(text) <= 60 else text[:57] + "..."
 

@@ -9,7 +9,6 @@ are refused.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -19,7 +18,7 @@ from moe_prompts.errors import InputError
 from moe_prompts.estimators.gaussian import starts as gaussian_starts
 from moe_prompts.estimators.gaussian.search import best_of
 from moe_prompts.estimators.prompts.least_squares import LeastSquaresOptions, least_squares, random_start
-from moe_prompts.estimators.result import FitResult, SearchResult
+from moe_prompts.estimators.result import FitResult
 from moe_prompts.estimators.softmax.search import softmax_from_data
 from moe_prompts.models.data import RegressionData, Sample, StreamedSample
 from moe_prompts.models.gaussian_gated import GaussianGatedFamily
@@ -96,7 +95,7 @@ def fit(
         pairs = _pairs(data)
         if isinstance(pairs, StreamedSample):
             raise InputError("fit: softmax gates take data in memory; expected a Sample or (x, y)")
-        return _told(softmax_from_data(pairs, k, count, lambda i: np.random.default_rng([seed, i])))
+        return softmax_from_data(pairs, k, count, lambda i: np.random.default_rng([seed, i])).fit
     try:
         kind = PromptKind.parse(family)
     except InputError as error:
@@ -111,15 +110,18 @@ def fit(
 
 
 def _gates() -> tuple[str, ...]:
+    """Return the names of the families of gated experts."""
     return (*GAUSSIAN, SOFTMAX)
 
 
 def _refuse(family: str, truth: Any, noise: float | None) -> None:
+    """Raise ``InputError`` where arguments of prompts are given to gated experts."""
     if truth is not None or noise is not None:
         raise InputError(f"fit: family {family!r} takes no truth and no noise; they belong to prompts in attention")
 
 
 def _pairs(data: Any) -> Sample | StreamedSample:
+    """Return the data as pairs held in memory or streamed."""
     if isinstance(data, Sample | StreamedSample):
         return data
     if isinstance(data, tuple | list) and len(data) == 2:
@@ -130,9 +132,10 @@ def _pairs(data: Any) -> Sample | StreamedSample:
 def _gated(
     data: Any, family: GaussianGatedFamily, seed: int, starts: int | None, truth: Any, noise: float | None
 ) -> FitResult:
+    """Return the best fit of Gaussian gates; ``truth`` and ``noise`` are refused."""
     _refuse("gaussian", truth, noise)
     start = gaussian_starts.data(STARTS if starts is None else starts)
-    return _told(best_of(family, _pairs(data), start, lambda i: np.random.default_rng([seed, i])))
+    return best_of(family, _pairs(data), start, lambda i: np.random.default_rng([seed, i])).fit
 
 
 def _prompts(data: Any, family: PromptFamily, noise: float | None, seed: int, starts: int | None) -> FitResult:
@@ -147,9 +150,4 @@ def _prompts(data: Any, family: PromptFamily, noise: float | None, seed: int, st
     options = LeastSquaresOptions()
     vectors = [random_start(family, np.random.default_rng([seed, i]), options.box) for i in range(count)]
     [found] = least_squares(family, [data], [np.array(vectors)], noise, options)
-    return _told(found)
-
-
-def _told(found: SearchResult) -> FitResult:
-    """Return the best fit, which then knows how many starts there were and how many ended on it."""
-    return replace(found.best, starts=found.starts, share=found.share)
+    return found.fit

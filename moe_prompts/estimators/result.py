@@ -165,15 +165,16 @@ class SearchResult:
     starts: int
     share: float
 
+    @property
+    def fit(self) -> FitResult:
+        """Return the best fit, which then says how many starts there were and how many ended on it."""
+        return replace(self.best, starts=self.starts, share=self.share)
+
     def __str__(self) -> str:
-        return str(self._best)
+        return str(self.fit)
 
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
         """Return the table for a notebook."""
-        return self._best._repr_html_()
-
-    @property
-    def _best(self) -> FitResult:
-        return replace(self.best, starts=self.starts, share=self.share)
+        return self.fit._repr_html_()

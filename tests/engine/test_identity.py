@@ -155,7 +155,7 @@ def test_gather_takes_no_more_memory_for_more_segments(tmp_path):
     noise = np.random.default_rng(0)
     for number in range(12):
         table = pa.table({"value": noise.random(500_000)})
-        said = shards.about(f"large{number}", part.seals[-1], len(table), 0.1, "host")
+        said = shards.record_of(f"large{number}", part.seals[-1], len(table), 0.1, "host")
         part.write_segment(shards.sealed(shards.Piece(table, [said])))
     assert sum(path.stat().st_size for path in part.files()) > 4.8e7
     before = pa.total_allocated_bytes()
