@@ -14,6 +14,9 @@ There is one method for each kind of quantity.
 Errors have heavy tails and are read on a log scale, so Student's interval of their mean would reach below
 zero. A mean of ratios or logs of a few replicates is where Student's law is made for.
 
+A number after +- in a table is a standard error (or a standard deviation, where the legend says so). It shows
+how far replicates scatter, and it decides nothing.
+
 One rule decides: a prediction *holds* if the whole interval lies in the band around it, *fails* if the
 interval is disjoint from the band, and is otherwise *not decidable here*. So is everything from fewer than 8
 replicates. Where theory gives an upper bound, an interval below the band does not contradict it: it is
@@ -133,8 +136,16 @@ def mean_interval(values: np.ndarray) -> Interval:
     mean = float(values.mean()) if count else float("nan")
     if count < 2 or not np.isfinite(values).all():
         return Interval(mean, float("nan"), float("nan"), count)
-    half = float(half_width(values.std(ddof=1) / np.sqrt(count), count))
+    half = float(half_width(standard_error(values), count))
     return Interval(mean, mean - half, mean + half, count)
+
+
+def standard_error(values: np.ndarray) -> float:
+    """Return the standard error sd / sqrt(m) of the mean of independent ``values`` (m,).
+
+    sd has the divisor m - 1; of fewer than two values it is NaN.
+    """
+    return float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else float("nan")
 
 
 def half_width(error: np.ndarray | float, count: np.ndarray | int) -> np.ndarray:

@@ -70,12 +70,14 @@ def test_mean_interval_is_students(count):
 
 
 def test_half_widths_are_those_of_the_intervals():
-    """A table of means has an error for each: one value has no interval, and neither has NaN."""
+    """Half-widths of standard errors are those of the intervals; one value has none, and neither has NaN."""
     samples = [np.random.default_rng(count).standard_normal(count) for count in (2, 5, 32)]
     halves = half_width([stats.sem(values) for values in samples], [len(values) for values in samples])
     found = [mean_interval(values) for values in samples]
     assert_allclose(halves, [(one.high - one.low) / 2 for one in found], rtol=1e-12)
     assert np.isnan(half_width(np.nan, 1))
+    assert_allclose([standard_error(values) for values in samples], [stats.sem(values) for values in samples])
+    assert np.isnan(standard_error(np.ones(1)))
 
 
 @pytest.mark.parametrize("count", [3, 8, 32])

@@ -19,7 +19,7 @@ from pandas.api.typing import SeriesGroupBy
 from moe_prompts.errors import InputError
 from moe_prompts.estimators.result import FitStatus
 from moe_prompts.identifiability import ZERO_KAPPA2, Profile, order_of_outputs
-from moe_prompts.intervals import MIN_REPLICATES, Verdict
+from moe_prompts.intervals import MIN_REPLICATES, Verdict, standard_error
 from moe_prompts.models.prompt_truths import prompt_truth
 from moe_prompts.study.attention import MODEL, SPREAD, STUDY_FITS, STUDY_GAPS, STUDY_PROFILES
 from moe_prompts.study.summary import Measure, summarise
@@ -136,7 +136,7 @@ def cross_table(results: pd.DataFrame) -> str:
         last = rows[rows["n"] == rows["n"].max()]
         misses = rows["fit_class"].iloc[0] == "misspecified"
         scaled = (last["risk"] * last["n"]).to_numpy() / noise[truth] ** 2
-        error = f" +- {scaled.std(ddof=1) / np.sqrt(len(scaled)):.1f}" if len(scaled) > 1 else ""
+        error = f" +- {standard_error(scaled):.1f}" if len(scaled) > 1 else ""
         floor = last["population_relative_risk"].median()
         body.append(
             [

@@ -40,7 +40,7 @@ class CompiledLoops:
     ) -> None:
         self.spread = import_module(STEPS).spread
         self.pass_, self.monomials, self.k, self.z = loops.gaussian_pass, monomials, k, z
-        self.given = weights, W_frozen
+        self.given = weights, W_frozen  # for the passes in NumPy, should coefficients be no usable numbers
         self.weights = NONE if weights is None else np.ascontiguousarray(weights)
         self.quads = np.ascontiguousarray(monomials.quads, dtype=np.int64)
         self.quad_of = np.ascontiguousarray(monomials.quad_of, dtype=np.int64)

@@ -240,6 +240,7 @@ class SoftmaxLikelihood:
         gate, experts, variances = self._guarded(theta)
         k, q = self.family.k, self.q
         size = 2 * q + 1 if exact else q + 1
+        # The loops take rows two at a time and columns five at a time: tables are filled up with zeros.
         table = lambda rows, columns: np.zeros((rows + rows % 2, -(-columns // 5) * 5))
         each = lambda width: np.zeros((k, *table(width, width).shape))
         own, gates_own = each(size), each(q)
