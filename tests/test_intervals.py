@@ -14,6 +14,7 @@ from moe_prompts.intervals import (
     half_width,
     mean_interval,
     percentiles,
+    standard_error,
     variance_of_log_mean,
     variance_of_log_quantile,
     within,
