@@ -222,7 +222,7 @@ def main() -> None:
 
 
 def refuse(arguments: argparse.Namespace) -> None:
-    """Options that contradict each other or would change nothing."""
+    """Raise ``InputError`` for options that contradict each other or would change nothing."""
     cli.check_run(arguments)
     if (arguments.fresh_reps or 0) < 0:
         raise InputError(f"--fresh-reps {arguments.fresh_reps}; expected a whole number of at least 0")
@@ -235,7 +235,7 @@ def refuse(arguments: argparse.Namespace) -> None:
 
 
 def fill_in(arguments: argparse.Namespace) -> None:
-    """What --quick and the preset say, where nothing else is given."""
+    """Fill in what --quick and the preset say, where nothing else is given."""
     wanted = PRESETS[arguments.preset] | (QUICK if arguments.quick else {})
     if arguments.quick or arguments.n is not None or arguments.fraction is not None:
         wanted.pop("drawn_n", None)
@@ -250,7 +250,7 @@ def fill_in(arguments: argparse.Namespace) -> None:
 
 
 def setup_of(arguments: argparse.Namespace):
-    """Backbone, prompts and steps of methods on tasks."""
+    """Return the setup of methods on tasks: backbone, prompts and steps."""
     from moe_prompts.vision.backbones.create import OWN
     from moe_prompts.vision.backbones.normalisation import normalisation_of
     from moe_prompts.vision.training.methods import Sizes
@@ -280,7 +280,7 @@ def setup_of(arguments: argparse.Namespace):
 
 
 def planted_setup(arguments: argparse.Namespace):
-    """Backbone, the teacher's tokens and steps of students of planted prompts."""
+    """Return the setup of students of planted prompts: backbone, the teacher's tokens and steps."""
     from moe_prompts.vision.training.methods import Sizes
     from moe_prompts.vision.training.runs import Setup
     from moe_prompts.vision.training.sgd import Recipe
@@ -294,7 +294,7 @@ def planted_setup(arguments: argparse.Namespace):
 
 
 def case(arguments: argparse.Namespace, setup) -> dict[str, Any]:
-    """What rates belong to."""
+    """Return what tuned rates belong to: they hold for this setup and teacher only."""
     return {
         "tasks": {name: setup.identity()[name] for name in CASE if name in setup.identity()},
         "planted": {"backbone": arguments.backbone or "small-gain", "tokens": arguments.teacher_tokens},
@@ -302,7 +302,7 @@ def case(arguments: argparse.Namespace, setup) -> dict[str, Any]:
 
 
 def studies_of(arguments: argparse.Namespace, setup) -> list[Study]:
-    """One for planted truths, one for tasks, where they are asked for."""
+    """Return the studies that are asked for: one of planted truths, one of tasks."""
     from moe_prompts.vision.data_efficiency.rates import Rates, Tune, read_rates
     from moe_prompts.vision.data_efficiency.sources import AT_TEACHER, STUDENTS, PlantedImages, TaskImages
     from moe_prompts.vision.data_efficiency.study import efficiency_study
@@ -355,7 +355,7 @@ def studies_of(arguments: argparse.Namespace, setup) -> list[Study]:
 
 
 def task_names(names: list[str], arguments: argparse.Namespace) -> list[str]:
-    """Stand-ins, by short names where no data are given and no task of VTAB-1K has the name; real tasks by theirs."""
+    """Return the full names of tasks; stand-ins may be given by short names that no real task has."""
     from moe_prompts.vision.tasks import named, procedural, vtab
 
     if not names:
@@ -380,7 +380,7 @@ def task_names(names: list[str], arguments: argparse.Namespace) -> list[str]:
 
 
 def spec(name: str, arguments: argparse.Namespace):
-    """Where the images of a task come from."""
+    """Return where the images of a task come from."""
     from moe_prompts.vision.tasks.named import STAND_IN, TaskSpec
 
     return TaskSpec(
@@ -394,7 +394,7 @@ def spec(name: str, arguments: argparse.Namespace):
 
 
 def sizes_of(arguments: argparse.Namespace, tasks: list) -> dict[str, list[int]]:
-    """The numbers of training images of each task; a preset may have more of them where images never end."""
+    """Return the numbers of training images of each task; a preset may have more where images never end."""
     if arguments.fraction is None:
         from moe_prompts.vision.data_efficiency.sources import TaskImages
 
@@ -415,7 +415,7 @@ def sizes_of(arguments: argparse.Namespace, tasks: list) -> dict[str, list[int]]
 
 
 def fractions(text: str, points: int) -> list[float]:
-    """A list 0.01,0.1,1 or a log-spaced range 0.01..1."""
+    """Return the shares of a list 0.01,0.1,1 or of a range 0.01..1, evenly spaced on a log scale."""
     parts = cli.numbers(text.replace("..", ","), "--fraction") or ()
     if not all(0 < part <= 1 for part in parts) or (".." in text and (len(parts) != 2 or parts[0] >= parts[1])):
         raise InputError(f"--fraction {text}; expected shares in (0, 1], a list 0.01,0.1 or a range 0.01..1")
@@ -426,7 +426,10 @@ def fractions(text: str, points: int) -> list[float]:
 
 
 def expected_minutes(study: Study, setup, size: int, workers: int) -> float:
-    """From a few steps of one pack of VAPT trials on this machine; work of a resumed run counts again."""
+    """Return how long the study takes, from a few steps of one pack of VAPT trials on this machine.
+
+    Work of a resumed run counts again.
+    """
     from moe_prompts.vision.training.runs import seconds_per_step
 
     steps = sum(block.cost for block in study.blocks)
