@@ -97,8 +97,8 @@ def floor_table(curves: pd.DataFrame) -> pd.DataFrame:
     curves  rows of a run
 
     The predicted winner has the lower loss on fresh images (``floor_fixed``, ``floor_adaptive``, in nats).
-    The observed one has the higher mean accuracy (``accuracy_fixed``, ``accuracy_adaptive``) at the largest n.
-    A tie has no winner (""), and agrees with nothing.
+    The observed one has the higher mean accuracy (``accuracy_fixed``, ``accuracy_adaptive``) at the largest
+    n. A tie has no winner (""), and agrees with nothing.
     """
     means = mean_curves(curves)
     rows = []

@@ -66,8 +66,8 @@ class CrossEntropy:
     states   (n, T, d), what enters its first block with prompts, float64
     targets  (n, C), probabilities of the classes, whose rows sum to 1
     ridge    coefficients by name of a part, as {"head.weight": 1.0}; parts that are not named have none
-    steering  precision of what steers steps and decides nothing: the dense Gauss-Newton matrix, and the slopes
-              of ``steered``
+    steering  precision of what steers steps and decides nothing: the dense Gauss-Newton matrix, and the
+              slopes of ``steered``
     threads   blocks of images that are computed at once; the numbers are the same bits whatever it is
 
     A vector theta has the trial's parts in the order of ``named_parts``, (P,).
@@ -136,8 +136,8 @@ class CrossEntropy:
     def steered(self, vector: Tensor) -> tuple[float, Tensor]:
         """Return Q and its gradient in float64, computed in the precision of steering.
 
-        In single precision it takes about half of the time. Its rounding is of the order of 1e-6 nats for each
-        image, so that it may propose a step, but not say that one is taken.
+        In single precision it takes about half of the time. Its rounding is of the order of 1e-6 nats for
+        each image, so that it may propose a step, but not say that one is taken.
         """
         return self._value_and_gradient(vector, True)
 
