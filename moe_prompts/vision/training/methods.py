@@ -36,7 +36,7 @@ PEERS = ("lora", "lora_matched", "adapter")
 #: What is compared where nothing is asked for; peers are asked for by name, as LoRA needs the extra ``peft``.
 COMPARED = (*BASELINES, *PROMPTS, *CONTROLS)
 METHODS = (*BASELINES, *PEERS, *PROMPTS, *CONTROLS, *STARTED)
-#: Methods that change the backbone, one model for each trial.
+#: Methods that change the backbone. Trials of all but "full" share it where they can (``packed_peers``).
 TRAINS_BACKBONE = ("bias", "full", *PEERS)
 
 #: Base learning rates and weight decays that the papers search; ``bias`` shares the rates of prompts here.

@@ -108,7 +108,7 @@ class PackedTrials(nn.Module):
         self._frozen, self._known_head = [model], [head] if isinstance(head, nn.Linear) else []
         trials = [self._initial(model, config, head, rng, head_init) for rng in rngs]
         self.parts = nn.ParameterDict(
-            {_key(name): torch.stack([trial[name].detach() for trial in trials]) for name in trials[0]}
+            {key_of(name): torch.stack([trial[name].detach() for trial in trials]) for name in trials[0]}
         )
         #: The first block that sees prompts, behind the last block where only heads are learned: what enters it belongs
         #: to an image, whatever is learned.
@@ -198,19 +198,19 @@ class PackedTrials(nn.Module):
         shallow = isinstance(config, VPT) and not config.deep
         if index == self.first or not shallow:
             prompts = self._prompts(index, x[:, :, prefix:], noise)
-            if not shallow and _is_known(block):
-                return _attend(block, x, prompts, shared, last)
+            if not shallow and is_known(block):
+                return attend(block, x, prompts, shared, last)
             x = x if shared is None else x[shared]
             prompts = prompts.expand(-1, x.shape[1], -1, -1)
             x = torch.cat([x[:, :, :prefix], prompts, x[:, :, prefix:]], dim=2)
-        x = _attend(block, x, None, None, last) if _is_known(block) else _plain(block, x)
+        x = attend(block, x, None, None, last) if is_known(block) else plain(block, x)
         if shallow and index < len(self.model.blocks) - 1:
             return x
         return torch.cat([x[:, :, :prefix], x[:, :, prefix + config.num_tokens :]], dim=2)
 
     def _prompts(self, index: int, patches: Tensor, noise: Noise) -> Tensor:
         """Return the prompts of a block: (R, 1, N, d) if they are the same for all images, or (R, B, N, d)."""
-        if _key(f"{index}.tokens") in self.parts:
+        if key_of(f"{index}.tokens") in self.parts:
             tokens = self._part(f"{index}.tokens")[:, None]
             return noise.on(tokens, index, "prompts")
         config = self.config
@@ -230,8 +230,8 @@ class PackedTrials(nn.Module):
         Z = noise.on(Z, index, "channels") + self._part(f"{index}.bias")[:, None, :, None]
         owner = self.first + config.static_depth if config.shared_projector else index
         down, up = self._part(f"{owner}.projector.down"), self._part(f"{owner}.projector.up")
-        hidden = activated(_of_each(Z, down), config.activation)
-        added = _of_each(noise.on(hidden, index, "hidden"), up)
+        hidden = activated(of_each(Z, down), config.activation)
+        added = of_each(noise.on(hidden, index, "hidden"), up)
         if config.learnable_scale:
             added = added * self._part(f"{owner}.projector.scale")[:, None, None, None]
         offset = self._part(f"{index}.offset")[:, None] if config.offset else 0.0
@@ -239,7 +239,7 @@ class PackedTrials(nn.Module):
         return Z + added + offset if scale == 1 else scale * (Z + added + offset)
 
     def _part(self, name: str) -> Tensor:
-        return self.parts[_key(name)]
+        return self.parts[key_of(name)]
 
     def noise(self, seeds: Sequence[int], batch: int) -> Noise:
         """Draw the dropout masks of one step for every trial.
@@ -262,7 +262,7 @@ class PackedTrials(nn.Module):
         with torch.random.fork_rng(devices=[like.device] if like.is_cuda else []):
             torch.manual_seed(seed)
             for index in range(len(self.model.blocks)):
-                if _key(f"{index}.tokens") in self.parts:
+                if key_of(f"{index}.tokens") in self.parts:
                     if config.prompt_dropout:
                         masks[index, "prompts"] = F.dropout(like.new_ones(batch, N, d), config.prompt_dropout)
                 elif isinstance(config, VAPT):
@@ -307,10 +307,7 @@ def _check(
             f"PackedTrials: a {type(model).__name__} of transformers; expected timm's VisionTransformer: "
             "as_timm(model) makes it"
         )
-    if isinstance(model, PromptedVisionTransformer) or refusal(model):
-        raise InputError(f"PackedTrials: this model cannot be shared by trials: {refusal(model)}")
-    if model.training or any(value.requires_grad for value in model.parameters()):
-        raise InputError("PackedTrials: the model trains itself; expected model.requires_grad_(False).eval()")
+    check_frozen(model, "PackedTrials")
     if config is None and isinstance(head, nn.Linear):
         raise InputError("PackedTrials: no prompts and a known head leave nothing to learn; give a config, or classes")
     if config is not None:
@@ -328,7 +325,15 @@ def _check(
             expect(one, Tensor, "PackedTrials: mean_states")
 
 
-def _key(name: str) -> str:
+def check_frozen(model: VisionTransformer, what: str) -> None:
+    """Raise ``InputError`` unless the model is plain, frozen and in evaluation mode."""
+    if isinstance(model, PromptedVisionTransformer) or refusal(model):
+        raise InputError(f"{what}: this model cannot be shared by trials: {refusal(model)}")
+    if model.training or any(value.requires_grad for value in model.parameters()):
+        raise InputError(f"{what}: the model trains itself; expected model.requires_grad_(False).eval()")
+
+
+def key_of(name: str) -> str:
     """Return a name without dots, which torch does not allow in names of parameters."""
     return name.replace(".", "/")
 
@@ -337,18 +342,18 @@ def _name(key: str) -> str:
     return key.replace("/", ".")
 
 
-def _of_each(values: Tensor, matrix: Tensor) -> Tensor:
+def of_each(values: Tensor, matrix: Tensor) -> Tensor:
     """Multiply (R, B, N, in) by a matrix (R, out, in) of each trial; returns (R, B, N, out)."""
     return torch.bmm(values.flatten(1, 2), matrix.transpose(1, 2)).unflatten(1, values.shape[1:3])
 
 
-def _plain(block: nn.Module, x: Tensor) -> Tensor:
+def plain(block: nn.Module, x: Tensor) -> Tensor:
     """Return the states (R, B, T, d) after a block that is run as it is."""
     return block(x.flatten(0, 1)).unflatten(0, x.shape[:2])
 
 
-def _is_known(block: nn.Module) -> bool:
-    """Return whether ``_attend`` can compute this block: timm's own, without later gates or norms."""
+def is_known(block: nn.Module) -> bool:
+    """Return whether ``attend`` can compute this block: timm's own, without later gates or norms."""
     attention = getattr(block, "attn", None)
     return (
         type(block) is Block
@@ -358,7 +363,7 @@ def _is_known(block: nn.Module) -> bool:
     )
 
 
-def _attend(block: Any, x: Tensor, prompts: Tensor | None, shared: Tensor | None, first_row: bool) -> Tensor:
+def attend(block: Any, x: Tensor, prompts: Tensor | None, shared: Tensor | None, first_row: bool) -> Tensor:
     """Return the states (R, B, T, d) after a block whose attention also sees prompts (R, 1 or B, N, d).
 
     shared     (R,): x is (S, B, T, d), and each trial has one of the S; what belongs to images is computed
@@ -386,15 +391,25 @@ def _attend(block: Any, x: Tensor, prompts: Tensor | None, shared: Tensor | None
         P, images = block.norm1(prompts), k.shape[1]
         k = torch.cat([heads(P, key, attention.k_norm).expand(-1, images, -1, -1, -1), k], dim=-2)
         v = torch.cat([heads(P, value, none).expand(-1, images, -1, -1, -1), v], dim=-2)
+    x = of_trials(x[:, :, :1] if first_row else x)
+    x = x + block.ls1(attention.proj(mixed(q, k, v, first_row)))
+    return x + block.ls2(block.mlp(block.norm2(x)))
+
+
+def mixed(q: Tensor, k: Tensor, v: Tensor, first_row: bool) -> Tensor:
+    """Return the values (R, B, T', H d_h) that softmax(q k') mixes, heads side by side.
+
+    q          queries (R, B, H, T', d_h), already divided by sqrt(d_h)
+    k, v       keys and values (R, B, H, T, d_h)
+    first_row  True: T' = 1
+    """
     if first_row:
         # Products with a single row are slower than sums.
         gates = (k * q).sum(dim=-1).softmax(dim=-1)
-        mixed = (gates[..., None] * v).sum(dim=-2, keepdim=True)
+        found = (gates[..., None] * v).sum(dim=-2, keepdim=True)
     elif k.shape[-2] <= SHORT:
-        mixed = (q @ k.transpose(-1, -2)).softmax(dim=-1) @ v
+        found = (q @ k.transpose(-1, -2)).softmax(dim=-1) @ v
     else:
         fused = F.scaled_dot_product_attention(q.flatten(0, 1), k.flatten(0, 1), v.flatten(0, 1), scale=1.0)
-        mixed = fused.unflatten(0, q.shape[:2])
-    x = of_trials(x[:, :, :1] if first_row else x)
-    x = x + block.ls1(attention.proj(mixed.transpose(-2, -3).flatten(-2)))
-    return x + block.ls2(block.mlp(block.norm2(x)))
+        found = fused.unflatten(0, q.shape[:2])
+    return found.transpose(-2, -3).flatten(-2)

@@ -20,14 +20,15 @@ from moe_prompts.errors import InputError
 from moe_prompts.vision.backbones.create import create_backbone
 from moe_prompts.vision.backbones.normalisation import normalised
 from moe_prompts.vision.backbones.standardised import standardised
-from moe_prompts.vision.prompting.config import VAPT, VPT, first_block
+from moe_prompts.vision.prompting.config import VAPT, first_block
 from moe_prompts.vision.prompting.prompted import HEADS, mean_states
 from moe_prompts.vision.tasks.named import Spec
 from moe_prompts.vision.tasks.task import ImageSet, Pixels, Task
 from moe_prompts.vision.training.devices import own_device
 from moe_prompts.vision.training.methods import PEERS, TRAINS_BACKBONE, Sizes, config, lora_rank, trainable_copy
 from moe_prompts.vision.training.packed import PackedTrials
-from moe_prompts.vision.training.peers import adapter_parameters, lora_parameters
+from moe_prompts.vision.training.packed_peers import PackedPeers, why_alone
+from moe_prompts.vision.training.peers import adapter_parameters, changed_blocks, lora_parameters
 from moe_prompts.vision.training.sgd import (
     EVALUATION_BATCH,
     Outcome,
@@ -126,8 +127,7 @@ def train_and_score(
     judge       the images that are scored
     unlabelled  images whose mean states stand for every image in ``source="mean"``, and on which features are
                 standardised; None: those of ``train``, which must then be one set
-    look        is shown every pack of trained trials, before it is scored; methods that change the backbone
-                have none
+    look        is shown every pack of trained trials with prompts or heads alone, before it is scored
     """
     torch.set_num_threads(1)
     sets = list(train) if isinstance(train, Sequence) else [train] * len(trials)
@@ -137,36 +137,54 @@ def train_and_score(
         recipe = Recipe(normalisation=setup.recipe.normalisation)
         model = _standardised(model, _Known(unlabelled, _digest(unlabelled)), recipe)
     like = next(model.parameters())
-    if method in TRAINS_BACKBONE:
+    changes = method in TRAINS_BACKBONE
+    if changes and why_alone(method, model) is not None:
         pairs = zip(trials, sets, strict=True)
         return [_one(model, method, classes, trial, setup, own, judge) for trial, own in pairs]
     prompts = config(method, setup.sizes, model)
     means = None
     if isinstance(prompts, VAPT) and prompts.source == "mean":
         means = mean_states(model, _inputs(unlabelled, setup.recipe, like))
-    sets, judge = entering(prompts, setup, model, sets, judge)
+
+    def pack(rngs: list[torch.Generator]) -> PackedTrials:
+        if changes:
+            return PackedPeers(model, method, classes, rngs, setup.sizes, setup.head)
+        return PackedTrials(model, prompts, classes, rngs, means, setup.head)
+
+    sets, judge = entering(first_read(method, setup.sizes, model), setup, model, sets, judge)
     results: list[tuple[Outcome, Score]] = []
     for start in range(0, len(trials), setup.pack):
         some, own = trials[start : start + setup.pack], sets[start : start + setup.pack]
         rngs = [init_generator(trial.seed) for trial in some]
-        packed = PackedTrials(model, prompts, classes, rngs, means, setup.head)
+        packed = pack(rngs)
         outcomes = train_packed(packed, own, some, setup.recipe)
-        if look is not None:
+        if look is not None and not changes:
             look(packed)
         forward = packed.of_states if isinstance(judge, States) else packed
         results += zip(outcomes, evaluate(forward, judge, setup.recipe, like), strict=True)
     return results
 
 
+def first_read(method: str, sizes: Sizes, model: VisionTransformer) -> int:
+    """Return the first block that packed trials of a method compute: what enters it belongs to an image.
+
+    It is the number of blocks where heads alone are learned, and 0 for biases, which change the embedding.
+    """
+    depth, prompts = len(model.blocks), config(method, sizes, model)
+    if method in PEERS:
+        return changed_blocks(model, sizes.blocks)[0]
+    if prompts is not None:
+        return first_block(prompts, depth)
+    return depth if method == "linear" else 0
+
+
 def entering(
-    prompts: VPT | VAPT | None, setup: Setup, model: VisionTransformer, train: list[ImageSet], judge: ImageSet
+    first: int, setup: Setup, model: VisionTransformer, train: list[ImageSet], judge: ImageSet
 ) -> tuple[list[ImageSet], ImageSet]:
-    """Replace images by the states that enter the first block with prompts, where ``setup`` keeps any.
+    """Replace images by the states that enter block ``first``, where ``setup`` keeps any.
 
     Images that are augmented stay as they are: their states change in every step.
     """
-    depth = len(model.blocks)
-    first = depth if prompts is None else first_block(prompts, depth)
     if setup.states is None or first == 0:
         return train, judge
     folder, recipe = Path(setup.states), setup.recipe
@@ -183,7 +201,7 @@ def entering(
 def _one(
     model: VisionTransformer, method: str, classes: int, trial: Trial, setup: Setup, train: ImageSet, judge: ImageSet
 ) -> tuple[Outcome, Score]:
-    """Train and score one trial of a method that changes the backbone."""
+    """Train and score one trial of a method that changes the backbone and cannot be packed."""
     own = trainable_copy(method, model, classes, init_generator(trial.seed), setup.sizes, setup.head)
     outcome = train_alone(own, train, trial, setup.recipe)
     own.eval()

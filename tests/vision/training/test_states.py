@@ -8,7 +8,7 @@ from timm.models.vision_transformer import VisionTransformer
 from moe_prompts.vision import VAPT, VPT, PackedTrials
 from moe_prompts.vision.tasks.task import Pixels, Subset
 from moe_prompts.vision.training import runs
-from moe_prompts.vision.training.methods import Sizes, config
+from moe_prompts.vision.training.methods import Sizes
 from moe_prompts.vision.training.packed import GROUP, entering_states
 from moe_prompts.vision.training.runs import Setup, train_and_score
 from moe_prompts.vision.training.sgd import Recipe, Setting, Trial, evaluate, init_generator, train_packed
@@ -104,5 +104,5 @@ def test_a_run_with_a_folder_is_the_run_without(method, images, tmp_path, monkey
     monkeypatch.setattr("moe_prompts.vision.training.states.entering_states", None)
     monkeypatch.setattr("moe_prompts.vision.training.packed.entering_states", None)
     assert plain == first == train_and_score(method, kept, 5, trials, images, images)
-    prompts = config(method, kept.sizes, runs.backbone(kept))
-    assert isinstance(runs.entering(prompts, kept, runs.backbone(kept), [images], images)[1], States)
+    first = runs.first_read(method, kept.sizes, runs.backbone(kept))
+    assert isinstance(runs.entering(first, kept, runs.backbone(kept), [images], images)[1], States)
