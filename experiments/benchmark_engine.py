@@ -192,7 +192,9 @@ def trainings() -> Iterator[list[str]]:
     from moe_prompts.vision.training.sgd import Recipe
 
     steps = Recipe().total(1000)
-    for method, alone, packed, *_ in body_of(PACKED.read_text(encoding="utf-8"), PACKED_COLUMNS):
+    for name, *_, method, alone, packed, _, _ in body_of(PACKED.read_text(encoding="utf-8"), PACKED_COLUMNS):
+        if name != "small-random":
+            continue
         seconds = steps * float(packed or alone) / 1e3
         yield [method, f"{seconds:.0f}", f"{3600 / seconds:.0f}"]
 

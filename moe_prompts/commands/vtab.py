@@ -42,12 +42,13 @@ SMALL = {
 QUICK = SMALL | {"task": "stand-in:count", "method": "linear,vapt", "steps": 10, "lr": "0.25,1"}
 
 #: The published protocol on the published tasks: images resized and rates scheduled as in the papers' code,
-#: both grids, five seeds; the number of tokens is one for all tasks (the papers tuned it for each).
+#: both grids, five seeds, and the number of tokens that VPT's authors chose for each task.
 PUBLISHED = {
     "method": "linear,full,vpt_shallow,vpt_deep,vapt",
     "schedule": "official",
     "resample": "bilinear-no-antialias",
     "epochs": 100,
+    "tokens": "published",
 }
 PRESETS = {
     "small": SMALL,
@@ -184,7 +185,7 @@ def one_run(arguments: argparse.Namespace, plan, out: Path, resume: bool):
     command = [Path(sys.argv[0]).name, *sys.argv[1:]]
     tell([out], out, {"settings.json": as_json(settings, plan, command)})
     if arguments.track:
-        track(arguments.track, out, tuned, final, plan.setup.identity())
+        track(arguments.track, out, tuned, final, plan.place)
     return final
 
 
@@ -203,6 +204,7 @@ def plan_of(arguments: argparse.Namespace, share: float = 1.0):
     from moe_prompts.vision.backbones.normalisation import normalisation_of
     from moe_prompts.vision.comparison.plan import SEEDS, Plan
     from moe_prompts.vision.comparison.settings import read_settings
+    from moe_prompts.vision.comparison.tokens import read_tokens
     from moe_prompts.vision.tasks.named import TaskSpec, task_names
     from moe_prompts.vision.training.methods import METHODS, Sizes, check_method, check_peers
     from moe_prompts.vision.training.runs import Setup
@@ -248,7 +250,9 @@ def plan_of(arguments: argparse.Namespace, share: float = 1.0):
         precision=checked_precision(arguments.precision, arguments.device),
     )
     prompts = {"rank": arguments.rank, "blocks": arguments.last_blocks}
-    sizes = Sizes(arguments.tokens or 10, arguments.hidden, arguments.kernel, **prompts)
+    tokens = read_tokens(str(Sizes.tokens if arguments.tokens is None else arguments.tokens), names)
+    by_task = tokens if isinstance(tokens, dict) else None
+    sizes = Sizes(Sizes.tokens if by_task else tokens, arguments.hidden, arguments.kernel, **prompts)
     weights = None if arguments.weights is None else str(arguments.weights)
     own_size = arguments.size if backbone not in OWN else None
     setup = Setup(backbone, weights, arguments.pack, sizes, recipe, checked_device(arguments.device), own_size)
@@ -260,6 +264,7 @@ def plan_of(arguments: argparse.Namespace, share: float = 1.0):
         weight_decays=cli.numbers(arguments.weight_decay, "--weight-decay"),
         seeds=tuple(arguments.seeds or SEEDS),
         entropy=arguments.seed,
+        tokens=by_task,
     )
     return replace(plan, given=read_settings(arguments.settings, plan)) if arguments.settings else plan
 
@@ -287,10 +292,19 @@ def shares_of(text: str) -> list[float]:
 
 
 def expected_minutes(plan, workers: int) -> float:
-    """Return how long the plan takes, from a few steps of one pack of VAPT trials on this machine."""
+    """Return how long the plan takes, from a few steps of one pack of VAPT trials on this machine.
+
+    They are made with the fewest and with the most tokens of the plan.
+    """
+    import numpy as np
+
     from moe_prompts.vision.training.runs import seconds_per_step
 
-    return seconds_per_step(plan.setup, plan.tasks[0].size) * plan.vapt_steps / workers / 60
+    steps, size = plan.vapt_steps, plan.tasks[0].size
+    ends = sorted({min(steps), max(steps)})
+    sizes = [replace(plan.setup.sizes, tokens=tokens) for tokens in ends]
+    seconds = [seconds_per_step(replace(plan.setup, sizes=own), size) for own in sizes]
+    return float(np.interp(list(steps), ends, seconds) @ np.array(list(steps.values()))) / workers / 60
 
 
 def tell(runs: list[Path], out: Path, files: Mapping[str, str] = MappingProxyType({})) -> None:
@@ -305,7 +319,7 @@ def tell(runs: list[Path], out: Path, files: Mapping[str, str] = MappingProxyTyp
     final = pd.concat([results(folder) for folder in runs], ignore_index=True)
     setup, notes = setup_line(runs), edges(runs)
     text = "\n".join([report.text(final, setup), *notes])
-    table = paper_table.paper_table(final)
+    table = paper_table.paper_table(final, cut=any_cut(runs))
     tables = {"table.md": paper_table.as_markdown(table), "table.tex": paper_table.as_latex(table)}
 
     def draw() -> list[Path]:
@@ -317,6 +331,14 @@ def tell(runs: list[Path], out: Path, files: Mapping[str, str] = MappingProxyTyp
     cli.finish(out, text, report.ending_of(final, setup, notes), {**tables, **files}, draw, None, "report.md")
 
 
+def any_cut(runs: list[Path]) -> bool:
+    """Return whether a task of a run has a share of its training images only."""
+    from moe_prompts.engine.store import identity_of
+
+    tasks = [identity_of(folder / "final", "entropy", place=dict, tasks=dict)["tasks"] for folder in runs]
+    return any(facts.get("fraction", 1) != 1 for own in tasks for facts in own.values())
+
+
 def setup_line(runs: list[Path]) -> str:
     """Return a line on how all runs were made: backbone, prompts, steps.
 
@@ -324,12 +346,15 @@ def setup_line(runs: list[Path]) -> str:
     """
     from moe_prompts.engine.store import described_in, identity_of
 
-    found, lines = {}, {}
+    found, lines, numbers = {}, {}, {}
     for folder in runs:
         identity = identity_of(folder / "final", "entropy", place=dict, tasks=dict)
         found[folder] = {key: identity[key] for key in ("place", "entropy")}
         with described_in(folder / "final" / "meta.json"):
             lines[folder] = place_line(identity["place"])
+            tokens = identity["place"]["sizes"]["tokens"]
+            if isinstance(tokens, dict):
+                numbers |= {name: tokens[name] for name in identity["tasks"]}
             formats = {
                 name: facts.get("image_format", facts.get("format")) for name, facts in identity["tasks"].items()
             }
@@ -343,7 +368,8 @@ def setup_line(runs: list[Path]) -> str:
         if found[folder] != found[first]:
             raise InputError(f"{folder}: made in another way than {first} (see meta.json); report them one by one")
     shown = sorted({lines[name] for name in lines if name not in runs})
-    return f"{lines[first]}; image format: {', '.join(shown)}."
+    by_task = f" N by task: {', '.join(f'{name} {number}' for name, number in numbers.items())}." if numbers else ""
+    return f"{lines[first]}; image format: {', '.join(shown)}.{by_task}"
 
 
 def place_line(place: dict[str, Any]) -> str:
@@ -351,12 +377,15 @@ def place_line(place: dict[str, Any]) -> str:
     recipe, sizes = place["recipe"], place["sizes"]
     steps, epochs, batch = recipe["steps"], recipe["epochs"], recipe["batch"]
     texts = [place["backbone"], recipe["schedule"], recipe["normalisation"], recipe["precision"]]
-    numbers = [sizes["tokens"], epochs, batch, *([] if steps is None else [steps])]
+    tokens = sizes["tokens"]
+    numbers = [*(tokens.values() if isinstance(tokens, dict) else [tokens]), epochs, batch]
+    numbers += [] if steps is None else [steps]
     if not all(isinstance(text, str) for text in texts) or not all(type(number) is int for number in numbers):
         raise TypeError("an entry of another kind")
     return (
-        f"Backbone {place['backbone']}, N = {sizes['tokens']}, {f'{steps} steps' if steps else f'{epochs} epochs'} of "
-        f"{batch} images, schedule {recipe['schedule']}, normalisation {recipe['normalisation']}, {recipe['precision']}"
+        f"Backbone {place['backbone']}, N {'by task' if isinstance(tokens, dict) else f'= {tokens}'}, "
+        f"{f'{steps} steps' if steps else f'{epochs} epochs'} of {batch} images, schedule {recipe['schedule']}, "
+        f"normalisation {recipe['normalisation']}, {recipe['precision']}"
     )
 
 
@@ -412,7 +441,11 @@ def parser() -> argparse.ArgumentParser:
     )
     add("--weights", type=Path, metavar="FILE", help="of the backbone, for names of timm (default: from the hub)")
     add("--settings", metavar="FILE", help="settings.json of another run, or shipped: do not tune these pairs again")
-    add("--tokens", type=cli.positive("tokens"), help="prompts (default 10)")
+    add(
+        "--tokens",
+        metavar="N",
+        help="prompts: a number (default 10), published (VPT's, task by task), or a JSON file {task: number}",
+    )
     add("--last-blocks", type=cli.positive("blocks"), help="prompts in the last so many blocks (default: in all)")
     add("--hidden", type=cli.positive("units"), default=8, help="of VAPT's projector (default 8)")
     add("--kernel", type=cli.positive("pixels"), default=2, help="of VAPT's convolution (default 2)")

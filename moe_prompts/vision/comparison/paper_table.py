@@ -15,7 +15,15 @@ import pandas as pd
 
 from moe_prompts.intervals import mean_interval
 from moe_prompts.tables import markdown
-from moe_prompts.vision.comparison.report import PUBLISHED, PUBLISHED_VAPT_MEAN, means, published, scores
+from moe_prompts.vision.comparison.report import (
+    PUBLISHED,
+    PUBLISHED_VAPT_GAIN_FGVC,
+    PUBLISHED_VAPT_MEAN,
+    means,
+    published,
+    published_fgvc,
+    scores,
+)
 from moe_prompts.vision.training.methods import METHODS
 
 OVER_TASKS, OVER_GROUPS = "mean of tasks", "mean of groups"
@@ -23,6 +31,8 @@ OVER_TASKS, OVER_GROUPS = "mean of tasks", "mean of groups"
 SOURCES = {
     1: "Published, arXiv 2203.12119: ViT-B/16 of ImageNet-21k, VPT with a number of tokens tuned for each task.",
     2: "Published, arXiv 2501.18936: the gain of VAPT over full fine-tuning, added to the mean of that row.",
+    3: "Published, arXiv 2203.12119, as notes on arXiv 2507.13260 quote it: ViT-B/16 of ImageNet-21k, all training "
+    "images, VPT with a number of tokens tuned for each task.",
 }
 
 
@@ -34,6 +44,7 @@ class PaperTable:
     groups     group -> its tasks
     ours       accuracies in percent, one row for each method
     theirs     published accuracies by method, NaN where there are none
+    sources    method -> key of ``SOURCES`` of its published row
     bold       (method, column) of the numbers that are bold
     """
 
@@ -41,11 +52,15 @@ class PaperTable:
     groups: dict[str, tuple[str, ...]]
     ours: pd.DataFrame
     theirs: pd.DataFrame
+    sources: dict[str, int]
     bold: frozenset[tuple[str, str]]
 
 
-def paper_table(final: pd.DataFrame) -> PaperTable:
-    """Return the table of final runs."""
+def paper_table(final: pd.DataFrame, cut: bool = False) -> PaperTable:
+    """Return the table of final runs.
+
+    cut  True: some tasks have a share of their training images only, so published rows of FGVC do not compare
+    """
     table = scores(final)
     groups = {str(group): tuple(dict.fromkeys(own["task"])) for group, own in table.groupby("group", sort=False)}
     columns = [column for group, tasks in groups.items() for column in (*tasks, _mean_of(group))]
@@ -61,11 +76,13 @@ def paper_table(final: pd.DataFrame) -> PaperTable:
             OVER_TASKS: both.loc[method, "over tasks"],
             OVER_GROUPS: both.loc[method, "over groups"],
         }
+    theirs, sources = _published(methods, groups, cut)
     return PaperTable(
         tuple(columns),
         groups,
         pd.DataFrame(ours).T.reindex(columns=columns),
-        _published(methods, groups).reindex(columns=columns),
+        theirs.reindex(columns=columns),
+        sources,
         frozenset(_bold(final, methods, groups, tuple(columns))),
     )
 
@@ -80,21 +97,29 @@ def _with_means(own: pd.Series, groups: dict[str, tuple[str, ...]]) -> dict[str,
     return found | {_mean_of(group): float(np.mean([found[task] for task in tasks])) for group, tasks in groups.items()}
 
 
-def _published(methods: list[str], groups: dict[str, tuple[str, ...]]) -> pd.DataFrame:
-    """Return the published rows of these tasks.
+def _published(
+    methods: list[str], groups: dict[str, tuple[str, ...]], cut: bool
+) -> tuple[pd.DataFrame, dict[str, int]]:
+    """Return the published rows of these tasks, and the sources of their methods.
 
-    Of VAPT the mean over all 19 is known, and nothing else.
+    Of VAPT the means over all 19 tasks of VTAB-1K and over all five of FGVC are known, and nothing else; of
+    FGVC also full fine-tuning and VPT-deep, on all training images.
     """
-    known, rows = published(), {}
-    tasks = [task for own in groups.values() for task in own]
+    tasks, rows, sources = [task for own in groups.values() for task in own], {}, {}
+    fine = set(tasks) <= set(published_fgvc().index)
+    known = published_fgvc() if fine else published()
+    if fine and cut:
+        return pd.DataFrame(), {}
     for method in methods:
-        if method in PUBLISHED and set(tasks) <= set(known.index):
+        if PUBLISHED.get(method) in known.columns and set(tasks) <= set(known.index):
+            sources[method] = 3 if fine else 1
             own = _with_means(known[PUBLISHED[method]], groups)
             over_groups = float(np.mean([own[_mean_of(group)] for group in groups]))
             rows[method] = own | {OVER_TASKS: float(np.mean([own[task] for task in tasks])), OVER_GROUPS: over_groups}
         if method == "vapt" and set(tasks) == set(known.index):
-            rows[method] = {OVER_TASKS: PUBLISHED_VAPT_MEAN}
-    return pd.DataFrame(rows).T
+            mean = PUBLISHED_VAPT_MEAN if not fine else float(known["full"].mean()) + PUBLISHED_VAPT_GAIN_FGVC
+            rows[method], sources[method] = {OVER_TASKS: mean}, 2
+    return pd.DataFrame(rows).T, sources
 
 
 def _bold(
@@ -133,10 +158,8 @@ def _rows(table: PaperTable) -> list[tuple[str, int | None, list[str], list[bool
         bold = [(method, column) in table.bold for column in table.columns]
         rows.append((str(method), None, [_cell(value) for value in table.ours.loc[method]], bold))
         if method in table.theirs.index:
-            source = 2 if method == "vapt" else 1
-            rows.append(
-                (str(method), source, [_cell(value) for value in table.theirs.loc[method]], [False] * len(bold))
-            )
+            theirs = [_cell(value) for value in table.theirs.loc[method]]
+            rows.append((str(method), table.sources[str(method)], theirs, [False] * len(bold)))
     return rows
 
 

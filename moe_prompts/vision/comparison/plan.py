@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any, ClassVar
@@ -27,7 +27,7 @@ from moe_prompts.engine.runner import run_study
 from moe_prompts.errors import InputError
 from moe_prompts.vision.tasks.named import Spec
 from moe_prompts.vision.tasks.task import ImageSet
-from moe_prompts.vision.training.methods import RELATIVE_SECONDS, settings
+from moe_prompts.vision.training.methods import BASELINES, PEERS, RELATIVE_SECONDS, Sizes, settings
 from moe_prompts.vision.training.runs import (
     Setup,
     backbone,
@@ -183,6 +183,7 @@ class Plan:
     seeds               of the final runs, all different
     entropy             seed of the tuning runs
     given               settings by (task name, method) that are used as they are; those pairs are not tuned
+    tokens              number of tokens by task name, for every task at least; None: that of the setup
 
     Raises ``InputError`` for no seeds or equal ones.
     """
@@ -195,15 +196,33 @@ class Plan:
     seeds: tuple[int, ...] = SEEDS
     entropy: int = 0
     given: dict[tuple[str, str], Setting] | None = None
+    tokens: dict[str, int] | None = None
 
     def __post_init__(self) -> None:
         if len(set(self.seeds)) != len(self.seeds) or not self.seeds:
             raise InputError(f"seeds {', '.join(map(str, self.seeds))}; expected different ones")
+        missing = [task.name for task in self.tasks if self.tokens is not None and task.name not in self.tokens]
+        if missing:
+            raise InputError(f"tokens of {missing[0]}: none; expected a number for each task")
 
     @property
     def pairs(self) -> list[tuple[Spec, str]]:
         """Return every task with every method."""
         return [(task, method) for task in self.tasks for method in self.methods]
+
+    def setup_of(self, task: Spec) -> Setup:
+        """Return the setup with the task's own number of tokens."""
+        if self.tokens is None:
+            return self.setup
+        return replace(self.setup, sizes=replace(self.setup.sizes, tokens=self.tokens[task.name]))
+
+    @property
+    def place(self) -> dict[str, Any]:
+        """Return what results depend on beside tasks and settings: ``Setup.identity``, with the tokens by task."""
+        found = self.setup.identity()
+        if self.tokens is not None:
+            found["sizes"]["tokens"] = dict(sorted(self.tokens.items()))
+        return found
 
     def check(self) -> None:
         """Open all tasks and the backbone; raise ``InputError`` where they do not fit."""
@@ -220,7 +239,7 @@ class Plan:
         """Return the cells of the first stage: all pairs without given settings."""
         given = self.given or {}
         return [
-            TuneCell(task, method, self.setup, settings(method, self.lrs, self.weight_decays))
+            TuneCell(task, method, self.setup_of(task), settings(method, self.lrs, self.weight_decays))
             for task, method in self.pairs
             if (task.name, method) not in given
         ]
@@ -228,13 +247,14 @@ class Plan:
     def final_cells(self, chosen: dict[tuple[str, str], Setting | None]) -> list[FinalCell]:
         """Return the cells of the second stage, with the settings that were chosen by (task name, method)."""
         return [
-            FinalCell(task, method, self.setup, chosen[task.name, method], self.seeds) for task, method in self.pairs
+            FinalCell(task, method, self.setup_of(task), chosen[task.name, method], self.seeds)
+            for task, method in self.pairs
         ]
 
     def study(self, stage: str, cells: Sequence[TuneCell] | Sequence[FinalCell]) -> Study:
         """Return one stage, "tune" or "final", as a study of these cells."""
         identity: dict[str, Any] = {
-            "place": self.setup.identity(),  # the key of older runs
+            "place": self.place,  # the key of older runs
             "tasks": self.facts,
             # A run does not grow: its final stage is one comparison.
             "pairs": [f"{task.name} {method}" for task, method in self.pairs],
@@ -258,11 +278,18 @@ class Plan:
         return {task.name: json.loads(json.dumps(opened(task).facts)) for task in self.tasks}
 
     @property
-    def vapt_steps(self) -> float:
-        """Return the steps of all trials, each method's in units of VAPT's by time."""
+    def vapt_steps(self) -> dict[int, float]:
+        """Return the steps of all trials by number of tokens, each method's in units of VAPT's by time.
+
+        Methods without prompts count as of the usual number of tokens, from which their units are.
+        """
         cells: list[Any] = self.tune_cells()
-        cells += [FinalCell(task, method, self.setup, None, self.seeds) for task, method in self.pairs]
-        return sum(cell.cost * cell.replicates for cell in cells)
+        cells += [FinalCell(task, method, self.setup_of(task), None, self.seeds) for task, method in self.pairs]
+        steps: dict[int, float] = {}
+        for cell in cells:
+            tokens = Sizes.tokens if cell.method in (*BASELINES, *PEERS) else cell.setup.sizes.tokens
+            steps[tokens] = steps.get(tokens, 0.0) + cell.cost * cell.replicates
+        return steps
 
     def chosen(self, final: pd.DataFrame) -> dict[tuple[str, str], Setting | None]:
         """Return the settings of a table of final runs, by (task name, method)."""

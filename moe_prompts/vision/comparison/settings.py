@@ -12,7 +12,6 @@ from typing import Any
 
 from moe_prompts.errors import InputError
 from moe_prompts.vision.comparison.plan import Plan
-from moe_prompts.vision.training.runs import Setup
 from moe_prompts.vision.training.sgd import Setting
 from moe_prompts.vision.training.tuned import TunedFile, differing
 
@@ -29,14 +28,14 @@ def as_json(chosen: Mapping[tuple[str, str], Setting | None], plan: Plan, comman
         for (task, method), setting in chosen.items()
         if setting is not None and (task, method) not in (plan.given or {})
     ]
-    head = {"command": command, "case": case(plan.setup), "tasks": plan.facts, "seed": plan.entropy}
+    head = {"command": command, "case": case(plan), "tasks": plan.facts, "seed": plan.entropy}
     lines = ",\n".join("    " + json.dumps(row) for row in rows)
     return json.dumps(head, indent=2)[:-2] + f',\n  "settings": [\n{lines}\n  ]\n}}\n'
 
 
-def case(setup: Setup) -> dict[str, Any]:
+def case(plan: Plan) -> dict[str, Any]:
     """Return what tuned settings belong to; the device, and how many trials train at once, do not matter."""
-    return {key: value for key, value in setup.identity().items() if key not in ("device", "pack")}
+    return {key: value for key, value in plan.place.items() if key not in ("device", "pack")}
 
 
 def read_settings(source: str, plan: Plan) -> Chosen:
@@ -52,7 +51,7 @@ def read_settings(source: str, plan: Plan) -> Chosen:
         rows = {(row["task"], row["method"]): Setting(row["lr"], row["weight_decay"]) for row in content["settings"]}
         tasks = content["tasks"]
         others = [f"other data of {name}" for name in facts if name in tasks and tasks[name] != facts[name]]
-        return rows, [*differing(content["case"], case(plan.setup)), *others]
+        return rows, [*differing(content["case"], case(plan)), *others]
 
     rows, others = file.read(take)
     if others:

@@ -3,6 +3,7 @@
 import importlib.util
 import sys
 from contextlib import AbstractContextManager
+from pathlib import Path
 from types import SimpleNamespace
 
 import matplotlib.pyplot as plt
@@ -17,7 +18,10 @@ from moe_prompts.tables import body_of
 from moe_prompts.vision.comparison import plan as protocol
 from moe_prompts.vision.comparison import tracking
 from moe_prompts.vision.comparison.paper_table import as_latex, as_markdown, paper_table
+from moe_prompts.vision.comparison.report import published_fgvc
+from moe_prompts.vision.comparison.tokens import published_tokens, read_tokens
 from moe_prompts.vision.tasks import fgvc, vtab
+from moe_prompts.vision.training.runs import Setup
 
 TINY = (
     "--backbone",
@@ -167,6 +171,121 @@ def test_the_preset_is_the_published_protocol(tmp_path):
     assert [cell.replicates for cell in plan.tune_cells()[:5]] == [40, 16, 40, 40, 40]
 
 
+def test_the_presets_have_the_published_tokens(tmp_path):
+    """The numbers of the published table, which are not the same for all tasks."""
+    arguments = command.parser().parse_args(["run", "--preset", "vtab-1k", "--data", str(tmp_path)])
+    command.fill_in(arguments)
+    plan = command.plan_of(arguments)
+    tokens = {cell.task.name: cell.setup.sizes.tokens for cell in plan.tune_cells()}
+    assert (tokens["sun397"], tokens["svhn"], tokens["clevr_dist"], tokens["dtd"]) == (5, 50, 200, 10)
+    assert set(plan.vapt_steps) == {1, 5, 10, 50, 100, 200}
+    assert published_tokens() == plan.tokens
+    assert {task: published_tokens()[task] for task in published_fgvc().index} == {
+        "fgvc:cub": 10,
+        "fgvc:nabirds": 50,
+        "fgvc:flowers": 5,
+        "fgvc:dogs": 100,
+        "fgvc:cars": 200,
+    }
+    one = command.parser().parse_args(["run", "--preset", "vtab-1k", "--data", str(tmp_path), "--tokens", "7"])
+    command.fill_in(one)
+    assert command.plan_of(one).tokens is None
+    assert command.plan_of(one).setup.sizes.tokens == 7
+
+
+def test_each_task_may_have_its_own_tokens(tmp_path, monkeypatch, capsys):
+    """A file of numbers reaches the prompts, the description of the run and its report."""
+    monkeypatch.chdir(tmp_path)
+    for task in ("dtd", "svhn", "eurosat"):
+        make_vtab_root(tmp_path / "data", task, pixels=2, test=4, counts=(8, 4))
+    (tmp_path / "tokens.json").write_text('{"dtd": 2, "svhn": 3, "eurosat": 3}')
+    common = ("run", "--data", "data", "--cache", "none", *TINY, "--steps", 1, "--seeds", "1,2")
+    options = (*common, "--tokens", "tokens.json", "--method", "linear,vpt_deep")
+    call(monkeypatch, *options, "--task", "dtd,svhn", "--out", "run")
+    capsys.readouterr()
+    final = pd.read_parquet("run/final/results.parquet")
+    prompts = final[final["method"] == "vpt_deep"].set_index("task")["parameters"]
+    assert prompts["dtd"].unique() == 2 * 4 * 64
+    assert prompts["svhn"].unique() == 3 * 4 * 64
+    assert "N by task: dtd 2, svhn 3." in Path("run/report.md").read_text()
+    call(monkeypatch, *options, "--task", "eurosat", "--out", "other")
+    call(monkeypatch, "report", "run", "other", "--out", "both")
+    assert "N by task: dtd 2, svhn 3, eurosat 3." in Path("both/report.md").read_text()
+    given = (*common, "--task", "dtd,svhn", "--method", "linear", "--settings", "run/settings.json", "--out", "again")
+    with pytest.raises(InputError, match="tuned for another case"):
+        call(monkeypatch, *given, "--tokens", "2")
+    call(monkeypatch, *given, "--tokens", "tokens.json")
+    assert not Path("again/tune").exists()
+    call(monkeypatch, *common, "--task", "dtd", "--method", "linear", "--tokens", 2, "--out", "one")
+    with pytest.raises(InputError, match="made in another way"):
+        call(monkeypatch, "report", "run", "one", "--out", "mixed")
+    capsys.readouterr()
+
+
+def test_wrong_tokens_are_one_line(tmp_path):
+    files = {
+        "list.json": "[10]",
+        "text.json": "tokens",
+        "lacks.json": '{"cifar": 10}',
+        "name.json": '{"dtd": 10, "dtdd": 5}',
+        "group.json": '{"all": 10}',
+        "zero.json": '{"dtd": 0}',
+        "half.json": '{"dtd": 2.5}',
+        "true.json": '{"dtd": true}',
+        "none.json": "{}",
+    }
+    messages = {
+        "list.json": "expected an object such as",
+        "text.json": "no JSON; expected an object such as",
+        "lacks.json": "no number for dtd; expected one for each task of the run",
+        "name.json": "'dtdd' is no task; expected names such as dtd or fgvc:cub",
+        "group.json": "'all' is no task",
+        "zero.json": "dtd has 0 tokens; expected a whole number from 1",
+        "half.json": "dtd has 2.5 tokens",
+        "true.json": "dtd has True tokens",
+        "none.json": "expected an object such as",
+    }
+    for name, content in files.items():
+        (tmp_path / name).write_text(content)
+    cases = {str(tmp_path / name): message for name, message in messages.items()}
+    cases |= {"0": "--tokens 0 has 0 tokens", "-3": "has -3 tokens", "1e1": "--tokens 1e1: No such file"}
+    for text, message in cases.items():
+        with pytest.raises(InputError) as raised:
+            read_tokens(text, ["dtd"])
+        assert message in str(raised.value)
+        assert "\n" not in str(raised.value)
+    with pytest.raises(InputError, match="--tokens published: no number for stand-in:count"):
+        read_tokens("published", ["dtd", "stand-in:count"])
+    with pytest.raises(InputError, match="tokens of b: none; expected a number for each task"):
+        protocol.Plan((SimpleNamespace(name="a"), SimpleNamespace(name="b")), ("vapt",), Setup(), tokens={"a": 1})
+
+
+def test_published_rows_of_fgvc_stand_beside_all_training_images_only():
+    final = pd.DataFrame(
+        [
+            {
+                **{"task": task, "group": "fgvc", "method": method, "seed": seed, "accuracy": 0.5 + seed / 100},
+                **{"cross_entropy": 1.0, "lr": 1.0, "weight_decay": 0.0, "parameters": 1},
+            }
+            for task in published_fgvc().index
+            for method in ("full", "vpt_deep", "vapt", "linear")
+            for seed in (1, 2)
+        ]
+    )
+    table = paper_table(final)
+    assert table.theirs.loc["vpt_deep", "fgvc:cars"] == 83.6
+    # The means that the quoting text prints.
+    assert table.theirs.loc["full", "mean of tasks"] == pytest.approx(88.5, abs=0.05)
+    assert table.theirs.loc["vpt_deep", "mean of tasks"] == pytest.approx(89.1, abs=0.05)
+    assert table.theirs.loc["vapt", "mean of tasks"] == pytest.approx(88.54 + 1.04)
+    assert table.theirs.loc["vapt"].notna().sum() == 1
+    assert "linear" not in table.theirs.index
+    assert table.sources == {"full": 3, "vpt_deep": 3, "vapt": 2}
+    assert "as notes on arXiv 2507.13260 quote it" in as_markdown(table)
+    assert paper_table(final, cut=True).theirs.empty
+    assert "no published row" in as_latex(paper_table(final, cut=True))
+
+
 def test_fgvc_runs_by_shares_of_the_images(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     for name in ("cub", "nabirds", "cars"):
@@ -185,6 +304,8 @@ def test_fgvc_runs_by_shares_of_the_images(tmp_path, monkeypatch, capsys):
         for share in ("0.5", "1")
     }
     assert n == {"0.5": {9}, "1": {18}}
+    published = [(tmp_path / "run" / f"fraction-{share}" / "table.md").read_text() for share in ("0.5", "1")]
+    assert ["published [3]" in text for text in published] == [False, True]
     call(monkeypatch, "run", *options, *more, "--resume")
     capsys.readouterr()
     for wrong in ("0", "0.5,0.5", "x"):

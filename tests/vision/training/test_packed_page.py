@@ -23,22 +23,25 @@ def script(monkeypatch):
 
 def test_the_page_is_what_the_script_writes(script):
     text = script.PAGE.read_text(encoding="utf-8")
-    command, where = re.search(r"`python experiments/(.*)` on (.*)\.$", text, flags=re.M).groups()
-    trials, steps, rounds = (
-        int(re.search(words, text)[1]) for words in (r"(\d+) settings", r"(\d+) steps", r"(\d+) ro")
-    )
+    where = re.search(rf"^{script.MEASURED}(.*)\.$", text, flags=re.M)[1]
     rows = body_of(text, script.COLUMNS)
-    assert {row[0] for row in rows} == {*script.PACKED, *script.ALONE}
-    assert script.page(rows, command, where, trials, steps, rounds) + "\n" == text
+    small = {row[script.METHOD] for row in rows if row[0] == "small-random"}
+    assert small == {*script.PROMPTS, *script.PEERS, *script.ALONE}
+    assert {row[script.METHOD] for row in rows if row[0] == "dinov2-small-focus"} >= {"lora", "bias", "adapter"}
+    assert script.page(rows, [], where) + "\n" == text
 
 
 def test_it_measures_packed_methods_and_others(script, monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(script, "PAGE", tmp_path / "page.md")
-    short = ["--methods", "linear,bias", "--trials", "2", "--steps", "1", "--rounds", "1"]
+    short = ["--methods", "linear,lora,full", "--trials", "2", "--steps", "1", "--rounds", "1"]
     monkeypatch.setattr(sys, "argv", ["benchmark_packed.py", *short])
     script.main()
-    packed, alone = body_of(script.PAGE.read_text(encoding="utf-8"), script.COLUMNS)
-    assert (packed[0], alone[0], alone[2:]) == ("linear", "bias", ["", "", ""])
-    assert float(packed[4]) < 1e-4
-    assert f"`python experiments/benchmark_packed.py {' '.join(short)}`" in script.PAGE.read_text(encoding="utf-8")
+    text = script.PAGE.read_text(encoding="utf-8")
+    *packed, alone = body_of(text, script.COLUMNS)
+    assert [row[script.METHOD] for row in packed] == ["linear", "lora"]
+    assert (alone[script.METHOD], alone[-3:]) == ("full", ["", "", ""])
+    assert all(float(row[-1]) < 1e-4 for row in packed)
+    assert f"benchmark_packed.py --backbone small-random {' '.join(short)}" in text
+    kept = script.page([["dinov2-small-focus", "8", "2", "3", "bias", *["1"] * 4]], [*packed, alone], "here")
+    assert len(body_of(kept, script.COLUMNS)) == 4, "rows of other settings stay"
     assert "page.md" in capsys.readouterr().out
