@@ -218,7 +218,7 @@ class Plan:
 
     @property
     def place(self) -> dict[str, Any]:
-        """Return what results depend on beside tasks and settings: ``Setup.identity``, with the tokens by task."""
+        """Return what results depend on beside tasks and settings: the setup, with tokens by task."""
         found = self.setup.identity()
         if self.tokens is not None:
             found["sizes"]["tokens"] = dict(sorted(self.tokens.items()))

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from moe_prompts.checks import expect, file_path, whole
 from moe_prompts.engine.files import write_atomically
 from moe_prompts.errors import InputError
+from moe_prompts.vision.prompting.prompted import PromptedVisionTransformer
 from moe_prompts.vision.prompting.prompts import check_generator
 
 #: Standard deviation of an adapter's first weights, which are cut at two of it.
@@ -77,12 +78,20 @@ def changed_blocks(model: VisionTransformer, blocks: int | None) -> range:
 
 
 def check_timm(model: nn.Module, what: str) -> None:
-    """Raise ``InputError`` unless ``model`` is timm's; ``what`` names what was to be added."""
+    """Raise ``InputError`` unless ``model`` is timm's, and plain; ``what`` names what was to be added."""
     if not isinstance(model, VisionTransformer):
         raise InputError(
             f"{what}: a {type(model).__name__} has no layer qkv; expected timm's VisionTransformer, which "
             "as_timm(model) makes of a model of transformers"
         )
+    kinds = {
+        "prompts": isinstance(model, PromptedVisionTransformer),
+        "LoRA": hasattr(model, "peft_config"),
+        "adapters": any(isinstance(block, Adapter) for block in model.blocks),
+    }
+    for kind, there in kinds.items():
+        if there:
+            raise InputError(f"{what}: this model has {kind} already; expected a plain one, or a deepcopy made before")
 
 
 def check_rank(rank: int) -> None:

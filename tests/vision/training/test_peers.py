@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from timm.models.vision_transformer import VisionTransformer
 
 from moe_prompts.errors import InputError
+from moe_prompts.vision import VPT, prompt
 from moe_prompts.vision.tasks.task import Pixels
 from moe_prompts.vision.training import peers
 from moe_prompts.vision.training.methods import PEERS, Sizes, config, trainable_copy
@@ -161,6 +162,23 @@ def test_wrong_input_is_one_line(tmp_path, monkeypatch):
             call()
         assert message in str(raised.value)
         assert "\n" not in str(raised.value)
+
+
+def test_what_was_changed_already_is_refused_in_one_line():
+    def made(change) -> VisionTransformer:
+        model = vit()
+        change(model)
+        return model
+
+    changed = {
+        "prompts": lambda: prompt(vit(), VPT(2), 3),
+        "LoRA": lambda: made(lambda model: add_lora(model, 2, generator())),
+        "adapters": lambda: made(lambda model: add_adapters(model, 2, generator())),
+    }
+    for kind, model in changed.items():
+        for add, what in ((add_lora, "LoRA"), (add_adapters, "adapters")):
+            with pytest.raises(InputError, match=f"{what}: this model has {kind} already; expected a plain one"):
+                add(model(), 2, generator())
 
 
 def test_lora_without_its_layers_or_library_is_one_line(monkeypatch):
