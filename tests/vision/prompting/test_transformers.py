@@ -373,6 +373,32 @@ def test_vision_is_imported_without_peft_and_transformers():
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
 
 
+@pytest.mark.slow
+def test_prompts_and_adapters_work_where_peft_and_transformers_are_missing():
+    code = """
+import sys
+sys.modules["peft"] = sys.modules["transformers"] = None
+import timm, torch
+from moe_prompts.errors import InputError
+from moe_prompts.vision import VAPT, add_adapters, add_lora, prompt
+
+rng = torch.Generator().manual_seed(0)
+images = torch.zeros(1, 3, 160, 160)
+print(*prompt(timm.create_model("test_vit"), VAPT(2), 3)(images).shape)
+plain = timm.create_model("test_vit", num_classes=3)
+add_adapters(plain, 2, rng)
+print(*plain(images).shape)
+try:
+    add_lora(timm.create_model("test_vit"), 2, rng)
+except InputError as error:
+    print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    shapes, last = done.stdout.splitlines()[:2], done.stdout.splitlines()[-1]
+    assert shapes == ["1 3", "1 3"]
+    assert last == 'LoRA needs the library peft; try: pip install -e ".[peft]" -c requirements.lock'
+
+
 def test_the_table_of_supported_classes_is_made_without_memory():
     from moe_prompts.vision.prompting.supported import supported_transformers
 
