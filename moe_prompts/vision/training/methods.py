@@ -45,14 +45,13 @@ FULL_LRS = (0.005, 0.001, 0.0005, 0.0001)
 WEIGHT_DECAYS = (0.01, 0.001, 0.0001, 0.0)
 
 #: Seconds of a step of one trial relative to packed VAPT's, rounded from docs/packed_benchmark.md: for estimates only.
-#: Those of peers are guesses near ``bias``, whose steps are alike.
 RELATIVE_SECONDS = {
     "linear": 0.1,
-    "bias": 1.9,
+    "bias": 1.2,
     "full": 2.2,
-    "lora": 2.0,
-    "lora_matched": 2.0,
-    "adapter": 1.8,
+    "lora": 1.6,
+    "lora_matched": 1.6,
+    "adapter": 1.0,
     "vpt_shallow": 1.6,
     "vpt_deep": 1.0,
     "vpt_matched": 1.0,

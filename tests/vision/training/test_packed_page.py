@@ -27,7 +27,7 @@ def test_the_page_is_what_the_script_writes(script):
     rows = body_of(text, script.COLUMNS)
     small = {row[script.METHOD] for row in rows if row[0] == "small-random"}
     assert small == {*script.PROMPTS, *script.PEERS, *script.ALONE}
-    assert {row[script.METHOD] for row in rows if row[0] == "dinov2-small-focus"} >= {"lora", "bias", "adapter"}
+    assert "lora" in {row[script.METHOD] for row in rows if row[0] == "dinov2-small-focus"}
     assert script.page(rows, [], where) + "\n" == text
 
 
