@@ -66,7 +66,7 @@ def measure(name: str, method: str, trials: int, steps: int, rounds: int, device
     recipe = Recipe(steps=steps, batch=batch, normalisation=normalisation_of(name))
     task = procedural_task("count", size=size, n_train=200)
     images = task.split("train800")
-    backbone = create_backbone(name).requires_grad_(False).eval().to(device)
+    backbone = create_backbone(name, size=size).requires_grad_(False).eval().to(device)
     sizes = Sizes(blocks=blocks)
     prompts, first = config(method, sizes, backbone), first_read(method, sizes, backbone)
     pack = [Trial(Setting(lr, 1e-4), 0) for lr in np.geomspace(*rates, trials)]
