@@ -27,13 +27,15 @@ def figure(run: Path) -> Figure:
         ax.set_ylim(-0.03, 1)
         ax.legend(loc="lower right", bbox_to_anchor=(1, 0.1))
         later = table[table["block"] > 0].groupby(["method", "block"])["variation"].mean().groupby("method")
-        ends = {name: f"{least:.2f} to {most:.2f}" for name, (least, most) in later.agg(["min", "max"]).iterrows()}
-        ranges = [f"{name} {'0' if end == '0.00 to 0.00' else end}" for name, end in ends.items()]
-        finding(ax, f"share of a prompt's expert that varies with the image, after block 0: {', '.join(ranges)}")
+        said = [
+            f"those of {name} {f'by {least:.2f} to {most:.2f}' if most else 'do not'}"
+            for name, (least, most) in later.agg(["min", "max"]).iterrows()
+        ]
+        finding(ax, f"after block 0 prompt experts vary with the image: {', '.join(said)}")
         note(
             drawn,
-            "0: the same on all images, as VAPT's prompts are in block 0; small marks: prompts, mean over heads; lines "
-            "their mean",
+            "0: the same on all images, as VAPT's prompts are in block 0; small marks: prompts, mean over heads; "
+            "lines: their mean; one network, so no intervals",
         )
     return drawn
 

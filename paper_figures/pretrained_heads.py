@@ -26,21 +26,28 @@ def figure(run: Path) -> Figure:
         above, below = grid[:, 0]
         draw_input_dependence(above, table)
         above.set_ylim(-0.03, 1)
-        finding(above, f"share of an expert that varies with the image: {said(table, 'variation')}")
+        finding(above, f"experts vary with the image: {said(table, 'variation')}")
         draw_input_dependence(below, heads.rename(columns={"mass": "variation", "head": "prompt"}))
         below.set_ylabel("share of the gate")
         below.set_ylim(-0.03, None)
-        finding(below, f"share of the gate that goes to prompts: {said(heads, 'mass')}")
+        finding(below, f"prompts take this share of the gate: {said(heads, 'mass')}")
         above.set_ylabel("variation of experts")
         below.legend()
-        note(drawn, "small marks: prompts, mean over heads (above), heads (below); lines: their mean")
+        note(
+            drawn,
+            "small marks: prompts, mean over heads (above), heads (below); lines: their mean; one training of each, "
+            "so no intervals",
+        )
     return drawn
 
 
 def said(table: pd.DataFrame, value: str) -> str:
     """Return the range over blocks of the mean of a column, for each method."""
     means = table.groupby(["method", "block"])[value].mean().groupby("method").agg(["min", "max"])
-    return ", ".join(f"{method} {least:.2f} to {most:.2f}" for method, (least, most) in means.iterrows())
+    return ", ".join(
+        f"{method} {f'{least:.2f} to {most:.2f}' if round(most, 2) else '0'}"
+        for method, (least, most) in means.iterrows()
+    )
 
 
 DRAWING = runs.Drawing(

@@ -62,7 +62,20 @@ def test_an_unknown_command_is_one_line(monkeypatch, capsys):
     assert call(monkeypatch, "rate") == cli.BAD_INPUT
     told = capsys.readouterr().err
     assert told.count("\n") == 1
-    assert "no command 'rate'; expected one of sample-efficiency" in told
+    assert "no command 'rate'; did you mean rates?" in told
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("sample-efficency", "did you mean sample-efficiency?"),
+        ("predicted-rates", "did you mean rates"),
+        ("nonsense", "expected one of sample-efficiency, rates"),
+    ],
+)
+def test_an_unknown_command_names_the_nearest_ones(monkeypatch, capsys, name, told):
+    assert call(monkeypatch, name) == cli.BAD_INPUT
+    assert told in capsys.readouterr().err
 
 
 def test_a_command_runs_as_its_script_does(monkeypatch, capsys):

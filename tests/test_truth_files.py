@@ -117,6 +117,7 @@ def test_folders_large_files_and_what_is_missing_are_not_read(tmp_path):
         ("folder.json", "no plain file"),
         ("large.json", f"1000 MB; expected parameters of at most {LARGEST / 1e6:.0f} MB"),
         ("missing.py", "no such file"),
+        ("missing.json", r"^[^(]+missing\.json: no such file"),
     ):
         with pytest.raises(InputError, match=message):
             read_truth(tmp_path / name)

@@ -53,6 +53,17 @@ def overview() -> str:
     return "\n".join([*lines, EXAMPLES])
 
 
+def _unknown(name: str) -> str:
+    """Return what is said of a name that no command has: the nearest one, which may be a module's, or all."""
+    from difflib import get_close_matches
+
+    names = {module.replace("_", "-"): command for command, module in COMMANDS.items()} | {at: at for at in COMMANDS}
+    told = f"expected one of {', '.join(COMMANDS)}"
+    for near in get_close_matches(name, names, n=1):
+        told = f"did you mean {names[near]}? moe-prompts --help lists all"
+    return f"no command {name!r}; {told}"
+
+
 def main() -> None:
     """Run the command that the first argument names; without one, or with --help, list the commands."""
     name, *rest = sys.argv[1:] or ["--help"]
@@ -65,7 +76,7 @@ def main() -> None:
         print(__version__)
         return
     if name not in COMMANDS:
-        print(f"moe-prompts: no command {name!r}; expected one of {', '.join(COMMANDS)}", file=sys.stderr)
+        print(f"moe-prompts: {_unknown(name)}", file=sys.stderr)
         sys.exit(2)
     from moe_prompts import cli
 

@@ -114,7 +114,7 @@ def prediction_risk_figure(results: pd.DataFrame, entropy: int) -> Figure:
         one_scale(axes)
         for ax, truth in zip(axes, truths, strict=True):
             draw_floors(ax, fits[fits["truth"] == truth])
-            draw_guide(ax, -1.0, r"slope $n^{-1}$", (0, (5, 3)))
+            draw_guide(ax, -1.0, r"slope $n^{-1}$")
             ax.label_outer()
         legend_of(figure, axes, 2, f"prompts fitted (median of all fits; {BARS})")
     return figure
@@ -134,7 +134,7 @@ def draw_attention_splits(ax: Axes, results: pd.DataFrame, entropy: int) -> None
     all fits.
     """
     said = _draw_errors(ax, results, entropy, 1, SPLIT, shown_truths(results)[:TRUTHS_SHOWN])
-    draw_guide(ax, -0.25, r"slope $n^{-1/4}$", "-.")
+    draw_guide(ax, -0.25, r"slope $n^{-1/4}$")
     ax.set_xlabel("number of pairs n")
     ax.set_ylabel("distance of split prompts")
     finding(ax, f"one prompt too many: split prompts of {said}")
@@ -191,9 +191,9 @@ def _short(truth: str) -> str:
 
 #: Panels of ``parameter_rates_figure``: prompts too many, measure, title, guide.
 RATE_PANELS = (
-    (0, D, "as many prompts as there are: D of", (-0.5, r"slope $n^{-1/2}$", "--")),
-    (1, D, "one too many: D of", (-0.5, r"slope $n^{-1/2}$", "--")),
-    (1, SPLIT, "one too many: split prompts of", (-0.25, r"slope $n^{-1/4}$", "-.")),
+    (0, D, "as many prompts as there are: D of", (-0.5, r"slope $n^{-1/2}$")),
+    (1, D, "one too many: D of", (-0.5, r"slope $n^{-1/2}$")),
+    (1, SPLIT, "one too many: split prompts of", (-0.25, r"slope $n^{-1/4}$")),
 )
 
 
@@ -231,7 +231,7 @@ def draw_profiles(ax: Axes, results: pd.DataFrame, truths: list[str] | None = No
     """
     if draw_over_profiles(ax, results, truths):
         ax.set_ylim(PROFILE_FLOOR / 2, None)
-    draw_guide(ax, 2.0, "exponent 2", (0, (1, 1)))
+    draw_guide(ax, 2.0, "exponent 2")
     ax.set_xlabel("spread of split prompts held, eps")
 
 
@@ -295,7 +295,7 @@ def profiles_figure(results: pd.DataFrame) -> Figure:
         exact, over = grid[:, 0]
         exponents = draw_exact_profiles(exact, results)
         draw_profiles(over, results)
-        draw_guide(exact, 1.0, "exponent 1", (0, (5, 3)))
+        draw_guide(exact, 1.0, "exponent 1")
         finding(
             exact, f"as many prompts as there are, no noise: exponents {min(exponents):.2f} to {max(exponents):.2f}"
         )
@@ -328,9 +328,12 @@ def draw_gaps(ax: Axes, results: pd.DataFrame) -> None:
     ax.set_ylim(0, 3 * gaps["gap"].max())
     ax.set_xlabel("number of pairs n")
     ax.set_ylabel("nats lost by holding the split")
-    ratio = gaps.groupby(["truth", "n"])["gap"].mean().unstack()
-    rising = int((ratio[ratio.columns[-1]] > 10 * ratio[ratio.columns[0]]).sum())
-    finding(ax, f"data come to see the split: the gap grows more than tenfold in {rising} of {len(ratio)} truths")
+    means = gaps.groupby(["truth", "n"])["gap"].mean().unstack()
+    ends = means[[means.columns[0], means.columns[-1]]].dropna()
+    rising = int((ends[ends.columns[-1]] > 10 * ends[ends.columns[0]]).sum())
+    said = f"data come to see the split: the gap grows more than tenfold in {rising} of {len(ends)} truths"
+    absent = [_short(str(truth)) for truth in means.index if truth not in ends.index]
+    finding(ax, said + (f" (not measured: {', '.join(absent)})" if absent else ""))
 
 
 def identifiability_figure(results: pd.DataFrame) -> Figure:

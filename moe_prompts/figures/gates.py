@@ -196,7 +196,7 @@ def sample_efficiency_figure(results: pd.DataFrame, entropy: int) -> Figure:
                 draw_guide(ax, -1.0, r"slope $n^{-1}$")
         for ax, rows in zip(axes[len(risk) :], loss, strict=False):
             draw_loss(ax, rows, entropy, width=width)
-            draw_guide(ax, -0.5, r"slope $n^{-1/2}$", "-.")
+            draw_guide(ax, -0.5, r"slope $n^{-1/2}$")
         for ax in axes[len(risk) + len(loss) :]:
             ax.remove()
         legend_of(figure, [ax for ax in axes if ax.figure], 2, f"fitted (median of certified fits; {BARS})")

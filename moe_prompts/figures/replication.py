@@ -30,18 +30,26 @@ SOURCES: dict[str, tuple[dict[str, Any], str]] = {
         "certified maximum, starts from data",
     ),
 }
-#: Bars of a ratio are read by eye.
+#: Bars of ratios and medians are read by eye.
 RATIO_RESAMPLES = 1_000
-LOSS_NAMES = {"published": "loss as published", "translated": "least over translations"}
+LOSS_NAMES = {"published": "loss as published", "translated": "least over\ntranslations"}
 
 
-def draw_replication(ax: Axes, lines: pd.DataFrame) -> None:
-    """Draw median loss against n, one colour per source; ``lines`` are those of one truth, k and loss."""
+def draw_replication(ax: Axes, lines: pd.DataFrame, fits: pd.DataFrame | None = None) -> None:
+    """Draw median loss against n, one colour per source.
+
+    lines  of one truth, k and loss
+    fits   rows of the run of that truth and k, from which 90 % intervals are drawn; None: no intervals
+    """
     levels = []
     for source, (style, label) in SOURCES.items():
         for line in lines[lines["source"] == source].itertuples():
             ax.plot(line.sizes, line.medians, label=label, **style)
             levels += line.medians
+            if fits is not None and source != FILE:
+                bars = median_bars(fits, source, str(line.loss))
+                at = [n for n in line.sizes if n in bars]
+                ax.vlines(at, *np.transpose([bars[n] for n in at]), color=style["color"], linewidth=0.6)
     ax.set_ylim(min(levels) / 2, max(levels) * 3)
     log_log(ax)
 
@@ -69,6 +77,29 @@ def draw_ratio(ax: Axes, lines: pd.DataFrame, fits: pd.DataFrame | None = None) 
     log_log(ax)
 
 
+def median_bars(fits: pd.DataFrame, source: str, loss: str) -> dict[int, tuple[float, float]]:
+    """Return n -> the 90 % bootstrap interval of the median loss of a procedure over data sets.
+
+    fits    rows of one truth and k
+    source  the procedure
+    loss    one of ``LOSSES``
+    """
+    rng, bars = bootstrap_rng(0, "median", source, loss), {}
+    for n, losses in _counted(fits, source).groupby("n")[LOSSES[loss]]:
+        values = np.minimum(losses.dropna().to_numpy(), ENDLESS)
+        if len(values):
+            drawn = np.median(values[rng.integers(len(values), size=(RATIO_RESAMPLES, len(values)))], axis=1)
+            low, high = percentiles(drawn)
+            bars[int(str(n))] = float(low), float(high)
+    return bars
+
+
+def _counted(fits: pd.DataFrame, *sources: str) -> pd.DataFrame:
+    """Return the fits of some procedures; of those that climb to maxima, the certified ones."""
+    certified = (fits["status"] == FitStatus.CERTIFIED.name) | ~fits["procedure"].str.startswith("certified")
+    return fits[certified & fits["procedure"].isin(sources)]
+
+
 def ratio_bars(fits: pd.DataFrame, source: str, loss: str) -> dict[int, tuple[float, float]]:
     """Return n -> the 90 % bootstrap interval of a ratio of medians: of a procedure over the published one.
 
@@ -79,9 +110,11 @@ def ratio_bars(fits: pd.DataFrame, source: str, loss: str) -> dict[int, tuple[fl
     loss    one of ``LOSSES``
     """
     column_of = LOSSES[loss]
-    certified = (fits["status"] == FitStatus.CERTIFIED.name) | ~fits["procedure"].str.startswith("certified")
-    used = fits[certified & fits["procedure"].isin([source, "published"])]
-    wide = used.pivot(index=["n", "replicate"], columns="procedure", values=column_of).dropna()
+    wide = (
+        _counted(fits, source, "published")
+        .pivot(index=["n", "replicate"], columns="procedure", values=column_of)
+        .dropna()
+    )
     rng, bars = bootstrap_rng(0, "ratio", source, loss), {}
     for n, pairs in wide.groupby(level="n"):
         values = np.minimum(pairs[[source, "published"]].to_numpy(), ENDLESS)
@@ -132,7 +165,7 @@ def replication_figure(summary: pd.DataFrame, results: pd.DataFrame | None = Non
     Gaussian gates show ratios to the published procedure, whose slopes the figure would else hide, on one
     scale; softmax gates show losses, a row on one scale.
 
-    results  rows of the run, from which intervals of ratios are drawn
+    results  rows of the run, from which intervals are drawn
     """
     grid = panels(summary)
     ratio = grid[0][0][0].startswith("gmoe")
@@ -143,19 +176,19 @@ def replication_figure(summary: pd.DataFrame, results: pd.DataFrame | None = Non
         for row, places in zip(axes, grid, strict=True):
             for ax, (truth, k, loss) in zip(row, places, strict=True):
                 chosen = (summary["truth"] == truth) & (summary["k"] == k) & (summary["loss"] == loss)
+                fits = None if results is None else results[(results["truth"] == truth) & (results["k"] == k)]
                 if ratio:
-                    fits = None if results is None else results[(results["truth"] == truth) & (results["k"] == k)]
                     draw_ratio(ax, summary[chosen], fits)
                     ax.set_title(f"{truth}, k = {k}")
                 else:
-                    draw_replication(ax, summary[chosen])
+                    draw_replication(ax, summary[chosen], fits)
                     finding(ax, f"k = {k}, slopes: {falls(summary[chosen])}", 26)
             limits = [line for ax in row for line in ax.dataLim.intervaly]
             row[0].set_ylim(min(limits) / 1.5, max(limits) * 1.5)
             for ax in row:
                 log_log(ax)
                 if not ratio:
-                    draw_guide(ax, -0.5, r"slope $n^{-1/2}$", "--")
+                    draw_guide(ax, -0.5, r"slope $n^{-1/2}$")
                     ax.set_ylabel(LOSS_NAMES[places[list(row).index(ax)][2]])
                     ax.set_xlabel("number of pairs n")
             if ratio:
@@ -164,6 +197,6 @@ def replication_figure(summary: pd.DataFrame, results: pd.DataFrame | None = Non
             for ax in axes[-1]:
                 ax.set_xlabel("number of pairs n")
             figure.suptitle(ratio_title(summary), fontsize="medium")
-        bars = "; bars: 90 % bootstrap intervals" if ratio and results is not None else ""
+        bars = "; bars: 90 % bootstrap intervals" if results is not None else ""
         legend_of(figure, axes.ravel(), 1, f"medians over data sets{bars}")
     return figure

@@ -92,15 +92,24 @@ def note(figure: Figure, text: str) -> None:
     figure.supxlabel(textwrap.fill(text, NOTE), color="0.25")
 
 
-def draw_guide(ax: Axes, exponent: float, label: str, linestyle: Any = ":") -> None:
-    """Draw a thin line of slope ``exponent`` through the centre of a log-log panel."""
+#: Dashes of guides by their slope, the same in all figures; dots are left to floors and chance.
+GUIDES: dict[float, Any] = {
+    -1.0: (0, (7, 2)),
+    -0.5: (0, (4, 1.5, 1, 1.5)),
+    -0.25: (0, (4, 1.5, 1, 1.5, 1, 1.5)),
+    1.0: (0, (7, 2)),
+    2.0: (0, (1, 1)),
+}
+
+
+def draw_guide(ax: Axes, exponent: float, label: str) -> None:
+    """Draw a thin line of slope ``exponent``, one of ``GUIDES``, through the centre of a log-log panel."""
     low, high = ax.get_xlim()
     bottom, top = ax.get_ylim()
     at_low = np.sqrt(bottom * top) * (high / low) ** (-exponent / 2)
     ends = np.array([low, high])
-    ax.plot(
-        ends, at_low * (ends / low) ** exponent, color="0.5", linewidth=0.9, linestyle=linestyle, zorder=0, label=label
-    )
+    heights = at_low * (ends / low) ** exponent
+    ax.plot(ends, heights, color="0.5", linewidth=0.9, linestyle=GUIDES[exponent], zorder=0, label=label)
     ax.set_xlim(low, high)
     ax.set_ylim(bottom, top)
 

@@ -148,8 +148,9 @@ def _complete(arrays: Mapping[str, Any], names: Iterable[str], what: str) -> dic
 
 
 def _json(path: Path) -> dict[str, Any]:
+    content = _content(path)
     try:
-        found = json.loads(_content(path).decode("utf-8"))
+        found = json.loads(content.decode("utf-8"))
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: no JSON ({str(error).splitlines()[0]}); expected one object of arrays") from error
     if not isinstance(found, dict):

@@ -134,8 +134,14 @@ def _findings(results: pd.DataFrame, summary: pd.DataFrame) -> list[str]:
         Verdict.FAILS: "not as predicted",
         Verdict.UNDECIDED: "not decided by these sizes and replicates",
     }
-    parts = [f"{counts[verdict.value]} {words}" for verdict, words in said.items() if verdict.value in counts.index]
-    sentences = [f"Slopes that theory predicts: {len(predicted)}, of them {_listed(parts)}."] if len(predicted) else []
+    parts = [
+        f"{counts[verdict.value]} {'is' if counts[verdict.value] == 1 else 'are'} {words}"
+        for verdict, words in said.items()
+        if verdict.value in counts.index
+    ]
+    sentences = []
+    if len(predicted):
+        sentences.append(f"Theory predicts {len(predicted)} slopes of this run. Of them {_listed(parts)}.")
     attention, gated = of_study(results, STUDY_FITS), of_study(results, GAUSSIAN)
     if len(attention):
         sentences += _attention_findings(attention)
@@ -151,8 +157,8 @@ def _attention_findings(attention: pd.DataFrame) -> list[str]:
     lines = identifiability(attention)
     found = []
     for verdict, words in (
-        ("n^-1/4", "Split prompts come together like n^-1/4"),
-        ("no rate", "Split prompts have no rate, since the data do not see the split,"),
+        ("n^-1/4", "With one prompt too many, the two that share a true one come together like n^-1/4"),
+        ("no rate", "Two that share a true prompt have no rate, since data do not see how it is split,"),
     ):
         names = [str(name).removeprefix("attention-") for name in lines.loc[lines["verdict"] == verdict, "truth"]]
         if names:
@@ -160,7 +166,7 @@ def _attention_findings(attention: pd.DataFrame) -> list[str]:
     fits = attention[attention["study"] == STUDY_FITS]
     misses = fits[fits["fit_class"] == "misspecified"].groupby(["truth", "kind", "k"]).ngroups
     if misses:
-        found.append(f"{misses} lines fit a class that does not hold the truth: their risk stops at a floor.")
+        found.append(f"{misses} lines fit a kind that cannot be the truth: their risk stops at a floor, whatever n is.")
     return found
 
 

@@ -221,7 +221,8 @@ class RateTable:
         """Return the lines below the table: identities, papers, notes."""
         used = list(dict.fromkeys(text for rate in self.rates for text in rate.identities))
         known = list(dict.fromkeys(rate.published.citation for rate in self.rates if rate.published))
-        lines = ["", f"Identities used: {'; '.join(used) if used else 'none'}."]
+        told = "; ".join(used).replace("+ -", "- ") if used else "none"
+        lines = ["", f"Identities used: {told}."]
         lines += [f"Published: {', '.join(known)}."] if known else []
         return [*lines, *self.notes]
 

@@ -32,13 +32,13 @@ STUDENT_STYLES = {
     "vapt_offset": ("adaptive with free vectors", COLOURS["VAPT"], "-.", "^"),
     "at_teacher": ("the teacher's class, from the teacher", "0.4", "-", "*"),
 }
-#: Optimisers of a screening: colour and marker.
+#: Optimisers of a screening: colour, marker and filling; blue and orange are those of prompts.
 OPTIMISER_STYLES = {
-    "sgd": ("#2b7bba", "o"),
-    "sgd-mu": ("#2b7bba", "v"),
-    "adamw": ("#e6550d", "s"),
-    "adamw-mu": ("#e6550d", "^"),
-    "lamb": ("0.4", "D"),
+    "sgd": ("0.0", "o", True),
+    "sgd-mu": ("0.0", "v", False),
+    "adamw": ("0.5", "s", True),
+    "adamw-mu": ("0.5", "^", False),
+    "lamb": ("0.3", "D", False),
 }
 #: Starts of second-order searches: colour and marker. The first two know nothing of the teacher.
 START_STYLES = {
@@ -158,7 +158,8 @@ def _sizes_axis(ax: Axes, table: pd.DataFrame) -> None:
 def draw_predicted(ax: Axes, table: pd.DataFrame) -> None:
     """Draw observed excess against predicted excess in nats on logarithmic axes; on the line they are equal.
 
-    The band is a factor of two to each side. Larger marks are larger n.
+    The band is a factor of two to each side. Larger marks are larger n. Bars are 90 % intervals of what was
+    observed, over replicates; the prediction is of one fit.
 
     table  rows of ``link.excess_table``
     """
@@ -173,7 +174,8 @@ def draw_predicted(ax: Axes, table: pd.DataFrame) -> None:
         style = _method_style(method) | {"linestyle": "none", "label": method}
         for n, rows in own.groupby("n"):
             style["markersize"] = 4 + 2 * sizes.index(n)
-            ax.plot(rows["predicted"], rows["half_gap"], **style)
+            bars = half_width(rows["half_gap_error"].to_numpy(), rows["fits"].to_numpy())
+            ax.errorbar(rows["predicted"], rows["half_gap"], yerr=bars, elinewidth=0.6, **style)
             style["label"] = None
     ax.set_xscale("log")
     ax.set_yscale("log")
@@ -191,12 +193,22 @@ def draw_predicted(ax: Axes, table: pd.DataFrame) -> None:
         46,
     )
     ax.legend()
+    told = ", ".join(str(n) for n in sizes)
+    ax.annotate(
+        f"small to large marks: n = {told}\nbars: 90 % intervals over replicates",
+        (0.98, 0.02),
+        xycoords="axes fraction",
+        ha="right",
+        va="bottom",
+        fontsize=6.5,
+    )
 
 
 def starts_figure(summary: pd.DataFrame) -> Figure:
     """Return the figure of a screening: excess risk of every start, a panel for each kind of truth.
 
-    Bars are one standard error over teachers.
+    Bars are 90 % intervals of the mean over teachers. The optimisers of a start stand in rows of their own
+    around its name.
 
     summary  rows of ``screening.screening_table``
     """
@@ -209,22 +221,27 @@ def starts_figure(summary: pd.DataFrame) -> Figure:
             own = summary[summary["task"] == truth]
             optimisers = [name for name in OPTIMISER_STYLES if name in set(own["optimiser"])]
             for place, optimiser in enumerate(optimisers):
-                colour, marker = OPTIMISER_STYLES[optimiser]
+                colour, marker, filled = OPTIMISER_STYLES[optimiser]
                 rows = own[own["optimiser"] == optimiser].set_index("student").reindex(students)
                 aside = 0.5 * (place - (len(optimisers) - 1) / 2) / len(optimisers)
                 style = {"color": colour, "marker": marker, "linestyle": "none", "label": optimiser}
-                ax.errorbar(rows["excess"], np.arange(len(students)) - aside, xerr=rows["error"], **style)
+                style["markerfacecolor"] = colour if filled else "white"
+                bars = half_width(rows["error"].to_numpy(), rows["teachers"].to_numpy())
+                ax.errorbar(rows["excess"], np.arange(len(students)) - aside, xerr=bars, **style)
             ax.set_yticks(range(len(students)), students)
             ax.set_xlim(left=0)
             ax.set_xlabel("excess risk on new images, nats")
             best = own.loc[own["excess"].idxmin()]
+            above = best["excess"] + half_width(best["error"], best["teachers"])
+            near = int((own["excess"] <= above).sum()) - 1
             finding(
                 ax,
-                f"{truth.removeprefix('planted-')} truth: least excess {best['excess']:.2g} of {best['student']} with "
-                f"{best['optimiser']}",
+                f"{truth.removeprefix('planted-')} truth: least mean {best['excess']:.2g} of {best['student']} with "
+                f"{best['optimiser']}; {near} of {len(own) - 1} other means lie in its interval",
                 44,
             )
-        legend_of(figure, axes, 3, "optimiser; bars: one standard error over teachers")
+        told = "optimiser (rows beside a name are the same start); bars: 90 % intervals of the mean over teachers"
+        legend_of(figure, axes, 3, told)
     return figure
 
 

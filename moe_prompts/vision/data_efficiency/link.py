@@ -48,8 +48,9 @@ def excess_table(effective: pd.DataFrame, curves: pd.DataFrame) -> pd.DataFrame:
     curves     rows of the run that they belong to, whose replicates give what is observed
 
     ``predicted`` is P_eff / (2 n), ``counted`` P / (2 n) with all parameters; ``half_gap`` is the mean over
-    replicates of half of test less training loss, ``above_floor`` the mean test loss above that on fresh
-    images (NaN without them). ``ratio`` is half_gap / predicted.
+    replicates of half of test less training loss, ``half_gap_error`` its standard error (NaN with one of its
+    ``fits``), ``above_floor`` the mean test loss above that on fresh images (NaN without them). ``ratio`` is
+    half_gap / predicted.
     """
     sound = curves[curves["status"] == TRAINED]
     rows = []
@@ -57,7 +58,8 @@ def excess_table(effective: pd.DataFrame, curves: pd.DataFrame) -> pd.DataFrame:
     for (task, method, n), group in counted_fits.groupby(["task", "method", "n"], sort=False):
         own = sound[(sound["task"] == task) & (sound["method"] == method)]
         here, fresh = own[own["n"] == n], own[own["n"] == FRESH]
-        gap = float((here["cross_entropy"] - here["train_loss"]).mean()) / 2
+        gaps = (here["cross_entropy"] - here["train_loss"]) / 2
+        gap = float(gaps.mean())
         counted, used = float(group["all_parameters"].iloc[0]), float(group["effective"].mean())
         size = int(str(n))
         rows.append(
@@ -70,6 +72,8 @@ def excess_table(effective: pd.DataFrame, curves: pd.DataFrame) -> pd.DataFrame:
                 "counted": counted / (2 * size),
                 "predicted": used / (2 * size),
                 "half_gap": gap,
+                "half_gap_error": float(gaps.std(ddof=1)) / len(gaps) ** 0.5,
+                "fits": len(gaps),
                 "above_floor": float(here["cross_entropy"].mean() - fresh["cross_entropy"].mean()),
                 "ratio": gap / (used / (2 * size)),
             }

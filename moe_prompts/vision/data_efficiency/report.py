@@ -140,7 +140,8 @@ def ending_of(results: pd.DataFrame, entropy: int) -> Ending:
     ):
         if len(found):
             findings += [
-                f"{line.removeprefix('- ')}." for line in crossings(results, found, value, entropy).splitlines()
+                f"{line.removeprefix('- ').replace('from n = never on [never, never]', 'at no n')}."
+                for line in crossings(results, found, value, entropy).splitlines()
             ]
             header, rows = _columns(found, _sizes(curves), shown, scale, digits)
             body += [[row[0].removeprefix("stand-in:"), *row[1:]] for row in rows]
@@ -149,8 +150,8 @@ def ending_of(results: pd.DataFrame, entropy: int) -> Ending:
         for row in differences(results[~results["task"].isin(PLANTED)], CLAIMS).itertuples():
             interval = "" if np.isnan(row.low) else f" [{100 * row.low:+.1f}, {100 * row.high:+.1f}]"
             findings.append(
-                f"{row.task}: {row.claim}, {row.better} above {row.other} at n = {row.n}: {100 * row.difference:+.1f}"
-                f"{interval} points, {row.verdict}."
+                f"{row.task}: {row.claim} {row.verdict} ({row.better} above {row.other} at n = {row.n} by "
+                f"{100 * row.difference:+.1f}{interval} points)."
             )
     failed = int(planted["failed"].sum() + tasks["failed"].sum())
     if failed:
@@ -302,8 +303,8 @@ def tasks_figure(found: pd.DataFrame) -> Figure:
             low, high = ax.get_ylim()
             ax.set_ylim(max(0, low), min(100, high))
             largest = own[own["n"] == own["n"].max()].set_index("method")["accuracy"]
-            ranking = ", ".join(f"{method} {100 * value:.0f}" for method, value in largest.nlargest(3).items())
-            finding(ax, f"{name}, best at n = {own['n'].max()}: {ranking} %")
+            ranking = ", ".join(f"{method} {100 * value:.0f}" for method, value in largest.nlargest(4).items())
+            finding(ax, f"{name}, highest at n = {own['n'].max()}: {ranking} %")
             if floors:
                 ax = next(panels)
                 draw_above_floor(ax, own, prompts)

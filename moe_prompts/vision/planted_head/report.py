@@ -446,8 +446,8 @@ def planted_head_figure(results: pd.DataFrame) -> Figure:
                 f"one prompt too many: medians fall as {_split_slopes(results)}; theory {power(SPLIT_RATE)} where data "
                 "see a split",
             )
-        told = "in brackets: parameters; lines of risk: predicted, dotted: floor; its bars (90 %) are below the marks"
-        legend_of(figure, axes, 1, f"{told}; dots: every fit")
+        told = "in brackets: parameters; lines of risk: predicted, dotted: floor"
+        legend_of(figure, axes, 1, f"{told}; 90 % intervals of risk are smaller than marks; dots: every fit")
     return figure
 
 

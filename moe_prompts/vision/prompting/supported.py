@@ -40,6 +40,16 @@ CONFIGS: dict[str, VPT | VAPT] = {
     "VPT-deep": VPT(),
     "VAPT": VAPT(),
 }
+#: What the columns of the page say.
+COLUMNS = {
+    "grid": "rows and columns of patches at the model's own image size",
+    "blocks, width": "number of attention blocks, and features of a token",
+    "prefix": "tokens before the patches: class token, distillation token, registers",
+    "pooling": "what the head reads: `token` the class token, `avg` the mean of patches, `map` an attention pooling, "
+    "`token+avg` the class token and the mean of patches, one after the other",
+    "VPT-shallow, VPT-deep, VAPT": "whether `moe_prompts.vision.prompt` takes the model",
+    "why not": "what it says otherwise",
+}
 
 
 def vision_transformers() -> list[str]:
@@ -124,10 +134,16 @@ def page(table: pd.DataFrame, others: pd.DataFrame) -> str:
         f"Written by `python -m moe_prompts.vision.prompting.supported` with timm {timm.__version__} and transformers",
         f"{transformers.__version__}: each model is built without memory, prompted and run on one image.",
         "",
+        "Which models take fixed (VPT) and adaptive prompts (VAPT), and why others do not.",
+        "",
+        "| column | says |",
+        "|---|---|",
+        *(f"| {column} | {says} |" for column, says in COLUMNS.items()),
+        "",
         "## Classes of Hugging Face's transformers",
         "",
-        'Each with the default settings of its config; MAE with `mask_ratio=0`. "token+avg": the class token and the',
-        "mean of patches, one after the other. Not listed: `TimmWrapperModel`, whose `.timm_model` is a model of timm.",
+        "Each with the default settings of its config; MAE with `mask_ratio=0`. Not listed: `TimmWrapperModel`, whose",
+        "`.timm_model` is a model of timm.",
         "",
         _as_markdown(others),
         "",
