@@ -23,6 +23,12 @@ from moe_prompts.checks import settings
 from moe_prompts.errors import InputError
 from moe_prompts.estimators.result import GAP_TOLERANCE, NO_CERTIFICATE, Certificate, FitStatus
 
+#: A maximum is polished until its gap is this many nats for each observation. In small samples more is left at the
+#: tolerance where the likelihood is flat, and where a path stops would be a matter of rounding.
+POLISHED = 1e-11
+#: Iterations that may polish a certified maximum.
+POLISH = 2
+
 
 class CollapseError(ArithmeticError):
     """Say that an atom is beyond the guards or has no information of its own.
@@ -213,7 +219,8 @@ def ascend(likelihood: Likelihood, theta: np.ndarray, options: TrustRegionOption
 
     Returns where the climb ended; it never raises ``CollapseError``. The status is CERTIFIED where the
     certificate holds, COLLAPSED where guards reject every short step, STALLED where the likelihood does, and
-    NOT_CERTIFIED where the iterations ran out.
+    NOT_CERTIFIED where the iterations ran out. A certified maximum is polished, by up to ``POLISH`` more
+    iterations while its gap is above ``POLISHED``.
     """
     history = no_history()
     try:
@@ -229,12 +236,17 @@ def ascend(likelihood: Likelihood, theta: np.ndarray, options: TrustRegionOption
             history["relative_lmin"].append(spectrum.certificate.relative_lmin)
 
     radius = options.radius
+    reached: Ascent | None = None  # the last point that was certified
+    polishing = 0
     guard = ""  # which one rejected the last trial, if it was not the likelihood
     for iteration in range(options.max_iterations):
         certificate = spectrum.certificate
         record()
         if certificate.holds(options.gap_tolerance):
-            return Ascent(theta, value, FitStatus.CERTIFIED, certificate, iteration, history)
+            reached = Ascent(theta, value, FitStatus.CERTIFIED, certificate, iteration, history)
+        if reached is not None and (certificate.gap_nats <= POLISHED * likelihood.total or polishing == POLISH):
+            return reached
+        polishing += reached is not None
         coefficients, predicted, at_boundary = trust_region_step(
             spectrum.values, spectrum.gradient, radius * np.sqrt(likelihood.total)
         )
@@ -265,10 +277,14 @@ def ascend(likelihood: Likelihood, theta: np.ndarray, options: TrustRegionOption
         # A guard that still rejects steps of 1e-5 will not be passed. Without a guard smaller steps are
         # tried, since the model becomes exact as they shrink.
         if radius < (1e-5 if guard else 1e-9):
+            if reached is not None:
+                return reached
             status = FitStatus.COLLAPSED if guard else FitStatus.STALLED
             return Ascent(theta, value, status, spectrum.certificate, iteration + 1, history, guard)
     record()
     certificate = spectrum.certificate
+    if reached is not None and not certificate.holds(options.gap_tolerance):
+        return reached
     status = FitStatus.CERTIFIED if certificate.holds(options.gap_tolerance) else FitStatus.NOT_CERTIFIED
     return Ascent(theta, value, status, certificate, options.max_iterations, history)
 

@@ -27,6 +27,8 @@ from moe_prompts.models.prompt_attention import PromptAttention, PromptFamily
 
 #: Iterations of a round in the family's coordinates and in those of a pair.
 ROUND, PAIR_ROUND = 12, 100
+#: Iterations that may polish a certified minimum.
+POLISH = 8
 #: Minima within this many nats of each other on the same data count as one.
 SAME_MINIMUM = 1e-2
 #: A mass at its bound is a logit at its bound up to this.
@@ -131,13 +133,13 @@ def climb(objective: Any, starts: np.ndarray, sets: np.ndarray, options: LeastSq
 def _rounds(objective: Any, starts: np.ndarray, sets: np.ndarray, options: LeastSquaresOptions) -> Minima:
     """Return the minima after rounds in the family's coordinates and in those of pairs, in turn."""
     lower, upper = objective.bounds(options.box)
-    found = minimise(objective, starts, sets, lower, upper, ROUND, options.tolerance)
+    found = minimise(objective, starts, sets, lower, upper, ROUND, options.tolerance, POLISH)
     while len(rows := np.flatnonzero(_may_go_on(found, options.max_iterations))):
         if objective.pairable > 1:
             _follow_pairs(objective, found, rows, sets, options)
         rows = rows[~found.certified[rows]]
         if len(rows):
-            plain = minimise(objective, found.vectors[rows], sets[rows], lower, upper, ROUND, options.tolerance)
+            plain = minimise(objective, found.vectors[rows], sets[rows], lower, upper, ROUND, options.tolerance, POLISH)
             found.replace(rows, plain, plain.vectors)
     return found
 
@@ -152,27 +154,41 @@ def _follow_pairs(
     objective: Any, found: Minima, rows: np.ndarray, sets: np.ndarray, options: LeastSquaresOptions
 ) -> None:
     """Go on with ``rows`` of ``found``, each in the coordinates of its two nearest prompts."""
+    own = sets[rows]
+    columns = _nearest_first(objective, found.vectors[rows])
+    pair = PairCoordinates(objective, (0, 1))
+    turned = np.take_along_axis(found.vectors[rows], columns, axis=1)
+    minima = minimise(pair, pair.phi(turned), own, *pair.bounds(options.box), PAIR_ROUND, options.tolerance, POLISH)
+    vectors = np.empty_like(turned)
+    np.put_along_axis(vectors, columns, pair.vectors(minima.vectors, own), axis=1)
+    lower, upper = objective.bounds(options.box)
+    inside = np.all((vectors >= lower - ROUNDING) & (vectors <= upper + ROUNDING), axis=1)
+    found.replace(rows[inside], minima.chosen(inside), np.clip(vectors[inside], lower, upper))
+    # Where the pair has left the box: go on from the nearest point of it, if that is an improvement.
+    outside, clipped = rows[~inside], np.clip(vectors[~inside], lower, upper)
+    values = objective.at(clipped, sets[outside]).value
+    better = values < found.values[outside]
+    found.iterations[outside] += minima.iterations[~inside]
+    found.vectors[outside[better]], found.values[outside[better]] = clipped[better], values[better]
+
+
+def _nearest_first(objective: Any, vectors: np.ndarray) -> np.ndarray:
+    """Return where each number of a vector (S, size) is taken from to bring its two nearest prompts to the front.
+
+    Q and its bounds do not know the order of prompts that may form pairs. So all starts share the coordinates
+    of the pair (0, 1) and are climbed together, whichever two prompts are the nearest.
+    """
     family = objective.family
-    _, atoms, _ = family.split(found.vectors[rows])
+    _, atoms, _ = family.split(vectors)
     distance = np.linalg.norm(atoms[:, :, None] - atoms[:, None], axis=3)
     distance[:, *np.tril_indices(family.k)] = np.inf
     distance[:, :, objective.pairable :] = np.inf
-    nearest = distance.reshape(len(rows), -1).argmin(axis=1)
-    for flat in np.unique(nearest):
-        here = rows[nearest == flat]
-        pair = PairCoordinates(objective, (int(flat) // family.k, int(flat) % family.k))
-        bounds = pair.bounds(options.box)
-        minima = minimise(pair, pair.phi(found.vectors[here]), sets[here], *bounds, PAIR_ROUND, options.tolerance)
-        vectors = pair.vectors(minima.vectors, sets[here])
-        lower, upper = objective.bounds(options.box)
-        inside = np.all((vectors >= lower - ROUNDING) & (vectors <= upper + ROUNDING), axis=1)
-        found.replace(here[inside], minima.chosen(inside), np.clip(vectors[inside], lower, upper))
-        # Where the pair has left the box: go on from the nearest point of it, if that is an improvement.
-        clipped = np.clip(vectors[~inside], lower, upper)
-        values = objective.at(clipped, sets[here[~inside]]).value
-        better = values < found.values[here[~inside]]
-        found.iterations[here[~inside]] += minima.iterations[~inside]
-        found.vectors[here[~inside][better]], found.values[here[~inside][better]] = clipped[better], values[better]
+    nearest = distance.reshape(len(vectors), -1).argmin(axis=1)
+    pairs = zip(*np.divmod(nearest, family.k), strict=True)
+    order = np.array([[i, j, *(l for l in range(family.k) if l not in (i, j))] for i, j in pairs])  # (S, k)
+    slots = np.array([family.slot(prompt) for prompt in range(family.k)])
+    shared = np.tile(np.arange(family.k + slots.size, vectors.shape[1]), (len(vectors), 1))
+    return np.concatenate([order, slots[order].reshape(len(vectors), -1), shared], axis=1)
 
 
 def _best(family: Any, minima: Minima, rows: np.ndarray) -> SearchResult:

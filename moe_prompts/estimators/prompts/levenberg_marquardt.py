@@ -25,6 +25,9 @@ KIND = "least squares"
 CLOSE, CLOSE_SHARE = 10.0, 0.1
 #: Damping beyond which no step is left to try.
 MAX_DAMPING = 1e10
+#: A minimum is polished until its predicted decrease is this share of Q (of 1 nat where Q is smaller). On flat valleys
+#: more is left at the tolerance, and where a path stops would be a matter of rounding.
+POLISHED = 1e-10
 
 
 class Point(Protocol):
@@ -109,6 +112,7 @@ def minimise(
     upper: np.ndarray,
     max_iterations: int,
     tolerance: float,
+    polish: int = 0,
 ) -> Minima:
     """Minimise by projected Levenberg-Marquardt from each start (S, P) on its data set (S,).
 
@@ -118,6 +122,8 @@ def minimise(
     lower, upper    (P,), ends of the box
     max_iterations  iterations after which a start gives up
     tolerance       predicted decrease left, in nats, below which a minimum is certified
+    polish          how many iterations at most bring a certified minimum below ``POLISHED``; where they lose
+                    its certificate, it is the point before them
 
     A minimum is CERTIFIED if, on the parameters that are not held at the box, the exact Hessian H has no
     negative eigenvalue beyond rounding and the predicted decrease g'H^-1 g / 2 is at most ``tolerance``
@@ -136,6 +142,8 @@ def minimise(
         path.value[rows] = point.value[at]
         path.gradient[rows], path.gauss_newton[rows], path.rest[rows] = point.derivatives(at, exact[rows])
 
+    was, now = np.zeros((2, S), dtype=bool)  # certified before, and at its last point
+    kept, polishing = path.x.copy(), np.full(S, polish)
     live = np.arange(S)
     refresh(live, objective.at(path.x, sets), live)
     for _ in range(max_iterations):
@@ -151,9 +159,14 @@ def minimise(
             refresh(switch, objective.at(path.x[switch], sets[switch]), np.arange(len(switch)))
         # The certificate of those that just switched is still that of Gauss-Newton: it is judged in the next
         # round.
-        done = exact[live] & (gap <= tolerance) & convex & ~switched
+        certified = exact[live] & (gap <= tolerance) & convex & ~switched
+        now[live], was[live] = certified, was[live] | certified
+        kept[live[certified]] = path.x[live[certified]]
+        settled = certified & (gap <= POLISHED * np.maximum(np.abs(path.value[live]), 1.0))
+        done = settled | (was[live] & (polishing[live] == 0))
+        polishing[live[was[live]]] -= 1
         stuck = ~done & (path.damping[live] > MAX_DAMPING)
-        status[live[done]], status[live[stuck]] = FitStatus.CERTIFIED, FitStatus.STALLED
+        status[live[stuck]] = FitStatus.STALLED
         ended = done | stuck
         go = np.flatnonzero(~(ended | switched))
         if len(go):
@@ -169,5 +182,12 @@ def minimise(
             if not len(live):
                 break
     if len(live):
-        path.certify(live)  # the last step moved them after their certificates had been computed
+        # The last step moved them after their certificates had been computed.
+        gap, convex = path.certify(live)
+        now[live] = exact[live] & (gap <= tolerance) & convex
+    status[was] = FitStatus.CERTIFIED
+    if len(lost := np.flatnonzero(was & ~now)):
+        path.x[lost] = kept[lost]
+        refresh(lost, objective.at(path.x[lost], sets[lost]), np.arange(len(lost)))
+        path.certify(lost)
     return Minima(path.x, path.value, path.gap, path.lowest(), iterations, status)

@@ -4,18 +4,22 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from numpy.testing import assert_allclose
+from numpy.testing import assert_allclose, assert_array_equal
 from oracles import numeric_gradient
 
 from moe_prompts import FitStatus, InputError
+from moe_prompts.compilation import ROUTES, VARIABLE
 from moe_prompts.estimators.prompts.coordinates import OnSphere, PairCoordinates
 from moe_prompts.estimators.prompts.least_squares import (
     LeastSquaresOptions,
+    _nearest_first,
+    climb,
     least_squares,
     near_truth,
     population_minima,
     random_start,
 )
+from moe_prompts.estimators.prompts.levenberg_marquardt import POLISHED, minimise
 from moe_prompts.estimators.prompts.objective import WIDTHS, Box, PromptObjective
 from moe_prompts.estimators.prompts.quadrature import quadrature
 from moe_prompts.models.data import RegressionData, Sample
@@ -311,3 +315,91 @@ class TestWrongInput:
         lower, upper = box.bounds(self.family)
         start = random_start(self.family, np.random.default_rng(0), box)
         assert ((start >= lower) & (start <= upper)).all()
+
+
+class Quartic:
+    """Q = 1 + x^4 / 4, a valley so flat that Newton leaves a fifth of its predicted decrease x^4 / 6 at each step.
+
+    Below ``bent`` the Hessian that it gives is negative: there is no certificate.
+    """
+
+    def __init__(self, bent=0.0):
+        self.bent = bent
+
+    def at(self, vectors, sets):
+        return QuarticPoint(self, vectors[:, 0])
+
+    def retract(self, vectors):
+        return vectors
+
+    def gauges(self, vectors):
+        return np.zeros((*vectors.shape, 0))
+
+
+class QuarticPoint:
+    def __init__(self, objective, x):
+        self.objective, self.x, self.value = objective, x, 1 + x**4 / 4
+
+    def derivatives(self, which, exact):
+        x = self.x[which][:, None]
+        metric = 3 * x[:, :, None] ** 2
+        return x**3, metric, np.where(np.abs(x[:, :, None]) < self.objective.bent, -2 * metric, 0.0)
+
+
+def minimum(objective, polish):
+    ends = -np.ones(1), np.ones(1)
+    return minimise(objective, np.array([[0.8]]), ONE, *ends, 100, 1e-6, polish)
+
+
+@pytest.mark.parametrize("route", ROUTES)
+def test_a_certified_minimum_is_polished(route, monkeypatch):
+    """To a gap of 1e-10 of Q, which bounds how far apart two routes may stop in a flat valley."""
+    monkeypatch.setenv(VARIABLE, route)
+    rough, fine = minimum(Quartic(), 0), minimum(Quartic(), 8)
+    assert rough.status[0] is fine.status[0] is FitStatus.CERTIFIED
+    assert 1e-7 < rough.gap[0] <= 1e-6
+    assert fine.gap[0] <= POLISHED
+    assert fine.values[0] - 1 < POLISHED < rough.values[0] - 1
+    assert rough.iterations[0] < fine.iterations[0] <= rough.iterations[0] + 8
+
+
+@pytest.mark.parametrize("route", ROUTES)
+def test_a_certificate_that_polishing_loses_is_given_back(route, monkeypatch):
+    monkeypatch.setenv(VARIABLE, route)
+    rough = minimum(Quartic(), 0)
+    fine = minimum(Quartic(bent=0.9 * rough.vectors[0, 0]), 3)
+    assert fine.status[0] is FitStatus.CERTIFIED
+    assert_array_equal(fine.vectors, rough.vectors)
+    assert_array_equal(fine.values, rough.values)
+    assert_allclose([fine.gap[0], fine.relative_lmin[0]], [rough.gap[0], rough.relative_lmin[0]], rtol=1e-12)
+
+
+def test_the_two_nearest_prompts_come_first_and_f_stays():
+    known = prompt_truth("attention-gelu")
+    family = known.params.family.with_k(4)
+    rng = np.random.default_rng(0)
+    objective = PromptObjective(family, [prompt_data(known.name, 1_000, 0)], known.noise)
+    vectors = np.array([random_start(family, rng, Box()) for _ in range(20)])
+    columns = _nearest_first(objective, vectors)
+    turned = np.take_along_axis(vectors, columns, axis=1)
+    assert_array_equal(np.sort(columns, axis=1), np.tile(np.arange(family.size), (20, 1)))
+    sets = np.zeros(20, dtype=int)
+    assert_allclose(objective.at(turned, sets).value, objective.at(vectors, sets).value, rtol=1e-12)
+    for vector in turned:
+        _, atoms, _ = family.split(vector)
+        apart = np.linalg.norm(atoms[:, None] - atoms, axis=2)[np.triu_indices(4, 1)]
+        assert apart[0] == apart.min()
+
+
+def test_starts_with_other_nearest_prompts_climb_as_if_alone():
+    """Certified minima to what polishing leaves of them, 1e-10 of Q, and to rounding."""
+    known = prompt_truth("attention-fixed")
+    family, data = known.params.family.with_k(3), [prompt_data("attention-fixed", 10_000, 0)]
+    rng = np.random.default_rng(1)
+    starts = np.array([near_truth(known.params, 3, i, rng) for i in range(4)])
+    objective, options = PromptObjective(family, data, known.noise), LeastSquaresOptions()
+    assert len(np.unique(_nearest_first(objective, starts)[:, :2], axis=0)) > 1
+    together = climb(objective, starts, np.zeros(4, dtype=int), options)
+    alone = [climb(objective, start[None], ONE, options) for start in starts]
+    assert list(together.status) == [one.status[0] for one in alone]
+    assert_allclose(together.values, [one.values[0] for one in alone], rtol=3e-10)
