@@ -15,7 +15,7 @@ import pandas as pd
 from moe_prompts.estimators.result import FitStatus
 from moe_prompts.intervals import mean_interval
 from moe_prompts.seeds import bootstrap_rng
-from moe_prompts.slopes import STATISTICS, Slope, n_to_reach, runaway_share, slope
+from moe_prompts.slopes import RESAMPLES, STATISTICS, Slope, n_to_reach, runaway_share, slope
 from moe_prompts.tables import markdown, short
 from moe_prompts.theory import predict
 
@@ -51,7 +51,13 @@ def errors_by_size(rows: pd.DataFrame, column: str, all_fits: bool = False) -> d
 
 
 def measured_slope(
-    rows: pd.DataFrame, measure: Measure, over: str, entropy: int, statistic: str = "median", all_fits: bool = False
+    rows: pd.DataFrame,
+    measure: Measure,
+    over: str,
+    entropy: int,
+    statistic: str = "median",
+    all_fits: bool = False,
+    resamples: int = RESAMPLES,
 ) -> Slope:
     """Return the slope of a statistic of the errors on log n, for the rows of one truth, kind and k.
 
@@ -61,6 +67,7 @@ def measured_slope(
     entropy    seed of the run, from which resamples are drawn
     statistic  "median", "mean" or "q90"
     all_fits   use fits without a certificate as well
+    resamples  how many bootstrap samples are drawn for the band, on which slope and interval do not depend
     """
     samples = errors_by_size(rows, measure.column, all_fits)
     if over == "last decade" and samples:
@@ -68,7 +75,7 @@ def measured_slope(
         samples = {n: values for n, values in samples.items() if n >= lowest}
     first = rows.iloc[0]
     rng = bootstrap_rng(entropy, *(first[name] for name in KEY), measure.group, statistic)
-    return slope(samples, rng, statistic)
+    return slope(samples, rng, statistic, resamples)
 
 
 def summarise(
@@ -100,7 +107,8 @@ def summarise(
             # Where theory denies a rate, a fit without a certificate is one that still travels along a flat
             # valley: leaving it out would hide what is claimed.
             all_fits = prediction is None and line["fit_class"] == "over"
-            found = {name: measured_slope(rows, measure, over, entropy, name, all_fits) for name in STATISTICS}
+            # The table has no band: one resample is the least that may be drawn for it.
+            found = {name: measured_slope(rows, measure, over, entropy, name, all_fits, 1) for name in STATISTICS}
             samples = errors_by_size(rows, measure.column, all_fits)
             medians = {n: float(np.median(values)) for n, values in samples.items()}
             curve = np.array(list(medians)), np.array(list(medians.values()))

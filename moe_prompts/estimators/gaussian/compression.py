@@ -4,10 +4,14 @@ In each cell of a grid,
 
     sum_i f(z_i) = sum_c w_c f(node_c)   with   w_c = sum_i l_c(z_i)
 
-for every polynomial f of degree < p per coordinate, where l_c is the Lagrange basis at tensor Chebyshev
-nodes. The log density of a Gaussian mixture is analytic. Where atoms are wider than a cell's node spacing,
-the log-likelihood is therefore reproduced to many digits, and its cost no longer depends on n. It is never
-the final word: fits end, and are certified, on the data themselves.
+for every polynomial f of total degree <= p, where l_c is the Lagrange basis at the Padua points: as many as
+such polynomials have coefficients, a bit more than half of a tensor grid of the same degree. The log density
+of a Gaussian mixture is analytic. Where atoms are wider than a cell's node spacing, the log-likelihood is
+therefore reproduced to many digits, and its cost no longer depends on n. It is never the final word: fits
+end, and are certified, on the data themselves.
+
+Source of the nodes: Caliari, De Marchi and Vianello (2005), Bivariate polynomial interpolation on the square
+at new nodal sets.
 """
 
 from __future__ import annotations
@@ -21,15 +25,17 @@ from numpy.polynomial import chebyshev
 from moe_prompts.errors import InputError
 from moe_prompts.models.data import Data, Sample, StreamedSample
 
-#: Cell width in standard deviations of the data, and nodes per coordinate of a cell.
-CELL, NODES = 0.15, 8
+#: Cell width in standard deviations of the data, total degree of the polynomials that a cell sums exactly, and how
+#: many nodes that takes.
+CELL, DEGREE = 0.2, 9
+NODES = (DEGREE + 1) * (DEGREE + 2) // 2
 #: Atoms narrower than this (in the same units) are beyond the quadrature: a climb stops there and goes on on
 #: the data.
 RESOLUTION = 0.03
 #: Points whose polynomials are computed together, unless one cell has more.
 TOGETHER = 4096
 #: Compression pays from here on: about as many nodes are needed whatever n is.
-WORTHWHILE = 50_000
+WORTHWHILE = 30_000
 
 _COMPRESSED: WeakKeyDictionary[Data, tuple[Sample, np.ndarray]] = WeakKeyDictionary()
 
@@ -63,15 +69,25 @@ def compress(sample: Data) -> tuple[Sample, np.ndarray]:
 
     # Sums of Chebyshev polynomials over a cell's points are kept, since a recurrence gives them quickly. The
     # Lagrange polynomials of the nodes are combinations of them, and so the weights are of those sums.
-    at = chebyshev.chebpts1(NODES)
-    to_lagrange = np.linalg.inv(chebyshev.chebvander(at, NODES - 1))
+    at, used = padua(DEGREE), np.add.outer(np.arange(DEGREE + 1), np.arange(DEGREE + 1)) <= DEGREE
+    to_weights = np.linalg.inv(chebyshev.chebvander2d(*at.T, [DEGREE, DEGREE])[:, used.ravel()].T)
     dense = sorted(moments)
-    weights = to_lagrange.T @ np.reshape([moments[key] for key in dense], (-1, NODES, NODES)) @ to_lagrange
+    weights = np.reshape([moments[key][used] for key in dense], (-1, NODES)) @ to_weights.T
     corners = np.stack(np.divmod(np.array(dense, dtype=np.int64), grid.columns), axis=1)
-    tensor = np.stack(np.meshgrid(at, at, indexing="ij"), axis=-1).reshape(1, -1, 2)
-    nodes = grid.low.T + grid.width.T * (corners[:, None] + (tensor + 1) / 2).reshape(-1, 2)
+    nodes = grid.low.T + grid.width.T * (corners[:, None] + (at + 1) / 2).reshape(-1, 2)
     points = np.concatenate([kept.T, nodes])
     return Sample(points[:, :1], points[:, 1:]), np.concatenate([np.ones(kept.shape[1]), weights.ravel()])
+
+
+def padua(degree: int) -> np.ndarray:
+    """Return the Padua points of the square [-1, 1]^2 ((degree + 1) (degree + 2) / 2, 2), for ``degree`` >= 1.
+
+    A polynomial of total degree ``degree`` is its values at them. They are every other point of the grid
+    cos(pi j / degree) x cos(pi k / (degree + 1)).
+    """
+    j, k = np.indices((degree + 1, degree + 2))
+    every_other = (j + k) % 2 == 0
+    return np.cos(np.pi * np.stack([j[every_other] / degree, k[every_other] / (degree + 1)], axis=1))
 
 
 @dataclass(frozen=True)
@@ -98,7 +114,7 @@ class _Grid:
     def gather(self, z: np.ndarray, moments: dict[int, np.ndarray]) -> np.ndarray:
         """Add points z (2, m) of dense cells to the cells' ``moments``; return the others, cell by cell.
 
-        A cell is dense once more than NODES^2 of its points stand together.
+        A cell is dense once more than NODES of its points stand together.
         """
         place = (z - self.low) / self.width
         cell = np.floor(place)
@@ -108,7 +124,7 @@ class _Grid:
         key = key[order]
         first = np.flatnonzero(np.diff(key.astype(np.int64), prepend=-1))
         sizes = np.diff(first, append=len(key))
-        dense = np.array([size > NODES**2 or int(key[at]) in moments for at, size in zip(first, sizes, strict=True)])
+        dense = np.array([size > NODES or int(key[at]) in moments for at, size in zip(first, sizes, strict=True)])
         inside = 2 * (place - cell) - 1
         starts, ends = first[dense], (first + sizes)[dense]
         while len(starts):
@@ -124,10 +140,10 @@ class _Grid:
 
 
 def _chebyshev(t: np.ndarray) -> np.ndarray:
-    """Return T_0 .. T_(NODES - 1) at t, of shape (NODES, n)."""
-    values = np.empty((NODES, len(t)))
+    """Return T_0 .. T_DEGREE at t, of shape (DEGREE + 1, n)."""
+    values = np.empty((DEGREE + 1, len(t)))
     values[0], values[1], twice = 1, t, 2 * t
-    for degree in range(2, NODES):
+    for degree in range(2, DEGREE + 1):
         np.multiply(twice, values[degree - 1], out=values[degree])
         values[degree] -= values[degree - 2]
     return values
