@@ -80,10 +80,10 @@ def compress(sample: Data) -> tuple[Sample, np.ndarray]:
 
 
 def padua(degree: int) -> np.ndarray:
-    """Return the Padua points of the square [-1, 1]^2 ((degree + 1) (degree + 2) / 2, 2), for ``degree`` >= 1.
+    """Return the Padua points of the square [-1, 1]^2, of shape ((degree + 1) (degree + 2) / 2, 2).
 
-    A polynomial of total degree ``degree`` is its values at them. They are every other point of the grid
-    cos(pi j / degree) x cos(pi k / (degree + 1)).
+    A polynomial of total degree ``degree`` >= 1 is known by its values at them. They are every other point of
+    the grid cos(pi j / degree) x cos(pi k / (degree + 1)).
     """
     j, k = np.indices((degree + 1, degree + 2))
     every_other = (j + k) % 2 == 0
