@@ -28,6 +28,7 @@ from moe_prompts.figures.style import (
     power,
     spoken,
 )
+from moe_prompts.intervals import half_width
 from moe_prompts.study.attention import STUDY_FITS, STUDY_GAPS, STUDY_PROFILES
 from moe_prompts.study.attention_report import SPLIT, D, profile_of
 from moe_prompts.study.summary import RISK, Measure, measured_slope
@@ -315,12 +316,12 @@ def _truth_style(results: pd.DataFrame, truth: str) -> dict:
 
 
 def draw_gaps(ax: Axes, results: pd.DataFrame) -> None:
-    """Draw the mean nats lost by holding a split against n, with the range over data sets."""
+    """Draw the mean nats lost by holding a split against n, with its 90 % interval over data sets."""
     gaps = results[results["study"] == STUDY_GAPS]
     for truth in _profiled(results):
         by_n = gaps.loc[gaps["truth"] == truth].groupby("n")["gap"]
-        mean, low, high = by_n.mean(), by_n.min(), by_n.max()
-        bars = np.abs(np.array([low, high]) - mean.to_numpy())
+        mean, count = by_n.mean(), by_n.count().to_numpy()
+        bars = half_width(by_n.std(ddof=1).to_numpy() / np.sqrt(count), count)
         ax.errorbar(mean.index, mean, yerr=bars, label=_short(truth), elinewidth=0.6, **_truth_style(results, truth))
     ax.set_xscale("log")
     ax.xaxis.set_minor_locator(NullLocator())
@@ -343,5 +344,5 @@ def identifiability_figure(results: pd.DataFrame) -> Figure:
         profiles, gaps = grid[:, 0]
         draw_profiles(profiles, results)
         draw_gaps(gaps, results)
-        legend_of(figure, [profiles], 3, "truth and kind of prompts (gaps: mean over data sets; bars: their range)")
+        legend_of(figure, [profiles], 3, "truth and kind of prompts (gaps: mean over data sets, with 90 % intervals)")
     return figure

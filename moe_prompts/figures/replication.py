@@ -182,7 +182,7 @@ def replication_figure(summary: pd.DataFrame, results: pd.DataFrame | None = Non
                     ax.set_title(f"{truth}, k = {k}")
                 else:
                     draw_replication(ax, summary[chosen], fits)
-                    finding(ax, f"k = {k}, slopes: {falls(summary[chosen])}", 24)
+                    finding(ax, f"k = {k}, slopes: {falls(summary[chosen])}", 23)
             limits = [line for ax in row for line in ax.dataLim.intervaly]
             row[0].set_ylim(min(limits) / 1.5, max(limits) * 1.5)
             for ax in row:
