@@ -10,7 +10,7 @@ from oracles import component_densities
 from moe_prompts import EMOptions, FitStatus, InputError, em, run_study, sample, starts, truth, voronoi_loss
 from moe_prompts.estimators.softmax.likelihood import softmax_em
 from moe_prompts.estimators.softmax.starts import published_start
-from moe_prompts.figures.replication import panels, replication_figure
+from moe_prompts.figures.replication import median_bars, panels, replication_figure
 from moe_prompts.losses.softmax_voronoi import UNIDENTIFIED, softmax_loss
 from moe_prompts.models.softmax_truths import softmax_sample, softmax_truth
 from moe_prompts.seeds import start_rng
@@ -422,6 +422,26 @@ def test_no_certified_fit_at_all_is_a_line_without_a_slope():
     assert np.isnan(line["slope"])
     assert line["certified"] == 0
     assert "| -" in text
+
+
+def test_intervals_of_medians_are_those_of_certified_fits():
+    """Of two losses 1 and 3 a resample has the median 1, 2 or 3, with probabilities 1/4, 1/2, 1/4."""
+    status = ["CERTIFIED", "CERTIFIED", "COLLAPSED"]
+    rows = pd.DataFrame({"procedure": "certified", "status": status, "n": 10, "loss_published": [1.0, 3.0, 99.0]})
+    one_step = rows.assign(procedure="published", status="NOT_CERTIFIED", loss_published=5.0)
+    both = pd.concat([rows, one_step])
+    assert median_bars(both, "certified", "published") == {10: (1.0, 3.0)}
+    assert median_bars(both, "published", "published") == {10: (5.0, 5.0)}
+    assert median_bars(both, "start", "published") == {}
+
+
+def test_the_figure_of_softmax_gates_has_intervals():
+    rows = made("sgame", LEVELS)
+    summary = summarise_replication(rows, 0)
+    figure = replication_figure(summary, rows)
+    assert all(ax.collections for ax in figure.axes)
+    assert "bars: 90 %" in figure.legends[0].get_title().get_text()
+    plt.close(figure)
 
 
 @pytest.mark.parametrize(("paper", "shape"), [("gmoe", (1, 1)), ("sgame", (1, 2))])

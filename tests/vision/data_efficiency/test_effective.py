@@ -178,6 +178,8 @@ def test_excess_is_half_the_gap_beside_the_prediction():
     found = excess_table(effective(table, {"vpt_deep": 60.0, "vapt": 60.0}), table).set_index(["method", "n"])
     row = found.loc[("vapt", 50)]
     assert row["half_gap"] == pytest.approx((1.001 - 0.4) / 2)  # the mean of three replicates
+    assert row["fits"] == 3
+    assert 0 < row["half_gap_error"] < 1e-2
     assert row["predicted"] == pytest.approx(0.6)
     assert row["counted"] == pytest.approx(10)
     assert row["ratio"] == pytest.approx(0.3005 / 0.6)
