@@ -51,13 +51,7 @@ def errors_by_size(rows: pd.DataFrame, column: str, all_fits: bool = False) -> d
 
 
 def measured_slope(
-    rows: pd.DataFrame,
-    measure: Measure,
-    over: str,
-    entropy: int,
-    statistic: str = "median",
-    all_fits: bool = False,
-    resamples: int = RESAMPLES,
+    rows: pd.DataFrame, measure: Measure, over: str, entropy: int, statistic: str = "median", all_fits: bool = False
 ) -> Slope:
     """Return the slope of a statistic of the errors on log n, for the rows of one truth, kind and k.
 
@@ -67,9 +61,21 @@ def measured_slope(
     entropy    seed of the run, from which resamples are drawn
     statistic  "median", "mean" or "q90"
     all_fits   use fits without a certificate as well
-    resamples  how many bootstrap samples are drawn for the band, on which slope and interval do not depend
     """
     samples = errors_by_size(rows, measure.column, all_fits)
+    return _slope_of(samples, rows, measure, over, entropy, statistic, RESAMPLES)
+
+
+def _slope_of(
+    samples: dict[int, np.ndarray],
+    rows: pd.DataFrame,
+    measure: Measure,
+    over: str,
+    entropy: int,
+    statistic: str,
+    resamples: int,
+) -> Slope:
+    """Return the slope of the errors of ``rows`` by size, with a band from so many bootstrap samples."""
     if over == "last decade" and samples:
         lowest = max(samples) / 10 * (1 - 1e-9)
         samples = {n: values for n, values in samples.items() if n >= lowest}
@@ -107,9 +113,9 @@ def summarise(
             # Where theory denies a rate, a fit without a certificate is one that still travels along a flat
             # valley: leaving it out would hide what is claimed.
             all_fits = prediction is None and line["fit_class"] == "over"
-            # The table has no band: one resample is the least that may be drawn for it.
-            found = {name: measured_slope(rows, measure, over, entropy, name, all_fits, 1) for name in STATISTICS}
             samples = errors_by_size(rows, measure.column, all_fits)
+            # Slopes and intervals do not depend on the band, which the table does not show: one resample will do.
+            found = {name: _slope_of(samples, rows, measure, over, entropy, name, 1) for name in STATISTICS}
             medians = {n: float(np.median(values)) for n, values in samples.items()}
             curve = np.array(list(medians)), np.array(list(medians.values()))
             plateau = bool(medians) and prediction is not None and prediction.exponent == 0
