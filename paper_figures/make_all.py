@@ -23,6 +23,7 @@ import replicate_gmoe
 import replicate_sgame
 import runs
 import sample_efficiency
+import search
 import starts
 
 from moe_prompts import cli
@@ -49,6 +50,7 @@ FIGURES = {
         pretrained_heads,
         predicted_excess,
         starts,
+        search,
     )
 }
 

@@ -165,7 +165,7 @@ def test_the_page_names_every_figure_with_what_the_scripts_say(drawings):
 def test_claims_of_the_page_exist():
     known = {claim["id"] for claim in json.loads((ROOT / "docs" / "claims.json").read_text(encoding="utf-8"))}
     for name, (_, claims, *_) in table().items():
-        named = set(re.findall(r"[PGSEAV]-[a-z0-9-]+", claims))
+        named = set(re.findall(r"[PGSEAVT]-[a-z0-9-]+", claims))
         assert named <= known, name
         assert named or ".md)" in claims or ".ipynb)" in claims, name
 

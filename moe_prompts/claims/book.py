@@ -13,6 +13,7 @@ from moe_prompts.claims import (
     gated,
     heads,
     merging,
+    planted,
     prefixes,
     pretrained,
     prompts,
@@ -40,7 +41,7 @@ from moe_prompts.tables import markdown, short
 
 CLAIMS: dict[str, Claim] = {
     claim.id: claim
-    for group in "PGSEAV"
+    for group in "PGSEAVT"
     for claim in (
         *(
             *prompts.CLAIMS,
@@ -54,6 +55,7 @@ CLAIMS: dict[str, Claim] = {
             *experts.CLAIMS,
             *algebra.CLAIMS,
             *pretrained.CLAIMS,
+            *planted.CLAIMS,
         ),
     )
     if claim.id[0] == group
@@ -310,8 +312,8 @@ EDITIONS = f"""**Editions.** These are the rules of the second edition. They jud
 since of seeds {THIRD_SEED}, {FOURTH_SEED} and {FIFTH_SEED}. The data of the first runs were known when the rules were
 changed: to intervals whose coverage is measured, to the one-sided rule, and to power beside each verdict. What the
 first edition said stands beside the verdict of each claim that it had, with the reason of a change; the others are
-"new". Claims V judge trainings of a network by rules of their own, which stand beside them; their runs have other
-seeds."""
+"new". Claims V and T judge trainings of a network by rules of their own, which stand beside them; their runs have
+other seeds."""
 
 
 def _logs(studies: Mapping[str, Study]) -> str:

@@ -23,7 +23,7 @@ from scipy.stats import nct
 
 from moe_prompts.engine.store import identity_of, read_table
 from moe_prompts.intervals import TAILS, Verdict
-from moe_prompts.vision.data_efficiency import link
+from moe_prompts.vision.data_efficiency import link, search_verdict
 from moe_prompts.vision.data_efficiency.curves import differences
 from moe_prompts.vision.data_efficiency.report import CLAIMS
 
@@ -33,6 +33,8 @@ PARTS = {
     "200 steps": ("pretrained_second_dsprites_loc", "pretrained_second_count"),
 }
 EFFECTIVE = "predicted_excess"
+#: The run of certified searches for planted prompts, and that of SGD beside them.
+SEARCH, SGD = "search", "planted_vit"
 #: Claim of the page -> claims of the study whose differences are its lines.
 SHOWN = {
     "V-prompts": ("V-prompts",),
@@ -51,13 +53,14 @@ Record = dict[str, Any]
 def claim_records(folder: Path) -> list[Record]:
     """Return the lines of evidence of all claims on the pretrained backbone, one record a line.
 
-    folder  holds the committed runs of ``PARTS`` and ``EFFECTIVE``
+    folder  holds the committed runs of ``PARTS``, ``EFFECTIVE``, ``SEARCH`` and ``SGD``
 
     Raises ``InputError`` where a run is missing or damaged.
     """
     tables = {part: pd.concat([read_table(folder / run) for run in runs]) for part, runs in PARTS.items()}
     lines = [line for claim in SHOWN for part, table in tables.items() for line in difference_lines(claim, part, table)]
-    return [*lines, *rule_lines(tables["100 steps"], folder / EFFECTIVE)]
+    search = search_line(read_table(folder / SEARCH), read_table(folder / SGD))
+    return [*lines, *rule_lines(tables["100 steps"], folder / EFFECTIVE), search]
 
 
 def file_of_records(folder: Path) -> str:
@@ -134,3 +137,34 @@ def rule_lines(curves: pd.DataFrame, effective: Path) -> Iterator[Record]:
             "found": found if measured else f"not measured: {found}",
             "verdict": verdict.verdict if measured else Verdict.UNDECIDED.value,
         }
+
+
+def search_line(rows: pd.DataFrame, sgd: pd.DataFrame) -> Record:
+    """Return what the rule of ``search_verdict`` says of certified searches for planted prompts.
+
+    rows  of the run of searches
+    sgd   of the run of SGD on fresh images
+    """
+    own, verdict = search_verdict.ordinary(rows), search_verdict.search_verdict(rows, sgd)
+    share, says, counted = search_verdict.SHARE, search_verdict.VERDICTS[verdict.outcome], verdict.counted
+    tried = ", ".join(f"{part:.0%} of {name}" for name, part in verdict.sgd.items())
+    return {
+        "claim": "T-search",
+        "name": f"n = {', '.join(map(str, sorted(own['n'].unique())))}, {own['teacher'].nunique()} teachers: "
+        f"starts {' and '.join(own['start'].unique())}",
+        "claimed": f"upper end of the share below {share:g}",
+        "found": f"{verdict.outcome}: {verdict.reached} of {verdict.counted} certified fits reach "
+        f"{search_verdict.REACHED:g} nats, share [{verdict.low:.2f}, {verdict.high:.2f}]; {verdict.fits} fits in all, "
+        f"excess {own['excess'].min():.2f} to {own['excess'].max():.2f} nats; SGD on fresh images: {tried}",
+        "verdict": says.value,
+        "estimate": [
+            round(verdict.reached / max(counted, 1), 6),
+            round(verdict.low, 6),
+            round(verdict.high, 6),
+            counted,
+        ],
+        "right": round(search_verdict.power(0.05, counted, False), 6),
+        "wrong": round(search_verdict.power(share, counted, False), 6),
+        "instead": f"a share of {share:g}",
+        "needed": None,
+    }

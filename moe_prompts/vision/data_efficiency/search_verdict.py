@@ -24,7 +24,7 @@ import pandas as pd
 from scipy.stats import binom
 
 from moe_prompts.estimators.result import FitStatus
-from moe_prompts.intervals import share_interval
+from moe_prompts.intervals import Verdict, share_interval
 from moe_prompts.shown import Ending
 from moe_prompts.tables import markdown
 from moe_prompts.vision.data_efficiency.curves import FRESH, predicted_crossing
@@ -32,6 +32,13 @@ from moe_prompts.vision.data_efficiency.search import DRAWN, FIXED, FROM_FIXED, 
 from moe_prompts.vision.training.statuses import TRAINED
 
 LANDSCAPE, ALGORITHM, START, OPEN = "landscape", "algorithm", "start", "not decidable here"
+#: What each outcome says of the claim that the landscape is why searches miss what is planted.
+VERDICTS = {
+    LANDSCAPE: Verdict.HOLDS,
+    ALGORITHM: Verdict.FAILS,
+    START: Verdict.FAILS,
+    OPEN: Verdict.UNDECIDED,
+}
 #: Excess risk in nats at which a fit has reached the floor: a fifth of the floor of fixed prompts, .27.
 REACHED = 0.05
 #: Floor of fixed prompts in nats on the adaptive truth: their excess risk on fresh images after SGD.
@@ -93,7 +100,7 @@ def search_verdict(rows: pd.DataFrame, sgd: pd.DataFrame | None = None) -> Searc
     rows  its rows; those on the teacher's law from ordinary starts, on adaptive truths, are judged
     sgd   rows of a run of ``data_efficiency.py`` with fresh images, or None
     """
-    own = rows[(rows["targets"] == "law") & rows["start"].isin(ORDINARY) & (rows["truth"] == "planted-adaptive")]
+    own = ordinary(rows)
     counted = own[own["status"] == FitStatus.CERTIFIED.name]
     reached = int((counted["excess"] <= REACHED).sum())
     share = share_interval(reached, len(counted), ENDS)
@@ -106,6 +113,11 @@ def search_verdict(rows: pd.DataFrame, sgd: pd.DataFrame | None = None) -> Searc
     else:
         outcome = START if max(shares.values()) >= 0.5 else ALGORITHM
     return SearchVerdict(outcome, reached, len(counted), len(own), share.low, share.high, shares)
+
+
+def ordinary(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows that are judged: on the teacher's law, from ordinary starts, on adaptive truths."""
+    return rows[(rows["targets"] == "law") & rows["start"].isin(ORDINARY) & (rows["truth"] == "planted-adaptive")]
 
 
 def sgd_shares(curves: pd.DataFrame) -> dict[str, float]:

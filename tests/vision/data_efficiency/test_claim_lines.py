@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import binom
 
 from moe_prompts import intervals
-from moe_prompts.claims import pretrained
+from moe_prompts.claims import planted, pretrained
 from moe_prompts.claims.claim import judged
 from moe_prompts.commands import console
 from moe_prompts.vision.data_efficiency.claim_lines import (
@@ -19,6 +20,7 @@ from moe_prompts.vision.data_efficiency.claim_lines import (
     difference_lines,
     file_of_records,
     replicates_needed,
+    search_line,
 )
 from moe_prompts.vision.training.statuses import TRAINED
 
@@ -55,6 +57,30 @@ def test_a_difference_becomes_a_line_in_points():
     assert line["right"] == pytest.approx(chance_to_hold(PUBLISHED_GAIN, 0.01, 3), abs=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("excess", "status", "verdict", "said"),
+    [
+        (0.5, "CERTIFIED", "holds", "landscape: 0 of 24 certified fits reach 0.05 nats, share [0.00, 0.09]; 24 fits"),
+        (0.01, "CERTIFIED", "fails", "algorithm: 24 of 24 certified fits"),
+        (0.5, "NOT_CERTIFIED", "not decidable here", "not decidable here: 0 of 0 certified fits"),
+    ],
+)
+def test_searches_become_a_line(excess, status, verdict, said):
+    """With 24 fits and no success the upper end is 1 - .1^(1/24) = .091; odds are sums of binomial probabilities."""
+    rows = pd.DataFrame({"teacher": np.arange(24) % 3}).assign(
+        truth="planted-adaptive", n=1000, targets="law", start="official", excess=excess, status=status
+    )
+    fresh = pd.DataFrame({"task": ["planted-adaptive"], "n": 0, "method": "vapt", "excess": 0.28, "status": TRAINED})
+    line = search_line(rows, fresh)
+    assert line["verdict"] == verdict
+    assert line["found"].startswith(said)
+    assert line["found"].endswith(f"excess {excess:.2f} to {excess:.2f} nats; SGD on fresh images: 0% of vapt")
+    if status == "CERTIFIED":
+        most = max(k for k in range(25) if intervals.share_interval(k, 24, (0.1, 0.9)).high < 0.25)
+        assert line["wrong"] == pytest.approx(binom.cdf(most, 24, 0.25), abs=1e-6)
+        assert line["right"] == pytest.approx(binom.cdf(most, 24, 0.05), abs=1e-6)
+
+
 def test_the_committed_lines_are_what_the_committed_tables_say():
     kept = Path(pretrained.__file__).with_name(pretrained.FILE).read_text(encoding="utf-8")
     records, again = json.loads(kept), claim_records(DATA)
@@ -65,7 +91,7 @@ def test_the_committed_lines_are_what_the_committed_tables_say():
 
 
 def test_every_claim_on_the_backbone_has_lines_and_says_what_was_not_measured():
-    verdicts = {claim.id: judged(claim, {}, 0) for claim in pretrained.CLAIMS}
+    verdicts = {claim.id: judged(claim, {}, 0) for claim in (*pretrained.CLAIMS, *planted.CLAIMS)}
     assert {record["claim"] for record in pretrained.committed_lines()} == set(verdicts)
     assert all(found.lines for found in verdicts.values())
     page = (ROOT / "docs" / "claims.md").read_text(encoding="utf-8")

@@ -1,0 +1,31 @@
+"""Judge prompts planted in a whole Vision Transformer: can a search find what is there?
+
+The rule, its design and its limits stand on docs/theory_meets_accuracy.md and were fixed before the rows were
+drawn. The line of evidence is in the file of ``pretrained``, as this floor of the package knows nothing of
+networks.
+"""
+
+from __future__ import annotations
+
+from moe_prompts.claims.claim import Claim
+from moe_prompts.claims.pretrained import lines_of
+
+CLAIMS = [
+    Claim(
+        "T-search",
+        "Adaptive prompts planted in a small ViT are missed because of the landscape: certified second-order fits "
+        "from starts that know nothing of the teacher stay above the floor.",
+        "asked here",
+        lambda: "a fit reaches the floor, 0 nats above the teacher, from less than a quarter of such starts",
+        {},
+        "a fit reaches the floor if its excess risk on 2000 new images is at most .05 nats; of certified fits, the "
+        "one-sided 90 % ends of the share that does: upper end below 1/4 holds (landscape), lower end above 1/4 fails "
+        "(algorithm, or start if SGD reaches it, too); else, with fewer than 9 certified fits or less than 80 % of the "
+        "fits certified, not decidable here. Odds are those of shares .05 (true) and 1/4 (wrong)",
+        lines_of("T-search"),
+        "other teachers than three, other n than 1000, other networks than a small drawn one, targets other than the "
+        "teacher's own probabilities, minima that no fit met; the outcome start could not come out, as SGD's two fits "
+        "on fresh images were known before",
+        "[certified searches for planted prompts](theory_meets_accuracy.md), three teachers, eight fits each",
+    ),
+]
