@@ -25,7 +25,7 @@ DRAWING = runs.Drawing(
     figure=figure,
     data=runs.DATA / "search",
     command="python experiments/search.py --preset judged --sgd paper_figures/data/planted_vit",
-    time="TO BE MEASURED",
+    time="4.9 hours of one busy core",
 )
 
 if __name__ == "__main__":

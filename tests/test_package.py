@@ -178,6 +178,10 @@ CURVES = (
     "pretrained_dsprites_loc",
     "pretrained_second_count",
     "pretrained_second_dsprites_loc",
+    "recipe_base",
+    "recipe_decay_0.1",
+    "recipe_tokens_2",
+    "recipe_tokens_40",
 )
 VISION_RUNS = (*CURVES, "planted_head", "head_as_moe", "pretrained_heads", "predicted_excess", "starts", "search")
 

@@ -109,6 +109,19 @@ def test_committed_screening_is_what_its_rows_say():
         assert line in page
 
 
+def test_the_page_says_what_weight_decay_and_tokens_gave():
+    data = Path(__file__).parents[3] / "paper_figures" / "data"
+    page = (data.parents[1] / "docs" / "training.md").read_text(encoding="utf-8")
+    cases = {"base": "10 | .0001", "decay_0.1": "10 | .1", "tokens_2": "2 | .0001", "tokens_40": "40 | .0001"}
+    for name, said in cases.items():
+        values = 100 * pd.read_parquet(data / f"recipe_{name}" / "results.parquet").set_index("method")["accuracy"]
+        cells = [
+            f"{own.mean():.1f} +- {own.std(ddof=1) / len(own) ** 0.5:.1f}"
+            for own in (values["vpt_deep"], values["vapt"])
+        ]
+        assert f"| {said} | {cells[0]} | {cells[1]} |" in page
+
+
 def markdown_rows(run: Path) -> list[str]:
     """Return the rows of the last table: what each start gains over the official one."""
     last = (run / "summary.md").read_text(encoding="utf-8").strip().split("\n\n")[-1]

@@ -247,3 +247,26 @@ def test_wrong_options_are_one_line(option, value):
     assert done.returncode == 2
     assert len(done.stderr.strip().splitlines()) == 1
     assert set(STARTS) >= {OFFICIAL}
+
+
+def test_the_page_says_what_the_committed_searches_gave():
+    root = call.__globals__["EXPERIMENTS"].parent
+    page = (root / "docs" / "theory_meets_accuracy.md").read_text(encoding="utf-8")
+    rows = read_table(root / "paper_figures" / "data" / "search")
+    sgd_rows = read_table(root / "paper_figures" / "data" / "planted_vit")
+    verdict = rule.search_verdict(rows, sgd_rows)
+    assert (root / "paper_figures/data/search/summary.md").read_text(encoding="utf-8") == rule.text(
+        rows, sgd_rows
+    ) + "\n"
+    assert f"The outcome is *{verdict.outcome}***" in page
+    assert f"at most {verdict.high:.2f} ".replace("0.", ".") in page
+    for start, own in rows.groupby("start"):
+        certified, floor = (own["status"] == "CERTIFIED").sum(), (own["excess"] <= rule.REACHED).sum()
+        left, risk = (
+            f"{own[name].min():.{digits}f} to {own[name].max():.{digits}f}".replace("0.", ".")
+            for name, digits in (("train_excess", 3), ("excess", 2))
+        )
+        assert f"| {start} | {certified} of {len(own)} | {floor} | {left} | {risk} |" in page
+    best = rows.loc[rows.groupby("teacher")["train_excess"].idxmin(), "excess"]
+    first, second, third = (f"{value:.2f}".lstrip("0") for value in best)
+    assert f"{first}, {second} and {third} nats on the three" in page
