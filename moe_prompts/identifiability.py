@@ -22,10 +22,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
-from moe_prompts.checks import expect, generator, given, numbers, real
+from moe_prompts.checks import expect, generator, given, numbers, real, whole
 from moe_prompts.errors import InputError
 from moe_prompts.estimators.experts.least_squares import EXPERT_OPTIONS, ExpertObjective, fit_experts, near_experts
 from moe_prompts.estimators.prompts.coordinates import OnSphere, PairCoordinates
@@ -54,10 +55,15 @@ ZERO_KAPPA2, ZERO_PROFILE = 1e-5, 1e-12
 #: Random directions of a split that are tried without noise, beside the least visible one; how many of the
 #: minima found there serve as starts for each data set.
 DIRECTIONS, NOISY_STARTS = 8, 2
+#: Random starts of Newton's method for kappa2 where q is small.
+STARTS = 24
 #: Steps of Newton's method for kappa2; a minimum of 0, where its error shrinks by a third a step, takes the most.
 QUARTIC_STEPS = 80
 #: A mass at its bound is a logit at its bound up to this.
 ROUNDING = 1e-12
+#: Fixed prompts of more dimensions than this take kappa2 without the tensor of all pairs of directions, from so many
+#: starts.
+DENSE, FEW_STARTS = 24, 4
 #: Size of a profile in the log-likelihood of the pairs that stand for the population.
 NATS = 100.0
 MAX_ITERATIONS = 400
@@ -123,10 +129,18 @@ def kappas(truth: RegressionTruth, rng: np.random.Generator) -> Kappas:
     span = left[:, : family.n_parameters]
     per_prompt, directions = [], []
     for l in range(family.k):
-        second = second_order_part(values, l).reshape(family.atom_size, family.atom_size, -1) * root
-        off = second - (second @ span) @ span.T
-        gram = np.einsum("abm,cdm->abcd", off, off)
-        size, direction = _smallest_quartic(gram, rng)
+        if (
+            family.kind.base == "fixed"
+            and family.atom_size > DENSE
+            and isinstance(values, PromptValues | MultiHeadValues)
+        ):
+            quartic, starts = SplitQuartic.of(values, l, span), _unseen_first(values, FEW_STARTS, rng)
+        else:
+            second = second_order_part(values, l).reshape(family.atom_size, family.atom_size, -1) * root
+            off = second - (second @ span) @ span.T
+            quartic = DenseQuartic(np.einsum("abm,cdm->abcd", off, off))
+            starts = rng.standard_normal((STARTS, family.atom_size))
+        size, direction = _smallest_quartic(quartic, starts)
         per_prompt.append(size)
         directions.append(direction)
     return Kappas(float(sizes[family.n_parameters - 1]), min(per_prompt), np.array(per_prompt), np.array(directions))
@@ -220,31 +234,140 @@ def second_order_part(
     return 0.5 * values.gates[0, l] * total
 
 
-def _smallest_quartic(gram: np.ndarray, rng: np.random.Generator, starts: int = 24) -> tuple[float, np.ndarray]:
-    """Return min over unit u of sqrt(gram[u, u, u, u]) and where it is.
+class Quartic(Protocol):
+    """Describe |L[u, u]|^2 of a symmetric bilinear L with values in some space, at directions u (S, q)."""
 
-    Damped Newton steps on the sphere, from all starts at once.
-    gram (q, q, q, q) is symmetric in its first two, its last two, and in both pairs.
+    def at(self, u: np.ndarray) -> np.ndarray:
+        """Return |L[u, u]|^2 (S,)."""
+        ...
+
+    def bends(self, u: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return L[u, u]'L[a, b] and L[u, a]'L[u, b] for all directions a and b of the axes, each (S, q, q)."""
+        ...
+
+
+class DenseQuartic:
+    """Hold gram (q, q, q, q) = L[a, b]'L[c, d], symmetric in its first two, its last two, and in both pairs."""
+
+    def __init__(self, gram: np.ndarray) -> None:
+        q = self.q = len(gram)
+        self.pairs, self.crossed = gram.reshape(q * q, q * q), gram.transpose(0, 2, 1, 3).reshape(q * q, q * q)
+
+    def _square(self, u: np.ndarray) -> np.ndarray:
+        return (u[:, :, None] * u[:, None]).reshape(-1, self.q * self.q)
+
+    def at(self, u: np.ndarray) -> np.ndarray:
+        """Return |L[u, u]|^2 (S,)."""
+        return ((self._square(u) @ self.pairs) * self._square(u)).sum(axis=1)
+
+    def bends(self, u: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return L[u, u]'L[a, b] and L[u, a]'L[u, b], each (S, q, q)."""
+        shape = (-1, self.q, self.q)
+        return (self._square(u) @ self.pairs).reshape(shape), (self._square(u) @ self.crossed.T).reshape(shape)
+
+
+@dataclass(frozen=True)
+class SplitQuartic:
+    """Hold |P D2[u, u]|^2 of one fixed prompt without the tensor D2, whose size is q^2 outputs m.
+
+        D2[u, w] = sum_h (g_h / 2) [ (Q_h'u)(Q_h'w) gap_h + (Q_h'u) C_h w + (Q_h'w) C_h u ]
+
+    over the heads h, with gates g_h (m,), queries Q_h (q, m), gap_h (l, m) the prompt's value less f_h, and C_h
+    (l, q), the last two after the output projection.
+
+    parts  for each head half g_h, Q_h, gap_h and C_h
+    span   (l m, rank) orthonormal: what P takes out
+    root   weight of a point's value, m^-1/2
     """
-    q = len(gram)
-    pairs, crossed = gram.reshape(q * q, q * q), gram.transpose(0, 2, 1, 3).reshape(q * q, q * q)
-    u = rng.standard_normal((starts, q))
-    u /= np.linalg.norm(u, axis=1, keepdims=True)
-    square = lambda u: (u[:, :, None] * u[:, None]).reshape(-1, q * q)
-    size = lambda u: ((square(u) @ pairs) * square(u)).sum(axis=1)
-    damping, value = np.full(starts, 1e-3), size(u)
+
+    parts: tuple[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray], ...]
+    span: np.ndarray
+    root: float
+
+    @classmethod
+    def of(cls, values: PromptValues | MultiHeadValues, l: int, span: np.ndarray) -> SplitQuartic:
+        """Return it of prompt l; ``span`` as in the class."""
+        several = isinstance(values, MultiHeadValues)
+        heads = values.parts if several else (values,)
+        outputs = values.map.outputs if several else (np.eye(values.f.shape[1]),)
+        parts = tuple(
+            (
+                one.gates[0, l] / 2,
+                one.map.queries,
+                O @ (one.experts[0, l] - one.f[0]),
+                O @ one.map.family.one_head.C,
+            )
+            for one, O in zip(heads, outputs, strict=True)
+        )
+        return cls(parts, span, 1 / np.sqrt(values.f.shape[2]))
+
+    def along(self, u: np.ndarray) -> np.ndarray:
+        """Return D2[u, a] weighted, for one u (q,) and all axes a (q, l m), nothing taken out."""
+        total = np.zeros((len(u), *self.parts[0][2].shape))
+        for half, Q, gap, C in self.parts:
+            s = half * (u @ Q)
+            total += Q[:, None] * (s * gap + half * (C @ u)[:, None]) + C.T[:, :, None] * s
+        return total.reshape(len(u), -1) * self.root
+
+    def off(self, rows: np.ndarray) -> np.ndarray:
+        """Return P of rows (.., l m)."""
+        return rows - (rows @ self.span) @ self.span.T
+
+    def at(self, u: np.ndarray) -> np.ndarray:
+        """Return |P D2[u, u]|^2 (S,)."""
+        return np.array([(self.off(self.twice(one)) ** 2).sum() for one in u])
+
+    def twice(self, u: np.ndarray) -> np.ndarray:
+        """Return D2[u, u] (l m,) weighted, for one u (q,), nothing taken out."""
+        total = np.zeros(self.parts[0][2].shape)
+        for half, Q, gap, C in self.parts:
+            s = u @ Q
+            total += half * (s**2 * gap + 2 * s * (C @ u)[:, None])
+        return total.ravel() * self.root
+
+    def bends(self, u: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return L[u, u]'L[a, b] and L[u, a]'L[u, b] of L = P D2, each (S, q, q)."""
+        inner, crossed = [], []
+        for one in u:
+            rows = self.off(self.along(one))
+            crossed.append(rows @ rows.T)
+            residual = (one @ rows).reshape(self.parts[0][2].shape) * self.root
+            total = np.zeros((len(one), len(one)))
+            for half, Q, gap, C in self.parts:
+                mixed = (Q * half) @ residual.T @ C
+                total += (Q * (half * (residual * gap).sum(axis=0))) @ Q.T + mixed + mixed.T
+            inner.append(total)
+        return np.array(inner), np.array(crossed)
+
+
+def _unseen_first(values: PromptValues | MultiHeadValues, count: int, rng: np.random.Generator) -> np.ndarray:
+    """Return starts (count, q) for the least visible split: half those that keys see least, half at random."""
+    heads = values.parts if isinstance(values, MultiHeadValues) else (values,)
+    queries = np.concatenate([one.map.queries.T - one.map.queries.mean(axis=1) for one in heads])
+    least = np.linalg.svd(queries, full_matrices=True)[2][::-1][: count // 2]
+    return np.concatenate([least, rng.standard_normal((count - len(least), queries.shape[1]))])
+
+
+def _smallest_quartic(quartic: Quartic, starts: np.ndarray) -> tuple[float, np.ndarray]:
+    """Return min over unit u of |L[u, u]| and where it is.
+
+    Damped Newton steps on the sphere, from all starts (S, q) at once.
+    """
+    u = starts / np.linalg.norm(starts, axis=1, keepdims=True)
+    q = u.shape[1]
+    damping, value = np.full(len(u), 1e-3), quartic.at(u)
     unit = max(float(value.max()), np.finfo(float).tiny)
     for _ in range(QUARTIC_STEPS):
-        inner = (square(u) @ pairs).reshape(-1, q, q)
+        inner, crossed = quartic.bends(u)
         gradient = 4 * (inner @ u[:, :, None])[:, :, 0]
         off_u = np.eye(q) - u[:, :, None] * u[:, None]
-        hessian = 4 * inner + 8 * (square(u) @ crossed.T).reshape(-1, q, q) - 4 * value[:, None, None] * np.eye(q)
+        hessian = 4 * inner + 8 * crossed - 4 * value[:, None, None] * np.eye(q)
         lam, basis = np.linalg.eigh(off_u @ hessian @ off_u)
         along = (basis.swapaxes(1, 2) @ (off_u @ gradient[:, :, None]))[:, :, 0]
         step = -(basis @ (along / (np.abs(lam) + damping[:, None] * unit))[:, :, None])[:, :, 0]
         trial = u + step
         trial /= np.linalg.norm(trial, axis=1, keepdims=True)
-        reached = size(trial)
+        reached = quartic.at(trial)
         better = reached < value
         u[better], value[better] = trial[better], reached[better]
         # Where a step gained nothing a shorter one may; where none does any more, rounding has been reached.
@@ -319,6 +442,7 @@ def profile(
     surplus: int = 1,
     eps: Sequence[float] = EPS,
     box: Box | None = None,
+    directions: int = DIRECTIONS,
 ) -> Profile:
     """Compute the noise-free profile of fits with one prompt more than the truth has, or none.
 
@@ -327,6 +451,7 @@ def profile(
     surplus  1 for one prompt too many, 0 for as many as the truth has
     eps      at least two positive spreads
     box      bounds of the parameters; by default those of fits, ``Box()`` or ``EXPERT_BOX``
+    directions  random directions of a split that are tried beside the least visible one; at least 0
 
     With ``surplus`` 1, eps is the spread of two prompts in the cell of a true one, with 0 the distance of a
     prompt from a true one; the smallest over the true prompts counts. Fits whose prompts do not stay in that
@@ -348,6 +473,7 @@ def profile(
     if surplus not in (0, 1):
         raise InputError(f"profile: surplus = {surplus}; expected 0 (exact) or 1 (one prompt too many)")
     box = expect(box or _box_of(truth), Box, "profile: box")
+    directions = whole(directions, 0, "profile: directions")
     found = kappas(truth, rng)
     # So many pairs that the smallest visible profile is hundreds of nats, and the tolerance far below it.
     unit = order_of_outputs(truth.signal)
@@ -361,7 +487,7 @@ def profile(
     certified = np.zeros(values.shape, dtype=bool)
     for l in range(truth.k_true):
         hold, beside = _hold(truth, l, surplus, spreads), objective.beside((l, truth.k_true)[: 1 + surplus])
-        lines = np.array([found.directions[l], *rng.standard_normal((DIRECTIONS, family.atom_size))])
+        lines = np.array([found.directions[l], *rng.standard_normal((directions, family.atom_size))])
         starts = _along(hold(beside), _split_at(truth, beside, l), lines)
         for index, ends in enumerate(_held_minima(beside, hold, starts, truth, l, box, GAP_TOLERANCE * NATS)):
             if len(ends.values):

@@ -7,7 +7,15 @@ import pytest
 from numpy.testing import assert_allclose
 
 from moe_prompts import InputError
-from moe_prompts.identifiability import Profile, _smallest_quartic, kappas, likelihood_gaps, profile, second_order_part
+from moe_prompts.identifiability import (
+    DenseQuartic,
+    Profile,
+    _smallest_quartic,
+    kappas,
+    likelihood_gaps,
+    profile,
+    second_order_part,
+)
 from moe_prompts.models.gaussian_truths import prompt_data
 from moe_prompts.models.prompt_attention import PromptAttention
 from moe_prompts.models.prompt_derivatives import PromptMap
@@ -196,7 +204,7 @@ def test_the_smallest_quartic_is_that_of_a_grid_and_of_scipy(seed):
         off = rng.standard_normal((q, q, 6))
         off = off + off.swapaxes(0, 1)
         gram = np.einsum("abm,cdm->abcd", off, off)
-        size, u = _smallest_quartic(gram, np.random.default_rng(1))
+        size, u = _smallest_quartic(DenseQuartic(gram), np.random.default_rng(1).standard_normal((24, q)))
         value = lambda v, off=off: float((np.einsum("abm,a,b->m", off, v, v) ** 2).sum() / (v @ v) ** 2)
         assert np.linalg.norm(u) == pytest.approx(1, rel=1e-14)
         assert size**2 == pytest.approx(value(u), rel=1e-12)

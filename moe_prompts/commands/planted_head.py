@@ -3,8 +3,12 @@
 Prints what of a prompt the head can see, kappas and profiles, risk against n for either kind of prompts on either
 truth beside s^2 P / n and floors, and a verdict; draws risk and splits.
 
+With --all-heads the prompts are planted in a whole block, whose heads share them: what the first h heads see of a
+split prompt, and the risk of the right class.
+
 python experiments/planted_head.py --block 3 --head 0 --n 1e3..1e6
 python experiments/planted_head.py --backbone dinov2-small-focus --size 56 --block 9 --head 0
+python experiments/planted_head.py --backbone dinov2-small-focus --size 56 --block 9 --all-heads
 """
 
 from __future__ import annotations
@@ -15,9 +19,14 @@ from dataclasses import asdict
 from pathlib import Path
 
 from moe_prompts import cli
+from moe_prompts.errors import InputError
 
+#: Defaults of one head and of all heads of a block, where a prompt has hundreds of parameters.
+ONE_HEAD = {"outputs": 4, "prompts": 2, "hidden": 2, "n": "1e3..1e6", "reps": 16}
+ALL_HEADS = {"outputs": 8, "prompts": 1, "hidden": 1, "n": "1e8", "reps": 8}
 #: What --quick changes.
 QUICK, QUICK_STARTS = {"images": 48, "outputs": 2, "coordinates": 3}, 1
+QUICK_BLOCK = {"images": 64, "outputs": 4, "coordinates": 3}
 
 
 def parser() -> argparse.ArgumentParser:
@@ -27,18 +36,19 @@ def parser() -> argparse.ArgumentParser:
     add("--size", type=cli.positive("pixels"), help="of the images (default: the backbone's own; 56 is cheap)")
     add("--weights", metavar="FILE", help="of the backbone (default: those of its name)")
     add("--block", type=int, default=3, help="from 0 (default 3, the last one)")
-    add("--head", type=int, default=0, help="from 0 (default 0)")
+    add("--head", type=int, help="from 0 (default 0)")
+    add("--all-heads", action="store_true", help="all heads of the block, which share the prompts")
     add("--query", type=int, default=0, help="token whose row is the output (default 0, the class token)")
     add("--coordinates", type=int, default=6, help="of the tokens that adaptive prompts read (default 6)")
-    add("--outputs", type=int, default=4, help="leading components of the head's output (default 4; slower with more)")
+    add("--outputs", type=int, help="leading components of the output (default 4, of all heads 8; slower with more)")
     add("--images", type=int, default=128, help="inputs (default 128)")
-    add("--prompts", type=int, default=2, help="of the truth (default 2)")
+    add("--prompts", type=int, help="of the truth (default 2, in all heads 1)")
     add("--mass", type=float, default=0.35, help="of the gate on the truth's prompts (default 0.35)")
     add("--noise", type=float, default=0.1, help="of an output, as a share of its root mean square (default 0.1)")
     add = parser.add_argument_group("sizes and replicates").add_argument
-    add("--n", default="1e3..1e6", metavar="SIZES", help="a range 1e3..1e6 or a list (default 1e3..1e6)")
+    add("--n", metavar="SIZES", help="a range 1e3..1e6 or a list (default 1e3..1e6, of all heads 1e8)")
     add("--points", type=cli.positive("sizes"), default=4, help="sizes in a range (default 4)")
-    add("--reps", type=cli.positive("replicates"), default=16, help="data sets per size (default 16)")
+    add("--reps", type=cli.positive("replicates"), help="data sets per size (default 16, of all heads 8)")
     add = parser.add_argument_group("who computes").add_argument
     add("--workers", type=cli.positive("workers"), default=None, help="processes (default: all cores)")
     cli.add_run(parser, "entropy of images, truths, data and starts")
@@ -50,14 +60,22 @@ def main() -> None:
     cli.one_thread()
     arguments = parser().parse_args()
     cli.check_run(arguments)
+    block = arguments.all_heads
+    if block and arguments.head is not None:
+        raise InputError(f"--head {arguments.head} beside --all-heads; expected one of the two")
+    for name, default in (ALL_HEADS if block else ONE_HEAD).items():
+        if getattr(arguments, name, None) is None:
+            setattr(arguments, name, default)
+    arguments.head = None if block else arguments.head or 0
     quick = arguments.quick
-    sizes = cli.sizes("1e5,1e6" if quick else arguments.n, arguments.points)
+    sizes = cli.sizes(("1e8" if block else "1e5,1e6") if quick else arguments.n, arguments.points)
 
     from moe_prompts.engine.executors import available_cores, executor_for
     from moe_prompts.engine.runner import run_study
     from moe_prompts.vision.planted_head.head import HeadChoice, planted_head
     from moe_prompts.vision.planted_head.study import (
         POPULATION_STARTS,
+        block_classes,
         expected_seconds,
         fit_study,
         noise_free_study,
@@ -65,11 +83,12 @@ def main() -> None:
     )
 
     asked = {name: getattr(arguments, name) for name in asdict(HeadChoice()) if hasattr(arguments, name)}
-    choice = HeadChoice(**asked | (QUICK if quick else {}))
+    choice = HeadChoice(**asked | ((QUICK_BLOCK if block else QUICK) if quick else {}))
     replicates = min(arguments.reps, 2) if quick else arguments.reps
     design = planted_head(choice, arguments.seed)
-    lines = prompt_classes(choice.prompts, choice.hidden, quick)
-    first = noise_free_study(design, lines, arguments.seed, not quick, QUICK_STARTS if quick else POPULATION_STARTS)
+    lines = block_classes(choice.prompts) if block else prompt_classes(choice.prompts, choice.hidden, quick)
+    starts = QUICK_STARTS if quick else POPULATION_STARTS
+    first = noise_free_study(design, lines, arguments.seed, not quick, starts)
     workers = arguments.workers or available_cores()
     fits = expected_seconds(fit_study(design, lines, None, sizes, replicates, arguments.seed))
     print(f"about {(expected_seconds(first) + fits) / workers / 60:.1f} minutes with {workers} free cores", flush=True)
@@ -91,13 +110,19 @@ def tell(results, noise_free, head: dict, entropy: int, out: Path) -> None:
     from moe_prompts.engine.files import appearing
     from moe_prompts.engine.store import keep_sums
     from moe_prompts.figures.style import save
+    from moe_prompts.vision.planted_head.block_report import block_ending, block_report, planted_block_figure
     from moe_prompts.vision.planted_head.report import ending_of, planted_head_figure, report, risk_curves
 
+    block = "head" not in head
     kept = noise_free.drop(columns="vectors", errors="ignore")
     with appearing(out / "noise_free.parquet") as file:
         kept.to_parquet(file, index=False, write_page_checksum=True)
     keep_sums(out, "noise_free.parquet")
-    text = report(results, noise_free, head, entropy)
+    text = (block_report if block else report)(results, noise_free, head, entropy)
     tables = {"summary.json": risk_curves(results).to_json(orient="records", indent=2)}
-    draw = lambda: save(planted_head_figure(results), out, "planted_head")
-    cli.finish(out, text, ending_of(results, noise_free, entropy), tables, draw, len(results))
+    if block:
+        draw = lambda: save(planted_block_figure(noise_free), out, "planted_block")
+    else:
+        draw = lambda: save(planted_head_figure(results), out, "planted_head")
+    ending = (block_ending if block else ending_of)(results, noise_free, entropy)
+    cli.finish(out, text, ending, tables, draw, len(results))

@@ -6,7 +6,8 @@ Tokens that are affine in z, x_j = E_j z + e_j, make the head a ``Head`` in z: w
     B = E_q'G,   beta = G'e_q + W_K c_q / sqrt(d_h),   C = W_V',   c = c_v,   h_j = W_V'(E_j z + e_j) + c_v.
 
 B and C have rank d_h at most, so that of a prompt p in R^D only its part in the span of the rows of B, C and
-beta acts at all: the rest has no rate, and ``visible`` takes it out.
+beta acts at all: the rest has no rate, and ``visible`` takes it out. Several heads that share their prompts
+see what any one of them sees.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from moe_prompts.errors import InputError
-from moe_prompts.models.prompt_attention import Head, PromptAttention, single, with_one
+from moe_prompts.models.multi_head import MultiHead
+from moe_prompts.models.prompt_attention import AnyHead, Head, PromptAttention, single, with_one
 
 #: Singular values below this share of the largest are zero.
 RANK = 1e-9
@@ -107,8 +109,7 @@ def head_of_tokens(
     of           the map from z to tokens
     query        number of the token whose row is meant
     first        how many coordinates of z adaptive prompts read; 0: all
-    outputs      (d_h, l) with orthonormal columns: the model is of these combinations of the head's outputs;
-                 all by default
+    outputs      (d_h, l): the model is of these combinations of the head's outputs; all by default
 
     c_k adds the same to all logits and drops out. The result equals ``from_head`` where z are all tokens.
     """
@@ -126,7 +127,7 @@ def head_of_tokens(
 
 @dataclass(frozen=True)
 class Visibility:
-    """Count the directions of a prompt that a head sees.
+    """Count the directions of a prompt that a head, or several together, see.
 
     width     directions in all
     by_logit  how many the logits see (rank of B)
@@ -145,28 +146,39 @@ class Visibility:
         return self.width - self.together
 
 
-def visibility(head: Head) -> Visibility:
-    """Return how many directions of a prompt the head sees."""
+def visibility(head: AnyHead) -> Visibility:
+    """Return how many directions of a prompt the head, or its heads together, see."""
     every = _rows(head)
     size = float(np.linalg.norm(every, 2))
     rank = lambda rows: int((np.linalg.svd(rows, compute_uv=False) > RANK * size).sum())
-    return Visibility(head.p, rank(head.B), rank(head.C), rank(every))
+    return Visibility(head.p, rank(np.concatenate([one.B for one in heads_of(head)])), rank(_values(head)), rank(every))
 
 
-def visible_basis(head: Head) -> np.ndarray:
+def visible_basis(head: AnyHead) -> np.ndarray:
     """Return orthonormal directions (p, v) of all that f can see of a prompt."""
     return spanned(_rows(head))
 
 
-def blind_basis(head: Head) -> np.ndarray:
+def blind_basis(head: AnyHead) -> np.ndarray:
     """Return the other directions (p, p - v): moving a prompt there changes nothing."""
     return unseen(_rows(head))
 
 
-def visible(head: Head, basis: np.ndarray, unit: float = 1.0) -> Head:
-    """Return the head of prompts p = unit * basis q: they live in q."""
+def visible(head: AnyHead, basis: np.ndarray, unit: float = 1.0) -> Head | MultiHead:
+    """Return the head, or the heads, of prompts p = unit * basis q: they live in q."""
+    if isinstance(head, MultiHead):
+        return replace(head, heads=tuple(_visible(one, basis, unit) for one in head.heads))
+    return _visible(single(head), basis, unit)
+
+
+def _visible(head: Head, basis: np.ndarray, unit: float) -> Head:
     V = unit * basis
     return replace(head, B=head.B @ V, C=head.C @ V, beta=head.beta @ V)
+
+
+def heads_of(head: AnyHead) -> tuple[Head, ...]:
+    """Return the heads of a frozen part: one, or several that share their prompts."""
+    return head.heads if isinstance(head, MultiHead) else (single(head),)
 
 
 def seen(params: PromptAttention, basis: np.ndarray, unit: float = 1.0) -> PromptAttention:
@@ -176,7 +188,7 @@ def seen(params: PromptAttention, basis: np.ndarray, unit: float = 1.0) -> Promp
 
     Raises ``InputError`` for other prompts: they must be fixed, or adaptive with a free W2.
     """
-    head = visible(single(params.head), basis, unit)
+    head = visible(params.head, basis, unit)
     if params.kind.base == "fixed":
         return PromptAttention.fixed(head, params.b, params.atoms @ basis / unit)
     if (
@@ -204,5 +216,17 @@ def _split(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return right[:rank].T, right[rank:].T
 
 
-def _rows(head: Head) -> np.ndarray:
-    return np.concatenate([head.B, head.C, head.beta[None]])
+def key_rows(head: AnyHead) -> np.ndarray:
+    """Return the rows (count, p) that span what the logits of all heads see of a prompt."""
+    return np.concatenate([rows for one in heads_of(head) for rows in (one.B, one.beta[None])])
+
+
+def _values(head: AnyHead) -> np.ndarray:
+    """Return the rows (count, p) that span what the values of all heads show of a prompt in the outputs."""
+    if isinstance(head, MultiHead):
+        return np.concatenate([O @ one.C for O, one in zip(head.outputs, head.heads, strict=True)])
+    return single(head).C
+
+
+def _rows(head: AnyHead) -> np.ndarray:
+    return np.concatenate([key_rows(head), _values(head)])

@@ -34,6 +34,9 @@ from moe_prompts.tables import markdown
 from moe_prompts.vision.figures import COLOURS
 from moe_prompts.vision.planted_head.study import FLOORS, KAPPAS, PROFILES
 
+#: Sizes at which the text says how many directions of the parameters data locate: in a head, and in a whole block.
+LOCATED = {True: (1e4, 1e6, 1e8), False: (1e3, 1e4, 1e6)}
+
 #: Where n risk / (s^2 P) and risk over floor must lie.
 PRICE_BAND, FLOOR_BAND = (0.9, 1.1), (0.95, 1.05)
 #: Slope of the distance of split prompts where a split is seen in second order.
@@ -101,19 +104,20 @@ def report(results: pd.DataFrame, noise_free: pd.DataFrame, head: dict[str, Any]
 def facts(noise_free: pd.DataFrame, head: dict[str, Any]) -> str:
     """Return in words which head it is, what it sees, and how much its planted prompts do."""
     rows = noise_free[noise_free["what"] == KAPPAS]
-    one = rows.iloc[0]
+    one, block = rows.iloc[0], "head" not in head
+    which, whose = ("all heads", "block") if block else (f"head {head['head']}", "head")
     lines = [
-        f"backbone {head['backbone']}, block {head['block']}, head {head['head']}, query token {head['query']}, "
+        f"backbone {head['backbone']}, block {head['block']}, {which}, query token {head['query']}, "
         f"{head['images']} images of the stand-in, {one.tokens:.0f} tokens (all of their variance kept)",
         f"adaptive prompts read {head['coordinates']} principal coordinates: {one.kept:.1%} of the tokens' variance; "
-        f"outputs {one.outputs:.0f}: {one.kept_outputs:.1%} of the variance of the head's output",
+        f"outputs {one.outputs:.0f}: {one.kept_outputs:.1%} of the variance of the {whose}'s output",
         f"of {one.width:.0f} directions of a prompt logits see {one.by_logit:.0f} (rank of B), values "
         f"{one.by_value:.0f} (rank of C), together {one.together:.0f}: {one.width - one.together:.0f} have no rate "
         "at all",
     ]
     for row in rows.itertuples():
         sizes = np.array(row.sizes)
-        located = ", ".join(f"{int((sizes > row.noise / np.sqrt(n)).sum())} at n = {n:.0e}" for n in (1e3, 1e4, 1e6))
+        located = ", ".join(f"{int((sizes > row.noise / np.sqrt(n)).sum())} at n = {n:.0e}" for n in LOCATED[block])
         lines.append(
             f"{row.truth} truth: {row.k} prompts with {row.mass:.2f} of the gate make {row.effect:.2f} of E |f*|^2; "
             f"s = {row.noise:.3g}, E |f*|^2 = {row.signal:.3g}; of {len(sizes)} visible directions of the parameters "

@@ -5,6 +5,10 @@ least E |f - f*|^2 of a class that does not contain the truth, found from severa
 bound. ``fit_study`` gives certified least squares on n pairs, beside s^2 P / n where the class contains the
 truth. The second stage starts its wrong classes where the first one ended. Both are studies of
 ``moe_prompts.engine``.
+
+Of all heads of a block, where a prompt has hundreds of parameters, the first stage also says what the first
+heads see of a split (``block``), there are no floors, and the second stage fits the right classes alone, from near
+the truth.
 """
 
 from __future__ import annotations
@@ -27,9 +31,11 @@ from moe_prompts.estimators.prompts.least_squares import (
 from moe_prompts.estimators.prompts.objective import Box
 from moe_prompts.estimators.result import FitStatus
 from moe_prompts.identifiability import Profile, order_of_outputs, profile
+from moe_prompts.models.multi_head import MultiHead
 from moe_prompts.models.prompt_attention import PromptKind
 from moe_prompts.seeds import data_rng, start_rng
 from moe_prompts.study.attention import PARAMETER_ERRORS, errors_of, fit_class
+from moe_prompts.vision.planted_head.block import heads_seen, held_split
 from moe_prompts.vision.planted_head.head import (
     PlantedHead,
     constants_as_adaptive,
@@ -41,13 +47,16 @@ from moe_prompts.vision.planted_head.head import (
 )
 
 #: What a noise-free row tells, and the column ``study`` of fits.
-FLOORS, KAPPAS, PROFILES = "floor", "kappas", "profile"
+FLOORS, KAPPAS, PROFILES, HEADS = "floor", "kappas", "profile", "heads"
 FIT_ROWS = "fits"
 #: Spreads of profiles: of the exact class, and with one prompt too many.
 EPS = {0: (0.0125, 0.025), 1: (0.0125, 0.025, 0.1, 0.3)}
 #: Random starts of the noise-free problem, standard deviation of what is added to its constructed ones, pairs that it
 #: stands for.
 POPULATION_STARTS, SHAKE, PAIRS = 12, 0.01, 10_000
+#: Nats left to gain below which a fit in all heads of a block is certified: a millionth of its P / 2. Rounding leaves
+#: some 1e-5, since the smallest and the largest curvature differ by 1e8 and more.
+BLOCK_TOLERANCE = 1e-4
 #: After so many iterations of a noise-free fit no further round begins: floors are upper bounds anyway.
 POPULATION_ITERATIONS = 100
 #: Data sets of classes in which the truth is a singular point, since fits in a flat valley are dear.
@@ -55,7 +64,7 @@ SINGULAR_REPLICATES = 8
 #: Milliseconds of a free core for each parameter on 512 outputs: of a fit from two starts (times more where the class
 #: is singular), of a floor from each start, of kappas and of profiles.
 FIT_TIME, SLOW, FLOOR_TIME = 8.0, {"over": 5.0, "contained": 5.0}, 7.0
-OTHER_TIME = {"kappas": 50.0, "profile": 250.0}
+OTHER_TIME = {"kappas": 50.0, "profile": 250.0, "heads": 50.0}
 ADAPTIVE = "adaptive:gelu"
 BIASED = "adaptive:gelu:bias"
 
@@ -74,6 +83,11 @@ class PromptClass:
     kind: str
     k: int
     fitted: bool = True
+
+
+def block_classes(prompts: int) -> list[PromptClass]:
+    """Return the classes that are fitted in all heads of a block: each truth's own."""
+    return [PromptClass("fixed", "fixed", prompts), PromptClass("adaptive", ADAPTIVE, prompts)]
 
 
 def prompt_classes(prompts: int, hidden: int, quick: bool = False) -> list[PromptClass]:
@@ -99,7 +113,7 @@ def prompt_classes(prompts: int, hidden: int, quick: bool = False) -> list[Promp
 class NoiseFreeCell:
     """Hold one noise-free question: ``what`` of a truth, for ``k`` prompts of ``kind``.
 
-    what  ``FLOORS``, ``KAPPAS`` or ``PROFILES``
+    what  ``FLOORS``, ``KAPPAS``, ``PROFILES``, or ``HEADS`` with the profile of a split in all of them
     cost  expected time in milliseconds
     """
 
@@ -165,11 +179,15 @@ def noise_free_study(
     profiles  False: none are computed
     starts    random starts of each floor
     """
-    cells = []
+    cells, block = [], isinstance(design.head, MultiHead)
+    if block:
+        own = design.truths["fixed"]
+        time = round(OTHER_TIME[HEADS] * _load(design) * own.params.family.size)
+        cells.append(NoiseFreeCell(HEADS, "fixed", "fixed", own.k_true + 1, time))
     for name, truth in design.truths.items():
         kind, k, unit = str(truth.params.kind), truth.k_true, _load(design) * truth.params.family.size
         cells.append(NoiseFreeCell(KAPPAS, name, kind, k, round(OTHER_TIME[KAPPAS] * unit)))
-        if profiles:
+        if profiles and not block:
             time = round(OTHER_TIME[PROFILES] * unit)
             cells += [NoiseFreeCell(PROFILES, name, kind, k + surplus, (1 + surplus) * time) for surplus in (0, 1)]
     for one in classes:
@@ -194,6 +212,8 @@ class NoiseFree:
         common = {"what": cell.what, "truth": cell.truth, "kind": cell.kind, "k": cell.k}
         if cell.what == KAPPAS:
             return [common | asdict(identified(self.design, cell.truth, rng)) | _facts(self.design, cell.truth)]
+        if cell.what == HEADS:
+            return _heads(self.design, common, rng)
         if cell.what == PROFILES:
             found = split_profile(self.design, cell.truth, cell.k - truth.k_true, rng)
             return [
@@ -206,6 +226,18 @@ class NoiseFree:
             common
             | {"floor": floor / signal, "certified": certified, "starts": self.starts, "vectors": vectors.tolist()}
         ]
+
+
+def _heads(design: PlantedHead, common: Row, rng: np.random.Generator) -> list[Row]:
+    """Return a row of ``HEADS`` for the first 1, 2, .. heads, and the profile of a split in all of them."""
+    assert isinstance(design.head, MultiHead)
+    rows = [common | asdict(heads_seen(design, count + 1)) for count in range(len(design.head.heads))]
+    found = held_split(design.truths["fixed"], rng)
+    profiled = common | {"what": PROFILES, "kappa2": found.kappa2}
+    return rows + [
+        profiled | {"eps": float(eps), "profile": float(value), "certified": bool(ended)}
+        for eps, value, ended in zip(found.eps, found.value, found.ended, strict=True)
+    ]
 
 
 def split_profile(design: PlantedHead, name: str, surplus: int, rng: np.random.Generator) -> Profile:
@@ -376,7 +408,8 @@ class Fits:
     def _options(self, cell: FitCell) -> LeastSquaresOptions:
         """Return the box of the truth with a lower end of b, since several prompts may share one's mass."""
         box = self.design.options(cell.truth).box
-        return LeastSquaresOptions(Box((box.b[0] - np.log(cell.k), box.b[1]), box.theta))
+        made = LeastSquaresOptions(Box((box.b[0] - np.log(cell.k), box.b[1]), box.theta))
+        return replace(made, tolerance=BLOCK_TOLERANCE) if isinstance(self.design.head, MultiHead) else made
 
     def _starts(self, cell: FitCell, word: str, replicate: int, entropy: int) -> np.ndarray:
         truth = self.design.truths[cell.truth]
@@ -388,6 +421,8 @@ class Fits:
             first = near_truth(truth.params, cell.k, 0, rng_of(0))
         else:
             first = self.starts[cell.truth, cell.kind, cell.k][0]
+        if isinstance(self.design.head, MultiHead):
+            return first[None]
         return np.array([first, random_start(family, rng_of(1), self._options(cell).box)])
 
 
