@@ -63,7 +63,7 @@ QUARTIC_STEPS = 80
 ROUNDING = 1e-12
 #: Fixed prompts of more dimensions than this take kappa2 without the tensor of all pairs of directions, from so many
 #: starts.
-DENSE, FEW_STARTS = 24, 4
+DENSE, FEW_STARTS = 24, 2
 #: Size of a profile in the log-likelihood of the pairs that stand for the population.
 NATS = 100.0
 MAX_ITERATIONS = 400

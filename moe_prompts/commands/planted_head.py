@@ -45,6 +45,7 @@ def parser() -> argparse.ArgumentParser:
     add("--prompts", type=int, help="of the truth (default 2, in all heads 1)")
     add("--mass", type=float, default=0.35, help="of the gate on the truth's prompts (default 0.35)")
     add("--noise", type=float, default=0.1, help="of an output, as a share of its root mean square (default 0.1)")
+    add("--noise-free", action="store_true", help="only what needs no data (with --all-heads)")
     add = parser.add_argument_group("sizes and replicates").add_argument
     add("--n", metavar="SIZES", help="a range 1e3..1e6 or a list (default 1e3..1e6, of all heads 1e8)")
     add("--points", type=cli.positive("sizes"), default=4, help="sizes in a range (default 4)")
@@ -63,6 +64,8 @@ def main() -> None:
     block = arguments.all_heads
     if block and arguments.head is not None:
         raise InputError(f"--head {arguments.head} beside --all-heads; expected one of the two")
+    if arguments.noise_free and not block:
+        raise InputError("--noise-free without --all-heads; expected both: one head has its profiles beside its fits")
     for name, default in (ALL_HEADS if block else ONE_HEAD).items():
         if getattr(arguments, name, None) is None:
             setattr(arguments, name, default)
@@ -90,13 +93,18 @@ def main() -> None:
     starts = QUICK_STARTS if quick else POPULATION_STARTS
     first = noise_free_study(design, lines, arguments.seed, not quick, starts)
     workers = arguments.workers or available_cores()
-    fits = expected_seconds(fit_study(design, lines, None, sizes, replicates, arguments.seed))
+    priced = not arguments.noise_free
+    fits = expected_seconds(fit_study(design, lines, None, sizes, replicates, arguments.seed)) if priced else 0.0
     print(f"about {(expected_seconds(first) + fits) / workers / 60:.1f} minutes with {workers} free cores", flush=True)
 
     out = arguments.out or cli.default_folder("planted-head")
     began = time.perf_counter()
     with cli.resumable("planted_head.py", out):
         executor, allow = executor_for(workers, insist=arguments.insist), cli.allowed(arguments)
+        if arguments.noise_free:
+            rows = run_study(first, out, executor=executor, resume=arguments.resume, allow=allow)
+            print(f"{(time.perf_counter() - began) / 60:.1f} minutes\n")
+            return tell_noise_free(rows, choice.facts(), out)
         noise_free = run_study(first, out / "noise_free", executor=executor, resume=arguments.resume, allow=allow)
         study = fit_study(design, lines, noise_free, sizes, replicates, arguments.seed)
         resume = arguments.resume and (out / "meta.json").exists()
@@ -126,3 +134,13 @@ def tell(results, noise_free, head: dict, entropy: int, out: Path) -> None:
         draw = lambda: save(planted_head_figure(results), out, "planted_head")
     ending = (block_ending if block else ending_of)(results, noise_free, entropy)
     cli.finish(out, text, ending, tables, draw, len(results))
+
+
+def tell_noise_free(noise_free, head: dict, out: Path) -> None:
+    """Write what needs no data of all heads of a block, with its verdict and figure, then print it."""
+    from moe_prompts.figures.style import save
+    from moe_prompts.vision.planted_head.block_report import block_ending, block_report, planted_block_figure
+
+    text = block_report(None, noise_free, head, 0)
+    draw = lambda: save(planted_block_figure(noise_free), out, "planted_block")
+    cli.finish(out, text, block_ending(None, noise_free, 0), {}, draw, len(noise_free))

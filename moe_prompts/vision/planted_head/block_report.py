@@ -37,20 +37,29 @@ EXPONENT, HALF_WIDTH = 2.0, 0.12
 SHOWN = (1, 2, 3)
 
 
-def block_report(results: pd.DataFrame, noise_free: pd.DataFrame, head: dict[str, Any], entropy: int) -> str:
-    """Return all tables and the verdict as text; the arguments are those of ``report.report``."""
-    found = risk_curves(results)
-    lines = [f"- {sentence}" for sentence, _ in [*split_lines(noise_free), *judgements(results, entropy).values()]]
-    parts = [facts(noise_free, head), heads_table(noise_free), profile_table(noise_free), risks(found, noise_free)]
-    return "\n\n".join([*parts, ratios(found), "\n".join(["Verdict", *lines])])
+def block_report(results: pd.DataFrame | None, noise_free: pd.DataFrame, head: dict[str, Any], entropy: int) -> str:
+    """Return all tables and the verdict as text.
+
+    The arguments are those of ``report.report``; ``results`` None: nothing was fitted
+    """
+    lines = [f"- {sentence}" for sentence, _ in [*split_lines(noise_free), *_risk_lines(results, entropy)]]
+    parts = [facts(noise_free, head), heads_table(noise_free), profile_table(noise_free)]
+    if results is not None:
+        found = risk_curves(results)
+        parts += [risks(found, noise_free), ratios(found)]
+    return "\n\n".join([*parts, "\n".join(["Verdict", *lines])])
 
 
-def block_ending(results: pd.DataFrame, noise_free: pd.DataFrame, entropy: int) -> Ending:
+def _risk_lines(results: pd.DataFrame | None, entropy: int) -> list[tuple[str, str]]:
+    return [] if results is None else list(judgements(results, entropy).values())
+
+
+def block_ending(results: pd.DataFrame | None, noise_free: pd.DataFrame, entropy: int) -> Ending:
     """Return what the command prints: a line for each number of heads, and how the risks lie."""
     body = []
     for row, (_, word) in zip(_heads(noise_free).itertuples(), split_lines(noise_free), strict=True):
         body.append([f"{row.heads} of {row.of}", str(row.silent), _predicted(row), _changed(row), word])
-    risks_of = [f"{sentence}." for sentence, _ in judgements(results, entropy).values()]
+    risks_of = [f"{sentence}." for sentence, _ in _risk_lines(results, entropy)]
     header = ["heads", "silent directions", "predicted", "change by a split of one unit", "verdict"]
     legend = (
         "change: of f, along a silent direction where there is one and along the least visible one found where there "
