@@ -12,6 +12,7 @@ import claims_map_experts
 import input_dependence
 import noise_free_profiles
 import parameter_rates
+import planted_block
 import planted_head
 import planted_vit
 import predicted_excess
@@ -44,6 +45,7 @@ FIGURES = {
         claims_map,
         claims_map_experts,
         planted_head,
+        planted_block,
         input_dependence,
         planted_vit,
         pretrained,

@@ -183,7 +183,16 @@ CURVES = (
     "recipe_tokens_2",
     "recipe_tokens_40",
 )
-VISION_RUNS = (*CURVES, "planted_head", "head_as_moe", "pretrained_heads", "predicted_excess", "starts", "search")
+VISION_RUNS = (
+    *CURVES,
+    "planted_head",
+    "planted_block",
+    "head_as_moe",
+    "pretrained_heads",
+    "predicted_excess",
+    "starts",
+    "search",
+)
 
 
 @pytest.mark.parametrize("name", CURVES)
