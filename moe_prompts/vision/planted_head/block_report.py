@@ -201,5 +201,5 @@ def planted_block_figure(noise_free: pd.DataFrame) -> Figure:
         )
         draw_held(axes[1], noise_free)
         finding(axes[1], f"in all heads the least visible split has exponent {slope:.2f}; theory 2, so {power(-0.25)}")
-        legend_of(figure, axes, 1, "dots in the upper panel: the last axis that is seen at all")
+        legend_of(figure, axes, 1, "dots at ends of lines: the last axis that is seen at all")
     return figure

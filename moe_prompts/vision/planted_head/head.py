@@ -262,7 +262,7 @@ def _frozen_head(
 ) -> tuple[TokenHead, np.ndarray, float, int]:
     """Return a head in z with the chosen outputs, those outputs, their share, and how much its logits may see."""
     whole = head_of_tokens(projections, of, choice.query, choice.coordinates)
-    outputs, kept = _outputs(choice.outputs, without_prompts(whole, z))
+    outputs, kept = _outputs(choice.outputs, without_prompts(whole, z), "head")
     head = head_of_tokens(projections, of, choice.query, choice.coordinates, outputs)
     return head, outputs, kept, projections[0].shape[1]
 
@@ -279,21 +279,22 @@ def _frozen_block(
     to_outputs = np.split(W_O, len(parts))
     read = lambda one, outputs: head_of_tokens(one, of, choice.query, choice.coordinates, outputs)
     plain = sum(without_prompts(read(one, None), z) @ O for one, O in zip(parts, to_outputs, strict=True)) + c_o
-    outputs, kept = _outputs(choice.outputs, plain)
+    outputs, kept = _outputs(choice.outputs, plain, "block")
     heads = [read(one, O @ outputs) for one, O in zip(parts, to_outputs, strict=True)]
     widths = sum(one[0].shape[1] for one in parts)
     every = np.tile(np.eye(choice.outputs), len(heads))
     return MultiHead(tuple(heads), every, c_o @ outputs), outputs, kept, min(widths, parts[0][0].shape[0])
 
 
-def _outputs(count: int, plain: np.ndarray) -> tuple[np.ndarray, float]:
+def _outputs(count: int, plain: np.ndarray, whose: str) -> tuple[np.ndarray, float]:
     """Return orthonormal directions (width, count) of an output, and their share of its variance.
 
     plain  (m, width), the output; as many directions as it has are the output as it is
+    whose  word of errors, "head" or "block"
     """
     width = plain.shape[1]
     if count > width:
-        raise InputError(f"outputs = {count}; the output has {width}: expected 1 to {width}")
+        raise InputError(f"outputs = {count}; the {whose} has {width}: expected 1 to {width}")
     _, sizes, right = np.linalg.svd(plain - plain.mean(axis=0))
     kept = float((sizes[:count] ** 2).sum() / (sizes**2).sum())
     return (np.eye(width) if count == width else right[:count].T), kept

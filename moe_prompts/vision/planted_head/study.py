@@ -443,13 +443,13 @@ def _signal(design: PlantedHead, name: str) -> float:
 def _facts(design: PlantedHead, name: str) -> Row:
     """Return what a reader wants to know of a truth: noise, sizes, gates, and how much the prompts do."""
     truth, k = design.truths[name], design.truths[name].k_true
-    f, gates = truth.params.regression(truth.x), truth.params.gates(truth.x)[:, -k:]
+    f, gates = truth.params.regression(truth.x), truth.params.gates(truth.x)[..., -k:]
     return {
         "n_parameters": truth.params.family.n_parameters,
         "noise": truth.noise,
         "signal": _signal(design, name),
         "effect": float(((f - design.plain) ** 2).sum(axis=1).mean()) / _signal(design, name),
-        "mass": float(gates.sum(axis=1).mean()),
+        "mass": float(gates.sum(axis=-1).mean()),
         "sizes": jacobian_sizes(truth.params, truth.x).tolist(),
         **asdict(design.visibility),
         "kept": design.kept,

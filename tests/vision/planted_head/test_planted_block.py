@@ -143,6 +143,8 @@ def test_a_run_goes_on_where_it_was_stopped_and_its_report_judges_by_the_rules(t
     next((tmp_path / "second" / "blocks").iterdir()).unlink()
     pd.testing.assert_frame_equal(run_study(study, tmp_path / "second", progress=False, resume=True), table)
     assert set(table["fit_class"]) == {"exact"}
+    kept = noise_free[noise_free["what"] == "kappas"]
+    np.testing.assert_allclose(kept["mass"].to_numpy(float), RANDOM.mass, rtol=1e-9)
     words = [word for _, word in split_lines(noise_free)]
     assert words == ["holds"] * HEADS
     faint = noise_free.assign(profile=noise_free["profile"] * 1e-16)
