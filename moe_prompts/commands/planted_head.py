@@ -24,7 +24,7 @@ from moe_prompts.errors import InputError
 #: Defaults of one head and of all heads of a block, where a prompt has hundreds of parameters. Some of them are seen so
 #: faintly that s^2 P / n can be asked for at large n alone: an n costs the same as any other.
 ONE_HEAD = {"outputs": 4, "prompts": 2, "hidden": 2, "n": "1e3..1e6", "reps": 16}
-ALL_HEADS = {"outputs": 8, "prompts": 1, "hidden": 1, "n": "1e10", "reps": 8}
+ALL_HEADS = {"outputs": 8, "prompts": 1, "hidden": 1, "n": "1e8", "reps": 8}
 #: What --quick changes.
 QUICK, QUICK_STARTS = {"images": 48, "outputs": 2, "coordinates": 3}, 1
 QUICK_BLOCK = {"images": 64, "outputs": 4, "coordinates": 3}
@@ -48,7 +48,7 @@ def parser() -> argparse.ArgumentParser:
     add("--noise", type=float, default=0.1, help="of an output, as a share of its root mean square (default 0.1)")
     add("--noise-free", action="store_true", help="only what needs no data (with --all-heads)")
     add = parser.add_argument_group("sizes and replicates").add_argument
-    add("--n", metavar="SIZES", help="a range 1e3..1e6 or a list (default 1e3..1e6, of all heads 1e10)")
+    add("--n", metavar="SIZES", help="a range 1e3..1e6 or a list (default 1e3..1e6, of all heads 1e8)")
     add("--points", type=cli.positive("sizes"), default=4, help="sizes in a range (default 4)")
     add("--reps", type=cli.positive("replicates"), help="data sets per size (default 16, of all heads 8)")
     add = parser.add_argument_group("who computes").add_argument
