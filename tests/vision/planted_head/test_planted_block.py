@@ -1,9 +1,11 @@
 """Prompts planted in all heads of a block: heads computed one by one, splits, a run that goes on, wrong input."""
 
 import importlib
+import json
 import sys
 from dataclasses import replace
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -24,6 +26,7 @@ from moe_prompts.vision.planted_head.head import HeadChoice, first_heads, frozen
 from moe_prompts.vision.planted_head.study import block_classes, fit_study, noise_free_study
 from moe_prompts.vision.prompting.head_as_moe import attention_of
 
+ROOT = Path(__file__).parents[3]
 #: A random block: 3 heads of d_h = 2 in d = 6, 30 images of 4 tokens, 4 of its 6 outputs.
 IMAGES, TOKENS, WIDTH, HEADS, HEAD_WIDTH = 30, 4, 6, 3, 2
 RANDOM = HeadChoice("random", 0, None, images=IMAGES, coordinates=3, outputs=4, prompts=1, hidden=1)
@@ -157,6 +160,24 @@ def test_a_run_goes_on_where_it_was_stopped_and_its_report_judges_by_the_rules(t
     assert "first 3 of 3 heads, 6 of 6 directions: predicted n^-1/4" in text
     assert len(block_ending(table, noise_free, 0).body) == HEADS
     assert len(planted_block_figure(noise_free).axes) == 2
+
+
+def test_the_committed_run_is_what_its_rows_say_and_what_the_page_says():
+    run = ROOT / "paper_figures" / "data" / "planted_block"
+    choice = json.loads((run / "meta.json").read_text(encoding="utf-8"))["identity"]["head"]["choice"]
+    rows = pd.read_parquet(run / "results.parquet")
+    assert (run / "summary.md").read_text(encoding="utf-8") == block_report(None, rows, choice, 0) + "\n"
+    assert [word for _, word in split_lines(rows)] == ["holds"] * 6
+    page = " ".join((ROOT / "docs" / "theory_meets_accuracy.md").read_text(encoding="utf-8").split())
+    heads, held = rows[rows["what"] == "heads"], rows[rows["what"] == "profile"].sort_values("eps")
+    assert ", ".join(f"{count:.0f}" for count in heads["silent"][:2]) in page
+    assert f"by {heads['split_change'].max():.0e}, that is by rounding" in page
+    seen, noise = np.sort(heads["visible"].iloc[-1]), heads["noise"].iloc[-1]
+    unit = held[held["eps"] == 1]["profile"].iloc[0]
+    power = lambda size: f"{(noise / size) ** 2:.0e}".replace("e+0", "e").replace("e+", "e")
+    assert f"changes f by {unit:.0e}" in page
+    assert f"takes {power(unit)} pairs" in page
+    assert f"it takes {power(np.median(seen))}, along the most visible one {power(seen[-1])}" in page
 
 
 def test_wrong_input_is_one_clear_line(monkeypatch, tmp_path):
