@@ -179,6 +179,7 @@ CURVES = (
     "pretrained_second_count",
     "pretrained_second_dsprites_loc",
     "recipe_base",
+    "recipe_decay_0.01",
     "recipe_decay_0.1",
     "recipe_tokens_2",
     "recipe_tokens_40",
