@@ -28,8 +28,8 @@ import numpy as np
 
 from moe_prompts.checks import expect, generator, given, numbers, real, whole
 from moe_prompts.errors import InputError
-from moe_prompts.estimators.experts.least_squares import EXPERT_OPTIONS, ExpertObjective, fit_experts, near_experts
-from moe_prompts.estimators.prompts.coordinates import OnSphere, PairCoordinates
+from moe_prompts.estimators.experts.least_squares import ExpertObjective, fit_experts, near_experts, options_of
+from moe_prompts.estimators.prompts.coordinates import OnSphere, PairCoordinates, coordinates_of_pair
 from moe_prompts.estimators.prompts.least_squares import LeastSquaresOptions, least_squares, vector_near_truth
 from moe_prompts.estimators.prompts.levenberg_marquardt import minimise
 from moe_prompts.estimators.prompts.objective import Box, PromptObjective, data_sets
@@ -97,7 +97,7 @@ def _objective(family: PromptFamily | ExpertFamily, data: Sequence[RegressionDat
 
 def _box_of(truth: RegressionTruth) -> Box:
     """Return the box in which fits to a truth are sought."""
-    return EXPERT_OPTIONS.box if isinstance(truth, ExpertTruth) else Box()
+    return options_of(truth.params.gate).box if isinstance(truth, ExpertTruth) else Box()
 
 
 def _values(truth: RegressionTruth) -> PromptValues | MultiHeadValues | ZeroInitialisedValues | ExpertValues:
@@ -515,7 +515,7 @@ def _hold(truth: RegressionTruth, l: int, surplus: int, eps: np.ndarray) -> Hold
 
     def hold(objective: Objective) -> OnSphere:
         if surplus:
-            pair = PairCoordinates(objective, (l, truth.k_true))
+            pair = coordinates_of_pair(objective, (l, truth.k_true))
             return OnSphere(pair, pair.split, np.zeros(objective.family.atom_size), eps)
         slot = objective.family.slot(l)
         return OnSphere(objective, slot, _split_at(truth, objective, l)[0, slot], eps)
@@ -618,7 +618,8 @@ def likelihood_gaps(
     spread = real(spread, "(0, inf)", "likelihood_gaps: spread")
     data = data_sets(data, "likelihood_gaps")
     experts = isinstance(truth, ExpertTruth)
-    options = given(options or (EXPERT_OPTIONS if experts else None), LeastSquaresOptions, "likelihood_gaps: options")
+    usual = options_of(truth.params.gate) if isinstance(truth, ExpertTruth) else None
+    options = given(options or usual, LeastSquaresOptions, "likelihood_gaps: options")
     family = truth.params.family.with_k(truth.k_true + 1)
     lines = np.array([kappas(truth, rng).directions[0], *rng.standard_normal((DIRECTIONS, family.atom_size))])
     # The least visible splits without noise, then from there with each data set.

@@ -127,7 +127,7 @@ def test_claims_are_not_judged_on_a_changed_table(tmp_path, monkeypatch):
         flipped(run, docs / "claims" / run.name)
     monkeypatch.setattr(cli, "checkout", lambda *names: tmp_path.joinpath(*names))
     with pytest.raises(InputError, match="is not the file that the run wrote"):
-        claims.rejudge()
+        claims.rejudge(None)
 
 
 def test_a_table_without_a_checksum_is_refused(tmp_path):

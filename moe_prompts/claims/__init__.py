@@ -7,6 +7,8 @@ prompts       P: prompts in attention
 heads         P: prompts that several heads share
 unselected    P: rates in configurations that nobody selected
 gated         G, S: Gaussian-gated and softmax-gated experts
+experts       E: regression by softmax-gated experts
+sigmoid       E: regression by sigmoid-gated experts
 published     the simulations of the papers, audited
 algebra       A, and what formulas alone decide
 history       what the first edition of the page said

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +20,7 @@ from moe_prompts.claims import (
     pretrained,
     prompts,
     published,
+    sigmoid,
     unselected,
     zero_initialised,
 )
@@ -26,15 +29,17 @@ from moe_prompts.claims.claim import (
     FOURTH_SEED,
     REGISTERED_SEED,
     SECOND_SEED,
+    SIXTH_SEED,
     THIRD_SEED,
     Claim,
     Judgement,
     Line,
+    Odds,
 )
 from moe_prompts.claims.history import FIRST
 from moe_prompts.engine.grid import Study
 from moe_prompts.errors import InputError
-from moe_prompts.intervals import Verdict
+from moe_prompts.intervals import Interval, Verdict
 from moe_prompts.shown import Ending
 from moe_prompts.slopes import BAND, slope_weights
 from moe_prompts.tables import markdown, short
@@ -53,6 +58,7 @@ CLAIMS: dict[str, Claim] = {
             *merging.CLAIMS,
             *published.CLAIMS,
             *experts.CLAIMS,
+            *sigmoid.CLAIMS,
             *algebra.CLAIMS,
             *pretrained.CLAIMS,
             *planted.CLAIMS,
@@ -61,8 +67,11 @@ CLAIMS: dict[str, Claim] = {
     if claim.id[0] == group
 }
 
+#: Headers of what designs could decide, where a claim has one row: its weakest line.
+WEAKEST = ("weakest line holds if true", "weakest line holds if wrong")
+
 #: Claims whose rule, seed and design are fixed and whose data are not drawn yet.
-PENDING: tuple[Claim, ...] = (*gated.PENDING,)
+PENDING: tuple[Claim, ...] = (*gated.PENDING, *sigmoid.PENDING)
 
 
 def chosen(ids: Sequence[str] | None) -> list[Claim]:
@@ -78,6 +87,29 @@ def chosen(ids: Sequence[str] | None) -> list[Claim]:
     return [claim for claim in CLAIMS.values() if ids is None or claim.id in ids]
 
 
+def committed(docs: Path) -> dict[str, Mapping[str, Any]]:
+    """Return the records of claims.json in a folder, by the id of the claim."""
+    return {record["id"]: record for record in json.loads((docs / "claims.json").read_text(encoding="utf-8"))}
+
+
+def kept(record: Mapping[str, Any]) -> Judgement:
+    """Return a judgement as it stands in a record of claims.json, for a claim that is not judged again.
+
+    Statement, rule and limits are those of the code; the prediction and all lines are those of the record.
+    """
+    lines = []
+    for one in record["evidence"]:
+        number = lambda value: float("nan") if value is None else float(value)
+        verdict = None if one["verdict"] == NOT_JUDGED else Verdict(one["verdict"])
+        ends = [number(one[name]) for name in ("estimate", "low", "high")] if "estimate" in one else None
+        odds = None
+        if "holds_if_true" in one:
+            odds = Odds(one["holds_if_true"], one["holds_if_wrong"], one["wrong"], one.get("replicates_needed"))
+        estimate = Interval(*ends, 0) if ends else None
+        lines.append(Line(one["name"], one["claimed"], one["found"], verdict, estimate, odds))
+    return Judgement(CLAIMS[record["id"]], record["prediction"], tuple(lines))
+
+
 def needed(claims: Sequence[Claim]) -> dict[str, list[str]]:
     """Return the runs that the claims need, each with the truths that some claim looks at."""
     runs: dict[str, list[str]] = {}
@@ -90,7 +122,7 @@ def needed(claims: Sequence[Claim]) -> dict[str, list[str]]:
 
 def summary(judgements: Sequence[Judgement]) -> str:
     """Return a Markdown table with one row per claim: its verdict, and what its designs could decide."""
-    header = ["id", "claim", "source", "holds if true", "holds if wrong", "first edition", "verdict"]
+    header = ["id", "claim", "source", *WEAKEST, "first edition", "verdict"]
     rows = [
         [
             j.claim.id,
@@ -122,10 +154,10 @@ def ending_of(judgements: Sequence[Judgement]) -> Ending:
         for j in judgements
     ]
     legend = (
-        "holds if true: how often the weakest line of the design would hold if its prediction is true; where it is "
+        f"{WEAKEST[0]}: how often the weakest line of the design would hold if its prediction is true; where it is "
         "small, a verdict that is not decidable says nothing of the claim."
     )
-    return Ending(findings, ["id", "claim", "holds if true", "verdict"], rows, legend)
+    return Ending(findings, ["id", "claim", WEAKEST[0], "verdict"], rows, legend)
 
 
 #: Marks in the README between which the command writes ``readme_table``.
@@ -134,7 +166,7 @@ BEGIN, END = "<!-- claims, written by experiments/claims.py -->", "<!-- end of c
 
 def readme_table(records: Sequence[Mapping[str, Any]]) -> str:
     """Return the lines of the README: one row per claim of ``records``, as they stand in claims.json."""
-    header = ["id", "claim", "holds if true", "verdict"]
+    header = ["id", "claim", WEAKEST[0], "verdict"]
     rows = [
         [
             record["id"],
@@ -304,16 +336,17 @@ unrounded numbers (docs/sharp_bits.md says what slopes cannot show).
 wrong" is how often it would where the nearest wrong prediction is true, which stands in brackets. Both are shares of
 simulated runs with the sizes, the replicates and the scatter of the run itself. An open verdict beside a small first
 number says nothing of the claim; open lines say how many replicates at the same sizes would hold in four of five runs,
-if the prediction is true. In the first table they are the smallest and the largest of a claim's lines. Lines
-without them are computed without noise, or judged by likelihood gaps."""
+if the prediction is true. The first table has one row per claim and shows its weakest lines: the smallest "holds if
+true" and the largest "holds if wrong" of all, so that other lines decide more, and an empty field says that no line has
+one. Lines without them are computed without noise, or judged by likelihood gaps."""
 
 EDITIONS = f"""**Editions.** These are the rules of the second edition. They judge the runs of the first one, of seed
 {REGISTERED_SEED}, again, and runs that were drawn after the rules stood: of seed {SECOND_SEED}, and for claims added
-since of seeds {THIRD_SEED}, {FOURTH_SEED} and {FIFTH_SEED}. The data of the first runs were known when the rules were
-changed: to intervals whose coverage is measured, to the one-sided rule, and to power beside each verdict. What the
-first edition said stands beside the verdict of each claim that it had, with the reason of a change; the others are
-"new". Claims V and T judge trainings of a network by rules of their own, which stand beside them; their runs have
-other seeds."""
+since of seeds {THIRD_SEED}, {FOURTH_SEED}, {FIFTH_SEED} and {SIXTH_SEED}. The data of the first runs were
+known when the rules were changed: to intervals whose coverage is measured, to the one-sided rule, and to power beside
+each verdict. What the first edition said stands beside the verdict of each claim that it had, with the reason of a
+change; the others are "new". Claims V and T judge trainings of a network by rules of their own, which stand beside
+them; their runs have other seeds."""
 
 
 def _logs(studies: Mapping[str, Study]) -> str:

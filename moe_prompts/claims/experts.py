@@ -86,7 +86,7 @@ CLAIMS = [
         statement="Softmax-gated experts sigma(a'x + c), least squares: with as many as there are the loss D has "
         "n^-1/2; with one too many D has n^-1/2 and split experts n^-1/4 (tanh, gelu; sigmoid by algebra "
         "only).",
-        source=f"{LEAST_SQUARES} for strongly identifiable experts (theorem number not looked up); with the intercept "
+        source=f"{LEAST_SQUARES} for strongly identifiable experts (theorem number not seen); with the intercept "
         f"c, and gelu: {DERIVED}",
         prediction=lambda: (
             f"{_rates(['softmax-network:tanh', 'softmax-network:sigmoid', 'softmax-network:gelu'])} ({LETTERS})"
@@ -105,8 +105,7 @@ CLAIMS = [
         statement="Softmax-gated linear experts, least squares: with as many as there are the loss D has n^-1/2; with "
         "one too many the experts have no rate. Nor have the gates then: a third expert with the slope 2 beta_2 - "
         "beta_1 gives the same f, too.",
-        source=f"{LEAST_SQUARES} for polynomial experts (theorem number not looked up); as many as there are: "
-        f"{DERIVED}",
+        source=f"{LEAST_SQUARES} for polynomial experts (theorem number not seen); as many as there are: {DERIVED}",
         prediction=lambda: f"{_rates(['softmax-linear'])} ({LETTERS}; rates of beta are those of splits)",
         needs={SOFTMAX: (LINEAR,)},
         rule=f"certificates are verified; with as many as there are: {SEARCH_RULE}; with one too many: {NO_RATE_RULE}",

@@ -1,7 +1,8 @@
 """List the published theorems that the claims test: a row per result, with verdicts from claims.json.
 
-Titles, versions and what is said of a result were looked up in abstracts and public summaries. Where the
-number of a theorem or its list of hypotheses was not seen, the page says so.
+Titles, versions and what is said of a result were looked up in abstracts, public summaries and the first
+part of stored texts. Where the number of a theorem or its list of hypotheses was not seen there, the page
+says so.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Any
 
 from moe_prompts.tables import markdown
 
-NOT_SEEN = "number not looked up"
+NOT_SEEN = "number not seen"
 
 
 @dataclass(frozen=True)
@@ -136,13 +137,13 @@ PAPERS = (
         "each kind is looked at",
     ),
     Paper(
-        "Sigmoid Gating is More Sample Efficient than Softmax Gating in Mixture of Experts",
+        "Sigmoid Gating is More Sample Efficient than Softmax Gating in Mixture of Experts (NeurIPS 2024)",
         "2405.13997",
         f"{NOT_SEEN}: least squares; two regimes of sigmoid gates, in which feed-forward experts are faster than with "
         "softmax gates (from its abstract)",
         (),
-        "all of it; models with sigmoid gates can be fitted here (moe_prompts/estimators/experts), and no claim looks "
-        "at them",
+        "all of it so far: rule, seed and design of E-sigmoid, which looks at both regimes, stand (claims.md), and its "
+        "data are not drawn. What is derived of it is in moe_prompts/theory/sigmoid_gates.py",
     ),
     Paper(
         "On Zero-Initialized Attention: Optimal Prompt and Gating Factor Estimation (ICML 2025)",
@@ -210,7 +211,8 @@ def papers_page(records: Sequence[Mapping[str, Any]]) -> str:
     return f"""# Papers tested
 
 Written by `python experiments/claims.py --rejudge`. {tested} of {len(PAPERS)} results below are looked at by some
-claim. Titles and statements were looked up in abstracts and public summaries, not in the papers' proofs. A claim is a
+claim. Titles and statements were looked up in abstracts, public summaries and the first part of stored texts, not in
+the papers' proofs: "number not seen" is a theorem whose number stands in none of them. A claim is a
 sentence of this project about a configuration that it names: its verdict is not a verdict on the theorem.
 
 {markdown(["paper", "arXiv", "result", "claims and verdicts", "not tested"], body)}

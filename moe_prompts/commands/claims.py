@@ -28,7 +28,8 @@ def parser() -> argparse.ArgumentParser:
     add(
         "--rejudge",
         action="store_true",
-        help="judge the committed runs in docs/claims again, without new data, and write docs/claims.md and .json",
+        help="judge the committed runs in docs/claims again, without new data, and write docs/claims.md and .json; "
+        "with --only those claims alone, all others with their committed evidence",
     )
     add("--draw", default=None, metavar="RUN", help="draw one run with its registered seed into docs/claims, and stop")
     add(
@@ -44,19 +45,28 @@ def parser() -> argparse.ArgumentParser:
     return parser
 
 
-def rejudge() -> None:
-    """Write the page again from its committed rows: for a change of words, of a rule's code, or of the page's form."""
+def rejudge(only: list[str] | None) -> None:
+    """Write the page again from its committed rows: for a change of words, of a rule's code, or of the page's form.
+
+    only  claims that are judged again; None for all. The others keep the lines of docs/claims.json.
+    """
     docs = cli.checkout("docs")
     from moe_prompts.claims import book
     from moe_prompts.claims.claim import REGISTERED_SEED, judged
     from moe_prompts.claims.runs import Scale, studies_of
     from moe_prompts.engine.store import read_table
 
-    claims = book.chosen(None)
-    needed = book.needed(claims)
-    tables = {run: read_table(docs / "claims" / run) for run in needed}
-    studies = studies_of(needed, Scale(False))
-    judgements = [judged(claim, tables, REGISTERED_SEED) for claim in claims]
+    claims, again = book.chosen(None), {claim.id for claim in book.chosen(only)}
+    tables = {run: read_table(docs / "claims" / run) for run in book.needed(book.chosen(only))}
+    studies = studies_of(book.needed(claims), Scale(False))
+    records = {} if only is None else book.committed(docs)
+    new = [claim.id for claim in claims if claim.id not in again | set(records)]
+    if new:
+        raise InputError(f"--rejudge --only: docs/claims.json has no {', '.join(new)}; expected them in --only, too")
+    judgements = [
+        judged(claim, tables, REGISTERED_SEED) if claim.id in again else book.kept(records[claim.id])
+        for claim in claims
+    ]
     write_docs(judgements, studies, "")
     print(f"{book.ending_of(judgements)}\n")
     cli.print_files(docs, dict.fromkeys(["claims.md", "claims.json", "papers_tested.md", "results.md"], "written anew"))
@@ -140,11 +150,9 @@ def main() -> None:
         published_slopes(arguments.published_slopes)
         return
     if arguments.rejudge:
-        if arguments.only or arguments.quick or arguments.seed is not None or arguments.out or arguments.resume:
-            raise InputError(
-                "--rejudge judges all committed runs; expected no --only, --quick, --seed, --out or --resume"
-            )
-        rejudge()
+        if arguments.quick or arguments.seed is not None or arguments.out or arguments.resume:
+            raise InputError("--rejudge judges committed runs; expected no --quick, --seed, --out or --resume")
+        rejudge(arguments.only)
         return
     cli.check_run(arguments)
     if arguments.draw:

@@ -59,6 +59,11 @@ class ExpertTruth(RegressionTruth):
         """Return gate and activation in one word."""
         return self.params.kind
 
+    @property
+    def can_split(self) -> bool:
+        """Return whether one expert more has the same f: softmax gates, or a sigmoid gate without slope."""
+        return self.params.gate == "softmax" or bool((self.params.beta == 0).all(axis=1).any())
+
     def family(self, k: int) -> ExpertFamily:
         """Return the family of ``k`` such experts."""
         return self.params.family.with_k(k)
@@ -84,12 +89,14 @@ def random_regression(gate: Gate, sigma: str, flat: bool, number: int) -> Expert
 _NAME = re.compile(r"experts-(?P<gate>[a-z]+)-(?P<sigma>[a-z][a-z0-9_]*)(?P<flat>-flat)?")
 
 #: Truth -> the seed of its numbers: of 0 .. 299 the one with the largest kappa2 (for the identity kappa1)
-#: without noise, see ``identifiability.kappas``. Others have seed 0 and were not selected.
+#: without noise, see ``identifiability.kappas``. Others have seed 0 and were not selected. Sigmoid gates over
+#: tanh: the largest kappa1 of those whose intercepts c are above .5, as fits keep theirs above .25 (``SIGMOID_BOX``).
 NUMBERS: dict[str, int] = {
     "experts-softmax-tanh": 220,
     "experts-softmax-gelu": 82,
     "experts-softmax-identity": 261,
-    "experts-sigmoid-tanh-flat": 54,
+    "experts-sigmoid-tanh": 78,
+    "experts-sigmoid-tanh-flat": 29,
     "experts-sigmoid-gelu-flat": 91,
 }
 

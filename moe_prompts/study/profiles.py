@@ -43,17 +43,20 @@ def gap_rows(
     return [common | {"replicate": r, "gap": float(gap)} for r, gap in zip(replicates, gaps, strict=True)]
 
 
-def profile_rows(known: RegressionTruth, entropy: int, common: Callable[[int], Row]) -> list[Row]:
+def profile_rows(
+    known: RegressionTruth, entropy: int, common: Callable[[int], Row], surpluses: Sequence[int] = (0, 1)
+) -> list[Row]:
     """Return one row per surplus and spread: the profile there, and the kappas of the truth.
 
-    known    the truth
-    entropy  seed of the run
-    common   gives the columns that all rows have for so many atoms
+    known      the truth
+    entropy    seed of the run
+    common     gives the columns that all rows have for so many atoms
+    surpluses  which profiles: 0 as many atoms as there are, 1 one too many
 
     Profiles are of the atoms of the truth, each moved alone, and of one atom too many.
     """
     rows: list[Row] = []
-    for surplus in (0, 1):
+    for surplus in surpluses:
         k = known.k_true + surplus
         rng = start_rng(entropy, known.name, 0, 0, "profile", k, 0)
         size, found = kappas(known, rng), profile(known, rng, surplus)

@@ -8,6 +8,8 @@ mixture, dependences   linear dependences among the derivatives of an atom, or o
 rows, systems          Taylor rows of an over-fitted cell; the polynomial systems S1 and S2 of the literature
 solvability            rbar(m) = 2m: the proof and exact witnesses
 definite, exponents    from dependences, rows and witnesses to exponents
+zero_initialised       exact ranks of derivatives of zero-initialised attention
+sigmoid_gates          splits of sigmoid gates: what is seen to second order
 table                  rate_table(model, cells=[..])
 published              published exponents, for comparison only
 certificates           is a certificate true? checked by other means than those that made it

@@ -26,6 +26,7 @@ from moe_prompts.claims.claim import (
     FOURTH_SEED,
     REGISTERED_SEED,
     SECOND_SEED,
+    SIXTH_SEED,
     THIRD_SEED,
     combined,
     judged,
@@ -624,7 +625,7 @@ def test_runs_hold_what_claims_need(quick):
 
 def test_the_registered_seeds_are_used_by_nothing_else():
     """Rules must not have seen the data they judge: no test, default or notebook draws from these seeds."""
-    seeds = (REGISTERED_SEED, SECOND_SEED, THIRD_SEED, FOURTH_SEED, FIFTH_SEED)
+    seeds = (REGISTERED_SEED, SECOND_SEED, THIRD_SEED, FOURTH_SEED, FIFTH_SEED, SIXTH_SEED)
     spellings = {text for seed in seeds for text in (str(seed), f"{seed:_}")}
     for folder in ("tests", "experiments", "notebooks", "moe_prompts"):
         for path in (ROOT / folder).rglob("*.py"):
@@ -649,6 +650,14 @@ def test_what_is_registered_and_not_drawn_stands_on_the_page_without_a_verdict()
 def test_a_list_without_claims_is_refused():
     with pytest.raises(InputError, match="no claim is named"):
         book.chosen([])
+
+
+def test_a_claim_that_is_not_judged_again_keeps_its_record():
+    """Estimates, odds and verdicts of all claims go through JSON and back without a change."""
+    for name, record in book.committed(DOCS).items():
+        (again,) = book.records([book.kept(record)])
+        assert again["evidence"] == record["evidence"], name
+        assert again["verdict"] == record["verdict"], name
 
 
 def test_unknown_claims_are_refused():

@@ -4,13 +4,21 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from moe_prompts.claims import experts
+from moe_prompts.claims import experts, sigmoid
 from moe_prompts.engine.executors import InProcess
 from moe_prompts.engine.runner import run_study
 from moe_prompts.errors import InputError
 from moe_prompts.estimators.prompts.least_squares import SAME_MINIMUM
 from moe_prompts.intervals import Verdict
-from moe_prompts.study.experts import ExpertCell, ExpertGapCell, experts_study, near_starts
+from moe_prompts.models.expert_truths import expert_truth
+from moe_prompts.study.experts import (
+    ExpertCell,
+    ExpertGapCell,
+    ExpertProfileCell,
+    best_of_more,
+    experts_study,
+    near_starts,
+)
 
 TANH = "experts-softmax-tanh"
 
@@ -101,3 +109,45 @@ def test_claims_hold_where_the_rates_are_the_predicted_ones_and_fail_where_not()
     assert Verdict.FAILS in verdicts(experts.strong({experts.SOFTMAX: rows_of(-0.2, 50.0, 2.0)}, 0))
     assert verdicts(experts.linear({experts.SOFTMAX: rows_of(-0.5, 1.0, None)}, 0)) == {Verdict.HOLDS}
     assert Verdict.FAILS in verdicts(experts.linear({experts.SOFTMAX: rows_of(-0.5, 50.0, 2.0)}, 0))
+
+
+def test_gates_that_all_have_a_slope_cannot_be_split():
+    """With one expert more the error of f is that of the best fit without noise, to which parameters go."""
+    name = sigmoid.SLOPED
+    (row,) = ExpertCell(name, 3, 1_000_000).run((0,), 7)
+    known, best = expert_truth(name), best_of_more(name, 3)
+    assert best.certified
+    floor = np.sqrt(((best.value.regression(known.x) - known.params.regression(known.x)) ** 2).mean())
+    assert row["fit_class"] == "misspecified"
+    assert row["status"] == "CERTIFIED"
+    # The noise adds (P s^2 / n)^(1/2) = 4e-5 to a floor of 1.6e-3.
+    assert row["l2"] == pytest.approx(floor, rel=0.05)
+    assert 0 < row["loss"] < 0.1
+    assert {cell_row["k"] for cell_row in ExpertProfileCell(name).run((0,), 7)} == {2}
+    made = experts_study(sizes=[1000], replicates=8, entropy=7, ks={name: (3,)}, gap_sizes=[1000])
+    assert not [cell for cell in made.cells if isinstance(cell, ExpertGapCell)]
+
+
+def test_truths_with_both_kinds_of_gates_are_refused():
+    with pytest.raises(InputError, match="expected one kind of gate"):
+        experts_study(sizes=[1000], replicates=8, entropy=7, ks={TANH: (2,), sigmoid.FLAT: (2,)})
+
+
+def sigmoid_rows(exponent: float, l2: float) -> pd.DataFrame:
+    """Rows as a run of both regimes would give them."""
+    rows = rows_of(exponent, 50.0, 2.0)
+    tanh = rows[rows["truth"] == TANH]
+    flat = tanh.assign(truth=sigmoid.FLAT, kind="sigmoid:tanh", truth_kind="sigmoid:tanh")
+    fits = flat[flat["study"] == "attention"].assign(truth=sigmoid.SLOPED, split_rms=np.nan, l2=l2)
+    fits["fit_class"] = fits["fit_class"].replace("over", "misspecified")
+    spread = 1e-6 * np.random.default_rng(0).standard_normal(len(fits))
+    return pd.concat([flat, fits.assign(l2=fits["l2"] + spread)], ignore_index=True)
+
+
+def test_e_sigmoid_holds_where_its_rates_and_floor_are_right():
+    known, best = expert_truth(sigmoid.SLOPED), best_of_more(sigmoid.SLOPED, 3)
+    floor = np.sqrt(((best.value.regression(known.x) - known.params.regression(known.x)) ** 2).mean())
+    verdicts = lambda lines: {line.verdict for line in lines if line.verdict is not None}
+    assert verdicts(sigmoid.gates({sigmoid.RUN: sigmoid_rows(-0.5, floor)}, 0)) == {Verdict.HOLDS}
+    assert Verdict.FAILS in verdicts(sigmoid.gates({sigmoid.RUN: sigmoid_rows(-0.5, 0.5 * floor)}, 0))
+    assert Verdict.FAILS in verdicts(sigmoid.gates({sigmoid.RUN: sigmoid_rows(-0.2, floor)}, 0))

@@ -11,21 +11,58 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from copy import copy
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from moe_prompts.checks import expect, generator, given, listed, numbers, whole
 from moe_prompts.errors import InputError
+from moe_prompts.estimators.experts.heights import HeightCoordinates
+from moe_prompts.estimators.prompts.coordinates import PairCoordinates
 from moe_prompts.estimators.prompts.least_squares import LeastSquaresOptions, best_of_each, climb
 from moe_prompts.estimators.prompts.objective import Box, PromptPoint, around_means, at_same_points, data_sets, noise_of
 from moe_prompts.estimators.result import SearchResult
 from moe_prompts.models.data import RegressionData
-from moe_prompts.models.expert_regression import ExpertFamily, ExpertMap, ExpertRegression
+from moe_prompts.models.expert_regression import ExpertFamily, ExpertMap, ExpertRegression, Gate
 
 #: Bounds in which experts are sought: gate intercepts, and all other parameters.
 EXPERT_BOX = Box(b=(-2.5, 2.5), theta=(-8.0, 8.0))
 EXPERT_OPTIONS = LeastSquaresOptions(box=EXPERT_BOX)
+
+
+@dataclass(frozen=True)
+class ExpertBox(Box):
+    """Bound the intercepts c of experts apart from all other parameters.
+
+    c  lowest and highest intercept of an expert
+
+    With c bounded away from 0 no expert sigma(a'x + c) with sigma(0) = 0 is the zero function. Otherwise a
+    surplus one vanishes at a = 0, c = 0, whatever its gate.
+
+    Raises ``InputError`` where an interval is empty or not finite.
+
+    >>> ExpertBox(c=(0.25, 5.0)).c
+    (0.25, 5.0)
+    """
+
+    c: tuple[float, float] = (-5.0, 5.0)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "c", Box(theta=self.c).theta)
+
+
+#: Sigmoid gates sum to anything, so that a surplus expert must be kept from being the zero function.
+SIGMOID_BOX = ExpertBox(b=(-2.5, 2.5), theta=(-8.0, 8.0), c=(0.25, 8.0))
+#: Where a surplus expert is pressed against that bound fits follow long valleys.
+SIGMOID_OPTIONS = LeastSquaresOptions(box=SIGMOID_BOX, max_iterations=800)
+
+
+def options_of(gate: Gate) -> LeastSquaresOptions:
+    """Return the options with which studies and profiles fit experts with such gates."""
+    return EXPERT_OPTIONS if gate == "softmax" else SIGMOID_OPTIONS
+
+
 #: Standard deviation of near starts around the truth; and steepness of the gates of data starts.
 NEAR_SPREAD, STEEP = 0.1, 3.0
 
@@ -50,6 +87,8 @@ class ExpertObjective:
         self.weights, self.centre, self.remainder = around_means(data)
         #: Whose gate is 0; None where gates are not known up to a translation only.
         self.reference: int | None = family.k - 1 if family.gate == "softmax" else None
+        #: What straightens the valley of a pair.
+        self.coordinates = PairCoordinates if family.gate == "softmax" else HeightCoordinates
 
     @property
     def pairable(self) -> int:
@@ -92,6 +131,8 @@ class ExpertObjective:
         """Return the lower and upper ends (size,) of the coordinates in the box: 0 at the reference."""
         of_b = np.arange(self.family.size) < self.family.k
         lower, upper = np.where(of_b, box.b[0], box.theta[0]), np.where(of_b, box.b[1], box.theta[1])
+        if isinstance(box, ExpertBox):
+            lower[self.map.own[:, -1]], upper[self.map.own[:, -1]] = box.c
         if self.reference is not None:
             held = self.map.own[self.reference, : 1 + self.family.d]
             lower[held] = upper[held] = 0.0

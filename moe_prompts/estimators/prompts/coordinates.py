@@ -215,6 +215,11 @@ class PairCoordinates(Reparametrised):
         loops.into_pair(phi, *self.pair, self.centre, self.split, exact, *derivatives)
 
 
+def coordinates_of_pair(objective: Any, pair: tuple[int, int]) -> PairCoordinates:
+    """Return an objective in the coordinates of a pair: its own kind of them where it has one."""
+    return getattr(objective, "coordinates", PairCoordinates)(objective, pair)
+
+
 class OnSphere(Reparametrised):
     """Hold the block ``slot`` of the coordinates of ``base`` at ``centre`` + eps v, with |v| = 1.
 

@@ -18,7 +18,7 @@ import numpy as np
 
 from moe_prompts.checks import expect, generator, given, listed, numbers, settings, whole
 from moe_prompts.errors import InputError
-from moe_prompts.estimators.prompts.coordinates import PairCoordinates
+from moe_prompts.estimators.prompts.coordinates import coordinates_of_pair
 from moe_prompts.estimators.prompts.levenberg_marquardt import Minima, minimise
 from moe_prompts.estimators.prompts.objective import Box, PromptObjective, data_sets
 from moe_prompts.estimators.result import GAP_TOLERANCE, FitResult, FitStatus, SearchResult
@@ -156,7 +156,7 @@ def _follow_pairs(
     """Go on with ``rows`` of ``found``, each in the coordinates of its two nearest prompts."""
     own = sets[rows]
     columns = _nearest_first(objective, found.vectors[rows])
-    pair = PairCoordinates(objective, (0, 1))
+    pair = coordinates_of_pair(objective, (0, 1))
     turned = np.take_along_axis(found.vectors[rows], columns, axis=1)
     minima = minimise(pair, pair.phi(turned), own, *pair.bounds(options.box), PAIR_ROUND, options.tolerance, POLISH)
     vectors = np.empty_like(turned)
