@@ -242,12 +242,12 @@ class Quartic(Protocol):
         ...
 
     def bends(self, u: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return L[u, u]'L[a, b] and L[u, a]'L[u, b] for all directions a and b of the axes, each (S, q, q)."""
+        """Return L[u, u]'L[a, b] and L[u, a]'L[u, b] for all axes a and b, each (S, q, q)."""
         ...
 
 
 class DenseQuartic:
-    """Hold gram (q, q, q, q) = L[a, b]'L[c, d], symmetric in its first two, its last two, and in both pairs."""
+    """Hold gram (q, q, q, q) = L[a, b]'L[c, d], symmetric in each pair and under exchange of the pairs."""
 
     def __init__(self, gram: np.ndarray) -> None:
         q = self.q = len(gram)
@@ -272,8 +272,8 @@ class SplitQuartic:
 
         D2[u, w] = sum_h (g_h / 2) [ (Q_h'u)(Q_h'w) gap_h + (Q_h'u) C_h w + (Q_h'w) C_h u ]
 
-    over the heads h, with gates g_h (m,), queries Q_h (q, m), gap_h (l, m) the prompt's value less f_h, and C_h
-    (l, q), the last two after the output projection.
+    over the heads h, with gates g_h (m,), queries Q_h (q, m), gap_h (l, m) the prompt's value less f_h, and
+    C_h (l, q), the last two after the output projection.
 
     parts  for each head half g_h, Q_h, gap_h and C_h
     span   (l m, rank) orthonormal: what P takes out

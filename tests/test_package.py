@@ -188,6 +188,7 @@ VISION_RUNS = (
     *CURVES,
     "planted_head",
     "planted_block",
+    "planted_block_fits",
     "head_as_moe",
     "pretrained_heads",
     "predicted_excess",

@@ -1,9 +1,9 @@
 """Say without data what the first h of the heads of a real block see of a split prompt.
 
-A fixed prompt p splits into p + u and p - u. Where B_h u = 0 in every head, nothing changes: no rate. Elsewhere
-the change has the size |P D2[u, u]| eps^2 for small splits of eps units, with P the projection off what the
-truth's own parameters can do (``identifiability``). All H heads with H d_h = d see every direction, so that the
-exponent of the profile is 2 and the rate n^-1/4; how large the factor is decides from which n on.
+A fixed prompt p splits into p + u and p - u. Where B_h u = 0 in every head, nothing changes: no rate.
+Elsewhere the change has the size |P D2[u, u]| eps^2 for small splits of eps units, with P the projection off
+what the truth's own parameters can do (``identifiability``). All H heads with H d_h = d see every direction,
+so that the exponent of the profile is 2 and the rate n^-1/4; how large the factor is decides from which n on.
 
 Splits are measured in units of a token's feature, and prompts have all d coordinates of a token.
 """
@@ -40,17 +40,18 @@ class HeadsSeen:
     heads          how many of them
     of             H, how many the block has
     width          d, coordinates of a prompt
-    keys           d_h, directions of a prompt that a head's keys may see; all heads together: heads d_h at most
+    keys           d_h, directions of a prompt that the keys of one head see; ``heads`` of them: as many times
+                   that at most
     by_logit       directions that the logits of these heads see
     by_value       directions that their values see, in the outputs of the model
     together       directions that f sees at all
     silent         directions in which a split changes nothing
     silent_seen    how many of them f does see when one prompt moves there
-    split_change   largest |change of f| by a split of one unit in a silent direction; NaN where there are none
+    split_change   largest |change of f| by a split of one unit in a silent direction; NaN where none is
     unit           order of magnitude of the outputs
     noise          of the truth in the whole block
-    visible        |P D2[u, u]| along the d directions u in which logits vary most, .., least: what a split of one
-                   unit changes to second order
+    visible        |P D2[u, u]| along the d directions u in which logits vary most, .., least: what a split
+                   of one unit changes to second order
     """
 
     heads: int
@@ -94,7 +95,7 @@ def heads_seen(design: PlantedHead, count: int) -> HeadsSeen:
 
 
 def second_order(truth: PromptTruth) -> np.ndarray:
-    """Return |P D2[u, u]| of the first prompt along the directions u in which the logits of all heads vary (p,).
+    """Return |P D2[u, u]| of the first prompt along the directions u in which the logits vary (p,).
 
     The most variable direction comes first. Where the logits do not vary it is zero, and said so exactly.
     """
@@ -113,12 +114,12 @@ def second_order(truth: PromptTruth) -> np.ndarray:
 
 @dataclass(frozen=True)
 class HeldSplit:
-    """Hold what a split of the first prompt along its least visible direction changes, everything else refitted.
+    """Hold what a split of a prompt along its least visible direction changes, everything else refitted.
 
     kappa2     |P D2[u, u]| along that direction u, the smallest found
     eps   (E,)  spreads
-    value (E,)  least |f - f*| found with the two halves at p + eps u and p - eps u, of equal mass, p and their mass
-                free: an upper bound of the profile, and equal to it as eps -> 0
+    value (E,)  least |f - f*| found with the two halves at p + eps u and p - eps u, of equal mass, p and
+                their mass free: an upper bound of the profile, and equal to it as eps -> 0
     ended (E,)  whether no step of Gauss-Newton gained anything any more
     """
 

@@ -1,16 +1,17 @@
-"""Report the study of prompts planted in all heads of a block: tables, a verdict from the rows, and the figure.
+"""Report the study of prompts planted in all heads of a block: tables, a verdict, and the figure.
 
 Rules, fixed before any row was drawn:
 
-some heads   h heads with h d_h < d: no rate. It *holds* if a split of one unit changes f by less than 1e-12 of
-             the outputs' order of magnitude, and *fails* otherwise
-all heads    H d_h = d: n^-1/4, that is exponent 2. It *holds* if the exponent of the held split between its two
-             smallest spreads is within .12 of 2 where both changes exceed that 1e-12 and have ended, *fails* if
-             the exponent is elsewhere, and is *not decidable here* if a change does not exceed it or has not ended
+some heads   h heads with h d_h < d: no rate. It *holds* if a split of one unit changes f by less than 1e-12
+             of the outputs' order of magnitude, and *fails* otherwise
+all heads    H d_h = d: n^-1/4, that is exponent 2. It *holds* if the exponent of the held split between its
+             two smallest spreads is within .12 of 2 where both changes exceed that 1e-12 and have ended,
+             *fails* if the exponent is elsewhere, and is *not decidable here* if a change does not exceed it
+             or has not ended
 right class  the mean of n risk / (s^2 P) over all fits is in [.9, 1.1], by the rule of one head (``report``)
 
-How many pairs it takes to see a split of one unit is s^2 / change^2, with no verdict: theory names the exponent,
-not its factor.
+How many pairs it takes to see a split of one unit is s^2 / change^2, with no verdict: theory names the
+exponent, not its factor.
 """
 
 from __future__ import annotations
@@ -150,7 +151,10 @@ def _changed(row: Any) -> str:
 
 
 def draw_visible(ax: Axes, noise_free: pd.DataFrame) -> None:
-    """Draw what a split of one unit changes along the axes of a prompt, by number of heads; it ends where it is 0."""
+    """Draw what a split of one unit changes along the axes of a prompt, by number of heads.
+
+    A line ends where the change is 0.
+    """
     rows = _heads(noise_free)
     most = rows["heads"].max()
     shown = [count for count in (*SHOWN, most) if count in set(rows["heads"])]

@@ -129,7 +129,7 @@ def frozen_head(choice: HeadChoice, entropy: int) -> tuple[Projections, np.ndarr
 
 
 def frozen_block(choice: HeadChoice, entropy: int) -> tuple[BlockProjections, np.ndarray]:
-    """Return the projections of all heads of a block with W_O and its bias, and its attention's tokens, float64.
+    """Return the projections of all heads of a block with W_O and its bias, and its tokens, float64.
 
     Raises ``InputError`` for a block or query that is not there.
     """
@@ -332,8 +332,8 @@ def without_prompts(head: TokenHead | MultiHead, z: np.ndarray) -> np.ndarray:
 def first_heads(design: PlantedHead, truth: str, count: int) -> PromptTruth:
     """Return a truth in the first ``count`` heads of the block alone, with prompts in token coordinates.
 
-    p = unit q, so that a split of one unit is as large as in the truth itself. The outputs are the block's: what
-    these heads add to them, and the bias.
+    p = unit q, so that a split of one unit is as large as in the truth itself. The outputs are the block's:
+    what these heads add to them, and the bias.
     """
     full, of = design.planted[truth], design.head
     assert isinstance(of, MultiHead)
@@ -354,8 +354,8 @@ class Identified:
     blind_change   largest |change of f| when prompts move one unit in a blind direction
     kappa1         smallest singular value in visible coordinates
     kappa2         second-order kappa of splits in two, in visible coordinates; where there are silent splits,
-                   an upper bound from one of them, which is 0 up to rounding; NaN for fixed prompts in all heads
-                   of a block, where ``block.held_split`` has it
+                   an upper bound from one of them, which is 0 up to rounding; NaN for fixed prompts in all
+                   heads of a block, where ``block.held_split`` has it
     silent_splits  dimension of the directions in which a fixed prompt splits without any change of f: those
                    that no logit sees; 0 for adaptive prompts
     split_change   largest |change of f| over splits by one unit there; NaN where there are none
@@ -402,8 +402,8 @@ def jacobian_sizes(params: PromptAttention, x: np.ndarray) -> np.ndarray:
 def silent_directions(truth: PromptTruth) -> np.ndarray:
     """Return the directions (q, count) in which a fixed prompt splits in silence.
 
-    There p + u and p - u have the same logits in every head, so their values cancel for any u. Adaptive prompts
-    have none.
+    There p + u and p - u have the same logits in every head, so their values cancel for any u. Adaptive
+    prompts have none.
     """
     head = truth.params.head
     return unseen(key_rows(head)) if truth.params.kind.base == "fixed" else np.zeros((head.p, 0))

@@ -7,8 +7,8 @@ truth. The second stage starts its wrong classes where the first one ended. Both
 ``moe_prompts.engine``.
 
 Of all heads of a block, where a prompt has hundreds of parameters, the first stage also says what the first
-heads see of a split (``block``), there are no floors, and the second stage fits the right classes alone, from near
-the truth.
+heads see of a split (``block``), there are no floors, and the second stage fits the right classes alone, from
+near the truth.
 """
 
 from __future__ import annotations

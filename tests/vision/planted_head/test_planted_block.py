@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import re
 import sys
 from dataclasses import replace
 from functools import cache
@@ -178,6 +179,17 @@ def test_the_committed_run_is_what_its_rows_say_and_what_the_page_says():
     assert f"changes f by {unit:.0e}" in page
     assert f"takes {power(unit)} pairs" in page
     assert f"it takes {power(np.median(seen))}, along the most visible one {power(seen[-1])}" in page
+
+
+def test_the_committed_fits_are_what_their_rows_say_and_what_the_page_says():
+    run = ROOT / "paper_figures" / "data" / "planted_block_fits"
+    identity = json.loads((run / "meta.json").read_text(encoding="utf-8"))["identity"]
+    rows, noise_free = (pd.read_parquet(run / f"{name}.parquet") for name in ("results", "noise_free"))
+    text = block_report(rows, noise_free, identity["head"]["choice"], identity["entropy"])
+    assert (run / "summary.md").read_text(encoding="utf-8") == text + "\n"
+    page = (ROOT / "docs" / "theory_meets_accuracy.md").read_text(encoding="utf-8")
+    said = re.search(r"risk = 0(\.\d+) s\^2 P / n, 90 % interval \[0(\.\d+), (1\.\d+)\]: holds", text)
+    assert f"{said[1]} [{said[2]}, {said[3]}] of s^2 P / n" in page
 
 
 def test_wrong_input_is_one_clear_line(monkeypatch, tmp_path):
