@@ -98,7 +98,7 @@ def power(
     predicted, band = real(predicted, "(-inf, inf)", "power: predicted"), real(band, "[0, inf)", "power: band")
     true = None if true is None else real(true, "(-inf, inf)", "power: true")
     bound = flag(bound, "power: bound")
-    residuals = [_residuals(scatter, size, statistic) for size in sizes]
+    residuals = _residuals(scatter, sizes, statistic)
     if replicates < MIN_REPLICATES or sizes[-1] < MIN_RANGE * sizes[0]:
         return Power(0.0, 0.0, 1.0)  # the rule of slopes decides nothing from such a design
     true = predicted if true is None else true
@@ -165,18 +165,27 @@ def replicates_needed(
     return None
 
 
-def _residuals(scatter: float | Mapping[int, np.ndarray], size: int, statistic: str) -> float | np.ndarray:
-    """Return a standard deviation, or the logs of errors at the nearest size of a run, their statistic at 0."""
+def _residuals(
+    scatter: float | Mapping[int, np.ndarray], sizes: Sequence[int], statistic: str
+) -> list[float] | list[np.ndarray]:
+    """Return for each size a standard deviation, or the logs of a run's errors at its nearest size, centred.
+
+    Centred logs have their statistic at 0.
+    """
     if not isinstance(scatter, Mapping):
-        return real(scatter, "(0, inf)", "power: scatter")
+        return [real(scatter, "(0, inf)", "power: scatter")] * len(sizes)
     run = {n: numbers(errors, f"power: scatter[{n!r}]") for n, errors in scatter.items()}
     usable = {count(n, 1, "power: scatter"): errors for n, errors in run.items() if errors.size > 1}
     if not usable:
         raise InputError("power: a run without two errors at any size has no scatter; give a standard deviation")
-    errors = usable[min(usable, key=lambda n: abs(np.log(n / size)))]
-    if not (np.isfinite(errors).all() and (errors > 0).all()):
-        raise InputError("power: errors of the run are not all positive and finite; leave failed fits out")
-    return np.log(errors) - np.log(STATISTICS[statistic](errors))
+    centred = []
+    for size in sizes:
+        nearest = size if size in usable else min(usable, key=lambda n: abs(np.log(n / size)))
+        errors = usable[nearest]
+        if not (np.isfinite(errors).all() and (errors > 0).all()):
+            raise InputError("power: errors of the run are not all positive and finite; leave failed fits out")
+        centred.append(np.log(errors) - np.log(STATISTICS[statistic](errors)))
+    return centred
 
 
 def _draw(drawn: float | np.ndarray, shape: tuple[int, int], rng: np.random.Generator) -> np.ndarray:

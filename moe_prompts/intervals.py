@@ -196,8 +196,21 @@ def variance_of_log_quantile(values: np.ndarray, share: float) -> np.ndarray:
 
     Source: Hutson and Ernst, The exact bootstrap mean and variance of an L-estimator, JRSS B 62 (2000).
     """
-    first, second, weights, part = _resampled_pair(values.shape[-1], share)
+    pairs = _resampled_pair(values.shape[-1], share)
     ordered = np.sort(values, axis=-1)
+    every = ordered.reshape(-1, ordered.shape[-1])
+    # Whole multiples of ROWS, of which BLAS makes the sums in the same order as of all rows at once.
+    step = ROWS * max(1, PAIRS_AT_ONCE // (ROWS * len(pairs[0])))
+    if len(every) <= step:
+        return _variance(ordered, *pairs)
+    parts = [_variance(every[at : at + step], *pairs) for at in range(0, len(every), step)]
+    return np.concatenate(parts).reshape(ordered.shape[:-1])
+
+
+def _variance(
+    ordered: np.ndarray, first: np.ndarray, second: np.ndarray, weights: np.ndarray, part: float
+) -> np.ndarray:
+    """Return the variance of the log of a quantile that lies between two of the ``ordered`` values (.., m)."""
     logs = np.log((1 - part) * ordered[..., first] + part * ordered[..., second])
     centred = logs - (logs @ weights)[..., None]
     return centred**2 @ weights
@@ -206,6 +219,8 @@ def variance_of_log_quantile(values: np.ndarray, share: float) -> np.ndarray:
 #: Pairs of ordered values that a resample has this seldom are left out, and so are values further than so
 #: many standard deviations of their rank.
 RARE, WINDOW = 1e-15, 9.0
+#: Pairs of values whose logs are taken at once: they stay in the cache of a core, which is three times as fast.
+PAIRS_AT_ONCE, ROWS = 2**14, 32
 
 
 @lru_cache(maxsize=64)

@@ -28,6 +28,7 @@ from moe_prompts.claims.claim import (
     SECOND_SEED,
     SIXTH_SEED,
     THIRD_SEED,
+    Odds,
     combined,
     judged,
 )
@@ -466,9 +467,34 @@ def test_a_mean_that_single_losses_move_decides_nothing():
     assert moved["run again, gmoe-1, k = 4", "median"].verdict is HOLDS
 
 
-def test_published_slopes_are_those_of_the_files(reference):
-    committed = (Path(published.__file__).parent / published.FILE).read_text(encoding="utf-8")
-    assert published.file_of_slopes(reference) == committed
+def committed_slopes():
+    return (Path(published.__file__).parent / published.FILE).read_text(encoding="utf-8")
+
+
+@pytest.mark.slow
+def test_published_slopes_and_all_odds_are_those_of_the_files(reference):
+    assert published.file_of_slopes(reference) == committed_slopes()
+
+
+#: Of each paper and each statistic one, those that are neither 0 nor 1 first: a pair of odds takes a second.
+SIMULATED = [("gmoe-1, k = 4", "mean"), ("gmoe-1, k = 5", "median"), ("sgame, k = 3", "median")]
+
+
+def test_published_slopes_are_those_of_the_files(reference, monkeypatch):
+    """Every slope and interval from the files; of the odds some, as the other ones come from the same function."""
+    known = {f"{record['truth']}, k = {record['k']}": record for record in json.loads(committed_slopes())}
+    simulate, simulated = published.slope_odds, []
+
+    def some(samples, predicted, seed, name, statistic):
+        if (name, statistic) in SIMULATED:
+            simulated.append((name, statistic))
+            return simulate(samples, predicted, seed, name, statistic)
+        prefix = published.STATISTICS[statistic]
+        return Odds(known[name][f"{prefix}right"], known[name][f"{prefix}wrong"], "")
+
+    monkeypatch.setattr(published, "slope_odds", some)
+    assert published.file_of_slopes(reference) == committed_slopes()
+    assert simulated == SIMULATED
 
 
 def test_missing_published_losses_are_said(tmp_path):

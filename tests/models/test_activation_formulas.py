@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 import pickle
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from scipy.special import erf, expit
 
-from moe_prompts import add_activation, predict, prompt_truth, rate_table, study
+from moe_prompts import add_activation, predict, prompt_truth, rate_table, run_study
+from moe_prompts.engine.executors import Joblib
 from moe_prompts.errors import InputError
 from moe_prompts.models import prompt_truths
 from moe_prompts.models.activations import ACTIVATIONS, BUILT_IN, Activation
 from moe_prompts.models.formulas import FUNCTIONS, Formula, parsed
+from moe_prompts.study.attention import AttentionCell, attention_study
 from moe_prompts.theory.certificates.verify import verify_table
 from moe_prompts.theory.kernels import T, of_formula
 
@@ -179,10 +182,12 @@ def test_a_formula_simulates_as_the_same_activation_does(clean):
     np.testing.assert_allclose(mine.params.regression(mine.x), known.params.regression(known.x), rtol=1e-12)
 
 
-def test_workers_know_it(clean):
-    """Two processes give the rows that one gives."""
+def test_workers_know_it(clean, tmp_path):
+    """Two processes, which import the package afresh, give the rows that one gives."""
     add_activation("isru", "x/sqrt(1+x**2)")
-    asked = {"n": [400, 1600], "ks": [2], "reps": 2, "seed": 3}
-    one, two = (study("attention-isru", workers=workers, **asked) for workers in (1, 2))
-    assert one.rows.equals(two.rows)
-    assert set(one.rows["truth"]) == {"attention-isru"}
+    made = attention_study(sizes=[1_000], replicates=1, entropy=3, truths=["attention-isru"], lines={}, ks=[2])
+    fits = replace(made, cells=[cell for cell in made.cells if isinstance(cell, AttentionCell)])
+    two = run_study(fits, tmp_path / "two", executor=Joblib(2, insist=True), progress=False)
+    assert two.equals(run_study(fits, tmp_path / "one", progress=False))
+    assert set(two["truth"]) == {"attention-isru"}
+    assert set(two["status"]) == {"CERTIFIED"}
