@@ -27,7 +27,12 @@ def test_the_page_is_what_the_command_writes(script):
     assert rows, "an empty page shows nothing"
 
 
-def test_small_sizes_and_rows_of_parts_that_are_not_run_are_kept(script, tmp_path):
+def test_small_sizes_and_rows_of_parts_that_are_not_run_are_kept(script, tmp_path, monkeypatch):
+    """Beside NumPy's exp alone: torch's, which another process loads, is in the slow test below."""
+    known = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *more: None if name == "torch" else known(name, *more)
+    )
     page = tmp_path / "page.md"
     committed = script.PAGE.read_bytes()
     command = ["benchmarks.py", "--quick", "--page", page, "--only"]

@@ -128,12 +128,12 @@ EXPERIMENTS = [command for command in COMMANDS if command.text.startswith("pytho
 
 @pytest.mark.parametrize("page", python_pages(vision=False))
 def test_examples_run(page, tmp_path):
-    """README in a process of its own, as a reader's first; the others in this one, which has loaded what they load."""
-    run_examples([page], tmp_path, vision=False, own_process=page == "README.md")
+    """In this process, which has loaded what they load."""
+    run_examples([page], tmp_path, vision=False)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("page", [page for page in python_pages(vision=False) if page != "README.md"])
+@pytest.mark.parametrize("page", python_pages(vision=False))
 def test_examples_need_nothing_that_another_one_loaded(page, tmp_path):
     """As a reader runs them: in a process of their own."""
     run_examples([page], tmp_path, vision=False, own_process=True)

@@ -7,7 +7,7 @@ import sys
 
 import pandas as pd
 import pytest
-from commands import EXPERIMENTS, call
+from commands import call
 
 
 def command(*arguments, cwd):
@@ -19,8 +19,7 @@ def quick(tmp_path_factory):
     """Two sizes of the three, and two replicates of the eight."""
     folder = tmp_path_factory.mktemp("quick")
     options = "--quick --n 1e3,1e4 --reps 2 --workers 1 --out run"
-    given = [sys.executable, str(EXPERIMENTS / "sample_efficiency.py"), *options.split()]
-    return subprocess.run(given, cwd=folder, capture_output=True, text=True, timeout=280), folder / "run"
+    return command(*options.split(), cwd=folder), folder / "run"
 
 
 def test_quick_run_prints_its_tables_and_says_where_things_are(quick):

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +15,6 @@ import moe_prompts as mp
 from moe_prompts.errors import InputError
 from moe_prompts.models.truth_files import LARGEST, read_truth
 
-ROOT = Path(__file__).parents[1]
 GAUSSIAN = {
     "weights": [0.5, 0.5],
     "gate_means": [[-3], [3]],
@@ -134,11 +131,10 @@ def test_a_model_that_the_file_does_not_have_is_refused(tmp_path):
 
 def test_a_run_knows_its_truth_in_every_worker_and_refuses_another_file(tmp_path):
     """Two processes of joblib, which never saw the file; and --resume with other numbers under the same name."""
-    script = str(ROOT / "experiments" / "sample_efficiency.py")
     path = written(tmp_path, GAUSSIAN | {"name": "far-apart"})
     options = ["--truth", str(path), "--n", "200,400", "--reps", "2", "--k", "2", "--out", "run"]
-    command = [sys.executable, script, *options, "--workers", "2", "--executor", "joblib"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=280)
+    command = ["sample_efficiency.py", *options, "--workers", "2", "--executor", "joblib"]
+    done = call(*command, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "far-apart" in done.stdout
     rows = pd.read_parquet(tmp_path / "run" / "results.parquet")
@@ -146,7 +142,7 @@ def test_a_run_knows_its_truth_in_every_worker_and_refuses_another_file(tmp_path
     meta = json.loads((tmp_path / "run" / "meta.json").read_text())
     assert len(meta["identity"]["truth_file"]["sha256"]) == 64
     written(tmp_path, GAUSSIAN | {"name": "far-apart", "intercepts": [[0], [3]]})
-    again = call("sample_efficiency.py", *command[2:], "--resume", cwd=tmp_path)
+    again = call(*command, "--resume", cwd=tmp_path)
     assert again.returncode == 2
     assert again.stderr.count("\n") == 1
     assert "truth" in again.stderr

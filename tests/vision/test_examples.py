@@ -4,6 +4,7 @@ import doctest
 import importlib
 
 import pytest
+import timm
 from test_docs import python_pages
 from test_docstrings import PACKAGE
 from test_package import run_examples
@@ -17,13 +18,20 @@ WITH_EXAMPLES = [
 ]
 
 
-def test_examples_run(tmp_path):
+def test_examples_run(tmp_path, monkeypatch):
+    """Within this process, and with two blocks of the twelve that large models have: every block of code is run."""
+    create = timm.create_model
+
+    def shallow(name, **options):
+        return create(name, **({"depth": 2} if name.startswith("vit_") else {}) | options)
+
+    monkeypatch.setattr(timm, "create_model", shallow)
     run_examples(python_pages(vision=True), tmp_path, vision=True)
 
 
 @pytest.mark.slow
 def test_examples_need_nothing_that_a_test_loaded(tmp_path):
-    """As a reader runs them, in a process of their own."""
+    """As a reader runs them, in a process of their own, with models as they are."""
     run_examples(python_pages(vision=True), tmp_path, vision=True, own_process=True)
 
 
