@@ -18,10 +18,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from algebra import table
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-import moe_prompts as mp
 from moe_prompts import InputError
 from moe_prompts.engine.store import RunFolder
 from moe_prompts.study.replication import MODELS
@@ -311,13 +311,13 @@ def certificates():
     from moe_prompts.theory.solvability import gauss_hermite_witness
 
     report = dependences(atom("softmax-linear"), 2)
-    table = json.loads(mp.rate_table("location-scale", [1, 2]).to_json())
+    rates = json.loads(table("location-scale", (1, 2)).to_json())
     made = [
         report.identity_certificate(report.identities[0]),
         gauss_hermite_witness(3),
-        *table["certificates"].values(),
+        *rates["certificates"].values(),
     ]
-    return [*made, table]
+    return [*made, rates]
 
 
 def certificate_files():

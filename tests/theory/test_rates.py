@@ -2,11 +2,11 @@ import json
 import math
 from dataclasses import dataclass, field
 from fractions import Fraction
-from functools import cache
 from importlib import resources
 
 import numpy as np
 import pytest
+from algebra import table
 from numpy.polynomial.hermite_e import hermegauss
 from scipy.optimize import least_squares
 
@@ -20,12 +20,6 @@ from moe_prompts.theory.study_predictions import intrinsic_power, prompt_power, 
 from moe_prompts.theory.table import rate_table
 
 ORBIT = "W1, W2 along their orbit"
-
-
-@cache
-def table(model, cells, **options):
-    """``stratum`` as a tuple of pairs."""
-    return rate_table(model, list(cells), **options | {"stratum": dict(options.get("stratum") or ())})
 
 
 def shown(exponent):

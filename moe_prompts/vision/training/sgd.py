@@ -32,7 +32,7 @@ from moe_prompts.vision.prompting.prompted_model import Prompted
 from moe_prompts.vision.prompting.starts import waits
 from moe_prompts.vision.tasks.task import ImageSet
 from moe_prompts.vision.training.optimisers import OPTIMISERS, RATES, stacked, torch_optimiser
-from moe_prompts.vision.training.packed import PackedTrials
+from moe_prompts.vision.training.packed import PackedTrials, seeded_noise
 from moe_prompts.vision.training.states import States, as_input
 from moe_prompts.vision.training.statuses import DIVERGED, TRAINED
 
@@ -302,10 +302,8 @@ def train_alone(model: nn.Module, images: ImageSet, trial: Trial, recipe: Recipe
     model.train()
 
     def step(images: Tensor, labels: Tensor, batch_of: Tensor, noise_seeds: list[int], factor: float) -> Tensor:
-        with torch.random.fork_rng(devices=[images.device] if images.is_cuda else []):
-            torch.manual_seed(noise_seeds[0])
-            with recipe.autocast(images.device):
-                logits = model(images[0])
+        with seeded_noise(noise_seeds[0], images.device), recipe.autocast(images.device):
+            logits = model(images[0])
         loss = F.cross_entropy(_wide(logits), labels[0])
         optimiser.zero_grad()
         loss.backward()

@@ -6,6 +6,7 @@ import os
 import time
 
 import pytest
+from algebra import table
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -15,7 +16,6 @@ from moe_prompts.theory.certificates import limits
 from moe_prompts.theory.certificates.verify import verify, verify_table
 from moe_prompts.theory.dependences import dependences
 from moe_prompts.theory.solvability import gauss_hermite_witness
-from moe_prompts.theory.table import rate_table
 
 SECONDS = 5
 POWERS = "a**16**16", "((a**16)**16)**16", "(((a+b)**16)**3)", "9**9**9"
@@ -24,10 +24,10 @@ POWERS = "a**16**16", "((a**16)**16)**16", "(((a+b)**16)**3)", "9**9**9"
 @pytest.fixture(scope="module")
 def certificates():
     report = dependences(atom("softmax-linear"), 2)
-    table = json.loads(rate_table("location-scale", [1, 2]).to_json())
+    location = json.loads(table("location-scale", (1, 2)).to_json())
     made = {"identity": report.identity_certificate(report.identities[0]), "witness": gauss_hermite_witness(3)}
-    made |= {certificate["kind"]: certificate for certificate in table["certificates"].values()}
-    return made, table
+    made |= {certificate["kind"]: certificate for certificate in location["certificates"].values()}
+    return made, location
 
 
 def places(value, path=()):

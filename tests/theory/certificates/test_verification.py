@@ -8,6 +8,7 @@ from pathlib import Path
 import mpmath
 import pytest
 import sympy as sp
+from algebra import table
 
 from moe_prompts import InputError, theory
 from moe_prompts.theory.arithmetic import Real
@@ -19,17 +20,11 @@ from moe_prompts.theory.exponents import Analysis
 from moe_prompts.theory.mixture import Column, mixture, real_place
 from moe_prompts.theory.rows import taylor_rows
 from moe_prompts.theory.solvability import gauss_hermite_witness, rational_witness, unequal_witness
-from moe_prompts.theory.table import rate_table
 
 
 @cache
 def analysis(kind, cells, frozen=0, stratum=(), **options):
     return Analysis(atom(kind, **options), list(cells), frozen, dict(stratum))
-
-
-@cache
-def table(kind, cells, stratum=(), **options):
-    return rate_table(kind, list(cells), stratum=dict(stratum), **options)
 
 
 def bound(rates, group, cell, side):

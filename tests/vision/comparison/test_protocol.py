@@ -7,6 +7,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -20,6 +21,7 @@ from moe_prompts.vision.comparison import plan as protocol
 from moe_prompts.vision.comparison import report
 from moe_prompts.vision.comparison.plan import Plan, choose, run_plan
 from moe_prompts.vision.comparison.settings import as_json, read_settings
+from moe_prompts.vision.tasks import procedural
 from moe_prompts.vision.tasks.named import TaskSpec
 from moe_prompts.vision.tasks.vtab import VtabTask
 from moe_prompts.vision.training.methods import COMPARED, Sizes, config, distinct_methods, matched_tokens, settings
@@ -39,14 +41,32 @@ def small_plan(**changes) -> Plan:
     return replace(plan, **changes)
 
 
+FEW = 80
+
+
 @pytest.fixture(autouse=True)
 def few_test_images(monkeypatch):
-    from moe_prompts.vision.tasks import procedural
-
-    monkeypatch.setattr(procedural, "TEST", 80)
+    monkeypatch.setattr(procedural, "TEST", FEW)
     protocol.opened.cache_clear()
     yield
     protocol.opened.cache_clear()
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The small plan run once: its folder and the tables of both stages, which a test does not change."""
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(procedural, "TEST", FEW)
+        protocol.opened.cache_clear()
+        tables = run_plan(small_plan(), folder, progress=False)
+        protocol.opened.cache_clear()
+    return folder, tables
+
+
+def drawn_nowhere(monkeypatch):
+    """No figures, which another test looks at."""
+    monkeypatch.setattr("moe_prompts.figures.style.save", lambda figure, out, name: plt.close(figure) or [])
 
 
 def test_both_stages_have_a_row_for_every_trial(tmp_path):
@@ -133,17 +153,16 @@ class KilledAfter:
 
 
 @pytest.mark.parametrize("blocks", [0, 1, 2, 3])
-def test_a_run_that_was_killed_ends_with_the_same_tables(tmp_path, blocks):
-    plan = small_plan()
-    whole = run_plan(plan, tmp_path / "whole", progress=False)
+def test_a_run_that_was_killed_ends_with_the_same_tables(whole, tmp_path, blocks):
+    plan, (folder, tables) = small_plan(), whole
     with pytest.raises(Killed):
         run_plan(plan, tmp_path / "killed", executor=KilledAfter(blocks), progress=False)
     resumed = run_plan(plan, tmp_path / "killed", resume=True, progress=False)
-    for one, other in zip(whole, resumed, strict=True):
+    for one, other in zip(tables, resumed, strict=True):
         pd.testing.assert_frame_equal(one, other)
     for stage in ("tune", "final"):
         table = Path(stage) / "results.parquet"
-        assert (tmp_path / "whole" / table).read_bytes() == (tmp_path / "killed" / table).read_bytes()
+        assert (folder / table).read_bytes() == (tmp_path / "killed" / table).read_bytes()
 
 
 def test_finished_folders_are_not_overwritten(tmp_path):
@@ -184,11 +203,10 @@ def test_where_every_setting_diverges_nothing_is_trained_and_the_report_says_so(
     assert "2 of 2 seeds diverged or had no sound setting" in text
 
 
-def test_another_task_of_one_run_changes_nothing(tmp_path):
-    alone = run_plan(small_plan(), tmp_path / "alone", progress=False)[1]
+def test_another_task_of_one_run_changes_nothing(whole, tmp_path):
     task = TaskSpec("stand-in:digits", size=32, n_train=60)
     both = run_plan(small_plan(tasks=(task, COUNT)), tmp_path / "both", progress=False)[1]
-    pd.testing.assert_frame_equal(both[both["task"] == COUNT.name].reset_index(drop=True), alone)
+    pd.testing.assert_frame_equal(both[both["task"] == COUNT.name].reset_index(drop=True), whole[1][1])
 
 
 def test_matched_tokens_are_the_fewest_that_do():
@@ -394,6 +412,7 @@ def test_a_vtab_root_goes_through_check_run_and_report(tmp_path, monkeypatch, ca
 
 def test_an_fgvc_task_runs(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
+    drawn_nowhere(monkeypatch)
     make_fgvc_root(tmp_path / "data", "flowers", per_class=(2, 1, 1), shape=(40, 48))
     call(
         monkeypatch,
@@ -453,6 +472,7 @@ def test_wrong_input_is_one_clear_error(tmp_path, monkeypatch, arguments, messag
 
 def test_runs_that_do_not_compare_are_not_reported_together(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    drawn_nowhere(monkeypatch)
     common = ("run", "--task", "stand-in:count", "--n", 60, "--backbone", "small-random", *SHORT)
     call(monkeypatch, *common, "--method", "linear", "--out", "one")
     call(monkeypatch, *common, "--method", "vpt_deep", "--out", "two")
@@ -473,10 +493,10 @@ def test_a_run_does_not_grow(tmp_path):
     run_plan(plan, tmp_path, resume=True, progress=False)
 
 
-def test_packs_may_be_smaller(tmp_path):
-    whole = run_plan(small_plan(), tmp_path / "whole", progress=False)[1]
+def test_packs_may_be_smaller(whole, tmp_path):
     parts = run_plan(small_plan(setup=replace(small_setup(), pack=1)), tmp_path / "parts", progress=False)[1]
-    np.testing.assert_allclose(whole["cross_entropy"], parts["cross_entropy"], rtol=1e-5)  # rounding of float32
+    # Rounding of float32.
+    np.testing.assert_allclose(whole[1][1]["cross_entropy"], parts["cross_entropy"], rtol=1e-5)
 
 
 def test_a_report_of_nothing(tmp_path, monkeypatch):
@@ -484,11 +504,10 @@ def test_a_report_of_nothing(tmp_path, monkeypatch):
         call(monkeypatch, "report", tmp_path)
 
 
-def test_the_order_of_blocks_changes_nothing(tmp_path):
+def test_the_order_of_blocks_changes_nothing(whole, tmp_path):
     class Backwards(InProcess):
         def map(self, run_block, blocks):
             return map(run_block, reversed(blocks))
 
-    one = run_plan(small_plan(), tmp_path / "one", progress=False)[1]
     other = run_plan(small_plan(), tmp_path / "other", executor=Backwards(), progress=False)[1]
-    pd.testing.assert_frame_equal(one, other)
+    pd.testing.assert_frame_equal(whole[1][1], other)

@@ -9,6 +9,7 @@ from commands import call
 
 from moe_prompts.errors import InputError
 from moe_prompts.intervals import half_width
+from moe_prompts.vision.data_efficiency import screening as module
 from moe_prompts.vision.data_efficiency.screening import (
     OPTIMISERS,
     STUDENTS,
@@ -59,7 +60,9 @@ def test_tables_count_the_chosen_rate_alone():
     assert "9 of 18 trainings diverged" in printed
 
 
-def test_a_cell_gives_a_row_for_each_rate_and_chooses_one():
+def test_a_cell_gives_a_row_for_each_rate_and_chooses_one(monkeypatch):
+    monkeypatch.setattr(module, "VALIDATION_IMAGES", 64)
+    monkeypatch.setattr(module, "TEST_IMAGES", 64)
     study = screening(["official", "tokens"], ["sgd", "adamw-mu"], 2, 1, SETUP, 0)
     assert len(study.cells) == 2 * 2 * 2 * 2
     rows = pd.DataFrame(run_cell(study.cells[3], (0,), 0))

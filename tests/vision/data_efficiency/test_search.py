@@ -12,6 +12,7 @@ from scipy.stats import binom
 from moe_prompts.engine.store import read_table
 from moe_prompts.errors import InputError
 from moe_prompts.intervals import share_interval
+from moe_prompts.vision.data_efficiency import search
 from moe_prompts.vision.data_efficiency import search_verdict as rule
 from moe_prompts.vision.data_efficiency.figures import search_figure
 from moe_prompts.vision.data_efficiency.search import (
@@ -198,7 +199,8 @@ def test_the_crossing_is_where_the_better_one_changes():
     assert rule.crossing_of_search(pd.concat(rows[:4]), 0.266)[1] != rule.crossing_of_search(pd.concat(rows), 0.266)[1]
 
 
-def test_a_run_says_what_became_of_every_fit_and_goes_on(tmp_path):
+def test_a_run_says_what_became_of_every_fit_and_goes_on(tmp_path, monkeypatch):
+    monkeypatch.setattr(search, "TEST_IMAGES", 200)
     options = ("--quick", "--n", "10", "--workers", "1", "--executor", "in-process", "--out", tmp_path / "run")
     done = call("search.py", *options, "--starts", "teacher")
     assert done.returncode == 0, done.stderr
