@@ -1,5 +1,7 @@
 """Numbers that users hand in: no unit, origin, type or layout changes a fit, and what cannot be used is one line."""
 
+from functools import cache
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -40,7 +42,12 @@ def out_of_reach(*columns):
     return max(map(np.max, sizes)) > LARGEST or min(map(np.min, spreads)) < SMALLEST
 
 
-PLAIN = {fit: fit(X, Y) for fit in (gaussian, softmax)}
+@cache
+def plainly(fit):
+    """The fit to the data as they are, made when a test first asks: importing this file computes nothing."""
+    return fit(X, Y)
+
+
 UNITS = st.floats(-150, 150).map(lambda power: 10.0**power)
 ORIGINS = st.sampled_from([0.0, 0.0, 1.0, -30.0, 1e3, 1e6])
 
@@ -50,7 +57,7 @@ ORIGINS = st.sampled_from([0.0, 0.0, 1.0, -30.0, 1e3, 1e6])
 @given(ux=UNITS, uy=UNITS, ox=ORIGINS, oy=ORIGINS)
 def test_a_fit_does_not_depend_on_units_and_origins(fit, ux, uy, ox, oy):
     """Up to the digits that an origin of 1e6 standard deviations takes from the data."""
-    plain = PLAIN[fit]
+    plain = plainly(fit)
     data = ux * (X + ox), uy * (Y + oy)
     if out_of_reach(*data):
         with pytest.raises(InputError, match="unit in which"):
@@ -114,7 +121,7 @@ def test_spellings_of_the_same_numbers_give_the_same_sample(spelling):
     sample = Sample(of(X), of(Y))
     assert np.array_equal(sample.x[:, 0], X)
     assert np.array_equal(sample.y[:, 0], Y)
-    assert gaussian(of(X), of(Y)).log_likelihood == PLAIN[gaussian].log_likelihood
+    assert gaussian(of(X), of(Y)).log_likelihood == plainly(gaussian).log_likelihood
 
 
 @pytest.mark.parametrize("dtype", [np.int8, np.uint16, np.int64, np.float16, np.float32, np.longdouble, bool])
@@ -282,7 +289,7 @@ MISUSES = {
     "softmax without a function": (lambda: softmax_from_data(Sample(X, Y), 2, 2, 0), "expected a function"),
     "no pairs": (lambda: softmax_from_data(Sample(X[:0], Y[:0]), 2, 2, rng_of), "n = 0 pairs for k = 2"),
     "no pairs, Gaussian": (lambda: gaussian(X[:0], Y[:0]), "n = 0 pairs for k = 2"),
-    "risk of a fit": (lambda: mp.Evaluation(KNOWN).excess_risk(PLAIN[gaussian]), "take its value"),
+    "risk of a fit": (lambda: mp.Evaluation(KNOWN).excess_risk(plainly(gaussian)), "take its value"),
     "seed": (lambda: mp.sample("gmoe-1", 10, -1), "seed = -1; expected a whole number of at least 0"),
     "seed of softmax": (lambda: mp.softmax_sample("sgame", 10, -1), "seed = -1"),
     "seed of prompts": (lambda: mp.prompt_data("attention-fixed", 10, 0.5), "seed = 0.5"),
@@ -302,7 +309,7 @@ MISUSES = {
         "start: a SoftmaxGatedMoE",
     ),
     "a search as a start": (
-        lambda: mp.softmax_newton(mp.SoftmaxGatedFamily(1, 1), Sample(X, Y), PLAIN[gaussian]),
+        lambda: mp.softmax_newton(mp.SoftmaxGatedFamily(1, 1), Sample(X, Y), plainly(gaussian)),
         "take its value",
     ),
     "a generator that is none": (
@@ -403,9 +410,9 @@ def test_sizes_types_and_layouts_end_in_a_fit_or_in_one_line(size, spelling, dty
 
 def test_losses_take_fits_and_searches_for_their_values():
     """And, of what is neither parameters nor holds some, one line."""
-    fit = PLAIN[gaussian]
+    fit = plainly(gaussian)
     assert mp.voronoi_loss(fit, KNOWN) == mp.voronoi_loss(fit.value, KNOWN)
-    assert mp.softmax_loss(PLAIN[softmax], SOFT) == mp.softmax_loss(PLAIN[softmax].value, SOFT)
+    assert mp.softmax_loss(plainly(softmax), SOFT) == mp.softmax_loss(plainly(softmax).value, SOFT)
     for loss, known in ((mp.voronoi_loss, KNOWN), (mp.softmax_loss, SOFT), (mp.prompt_loss, PROMPT.params)):
         with pytest.raises(InputError, match="a str; expected a") as caught:
             loss("fit", known)
@@ -415,6 +422,6 @@ def test_losses_take_fits_and_searches_for_their_values():
 def test_advice_to_least_squares_does_not_speak_of_em():
     assert "em(" not in mp.FitStatus.NOT_CERTIFIED.advice
     stopped = mp.em(
-        mp.GaussianGatedFamily(1, 1, 2), Sample(X, Y), PLAIN[gaussian].value, mp.EMOptions(max_iterations=0)
+        mp.GaussianGatedFamily(1, 1, 2), Sample(X, Y), plainly(gaussian).value, mp.EMOptions(max_iterations=0)
     )
     assert stopped.certified or "newton(...)" in stopped.detail
