@@ -89,7 +89,8 @@ def test_cells_run(script, tmp_path, monkeypatch):
 
     monkeypatch.setattr(plt, "show", show)
     with taken_back(), plt.rc_context():
-        call(whole, cwd=script.parent)
+        done = call(whole, cwd=script.parent)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.slow

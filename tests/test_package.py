@@ -257,4 +257,5 @@ def run_examples(pages, tmp_path, vision, own_process=False):
         subprocess.run([sys.executable, str(script)], cwd=tmp_path, check=True)
         return
     with taken_back():
-        call(script, cwd=tmp_path)
+        done = call(script, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
