@@ -71,7 +71,7 @@ SILENT = Noise({})
 
 @contextmanager
 def seeded_noise(seed: int, device: torch.device) -> Iterator[None]:
-    """Seed the generators of the CPU and of ``device`` for what is drawn within, and restore them afterwards."""
+    """Seed the generators of the CPU and of ``device`` for draws within, and restore them afterwards."""
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         if device.type == "cpu":
             # torch.manual_seed also seeds every other kind of device, and notes the stack for each that is absent:
