@@ -71,7 +71,7 @@ CLAIMS: dict[str, Claim] = {
 WEAKEST = ("weakest line holds if true", "weakest line holds if wrong")
 
 #: Claims whose rule, seed and design are fixed and whose data are not drawn yet.
-PENDING: tuple[Claim, ...] = (*gated.PENDING, *sigmoid.PENDING)
+PENDING: tuple[Claim, ...] = (*gated.PENDING,)
 
 
 def chosen(ids: Sequence[str] | None) -> list[Claim]:

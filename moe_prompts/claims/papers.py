@@ -141,9 +141,9 @@ PAPERS = (
         "2405.13997",
         f"{NOT_SEEN}: least squares; two regimes of sigmoid gates, in which feed-forward experts are faster than with "
         "softmax gates (from its abstract)",
-        (),
-        "all of it so far: rule, seed and design of E-sigmoid, which looks at both regimes, stand (claims.md), and its "
-        "data are not drawn. What is derived of it is in moe_prompts/theory/sigmoid_gates.py",
+        ("E-sigmoid",),
+        "its own rates, which were not seen; relu and gelu; experts that can be zero, for which E-sigmoid says that "
+        "nothing of a surplus gate is known; a minimax statement: one truth of each regime is looked at",
     ),
     Paper(
         "On Zero-Initialized Attention: Optimal Prompt and Gating Factor Estimation (ICML 2025)",

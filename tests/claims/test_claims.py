@@ -758,6 +758,7 @@ def test_committed_runs_are_those_of_the_registered_seed():
             THIRD_SEED,
             FOURTH_SEED,
             FIFTH_SEED,
+            SIXTH_SEED,
         )
 
 
