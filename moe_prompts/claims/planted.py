@@ -1,4 +1,4 @@
-"""Judge prompts planted in a whole Vision Transformer: can a search find what is there?
+"""Judge whether a search finds prompts that were planted in a whole Vision Transformer.
 
 The rule, its design and its limits stand on docs/theory_meets_accuracy.md and were fixed before the rows were
 drawn. The line of evidence is in the file of ``pretrained``, as this floor of the package knows nothing of
