@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from moe_prompts.errors import InputError
-from moe_prompts.intervals import RESAMPLES, Verdict, mean_interval, percentiles, within
+from moe_prompts.intervals import RESAMPLES, Verdict, mean_interval, percentiles, standard_error, within
 from moe_prompts.seeds import bootstrap_rng
 from moe_prompts.slopes import slope
 from moe_prompts.vision.training.statuses import TRAINED
@@ -48,7 +48,7 @@ def mean_curves(table: pd.DataFrame) -> pd.DataFrame:
         for value in VALUES:
             if value in table:
                 row[value] = sound[value].mean()
-                row[f"{value}_error"] = sound[value].std(ddof=1) / max(1, len(sound)) ** 0.5
+                row[f"{value}_error"] = standard_error(sound[value].to_numpy(float))
         rows.append(row | {"fits": len(sound), "failed": len(group) - len(sound)})
     return pd.DataFrame(rows)
 

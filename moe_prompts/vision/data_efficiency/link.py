@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import binom
 
+from moe_prompts.intervals import standard_error
 from moe_prompts.shown import Ending
 from moe_prompts.tables import markdown
 from moe_prompts.vision.data_efficiency.curves import FRESH, crossing, mean_curves, predicted_crossing
@@ -72,7 +73,7 @@ def excess_table(effective: pd.DataFrame, curves: pd.DataFrame) -> pd.DataFrame:
                 "counted": counted / (2 * size),
                 "predicted": used / (2 * size),
                 "half_gap": gap,
-                "half_gap_error": float(gaps.std(ddof=1)) / len(gaps) ** 0.5,
+                "half_gap_error": standard_error(gaps.to_numpy()),
                 "fits": len(gaps),
                 "above_floor": float(here["cross_entropy"].mean() - fresh["cross_entropy"].mean()),
                 "ratio": gap / (used / (2 * size)),

@@ -21,7 +21,7 @@ import torch
 
 from moe_prompts.engine.grid import Row, Study
 from moe_prompts.errors import InputError
-from moe_prompts.intervals import mean_interval
+from moe_prompts.intervals import mean_interval, standard_error
 from moe_prompts.seeds import rng_at
 from moe_prompts.shown import Ending
 from moe_prompts.tables import markdown
@@ -239,7 +239,7 @@ def screening_table(table: pd.DataFrame) -> pd.DataFrame:
             dict(zip(("task", "student", "optimiser", "parameters"), key, strict=True))
             | {
                 "excess": group["excess"].mean(),
-                "error": group["excess"].std(ddof=1) / len(group) ** 0.5,
+                "error": standard_error(group["excess"].to_numpy()),
                 "lr": group["lr"].median(),
                 "gradient_ratio": group["gradient_ratio"].median(),
                 "teachers": len(group),

@@ -26,7 +26,7 @@ from moe_prompts.claims.claim import combined
 from moe_prompts.estimators.result import FitStatus
 from moe_prompts.figures.style import STYLE, column, finding, legend_of, log_log, power, spoken
 from moe_prompts.identifiability import ZERO_PROFILE, order_of_outputs
-from moe_prompts.intervals import half_width, mean_interval
+from moe_prompts.intervals import half_width, mean_interval, standard_error
 from moe_prompts.seeds import bootstrap_rng
 from moe_prompts.shown import Ending
 from moe_prompts.slopes import slope
@@ -71,11 +71,11 @@ def risk_curves(results: pd.DataFrame) -> pd.DataFrame:
                     "n": int(n),
                     "fits": len(own),
                     "risk": risk.mean(),
-                    "error": _error(risk),
+                    "error": standard_error(risk),
                     "floor": floor,
                     "price": price,
                     "ratio": risk.mean() / (floor + price),
-                    "ratio_error": _error(risk) / (floor + price),
+                    "ratio_error": standard_error(risk) / (floor + price),
                     "split": float(own["split_rms"].median()),
                     "predicted_split": float(own["predicted_split"].iloc[0])
                     if "predicted_split" in own
@@ -85,10 +85,6 @@ def risk_curves(results: pd.DataFrame) -> pd.DataFrame:
                 }
             )
     return pd.DataFrame(lines)
-
-
-def _error(values: np.ndarray) -> float:
-    return float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else float("nan")
 
 
 def report(results: pd.DataFrame, noise_free: pd.DataFrame, head: dict[str, Any], entropy: int) -> str:
