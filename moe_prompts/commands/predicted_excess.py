@@ -116,7 +116,7 @@ def asked(curves: pd.DataFrame, arguments: argparse.Namespace) -> pd.DataFrame:
 
 
 def tell(results: pd.DataFrame, curves: pd.DataFrame, entropy: int, out: Path) -> None:
-    """Write the table, the verdicts and the figure, then print them."""
+    """Write the table, what the rules find, and the figure, then print them."""
     import matplotlib.pyplot as plt
     from matplotlib.figure import Figure
 
@@ -125,7 +125,7 @@ def tell(results: pd.DataFrame, curves: pd.DataFrame, entropy: int, out: Path) -
     from moe_prompts.vision.data_efficiency.figures import draw_predicted
 
     table = link.excess_table(results, curves)
-    verdicts = [
+    findings = [
         link.excess_verdict(table),
         link.floor_verdict(curves),
         link.cross_verdict(curves, table, entropy),
@@ -138,4 +138,4 @@ def tell(results: pd.DataFrame, curves: pd.DataFrame, entropy: int, out: Path) -
         return save(figure, out, "predicted_excess")
 
     summary = {"summary.json": table.to_json(orient="records", indent=2)}
-    cli.finish(out, link.text(table, verdicts), link.ending_of(table, verdicts), summary, draw, len(results))
+    cli.finish(out, link.text(table, findings), link.ending_of(table, findings), summary, draw, len(results))

@@ -78,6 +78,7 @@ def difference_lines(claim: str, part: str, table: pd.DataFrame) -> Iterator[Rec
         value, low, high = (round(100 * end, 6) for end in (row.difference, row.low, row.high))
         count, half = int(row.count), float(row.high - row.difference)
         deviation = half / float(stdtrit(count - 1, TAILS[1])) * np.sqrt(count)
+        undecided = row.verdict == Verdict.UNDECIDED.value
         yield {
             "claim": claim,
             "name": f"{part}, {row.task.removeprefix('stand-in:')}: {row.better} above {row.other}, n = {row.n}",
@@ -88,7 +89,7 @@ def difference_lines(claim: str, part: str, table: pd.DataFrame) -> Iterator[Rec
             "right": round(chance_to_hold(PUBLISHED_GAIN, deviation, count), 6),
             "wrong": round(chance_to_hold(0.0, deviation, count), 6),
             "instead": "no difference",
-            "needed": replicates_needed(PUBLISHED_GAIN, deviation) if row.verdict == link.OPEN else None,
+            "needed": replicates_needed(PUBLISHED_GAIN, deviation) if undecided else None,
         }
 
 
@@ -126,16 +127,15 @@ def rule_lines(curves: pd.DataFrame, effective: Path) -> Iterator[Record]:
         "V-floor": "more often than a coin",
         "V-cross": "more often than a coin",
     }
-    for verdict in (link.excess_verdict(table), link.floor_verdict(curves), link.cross_verdict(curves, table, entropy)):
-        measured = verdict.verdict != link.NOT_MEASURED
-        found = verdict.found[0].lower() + verdict.found[1:]
-        rows = table if verdict.claim == "V-excess" else curves
+    for finding in (link.excess_verdict(table), link.floor_verdict(curves), link.cross_verdict(curves, table, entropy)):
+        found = finding.found[0].lower() + finding.found[1:]
+        rows = table if finding.claim == "V-excess" else curves
         yield {
-            "claim": verdict.claim,
+            "claim": finding.claim,
             "name": "100 steps: " + ", ".join(str(task).removeprefix("stand-in:") for task in rows["task"].unique()),
-            "claimed": claimed[verdict.claim],
-            "found": found if measured else f"not measured: {found}",
-            "verdict": verdict.verdict if measured else Verdict.UNDECIDED.value,
+            "claimed": claimed[finding.claim],
+            "found": f"not measured: {found}" if finding.verdict is None else found,
+            "verdict": (finding.verdict or Verdict.UNDECIDED).value,
         }
 
 

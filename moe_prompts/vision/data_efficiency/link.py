@@ -16,13 +16,12 @@ import numpy as np
 import pandas as pd
 from scipy.stats import binom
 
-from moe_prompts.intervals import standard_error
+from moe_prompts.intervals import Verdict, standard_error
 from moe_prompts.shown import Ending
 from moe_prompts.tables import markdown
 from moe_prompts.vision.data_efficiency.curves import FRESH, crossing, mean_curves, predicted_crossing
 from moe_prompts.vision.training.statuses import TRAINED
 
-HOLDS, FAILS, OPEN, NOT_MEASURED = "holds", "fails", "not decidable here", "not measured"
 #: V-excess: what counts as near, and the shares of cells from which it holds and up to which it fails.
 FACTOR, MOST, FEW = 2.0, 0.75, 0.5
 #: V-floor and V-cross: the largest probability by chance, and the fewest tasks.
@@ -31,15 +30,21 @@ FIXED, ADAPTIVE = "vpt_deep", "vapt"
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """Hold what a rule says, and the numbers that it says it of."""
+class RuleFinding:
+    """Hold what a rule says of a claim, and the numbers that it says it of.
+
+    claim    name of the claim
+    verdict  what the rule decides; None where the run did not measure what the rule needs
+    found    the numbers, in words
+    """
 
     claim: str
-    verdict: str
+    verdict: Verdict | None
     found: str
 
     def __str__(self) -> str:
-        return f"{self.claim}: {self.verdict}. {self.found}"
+        said = "not measured" if self.verdict is None else self.verdict.value
+        return f"{self.claim}: {said}. {self.found}"
 
 
 def excess_table(effective: pd.DataFrame, curves: pd.DataFrame) -> pd.DataFrame:
@@ -82,13 +87,13 @@ def excess_table(effective: pd.DataFrame, curves: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def excess_verdict(table: pd.DataFrame) -> Verdict:
+def excess_verdict(table: pd.DataFrame) -> RuleFinding:
     """Return V-excess from ``excess_table``: how many cells lie within a factor of two of the prediction."""
     ratio = table["ratio"].to_numpy()
     near = float(((ratio >= 1 / FACTOR) & (ratio <= FACTOR)).mean())
-    verdict = HOLDS if near >= MOST else FAILS if near <= FEW else OPEN
+    verdict = Verdict.HOLDS if near >= MOST else Verdict.FAILS if near <= FEW else Verdict.UNDECIDED
     spread = np.quantile(ratio, [0.0, 0.5, 1.0])
-    return Verdict(
+    return RuleFinding(
         "V-excess",
         verdict,
         f"{near:.0%} of {len(ratio)} cells within a factor of {FACTOR:g}; observed over predicted {spread[1]:.2f} in "
@@ -137,14 +142,14 @@ def _winner(fixed: float, adaptive: float) -> str:
     return FIXED if fixed > adaptive else ADAPTIVE if adaptive > fixed else ""
 
 
-def floor_verdict(curves: pd.DataFrame) -> Verdict:
+def floor_verdict(curves: pd.DataFrame) -> RuleFinding:
     """Return V-floor from the rows of a run: agreements of winners over tasks, against a coin."""
     table = floor_table(curves)
     agree = list(table["agree"]) if len(table) else []
     return _against_a_coin("V-floor", agree, "the method with the lower floor is the more accurate one")
 
 
-def cross_verdict(curves: pd.DataFrame, table: pd.DataFrame, entropy: int) -> Verdict:
+def cross_verdict(curves: pd.DataFrame, table: pd.DataFrame, entropy: int) -> RuleFinding:
     """Return V-cross: tasks whose predicted n* lies in the interval of the observed crossing.
 
     curves   rows of a run
@@ -169,21 +174,21 @@ def cross_verdict(curves: pd.DataFrame, table: pd.DataFrame, entropy: int) -> Ve
     return _against_a_coin("V-cross", right, "the crossing is where it was predicted" + "".join(f"; {t}" for t in told))
 
 
-def _against_a_coin(claim: str, right: list[bool], what: str) -> Verdict:
-    """Return the verdict of agreements over tasks that a coin would reach with probability ``LEVEL`` at most."""
+def _against_a_coin(claim: str, right: list[bool], what: str) -> RuleFinding:
+    """Return what agreements over tasks say that a coin would reach with probability ``LEVEL`` at most."""
     k, tasks = sum(right), len(right)
     if not tasks:
-        return Verdict(claim, NOT_MEASURED, "The run has no floors (fresh images) of both methods")
-    verdict = OPEN
+        return RuleFinding(claim, None, "The run has no floors (fresh images) of both methods")
+    verdict = Verdict.UNDECIDED
     if tasks >= TASKS and binom.sf(k - 1, tasks, 0.5) <= LEVEL:
-        verdict = HOLDS
+        verdict = Verdict.HOLDS
     elif tasks >= TASKS and binom.cdf(k, tasks, 0.5) <= LEVEL:
-        verdict = FAILS
-    return Verdict(claim, verdict, f"In {k} of {tasks} tasks {what}")
+        verdict = Verdict.FAILS
+    return RuleFinding(claim, verdict, f"In {k} of {tasks} tasks {what}")
 
 
-def ending_of(table: pd.DataFrame, verdicts: list[Verdict]) -> Ending:
-    """Return what the command prints: a sentence for each verdict, and the table in 80 columns."""
+def ending_of(table: pd.DataFrame, findings: list[RuleFinding]) -> Ending:
+    """Return what the command prints: a sentence for each finding, and the table in 80 columns."""
     body = [
         [
             str(row.task).removeprefix("stand-in:"),
@@ -202,7 +207,7 @@ def ending_of(table: pd.DataFrame, verdicts: list[Verdict]) -> Ending:
         "P: parameters; P_eff: those that the fit uses, from its Fisher information; predicted: excess risk P_eff / (2 "
         "n) in nats; observed: half of test less training cross-entropy."
     )
-    return Ending([str(verdict) for verdict in verdicts], header, body, legend, keys=3)
+    return Ending([str(finding) for finding in findings], header, body, legend, keys=3)
 
 
 def winners_text(table: pd.DataFrame) -> str:
@@ -225,8 +230,8 @@ def winners_text(table: pd.DataFrame) -> str:
     return markdown(head, body)
 
 
-def text(table: pd.DataFrame, verdicts: list[Verdict]) -> str:
-    """Return the table of predicted and observed excess, and a line for each verdict."""
+def text(table: pd.DataFrame, findings: list[RuleFinding]) -> str:
+    """Return the table of predicted and observed excess, and a line for each finding."""
     head = ["task", "method", "n", "P", "P_eff", "P / (2 n)", "P_eff / (2 n)", "half gap", "above floor"]
     body = [
         [
@@ -242,5 +247,5 @@ def text(table: pd.DataFrame, verdicts: list[Verdict]) -> str:
         ]
         for row in table.itertuples()
     ]
-    lines = "\n".join(f"- {verdict}" for verdict in verdicts)
+    lines = "\n".join(f"- {finding}" for finding in findings)
     return f"Excess risk in nats, predicted and observed\n\n{markdown(head, body)}\n\n{lines}"

@@ -14,8 +14,8 @@ from moe_prompts.figures.style import STYLE, column, finding, legend_of
 from moe_prompts.shown import Ending
 from moe_prompts.tables import markdown
 from moe_prompts.vision.data_efficiency.curves import (
+    CLASS_HOLDS_TRUTH,
     FRESH,
-    HOLDS,
     PLANTED,
     above_floor,
     crossing,
@@ -210,7 +210,7 @@ def crossings(results: pd.DataFrame, found: pd.DataFrame, value: str, entropy: i
     """Return a line for each pair of methods on each task: from which n on the adaptive one is better."""
     lines = []
     for task, group in found.groupby("task", sort=False):
-        there, known = set(group["method"]), dict.fromkeys(HOLDS.get(str(task), ()), 0.0)
+        there, known = set(group["method"]), dict.fromkeys(CLASS_HOLDS_TRUTH.get(str(task), ()), 0.0)
         for fixed, adaptive in ADAPTIVE_PAIRS if task == PLANTED[1] else PAIRS:
             if {fixed, adaptive} <= there:
                 at = crossing(results, str(task), fixed, adaptive, entropy, value, known)
@@ -268,7 +268,8 @@ def draw_crossing(ax: Axes, results: pd.DataFrame, found: pd.DataFrame, truth: s
     adaptive = "at_teacher" if truth == PLANTED[1] and "at_teacher" in there else "vapt"
     if not {"vpt_deep", adaptive} <= there:
         return "no fixed and adaptive student to compare"
-    at = crossing(results, truth, "vpt_deep", adaptive, entropy, "excess", dict.fromkeys(HOLDS.get(truth, ()), 0.0))
+    known = dict.fromkeys(CLASS_HOLDS_TRUTH.get(truth, ()), 0.0)
+    at = crossing(results, truth, "vpt_deep", adaptive, entropy, "excess", known)
     if not 0 < at["observed"] < np.inf:
         least, most = min(n for n in found["n"] if n), max(found["n"])
         ahead = "behind" if at["observed"] else "ahead of"

@@ -9,14 +9,11 @@ import torch
 from commands import call
 
 from moe_prompts.errors import InputError
+from moe_prompts.intervals import Verdict
 from moe_prompts.vision.backbones.create import create_backbone
 from moe_prompts.vision.data_efficiency import report
 from moe_prompts.vision.data_efficiency.effective import effective_parameters, gradients, ridge_of
 from moe_prompts.vision.data_efficiency.link import (
-    FAILS,
-    HOLDS,
-    NOT_MEASURED,
-    OPEN,
     cross_verdict,
     excess_table,
     excess_verdict,
@@ -187,19 +184,20 @@ def test_excess_is_half_the_gap_beside_the_prediction():
 
 
 @pytest.mark.parametrize(
-    ("ratios", "verdict"), [([1, 1.9, 0.6, 9], HOLDS), ([1, 3, 9, 0.1], FAILS), ([1, 1, 9, 1.5, 0.1], OPEN)]
+    ("ratios", "verdict"),
+    [([1, 1.9, 0.6, 9], Verdict.HOLDS), ([1, 3, 9, 0.1], Verdict.FAILS), ([1, 1, 9, 1.5, 0.1], Verdict.UNDECIDED)],
 )
 def test_v_excess_by_its_rule(ratios, verdict):
-    assert excess_verdict(pd.DataFrame({"ratio": ratios})).verdict == verdict
+    assert excess_verdict(pd.DataFrame({"ratio": ratios})).verdict is verdict
 
 
 def test_v_floor_by_its_rule():
     lower, higher = (1.0, 0.9), (0.9, 1.0)  # the adaptive floor is the lower one, or the higher one
-    assert floor_verdict(curves([0.1] * 4, [lower] * 4)).verdict == HOLDS  # a coin: 1 / 16
-    assert floor_verdict(curves([0.1] * 3, [lower] * 3)).verdict == OPEN
-    assert floor_verdict(curves([0.1] * 4, [lower] * 3 + [higher])).verdict == OPEN
-    assert floor_verdict(curves([0.1] * 4, [higher] * 4)).verdict == FAILS
-    assert floor_verdict(curves([0.1] * 4)).verdict == NOT_MEASURED
+    assert floor_verdict(curves([0.1] * 4, [lower] * 4)).verdict is Verdict.HOLDS  # a coin: 1 / 16
+    assert floor_verdict(curves([0.1] * 3, [lower] * 3)).verdict is Verdict.UNDECIDED
+    assert floor_verdict(curves([0.1] * 4, [lower] * 3 + [higher])).verdict is Verdict.UNDECIDED
+    assert floor_verdict(curves([0.1] * 4, [higher] * 4)).verdict is Verdict.FAILS
+    assert floor_verdict(curves([0.1] * 4)).verdict is None
 
 
 def test_winners_are_named_from_floors_and_accuracies():
@@ -224,12 +222,12 @@ def test_v_cross_by_its_rule():
     """VAPT overtakes halfway between 50 and 800 on the log scale, at 200; with floors .1 apart, n* = 200 where it uses
     40 parameters more."""
     table = curves([0.1] * 4, [(1.0, 0.9)] * 4)
-    for more, verdict in ((40.0, HOLDS), (400.0, FAILS)):
+    for more, verdict in ((40.0, Verdict.HOLDS), (400.0, Verdict.FAILS)):
         used = effective(table, {"vpt_deep": 10.0, "vapt": 10.0 + more})
-        assert cross_verdict(table, excess_table(used, table), 0).verdict == verdict
+        assert cross_verdict(table, excess_table(used, table), 0).verdict is verdict
     bare = curves([0.1] * 4)
     used = effective(bare, {"vpt_deep": 10.0, "vapt": 50.0})
-    assert cross_verdict(bare, excess_table(used, bare), 0).verdict == NOT_MEASURED
+    assert cross_verdict(bare, excess_table(used, bare), 0).verdict is None
 
 
 def test_the_committed_table_says_what_its_summary_and_the_page_say():
@@ -244,7 +242,7 @@ def test_the_committed_table_says_what_its_summary_and_the_page_say():
     shown = [line for line in page.splitlines() if line.startswith("| stand-in:")]
     assert len(shown) == 9
     assert [line for line in shown if line not in summary] == []
-    assert f"**V-excess {verdicts[0].verdict}" in page
+    assert f"**V-excess {verdicts[0].verdict.value}" in page
 
 
 @pytest.mark.slow
