@@ -521,8 +521,14 @@ def run(main: Callable[[], None], program: str) -> None:
         print(f"{program}: {line}", file=sys.stderr)
         sys.exit(BAD_INPUT)
     except KeyboardInterrupt:
+        leave_quietly()
         print(f"{program}: interrupted", file=sys.stderr)
         sys.exit(INTERRUPTED)
+
+
+def leave_quietly() -> None:
+    """Say nothing of objects that an interrupt left half made, which may complain when they are freed at the end."""
+    sys.unraisablehook = lambda complaint: None
 
 
 @contextmanager
@@ -538,6 +544,7 @@ def resumable(program: str, out: Path) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
+        leave_quietly()
         print(
             f"{program}: interrupted; finished blocks are kept: to complete them repeat the command with "
             f"--out {shlex.quote(str(out))} --resume",

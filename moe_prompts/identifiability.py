@@ -130,9 +130,9 @@ def kappas(truth: RegressionTruth, rng: np.random.Generator) -> Kappas:
     per_prompt, directions = [], []
     for l in range(family.k):
         if (
-            family.kind.base == "fixed"
+            isinstance(values, PromptValues | MultiHeadValues)
+            and family.kind.base == "fixed"
             and family.atom_size > DENSE
-            and isinstance(values, PromptValues | MultiHeadValues)
         ):
             quartic, starts = SplitQuartic.of(values, l, span), _unseen_first(values, FEW_STARTS, rng)
         else:

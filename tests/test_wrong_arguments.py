@@ -12,12 +12,13 @@ from enum import EnumType
 from itertools import count
 from pathlib import Path
 
+import commands
 import numpy as np
 import pytest
 from wrong import faults
 
 import moe_prompts as mp
-from moe_prompts.models import activations, added, prompt_attention, truths
+from moe_prompts.models import activations, added
 from moe_prompts.theory.atoms import atom
 
 #: What only the package makes: results, and enums.
@@ -108,7 +109,7 @@ def studies() -> dict:
             options=mp.LeastSquaresOptions(**FEW),
         ),
         "kappas": call(mp.kappas, truth=PROMPT, rng=rng()),
-        "profile": call(mp.profile, truth=PROMPT, rng=rng(), surplus=1, eps=(0.1, 0.2), box=None),
+        "profile": call(mp.profile, truth=PROMPT, rng=rng(), surplus=1, eps=(0.1, 0.2), box=None, directions=4),
         "likelihood_gaps": call(
             mp.likelihood_gaps,
             truth=PROMPT,
@@ -329,10 +330,10 @@ CALLS = gated() | soft() | prompts() | the_rest() | studies()
 def taken_back(monkeypatch, tmp_path):
     """Truths and activations that are added, and folders that are made by a name, are gone afterwards."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(activations, "ACTIVATIONS", known := dict(activations.ACTIVATIONS))
-    monkeypatch.setattr(prompt_attention, "ACTIVATIONS", known)
-    monkeypatch.setattr(added, "ADDED", mine := {})
-    monkeypatch.setattr(truths, "ADDED", mine)
+    # Contents are put back: a module that is first imported within a test would keep another dictionary for good.
+    with commands.taken_back():
+        added.ADDED.clear()
+        yield
 
 
 # NumPy warns of many wrong values on the way; what counts here is how a call ends.
