@@ -527,7 +527,7 @@ def run(main: Callable[[], None], program: str) -> None:
 
 
 def leave_quietly() -> None:
-    """Say nothing of objects that an interrupt left half made, which may complain when they are freed at the end."""
+    """Say nothing of objects that an interrupt left half made and that complain when they are freed."""
     sys.unraisablehook = lambda complaint: None
 
 
