@@ -231,7 +231,9 @@ def _observed(at: dict[str, float], shown: str, largest: int) -> str:
     """
     n, low, high = at["observed"], at["low"], at["high"]
     # Without a crossing the rule speaks of the largest n: at smaller ones the method may have been better.
-    found = f"has no less {shown} at n = {largest}, the largest" if np.isinf(n) else f"has less {shown} {_from(n)}"
+    found = (
+        f"does not have less {shown} at n = {largest}, the largest" if np.isinf(n) else f"has less {shown} {_from(n)}"
+    )
     crosses = 0 < n < np.inf
     if not crosses and low == n == high:
         return found
@@ -249,7 +251,7 @@ def _from(n: float) -> str:
 
 
 def _predicted(n: float) -> str:
-    return "nothing, without fresh images" if np.isnan(n) else f"{n:.0f}" if 0 < n < np.inf else _from(n)
+    return "nothing (no fresh images)" if np.isnan(n) else f"{n:.0f}" if 0 < n < np.inf else _from(n)
 
 
 #: What stands on the figures for a reader of them alone.

@@ -131,17 +131,17 @@ def test_the_report_of_tasks_by_hand():
     text = re.sub(" +", " ", curves_report.text(rows(fixed, fixed, (0.3, 0.3)).assign(task="stand-in:count"), 0))
     assert "| stand-in:count | vapt | 1.300 | -0.50 [" in text
     assert "| 0.01 |" in text  # P / (2 n) = 300 / 20 000
-    said = "vapt has no less cross-entropy than vpt_deep at n = 10000, the largest"
+    said = "vapt does not have less cross-entropy than vpt_deep at n = 10000, the largest"
     assert f"{said}; predicted from floors and parameters: at no n" in text
 
 
 @pytest.mark.parametrize(
     ("found", "said"),
     [
-        ((np.inf, np.inf, np.inf), "has no less risk than vpt at n = 800, the largest"),
+        ((np.inf, np.inf, np.inf), "does not have less risk than vpt at n = 800, the largest"),
         (
             (np.inf, 0.0, np.inf),
-            "has no less risk than vpt at n = 800, the largest (90 % interval: at every n, to at no n)",
+            "does not have less risk than vpt at n = 800, the largest (90 % interval: at every n, to at no n)",
         ),
         ((0.0, 0.0, 0.0), "has less risk than vpt at every n"),
         ((0.0, 0.0, 60.0), "has less risk than vpt at every n (90 % interval: at every n, to from n = 60 on)"),
