@@ -243,7 +243,8 @@ def prompt(
                  needs smaller steps at first. "zero" is the default since short trainings end higher with it
                  (docs/training.md)
 
-    Raises ``InputError`` for other models and for prompts that do not fit.
+    Raises ``InputError`` for other models, for one with LoRA or adapters, which would be frozen too, and for
+    prompts that do not fit.
     """
     check_plain(model, "prompt")
     if not isinstance(config, (VPT, VAPT)):
@@ -506,6 +507,13 @@ def refusal(model: nn.Module) -> str | None:
     """Return in a few words why ``prompt`` does not take this model; None if it does."""
     if isinstance(model, Prompted):
         return "it has prompts already; unprompt it first"
+    if hasattr(model, "peft_config"):
+        return (
+            "it has LoRA or another part of peft, which would not train beside prompts; merge it first "
+            "(PeftModel.merge_and_unload), or take a plain model"
+        )
+    if any(getattr(module, "is_adapter", False) for module in model.modules()):
+        return "it has adapters, which would not train beside prompts; take a plain model"
     if is_transformers(model):
         name = type(model).__name__
         if name in FAMILIES:

@@ -366,11 +366,15 @@ def plain(block: nn.Module, x: Tensor) -> Tensor:
 
 
 def is_known(block: nn.Module) -> bool:
-    """Return whether ``attend`` can compute this block: timm's own, without later gates or norms."""
+    """Return whether ``attend`` can compute this block: timm's own, without later gates or norms.
+
+    Its products are taken from the weights of ``qkv``, so this must be a plain layer.
+    """
     attention = getattr(block, "attn", None)
     return (
         type(block) is Block
         and type(attention) is Attention
+        and type(attention.qkv) is nn.Linear
         and getattr(attention, "gate", None) is None
         and isinstance(getattr(attention, "norm", None), (nn.Identity, type(None)))
     )

@@ -49,6 +49,9 @@ class Adapter(nn.Module):
     0.0
     """
 
+    #: By this ``prompt`` knows adapters.
+    is_adapter = True
+
     def __init__(self, block: nn.Module, width: int, rank: int, rng: torch.Generator) -> None:
         super().__init__()
         self.block = block

@@ -14,6 +14,7 @@ from moe_prompts.vision import VPT, prompt
 from moe_prompts.vision.tasks.task import Pixels
 from moe_prompts.vision.training import peers
 from moe_prompts.vision.training.methods import PEERS, Sizes, config, trainable_copy
+from moe_prompts.vision.training.packed import PackedTrials
 from moe_prompts.vision.training.peers import add_adapters, add_lora, load_lora, save_lora
 from moe_prompts.vision.training.runs import Setup, train_and_score, trained_parameters
 from moe_prompts.vision.training.sgd import Recipe, Setting, Trial
@@ -179,6 +180,43 @@ def test_what_was_changed_already_is_refused_in_one_line():
         for add, what in ((add_lora, "LoRA"), (add_adapters, "adapters")):
             with pytest.raises(InputError, match=f"{what}: this model has {kind} already; expected a plain one"):
                 add(model(), 2, generator())
+
+
+def test_prompts_beside_lora_or_adapters_are_refused_in_one_line(tmp_path):
+    """They would be frozen without a word; and packed trials take products from the weights, without LoRA's part."""
+    for add, said in ((add_lora, "it has LoRA"), (add_adapters, "it has adapters")):
+        model = vit()
+        add(model, 2, generator())
+        before = {name: value.requires_grad for name, value in model.named_parameters()}
+        calls = (
+            lambda model=model: prompt(model, VPT(2), 3),
+            lambda model=model: PackedTrials(model.requires_grad_(False), VPT(2), 3, [generator()]),
+        )
+        for call in calls:
+            with pytest.raises(InputError, match=f"{said}.*would not train beside prompts.*take a plain model"):
+                call()
+            assert type(model) is VisionTransformer
+            if call is calls[0]:
+                assert before == {name: value.requires_grad for name, value in model.named_parameters()}
+    model = trained("lora", Sizes(rank=2))
+    save_lora(model, tmp_path / "lora")
+    merged = load_lora(vit(), tmp_path / "lora").merge_and_unload()
+    torch.testing.assert_close(merged(images()), model(images()), rtol=1e-5, atol=1e-5)
+    assert prompt(merged, VPT(2), 3)(images()).shape == (4, 3)
+
+
+def test_packed_trials_ask_a_layer_that_is_not_plain():
+    """A layer of another kind computes what it computes, also where its weights say something else."""
+
+    class Doubled(torch.nn.Linear):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return 2 * super().forward(x)
+
+    model = vit()
+    model.blocks[1].attn.qkv = Doubled(12, 36)
+    packed = PackedTrials(model.requires_grad_(False), VPT(2), 3, [generator()])
+    one = prompt(deepcopy(model), VPT(2), 3, rng=generator(), head="published").eval()
+    torch.testing.assert_close(packed(images())[0], one(images()), rtol=1e-5, atol=1e-5)
 
 
 def test_lora_without_its_layers_or_library_is_one_line(monkeypatch):
