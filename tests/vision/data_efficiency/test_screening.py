@@ -8,7 +8,7 @@ import pytest
 from commands import call
 
 from moe_prompts.errors import InputError
-from moe_prompts.intervals import half_width
+from moe_prompts.intervals import half_width, mean_interval
 from moe_prompts.vision.data_efficiency import screening as module
 from moe_prompts.vision.data_efficiency.screening import (
     OPTIMISERS,
@@ -129,6 +129,18 @@ def test_the_page_says_what_weight_decay_and_tokens_gave():
             for own in (values["vpt_deep"], values["vapt"])
         ]
         assert f"| {said} | {cells[0]} | {cells[1]} |" in page
+
+    def fall(name: str, method: str) -> str:
+        """What the cross-entropy on test falls by, replicate by replicate."""
+        first, second = (pd.read_parquet(data / f"recipe_{one}" / "results.parquet") for one in ("base", name))
+        pairs = (one[one["method"] == method].sort_values("replicate") for one in (first, second))
+        before, after = (own["cross_entropy"].to_numpy() for own in pairs)
+        found = mean_interval(before - after)
+        return f"{found.value:.2f} [{found.low:.2f}, {found.high:.2f}]".replace("0.", ".")
+
+    words = " ".join(page.split())
+    assert f"with .1 by {fall('decay_0.1', 'vpt_deep')} nats for VPT-deep and {fall('decay_0.1', 'vapt')} for" in words
+    assert f"with .01 by {fall('decay_0.01', 'vapt')} for VAPT" in words
 
 
 def markdown_rows(run: Path) -> list[str]:
