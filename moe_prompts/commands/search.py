@@ -68,6 +68,9 @@ QUICK = {
     "iterations": 2,
 }
 
+#: What changes nothing beside --judge.
+UNJUDGED = ("resume", "shard", "quick", "teachers", "n", "targets", "starts", "count", "iterations")
+
 
 def parser() -> argparse.ArgumentParser:
     parser = cli.OneLineParser("search.py", description=__doc__)
@@ -81,7 +84,7 @@ def parser() -> argparse.ArgumentParser:
     add("--starts", type=cli.names, help="official, teacher's law, teacher, fixed first, fixed alone")
     add("--count", type=cli.positive("fits"), help="from each start, with images of their own")
     add("--iterations", type=cli.positive("iterations"), help="after which a fit gives up")
-    add("--threads", type=cli.positive("threads"), default=1, help="of each fit, whose results they do not change")
+    add("--threads", type=cli.positive("threads"), default=1, help="of each fit; results do not depend on them")
     add("--judge", type=Path, metavar="RUN", help="judge a finished run again, and fit nothing")
     add("--sgd", type=Path, metavar="RUN", help="a run of data_efficiency.py with fresh images, to stand beside")
     cli.add_execution(parser)
@@ -101,10 +104,9 @@ def main() -> None:
     teachers = whole_numbers(arguments.teachers)
     sizes = cli.sizes(arguments.n, 5)
 
-    from moe_prompts.engine.store import read_table
     from moe_prompts.vision.data_efficiency.search import search_study
 
-    sgd = None if arguments.sgd is None else read_table(arguments.sgd)
+    sgd = sgd_rows(arguments.sgd)
     study = search_study(
         arguments.truth,
         teachers,
@@ -124,13 +126,31 @@ def judge(arguments: argparse.Namespace) -> None:
     """Judge the rows of a run again, and write its report and figure to --out, or into its folder."""
     from moe_prompts.engine.store import read_table
 
-    if arguments.resume or arguments.shard is not None or arguments.quick:
-        raise InputError("--judge fits nothing; expected no --resume, --shard or --quick")
+    given = [name for name in UNJUDGED if getattr(arguments, name) not in (None, False)]
+    if given:
+        raise InputError(f"--judge fits nothing, and judges all rows of a run; expected no --{given[0]} beside it")
     rows = read_table(arguments.judge)
     if missing := [name for name in ("targets", "start", "train_excess") if name not in rows]:
         raise InputError(f"--judge {arguments.judge}: no column {missing[0]}; expected a run of experiments/search.py")
-    sgd = None if arguments.sgd is None else read_table(arguments.sgd)
-    tell(rows, sgd, arguments.out or arguments.judge)
+    tell(rows, sgd_rows(arguments.sgd), arguments.out or arguments.judge)
+
+
+def sgd_rows(folder: Path | None) -> pd.DataFrame | None:
+    """Return the rows of a run of data_efficiency.py on planted truths, or None for None.
+
+    Raises ``InputError`` for another run.
+    """
+    if folder is None:
+        return None
+    from moe_prompts.engine.store import read_table
+
+    rows = read_table(folder)
+    if missing := [name for name in ("task", "n", "method", "excess", "status") if name not in rows]:
+        raise InputError(
+            f"--sgd {folder}: no column {missing[0]}; expected a run of experiments/data_efficiency.py on planted "
+            "truths"
+        )
+    return rows
 
 
 def tell(rows: pd.DataFrame, sgd: pd.DataFrame | None, out: Path) -> None:

@@ -148,6 +148,7 @@ def search_line(rows: pd.DataFrame, sgd: pd.DataFrame) -> Record:
     own, verdict = search_verdict.ordinary(rows), search_verdict.search_verdict(rows, sgd)
     share, says, counted = search_verdict.SHARE, search_verdict.VERDICTS[verdict.outcome], verdict.counted
     tried = ", ".join(f"{part:.0%} of {name}" for name, part in verdict.sgd.items())
+    left = f"{own['train_excess'].min():.3f} to {own['train_excess'].max():.3f}"
     return {
         "claim": "T-search",
         "name": f"n = {', '.join(map(str, sorted(own['n'].unique())))}, {own['teacher'].nunique()} teachers: "
@@ -155,7 +156,8 @@ def search_line(rows: pd.DataFrame, sgd: pd.DataFrame) -> Record:
         "claimed": f"upper end of the share below {share:g}",
         "found": f"{verdict.outcome}: {verdict.reached} of {verdict.counted} certified fits reach "
         f"{search_verdict.REACHED:g} nats, share [{verdict.low:.2f}, {verdict.high:.2f}]; {verdict.fits} fits in all, "
-        f"excess {own['excess'].min():.2f} to {own['excess'].max():.2f} nats; SGD on fresh images: {tried}",
+        f"excess {own['excess'].min():.2f} to {own['excess'].max():.2f} nats on new images, "
+        f"{left} on their own; SGD on fresh images: {tried}",
         "verdict": says.value,
         "estimate": [
             round(verdict.reached / max(counted, 1), 6),

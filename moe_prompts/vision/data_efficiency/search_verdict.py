@@ -60,6 +60,7 @@ class SearchVerdict:
     fits      of ordinary starts, certified or not
     low, high one-sided 90 % ends of the share
     sgd       shares of SGD's fits that reach it, by start
+    sizes     n of the fits from ordinary starts
     """
 
     outcome: str
@@ -69,11 +70,13 @@ class SearchVerdict:
     low: float
     high: float
     sgd: dict[str, float]
+    sizes: tuple[int, ...] = ()
 
     def __str__(self) -> str:
         sgd = ", ".join(f"{name} {share:.0%}" for name, share in self.sgd.items()) or "not run"
+        at = f" at n = {', '.join(map(str, self.sizes))}" if self.sizes else ""
         return (
-            f"T-search: {self.outcome}. {self.reached} of {self.counted} certified fits from ordinary starts reach "
+            f"T-search{at}: {self.outcome}. {self.reached} of {self.counted} certified fits from ordinary starts reach "
             f"{REACHED:g} nats (share {self.low:.2f} to {self.high:.2f}, one-sided 90 % ends); {self.fits} fits in "
             f"all. SGD on fresh images: {sgd}"
         )
@@ -112,7 +115,8 @@ def search_verdict(rows: pd.DataFrame, sgd: pd.DataFrame | None = None) -> Searc
         outcome = LANDSCAPE
     else:
         outcome = START if max(shares.values()) >= 0.5 else ALGORITHM
-    return SearchVerdict(outcome, reached, len(counted), len(own), share.low, share.high, shares)
+    sizes = tuple(sorted(int(n) for n in own["n"].unique()))
+    return SearchVerdict(outcome, reached, len(counted), len(own), share.low, share.high, shares, sizes)
 
 
 def ordinary(rows: pd.DataFrame) -> pd.DataFrame:
@@ -207,8 +211,9 @@ def by_start(rows: pd.DataFrame) -> list[str]:
         certified = own[own["status"] == FitStatus.CERTIFIED.name]
         reached = int((certified["excess"] <= REACHED).sum())
         span = f"{own['excess'].min():.3f} to {own['excess'].max():.3f}"
+        left = f"{own['train_excess'].min():.4f} to {own['train_excess'].max():.4f}"
         said.append(
             f"{truth}, {targets}, n = {n}, start {start}: {len(certified)} of {len(own)} fits certified, {reached} of "
-            f"these at the floor; excess {span} nats"
+            f"these at the floor; excess {span} nats on new images, {left} on their own"
         )
     return said

@@ -70,11 +70,14 @@ def test_searches_become_a_line(excess, status, verdict, said):
     rows = pd.DataFrame({"teacher": np.arange(24) % 3}).assign(
         truth="planted-adaptive", n=1000, targets="law", start="official", excess=excess, status=status
     )
+    rows["train_excess"] = 0.004
     fresh = pd.DataFrame({"task": ["planted-adaptive"], "n": 0, "method": "vapt", "excess": 0.28, "status": TRAINED})
     line = search_line(rows, fresh)
     assert line["verdict"] == verdict
     assert line["found"].startswith(said)
-    assert line["found"].endswith(f"excess {excess:.2f} to {excess:.2f} nats; SGD on fresh images: 0% of vapt")
+    said = f"excess {excess:.2f} to {excess:.2f} nats on new images, 0.004 to 0.004 on their own"
+    assert line["found"].endswith(f"{said}; SGD on fresh images: 0% of vapt")
+    assert line["name"].startswith("n = 1000, 3 teachers")
     if status == "CERTIFIED":
         most = max(k for k in range(25) if intervals.share_interval(k, 24, (0.1, 0.9)).high < 0.25)
         assert line["wrong"] == pytest.approx(binom.cdf(most, 24, 0.25), abs=1e-6)

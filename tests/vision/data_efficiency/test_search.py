@@ -1,6 +1,7 @@
 """Certified searches for planted prompts: their starts, their rows, and the rule of T-search on made-up tables."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -35,6 +36,7 @@ from moe_prompts.vision.training.runs import Setup
 from moe_prompts.vision.training.statuses import TRAINED
 
 SETUP = Setup("small-gain", sizes=Sizes(4))
+DATA = Path(__file__).parents[3] / "paper_figures" / "data"
 
 
 def cell(start: str, number: int = 0) -> SearchCell:
@@ -213,7 +215,7 @@ def test_a_run_says_what_became_of_every_fit_and_goes_on(tmp_path, monkeypatch):
     assert rows.loc[OFFICIAL, "status"] == "NOT_CERTIFIED"
     assert rows.loc[OFFICIAL, "excess"] > 0.1
     said = (tmp_path / "run" / "summary.md").read_text(encoding="utf-8")
-    assert "T-search: not decidable here" in said
+    assert "T-search at n = 10: not decidable here" in said
     assert json.loads((tmp_path / "run" / "meta.json").read_text())["identity"]["search"]["iterations"] == 2
     again = call("search.py", "--judge", tmp_path / "run", "--out", tmp_path / "judged")
     assert again.returncode == 0, again.stderr
@@ -242,13 +244,32 @@ def test_the_figure_tells_certified_fits_from_others():
 
 
 @pytest.mark.parametrize(
-    ("option", "value"), [("--teachers", "one"), ("--starts", "nowhere"), ("--count", "0"), ("--judge", "nowhere")]
+    ("option", "value"),
+    [
+        ("--teachers", "one"),
+        ("--starts", "nowhere"),
+        ("--count", "0"),
+        ("--judge", "nowhere"),
+        ("--threads", "0"),
+        ("--sgd", DATA / "search"),  # no run of SGD: said before any fit
+        ("--sgd", DATA / "pretrained_count"),  # no excess risk
+    ],
 )
 def test_wrong_options_are_one_line(option, value):
     done = call("search.py", "--quick", option, value)
     assert done.returncode == 2
     assert len(done.stderr.strip().splitlines()) == 1
     assert set(STARTS) >= {OFFICIAL}
+    if option == "--sgd":
+        assert "expected a run of experiments/data_efficiency.py on planted truths" in done.stderr
+
+
+@pytest.mark.parametrize("options", [("--starts", "official"), ("--n", "1000"), ("--quick",)])
+def test_judging_takes_no_option_that_it_would_not_heed(options, tmp_path):
+    done = call("search.py", "--judge", DATA / "search", "--out", tmp_path, *options)
+    assert done.returncode == 2
+    assert done.stderr.strip().endswith(f"judges all rows of a run; expected no {options[0]} beside it")
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_page_says_what_the_committed_searches_gave():
@@ -257,6 +278,13 @@ def test_the_page_says_what_the_committed_searches_gave():
     rows = read_table(root / "paper_figures" / "data" / "search")
     sgd_rows = read_table(root / "paper_figures" / "data" / "planted_vit")
     verdict = rule.search_verdict(rows, sgd_rows)
+    assert str(verdict).startswith("T-search at n = 1000: landscape. 0 of 24 certified fits")
+    left, nats = (rows["train_excess"].agg([min, max]) * scale for scale in (1, 1000))
+    own_images = f"{left['min']:.3f} to {left['max']:.3f} nats an image".replace("0.", ".")
+    assert page.count(own_images) >= 1
+    assert f"{nats['min']:.0f} to {nats['max']:.0f} nats of the total above the teacher" in page
+    training = " ".join((root / "docs" / "training.md").read_text(encoding="utf-8").split())
+    assert f"{own_images} above the teacher" in training
     assert (root / "paper_figures/data/search/summary.md").read_text(encoding="utf-8") == rule.text(
         rows, sgd_rows
     ) + "\n"
