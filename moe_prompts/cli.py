@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import io
+import math
 import os
 import re
 import shlex
@@ -31,10 +32,9 @@ if TYPE_CHECKING:
 
 #: Exit codes: bad input, interrupted (128 + SIGINT), and nobody reads what is printed (128 + SIGPIPE).
 BAD_INPUT, INTERRUPTED, BROKEN_PIPE = 2, 130, 141
-#: What the extras bring, by the names that are imported; pyproject.toml has those of the packages. torchvision comes
-#: with timm.
+#: What the extras bring, by the names that are imported; pyproject.toml has those of the packages.
 EXTRAS = {
-    "vision": ("torch", "torchvision", "timm", "safetensors", "PIL", "sklearn"),
+    "vision": ("torch", "timm", "safetensors", "PIL", "sklearn"),
     "peft": ("peft",),
     "hf": ("transformers",),
     "export": ("onnxscript", "onnxruntime"),
@@ -115,14 +115,17 @@ def positives(name: str) -> Callable[[str], list[int]]:
 def numbers(text: str | None, option: str) -> tuple[float, ...] | None:
     """Return a comma-separated list as numbers, or None for None; ``option`` is its name in errors.
 
-    Raises ``InputError`` where a part is no number.
+    Raises ``InputError`` where a part is no finite number.
     """
     if text is None:
         return None
     try:
-        return tuple(float(part) for part in text.split(","))
-    except ValueError as error:
-        raise InputError(f"{option} {text}; expected numbers such as 0.25,1,2.5") from error
+        found = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        found = ()
+    if not found or not all(math.isfinite(number) for number in found):
+        raise InputError(f"{option} {text}; expected numbers such as 0.25,1,2.5")
+    return found
 
 
 def names(text: str) -> list[str]:
@@ -499,9 +502,7 @@ def run(main: Callable[[], None], program: str) -> None:
     try:
         main()
     except InputError as error:
-        # Functions name themselves in their errors, and some have the name of their command.
-        name = program.removeprefix(CONSOLE).removesuffix(".py")
-        print(f"{program}: {str(error).removeprefix(f'{name}: ')}", file=sys.stderr)
+        print(f"{program}: {error}", file=sys.stderr)
         sys.exit(BAD_INPUT)
     except ModuleNotFoundError as error:
         extra = extra_of(error.name)
@@ -530,7 +531,7 @@ def run(main: Callable[[], None], program: str) -> None:
 
 
 def leave_quietly() -> None:
-    """Say nothing of objects that an interrupt left half made and that complain when they are freed."""
+    """Say nothing of objects that an interrupt left half made, which may complain when they are freed at the end."""
     sys.unraisablehook = lambda complaint: None
 
 

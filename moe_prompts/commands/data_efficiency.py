@@ -138,6 +138,10 @@ QUICK = {
 CASE = ("backbone", "weights", "sizes", "size", "standardised", "head")
 #: Base rates that --tune tries: for prompts on planted truths, whose head is known, and for methods on tasks.
 PLANTED_LRS, TASK_LRS, TASK_DECAY = (0.05, 0.2, 0.8, 3.2), (0.05, 0.25, 1.0, 2.5, 10.0), 1e-4
+#: Prompts of methods on tasks where nothing else is said.
+TASK_TOKENS = 10
+#: Options of methods on tasks alone.
+OF_TASKS = ("standardise", "head", "batch", "weight_decay", "tokens", "last_blocks", "states", "size")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -163,7 +167,7 @@ def parser() -> argparse.ArgumentParser:
     add("--fresh-reps", type=int, help="starts on fresh images; 0: no floors")
     add = parser.add_argument_group("prompts and heads").add_argument
     add("--teacher-tokens", type=cli.positive("tokens"), default=4, help="of planted prompts (default 4)")
-    add("--tokens", type=cli.positive("tokens"), default=10, help="of methods on tasks (default 10)")
+    add("--tokens", type=cli.positive("tokens"), help=f"of methods on tasks (default {TASK_TOKENS})")
     add("--last-blocks", type=cli.positive("blocks"), help="prompts in the last so many blocks (default: in all)")
     add("--head", choices=("published", "zero"), help="first values of heads on tasks (default published)")
     add(
@@ -261,7 +265,7 @@ def setup_of(arguments: argparse.Namespace):
     recipe = Recipe(steps=arguments.steps, batch=arguments.batch or 64, normalisation=normalisation_of(backbone))
     weights = None if arguments.weights is None else str(arguments.weights)
     device = checked_device(arguments.device or "cpu")
-    sizes = Sizes(arguments.tokens, blocks=arguments.last_blocks)
+    sizes = Sizes(arguments.tokens or TASK_TOKENS, blocks=arguments.last_blocks)
     # Backbones of the package have one size; the others are made for the images they are given.
     size = None if backbone in OWN else (arguments.size or 224)
     states = None if arguments.states is None else str(arguments.states)
@@ -313,11 +317,10 @@ def studies_of(arguments: argparse.Namespace, setup) -> list[Study]:
 
     truths = [name for name in arguments.task if name in PLANTED]
     tasks = [spec(name, arguments) for name in task_names([n for n in arguments.task if n not in PLANTED], arguments)]
-    if not tasks and (arguments.standardise or arguments.head or arguments.batch or arguments.weight_decay):
-        raise InputError(
-            "--standardise, --head, --batch and --weight-decay are of methods on tasks; expected a task beside planted "
-            "ones"
-        )
+    unused = [name for name in OF_TASKS if getattr(arguments, name) is not None]
+    if not tasks and unused:
+        option = f"--{unused[0].replace('_', '-')}"
+        raise InputError(f"{option} is of methods on tasks; expected a task beside {', '.join(truths)}, or no {option}")
     lrs = cli.numbers(arguments.lr, "--lr")
     decays = cli.numbers(arguments.weight_decay, "--weight-decay") or (TASK_DECAY,)
     for_planted: Rates

@@ -44,7 +44,7 @@ def read_tokens(text: str, tasks: Sequence[str]) -> int | dict[str, int]:
     Raises ``InputError`` for a number below 1, for a file that is no such object, that lacks a task of the
     run or names something that is no task.
     """
-    if re.fullmatch(r"[+-]?\d+", text):
+    if re.fullmatch(r"[+-]?\d{1,20}", text):
         return _whole(int(text), f"--tokens {text}")
     if text == PUBLISHED:
         found, source = published_tokens(), "--tokens published"
@@ -57,8 +57,15 @@ def read_tokens(text: str, tasks: Sequence[str]) -> int | dict[str, int]:
 
 
 def _from_file(text: str) -> dict[str, int]:
+    twice: list[str] = []
+
+    def once(pairs: list[tuple[str, object]]) -> dict[str, object]:
+        names = [name for name, _ in pairs]
+        twice.extend(name for name in names if names.count(name) > 1)
+        return dict(pairs)
+
     try:
-        content = json.loads(Path(text).read_text(encoding="utf-8"))
+        content = json.loads(Path(text).read_text(encoding="utf-8"), object_pairs_hook=once)
     except OSError as error:
         raise InputError(
             f"--tokens {text}: {error.strerror}; expected a whole number, published, or a file of JSON such as "
@@ -66,6 +73,8 @@ def _from_file(text: str) -> dict[str, int]:
         ) from error
     except (ValueError, RecursionError) as error:
         raise InputError(f'--tokens {text}: no JSON; expected an object such as {{"dtd": 10, "cifar": 5}}') from error
+    if twice:
+        raise InputError(f"--tokens {text}: {shown(twice[0])} stands there twice; expected one number for each task")
     if not isinstance(content, dict) or not content:
         raise InputError(f'--tokens {text}: expected an object such as {{"dtd": 10, "cifar": 5}}')
     for task, number in content.items():

@@ -48,7 +48,14 @@ class _OfStates(nn.Module):
 
 
 def in_precision(trials: PackedTrials, precision: torch.dtype, trial: int = 0) -> PackedTrials:
-    """Return one of the trials on a copy of the frozen model, all of it in another precision."""
+    """Return one of the trials on a copy of the frozen model, all of it in another precision.
+
+    Raises ``InputError`` for trials of another kind than prompts or heads.
+    """
+    if type(trials) is not PackedTrials:
+        raise InputError(
+            f"in_precision: trials are {type(trials).__name__}; expected PackedTrials, of prompts or heads"
+        )
     head = deepcopy(trials.known_head).to(precision) if trials.known_head is not None else trials.classes
     means = None if trials.mean_states is None else [state.to(precision) for state in trials.mean_states]
     model = deepcopy(trials.model).to(precision)
@@ -92,7 +99,8 @@ class CrossEntropy:
         self.shapes = {f"trials.parts.{key}": tuple(value.shape[1:]) for key, value in trials.parts.items()}
         self.ridge = torch.cat([states.new_full((size,), (ridge or {}).get(name, 0.0)) for name, size in names.items()])
         self.sizes = list(names.values())
-        self.threads = whole(threads, 1, "CrossEntropy: threads")
+        # More threads than blocks would find nothing to do.
+        self.threads = min(whole(threads, 1, "CrossEntropy: threads"), max(1, -(-len(states) // TOGETHER)))
         self._modules = _for_threads(trials, self.threads)
         rough = trials if steering == torch.float64 else in_precision(trials, steering)
         self._steering = _for_threads(rough, self.threads)

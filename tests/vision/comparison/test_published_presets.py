@@ -233,6 +233,7 @@ def test_wrong_tokens_are_one_line(tmp_path):
         "half.json": '{"dtd": 2.5}',
         "true.json": '{"dtd": true}',
         "none.json": "{}",
+        "twice.json": '{"dtd": 10, "dtd": 5}',
     }
     messages = {
         "list.json": "expected an object such as",
@@ -244,11 +245,13 @@ def test_wrong_tokens_are_one_line(tmp_path):
         "half.json": "dtd has 2.5 tokens",
         "true.json": "dtd has True tokens",
         "none.json": "expected an object such as",
+        "twice.json": "'dtd' stands there twice; expected one number for each task",
     }
     for name, content in files.items():
         (tmp_path / name).write_text(content)
     cases = {str(tmp_path / name): message for name, message in messages.items()}
     cases |= {"0": "--tokens 0 has 0 tokens", "-3": "has -3 tokens", "1e1": "--tokens 1e1: No such file"}
+    cases |= {"1" * 20: "expected a whole number from 1 to 1000000", "1" * 5000: "File name too long"}
     for text, message in cases.items():
         with pytest.raises(InputError) as raised:
             read_tokens(text, ["dtd"])

@@ -20,6 +20,7 @@ from moe_prompts.vision.training import cross_entropy, gauss_newton
 from moe_prompts.vision.training.cross_entropy import CrossEntropy, fisher_factors, in_precision
 from moe_prompts.vision.training.gauss_newton import fit
 from moe_prompts.vision.training.packed import entering_states
+from moe_prompts.vision.training.packed_peers import PackedPeers
 
 CLASSES, IMAGES = 4, 30
 RIDGE = {"head.weight": 0.5}
@@ -257,6 +258,9 @@ def test_bad_input_is_named():
         CrossEntropy(Q.trials, Q.states.float(), Q.targets, RIDGE)
     with pytest.raises(InputError, match="threads"):
         objective(VPT(1), threads=0)
+    assert objective(VPT(1), threads=10**9).threads == 1  # no more than blocks of images
+    with pytest.raises(InputError, match="in_precision: trials are PackedPeers; expected PackedTrials"):
+        in_precision(PackedPeers(Q.trials.model, "bias", CLASSES, [draws()]), torch.float64)
     two = PackedTrials(Q.trials.model, VPT(1), CLASSES, [draws(), draws()])
     with pytest.raises(InputError, match="2 trials"):
         CrossEntropy(two, Q.states, Q.targets, RIDGE)
