@@ -32,9 +32,10 @@ if TYPE_CHECKING:
 
 #: Exit codes: bad input, interrupted (128 + SIGINT), and nobody reads what is printed (128 + SIGPIPE).
 BAD_INPUT, INTERRUPTED, BROKEN_PIPE = 2, 130, 141
-#: What the extras bring, by the names that are imported; pyproject.toml has those of the packages.
+#: What the extras bring, by the names that are imported; pyproject.toml has those of the packages. torchvision comes
+#: with timm.
 EXTRAS = {
-    "vision": ("torch", "timm", "safetensors", "PIL", "sklearn"),
+    "vision": ("torch", "torchvision", "timm", "safetensors", "PIL", "sklearn"),
     "peft": ("peft",),
     "hf": ("transformers",),
     "export": ("onnxscript", "onnxruntime"),
@@ -502,7 +503,9 @@ def run(main: Callable[[], None], program: str) -> None:
     try:
         main()
     except InputError as error:
-        print(f"{program}: {error}", file=sys.stderr)
+        # Functions name themselves in their errors, and some have the name of their command.
+        name = program.removeprefix(CONSOLE).removesuffix(".py")
+        print(f"{program}: {str(error).removeprefix(f'{name}: ')}", file=sys.stderr)
         sys.exit(BAD_INPUT)
     except ModuleNotFoundError as error:
         extra = extra_of(error.name)
@@ -531,7 +534,7 @@ def run(main: Callable[[], None], program: str) -> None:
 
 
 def leave_quietly() -> None:
-    """Say nothing of objects that an interrupt left half made, which may complain when they are freed at the end."""
+    """Say nothing of objects that an interrupt left half made and that complain when they are freed."""
     sys.unraisablehook = lambda complaint: None
 
 

@@ -109,8 +109,8 @@ def power(
     while done < simulations:
         some = min(simulations - done, max(1, HELD // R))
         levels, variances = np.empty((some, len(sizes))), np.empty((some, len(sizes)))
-        for at, (size, drawn) in enumerate(zip(log_n, residuals, strict=True)):
-            errors = np.exp(true * size + _draw(drawn, (some, R), rng))
+        for at, size in enumerate(log_n):
+            errors = np.exp(true * size + _draw(residuals[at], (some, R), rng))
             levels[:, at] = np.log(STATISTICS[statistic](errors))
             variances[:, at] = VARIANCES[statistic](errors)
         slopes = levels @ weights

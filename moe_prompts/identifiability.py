@@ -128,6 +128,7 @@ def kappas(truth: RegressionTruth, rng: np.random.Generator) -> Kappas:
     # Exact symmetries (relu's scales, translations of softmax gates) have singular value 0.
     span = left[:, : family.n_parameters]
     per_prompt, directions = [], []
+    quartic: Quartic
     for l in range(family.k):
         if (
             isinstance(values, PromptValues | MultiHeadValues)
@@ -287,9 +288,11 @@ class SplitQuartic:
     @classmethod
     def of(cls, values: PromptValues | MultiHeadValues, l: int, span: np.ndarray) -> SplitQuartic:
         """Return it of prompt l; ``span`` as in the class."""
-        several = isinstance(values, MultiHeadValues)
-        heads = values.parts if several else (values,)
-        outputs = values.map.outputs if several else (np.eye(values.f.shape[1]),)
+        heads: Sequence[PromptValues]
+        if isinstance(values, MultiHeadValues):
+            heads, outputs = values.parts, values.map.outputs
+        else:
+            heads, outputs = (values,), (np.eye(values.f.shape[1]),)
         parts = tuple(
             (
                 one.gates[0, l] / 2,

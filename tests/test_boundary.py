@@ -38,6 +38,19 @@ def test_an_error_of_the_system_is_one_line(code, capsys):
     assert told.rstrip().endswith("and repeat the command")
 
 
+@pytest.mark.parametrize(("called", "shown"), [("power.py", "power.py"), ("moe-prompts power", "moe-prompts power")])
+def test_a_command_is_named_once_in_an_error(called, shown, capsys, monkeypatch):
+    """The function that raises has the name of its command."""
+
+    def main():
+        raise InputError("power: scatter = -1.0; expected a number in (0, inf)")
+
+    monkeypatch.setattr(sys, "argv", [called])
+    with pytest.raises(SystemExit):
+        cli.run(main, "power.py")
+    assert capsys.readouterr().err == f"{shown}: scatter = -1.0; expected a number in (0, inf)\n"
+
+
 def test_a_closed_pipe_ends_a_command_without_a_word():
     script = (
         "import sys\nfrom moe_prompts import cli\ncli.run(lambda: [print('x' * 100) for _ in range(10**5)], 'some.py')"

@@ -54,12 +54,25 @@ COMMANDS = [
 ]
 
 
-def test_commands_name_the_extra_they_need_in_one_line(tmp_path):
-    scripts = [[str(ROOT / "experiments" / script), *options] for script, *options in map(str.split, COMMANDS)]
-    given = json.dumps([scripts, HIDDEN, str(tmp_path)])
+def ends_without(hidden: list[str], commands: list[str], folder: Path) -> dict:
+    """Return code and last words of each command where modules are hidden."""
+    scripts = [[str(ROOT / "experiments" / script), *options] for script, *options in map(str.split, commands)]
+    given = json.dumps([scripts, hidden, str(folder)])
     done = subprocess.run([sys.executable, "-c", PROGRAM, given], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    ends = json.loads(done.stdout)
+    return json.loads(done.stdout)
+
+
+def test_torchvision_alone_is_missed_in_one_line(tmp_path):
+    """It is no requirement of this project: timm brings it, and cannot be loaded without."""
+    [(code, said)] = ends_without(["torchvision"], ["backbone.py probe small"], tmp_path).values()
+    assert code == 2
+    assert said.startswith("backbone.py: needs torchvision, which is not installed: it comes with the extra vision")
+    assert said.count("\n") == 1
+
+
+def test_commands_name_the_extra_they_need_in_one_line(tmp_path):
+    ends = ends_without(HIDDEN, COMMANDS, tmp_path)
     assert len(ends) == len(COMMANDS)
     for command, (code, said) in ends.items():
         assert code == 2, (command, said)
@@ -82,6 +95,7 @@ def test_the_table_of_extras_names_what_pyproject_installs():
     imported = {"pillow": "PIL", "scikit-learn": "sklearn", "dask-jobqueue": "dask_jobqueue"}
     for extra, modules in EXTRAS.items():
         listed = {requirement_name(one) for one in project()["optional-dependencies"][extra]}
+        listed |= {"torchvision"} if "timm" in listed else set()  # which requires it
         assert {imported.get(name, name) for name in listed} >= set(modules), extra
 
 

@@ -101,11 +101,12 @@ def kept(record: Mapping[str, Any]) -> Judgement:
     for one in record["evidence"]:
         number = lambda value: float("nan") if value is None else float(value)
         verdict = None if one["verdict"] == NOT_JUDGED else Verdict(one["verdict"])
-        ends = [number(one[name]) for name in ("estimate", "low", "high")] if "estimate" in one else None
         odds = None
         if "holds_if_true" in one:
             odds = Odds(one["holds_if_true"], one["holds_if_wrong"], one["wrong"], one.get("replicates_needed"))
-        estimate = Interval(*ends, 0) if ends else None
+        estimate = None
+        if "estimate" in one:
+            estimate = Interval(number(one["estimate"]), number(one["low"]), number(one["high"]), 0)
         lines.append(Line(one["name"], one["claimed"], one["found"], verdict, estimate, odds))
     return Judgement(CLAIMS[record["id"]], record["prediction"], tuple(lines))
 

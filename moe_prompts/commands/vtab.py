@@ -252,7 +252,7 @@ def plan_of(arguments: argparse.Namespace, share: float = 1.0):
     prompts = {"rank": arguments.rank, "blocks": arguments.last_blocks}
     tokens = read_tokens(str(Sizes.tokens if arguments.tokens is None else arguments.tokens), names)
     by_task = tokens if isinstance(tokens, dict) else None
-    sizes = Sizes(Sizes.tokens if by_task else tokens, arguments.hidden, arguments.kernel, **prompts)
+    sizes = Sizes(Sizes.tokens if isinstance(tokens, dict) else tokens, arguments.hidden, arguments.kernel, **prompts)
     weights = None if arguments.weights is None else str(arguments.weights)
     own_size = arguments.size if backbone not in OWN else None
     setup = Setup(backbone, weights, arguments.pack, sizes, recipe, checked_device(arguments.device), own_size)
@@ -346,7 +346,8 @@ def setup_line(runs: list[Path]) -> str:
     """
     from moe_prompts.engine.store import described_in, identity_of
 
-    found, lines, numbers = {}, {}, {}
+    found, lines = {}, {}
+    numbers: dict[Path, Any] = {}
     for folder in runs:
         identity = identity_of(folder / "final", "entropy", place=dict, tasks=dict)
         found[folder] = {key: identity[key] for key in ("place", "entropy")}

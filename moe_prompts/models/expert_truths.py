@@ -51,8 +51,8 @@ class ExpertTruth(RegressionTruth):
 
     params: ExpertRegression
 
-    PARAMS: ClassVar[type] = ExpertRegression
-    NOISES: ClassVar[str] = "(0, inf)"
+    PARAMS_TYPE: ClassVar[type] = ExpertRegression
+    NOISE_INTERVAL: ClassVar[str] = "(0, inf)"
 
     @property
     def kind(self) -> str:

@@ -72,8 +72,8 @@ class PromptTruth(RegressionTruth):
 
     params: PromptAttention
 
-    PARAMS: ClassVar[type] = PromptAttention
-    NOISES: ClassVar[str] = "[0, inf)"
+    PARAMS_TYPE: ClassVar[type] = PromptAttention
+    NOISE_INTERVAL: ClassVar[str] = "[0, inf)"
 
     @property
     def inputs(self) -> int:

@@ -36,15 +36,15 @@ class RegressionTruth:
     citation: str
 
     #: What a subclass says of its model: the class of ``params``, and the interval of its noise.
-    PARAMS: ClassVar[type]
-    NOISES: ClassVar[str]
+    PARAMS_TYPE: ClassVar[type]
+    NOISE_INTERVAL: ClassVar[str]
 
     def __post_init__(self) -> None:
         who = type(self).__name__
         named(self.name, f"{who}: name")
         named(self.citation, f"{who}: citation")
-        expect(self.params, self.PARAMS, f"{who}: params")
-        object.__setattr__(self, "noise", real(self.noise, self.NOISES, f"{who}: noise"))
+        expect(self.params, self.PARAMS_TYPE, f"{who}: params")
+        object.__setattr__(self, "noise", real(self.noise, self.NOISE_INTERVAL, f"{who}: noise"))
         x = finite(table(self.x, self.inputs, f"{who}: x"), f"{who}: x")
         if not len(x):
             raise InputError(f"{who}: x has no points; expected at least one")

@@ -181,8 +181,7 @@ def tries(paper: str, k: int) -> int:
     return 5 if paper == "sgame" and k > 2 else 1
 
 
-# Rows
-# ----------------------------------------------------------------------------------------------------------------
+# Rows ----------------------------------------------------------------------------------------------
 
 
 def run_cell(cell: ReplicationCell, replicates: tuple[int, ...], entropy: int) -> list[Row]:
@@ -238,8 +237,7 @@ def _empty() -> Row:
     }
 
 
-# Gaussian gates
-# ------------------------------------------------------------------------------------------------------
+# Gaussian gates ------------------------------------------------------------------------------------
 
 
 def gmoe_fits(cell: ReplicationCell, replicate: int, entropy: int) -> Fits:
@@ -274,8 +272,7 @@ def gmoe_errors(cell: ReplicationCell, procedure: str, fit: FitResult) -> Row:
     }
 
 
-# Softmax gates
-# -------------------------------------------------------------------------------------------------------
+# Softmax gates -------------------------------------------------------------------------------------
 
 
 def sgame_fits(cell: ReplicationCell, replicate: int, entropy: int) -> Fits:

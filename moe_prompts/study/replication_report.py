@@ -128,8 +128,7 @@ def line_of(losses: dict[int, np.ndarray], entropy: int, *names: str | int, resa
     return line
 
 
-# The published losses
-# ------------------------------------------------------------------------------------------------
+# The published losses ------------------------------------------------------------------------------
 
 
 def published_lines(paper: str, path: Path, entropy: int = 0) -> pd.DataFrame:
@@ -227,8 +226,7 @@ def _array(file: zipfile.ZipFile, name: str, shape: tuple[int, ...], path: Path)
         return np.lib.format.read_array(member, allow_pickle=False)
 
 
-# What it says
-# --------------------------------------------------------------------------------------------------------
+# What it says --------------------------------------------------------------------------------------
 
 
 def replication_table(summary: pd.DataFrame) -> str:

@@ -116,7 +116,7 @@ def _chosen(truth: ExpertRegression, x: np.ndarray, powers: list[tuple[int, ...]
     others = [values.jacobian()[0, own_of, 0] for own_of in values.map.own[1:]]
     left = np.concatenate([of_first, *others]).T  # (m, columns)
     left = left / np.linalg.norm(left, axis=0)
-    chosen = []
+    chosen: list[int] = []
     for _ in range(count):
         size = (left**2).sum(axis=1)
         size[chosen] = -1.0

@@ -804,7 +804,7 @@ SAID: dict[str, dict[str, Verdict]] = {
     "Decoupled prompts, which are prefixes without reparameterisation, have no rate.": {"P-decoupled": HOLDS},
     "So have prefixes whose key and value are functions of one prompt, where the key moves": {"P-prefix": HOLDS},
     "fixed ones in a single head with d_h < d": {"P-identity": HOLDS, "P-rank": HOLDS},
-    "stops at a floor where it does not": {"P-floor": HOLDS, "P-cross": HOLDS},
+    "The risk stops at a floor where it cannot.": {"P-floor": HOLDS, "P-cross": HOLDS},
     "The Gaussian-gated losses have the slope -1/2 that they claim": {"G-published": HOLDS},
     "but they are not those of maxima": {"G-published-local": FAILS},
     "The softmax-gated ones do not have the slope that they claim.": {"S-published": FAILS},
@@ -813,7 +813,7 @@ SAID: dict[str, dict[str, Verdict]] = {
 SAID_FIRST: dict[str, dict[str, Verdict]] = {
     "fixed and adaptive prompts have the published ones.": {"P-exact": HOLDS, "P-over": HOLDS},
     "Prefixes with separate keys and values have none": {"P-decoupled": HOLDS},
-    "and stops at a *floor* where it cannot": {"P-floor": HOLDS, "P-cross": HOLDS},
+    "where it cannot, the risk stops at a *floor*": {"P-floor": HOLDS, "P-cross": HOLDS},
 }
 
 

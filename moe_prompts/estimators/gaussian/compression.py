@@ -70,7 +70,7 @@ def compress(sample: Data) -> tuple[Sample, np.ndarray]:
     # Sums of Chebyshev polynomials over a cell's points are kept, since a recurrence gives them quickly. The
     # Lagrange polynomials of the nodes are combinations of them, and so the weights are of those sums.
     at, used = padua(DEGREE), np.add.outer(np.arange(DEGREE + 1), np.arange(DEGREE + 1)) <= DEGREE
-    to_weights = np.linalg.inv(chebyshev.chebvander2d(*at.T, [DEGREE, DEGREE])[:, used.ravel()].T)
+    to_weights = np.linalg.inv(chebyshev.chebvander2d(at[:, 0], at[:, 1], [DEGREE, DEGREE])[:, used.ravel()].T)
     dense = sorted(moments)
     weights = np.reshape([moments[key][used] for key in dense], (-1, NODES)) @ to_weights.T
     corners = np.stack(np.divmod(np.array(dense, dtype=np.int64), grid.columns), axis=1)

@@ -142,7 +142,7 @@ def minimise(
         path.value[rows] = point.value[at]
         path.gradient[rows], path.gauss_newton[rows], path.rest[rows] = point.derivatives(at, exact[rows])
 
-    was, now = np.zeros((2, S), dtype=bool)  # certified before, and at its last point
+    once, at_last = np.zeros((2, S), dtype=bool)  # certified at some point, and at the last one
     kept, polishing = path.x.copy(), np.full(S, polish)
     live = np.arange(S)
     refresh(live, objective.at(path.x, sets), live)
@@ -160,11 +160,11 @@ def minimise(
         # The certificate of those that just switched is still that of Gauss-Newton: it is judged in the next
         # round.
         certified = exact[live] & (gap <= tolerance) & convex & ~switched
-        now[live], was[live] = certified, was[live] | certified
+        at_last[live], once[live] = certified, once[live] | certified
         kept[live[certified]] = path.x[live[certified]]
         settled = certified & (gap <= POLISHED * np.maximum(np.abs(path.value[live]), 1.0))
-        done = settled | (was[live] & (polishing[live] == 0))
-        polishing[live[was[live]]] -= 1
+        done = settled | (once[live] & (polishing[live] == 0))
+        polishing[live[once[live]]] -= 1
         stuck = ~done & (path.damping[live] > MAX_DAMPING)
         status[live[stuck]] = FitStatus.STALLED
         ended = done | stuck
@@ -184,9 +184,9 @@ def minimise(
     if len(live):
         # The last step moved them after their certificates had been computed.
         gap, convex = path.certify(live)
-        now[live] = exact[live] & (gap <= tolerance) & convex
-    status[was] = FitStatus.CERTIFIED
-    if len(lost := np.flatnonzero(was & ~now)):
+        at_last[live] = exact[live] & (gap <= tolerance) & convex
+    status[once] = FitStatus.CERTIFIED
+    if len(lost := np.flatnonzero(once & ~at_last)):
         path.x[lost] = kept[lost]
         refresh(lost, objective.at(path.x[lost], sets[lost]), np.arange(len(lost)))
         path.certify(lost)

@@ -140,8 +140,7 @@ def ending_of(results: pd.DataFrame, entropy: int) -> Ending:
     ):
         if len(found):
             findings += [
-                f"{line.removeprefix('- ').replace('from n = never on [never, never]', 'at no n')}."
-                for line in crossings(results, found, value, entropy).splitlines()
+                f"{line.removeprefix('- ')}." for line in crossings(results, found, value, entropy).splitlines()
             ]
             header, rows = _columns(found, _sizes(curves), shown, scale, digits)
             body += [[row[0].removeprefix("stand-in:"), *row[1:]] for row in rows]
@@ -214,22 +213,45 @@ def crossings(results: pd.DataFrame, found: pd.DataFrame, value: str, entropy: i
         for fixed, adaptive in ADAPTIVE_PAIRS if task == PLANTED[1] else PAIRS:
             if {fixed, adaptive} <= there:
                 at = crossing(results, str(task), fixed, adaptive, entropy, value, known)
+                largest = max(n for n in group["n"] if n != FRESH)
+                shown = f"{value.replace('_', '-')} than {fixed}"
                 lines.append(
-                    f"- {task}: {adaptive} has less {value.replace('_', '-')} than {fixed} from n = "
-                    f"{_size(at['observed'])} on [{_size(at['low'])}, {_size(at['high'])}]; predicted from floors and "
-                    f"parameters: {_size(at['predicted'])}"
+                    f"- {task}: {adaptive} {_observed(at, shown, largest)}; predicted from floors and parameters: "
+                    f"{_predicted(at['predicted'])}"
                 )
     return "\n".join(lines)
+
+
+def _observed(at: dict[str, float], shown: str, largest: int) -> str:
+    """Return from which n on the adaptive method was better, in words that follow its name.
+
+    at       of ``curves.crossing``
+    shown    what is compared, such as "excess than vpt_deep"
+    largest  the largest n
+    """
+    n, low, high = at["observed"], at["low"], at["high"]
+    # Without a crossing the rule speaks of the largest n: at smaller ones the method may have been better.
+    found = (
+        f"does not have less {shown} at n = {largest}, the largest" if np.isinf(n) else f"has less {shown} {_from(n)}"
+    )
+    crosses = 0 < n < np.inf
+    if not crosses and low == n == high:
+        return found
+    if crosses and low > 0 and high < np.inf:
+        return f"{found} [{low:.0f}, {high:.0f}]"
+    return f"{found} (90 % interval: {_from(low)}, to {_from(high)})"
 
 
 def _mean(mean: float, error: float, digits: str) -> str:
     return "-" if np.isnan(mean) else f"{mean:{digits}}" + ("" if np.isnan(error) else f" +- {error:{digits}}")
 
 
-def _size(n: float) -> str:
-    if np.isnan(n):
-        return "not without fresh images"
-    return "the smallest" if n == 0 else "never" if np.isinf(n) else f"{n:.0f}"
+def _from(n: float) -> str:
+    return "at every n" if n == 0 else "at no n" if np.isinf(n) else f"from n = {n:.0f} on"
+
+
+def _predicted(n: float) -> str:
+    return "nothing (no fresh images)" if np.isnan(n) else f"{n:.0f}" if 0 < n < np.inf else _from(n)
 
 
 #: What stands on the figures for a reader of them alone.

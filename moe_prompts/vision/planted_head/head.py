@@ -228,7 +228,7 @@ def planted_head(choice: HeadChoice, entropy: int, read: Callable | None = None)
         )
     _, _, kept = TokenMap.principal(tokens, choice.coordinates)
     of, z, _ = TokenMap.principal(tokens, everything)
-    frozen = _frozen_block if whole_block else _frozen_head
+    frozen: Callable[..., tuple[Any, np.ndarray, float, int]] = _frozen_block if whole_block else _frozen_head
     head, outputs, kept_outputs, width = frozen(projections, of, z, choice)
     sees = visibility(head).by_logit
     if sees < width:

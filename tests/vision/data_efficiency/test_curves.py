@@ -131,8 +131,27 @@ def test_the_report_of_tasks_by_hand():
     text = re.sub(" +", " ", curves_report.text(rows(fixed, fixed, (0.3, 0.3)).assign(task="stand-in:count"), 0))
     assert "| stand-in:count | vapt | 1.300 | -0.50 [" in text
     assert "| 0.01 |" in text  # P / (2 n) = 300 / 20 000
-    assert "vapt has less cross-entropy than vpt_deep from n = never" in text
-    assert "predicted from floors and parameters: never" in text
+    said = "vapt does not have less cross-entropy than vpt_deep at n = 10000, the largest"
+    assert f"{said}; predicted from floors and parameters: at no n" in text
+
+
+@pytest.mark.parametrize(
+    ("found", "said"),
+    [
+        ((np.inf, np.inf, np.inf), "does not have less risk than vpt at n = 800, the largest"),
+        (
+            (np.inf, 0.0, np.inf),
+            "does not have less risk than vpt at n = 800, the largest (90 % interval: at every n, to at no n)",
+        ),
+        ((0.0, 0.0, 0.0), "has less risk than vpt at every n"),
+        ((0.0, 0.0, 60.0), "has less risk than vpt at every n (90 % interval: at every n, to from n = 60 on)"),
+        ((70.0, 60.0, np.inf), "has less risk than vpt from n = 70 on (90 % interval: from n = 60 on, to at no n)"),
+        ((70.0, 70.0, 70.0), "has less risk than vpt from n = 70 on [70, 70]"),
+    ],
+)
+def test_crossings_are_told_in_words(found, said):
+    at = dict(zip(("observed", "low", "high"), found, strict=True))
+    assert curves_report._observed(at, "risk than vpt", 800) == said
 
 
 def with_accuracies(*rows: tuple[str, int, list[float]]) -> pd.DataFrame:
