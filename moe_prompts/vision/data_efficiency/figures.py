@@ -276,9 +276,8 @@ def search_figure(rows: pd.DataFrame, reached: float, fixed: float) -> Figure:
         ax.set_ylabel("excess risk on new images, nats")
         certified, least = rows["status"] == "CERTIFIED", rows["excess"].min()
         below = int((certified & (rows["excess"] <= reached)).sum())
-        finding(
-            ax, f"{below} of {int(certified.sum())} certified fits reach the floor; least excess of all {least:.2g} nats"
-        )
+        share = f"{below} of {int(certified.sum())} certified fits"
+        finding(ax, f"{share} reach the floor; least excess of all {least:.2g} nats")
         told = ["start" if certified.all() else "start; full: certified, open: not"]
         if (rows[["train_excess", "excess"]] < LEAST_DRAWN).any(axis=None):
             told.append(f"{LEAST_DRAWN:g} stands for less, too")
