@@ -284,10 +284,10 @@ def page_of(rows: dict[str, list[list[str]]]) -> str:
     not_run = f"\n\nNot measured here: {', '.join(absent)}." if absent else ""
     return (
         "# What things cost\n\nWritten by `make bench` (`python experiments/benchmarks.py` "
-        "<!-- not run: measures this machine -->), best on a quiet machine: where "
-        "other work runs, as for these rows,\nratios hold and times are too long. "
-        "Times are of one thread,\nbut for commands, which take all cores; each is beside what it could be or "
-        f"what others take.\n\n{markdown(COLUMNS, body)}{not_run}\n\n{OTHERS}\n"
+        "<!-- not run: measures this machine -->), on a quiet machine: where "
+        "other work runs,\nratios hold and times are too long. Times are of one thread, "
+        "but for commands, which take all cores; "
+        f"each is\nbeside what it could be or what others take.\n\n{markdown(COLUMNS, body)}{not_run}\n\n{OTHERS}\n"
     )
 
 
