@@ -12,7 +12,7 @@ from pathlib import Path
 from subprocess import CompletedProcess, run
 from unittest import mock
 
-from moe_prompts.models import activations, added, gaussian_truths, prompt_truths, softmax_truths
+from moe_prompts.models import activations, added, expert_truths, gaussian_truths, prompt_truths, softmax_truths
 
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"
 
@@ -27,7 +27,7 @@ def taken_back() -> Iterator[None]:
         for known, before in kept:
             known.clear()
             known.update(before)
-        for lookup in (prompt_truths, softmax_truths, gaussian_truths):
+        for lookup in (prompt_truths, softmax_truths, gaussian_truths, expert_truths):
             lookup._found.cache_clear()
 
 

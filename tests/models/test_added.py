@@ -4,6 +4,7 @@ import subprocess
 import sys
 from dataclasses import replace
 
+import commands
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
@@ -25,7 +26,7 @@ from moe_prompts import (
 )
 from moe_prompts.engine.executors import Joblib
 from moe_prompts.errors import InputError
-from moe_prompts.models import activations, added, expert_truths, gaussian_truths, prompt_truths, softmax_truths
+from moe_prompts.models import activations, added, prompt_truths
 from moe_prompts.models.expert_truths import expert_data, expert_truth
 from moe_prompts.models.prompt_attention import PromptAttention, PromptKind
 from moe_prompts.study.attention import AttentionCell, attention_study, run_cell
@@ -46,14 +47,11 @@ def silu(**changes):
 
 
 @pytest.fixture(autouse=True)
-def taken_back(monkeypatch):
-    monkeypatch.setattr(activations, "ACTIVATIONS", known := dict(activations.ACTIVATIONS))
-    monkeypatch.setattr("moe_prompts.models.prompt_attention.ACTIVATIONS", known)
-    monkeypatch.setattr(added, "ADDED", own := {})
-    monkeypatch.setattr("moe_prompts.models.truths.ADDED", own)
-    yield
-    for lookup in (prompt_truths, softmax_truths, gaussian_truths, expert_truths):
-        lookup._found.cache_clear()
+def taken_back():
+    # Contents are put back: a module that is first imported within a test would keep another dictionary for good.
+    with commands.taken_back():
+        added.ADDED.clear()
+        yield
 
 
 def test_an_added_activation_makes_prompts():

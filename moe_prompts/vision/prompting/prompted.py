@@ -512,7 +512,7 @@ def refusal(model: nn.Module) -> str | None:
             "it has LoRA or another part of peft, which would not train beside prompts; merge it first "
             "(PeftModel.merge_and_unload), or take a plain model"
         )
-    if any(getattr(module, "is_adapter", False) for module in model.modules()):
+    if isinstance(model, nn.Module) and any(getattr(module, "is_adapter", False) for module in model.modules()):
         return "it has adapters, which would not train beside prompts; take a plain model"
     if is_transformers(model):
         name = type(model).__name__
