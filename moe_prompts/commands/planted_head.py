@@ -27,7 +27,7 @@ ONE_HEAD = {"outputs": 4, "prompts": 2, "hidden": 2, "n": "1e3..1e6", "reps": 16
 ALL_HEADS = {"outputs": 8, "prompts": 1, "hidden": 1, "n": "1e8", "reps": 8}
 #: What --quick changes.
 QUICK, QUICK_STARTS = {"images": 48, "outputs": 2, "coordinates": 3}, 1
-QUICK_BLOCK = {"images": 64, "outputs": 4, "coordinates": 3}
+QUICK_BLOCK = {"coordinates": 3}
 
 
 def parser() -> argparse.ArgumentParser:

@@ -187,7 +187,7 @@ def sample_efficiency_figure(results: pd.DataFrame, entropy: int) -> Figure:
     with plt.rc_context(STYLE):
         down = -(-(len(risk) + len(loss)) // across)
         figure, grid = column(down, 1.75 if across == 1 else 2.2, 1.0, across)
-        axes, width = list(grid.ravel()), TITLE if across == 1 else TITLE // 2 - 4
+        axes, width = list(grid.ravel()), TITLE if across == 1 else TITLE // 2 - 6
         for ax, rows in zip(axes, risk, strict=False):
             draw_risk(ax, rows, entropy, ranks_of(prompts), width)
         if risk:

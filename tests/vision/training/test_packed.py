@@ -5,7 +5,8 @@ Tolerances are rounding: float64, sums in another order.
 
 import pytest
 import torch
-from timm.models.vision_transformer import ParallelScalingBlock, VisionTransformer
+from packed_backbones import backbone
+from timm.models.vision_transformer import ParallelScalingBlock
 from torch.nn import functional as F
 
 from moe_prompts.vision import VAPT, VPT, PackedTrials, prompt
@@ -32,16 +33,6 @@ MODELS = {
     "another block": {"block_fn": ParallelScalingBlock},
     "map pooling": {"global_pool": "map", "class_token": False},
 }
-
-
-def backbone(**options) -> VisionTransformer:
-    torch.manual_seed(1)
-    sizes = {"img_size": (32, 24), "patch_size": 8, "embed_dim": 24, "depth": 3, "num_heads": 3, "num_classes": 0}
-    model = VisionTransformer(**(sizes | options)).double().eval()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(0.1 * torch.randn_like(parameter))
-    return model.requires_grad_(False)
 
 
 def generators() -> list[torch.Generator]:

@@ -6,6 +6,7 @@ Tolerances are rounding: float64, sums in another order.
 import numpy as np
 import pytest
 import torch
+from packed_backbones import backbone
 from timm.layers import GluMlp
 from timm.models.vision_transformer import ParallelScalingBlock, VisionTransformer
 from torch.nn import functional as F
@@ -27,16 +28,6 @@ MODELS = {
     "norms and scales": {"qk_norm": True, "init_values": 0.3, "qkv_bias": False},
 }
 SIZES = Sizes(tokens=3, hidden=4, rank=2, blocks=2)
-
-
-def backbone(**options) -> VisionTransformer:
-    torch.manual_seed(1)
-    sizes = {"img_size": (32, 24), "patch_size": 8, "embed_dim": 24, "depth": 3, "num_heads": 3, "num_classes": 0}
-    model = VisionTransformer(**(sizes | options)).double().eval()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(0.1 * torch.randn_like(parameter))
-    return model.requires_grad_(False)
 
 
 def generators() -> list[torch.Generator]:
