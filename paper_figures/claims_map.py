@@ -133,7 +133,7 @@ def _rows(claim: dict[str, Any]) -> float:
 def _slopes(claim: dict[str, Any]) -> list[tuple[float, float, float, float, str]]:
     """Return (claimed rate, slope, ends of its interval, verdict) of the lines of evidence that have them."""
     found = []
-    for line in claim["evidence"]:
+    for line in [line for line in claim["evidence"] if line["verdict"] in VERDICTS]:  # the others are not judged
         rate = RATE.match(line["claimed"])
         if (rate or line["claimed"] == "floor") and line.get("low") is not None:
             claimed = float(rate[1]) if rate else 0.0

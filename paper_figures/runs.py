@@ -57,11 +57,11 @@ class Drawing:
         return save(self.figure(run or self.data), to, self.name)
 
     def regenerated(self, out: Path, quick: bool) -> Path:
-        """Make a new run in ``out`` by the command."""
+        """Make a new run in ``out`` by the command, whose paths start at the root of the repository."""
         script, *options = shlex.split(self.command)[1:]
         print(f"{self.command}\n  took {self.time}; writes to {out}", flush=True)
-        options += ["--out", str(out), *(["--quick"] if quick else [])]
-        done = subprocess.run([sys.executable, str(HERE.parent / script), *options])
+        options += ["--out", str(out.resolve()), *(["--quick"] if quick else [])]
+        done = subprocess.run([sys.executable, str(HERE.parent / script), *options], cwd=HERE.parent)
         if done.returncode:
             raise InputError(f"{script} ended with code {done.returncode}; see what it said above")
         return out
