@@ -27,7 +27,7 @@ from moe_prompts.models.prompt_attention import PromptAttention, PromptFamily
 
 #: Iterations of a round in the family's coordinates and in those of a pair.
 ROUND, PAIR_ROUND = 12, 100
-#: Iterations that may polish a certified minimum.
+#: Iterations more for a start that meets the tolerance at the end of a round, to confirm its certificate.
 POLISH = 8
 #: Minima within this many nats of each other on the same data count as one.
 SAME_MINIMUM = 1e-2

@@ -25,9 +25,10 @@ KIND = "least squares"
 CLOSE, CLOSE_SHARE = 10.0, 0.1
 #: Damping beyond which no step is left to try.
 MAX_DAMPING = 1e10
-#: A minimum is polished until its predicted decrease is this share of Q (of 1 nat where Q is smaller). On flat valleys
-#: more is left at the tolerance, and where a path stops would be a matter of rounding.
-POLISHED = 1e-10
+#: Polishing has to bring the predicted decrease of a minimum down to this share of the tolerance, or to this share of
+#: Q, which is the rounding of Q and more. Newton does so in few steps at a minimum. In a curved valley that runs
+#: downhill the prediction of every point is small, and wrong: it is that of a parabola, and stays where it is.
+POLISHED, ROUNDED = 1e-4, 1e-12
 
 
 class Point(Protocol):
@@ -122,12 +123,14 @@ def minimise(
     lower, upper    (P,), ends of the box
     max_iterations  iterations after which a start gives up
     tolerance       predicted decrease left, in nats, below which a minimum is certified
-    polish          how many iterations at most bring a certified minimum below ``POLISHED``; where they lose
-                    its certificate, it is the point before them
+    polish          how many iterations beyond ``max_iterations`` a start has that meets the tolerance in time;
+                    0: a minimum is not polished
 
     A minimum is CERTIFIED if, on the parameters that are not held at the box, the exact Hessian H has no
     negative eigenvalue beyond rounding and the predicted decrease g'H^-1 g / 2 is at most ``tolerance``
-    (directions without curvature must have no gradient either). ``relative_lmin`` is the smallest eigenvalue
+    (directions without curvature must have no gradient either), and if further steps confirm it: they bring
+    the prediction down to ``POLISHED`` of the tolerance (or ``ROUNDED`` of Q, where that is more), or no step
+    decreases Q any more. ``relative_lmin`` is the smallest eigenvalue
     of D^-1/2 H D^-1/2, with D the diagonal of the Gauss-Newton matrix; it is 0 up to rounding where surplus
     prompts coincide and share their mass in any way. The status is STALLED where no step decreases Q any
     more, and NOT_CERTIFIED where the iterations ran out.
@@ -142,11 +145,19 @@ def minimise(
         path.value[rows] = point.value[at]
         path.gradient[rows], path.gauss_newton[rows], path.rest[rows] = point.derivatives(at, exact[rows])
 
-    once, at_last = np.zeros((2, S), dtype=bool)  # certified at some point, and at the last one
-    kept, polishing = path.x.copy(), np.full(S, polish)
+    def settled(rows: np.ndarray, gap: np.ndarray) -> np.ndarray:
+        """Say which of ``rows`` have predicted decreases so small that nothing is left to polish."""
+        least = np.maximum(POLISHED * tolerance, ROUNDED * np.abs(path.value[rows])) if polish else tolerance
+        return gap <= np.minimum(tolerance, least)
+
+    within = np.zeros(S, dtype=bool)  # met the tolerance at some point
     live = np.arange(S)
     refresh(live, objective.at(path.x, sets), live)
-    for _ in range(max_iterations):
+    for iteration in range(max_iterations + polish):
+        if iteration == max_iterations:
+            live = live[within[live]]
+        if not len(live):
+            break
         iterations[live] += 1
         gap, convex = path.certify(live)
         # Far away the exact Hessian is expensive and often indefinite, and Gauss-Newton steps descend well.
@@ -159,14 +170,11 @@ def minimise(
             refresh(switch, objective.at(path.x[switch], sets[switch]), np.arange(len(switch)))
         # The certificate of those that just switched is still that of Gauss-Newton: it is judged in the next
         # round.
-        certified = exact[live] & (gap <= tolerance) & convex & ~switched
-        at_last[live], once[live] = certified, once[live] | certified
-        kept[live[certified]] = path.x[live[certified]]
-        settled = certified & (gap <= POLISHED * np.maximum(np.abs(path.value[live]), 1.0))
-        done = settled | (once[live] & (polishing[live] == 0))
-        polishing[live[once[live]]] -= 1
-        stuck = ~done & (path.damping[live] > MAX_DAMPING)
-        status[live[stuck]] = FitStatus.STALLED
+        fine = exact[live] & (gap <= tolerance) & convex & ~switched
+        within[live[fine]] = True
+        stuck = path.damping[live] > MAX_DAMPING
+        done = fine & (settled(live, gap) | stuck)
+        status[live[done]], status[live[stuck & ~done]] = FitStatus.CERTIFIED, FitStatus.STALLED
         ended = done | stuck
         go = np.flatnonzero(~(ended | switched))
         if len(go):
@@ -177,17 +185,10 @@ def minimise(
             won = np.flatnonzero(path.judge(rows, trial, predicted, point.value))
             if len(won):
                 refresh(rows[won], point, won)
-        if ended.any():
-            live = live[~ended]
-            if not len(live):
-                break
-    if len(live):
+        live = live[~ended]
+    left = np.flatnonzero(status == FitStatus.NOT_CERTIFIED)
+    if len(left):
         # The last step moved them after their certificates had been computed.
-        gap, convex = path.certify(live)
-        at_last[live] = exact[live] & (gap <= tolerance) & convex
-    status[once] = FitStatus.CERTIFIED
-    if len(lost := np.flatnonzero(once & ~at_last)):
-        path.x[lost] = kept[lost]
-        refresh(lost, objective.at(path.x[lost], sets[lost]), np.arange(len(lost)))
-        path.certify(lost)
+        gap, convex = path.certify(left)
+        status[left[exact[left] & settled(left, gap) & convex]] = FitStatus.CERTIFIED
     return Minima(path.x, path.value, path.gap, path.lowest(), iterations, status)
