@@ -123,8 +123,8 @@ def minimise(
     lower, upper    (P,), ends of the box
     max_iterations  iterations after which a start gives up
     tolerance       predicted decrease left, in nats, below which a minimum is certified
-    polish          how many iterations beyond ``max_iterations`` a start has that meets the tolerance in time;
-                    0: a minimum is not polished
+    polish          how many iterations beyond ``max_iterations`` a start has that met the tolerance before; 0: a
+                    minimum is not polished
 
     A minimum is CERTIFIED if, on the parameters that are not held at the box, the exact Hessian H has no
     negative eigenvalue beyond rounding and the predicted decrease g'H^-1 g / 2 is at most ``tolerance``
