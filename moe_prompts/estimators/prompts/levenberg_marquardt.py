@@ -123,17 +123,17 @@ def minimise(
     lower, upper    (P,), ends of the box
     max_iterations  iterations after which a start gives up
     tolerance       predicted decrease left, in nats, below which a minimum is certified
-    polish          how many iterations beyond ``max_iterations`` a start has that met the tolerance before; 0: a
-                    minimum is not polished
+    polish          how many iterations beyond ``max_iterations`` a start has that met the tolerance; with 0
+                    minima are not polished
 
     A minimum is CERTIFIED if, on the parameters that are not held at the box, the exact Hessian H has no
     negative eigenvalue beyond rounding and the predicted decrease g'H^-1 g / 2 is at most ``tolerance``
-    (directions without curvature must have no gradient either), and if further steps confirm it: they bring
-    the prediction down to ``POLISHED`` of the tolerance (or ``ROUNDED`` of Q, where that is more), or no step
-    decreases Q any more. ``relative_lmin`` is the smallest eigenvalue
-    of D^-1/2 H D^-1/2, with D the diagonal of the Gauss-Newton matrix; it is 0 up to rounding where surplus
-    prompts coincide and share their mass in any way. The status is STALLED where no step decreases Q any
-    more, and NOT_CERTIFIED where the iterations ran out.
+    (directions without curvature must have no gradient either). With ``polish`` further steps must confirm
+    it: they bring the prediction down to ``POLISHED`` of the tolerance (or ``ROUNDED`` of Q, where that is
+    more), or no step decreases Q any more. ``relative_lmin`` is the smallest eigenvalue of D^-1/2 H D^-1/2,
+    with D the diagonal of the Gauss-Newton matrix; it is 0 up to rounding where surplus prompts coincide and
+    share their mass in any way. The status is STALLED where no step decreases Q any more, and NOT_CERTIFIED
+    where the iterations ran out.
     """
     S = len(starts)
     x = objective.retract(np.clip(starts, lower, upper))
