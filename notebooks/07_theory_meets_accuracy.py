@@ -111,9 +111,12 @@ fixed = "vpt_deep"  # as many fixed prompts as the teacher has
 holds = {"planted-fixed": {fixed: 0.0}, "planted-adaptive": {"vapt": 0.0, "at_teacher": 0.0}}
 for truth, student in [("planted-fixed", "vapt"), ("planted-adaptive", "vapt"), ("planted-adaptive", "at_teacher")]:
     at = crossing(planted, truth, fixed, student, entropy=0, known=holds[truth])
-    observed = f"{at['observed']:.0f} [{at['low']:.0f}, {at['high']:.0f}]" if np.isfinite(at["observed"]) else "never"
-    predicted = f"{at['predicted']:.0f}" if np.isfinite(at["predicted"]) else "never"
-    print(f"{truth}: {student} overtakes {fixed} at n = {observed}; predicted {predicted}")
+    seen, formula = f"not below that of {fixed} at the largest n", "at no n"
+    if np.isfinite(at["observed"]):
+        seen = f"below that of {fixed} from n = {at['observed']:.0f} [{at['low']:.0f}, {at['high']:.0f}] on"
+    if np.isfinite(at["predicted"]):
+        formula = f"from n = {at['predicted']:.0f} on"
+    print(f"{truth}: the excess of {student} is {seen}; predicted {formula}")
 
 # %% [markdown]
 # - **Fixed truth: as predicted.** Fixed students are ahead of adaptive ones at every $n$.

@@ -28,14 +28,14 @@ def figure(run: Path) -> Figure:
         ax.legend(loc="lower right", bbox_to_anchor=(1, 0.1))
         later = table[table["block"] > 0].groupby(["method", "block"])["variation"].mean().groupby("method")
         said = [
-            f"those of {name} {f'by {least:.2f} to {most:.2f}' if most else 'do not'}"
+            f"of {name} by\u00a0{f'{least:.2f} to {most:.2f}' if most else '0'}"
             for name, (least, most) in later.agg(["min", "max"]).iterrows()
         ]
-        finding(ax, f"after block 0 prompt experts vary with the image: {', '.join(said)}")
+        finding(ax, f"in one training prompt experts vary with the image (after block 0): {', '.join(said)}")
         note(
             drawn,
-            "0: the same on all images, as VAPT's prompts are in block 0; small marks: prompts, mean over heads; "
-            "lines: their mean; one network, so no intervals",
+            "0: the same on all images, as VAPT's prompts are in block 0; small marks: each prompt, mean over heads; "
+            "lines: mean over prompts; one training of each kind, so no intervals",
         )
     return drawn
 

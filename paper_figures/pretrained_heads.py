@@ -26,17 +26,17 @@ def figure(run: Path) -> Figure:
         above, below = grid[:, 0]
         draw_input_dependence(above, table)
         above.set_ylim(-0.03, 1)
-        finding(above, f"experts vary with the image: {said(table, 'variation')}")
+        finding(above, f"in one training experts vary with the image: {said(table, 'variation')}")
         draw_input_dependence(below, heads.rename(columns={"mass": "variation", "head": "prompt"}))
         below.set_ylabel("share of the gate")
         below.set_ylim(-0.03, None)
-        finding(below, f"prompts take this share of the gate: {said(heads, 'mass')}")
+        finding(below, f"in one training prompts take this share of the gate: {said(heads, 'mass')}")
         above.set_ylabel("variation of experts")
         below.legend()
         note(
             drawn,
-            "small marks: prompts, mean over heads (above), heads (below); lines: their mean; one training of each, "
-            "so no intervals",
+            "small marks: prompts, mean over heads (above), heads (below); lines: their mean; one training of each "
+            "kind, so no intervals",
         )
     return drawn
 

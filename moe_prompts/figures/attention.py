@@ -52,7 +52,8 @@ def attention_figure(results: pd.DataFrame, entropy: int) -> Figure:
         draw_attention_risk(risk, results, entropy)
         draw_attention_splits(splits, results, entropy)
         draw_profiles(profiles, results, shown_truths(results))
-        legend_of(figure, grid[:, 0], 2, f"medians over data sets; {BARS}; hollow: no rate by theory")
+        told = "first panel: number and kind of prompts fitted; others: truths, with one prompt too many"
+        legend_of(figure, grid[:, 0], 2, f"{told}; medians over data sets; {BARS}; hollow: no rate by theory")
     return figure
 
 
@@ -271,7 +272,8 @@ def draw_over_profiles(ax: Axes, results: pd.DataFrame, truths: list[str] | None
     _profile_axes(ax, results)
     said = f"exponents {min(exponents):.2f} to {max(exponents):.2f}" if exponents else ""
     if silent:
-        said += f"{'; ' if said else ''}none where a split changes nothing ({', '.join(silent)})"
+        line = "hollow" if len(silent) == 1 else "one hollow line"
+        said += f"{'; ' if said else ''}none where a split changes nothing ({', '.join(silent)}: {line})"
     finding(ax, f"one too many, no noise: {said}")
     return silent
 

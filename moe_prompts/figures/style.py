@@ -83,13 +83,18 @@ def legend_of(figure: Figure, axes: Iterable[Axes], ncols: int = 2, title: str |
     for ax in axes:
         for handle, label in zip(*ax.get_legend_handles_labels(), strict=True):
             handles.setdefault(label, handle)
-    title = title and textwrap.fill(title, NOTE)
+    title = title and textwrap.fill(_whole(title), NOTE)
     figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=ncols, title=title)
 
 
 def note(figure: Figure, text: str) -> None:
     """Put a line below the panels that says what they do not; with ``legend_of``, use its title instead."""
-    figure.supxlabel(textwrap.fill(text, NOTE), color="0.25")
+    figure.supxlabel(textwrap.fill(_whole(text), NOTE), color="0.25")
+
+
+def _whole(text: str) -> str:
+    """Return a text in which no line ends between a number and its percent sign."""
+    return re.sub(r"(\d) %", "\\1\u00a0%", text)
 
 
 #: Dashes of guides by their slope, the same in all figures; dots are left to floors and chance.

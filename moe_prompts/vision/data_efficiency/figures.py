@@ -183,12 +183,12 @@ def draw_predicted(ax: Axes, table: pd.DataFrame) -> None:
     ax.set_ylim(*span)
     ax.set_aspect("equal")
     ax.set_xlabel(r"predicted: $P_{\rm eff}\,/\,(2n)$, nats")
-    ax.set_ylabel("observed: half of the gap, nats")
+    ax.set_ylabel("observed: half of test - training loss, nats")
     ratio = positive["ratio"]
     near = int(((ratio >= 0.5) & (ratio <= 2)).sum())
     finding(
         ax,
-        f"observed is {ratio.min():.1f} to {ratio.max():.1f} times predicted; {near} of {len(ratio)} cells lie within "
+        f"observed is {ratio.min():.1f} to {ratio.max():.1f} times predicted; {near} of {len(ratio)} marks lie within "
         "a factor of two (grey)",
         46,
     )
@@ -228,7 +228,7 @@ def starts_figure(summary: pd.DataFrame) -> Figure:
                 style["markerfacecolor"] = colour if filled else "white"
                 bars = half_width(rows["error"].to_numpy(), rows["teachers"].to_numpy())
                 ax.errorbar(rows["excess"], np.arange(len(students)) - aside, xerr=bars, **style)
-            ax.set_yticks(range(len(students)), students)
+            ax.set_yticks(range(len(students)), [student_said(name) for name in students])
             ax.set_xlim(left=0)
             ax.set_xlabel("excess risk on new images, nats")
             best = own.loc[own["excess"].idxmin()]
@@ -236,13 +236,22 @@ def starts_figure(summary: pd.DataFrame) -> Figure:
             near = int((own["excess"] <= above).sum()) - 1
             finding(
                 ax,
-                f"{truth.removeprefix('planted-')} truth: least mean {best['excess']:.2g} of {best['student']} with "
-                f"{best['optimiser']}; {near} of {len(own) - 1} other means lie in its interval",
+                f"{truth.removeprefix('planted-')} truth: least mean {best['excess']:.2g} of "
+                f"{student_said(best['student'])} with {best['optimiser']}; {near} of {len(own) - 1} other means lie "
+                "in its interval",
                 44,
             )
-        told = "optimiser (rows beside a name are the same start); bars: 90 % intervals of the mean over teachers"
+        told = "rows: prompts and their start, once for each optimiser; bars: 90 % intervals of the mean over teachers"
         legend_of(figure, axes, 3, told)
     return figure
+
+
+def student_said(name: str) -> str:
+    """Return a student of a screening in words: its prompts, and their start if it is not the only one."""
+    if name.startswith("fixed"):
+        start = name.removeprefix("fixed").removeprefix("-")
+        return f"VPT ({start})" if start else "VPT"
+    return f"VAPT ({name})"
 
 
 def search_figure(rows: pd.DataFrame, reached: float, fixed: float) -> Figure:
@@ -272,13 +281,15 @@ def search_figure(rows: pd.DataFrame, reached: float, fixed: float) -> Figure:
             ax.annotate(said, (0.02, height), xycoords=("axes fraction", "data"), va="bottom", fontsize=6.5)
         ax.set_xscale("log")
         ax.set_yscale("log")
-        ax.set_xlabel("left on its own images, nats an image")
+        ax.set_xlabel("excess risk on its own training images, nats")
         ax.set_ylabel("excess risk on new images, nats")
         certified, least = rows["status"] == "CERTIFIED", rows["excess"].min()
         below = int((certified & (rows["excess"] <= reached)).sum())
         share = f"{below} of {int(certified.sum())} certified fits"
         finding(ax, f"{share} reach the floor; least excess of all {least:.2g} nats")
-        told = ["start" if certified.all() else "start; full: certified, open: not"]
+        told = ["start of a fit (teacher's law: drawn as a teacher is)"]
+        if not certified.all():
+            told.append("full: certified, open: not")
         if (rows[["train_excess", "excess"]] < LEAST_DRAWN).any(axis=None):
             told.append(f"{LEAST_DRAWN:g} stands for less, too")
         legend_of(figure, [ax], 3, "; ".join(told))
