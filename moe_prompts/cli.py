@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from moe_prompts.errors import InputError
-from moe_prompts.shown import COLUMNS, paragraph
+from moe_prompts.shown import COLUMNS, as_message, paragraph
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -473,7 +473,8 @@ class OneLineParser(argparse.ArgumentParser):
 
     def error(self, message: str):
         """End the command with the message and code 2."""
-        self.exit(BAD_INPUT, f"{self.prog}: {InputError(message)} (see --help)\n")
+        complain(f"{self.prog}: {InputError(message)} (see --help)")
+        self.exit(BAD_INPUT)
 
 
 def _positional(action: argparse.Action) -> str:
@@ -505,16 +506,15 @@ def run(main: Callable[[], None], program: str) -> None:
     except InputError as error:
         # Functions name themselves in their errors, and some have the name of their command.
         name = program.removeprefix(CONSOLE).removesuffix(".py")
-        print(f"{program}: {str(error).removeprefix(f'{name}: ')}", file=sys.stderr)
+        complain(f"{program}: {str(error).removeprefix(f'{name}: ')}")
         sys.exit(BAD_INPUT)
     except ModuleNotFoundError as error:
         extra = extra_of(error.name)
         if extra is None:
             raise
-        print(
+        complain(
             f"{program}: needs {error.name}, which is not installed: it comes with the extra {extra}, pip install -e "
-            f'".[{extra}]" -c requirements.lock',
-            file=sys.stderr,
+            f'".[{extra}]" -c requirements.lock'
         )
         sys.exit(BAD_INPUT)
     except BrokenPipeError:
@@ -525,12 +525,17 @@ def run(main: Callable[[], None], program: str) -> None:
 
         what = f"{error.filename}: " if error.filename else ""
         line = InputError(f"{what}{reason(error)}; {remedy(error)}, and repeat the command")
-        print(f"{program}: {line}", file=sys.stderr)
+        complain(f"{program}: {line}")
         sys.exit(BAD_INPUT)
     except KeyboardInterrupt:
         leave_quietly()
         print(f"{program}: interrupted", file=sys.stderr)
         sys.exit(INTERRUPTED)
+
+
+def complain(line: str) -> None:
+    """Print a line to stderr: whole, or in lines of at most 80 columns where a terminal shows it."""
+    print(as_message(line, sys.stderr.isatty()), file=sys.stderr)
 
 
 def leave_quietly() -> None:
@@ -552,9 +557,8 @@ def resumable(program: str, out: Path) -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         leave_quietly()
-        print(
+        complain(
             f"{program}: interrupted; finished blocks are kept: to complete them repeat the command with "
-            f"--out {shlex.quote(str(out))} --resume",
-            file=sys.stderr,
+            f"--out {shlex.quote(str(out))} --resume"
         )
         sys.exit(INTERRUPTED)

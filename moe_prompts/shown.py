@@ -40,6 +40,16 @@ def as_text(title: str, rows: Rows, columns: int = COLUMNS) -> str:
     return "\n".join(lines)
 
 
+def as_message(line: str, terminal: bool) -> str:
+    """Return a line of at most ``COLUMNS`` characters, in several lines if it is longer and a terminal shows it.
+
+    Elsewhere it stays one line, which programs and logs read.
+    """
+    if not terminal:
+        return line
+    return "\n".join(wrap(line, COLUMNS, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False))
+
+
 def as_html(title: str, rows: Rows) -> str:
     """Return the same as an HTML table; text is escaped."""
     body = "".join(

@@ -121,6 +121,50 @@ def test_quick_commands_keep_to_80_columns(arguments, monkeypatch, capsys):
     assert not too_wide(capsys.readouterr().out)
 
 
+#: Refused, with lines that are longer than a terminal.
+REFUSED = [
+    ["sample-efficency"],
+    ["sample-efficiency", "--reps", "0"],
+    ["sample-efficiency", "--n", "1e6..1e3"],
+    ["sample-efficiency", "--workers", "-1"],
+    ["replicate", "--paper", "x"],
+    ["power", "--nonsense"],
+    ["vtab", "run", "--preset", "nonsense"],
+    ["vtab", "nonsense"],
+    ["data-efficiency", "--task", "x"],
+    ["data-efficiency", "--backbone", "x"],
+    ["starts", "--backbone", "x"],
+    ["tasks", "nonsense"],
+    ["backbone", "fetch", "nonsense"],
+    ["pretrain", "check", "/nowhere"],
+]
+
+
+@pytest.mark.parametrize("arguments", REFUSED, ids=" ".join)
+def test_what_is_refused_fits_a_terminal_and_is_one_line_elsewhere(arguments, monkeypatch, capsys):
+    told = []
+    for terminal in (True, False):
+        monkeypatch.setattr(sys.stderr, "isatty", lambda terminal=terminal: terminal, raising=False)
+        monkeypatch.setattr(sys, "argv", ["moe-prompts", *arguments])  # the command renames itself in it
+        with pytest.raises(SystemExit) as ended:
+            console.main()
+        assert ended.value.code == cli.BAD_INPUT
+        told.append(capsys.readouterr().err)
+    assert not too_wide(told[0])
+    assert told[1].count("\n") == 1
+    assert told[0].split() == told[1].split()  # not a word is lost
+
+
+def test_an_unknown_backbone_is_refused_before_anything_is_trained(monkeypatch, capsys, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    for name in ("starts", "data-efficiency"):
+        monkeypatch.setattr(sys, "argv", ["moe-prompts", name, "--backbone", "x"])
+        with pytest.raises(SystemExit):
+            console.main()
+        assert "no backbone 'x'; expected " in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_run_names_its_files_after_the_table(tmp_path, capsys):
     ending = Ending(["It holds."], ["n", "risk"], [["100", "0.1"]], "risk: of f")
     drawn = [tmp_path / "one.pdf", tmp_path / "one.png"]

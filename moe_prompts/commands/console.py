@@ -76,7 +76,9 @@ def main() -> None:
         print(__version__)
         return
     if name not in COMMANDS:
-        print(f"moe-prompts: {_unknown(name)}", file=sys.stderr)
+        from moe_prompts.shown import as_message
+
+        print(as_message(f"moe-prompts: {_unknown(name)}", sys.stderr.isatty()), file=sys.stderr)
         sys.exit(2)
     from moe_prompts import cli
 

@@ -307,6 +307,7 @@ def case(arguments: argparse.Namespace, setup) -> dict[str, Any]:
 
 def studies_of(arguments: argparse.Namespace, setup) -> list[Study]:
     """Return the studies that are asked for: one of planted truths, one of tasks."""
+    from moe_prompts.vision.backbones.create import check_name
     from moe_prompts.vision.data_efficiency.rates import Rates, Tune, read_rates
     from moe_prompts.vision.data_efficiency.sources import AT_TEACHER, STUDENTS, PlantedImages, TaskImages
     from moe_prompts.vision.data_efficiency.study import efficiency_study
@@ -315,6 +316,8 @@ def studies_of(arguments: argparse.Namespace, setup) -> list[Study]:
     from moe_prompts.vision.training.sgd import Setting
     from moe_prompts.vision.training.tuned import SHIPPED
 
+    if arguments.backbone is not None:
+        check_name(arguments.backbone)  # before rates are looked for that were tuned for it
     truths = [name for name in arguments.task if name in PLANTED]
     tasks = [spec(name, arguments) for name in task_names([n for n in arguments.task if n not in PLANTED], arguments)]
     unused = [name for name in OF_TASKS if getattr(arguments, name) is not None]

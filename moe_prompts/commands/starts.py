@@ -71,12 +71,14 @@ def main() -> None:
     cli.check_run(arguments)
     cli.fill_in(arguments, PRESETS[arguments.preset] | (QUICK if arguments.quick else {}))
 
+    from moe_prompts.vision.backbones.create import check_name
     from moe_prompts.vision.data_efficiency.screening import OPTIMISERS, WIDER, screening
     from moe_prompts.vision.training.devices import processes
     from moe_prompts.vision.training.methods import Sizes
     from moe_prompts.vision.training.runs import Setup
     from moe_prompts.vision.training.sgd import Recipe
 
+    check_name(arguments.backbone)
     recipe = Recipe(steps=arguments.steps, batch=arguments.batch, normalisation="half")
     setup = Setup(arguments.backbone, sizes=Sizes(arguments.tokens), recipe=recipe)
     study = screening(

@@ -172,16 +172,21 @@ def provenance(name: str = "small") -> dict[str, Any]:
         raise InputError(f"{file}: {error.strerror}; expected small, or a backbone that was fetched") from error
 
 
+def check_name(name: str) -> None:
+    """Raise ``InputError`` if neither this package nor timm has a backbone of this name; nothing is built."""
+    if name not in (*SOURCES, *OWN) and not (isinstance(name, str) and timm.is_model(name.split(".")[0])):
+        raise InputError(
+            f"no backbone {name!r}; expected {', '.join((*SOURCES, *OWN))} or a name from timm.list_models()"
+        )
+
+
 def _data() -> Any:
     return resources.files("moe_prompts.vision") / "data"
 
 
 def _of_timm(name: str, from_hub: bool, size: int | None) -> VisionTransformer:
     options: dict[str, Any] = {} if size is None else {"img_size": size}
-    if not isinstance(name, str) or not timm.is_model(name.split(".")[0]):
-        raise InputError(
-            f"no backbone {name!r}; expected {', '.join((*SOURCES, *OWN))} or a name from timm.list_models()"
-        )
+    check_name(name)
     maker = timm.model_entrypoint(name.split(".")[0])
     if not maker.__module__.endswith(PLAIN_MODULES):  # before a hub is asked for weights of no use
         raise InputError(
