@@ -802,7 +802,7 @@ def test_readme_shows_the_table_of_the_records():
 SAID: dict[str, dict[str, Verdict]] = {
     "**Fixed and adaptive prompts have the published rates in one head**": {"P-exact": HOLDS, "P-over": HOLDS},
     "Decoupled prompts, which are prefixes without reparameterisation, have no rate.": {"P-decoupled": HOLDS},
-    "So have prefixes whose key and value are functions of one prompt, where the key moves": {"P-prefix": HOLDS},
+    "Prefixes whose key and value are two functions of one prompt have the same rates": {"P-prefix": HOLDS},
     "fixed ones in a single head with d_h < d": {"P-identity": HOLDS, "P-rank": HOLDS},
     "The risk stops at a floor where it cannot.": {"P-floor": HOLDS, "P-cross": HOLDS},
     "The Gaussian-gated losses have the slope -1/2 that they claim": {"G-published": HOLDS},
