@@ -25,7 +25,7 @@ from moe_prompts.engine.executors import InProcess, Joblib
 from moe_prompts.engine.grid import Study
 from moe_prompts.engine.runner import run_study
 from moe_prompts.errors import InputError
-from moe_prompts.models.added import ADDED
+from moe_prompts.models.added import ADDED, same_contents
 from moe_prompts.models.gaussian_gated import GaussianGatedFamily, GaussianGatedMoE
 from moe_prompts.models.gaussian_truths import TRUTHS, Truth
 from moe_prompts.models.prompt_truths import PromptTruth, names_one
@@ -195,6 +195,12 @@ def _known(truth: str | AnyTruth | GaussianGatedMoE) -> AnyTruth:
             return truth
         if mine is not None and mine is not truth:
             raise InputError(f"study: another truth named {truth.name!r} was added before; give this one a new name")
+        # Cells find their truth by its name: one that was changed and kept its name would not be the one that is run.
+        if mine is None and not same_contents(_known(truth.name), truth):
+            raise InputError(
+                f"study: this truth differs from the package's {truth.name!r}; expected a new name, as "
+                'replace(truth, name="mine")'
+            )
         return truth
     if not isinstance(truth, str):
         raise InputError(f"study: truth of type {type(truth).__name__}; expected a name, a truth or GaussianGatedMoE")

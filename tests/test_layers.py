@@ -2,6 +2,7 @@
 
 import ast
 import json
+import re
 from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -35,6 +36,8 @@ FLOORS = [
 ]
 #: Doors that load names on first use: their tables of names are read by other tests.
 DOORS = {"moe_prompts", "moe_prompts.study", "moe_prompts.vision", "moe_prompts.vision.tasks"}
+#: A string that is a dotted name of the package and nothing else.
+IN_A_STRING = re.compile(r"""["'](moe_prompts(?:\.\w+)+)["']""")
 LEVEL = {part: number for number, floor in enumerate(FLOORS) for part in floor}
 
 
@@ -48,13 +51,20 @@ def modules(root: Path = PACKAGE) -> dict[str, Path]:
 
 
 def imports(path: Path, known: set[str]) -> set[str]:
-    """Modules of the package that a file imports, at its top or inside a function, but not for types only."""
-    found = set()
+    """Modules of the package that a file imports, at its top or inside a function, but not for types only.
+
+    A module that is named in a string counts, too, since it may be handed to ``import_module``. Not so in a door,
+    whose names are read by other tests, nor if it is a door, which names a folder of data.
+    """
+    text = path.read_text(encoding="utf-8")
+    door = path.name == "__init__.py"
+    found = set() if door else {name for name in IN_A_STRING.findall(text) if name in known - DOORS}
     # Imports are statements: expressions, which are most of a tree, are not entered.
-    statements: list[ast.AST] = [ast.parse(path.read_text(encoding="utf-8"))]
+    statements: list[ast.AST] = [ast.parse(text)]
     while statements:
         node = statements.pop()
         if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
+            statements += node.orelse
             continue
         statements += (inner for inner in ast.iter_child_nodes(node) if not isinstance(inner, ast.expr))
         if isinstance(node, ast.ImportFrom):
@@ -125,6 +135,23 @@ def test_the_checks_see_an_arrow_up_and_a_circle(tmp_path):
     assert LEVEL["study"] > LEVEL["errors"]
     with pytest.raises(CycleError):
         TopologicalSorter(found).prepare()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "import moe_prompts.study.rows",
+        "from moe_prompts.study import rows as lines",
+        "def f():\n    try:\n        from moe_prompts.study.rows import failed\n    except ImportError:\n        pass",
+        "if TYPE_CHECKING:\n    from moe_prompts.study import grid\nelse:\n    from moe_prompts.study import rows",
+        "rows = importlib.import_module('moe_prompts.study.rows')",
+        'match 1:\n    case 1:\n        with open("a"):\n            import moe_prompts.study.rows',
+    ],
+)
+def test_no_way_to_import_is_overlooked(text, tmp_path):
+    (tmp_path / "errors.py").write_text(text)
+    known = {"moe_prompts.errors", "moe_prompts.study", "moe_prompts.study.rows"}
+    assert imports(tmp_path / "errors.py", known) == {"moe_prompts.study.rows"}
 
 
 @pytest.mark.parametrize("door", [moe_prompts, vision], ids=lambda door: door.__name__)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -85,7 +86,8 @@ class TestFit:
             ({"k": None}, "no k; expected the number of atoms"),
             ({"k": 0}, "k"),
             ({"family": "quadratic"}, "family 'quadratic'; expected gaussian, gaussian-constant, softmax"),
-            ({"family": "fixed"}, "needs truth, whose head it takes"),
+            ({"family": "fixed"}, "family 'fixed' with no truth; expected the truth whose head it takes"),
+            ({"family": "fixed", "truth": "attention-fixed"}, "with truth = 'attention-fixed'; expected the truth"),
             ({"family": 3}, "family of type int"),
             ({"noise": 0.1}, "takes no truth and no noise"),
             ({"family": mp.GaussianGatedFamily(1, 1, 2)}, "k = 3, but family has k = 2"),
@@ -149,6 +151,19 @@ class TestStudy:
     def test_what_it_refuses(self, truth, options, message):
         with pytest.raises(InputError, match=message):
             mp.study(truth, **{"seed": 0, "reps": 2} | options)
+
+    @pytest.mark.parametrize(
+        "changed",
+        [
+            lambda: replace(mp.truth("gmoe-1"), params=mine()),
+            lambda: replace(mp.prompt_truth("attention-fixed"), noise=10.0),
+            lambda: replace(mp.softmax_truth("sgame"), params=mp.softmax_truth("sgame").params.atoms([1, 0])),
+        ],
+    )
+    def test_a_truth_that_was_changed_and_kept_a_name_of_the_package_is_not_the_packages(self, changed):
+        """Cells find a truth by its name: the one that was handed in would not be the one that is measured."""
+        with pytest.raises(InputError, match=r"differs from the package's '.*'; expected a new name"):
+            mp.study(changed(), seed=0, reps=1, n=[500])
 
 
 class TestShown:

@@ -19,8 +19,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from test_docs import ParsedError, end_of
 from test_package import ROOT
 
+from moe_prompts.errors import InputError
 from moe_prompts.figures.gates import softmax_figure
-from moe_prompts.figures.style import SINGLE, STYLE
+from moe_prompts.figures.style import SINGLE, STYLE, draw_guide
 from moe_prompts.study import softmax
 from moe_prompts.study.report import of_study
 
@@ -50,6 +51,12 @@ def table():
             name, *cells = [cell.strip() for cell in line.strip("|").split("|")]
             rows[name.strip("`")] = cells
     return rows
+
+
+def test_a_guide_without_dashes_is_one_clear_line():
+    with pytest.raises(InputError, match=r"draw_guide: exponent = -0.3; expected one of -1, -0.5, -0.25, 1, 2"):
+        draw_guide(plt.figure().gca(), -0.3, "slope")
+    plt.close()
 
 
 # Drawn ---------------------------------------------------------------------------------------------------------------

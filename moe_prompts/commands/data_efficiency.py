@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -140,6 +141,10 @@ CASE = ("backbone", "weights", "sizes", "size", "standardised", "head")
 PLANTED_LRS, TASK_LRS, TASK_DECAY = (0.05, 0.2, 0.8, 3.2), (0.05, 0.25, 1.0, 2.5, 10.0), 1e-4
 #: Prompts of methods on tasks where nothing else is said.
 TASK_TOKENS = 10
+#: Prompts of the teachers of planted truths where nothing else is said.
+TEACHER_TOKENS = 4
+#: Options of planted truths alone.
+OF_PLANTED = ("students", "teacher_tokens")
 #: Options of methods on tasks alone.
 OF_TASKS = ("standardise", "head", "batch", "weight_decay", "tokens", "last_blocks", "states", "size")
 
@@ -166,7 +171,7 @@ def parser() -> argparse.ArgumentParser:
     add("--fresh-steps", type=cli.positive("steps"), help="on fresh images, for floors")
     add("--fresh-reps", type=int, help="starts on fresh images; 0: no floors")
     add = parser.add_argument_group("prompts and heads").add_argument
-    add("--teacher-tokens", type=cli.positive("tokens"), default=4, help="of planted prompts (default 4)")
+    add("--teacher-tokens", type=cli.positive("tokens"), help=f"of planted prompts (default {TEACHER_TOKENS})")
     add("--tokens", type=cli.positive("tokens"), help=f"of methods on tasks (default {TASK_TOKENS})")
     add("--last-blocks", type=cli.positive("blocks"), help="prompts in the last so many blocks (default: in all)")
     add("--head", choices=("published", "zero"), help="first values of heads on tasks (default published)")
@@ -236,11 +241,29 @@ def refuse(arguments: argparse.Namespace) -> None:
         raise InputError(f"--n {arguments.n} with --fraction {arguments.fraction}; expected one of them")
     if arguments.data is not None and not arguments.data.is_dir():
         raise InputError(f"--data {arguments.data}: no such folder; expected the root of the data")
+    asked = arguments.task or preset_of(arguments)["task"]
+    if not set(asked) & set(PLANTED):
+        refuse_given(arguments, OF_PLANTED, f"of planted truths; expected {' or '.join(PLANTED)} in --task")
+    if set(asked) <= set(PLANTED):
+        refuse_given(arguments, ("methods",), f"of methods on tasks; expected a task beside {', '.join(asked)}")
+
+
+def refuse_given(arguments: argparse.Namespace, names: Sequence[str], of: str) -> None:
+    """Raise ``InputError`` if one of these options was given; ``of`` says what it is an option of."""
+    for name in names:
+        if getattr(arguments, name) is not None:
+            option = f"--{name.replace('_', '-')}"
+            raise InputError(f"{option} is {of}, or no {option}")
+
+
+def preset_of(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Return what --quick and the preset say."""
+    return PRESETS[arguments.preset] | (QUICK if arguments.quick else {})
 
 
 def fill_in(arguments: argparse.Namespace) -> None:
     """Fill in what --quick and the preset say, where nothing else is given."""
-    wanted = PRESETS[arguments.preset] | (QUICK if arguments.quick else {})
+    wanted = {"teacher_tokens": TEACHER_TOKENS} | preset_of(arguments)
     if arguments.quick or arguments.n is not None or arguments.fraction is not None:
         wanted.pop("drawn_n", None)
     for name, value in wanted.items():
@@ -320,10 +343,8 @@ def studies_of(arguments: argparse.Namespace, setup) -> list[Study]:
         check_name(arguments.backbone)  # before rates are looked for that were tuned for it
     truths = [name for name in arguments.task if name in PLANTED]
     tasks = [spec(name, arguments) for name in task_names([n for n in arguments.task if n not in PLANTED], arguments)]
-    unused = [name for name in OF_TASKS if getattr(arguments, name) is not None]
-    if not tasks and unused:
-        option = f"--{unused[0].replace('_', '-')}"
-        raise InputError(f"{option} is of methods on tasks; expected a task beside {', '.join(truths)}, or no {option}")
+    if not tasks:
+        refuse_given(arguments, OF_TASKS, f"of methods on tasks; expected a task beside {', '.join(truths)}")
     lrs = cli.numbers(arguments.lr, "--lr")
     decays = cli.numbers(arguments.weight_decay, "--weight-decay") or (TASK_DECAY,)
     for_planted: Rates

@@ -14,6 +14,7 @@ from typing import Any
 
 from moe_prompts import cli
 from moe_prompts.errors import InputError
+from moe_prompts.tables import markdown
 
 
 def parser() -> argparse.ArgumentParser:
@@ -124,31 +125,51 @@ Written by `python experiments/predicted_rates.py --write`; how the numbers are 
 
 A table has a title such as "gaussian-gated, cells 1,2": a model, and a truth of two atoms, of which the first is
 fitted by one atom and the second by two. The fitted atoms of one true atom are its *cell*.
-
-| column | says |
-|---|---|
-| group | parameters with one rate, such as gate slopes (`beta`) or noise variances (`s`): [notation](notation.md) |
-| cell, size | which true atom, and how many fitted ones share it; `all`: parameters that all atoms share |
-| theta, rate | errors fall as n^(-1/(2 theta)); `none`: no data show these parameters |
-| status | proved, numeric, one-sided or undetermined ([what each means](algebra.md#status)) |
-| not slower because, not faster because | the argument for either bound (next table) |
-| published, agrees? | what papers state, and whether it is the same |
-
-| not slower because | the argument |
-|---|---|
-| first order | one atom in the cell, and first derivatives are independent: n^(-1/2) |
-| definite | every way to split an atom in two shows at second order: n^(-1/4) |
-| S1 block, homogeneous | m atoms cannot cancel beyond order 2m in the published systems of equations |
-| peeled | one row of the expansion holds this group alone, up to terms that are already bounded |
-
-| not faster because | the argument |
-|---|---|
-| one atom | f is smooth in its parameters |
-| split | two atoms on either side of the true one cancel to first order |
-| Gauss-Hermite | m atoms at the nodes of a quadrature cancel below order 2m |
-| affine, cosh, orbit | a curve of parameters along which f does not move at all; hence no rate |
-
 """
+#: What the page says of the columns of its tables, and of the words in them: header, then rows.
+HOW_TO_READ: list[tuple[list[str], list[list[str]]]] = [
+    (
+        ["column", "says"],
+        [
+            [
+                "group",
+                "parameters with one rate, such as gate slopes (`beta`) or noise variances (`s`): "
+                "[notation](notation.md)",
+            ],
+            [
+                "cell, size",
+                "which true atom, and how many fitted ones share it; `all`: parameters that all atoms share",
+            ],
+            ["theta, rate", "errors fall as n^(-1/(2 theta)); `none`: no data show these parameters"],
+            ["status", "proved, numeric, one-sided or undetermined ([what each means](algebra.md#status))"],
+            ["not slower because, not faster because", "the argument for either bound (next table)"],
+            ["published, agrees?", "what papers state, and whether it is the same"],
+        ],
+    ),
+    (
+        ["not slower because", "the argument"],
+        [
+            ["first order", "one atom in the cell, and first derivatives are independent: n^(-1/2)"],
+            ["definite", "every way to split an atom in two shows at second order: n^(-1/4)"],
+            ["S1 block, homogeneous", "m atoms cannot cancel beyond order 2m in the published systems of equations"],
+            ["peeled", "one row of the expansion holds this group alone, up to terms that are already bounded"],
+        ],
+    ),
+    (
+        ["not faster because", "the argument"],
+        [
+            ["one atom", "f is smooth in its parameters"],
+            ["split", "two atoms on either side of the true one cancel to first order"],
+            ["Gauss-Hermite", "m atoms at the nodes of a quadrature cancel below order 2m"],
+            ["affine, cosh, orbit", "a curve of parameters along which f does not move at all; hence no rate"],
+        ],
+    ),
+]
+
+
+def introduction() -> str:
+    """Return what the page says before its tables."""
+    return "\n".join([INTRODUCTION, *(f"{markdown(*table)}\n" for table in HOW_TO_READ)])
 
 
 def write(arguments: argparse.Namespace) -> None:
@@ -161,5 +182,5 @@ def write(arguments: argparse.Namespace) -> None:
     write_atomically(target, to_text(table).encode())
     page = cli.checkout("docs") / "predicted_rates.md"
     parts = [report(model, cells, options, arguments, page=True) for model, cells, options in OVERVIEW]
-    write_atomically(page, (INTRODUCTION + "\n".join(parts)).encode())
+    write_atomically(page, "\n".join([introduction(), *parts]).encode())
     print(f"{len(table['predictions'])} predictions in {target.name}, {len(parts)} configurations in {page.name}")

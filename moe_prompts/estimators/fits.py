@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from moe_prompts.checks import count as checked_count
+from moe_prompts.checks import shown
 from moe_prompts.errors import InputError
 from moe_prompts.estimators.gaussian import starts as gaussian_starts
 from moe_prompts.estimators.gaussian.search import best_of
@@ -103,8 +104,10 @@ def fit(
             f"fit: family {family!r}; expected {', '.join(_gates())}, or a kind of prompts: {error}"
         ) from None
     if not isinstance(truth, PromptTruth):
+        given = "no truth" if truth is None else f"truth = {shown(truth)}"
         raise InputError(
-            f"fit: family {family!r} needs truth, whose head it takes, such as prompt_truth('attention-gelu')"
+            f"fit: family {family!r} with {given}; expected the truth whose head it takes, such as "
+            "prompt_truth('attention-gelu')"
         )
     return _prompts(data, truth.family(kind, k), truth.noise if noise is None else noise, seed, starts)
 

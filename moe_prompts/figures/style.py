@@ -15,7 +15,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
+from moe_prompts.checks import shown
 from moe_prompts.engine.files import appearing
+from moe_prompts.errors import InputError
 
 #: The one style, of experiments and of ``paper_figures/style.mplstyle``, which leads here.
 STYLE: dict[Any, Any] = dict(
@@ -108,7 +110,13 @@ GUIDES: dict[float, Any] = {
 
 
 def draw_guide(ax: Axes, exponent: float, label: str) -> None:
-    """Draw a thin line of slope ``exponent``, one of ``GUIDES``, through the centre of a log-log panel."""
+    """Draw a thin line of slope ``exponent``, one of ``GUIDES``, through the centre of a log-log panel.
+
+    Raises ``InputError`` for a slope that has no dashes of its own.
+    """
+    if exponent not in GUIDES:
+        slopes = ", ".join(f"{one:g}" for one in GUIDES)
+        raise InputError(f"draw_guide: exponent = {shown(exponent)}; expected one of {slopes}, or new dashes in GUIDES")
     low, high = ax.get_xlim()
     bottom, top = ax.get_ylim()
     at_low = np.sqrt(bottom * top) * (high / low) ** (-exponent / 2)

@@ -11,8 +11,9 @@ if it is positively homogeneous (relu). With the identity only the product of al
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from hashlib import blake2b
 
 import numpy as np
 from scipy.special import expit, ndtr
@@ -225,6 +226,29 @@ def add_activation(new: Activation | str, formula: str | None = None) -> Activat
         raise InputError(f"activation {new.name!r} is a power of x, whose scale prompt_loss does not know; use another")
     ACTIVATIONS[new.name] = new
     return new
+
+
+def said_of(names: Iterable[str]) -> dict[str, str]:
+    """Return what tells added activations apart from others of their names; the package's own are left out.
+
+    That is the formula. Without one it is a fingerprint of sigma and its derivatives at points, to eight
+    digits, which no two machines round differently.
+
+    names  of activations; those that are unknown are left out, too
+    """
+    return {name: _said(ACTIVATIONS[name]) for name in sorted(set(names) & set(ACTIVATIONS)) if name not in BUILT_IN}
+
+
+def _said(one: Activation) -> str:
+    if one.formula:
+        return one.formula
+    values = np.array([part(LOOKED_AT) for part in (one.value, one.first, one.second)])
+    return blake2b((np.round(values, 8) + 0.0).tobytes(), digest_size=8).hexdigest()
+
+
+def same_activation(one: Activation, other: Activation) -> bool:
+    """Return whether two activations of one name are the same function; copies of one are."""
+    return one is other or _said(one) == _said(other)
 
 
 def _power(value: Elementwise) -> bool:

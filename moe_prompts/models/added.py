@@ -6,10 +6,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, TypeVar
 
+import numpy as np
+
 from moe_prompts.checks import named
+from moe_prompts.errors import InputError
 from moe_prompts.models import activations
 from moe_prompts.models.activations import BUILT_IN, Activation
 
@@ -40,10 +43,41 @@ class Knowing:
 
     def __call__(self, cell: Any, replicates: tuple[int, ...], entropy: int) -> Any:
         for activation in self.activations:
-            activations.ACTIVATIONS.setdefault(activation.name, activation)
+            known = activations.ACTIVATIONS.setdefault(activation.name, activation)
+            if not activations.same_activation(known, activation):
+                raise _other("activation", activation.name)
         for one in self.truths:
-            ADDED.setdefault(one.name, one)
+            if not same_contents(ADDED.setdefault(one.name, one), one):
+                raise _other("truth", one.name)
         return self.func(cell, replicates, entropy)
+
+
+def _other(what: str, name: str) -> InputError:
+    # Workers that outlive a command keep data and truths by their names, so a name cannot change what it means.
+    return InputError(
+        f"this process knows another {what} named {name!r}, of a study that it ran before; expected a new name, or "
+        "workers that are started anew"
+    )
+
+
+def same_contents(one: Any, other: Any) -> bool:
+    """Return whether two values are the same: numbers, arrays, and dataclasses and tuples of them.
+
+    A copy that was sent to another process is.
+    """
+    if one is other:
+        return True
+    if type(one) is not type(other):
+        return False
+    if isinstance(one, np.ndarray):
+        return one.shape == other.shape and bool(np.array_equal(one, other))
+    if isinstance(one, Activation):
+        return activations.same_activation(one, other)
+    if is_dataclass(one):
+        return all(same_contents(getattr(one, field.name), getattr(other, field.name)) for field in fields(one))
+    if isinstance(one, tuple | list):
+        return len(one) == len(other) and all(map(same_contents, one, other))
+    return bool(one == other)
 
 
 def knowing(func: Callable[..., Any], names: Iterable[str]) -> Callable[..., Any]:

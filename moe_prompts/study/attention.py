@@ -26,6 +26,7 @@ from moe_prompts.estimators.prompts.least_squares import (
 from moe_prompts.estimators.prompts.objective import PromptObjective
 from moe_prompts.estimators.result import SearchResult
 from moe_prompts.losses.prompt_voronoi import prompt_errors
+from moe_prompts.models.activations import said_of
 from moe_prompts.models.added import knowing
 from moe_prompts.models.data import RegressionData
 from moe_prompts.models.gaussian_truths import prompt_data
@@ -260,6 +261,9 @@ def _study(
     replicates: int,
     entropy: int,
 ) -> Study:
+    kinds = {str(prompt_truth(name).params.kind) for name in names}
+    kinds |= {cell.kind for cell in cells if isinstance(cell, AttentionCell)}
+    own = said_of(part for kind in kinds for part in kind.split(":"))
     return Study(
         name=name,
         cells=cells,
@@ -269,7 +273,8 @@ def _study(
         identity={
             "prompt_truths_used": {name: _plain(prompt_truth(name)) for name in names},
             "prompt_options": asdict(OPTIONS) | {"spread": SPREAD},
-        },
+        }
+        | ({"prompt_activations_used": own} if own else {}),
     )
 
 

@@ -30,6 +30,7 @@ from moe_prompts.estimators.experts.least_squares import (
 from moe_prompts.estimators.prompts.least_squares import SAME_MINIMUM
 from moe_prompts.estimators.result import FitResult, SearchResult
 from moe_prompts.losses.expert_voronoi import expert_errors
+from moe_prompts.models.activations import said_of
 from moe_prompts.models.added import knowing
 from moe_prompts.models.data import RegressionData
 from moe_prompts.models.expert_truths import ExpertTruth, expert_data, expert_truth
@@ -194,6 +195,7 @@ def experts_study(
     gates = {expert_truth(name).params.gate for name in names}
     if len(gates) > 1:
         raise InputError("experts_study: truths with softmax and with sigmoid gates; expected one kind of gate")
+    own = said_of(expert_truth(name).params.sigma for name in names)
     return Study(
         name="experts",
         cells=cells,
@@ -204,7 +206,8 @@ def experts_study(
             "expert_truths_used": {name: _plain(expert_truth(name)) for name in names},
             "expert_options": asdict(options_of(gates.pop()) if gates else EXPERT_OPTIONS)
             | {"near": NEAR_STARTS, "data": DATA_STARTS, "random": RANDOM_STARTS, "spread": SPREAD},
-        },
+        }
+        | ({"expert_activations_used": own} if own else {}),
     )
 
 

@@ -1,5 +1,6 @@
 """What users add: activations and truths of prompts. Each test takes back what it added."""
 
+import copy
 import subprocess
 import sys
 from dataclasses import replace
@@ -206,6 +207,63 @@ def test_workers_are_told_what_was_added(tmp_path):
         assert set(rows["status"]) == {"CERTIFIED"}
         again = run_study(one, tmp_path / f"{one.name}-here", progress=False)
         assert rows.equals(again)
+
+
+def forgotten():
+    """As in a new process, which knows nothing that was added."""
+    added.ADDED.clear()
+    for name in set(activations.ACTIVATIONS) - activations.BUILT_IN:
+        del activations.ACTIVATIONS[name]
+    prompt_truths._found.cache_clear()
+
+
+def a_study(formula: str, kind: str = "adaptive:own"):
+    add_activation("own", formula)
+    return attention_study(sizes=[100], replicates=1, entropy=0, truths=["attention-fixed"], lines={}, kinds=[kind])
+
+
+def test_a_run_is_not_resumed_with_another_activation_of_the_same_name(tmp_path):
+    """The rows of both would stand in one table."""
+    look = {"run": lambda cell, replicates, entropy: [{"replicate": replicate} for replicate in replicates]}
+    run_study(replace(a_study("x/sqrt(1+x**2)"), **look), tmp_path / "run", progress=False)
+    forgotten()
+    run_study(replace(a_study("x/sqrt(1+x**2)"), **look), tmp_path / "run", resume=True, progress=False)
+    forgotten()
+    with pytest.raises(InputError, match=r"prompt_activations_used: .*x/sqrt.* there, .*tanh\(2\*x\).* here"):
+        run_study(replace(a_study("tanh(2*x)"), **look), tmp_path / "run", resume=True, progress=False)
+
+
+def test_an_activation_that_is_not_used_is_not_asked_for_again():
+    assert "prompt_activations_used" not in a_study("tanh(2*x)", "fixed").identity
+
+
+def test_a_worker_that_knows_another_one_by_that_name_says_so():
+    """A worker outlives the command that it served: it would go on with what it learned first."""
+    planned = a_study("x/sqrt(1+x**2)")
+    forgotten()
+    add_activation("own", "tanh(2*x)")
+    with pytest.raises(InputError, match=r"knows another activation named 'own'.*; expected a new name"):
+        planned.run(planned.cells[-1], (0,), 0)
+
+
+def test_a_worker_that_knows_another_truth_by_that_name_says_so():
+    given = {"sizes": [300], "replicates": 1, "entropy": 0, "truths": ["mine"], "kinds": ["adaptive"], "ks": [3]}
+    known = truth("gmoe-1")
+    add_truth(replace(known, name="mine"))
+    planned = gaussian_study(**given)
+    forgotten()
+    add_truth(replace(known, name="mine", params=known.params.atoms([1, 0])))
+    with pytest.raises(InputError, match="knows another truth named 'mine'"):
+        planned.run(planned.cells[0], (0,), 0)
+
+
+def test_a_copy_of_what_was_added_is_the_same():
+    silu_of = add_activation(silu())
+    for one in (truth("gmoe-1"), prompt_truth("attention-gelu-heads2"), softmax_truth("sgame"), silu_of):
+        assert added.same_contents(one, copy.copy(one))
+        assert added.same_contents(one, copy.deepcopy(one))
+        assert not added.same_contents(one, replace(one, name="other")) or isinstance(one, Activation)
+    assert not added.same_contents(silu_of, replace(silu_of, first=silu_of.second))
 
 
 def test_studies_of_the_packages_own_truths_run_as_they_are():

@@ -33,7 +33,7 @@ from typing import Any
 
 import numpy as np
 
-from moe_prompts.checks import expect, parameters, whole
+from moe_prompts.checks import expect, parameters, real, whole
 from moe_prompts.errors import InputError
 from moe_prompts.models.data import Data, Sample, StreamedSample
 from moe_prompts.models.gaussian_gated import GaussianGatedMoE
@@ -169,9 +169,9 @@ def choose_k(fit: GaussianGatedMoE | Any, sample: Data, omega: float | None = No
             f"choose_k: fit with d = {params.d}, l = {params.l} and sample with d = {sample.d}, l = {sample.l}; "
             "expected the data of the fit"
         )
-    weight = float(np.log(sample.n)) if omega is None else float(omega)
-    if not (np.isfinite(weight) and weight > 0):
-        raise InputError(f"choose_k: omega = {omega}; expected a number above 0, as log n")
+    if sample.n < 2:
+        raise InputError(f"choose_k: sample with n = {sample.n}; expected the data of the fit, two pairs or more")
+    weight = real(np.log(sample.n) if omega is None else omega, "(0, inf)", "choose_k: omega")
     path = merge_path(params, n_frozen)
     sums = np.zeros(path.k)
     for pairs in sample.chunks():

@@ -31,7 +31,9 @@ from moe_prompts.vision.data_efficiency.curves import FRESH, predicted_crossing
 from moe_prompts.vision.data_efficiency.search import DRAWN, FIXED, FROM_FIXED, OFFICIAL, ORDINARY
 from moe_prompts.vision.training.statuses import TRAINED
 
-LANDSCAPE, ALGORITHM, START, OPEN = "landscape", "algorithm", "start", "not decidable here"
+LANDSCAPE, ALGORITHM, START = "landscape", "algorithm", "start"
+#: Where nothing is decided, the outcome is the word of all verdicts for that.
+OPEN = Verdict.UNDECIDED.value
 #: What each outcome says of the claim that the landscape is why searches miss what is planted.
 VERDICTS = {
     LANDSCAPE: Verdict.HOLDS,
