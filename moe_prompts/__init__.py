@@ -27,7 +27,8 @@ from moe_prompts.lazy import loaded
 
 __version__ = "0.1.0"
 
-#: Public name -> module; loaded on first use, so that the import is cheap and pulls nothing that is not needed.
+#: Public name -> module; loaded on first use, so that the import is cheap and pulls nothing that is not
+#: needed.
 _PUBLIC = {
     "InputError": "errors",
     "GaussianGatedMoE": "models.gaussian_gated",

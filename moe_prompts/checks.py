@@ -21,7 +21,8 @@ Options = TypeVar("Options")
 
 #: Sizes whose squares, summed over 1e8 pairs, are still numbers, and whose variances keep all their digits.
 SMALLEST, LARGEST = 1e-140, 1e140
-#: A column whose standard deviation is a smaller share of its largest value has lost most digits to its origin.
+#: A column whose standard deviation is a smaller share of its largest value has lost most digits to its
+#: origin.
 RESOLVED = 1e-12
 #: Integers up to here are exact as floating-point numbers.
 EXACT_INTEGERS = 2**53

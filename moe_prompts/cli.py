@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 
 #: Exit codes: bad input, interrupted (128 + SIGINT), and nobody reads what is printed (128 + SIGPIPE).
 BAD_INPUT, INTERRUPTED, BROKEN_PIPE = 2, 130, 141
-#: What the extras bring, by the names that are imported; pyproject.toml has those of the packages. torchvision comes
-#: with timm.
+#: What the extras bring, by the names that are imported; pyproject.toml has those of the packages.
+#: torchvision comes with timm.
 EXTRAS = {
     "vision": ("torch", "torchvision", "timm", "safetensors", "PIL", "sklearn"),
     "peft": ("peft",),

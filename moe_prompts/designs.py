@@ -31,7 +31,8 @@ SIMULATIONS = 1000
 EXPONENTS = (-1.0, -0.5, -0.25, -0.125, 0.0)
 #: Largest number of replicates that is tried, and simulated runs for each: shares are known to .03.
 MOST, SEARCHED = 1024, 250
-#: Errors at one size that are simulated at once; the variance of a median looks at some pairs for each of them.
+#: Errors at one size that are simulated at once; the variance of a median looks at some pairs for each of
+#: them.
 HELD = 30_000
 
 

@@ -57,12 +57,13 @@ ZERO_KAPPA2, ZERO_PROFILE = 1e-5, 1e-12
 DIRECTIONS, NOISY_STARTS = 8, 2
 #: Random starts of Newton's method for kappa2 where q is small.
 STARTS = 24
-#: Steps of Newton's method for kappa2; a minimum of 0, where its error shrinks by a third a step, takes the most.
+#: Steps of Newton's method for kappa2; a minimum of 0, where its error shrinks by a third a step, takes the
+#: most.
 QUARTIC_STEPS = 80
 #: A mass at its bound is a logit at its bound up to this.
 ROUNDING = 1e-12
-#: Fixed prompts of more dimensions than this take kappa2 without the tensor of all pairs of directions, from so many
-#: starts.
+#: Fixed prompts of more dimensions than this take kappa2 without the tensor of all pairs of directions, from
+#: so many starts.
 DENSE, FEW_STARTS = 24, 2
 #: Size of a profile in the log-likelihood of the pairs that stand for the population.
 NATS = 100.0
@@ -431,7 +432,8 @@ class Profile(Shown):
         known = np.isfinite(self.value)
         if self.vanishes or known.sum() < 2:
             return np.full(np.shape(n), np.inf)
-        # A larger spread that is seen less (relu on a grid) cannot be told from a smaller one: the profile from below.
+        # A larger spread that is seen less (relu on a grid) cannot be told from a smaller one: the profile
+        # from below.
         level, spread = np.log(np.maximum.accumulate(self.value[known])), np.log(self.eps[known])
         wanted = np.log(noise / np.sqrt(np.asarray(n, dtype=float)))
         inside = np.interp(wanted, level, spread)

@@ -219,7 +219,8 @@ def _variance(
 #: Pairs of ordered values that a resample has this seldom are left out, and so are values further than so
 #: many standard deviations of their rank.
 RARE, WINDOW = 1e-15, 9.0
-#: Pairs of values whose logs are taken at once: they stay in the cache of a core, which is three times as fast.
+#: Pairs of values whose logs are taken at once: they stay in the cache of a core, which is three times as
+#: fast.
 PAIRS_AT_ONCE, ROWS = 2**14, 32
 
 

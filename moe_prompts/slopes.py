@@ -177,7 +177,8 @@ def slope(
     if len(sizes) < 2:
         nan = float("nan")
         return Slope(nan, nan, nan, sizes, level, band, np.array([]), 0)
-    # The level of a single replicate has no error that could be estimated: it would enter as if it were exact.
+    # The level of a single replicate has no error that could be estimated: it would enter as if it were
+    # exact.
     used = several if several.sum() > 1 else np.ones(len(sizes), dtype=bool)
     log_n, log_level = np.log(sizes), np.log(level)
     weights = slope_weights(log_n[used])
@@ -210,7 +211,8 @@ def slope_half_width(weights: np.ndarray, variances: np.ndarray, replicates: np.
     total = parts.sum(axis=-1)
     if statistic != "mean":
         return ndtri(TAILS[1]) * np.sqrt(total)
-    # Scaled by the largest part, so that tiny variances have degrees of freedom, too; without variance any will do.
+    # Scaled by the largest part, so that tiny variances have degrees of freedom, too; without variance any
+    # will do.
     largest = np.maximum(parts.max(axis=-1, keepdims=True), np.finfo(float).tiny)
     shares = parts / largest
     freedom = shares.sum(axis=-1) ** 2 / np.maximum((shares**2 / (replicates - 1)).sum(axis=-1), np.finfo(float).tiny)

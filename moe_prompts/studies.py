@@ -195,7 +195,8 @@ def _known(truth: str | AnyTruth | GaussianGatedMoE) -> AnyTruth:
             return truth
         if mine is not None and mine is not truth:
             raise InputError(f"study: another truth named {truth.name!r} was added before; give this one a new name")
-        # Cells find their truth by its name: one that was changed and kept its name would not be the one that is run.
+        # Cells find their truth by its name: one that was changed and kept its name would not be the one that
+        # is run.
         if mine is None and not same_contents(_known(truth.name), truth):
             raise InputError(
                 f"study: this truth differs from the package's {truth.name!r}; expected a new name, as "
@@ -257,6 +258,8 @@ def study_of(
     """Return the study of one truth, by its model; arguments are those of ``study``.
 
     known  a truth that studies know by its name
+
+    Raises ``InputError`` for arguments that the model does not take, or that its study refuses.
     """
     seed = whole(seed, 0, "study: seed", np.inf)
     common: dict[str, Any] = {"sizes": sizes, "replicates": reps, "entropy": seed, "truths": [known.name]}

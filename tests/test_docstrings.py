@@ -77,6 +77,17 @@ def test_private_names_and_those_of_commands_have_no_scraps_for_docstrings():
     assert scraps('def _f():\n    """Of a block: its cost."""') == ["_f: 'Of a block: its cost.'"]
 
 
+def wide_comments(source: str) -> list[str]:
+    """Return the comments on lines of their own that are wider than prose is."""
+    return [line for line in source.split("\n") if line.lstrip().startswith("#") and len(line) > WIDTH]
+
+
+def test_comments_are_no_wider_than_docstrings():
+    found = {path.relative_to(PACKAGE).as_posix(): wide_comments(path.read_text(encoding="utf-8")) for path in EVERY}
+    assert {path: wide for path, wide in found.items() if wide} == {}
+    assert len(wide_comments("x = 1\n    # " + "y" * 105 + "\n# short")) == 1
+
+
 def test_faults_are_found():
     scrap = '    """A scrap:\n\n    ' + "x" * 110 + '\n    """\n'
     source = '"""No stop"""\ndef f():\n' + scrap + 'class C:\n    """The class."""\n    def m(self): ...'

@@ -131,6 +131,11 @@ def test_models_are_named(called):
         ("--model location-scale --frozen 1", "1 frozen experts in location-scale, a joint density"),
         ("--model fixed --dependences 0", "'0' is not a number of orders"),
         ("--moon", "unrecognized arguments: --moon"),
+        ("--cells 1,2,3", "--cells without --model; expected the model that it is of"),
+        ("--dependences 2", "--dependences without --model"),
+        ("--model fixed --dependences 2 --cells 1,2", "--dependences with --cells; expected one of them"),
+        ("--write --model fixed", "--write with --model; expected one of them"),
+        ("--models --d 2", "--models with --d; expected one of them"),
     ],
 )
 def test_wrong_input_is_one_line_and_exit_code_2(arguments, message, called):

@@ -18,10 +18,12 @@ from moe_prompts.models.softmax_truths import softmax_truth
 if TYPE_CHECKING:
     from moe_prompts.theory.table import RateTable
 
-#: Largest cell whose witness is checked, shifts of the cosh construction, and their largest relative difference.
+#: Largest cell whose witness is checked, shifts of the cosh construction, and their largest relative
+#: difference.
 LARGEST_WITNESS, COSH_SHIFTS, SAME_DENSITY = 8, (0.1, 1.0, 4.0), 1e-14
 
-#: Activations between the linear layer of a gate and its temperature, and those of them with sigma(c z) = c sigma(z).
+#: Activations between the linear layer of a gate and its temperature, and those of them with sigma(c z) = c
+#: sigma(z).
 TEMPERED, HOMOGENEOUS = ("tanh", "sigmoid", "gelu", "relu"), ("relu",)
 #: What the scaling of gate and temperature is to first order, as the algebra prints it.
 SCALING = "u_tau = (-beta/tau) u_beta"

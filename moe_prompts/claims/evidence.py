@@ -19,8 +19,8 @@ from moe_prompts.intervals import Interval, Verdict, half_width
 from moe_prompts.seeds import bootstrap_rng
 from moe_prompts.study.summary import KEY, Measure, errors_by_size, measured_slope
 
-#: A slope of certified fits decides where at least this share of fits is certified at every n: below, they are a
-#: selection.
+#: A slope of certified fits decides where at least this share of fits is certified at every n: below, they
+#: are a selection.
 MIN_CERTIFIED = 0.9
 #: How often a true prediction should hold, where a line asks how many replicates would decide.
 WANTED = 0.8

@@ -28,7 +28,8 @@ from moe_prompts.study.attention_report import SPLIT, D
 
 RUN = "attention-heads"
 FIXED, GELU, DECOUPLED = (f"attention-{kind}-heads2" for kind in ("fixed", "gelu", "decoupled"))
-#: Inputs, prompt and number of heads of the configuration without noise, and cells of its design on each axis.
+#: Inputs, prompt and number of heads of the configuration without noise, and cells of its design on each
+#: axis.
 WIDTH, CELLS = 4, 5
 
 

@@ -35,11 +35,13 @@ from moe_prompts.study.attention import STUDY_FITS
 from moe_prompts.study.attention_report import SPLIT, D
 
 RUN = "prefixes"
-#: Two functions with a slope, at the third random configuration; and one each beside the identity, at the reference.
+#: Two functions with a slope, at the third random configuration; and one each beside the identity, at the
+#: reference.
 SHARED = ("attention-random-3-prefix_tanh_gelu", "attention-prefix_identity_tanh", "attention-prefix_tanh_identity")
 #: The same f with keys and values of their own.
 SEPARATE = tuple(f"{name}-separate" for name in SHARED)
-#: A function that is constant where its argument is negative, as the entries of both reference prompts are in part.
+#: A function that is constant where its argument is negative, as the entries of both reference prompts are in
+#: part.
 STANDS_STILL = "relu"
 
 

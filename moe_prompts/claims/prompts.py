@@ -33,7 +33,8 @@ TRUTHS_CROSSED = ("attention-fixed", "attention-decoupled", "attention-gelu")
 PREFIX, VAPT = "arXiv 2410.02200", "arXiv 2501.18936"
 #: Ratio of n risk / s^2 to the rank of the tangent, and of the median risk to the noise-free floor.
 RANK_BAND, FLOOR_BAND = (0.9, 1.1), (0.95, 1.05)
-#: What a band for s^2 rank / n must tell from it: the rank where the number of parameters is said, as 14 of 18.
+#: What a band for s^2 rank / n must tell from it: the rank where the number of parameters is said, as 14 of
+#: 18.
 WRONG_RANK = 14 / 18
 #: Floors of ``experiments/floors.py --write``, whose boxes are named there.
 FLOORS = "floors.json"

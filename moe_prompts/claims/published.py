@@ -33,7 +33,8 @@ MODELS = ("gmoe-1", "gmoe-2", "gmoe-3", "gmoe-4")
 HALF = (-0.5 - BAND, -0.5 + BAND)
 #: Ratio of losses that counts as the same, and one that does not.
 SAME_LOSS, OTHER_LOSS = (1 / 1.1, 1.1), 1.25
-#: Slopes of the losses that the papers published, from their files of every size and replicate, with their odds.
+#: Slopes of the losses that the papers published, from their files of every size and replicate, with their
+#: odds.
 FILE = "published_slopes.json"
 STATISTICS = {"median": "", "mean": "mean_"}
 COLUMNS = ("paper", "truth", "k", "slope", "low", "high", "mean_slope", "mean_low", "mean_high", "runaway")

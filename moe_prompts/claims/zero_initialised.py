@@ -32,9 +32,11 @@ TWO, THREE = "attention-fixed-zeroinit", "attention-fixed-zeroinit3"
 CURVED = "attention-random-39-prefix_identity_tanh-zeroinit"
 #: Two linear prompts with separate keys and values.
 APART = "attention-decoupled-zeroinit"
-#: Largest relative difference of equal functions, and the share of fits below which other parameters play no part.
+#: Largest relative difference of equal functions, and the share of fits below which other parameters play no
+#: part.
 SAME, SELDOM = 1e-12, 0.1
-#: Draws of the law of a linear model, which tell its median to 2 %, and the root of an n at which nothing else is left.
+#: Draws of the law of a linear model, which tell its median to 2 %, and the root of an n at which nothing
+#: else is left.
 LINEAR_DRAWS, LARGE_ROOT = 4000, 1e6
 
 

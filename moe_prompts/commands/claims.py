@@ -174,7 +174,8 @@ def main() -> None:
         print("\n".join(cli.wrapped(told)))
         return
     registered = arguments.seed is None and not arguments.quick
-    # Quick runs see other data, so that nobody tunes a rule on those that decide. Registered runs have their own seeds.
+    # Quick runs see other data, so that nobody tunes a rule on those that decide. Registered runs have their
+    # own seeds.
     seed = QUICK_SEED if arguments.seed is None and arguments.quick else arguments.seed
     scale = Scale(arguments.quick)
     studies = studies_of(book.needed(claims), scale, seed)

@@ -93,7 +93,8 @@ PRESETS["real-first"] = PRETRAINED | {
     "fresh_steps": 100,
     "lr": "0.05,0.25,1,4",
 }
-#: The second registered part: where adaptive prompts begin, with twice the steps and two more decades of rates.
+#: The second registered part: where adaptive prompts begin, with twice the steps and two more decades of
+#: rates.
 PRESETS["real-second"] = PRETRAINED | {
     "task": ["stand-in:dsprites_loc", "count"],
     "methods": ["linear", "vpt_deep", "vapt", "vapt_tokens", "vapt_vpt"],

@@ -21,8 +21,8 @@ from pathlib import Path
 from moe_prompts import cli
 from moe_prompts.errors import InputError
 
-#: Defaults of one head and of all heads of a block, where a prompt has hundreds of parameters. Some of them are seen so
-#: faintly that s^2 P / n can be asked for at large n alone: an n costs the same as any other.
+#: Defaults of one head and of all heads of a block, where a prompt has hundreds of parameters. Some of them
+#: are seen so faintly that s^2 P / n can be asked for at large n alone: an n costs the same as any other.
 ONE_HEAD = {"outputs": 4, "prompts": 2, "hidden": 2, "n": "1e3..1e6", "reps": 16}
 ALL_HEADS = {"outputs": 8, "prompts": 1, "hidden": 1, "n": "1e8", "reps": 8}
 #: What --quick changes.

@@ -22,7 +22,7 @@ def parser() -> argparse.ArgumentParser:
     add = parser.add_argument_group("the model").add_argument
     add("--model", default=None, metavar="NAME", help="see --models; without it, the rates of all models are printed")
     add("--models", action="store_true", help="print the names of all models")
-    add("--cells", type=cli.positives("fitted atoms"), default=[1, 2], help="fitted atoms per true atom (default 1,2)")
+    add("--cells", type=cli.positives("fitted atoms"), help="fitted atoms per true atom (default 1,2)")
     add("--frozen", type=int, default=None, help="known experts (default: 1 beside prompts, 0 otherwise)")
     add("--d", type=cli.positive("inputs"), default=None, help="inputs of a prompt (default 2)")
     add("--hidden", type=cli.positive("hidden units"), default=None, help="of an adaptive prompt (default 1)")
@@ -59,6 +59,7 @@ def stratum_of(parts: list[str]) -> dict[str, Fraction]:
 
 def main() -> None:
     arguments = parser().parse_args()
+    refuse(arguments)
     if arguments.models:
         from moe_prompts.theory.atoms import KINDS
 
@@ -71,7 +72,21 @@ def main() -> None:
     else:
         options = {name: getattr(arguments, name) for name in ("frozen", "d", "hidden", "rank")}
         options["stratum"] = stratum_of(arguments.stratum) or None
-        print(report(arguments.model, arguments.cells, options, arguments))
+        print(report(arguments.model, arguments.cells or [1, 2], options, arguments))
+
+
+def refuse(arguments: argparse.Namespace) -> None:
+    """Raise ``InputError`` for options that would change nothing."""
+    of_model = ("cells", "frozen", "d", "hidden", "rank", "stratum", "dependences")
+    given = [name for name in of_model if getattr(arguments, name) not in (None, [])]
+    alone = [name for name in ("models", "write") if getattr(arguments, name)]
+    given = ["model", *given] if arguments.model is not None and alone else given
+    if alone and given:
+        raise InputError(f"--{alone[0]} with --{given[0]}; expected one of them: --{alone[0]} is of all models")
+    if arguments.model is None and given:
+        raise InputError(f"--{given[0]} without --model; expected the model that it is of (--models prints the names)")
+    if arguments.dependences is not None and arguments.cells:
+        raise InputError("--dependences with --cells; expected one of them: dependences are those of one atom")
 
 
 #: Each model with a cell of one atom and cells of several, and the cases in which a neighbour decides.

@@ -27,7 +27,8 @@ TASK_HELP = (
     "comma-separated: names such as cifar or fgvc:dogs; natural, specialized, structured; all (the 19 of VTAB-1K); "
     "fgvc (all five)"
 )
-#: Backbone and pixels where nothing else is given: of real tasks the papers', of stand-ins the one that comes along.
+#: Backbone and pixels where nothing else is given: of real tasks the papers', of stand-ins the one that comes
+#: along.
 REAL, STAND_INS = ("vit_base_patch16_224.orig_in21k", 224), ("small", 32)
 #: What --preset small runs: minutes on two cores, and learning rates around those that won on such tasks.
 SMALL = {

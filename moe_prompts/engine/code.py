@@ -114,7 +114,8 @@ def _names(code: CodeType) -> set[str]:
 
 def _text(code: CodeType) -> str:
     """Return instructions and constants of a function, whatever the lines they stand on."""
-    # A function's docstring is its first constant; a function without one has None there, or a constant that is used.
+    # A function's docstring is its first constant; a function without one has None there, or a constant that
+    # is used.
     constants = code.co_consts[1:] if isinstance(next(iter(code.co_consts), None), str) else code.co_consts
     parts = [_text(part) if isinstance(part, CodeType) else _plain(part) for part in constants]
     return f"{code.co_code.hex()} {code.co_names} {code.co_varnames} ({', '.join(parts)})"

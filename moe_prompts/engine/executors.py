@@ -195,7 +195,8 @@ class Dask:
             "security": True,
             "dashboard_address": "127.0.0.1:0" if self.dashboard else None,
             "worker_dashboard_address": None,
-            # Warnings of an interrupt (tasks cancelled, workers slow to end) would bury the one line that says it.
+            # Warnings of an interrupt (tasks cancelled, workers slow to end) would bury the one line that
+            # says it.
             "silence_logs": logging.ERROR,
         }
         with ExitStack() as stack:

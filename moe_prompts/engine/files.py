@@ -66,7 +66,8 @@ def appearing(path: Path, sync: bool = True) -> Iterator[IO[bytes]]:
     If that block raises, or the process is killed, ``path`` stays as it was. Raises ``InputError`` where
     the system refuses: no room on the disk or in a quota, no permission, an error of the disk.
     """
-    # Hosts that share a folder may have processes of one number. The name as text: a path costs more than the file.
+    # Hosts that share a folder may have processes of one number. The name as text: a path costs more than the
+    # file.
     temporary = os.path.join(path.parent, f".{path.name}@{platform.node()}-{os.getpid()}{TEMPORARY}")
     try:
         with _made(temporary) as file:

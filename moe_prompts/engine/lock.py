@@ -37,7 +37,8 @@ def locked(folder: Path, to_read: bool = False) -> Iterator[None]:
     Raises ``InputError`` at once, naming host and process, if another run holds the folder, and if its lock
     is no regular file. Where the file system has no locks, a warning is printed.
     """
-    # Kept between runs: a file that is removed could be locked by two, the one that still has it open and the next.
+    # Kept between runs: a file that is removed could be locked by two, the one that still has it open and the
+    # next.
     try:
         file = _opened(folder / NAME)
     except OSError as error:

@@ -89,7 +89,8 @@ class BlockRunner:
         shards = _shards(self.folder, self.seal)
         began, worked = time.perf_counter(), time.process_time()
         took = lambda: (time.perf_counter() - began, time.process_time() - worked)
-        # Sums depend on how many threads share them: one, everywhere, so that results do not depend on the machine.
+        # Sums depend on how many threads share them: one, everywhere, so that results do not depend on the
+        # machine.
         try:
             with _pools(len(sys.modules)).limit(limits=1):
                 rows = checked_rows(self.run(block.cell, block.replicates, self.entropy), block)
@@ -303,7 +304,8 @@ def _work(
             if (now := time.perf_counter()) >= due or not left.waiting:
                 bar.set_postfix_str(f"about {clock(left.seconds)} left", refresh=False)
                 bar.update(left.share - bar.n)
-                # To expect takes as long as there are blocks: seldom enough that a million of them do not notice.
+                # To expect takes as long as there are blocks: seldom enough that a million of them do not
+                # notice.
                 due = now + max(EVERY, RARELY * (time.perf_counter() - now))
             if receipt.error:
                 raised.append(receipt)

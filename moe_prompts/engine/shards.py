@@ -31,7 +31,8 @@ SEGMENT, ROW_GROUP = 1024, 2**16
 _BLOCKS = b"blocks"
 #: Types of values that Arrow would give these types of columns, too.
 PLAIN = {float: pa.float64(), np.float64: pa.float64(), int: pa.int64(), str: pa.string(), bool: pa.bool_()}
-#: Threads of Arrow's that still hold memory of Python's when Python ends would abort the command at its very end.
+#: Threads of Arrow's that still hold memory of Python's when Python ends would abort the command at its very
+#: end.
 READ, WRITE = pa.ipc.IpcReadOptions(use_threads=False), pa.ipc.IpcWriteOptions(use_threads=False)
 PACK = pa.ipc.IpcWriteOptions(use_threads=False, compression="zstd")
 

@@ -228,8 +228,9 @@ class RunFolder:
         del tables, blocks
         pa.default_memory_pool().release_unused()
         keep_sums(self.path, RESULTS, TIMINGS)
-        # One column after the other, as its own copy, which may be written to: a long table is never held twice. On
-        # this thread: one of Arrow's that still holds Python's file when Python ends would abort the finished command.
+        # One column after the other, as its own copy, which may be written to: a long table is never held
+        # twice. On this thread: one of Arrow's that still holds Python's file when Python ends would abort
+        # the finished command.
         with open(self.path / RESULTS, "rb") as file:  # Arrow takes a name for an address, and not every name
             written = pq.ParquetFile(file, pre_buffer=False, page_checksum_verification=True)
             columns = {

@@ -23,8 +23,8 @@ from moe_prompts.checks import settings
 from moe_prompts.errors import InputError
 from moe_prompts.estimators.result import GAP_TOLERANCE, NO_CERTIFICATE, Certificate, FitStatus
 
-#: A maximum is polished until its gap is this many nats for each observation. In small samples more is left at the
-#: tolerance where the likelihood is flat, and where a path stops would be a matter of rounding.
+#: A maximum is polished until its gap is this many nats for each observation. In small samples more is left
+#: at the tolerance where the likelihood is flat, and where a path stops would be a matter of rounding.
 POLISHED = 1e-11
 #: Iterations that may polish a certified maximum.
 POLISH = 2

@@ -16,7 +16,8 @@ from moe_prompts.intervals import percentiles
 from moe_prompts.seeds import bootstrap_rng
 from moe_prompts.study.replication_report import ENDLESS, FILE, FROM_N, LOSSES
 
-#: How each source is drawn and called, in the order of the legend; fits from data are open, on top of the others.
+#: How each source is drawn and called, in the order of the legend; fits from data are open, on top of the
+#: others.
 SOURCES: dict[str, tuple[dict[str, Any], str]] = {
     FILE: ({"color": "0.7", "linewidth": 2.0}, "published losses"),
     "start": ({"color": "#2f9e44", "marker": "v", "linestyle": "-."}, "start of the published procedure"),

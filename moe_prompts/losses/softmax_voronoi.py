@@ -234,7 +234,8 @@ def _best_for_cells(
     def border(x: np.ndarray) -> np.ndarray:
         return (_directions(to_all + x) - _directions(to_own + x)[:, None]).reshape(-1, fitted.d)
 
-    # In units of what it costs at first, of the slopes and of what is compared: the solver's tolerance is absolute.
+    # In units of what it costs at first, of the slopes and of what is compared: the solver's tolerance is
+    # absolute.
     unit = max(cost(start), np.finfo(float).tiny)
     compared = max(size, float(np.abs(rest).max()))
     end = (

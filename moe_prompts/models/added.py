@@ -53,7 +53,8 @@ class Knowing:
 
 
 def _other(what: str, name: str) -> InputError:
-    # Workers that outlive a command keep data and truths by their names, so a name cannot change what it means.
+    # Workers that outlive a command keep data and truths by their names, so a name cannot change what it
+    # means.
     return InputError(
         f"this process knows another {what} named {name!r}, of a study that it ran before; expected a new name, or "
         "workers that are started anew"

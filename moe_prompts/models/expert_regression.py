@@ -215,7 +215,8 @@ class ExpertMap:
 
     def __init__(self, family: ExpertFamily, x: np.ndarray) -> None:
         self.family, d, m = family, family.d, len(x)
-        #: Derivatives of a logit u_l, and of the argument of an expert, by (b_l, beta_l, a_l, c_l): (1 + q, m).
+        #: Derivatives of a logit u_l, and of the argument of an expert, by (b_l, beta_l, a_l, c_l): (1 + q,
+        #: m).
         self.of_logit, self.of_argument = np.zeros((2, 2 + 2 * d, m))
         self.of_logit[0] = 1
         self.of_logit[1 : 1 + d] = x.T

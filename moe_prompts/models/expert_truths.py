@@ -90,7 +90,8 @@ _NAME = re.compile(r"experts-(?P<gate>[a-z]+)-(?P<sigma>[a-z][a-z0-9_]*)(?P<flat
 
 #: Truth -> the seed of its numbers: of 0 .. 299 the one with the largest kappa2 (for the identity kappa1)
 #: without noise, see ``identifiability.kappas``. Others have seed 0 and were not selected. Sigmoid gates over
-#: tanh: the largest kappa1 of those whose intercepts c are above .5, as fits keep theirs above .25 (``SIGMOID_BOX``).
+#: tanh: the largest kappa1 of those whose intercepts c are above .5, as fits keep theirs above .25
+#: (``SIGMOID_BOX``).
 NUMBERS: dict[str, int] = {
     "experts-softmax-tanh": 220,
     "experts-softmax-gelu": 82,

@@ -22,7 +22,8 @@ from moe_prompts.errors import InputError
 FUNCTIONS = ("exp", "log", "sqrt", "tanh", "erf", "sigmoid", "sin", "cos")
 VARIABLES = ("x", "t")
 LONGEST, LARGEST_POWER = 200, 12
-#: Where a formula must have finite values, with two derivatives: inputs of hidden units in the studies are smaller.
+#: Where a formula must have finite values, with two derivatives: inputs of hidden units in the studies are
+#: smaller.
 RANGE = np.linspace(-40.0, 40.0, 1601)
 
 
@@ -77,7 +78,8 @@ def _expression(node: ast.expr, text: str, sp: Any) -> Any:
                     raise InputError(
                         f"formula {text!r}: power {b}; expected a fixed multiple of 1/2, at most {LARGEST_POWER}"
                     )
-                # Powers of powers would grow without bound: numbers of a million digits, polynomials of degree 1e9.
+                # Powers of powers would grow without bound: numbers of a million digits, polynomials of
+                # degree 1e9.
                 if a.has(sp.Pow) or (a.is_Rational and max(abs(a.p), a.q) >= 1e6):
                     raise InputError(f"formula {text!r}: a power of a power, or of a large number; expected one power")
                 return a**b
@@ -91,7 +93,8 @@ def _expression(node: ast.expr, text: str, sp: Any) -> Any:
                 return operations[type(op)]()
         case ast.Call(func=ast.Name(id=name), args=[argument], keywords=[]) if name in FUNCTIONS:
             inner = _expression(argument, text, sp)
-            # The logistic function as a tanh: no exponential overflows, and one symbol serves all derivatives.
+            # The logistic function as a tanh: no exponential overflows, and one symbol serves all
+            # derivatives.
             return (1 + sp.tanh(inner / 2)) / 2 if name == "sigmoid" else getattr(sp, name)(inner)
     raise InputError(f"formula {text!r}: {ast.unparse(node)} is not understood; expected {_EXPECTED}")
 

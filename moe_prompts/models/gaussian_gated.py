@@ -152,7 +152,10 @@ class GaussianGatedMoE:
 
     @classmethod
     def univariate(cls, weights, gate_means, gate_covs, slopes, intercepts, noise_covs) -> GaussianGatedMoE:
-        """Return parameters with d = l = 1, each argument a list of k numbers."""
+        """Return parameters with d = l = 1, each argument a list of k numbers.
+
+        Raises ``InputError`` for lists of different lengths, and as the class does for its arrays.
+        """
         names = [field.name for field in fields(cls)]
         values = [weights, gate_means, gate_covs, slopes, intercepts, noise_covs]
         lists = [
@@ -219,7 +222,9 @@ class GaussianGatedMoE:
     def rescaled(self, shift_x, scale_x, shift_y, scale_y) -> GaussianGatedMoE:
         """Return the law of ((x - shift_x) / scale_x, (y - shift_y) / scale_y).
 
-        Shifts and scales are vectors, (d,) for x and (l,) for y.
+        Shifts and scales are vectors, (d,) for x and (l,) for y, in the units of x and y.
+
+        Raises ``InputError`` for other shapes, and for a scale of 0.
         """
         shift_x, scale_x = (shaped(value, (self.d,), "rescaled: a shift or scale of x") for value in (shift_x, scale_x))
         shift_y, scale_y = (shaped(value, (self.l,), "rescaled: a shift or scale of y") for value in (shift_y, scale_y))
@@ -386,6 +391,8 @@ class GaussianGatedMoE:
         """Return the pairs made from uniforms (n,) and standard normals x (n, d), y (n, l).
 
         The uniforms choose the atoms; x and y are overwritten.
+
+        Raises ``InputError`` where their shapes do not belong together.
         """
         x, y, uniforms = table(x, self.d, "x"), table(y, self.l, "y"), numbers(uniforms, "from_standard: uniforms")
         if uniforms.shape != (len(x),) or len(y) != len(x):

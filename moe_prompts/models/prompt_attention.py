@@ -47,7 +47,8 @@ from moe_prompts.models.data import Sample
 
 #: Columns of W2 of this much more or less than unit length are off by more than rounding.
 UNIT = 1e-9
-#: Sum of the masses e^b of prompts that have a softmax of their own: in the box b >= -1 one may have a tenth of it.
+#: Sum of the masses e^b of prompts that have a softmax of their own: in the box b >= -1 one may have a tenth
+#: of it.
 MASS = 4.0
 #: More tokens than matrices (tokens D, tokens D) of any memory have.
 MOST_TOKENS = 10**6
@@ -473,6 +474,8 @@ class PromptFamily:
 
         W2 has unit columns where sigma is homogeneous (the scale of a unit is W1's), and is I for the
         identity.
+
+        Raises ``InputError`` for vectors of another size.
         """
         k, q, p, r = self.k, self.atom_size, self.head.p, self.hidden
         vectors = numbers(vectors, "split: vectors")

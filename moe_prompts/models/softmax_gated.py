@@ -164,7 +164,9 @@ class SoftmaxGatedMoE:
     def rescaled(self, shift_x, scale_x, shift_y: float, scale_y: float) -> SoftmaxGatedMoE:
         """Return the conditional law of (y - shift_y) / scale_y given (x - shift_x) / scale_x.
 
-        Shifts and scales of x are vectors (d,), those of y numbers.
+        Shifts and scales of x are vectors (d,), those of y numbers, in the units of x and y.
+
+        Raises ``InputError`` for other shapes, and for a scale of 0.
         """
         shift_x, scale_x = (shaped(value, (self.d,), "rescaled: a shift or scale of x") for value in (shift_x, scale_x))
         shift_y = real(shift_y, "(-inf, inf)", "rescaled: shift_y")

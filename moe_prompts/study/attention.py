@@ -43,7 +43,8 @@ MODEL = "prompt-attention"
 STUDY_FITS, STUDY_GAPS, STUDY_PROFILES = "attention", "attention-gap", "attention-profile"
 OPTIONS = LeastSquaresOptions()
 #: Starts of a fit: near the truth (so many for each true prompt that may be split), or the best minima of the
-#: noise-free problem, and random ones as an audit; random starts of the noise-free problem, noise on its split ones.
+#: noise-free problem, and random ones as an audit; random starts of the noise-free problem, noise on its
+#: split ones.
 NEAR_STARTS, PROJECTIONS, AUDITS, POPULATION_STARTS, SPLIT_NOISE = 2, 2, 2, 20, 0.01
 #: Sizes at which likelihood gaps decide.
 GAP_SIZES = (10_000, 1_000_000)

@@ -43,7 +43,8 @@ from moe_prompts.study.rows import failed, outcome
 NEAR_STARTS, DATA_STARTS, RANDOM_STARTS = 1, 3, 1
 #: Nats to which gaps are computed: they are compared with 5.
 GAP_TOLERANCE = 1e-3
-#: Blind starts of the search for the best fit without noise, and the pairs that stand for the population in it.
+#: Blind starts of the search for the best fit without noise, and the pairs that stand for the population in
+#: it.
 BEST_STARTS, BEST_PAIRS, BEST_SEED = 24, 1_000_000, 0
 #: What a fit has and a failed one has not.
 ERRORS = (

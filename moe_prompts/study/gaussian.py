@@ -99,7 +99,8 @@ class GaussianCell:
     @property
     def cost(self) -> float:
         """Return the expected cost, relative to that of other cells."""
-        # Starts climb the first pairs, the best of them a quadrature whose size hardly grows; the data are passed once.
+        # Starts climb the first pairs, the best of them a quadrature whose size hardly grows; the data are
+        # passed once.
         return (5_000.0 + 3 * min(self.n, 5_000) + 0.7 * min(self.n, 25_000) + 0.045 * self.n) * self.k
 
     @property

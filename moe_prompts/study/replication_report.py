@@ -33,7 +33,8 @@ FROM_N, RUNAWAY = 1_000, 10.0
 SAME_LEVEL = 1.2
 #: A median falls at a rate where the whole interval of its slope lies below this.
 FALLING = -0.4
-#: Infinite losses (a mass beyond the largest number) stand here, so that medians and quantiles keep their place.
+#: Infinite losses (a mass beyond the largest number) stand here, so that medians and quantiles keep their
+#: place.
 ENDLESS = 1e100
 #: Its many sizes and replicates make few resamples enough.
 RESAMPLES_OF_FILE = 1_000
@@ -447,7 +448,8 @@ def _sgame_translation(summary: pd.DataFrame) -> str:
     if "published" not in fixed or "published" not in free:
         return ""
     ratio = fixed["published"] / free["published"]
-    # Where most gates are not identified, neither is a translation of them: another line is quoted if there is one.
+    # Where most gates are not identified, neither is a translation of them: another line is quoted if there
+    # is one.
     identified = ratio[_wide(summary, "unidentified")["published"] < 0.1]
     most = (identified if len(identified) else ratio).idxmax()
     if ratio.max() < 1.5:

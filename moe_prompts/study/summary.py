@@ -114,7 +114,8 @@ def summarise(
             # valley: leaving it out would hide what is claimed.
             all_fits = prediction is None and line["fit_class"] == "over"
             samples = errors_by_size(rows, measure.column, all_fits)
-            # Slopes and intervals do not depend on the band, which the table does not show: one resample will do.
+            # Slopes and intervals do not depend on the band, which the table does not show: one resample will
+            # do.
             found = {name: _slope_of(samples, rows, measure, over, entropy, name, 1) for name in STATISTICS}
             medians = {n: float(np.median(values)) for n, values in samples.items()}
             curve = np.array(list(medians)), np.array(list(medians.values()))

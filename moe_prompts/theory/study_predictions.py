@@ -182,7 +182,8 @@ def _attention() -> Iterator[dict[str, str]]:
     model = "prompt-attention"
     for kind in ("fixed", "decoupled", *(f"adaptive:{name}" for name in ACTIVATIONS)):
         for singular in (False, True):
-            # Directions of a key that no logit sees are no parameters of decoupled atoms, but they are of the study's.
+            # Directions of a key that no logit sees are no parameters of decoupled atoms, but they are of the
+            # study's.
             if not (kind == "decoupled" and singular):
                 yield from of_prompts(kind, singular)
     yield from of_prompts("prefix", False)

@@ -94,7 +94,8 @@ class HeightCoordinates(PairCoordinates):
         out = np.zeros((*phi.shape, phi.shape[1]))
         ratio, h = self._ratio(phi), phi[:, self.split]
         pull_i, pull_j = ratio * gradient[:, self.centre], gradient[:, self.split] / ratio
-        # With t = log(w_j / w_i) / 2 in each entry: first and second derivatives in t, then t and b in the heights.
+        # With t = log(w_j / w_i) / 2 in each entry: first and second derivatives in t, then t and b in the
+        # heights.
         in_t, in_tt = (pull_i + pull_j) * h, (pull_i - pull_j) * h
         rises = {b: self._rise(m) for b, m in zip(self.pair, self._heights(phi), strict=True)}
         signs = dict(zip(self.pair, (-1, 1), strict=True))

@@ -196,9 +196,9 @@ def fit_experts(
         raise InputError("fit_experts: starts have NaN or infinite entries; expected finite numbers")
     sets = np.repeat(np.arange(len(data)), [len(block) for block in starts])
     vectors, before = objective.normal(np.concatenate(starts)), np.zeros(len(sets), dtype=int)
-    # Gates of a softmax are known up to a translation: one expert is the reference, and it can be in no pair of
-    # ``PairCoordinates``. So it should not be one of two that share a cell. After one iteration the expert that
-    # is farthest from any other can be told, and becomes the last, which is the reference.
+    # Gates of a softmax are known up to a translation: one expert is the reference, and it can be in no pair
+    # of ``PairCoordinates``. So it should not be one of two that share a cell. After one iteration the expert
+    # that is farthest from any other can be told, and becomes the last, which is the reference.
     if objective.reference is not None and family.k > 2:
         first = climb(objective, vectors, sets, replace(options, max_iterations=1))
         vectors, before = _apart_last(objective, first.vectors), first.iterations

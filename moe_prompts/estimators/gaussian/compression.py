@@ -25,8 +25,8 @@ from numpy.polynomial import chebyshev
 from moe_prompts.errors import InputError
 from moe_prompts.models.data import Data, Sample, StreamedSample
 
-#: Cell width in standard deviations of the data, total degree of the polynomials that a cell sums exactly, and how
-#: many nodes that takes.
+#: Cell width in standard deviations of the data, total degree of the polynomials that a cell sums exactly,
+#: and how many nodes that takes.
 CELL, DEGREE = 0.2, 9
 NODES = (DEGREE + 1) * (DEGREE + 2) // 2
 #: Atoms narrower than this (in the same units) are beyond the quadrature: a climb stops there and goes on on

@@ -49,7 +49,8 @@ def m_step(passes: Passes, S: np.ndarray) -> GaussianGatedMoE:
     moments = passes.monomials.second_moments(S) / counts[:, None, None]
     mean = moments[:, 0, 1:]
     cov = moments[:, 1:, 1:] - mean[:, :, None] * mean[:, None, :]
-    # The atom's own covariance, before a constant expert or a tied gate spreads it: it shows a collapse first.
+    # The atom's own covariance, before a constant expert or a tied gate spreads it: it shows a collapse
+    # first.
     if np.linalg.eigvalsh(cov)[:, 0].min() < passes.min_eigenvalue:
         raise too_narrow(passes)
     yy, yx, xx = cov[:, :l, :l], cov[:, :l, l:], cov[:, l:, l:]

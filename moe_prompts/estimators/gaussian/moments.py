@@ -109,7 +109,7 @@ _SCALES: WeakKeyDictionary[Data, Scale] = WeakKeyDictionary()
 
 
 def check_multiplicities(weights: np.ndarray | None) -> None:
-    """Refuse negative weights from users; those of an interpolation rule may be negative."""
+    """Raise ``InputError`` for negative weights from users; those of an interpolation rule may be negative."""
     if weights is not None and (smallest := numbers(weights, "weights").min(initial=0.0)) < 0:
         raise InputError(f"weights: smallest {smallest:.3g}; expected numbers of times that each point counts")
 

@@ -72,7 +72,8 @@ class NearTruth:
                 f"near_truth: k = {family.k} atoms cannot sit at all {self.k_true} true ones; "
                 f"raise k or start from data"
             )
-        # Every true atom gets a fitted one: labels are drawn again until all appear, as in the published runs.
+        # Every true atom gets a fitted one: labels are drawn again until all appear, as in the published
+        # runs.
         while True:
             labels = rng.integers(self.k_true, size=family.k)
             if len(np.unique(labels)) == self.k_true:
@@ -119,8 +120,9 @@ class FromData:
         scale = np.sqrt(variances(sample, few))
         z = z / scale
         fixed = np.empty((0, z.shape[1])) if family.frozen is None else family.frozen.to_joint()[1] / scale
-        # k-means++: each centre is a point, drawn in proportion to its squared distance from the centres so far,
-        # which are at first those of the frozen atoms. Where all points are on centres, any point will do.
+        # k-means++: each centre is a point, drawn in proportion to its squared distance from the centres so
+        # far, which are at first those of the frozen atoms. Where all points are on centres, any point will
+        # do.
         centres = fixed
         nearest = _squared_distances(z, centres).min(axis=0) if len(centres) else np.ones(len(z))
         for number in range(family.k):
@@ -129,7 +131,8 @@ class FromData:
             centres = np.concatenate([centres, z[pick : pick + 1]])
             own = _squared_distances(z, centres[-1:])[0]
             nearest = np.minimum(nearest, own) if len(fixed) or number else own
-        # Lloyd's steps move the free centres to the means of their points; an empty cluster stays where it is.
+        # Lloyd's steps move the free centres to the means of their points; an empty cluster stays where it
+        # is.
         for _ in range(LLOYD_STEPS):
             labels = _squared_distances(z, centres).argmin(axis=0)
             sizes = np.bincount(labels, minlength=len(centres))

@@ -157,7 +157,8 @@ class CompiledPrefixes:
     def __init__(self, map: PromptMap, decoupled: CompiledObjective) -> None:
         self.map, self.decoupled = map, decoupled
         of = decoupled.family
-        #: Where key and value of the prompts stand in the vector of decoupled ones, and p in that of prefixes.
+        #: Where key and value of the prompts stand in the vector of decoupled ones, and p in that of
+        #: prefixes.
         slots = np.array([of.slot(l) for l in range(of.k)])
         self.keys, self.values = slots[:, : of.head.p].ravel(), slots[:, of.head.p :].ravel()
         self.prompts = np.arange(of.k, map.family.size)

@@ -34,8 +34,8 @@ TANH, GELU, RELU, SIGMOID, IDENTITY = 0, 1, 2, 3, 4
 KINDS = {"fixed": FIXED, "decoupled": DECOUPLED, "adaptive": ADAPTIVE}
 ACTIVATIONS = {"tanh": TANH, "gelu": GELU, "relu": RELU, "sigmoid": SIGMOID, "identity": IDENTITY}
 
-#: Inlined by force: of a loop that stands by itself there are two translations, of which a process that compiles takes
-#: one and a process that loads from the cache the other.
+#: Inlined by force: of a loop that stands by itself there are two translations, of which a process that
+#: compiles takes one and a process that loads from the cache the other.
 pointwise = njit(fastmath={"contract"}, error_model="numpy", nogil=True, forceinline=True)
 summing = njit(fastmath={"contract", "reassoc", "nsz"}, error_model="numpy", nogil=True, forceinline=True)
 #: Below this t, t Phi(t) loses digits to underflow and Phi(t) is 1/2.

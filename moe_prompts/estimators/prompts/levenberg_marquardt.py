@@ -25,9 +25,10 @@ KIND = "least squares"
 CLOSE, CLOSE_SHARE = 10.0, 0.1
 #: Damping beyond which no step is left to try.
 MAX_DAMPING = 1e10
-#: Polishing has to bring the predicted decrease of a minimum down to this share of the tolerance, or to this share of
-#: Q, which is the rounding of Q and more. Newton does so in few steps at a minimum. In a curved valley that runs
-#: downhill the prediction of every point is small, and wrong: it is that of a parabola, and stays where it is.
+#: Polishing has to bring the predicted decrease of a minimum down to this share of the tolerance, or to this
+#: share of Q, which is the rounding of Q and more. Newton does so in few steps at a minimum. In a curved
+#: valley that runs downhill the prediction of every point is small, and wrong: it is that of a parabola, and
+#: stays where it is.
 POLISHED, ROUNDED = 1e-4, 1e-12
 
 

@@ -130,8 +130,8 @@ class PlainSteps:
         if gauges.shape[2]:
             turned = gauges * free[:, :, None] / np.where(scale > 0, scale, 1.0)[:, :, None]
             turned /= np.maximum(np.linalg.norm(turned, axis=1, keepdims=True), 1e-300)
-            # Q is constant along a symmetry. Eigenvalue 1 there keeps it out of the certificate and steps away
-            # from it.
+            # Q is constant along a symmetry. Eigenvalue 1 there keeps it out of the certificate and steps
+            # away from it.
             scaled += turned @ turned.swapaxes(1, 2)
         return scaled, scale, gradient * scale
 
@@ -152,7 +152,8 @@ class CompiledSteps(PlainSteps):
         self.scaled, self.scale, self.slope, decrease, self.definite = self._hessians(rows)
         self.others = np.flatnonzero(~self.definite)
         convex = self.definite.copy()
-        # An eigenvalue above ``ROUNDING`` is above ``FLAT``, so that the decrease is what eigenvalues would say.
+        # An eigenvalue above ``ROUNDING`` is above ``FLAT``, so that the decrease is what eigenvalues would
+        # say.
         if len(self.others):
             self.spectrum = _spectrum(self.scaled[self.others], self.slope[self.others])
             decrease[self.others], lmin = _certificate(*self.spectrum)

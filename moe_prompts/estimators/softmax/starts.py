@@ -19,7 +19,8 @@ from moe_prompts.models.softmax_gated import SoftmaxGatedMoE
 
 #: The experts of a split atom are moved apart by about this share of its noise.
 SPLIT = 0.1
-#: Inputs whose mean is more standard deviations from 0 than this are moved to 0 before gates are made of clusters.
+#: Inputs whose mean is more standard deviations from 0 than this are moved to 0 before gates are made of
+#: clusters.
 FAR = 100.0
 
 

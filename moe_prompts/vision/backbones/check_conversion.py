@@ -32,7 +32,7 @@ def check(name: str, content: bytes, sizes: Sequence[int]) -> list[dict[str, Any
     for size in sizes:
         photographs = [Image.fromarray(image).resize((size, size)) for image in load_sample_images().images]
         images = normalised(np.stack([np.asarray(image) for image in photographs]), "imagenet")
-        wanted = final_tokens(content, images.numpy(), name)
+        wanted = final_tokens(content, images.numpy())
         row: dict[str, Any] = {"size": size}
         with torch.no_grad():
             for precision in PRECISIONS:

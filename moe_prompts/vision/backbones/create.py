@@ -39,7 +39,8 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
 SMALL_SIZE = 32
 #: Modules of timm whose functions make VisionTransformers.
 PLAIN_MODULES = ("vision_transformer", "deit", "vision_transformer_hybrid")
-#: Where training scripts keep weights inside a file, the ones to evaluate first; what wrappers put before names.
+#: Where training scripts keep weights inside a file, the ones to evaluate first; what wrappers put before
+#: names.
 WRAPPERS = ("state_dict_ema", "model_ema", "teacher", "state_dict", "model", "module")
 PREFIXES = ("module.", "_orig_mod.", "model.", "backbone.")
 #: What torch's averaged models keep beside the weights.

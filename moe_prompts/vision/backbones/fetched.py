@@ -205,7 +205,13 @@ def model_of(state: dict[str, Tensor], heads: int, size: int, blocks: int) -> Vi
 
 
 def depth_of(name: str, file: Path | None = None) -> int:
-    """Return how many blocks the fetched weights have, whether the backbone uses them or not."""
+    """Return how many blocks the fetched weights have, whether the backbone uses them or not.
+
+    name  of the backbone, such as "dinov2-small-focus"
+    file  of the weights; None looks into the user's cache
+
+    Raises ``InputError`` where the weights are not there, with the command that fetches them.
+    """
     found = file or cached_file(name)
     if found is None:
         raise InputError(how_to_fetch(name))

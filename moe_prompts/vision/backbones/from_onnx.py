@@ -72,12 +72,14 @@ def vit_state(content: bytes, source: str) -> dict[str, Tensor]:
     return {name: torch.from_numpy(np.array(value, np.float32)) for name, value in state.items()}
 
 
-def final_tokens(content: bytes, images: np.ndarray, source: str) -> np.ndarray:
+def final_tokens(content: bytes, images: np.ndarray) -> np.ndarray:
     """Return the tokens that onnxruntime gives at the file's final norm, (B, 1 + patches, d).
 
-    images  (B, 3, H, W), normalised
+    content  of the ONNX file
+    images   (B, 3, H, W), normalised
 
-    A conversion is checked against them; this needs ``onnx`` and ``onnxruntime``.
+    A conversion is checked against them; this needs ``onnx`` and ``onnxruntime``. Raises ``InputError`` where
+    one of these is missing.
     """
     onnx = _onnx()
     try:

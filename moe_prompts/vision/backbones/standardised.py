@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from moe_prompts.errors import InputError
 
-#: Least standard deviation of a channel, as a share of the root mean square of all: a dead channel stays small.
+#: Least standard deviation of a channel, as a share of the root mean square of all: a dead channel stays
+#: small.
 LEAST = 1e-3
 
 

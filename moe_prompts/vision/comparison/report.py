@@ -27,7 +27,8 @@ PUBLISHED = {"full": "full", "linear": "linear", "vpt_shallow": "vpt_shallow", "
 STAND_IN = "stand-in"
 #: 19-task mean of VAPT: the published mean of full fine-tuning, 65.57, and the published gain over it, 7.34.
 PUBLISHED_VAPT_MEAN = 72.91
-#: Published gain of VAPT over full fine-tuning in the mean of the five FGVC tasks, in points (arXiv 2501.18936).
+#: Published gain of VAPT over full fine-tuning in the mean of the five FGVC tasks, in points (arXiv
+#: 2501.18936).
 PUBLISHED_VAPT_GAIN_FGVC = 1.04
 
 

@@ -23,7 +23,8 @@ from moe_prompts.slopes import slope
 from moe_prompts.vision.training.statuses import TRAINED
 
 PLANTED = ("planted-fixed", "planted-adaptive")
-#: Students whose class holds the planted truth, at least in its closure: their floor is 0, wherever training ends.
+#: Students whose class holds the planted truth, at least in its closure: their floor is 0, wherever training
+#: ends.
 CLASS_HOLDS_TRUTH = {
     "planted-fixed": ("vpt_deep", "vpt_matched", "vpt_large", "vapt_offset", "at_teacher"),
     "planted-adaptive": ("vapt", "vapt_offset", "at_teacher"),

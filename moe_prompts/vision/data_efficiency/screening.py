@@ -49,8 +49,8 @@ OPTIMISERS: dict[str, tuple[float, ...]] = {
     "adamw-mu": (0.008, 0.032, 0.128, 0.512),
     "lamb": (0.008, 0.032, 0.128, 0.512),
 }
-#: The same with two more rates for those that took the largest of theirs in the committed run, whose command has the
-#: grid above.
+#: The same with two more rates for those that took the largest of theirs in the committed run, whose command
+#: has the grid above.
 WIDER = OPTIMISERS | {
     "adamw": (0.002, 0.008, 0.032, 0.128, 0.512, 2.048),
     "adamw-mu": (0.008, 0.032, 0.128, 0.512, 2.048, 8.192),

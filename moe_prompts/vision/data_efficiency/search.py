@@ -35,14 +35,15 @@ from moe_prompts.vision.training.packed import PackedTrials, entering_states
 from moe_prompts.vision.training.runs import Setup
 from moe_prompts.vision.training.sgd import init_generator, trial_seed
 
-#: Starts by name: where prompts begin by default; a draw of the law that the teacher is a draw of; the teacher; fixed
-#: prompts fitted first, with adaptive ones of no effect beside them; and the fixed prompts alone, for comparison.
+#: Starts by name: where prompts begin by default; a draw of the law that the teacher is a draw of; the
+#: teacher; fixed prompts fitted first, with adaptive ones of no effect beside them; and the fixed prompts
+#: alone, for comparison.
 OFFICIAL, DRAWN, TEACHER, FROM_FIXED, FIXED = "official", "teacher's law", "teacher", "fixed first", "fixed alone"
 STARTS = (OFFICIAL, DRAWN, TEACHER, FROM_FIXED, FIXED)
 #: Starts that know nothing of the teacher that is looked for.
 ORDINARY = (OFFICIAL, DRAWN)
-#: Gain left in nats of the total at a certified fit. Prompts pass a relu, and a fit comes to stand on some of its very
-#: many kinks, where no smooth model promises less than some hundredths of a nat.
+#: Gain left in nats of the total at a certified fit. Prompts pass a relu, and a fit comes to stand on some of
+#: its very many kinks, where no smooth model promises less than some hundredths of a nat.
 TOLERANCE = 0.05
 #: Iterations after which a fit gives up.
 ITERATIONS = 100

@@ -45,8 +45,8 @@ VERDICTS = {
 REACHED = 0.05
 #: Floor of fixed prompts in nats on the adaptive truth: their excess risk on fresh images after SGD.
 FIXED_FLOOR = 0.266
-#: The share of starts that is worth a search (four starts find it), the levels of its one-sided ends, the least number
-#: of counted fits, and the least share of certified ones.
+#: The share of starts that is worth a search (four starts find it), the levels of its one-sided ends, the
+#: least number of counted fits, and the least share of certified ones.
 SHARE, ENDS, LEAST, CERTIFIED = 0.25, (0.1, 0.9), 9, 0.8
 #: Methods of ``data_efficiency.py`` whose class holds an adaptive truth, and that do not begin at it.
 SGD = ("vapt", "vapt_offset")

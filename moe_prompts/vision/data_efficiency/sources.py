@@ -36,14 +36,16 @@ from moe_prompts.vision.training.packed import PackedTrials
 from moe_prompts.vision.training.runs import Setup, backbone, opened, train_and_score, trained_parameters, weights_hash
 from moe_prompts.vision.training.sgd import Outcome, Recipe, Score, Trial, evaluate, init_generator, train_packed
 
-#: Images to judge settings by and to feed generators that are blind to the image; of planted truths also to test on.
+#: Images to judge settings by and to feed generators that are blind to the image; of planted truths also to
+#: test on.
 VALIDATION_IMAGES, TEST_IMAGES = 1000, 2000
 #: The share of n images that judges settings where there are no other images.
 HELD_OUT = 0.2
-#: Students by their prompts: fixed ones of the teacher's number of tokens, of VAPT's number of parameters and of twice
-#: that; adaptive ones, blind to the image, and with free vectors beside, which hold the fixed ones.
+#: Students by their prompts: fixed ones of the teacher's number of tokens, of VAPT's number of parameters and
+#: of twice that; adaptive ones, blind to the image, and with free vectors beside, which hold the fixed ones.
 STUDENTS = ("vpt_deep", "vpt_matched", "vpt_large", "vapt", "vapt_constant", "vapt_offset")
-#: A student of the teacher's own class that starts where the teacher stands: what statistics costs without the search.
+#: A student of the teacher's own class that starts where the teacher stands: what statistics costs without
+#: the search.
 AT_TEACHER = "at_teacher"
 
 Measured = tuple[Outcome, dict[str, float]]

@@ -147,7 +147,7 @@ def _changed(row: Any) -> str:
     return f"{row.split_change:.0e}" if row.silent else f"{min(row.visible):.0e}"
 
 
-# Figure ---------------------------------------------------------------------------------------------------------------
+# Figure -----------------------------------------------------------------------------------------------------
 
 
 def draw_visible(ax: Axes, noise_free: pd.DataFrame) -> None:

@@ -342,7 +342,7 @@ def first_heads(design: PlantedHead, truth: str, count: int) -> PromptTruth:
     return replace(design.truths[truth], name=f"{design.truths[truth].name}-first{count}", params=params)
 
 
-# What can be told without data ----------------------------------------------------------------------------------------
+# What can be told without data ------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,8 @@ from moe_prompts.tables import markdown
 from moe_prompts.vision.figures import COLOURS
 from moe_prompts.vision.planted_head.study import FLOORS, KAPPAS, PROFILES
 
-#: Sizes at which the text says how many directions of the parameters data locate: in a head, and in a whole block.
+#: Sizes at which the text says how many directions of the parameters data locate: in a head, and in a whole
+#: block.
 LOCATED = {True: (1e4, 1e6, 1e8), False: (1e3, 1e4, 1e6)}
 
 #: Where n risk / (s^2 P) and risk over floor must lie.
@@ -338,7 +339,7 @@ def _predicted(split: float) -> str:
     return f" (predicted {split:.2g})" if np.isfinite(split) else ""
 
 
-# Figure ---------------------------------------------------------------------------------------------------------------
+# Figure -----------------------------------------------------------------------------------------------------
 
 #: Marks of fixed and adaptive prompts, as in the other figures.
 MARKS = {"fixed": "o", "adaptive": "s"}

@@ -51,18 +51,18 @@ FLOORS, KAPPAS, PROFILES, HEADS = "floor", "kappas", "profile", "heads"
 FIT_ROWS = "fits"
 #: Spreads of profiles: of the exact class, and with one prompt too many.
 EPS = {0: (0.0125, 0.025), 1: (0.0125, 0.025, 0.1, 0.3)}
-#: Random starts of the noise-free problem, standard deviation of what is added to its constructed ones, pairs that it
-#: stands for.
+#: Random starts of the noise-free problem, standard deviation of what is added to its constructed ones, pairs
+#: that it stands for.
 POPULATION_STARTS, SHAKE, PAIRS = 12, 0.01, 10_000
-#: Nats left to gain below which a fit in all heads of a block is certified: a millionth of its P / 2. Rounding leaves
-#: some 1e-5, since the smallest and the largest curvature differ by 1e8 and more.
+#: Nats left to gain below which a fit in all heads of a block is certified: a millionth of its P / 2.
+#: Rounding leaves some 1e-5, since the smallest and the largest curvature differ by 1e8 and more.
 BLOCK_TOLERANCE = 1e-4
 #: After so many iterations of a noise-free fit no further round begins: floors are upper bounds anyway.
 POPULATION_ITERATIONS = 100
 #: Data sets of classes in which the truth is a singular point, since fits in a flat valley are dear.
 SINGULAR_REPLICATES = 8
-#: Milliseconds of a free core for each parameter on 512 outputs: of a fit from two starts (times more where the class
-#: is singular), of a floor from each start, of kappas and of profiles.
+#: Milliseconds of a free core for each parameter on 512 outputs: of a fit from two starts (times more where
+#: the class is singular), of a floor from each start, of kappas and of profiles.
 FIT_TIME, SLOW, FLOOR_TIME = 8.0, {"over": 5.0, "contained": 5.0}, 7.0
 OTHER_TIME = {"kappas": 50.0, "profile": 250.0, "heads": 50.0}
 ADAPTIVE = "adaptive:gelu"

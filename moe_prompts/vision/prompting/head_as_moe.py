@@ -82,11 +82,13 @@ class HeadReading(Shown):
         It is exactly 0 for a fixed prompt, and at most 1.
         """
         experts = self.prompt_experts
-        # Seen from the first image, so that equal experts differ by exactly 0 whatever the rounding of a mean.
+        # Seen from the first image, so that equal experts differ by exactly 0 whatever the rounding of a
+        # mean.
         apart = experts - experts[:1]
         around = (apart - apart.mean(dim=0)).square().sum(dim=2).mean(dim=0)
         size = experts.square().sum(dim=2).mean(dim=0)
-        # An expert that is zero on every image does not vary; any other NaN is a number that went wrong, and stays.
+        # An expert that is zero on every image does not vary; any other NaN is a number that went wrong, and
+        # stays.
         return torch.where(size == 0, size, (around / size).sqrt())
 
     @property
@@ -275,7 +277,8 @@ def _reading(model: Prompted, attn: AttentionParts, tokens: Tensor, head: int, i
     q, k, v = attn.project(tokens)[:, :, :, head].unbind(dim=2)
     prompts = tokens[:, start : start + number]
     if (prompts == prompts[:1]).all():
-        # The same prompts for every image: the rounding of a matrix product depends on the place of a row, so once.
+        # The same prompts for every image: the rounding of a matrix product depends on the place of a row, so
+        # once.
         v = v.clone()
         v[:, start : start + number] = v[:1, start : start + number]
     gates = (attn.q_norm(q) @ attn.k_norm(k).transpose(1, 2) * attn.scale).softmax(dim=-1)

@@ -71,7 +71,8 @@ REFUSED = {
 }
 
 
-#: A model that takes prompts: timm's, or one of ``transformers`` (``layouts.FAMILIES``), which is not imported here.
+#: A model that takes prompts: timm's, or one of ``transformers`` (``layouts.FAMILIES``), which is not
+#: imported here.
 Plain = VisionTransformer | nn.Module
 
 
@@ -151,7 +152,9 @@ class PromptedVisionTransformer(Prompted, VisionTransformer):
     ) -> Any:
         """Return features of blocks as timm's method does, on the plain model's tokens.
 
-        Prompts are in neither the maps, the prefix nor the features.
+        Arguments are those of timm. Prompts are in neither the maps, the prefix nor the features.
+
+        Raises ``InputError`` where ``output_fmt`` is neither "NCHW" nor "NLC".
         """
         self._begin(x, attn_mask, is_causal)
         options: dict[str, Any] = {"indices": indices, "norm": norm, "stop_early": stop_early}

@@ -70,8 +70,8 @@ def fused_tokens(U: Tensor, E: Tensor, bias: Tensor, mask: Tensor | None = None)
     bias  (N,)
     mask  (B, d), dropout of channels; None: none
     """
-    # Not E @ U, which would copy U to fold the images into the columns of one matrix.
-    # U.shape[0], not len(U), which is a constant to torch.export and torch.jit.trace: they would fix the batch.
+    # Not E @ U, which would copy U to fold the images into the columns of one matrix. U.shape[0], not len(U),
+    # which is a constant to torch.export and torch.jit.trace: they would fix the batch.
     Z = torch.bmm(E.flatten(1).expand(U.shape[0], -1, -1), U)
     if mask is not None:
         Z = Z * mask[:, None]
@@ -230,7 +230,8 @@ class AdaptivePrompts(nn.Module):
         self.offset = nn.Parameter(torch.zeros(config.num_tokens, width)) if config.offset else None
         begin_maps(self.weight, self.kernel, self.offset, config, prod(config.positions(grid)), bound, rng)
         if borrowed:
-            # Past torch's registration, so that state_dict, moving averages and files see a shared projector once.
+            # Past torch's registration, so that state_dict, moving averages and files see a shared projector
+            # once.
             self.__dict__["projector"] = projector
         else:
             self.projector = projector

@@ -19,7 +19,8 @@ from moe_prompts.errors import InputError
 
 #: Sample points along each side of a pixel.
 SAMPLES = 4
-#: The heart (u^2 + v^2 - 1)^3 <= u^2 v^3 has its centroid at v = HEART_CENTRE and lies within HEART_RADIUS of it.
+#: The heart (u^2 + v^2 - 1)^3 <= u^2 v^3 has its centroid at v = HEART_CENTRE and lies within HEART_RADIUS of
+#: it.
 HEART_CENTRE, HEART_RADIUS = 0.2935, 1.2935
 
 Inside = Callable[[np.ndarray, np.ndarray], np.ndarray]

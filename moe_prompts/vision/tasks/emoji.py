@@ -120,7 +120,13 @@ def unpack(archives: dict[str, Path], out: Path, entropy: int) -> Path:
 
 
 def read_archive(path: Path, folder: str) -> tuple[dict[str, str], dict[str, bytes]]:
-    """Return the category of each emoji by its code, and the drawings of 64 pixels by the same codes."""
+    """Return the category of each emoji by its code, and the drawings of 64 pixels by the same codes.
+
+    path    of the archive, a .tgz as ``npm pack`` leaves it
+    folder  of the set of drawings in it, such as "google"
+
+    Raises ``InputError`` where the archive cannot be read.
+    """
     images: dict[str, bytes] = {}
     listed: list[dict[str, Any]] = []
     try:

@@ -12,8 +12,8 @@ from moe_prompts.vision.tasks.procedural import fresh
 from moe_prompts.vision.tasks.task import Pixels
 
 APART = 2**24
-#: Replicates of studies are fewer; what comes after them is: images to test on, to validate on, to tune with, and a row
-#: so long that no step of a training sees an image twice.
+#: Replicates of studies are fewer; what comes after them is: images to test on, to validate on, to tune with,
+#: and a row so long that no step of a training sees an image twice.
 REPLICATES = 10_000
 TEST, VALIDATION, TUNING, ENDLESS = range(REPLICATES, REPLICATES + 4)
 

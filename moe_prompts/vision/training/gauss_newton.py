@@ -40,10 +40,11 @@ DENSE = 3000
 TOLERANCE = 1e-3
 #: Predicted gain, in units of the tolerance, above which steps use G alone.
 CLOSE = 1.0
-#: Products with H in a step, those that look for negative curvature, and products with G in a step without a matrix.
+#: Products with H in a step, those that look for negative curvature, and products with G in a step without a
+#: matrix.
 PRODUCTS, PROBES, GAUSS_NEWTON_PRODUCTS = 8, 8, 40
-#: What is added to S G S before it measures curvatures, in units of the tolerance. In the units of S a step of length 1
-#: along one parameter alone costs half a nat.
+#: What is added to S G S before it measures curvatures, in units of the tolerance. In the units of S a step
+#: of length 1 along one parameter alone costs half a nat.
 FLOOR = 10.0
 #: The least diagonal entry of G in units of the mean of its part.
 LEAST = 1e-2
@@ -51,8 +52,8 @@ LEAST = 1e-2
 MAX_DAMPING, MIN_DAMPING = 1e10, 1e-8
 #: The longest step of a part, in units of the longer of the part and of one of rms 1.
 REACH = 1.0
-#: Steps that follow one of G with the same matrix, the share of that one's gain below which no other follows, and the
-#: predicted gain in nats below which there are such steps.
+#: Steps that follow one of G with the same matrix, the share of that one's gain below which no other follows,
+#: and the predicted gain in nats below which there are such steps.
 SECANT_STEPS, WORTH, NEAR = 20, 0.02, 1.0
 #: Shortenings of such a step before it is given up.
 SHORTENED = 3
@@ -279,8 +280,8 @@ def fit(
             coordinates, model = _gauss_newton_model(objective, x, gradient, free, FLOOR * tolerance)
             passes["gauss_newton"] += 1
             gain, smallest = model.gain, float("nan")
-            # Far away H is often indefinite and a product with it is dear, while steps of G descend well. Near a
-            # minimum H is needed: for the last steps, and since G cannot tell a minimum from a saddle.
+            # Far away H is often indefinite and a product with it is dear, while steps of G descend well.
+            # Near a minimum H is needed: for the last steps, and since G cannot tell a minimum from a saddle.
             if gain < CLOSE * tolerance:
                 pushed = coordinates.into(gradient)
                 model = lanczos(coordinates, hessian, pushed if pushed.norm() > 0 else probe, PRODUCTS, tolerance)
@@ -308,7 +309,8 @@ def fit(
             break
         # The box may cut a step short. What counts is whether Q falls, and by how much of what was hoped for.
         proposed = model.step(damping)
-        # Norms inside the network make lengths of prompts a symmetry, so that steps of G would run to the box.
+        # Norms inside the network make lengths of prompts a symmetry, so that steps of G would run to the
+        # box.
         while damping <= MAX_DAMPING and _too_long(proposed, x, objective.sizes):
             damping *= 3.0
             proposed = model.step(damping)

@@ -30,7 +30,8 @@ from moe_prompts.vision.training.sgd import Setting
 PROMPTS = ("vpt_shallow", "vpt_deep", "vpt_matched", "vapt")
 CONTROLS = ("vapt_constant", "vapt_shuffled", "vapt_pooled")
 BASELINES = ("linear", "bias", "full")
-#: Starts other than the published ones; ``vapt_offset`` has the published start and the parameters of ``vapt_vpt``.
+#: Starts other than the published ones; ``vapt_offset`` has the published start and the parameters of
+#: ``vapt_vpt``.
 STARTED = ("vpt_tokens", "vapt_tokens", "vapt_orthogonal", "vapt_gain", "vapt_offset", "vapt_vpt")
 PEERS = ("lora", "lora_matched", "adapter")
 #: What is compared where nothing is asked for; peers are asked for by name, as LoRA needs the extra ``peft``.
@@ -44,7 +45,8 @@ PROMPT_LRS = (50.0, 25.0, 10.0, 5.0, 2.5, 1.0, 0.5, 0.25, 0.1, 0.05)
 FULL_LRS = (0.005, 0.001, 0.0005, 0.0001)
 WEIGHT_DECAYS = (0.01, 0.001, 0.0001, 0.0)
 
-#: Seconds of a step of one trial relative to packed VAPT's, rounded from docs/packed_benchmark.md: for estimates only.
+#: Seconds of a step of one trial relative to packed VAPT's, rounded from docs/packed_benchmark.md: for
+#: estimates only.
 RELATIVE_SECONDS = {
     "linear": 0.1,
     "bias": 1.2,

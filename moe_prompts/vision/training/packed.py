@@ -40,8 +40,8 @@ from moe_prompts.vision.prompting.prompted import (
 from moe_prompts.vision.prompting.prompts import NORM_EPS, activated, position_map, source_states
 from moe_prompts.vision.prompting.starts import block_gain
 
-#: With rows of at most so many tokens attention is written out, which is faster than torch's fused one for small heads
-#: on a CPU; longer rows would need too much memory.
+#: With rows of at most so many tokens attention is written out, which is faster than torch's fused one for
+#: small heads on a CPU; longer rows would need too much memory.
 SHORT = 64
 #: Images that pass through frozen blocks together.
 GROUP = 32
@@ -74,8 +74,8 @@ def seeded_noise(seed: int, device: torch.device) -> Iterator[None]:
     """Seed the generators of the CPU and of ``device`` for draws within, and restore them afterwards."""
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         if device.type == "cpu":
-            # torch.manual_seed also seeds every other kind of device, and notes the stack for each that is absent:
-            # 5 ms a call, as long as a step of a small model.
+            # torch.manual_seed also seeds every other kind of device, and notes the stack for each that is
+            # absent: 5 ms a call, as long as a step of a small model.
             torch.default_generator.manual_seed(seed)
         else:
             torch.manual_seed(seed)
@@ -124,8 +124,8 @@ class PackedTrials(nn.Module):
         self.parts = nn.ParameterDict(
             {key_of(name): torch.stack([trial[name].detach() for trial in trials]) for name in trials[0]}
         )
-        #: The first block that sees prompts, behind the last block where only heads are learned: what enters it belongs
-        #: to an image, whatever is learned.
+        #: The first block that sees prompts, behind the last block where only heads are learned: what enters
+        #: it belongs to an image, whatever is learned.
         self.first = len(model.blocks) if config is None else first_block(config, len(model.blocks))
         self._first_rows_only = model.global_pool == "token" and model.attn_pool is None
 

@@ -134,7 +134,8 @@ class PackedPeers(PackedTrials):
                 if value.requires_grad:
                     first_values.setdefault(name, []).append(value.detach())
         self.parts = nn.ParameterDict({key_of(name): torch.stack(values) for name, values in first_values.items()})
-        #: The first changed block: what enters it belongs to an image, but for biases, which change the embedding.
+        #: The first changed block: what enters it belongs to an image, but for biases, which change the
+        #: embedding.
         self.first = 0 if method == "bias" else changed_blocks(model, None if sizes is None else sizes.blocks)[0]
         self._first_rows_only = model.global_pool == "token" and model.attn_pool is None
         #: Parameters of each block, and of what is outside blocks, by their names there.

@@ -49,7 +49,7 @@ def test_a_conversion_computes_what_onnxruntime_does(content, size):
     """Float32 with sums in another order: rounding of 2^-24 on sums of some hundred terms of order 1, three layers
     deep. The table of 5 x 5 cells is resampled for all sizes but 70."""
     images = np.random.default_rng(size).standard_normal((2, 3, size, size)).astype(np.float32)
-    wanted = from_onnx.final_tokens(content, images, "tiny")
+    wanted = from_onnx.final_tokens(content, images)
     model = fetched.model_of(from_onnx.vit_state(content, "tiny"), tiny.HEADS, size, tiny.DEPTH)
     with torch.no_grad():
         found = model.forward_features(torch.from_numpy(images)).numpy()
