@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
+from html import escape
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,7 +32,7 @@ from moe_prompts.models.gaussian_truths import TRUTHS, Truth
 from moe_prompts.models.prompt_truths import PromptTruth, names_one
 from moe_prompts.models.softmax_truths import SOFTMAX_TRUTHS, SoftmaxTruth
 from moe_prompts.models.truths import add_truth
-from moe_prompts.shown import aligned, html_table
+from moe_prompts.shown import aligned, html_table, paragraph
 from moe_prompts.study.attention import LINES, attention_study
 from moe_prompts.study.gaussian import gaussian_study
 from moe_prompts.study.report import report_of
@@ -41,14 +42,20 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 AnyTruth = Truth | PromptTruth | SoftmaxTruth
-#: Columns of ``slopes``, as ``table`` has them.
 #: More sizes than a range has use for, and more workers than a machine has room for.
 MOST_POINTS, MOST_WORKERS = 1000, 10_000
+#: Columns of ``slopes``, as ``table`` has them.
 SLOPES = ("truth", "kind", "k", "measure", "predicted", "slope", "low", "high", "verdict")
-LEGEND = """theory: the predicted slope; slope: of log median error on log n, with its 90 %
-interval; D: Voronoi loss of the parameters; risk, L2: of the regression
-function; singleton: of parameters alone in their cell; split: of those that
-share one; fits: share that stands at a certified optimum, only those count"""
+#: What stands below every table, and what a measure is where the table has it.
+LEGEND = "theory: the predicted slope; slope: of log median error on log n, with its 90 % interval"
+MEASURES = {
+    "risk": "mean squared error of the regression function over its mean square",
+    "L2": "root mean square error of the regression function",
+    "D": "Voronoi loss of the parameters",
+    "singleton": "error of parameters alone in their cell, the fitted atoms nearest to one true atom",
+    "split": "root mean square error of atoms that share a cell",
+}
+FITS = "fits: share that stands at a certified optimum; only those count"
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -92,13 +99,18 @@ class StudyResult:
         return next(iter(figures(self.rows, self.seed).values()))
 
     def __str__(self) -> str:
-        return f"{self._title}\n\n{aligned(*self._lines)}\n\n{LEGEND}"
+        return f"{self._title}\n\n{aligned(*self._lines)}\n\n{paragraph(self._legend)}"
 
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
-        """Return the table for a notebook."""
-        return html_table(*self._lines, caption=self._title)
+        """Return the table and its legend for a notebook."""
+        return f"{html_table(*self._lines, caption=self._title)}<p>{escape(self._legend)}</p>"
+
+    @property
+    def _legend(self) -> str:
+        words = {word for measure in self.table["measure"] for word in str(measure).split()}
+        return "; ".join([LEGEND, *(f"{word}: {said}" for word, said in MEASURES.items() if word in words), FITS])
 
     @property
     def _title(self) -> str:

@@ -129,7 +129,12 @@ class TestStudy:
         text = str(found)
         assert max(map(len, text.splitlines())) <= 80
         assert repr(found) == text
-        assert "<table>" in found._repr_html_()
+        shown = found._repr_html_()
+        assert "<table>" in shown
+        for told in (" ".join(text.split()), shown):
+            assert "D: Voronoi loss of the parameters" in told
+            assert "risk: mean squared error" in told
+            assert "singleton" not in told  # the table has no such measure
         assert found.plot().axes
 
     def test_the_module_of_the_same_name_is_the_function(self):
