@@ -166,7 +166,8 @@ def _attention_findings(attention: pd.DataFrame) -> list[str]:
     fits = attention[attention["study"] == STUDY_FITS]
     misses = fits[fits["fit_class"] == "misspecified"].groupby(["truth", "kind", "k"]).ngroups
     if misses:
-        found.append(f"{misses} lines fit a kind that cannot be the truth: their risk stops at a floor, whatever n is.")
+        said = "1 line fits" if misses == 1 else f"{misses} lines fit"
+        found.append(f"{said} a kind that cannot express the truth: the risk stops at a floor, whatever n is.")
     return found
 
 
