@@ -32,6 +32,8 @@ def test_any_configuration_and_kind(tmp_path):
         (["--kinds", "adaptive:swish"], "unknown prompt kind 'adaptive:swish'"),
         (["--kinds", "adaptive:tanh:bias"], "--kinds adaptive:tanh:bias; expected some of fixed, decoupled,"),
         (["--n", "abc"], "'abc' is not a size"),
+        (["--quick", "--n", "abc"], "'abc' is not a size"),  # what is given stays, --quick or not
+        (["--quick", "--configurations", "moon"], "--configurations moon; expected reference"),
         (["--reps", "0"], "'0' is not a number of data sets"),
         (["--seed", "-1"], "--seed -1; expected a whole number of at least 0"),
         (["--resume"], "--resume needs --out"),

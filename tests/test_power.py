@@ -134,6 +134,9 @@ def test_the_command_prints_a_table_and_one_line_for_wrong_input(tmp_path):
     for arguments, message in [
         (["--run", "nowhere"], "expected the folder of a finished run"),
         (["--run", "x", "--scatter", "1"], "expected no --scatter"),
+        (["--run", "x", "--n", "1e3,1e4"], "--run brings its own n; expected no --n"),
+        (["--run", "x", "--replicates", "4"], "expected no --replicates"),
+        (["--column", "loss"], "--column loss without --run"),
         (["--n", "1e3"], "at least two different sizes"),
     ]:
         done = call("power.py", *arguments, cwd=tmp_path)

@@ -6,7 +6,7 @@ python experiments/floors.py --truth attention-gelu --kinds fixed,decoupled --k 
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from moe_prompts import cli
 from moe_prompts.errors import InputError
@@ -41,15 +41,26 @@ The studies and claims of this project use the first box.
 """
 
 
+#: What is fitted where nothing else is given, and what --quick changes of it.
+USUAL: dict[str, Any] = {
+    "truth": "attention-gelu",
+    "kinds": ["fixed"],
+    "k": [2, 4],
+    "boxes": ["study", "wide", "widest"],
+    "starts": 48,
+}
+QUICK: dict[str, Any] = {"k": [2], "boxes": ["study", "wide"], "starts": 8}
+
+
 def parser() -> argparse.ArgumentParser:
     parser = cli.OneLineParser(prog="floors.py", description=__doc__)
     add = parser.add_argument_group("what is fitted").add_argument
-    add("--truth", default="attention-gelu", metavar="NAME", help="default attention-gelu")
-    add("--kinds", type=cli.names, default=["fixed"], help="what is fitted (default fixed)")
-    add("--k", type=cli.positives("prompts"), default=[2, 4], help="numbers of prompts (default 2,4)")
-    add("--boxes", type=cli.names, default=["study", "wide", "widest"], help="study,wide,widest (default: all)")
-    add("--starts", type=cli.positive("starts"), default=48, help="random starts for each k (default 48)")
-    add("--quick", action="store_true", help="k = 2, two boxes, 8 starts")
+    add("--truth", metavar="NAME", help="default attention-gelu")
+    add("--kinds", type=cli.names, help="what is fitted (default fixed)")
+    add("--k", type=cli.positives("prompts"), help="numbers of prompts (default 2,4)")
+    add("--boxes", type=cli.names, help="study,wide,widest (default: all)")
+    add("--starts", type=cli.positive("starts"), help="random starts for each k (default 48)")
+    add("--quick", action="store_true", help="k = 2, two boxes, 8 starts, where nothing else is given")
     add("--write", action="store_true", help="write docs/floors.md and what claims read of it, and stop")
     return parser
 
@@ -63,9 +74,12 @@ def main() -> None:
     from moe_prompts.study.floors import floors, floors_table
 
     if arguments.write:
-        if arguments.quick:
-            raise InputError("--write writes the whole page; expected no --quick")
-        every = pd.concat([floors(truth, kind, ks, starts=arguments.starts) for truth, kind, ks in PAGE])
+        given = [name for name in ("truth", "kinds", "k", "boxes", "quick") if getattr(arguments, name)]
+        if given:
+            raise InputError(f"--write writes the whole page; expected no --{given[0]}")
+        every = pd.concat(
+            [floors(truth, kind, ks, starts=arguments.starts or USUAL["starts"]) for truth, kind, ks in PAGE]
+        )
         root = cli.checkout("docs").parent
         page, records = root / "docs" / "floors.md", root / "moe_prompts" / "claims" / "floors.json"
         write_atomically(page, (INTRODUCTION + floors_table(every) + "\n").encode())
@@ -73,10 +87,9 @@ def main() -> None:
         write_atomically(records, (every.round(7).to_json(orient="records", indent=1) + "\n").encode())
         print(f"page      {page}\nrecords   {records}")
         return
-    ks, boxes, starts = arguments.k, arguments.boxes, arguments.starts
-    if arguments.quick:
-        ks, boxes, starts = [2], ["study", "wide"], 8
-    tables = [floors(arguments.truth, kind, ks, boxes, starts) for kind in arguments.kinds]
+    cli.fill_in(arguments, USUAL | (QUICK if arguments.quick else {}))
+    asked = (arguments.k, arguments.boxes, arguments.starts)
+    tables = [floors(arguments.truth, kind, *asked) for kind in arguments.kinds]
     print(ending_of(pd.concat(tables)))
 
 

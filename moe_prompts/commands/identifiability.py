@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from moe_prompts import cli
 from moe_prompts.errors import InputError
@@ -18,13 +18,23 @@ if TYPE_CHECKING:
     from moe_prompts.shown import Ending
 
 
+#: What is looked at where nothing else is given, and with --quick.
+USUAL: dict[str, Any] = {"configurations": ["reference", "rank1"], "n": "1e4,1e5,1e6", "reps": 16}
+QUICK: dict[str, Any] = {
+    "configurations": ["reference"],
+    "kinds": ["fixed", "decoupled", "adaptive:gelu"],
+    "n": "1e4,1e5",
+    "reps": 8,
+}
+
+
 def parser() -> argparse.ArgumentParser:
     parser = cli.OneLineParser(prog="identifiability.py", description=__doc__)
     add = parser.add_argument_group("what is looked at").add_argument
     add(
         "--configurations",
         type=cli.names,
-        default=["reference", "rank1"],
+        default=None,
         help="reference, rank1 (keys of one dimension), heads2 (two heads that share their prompts), random-NUMBER, "
         "random-NUMBER-rank1, random-NUMBER-heads2 (default reference,rank1)",
     )
@@ -34,13 +44,13 @@ def parser() -> argparse.ArgumentParser:
         default=None,
         help="fixed, decoupled, adaptive:SIGMA (default: all of them)",
     )
-    add("--n", default="1e4,1e5,1e6", metavar="SIZES", help="of the likelihood gaps, as 1e4..1e6 or 1e4,1e5")
+    add("--n", metavar="SIZES", help="of the likelihood gaps, as 1e4..1e6 (default 1e4,1e5,1e6)")
     add("--points", type=cli.positive("sizes"), default=3, help="sizes in a range (default 3)")
-    add("--reps", type=cli.positive("data sets"), default=16, help="data sets per size (default 16)")
+    add("--reps", type=cli.positive("data sets"), help="data sets per size (default 16)")
     cli.add_execution(parser)
     cli.add_shard(parser)
     cli.add_run(parser)
-    add("--quick", action="store_true", help="three kinds, two sizes, 8 data sets")
+    add("--quick", action="store_true", help="three kinds, two sizes, 8 data sets, where nothing else is given")
     return parser
 
 
@@ -65,26 +75,22 @@ def names_of(configurations: list[str], kinds: list[str]) -> list[str]:
 def main() -> None:
     arguments = parser().parse_args()
     cli.check_run(arguments)
-    quick = arguments.quick
-    sizes = cli.sizes("1e4,1e5" if quick else arguments.n, arguments.points)
+    cli.fill_in(arguments, QUICK if arguments.quick else USUAL)
+    sizes = cli.sizes(arguments.n, arguments.points)
 
     from moe_prompts.models.prompt_attention import PromptKind
     from moe_prompts.models.prompt_truths import KINDS, prompt_truth
     from moe_prompts.study.attention import identifiability_study
 
-    quick_kinds = ["fixed", "decoupled", "adaptive:gelu"]
-    asked = arguments.kinds or (quick_kinds if quick else list(KINDS))
-    kinds = [str(PromptKind.parse(kind)) for kind in asked]
+    kinds = [str(PromptKind.parse(kind)) for kind in arguments.kinds or KINDS]
     unknown = [kind for kind in kinds if kind not in KINDS]
     if unknown:
         raise InputError(f"--kinds {unknown[0]}; expected some of {', '.join(KINDS)}")
-    names = names_of(["reference"] if quick else arguments.configurations, kinds)
+    names = names_of(arguments.configurations, kinds)
     for name in names:
         prompt_truth(name)
     out = arguments.out or cli.default_folder("identifiability")
-    study = identifiability_study(
-        truths=names, sizes=sizes, replicates=8 if quick else arguments.reps, entropy=arguments.seed
-    )
+    study = identifiability_study(truths=names, sizes=sizes, replicates=arguments.reps, entropy=arguments.seed)
     results = cli.results(study, out, arguments, "identifiability.py")
 
     from moe_prompts.figures.attention import identifiability_figure

@@ -23,9 +23,9 @@ COLUMNS = ("loss_intrinsic", "loss")
 def parser() -> argparse.ArgumentParser:
     parser = cli.OneLineParser(prog="power.py", description=__doc__)
     add = parser.add_argument_group("the design").add_argument
-    add("--n", default="1e3..1e6", metavar="SIZES", help="such as 1e3..1e6 or 1e3,1e4 (default 1e3..1e6)")
+    add("--n", metavar="SIZES", help="such as 1e3..1e6 or 1e3,1e4 (default 1e3..1e6)")
     add("--points", type=cli.positive("sizes"), default=5, help="sizes in a range (default 5)")
-    add("--replicates", type=cli.positive("replicates"), default=16, help="data sets at each size (default 16)")
+    add("--replicates", type=cli.positive("replicates"), help="data sets at each size (default 16)")
     add("--scatter", type=float, default=None, help="standard deviation of log errors at a size (default .5)")
     add("--run", type=Path, default=None, metavar="FOLDER", help="take sizes, replicates and scatter from a run")
     add("--column", default=None, help=f"errors of the run (default: the first of {', '.join(COLUMNS)})")
@@ -38,8 +38,11 @@ def parser() -> argparse.ArgumentParser:
 
 def main() -> None:
     arguments = parser().parse_args()
-    if arguments.run is not None and arguments.scatter is not None:
-        raise InputError("--run brings its own scatter; expected no --scatter beside it")
+    given = [name for name in ("scatter", "n", "replicates") if getattr(arguments, name) is not None]
+    if arguments.run is not None and given:
+        raise InputError(f"--run brings its own {given[0]}; expected no --{given[0]} beside it")
+    if arguments.run is None and arguments.column is not None:
+        raise InputError(f"--column {arguments.column} without --run; expected the run whose column it is")
     if arguments.seed < 0:
         raise InputError(f"--seed {arguments.seed}; expected a whole number of at least 0")
 
@@ -80,8 +83,8 @@ def main() -> None:
 
 def _asked(arguments: argparse.Namespace) -> tuple:
     scatter = 0.5 if arguments.scatter is None else arguments.scatter
-    sizes = cli.sizes(arguments.n, arguments.points)
-    return f"scatter {scatter:g}", sizes, arguments.replicates, scatter
+    sizes = cli.sizes(arguments.n or "1e3..1e6", arguments.points)
+    return f"scatter {scatter:g}", sizes, arguments.replicates or 16, scatter
 
 
 def _of_run(arguments: argparse.Namespace) -> list[tuple]:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from commands import call
 
 from moe_prompts import InputError, prompt_truth
 from moe_prompts.study.floors import BOXES, floors, floors_table
@@ -86,3 +87,16 @@ def test_the_readme_quotes_the_page():
     cells = [cell.strip() for cell in line.strip("|").split("|")]
     assert cells[3].startswith(quoted[1])
     assert cells[5].startswith(quoted[2])
+
+
+@pytest.mark.parametrize("option", [("--k", "2"), ("--truth", "attention-gelu"), ("--quick",)])
+def test_the_whole_page_takes_no_option_that_it_would_not_heed(option, tmp_path):
+    done = call("floors.py", "--write", *option, cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == f"floors.py: --write writes the whole page; expected no {option[0]}\n"
+
+
+def test_what_is_given_stays_under_quick(tmp_path):
+    done = call("floors.py", "--quick", "--k", "3", "--starts", "1", "--boxes", "study", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"attention-gelu +fixed +3 +study", done.stdout)
