@@ -41,7 +41,7 @@ def as_text(title: str, rows: Rows, columns: int = COLUMNS) -> str:
 
 
 def as_message(line: str, terminal: bool) -> str:
-    """Return a line of at most ``COLUMNS`` characters, in several lines if it is longer and a terminal shows it.
+    """Return a line, broken at ``COLUMNS`` characters if it is longer and a terminal shows it.
 
     Elsewhere it stays one line, which programs and logs read.
     """

@@ -109,7 +109,7 @@ _SCALES: WeakKeyDictionary[Data, Scale] = WeakKeyDictionary()
 
 
 def check_multiplicities(weights: np.ndarray | None) -> None:
-    """Raise ``InputError`` for negative weights from users; those of an interpolation rule may be negative."""
+    """Raise ``InputError`` for negative weights from users; an interpolation rule may have them."""
     if weights is not None and (smallest := numbers(weights, "weights").min(initial=0.0)) < 0:
         raise InputError(f"weights: smallest {smallest:.3g}; expected numbers of times that each point counts")
 

@@ -92,7 +92,7 @@ def train_prompts(
             answer = model(images)
             # Models of transformers answer with a record that holds the logits.
             logits = getattr(answer, "logits", answer)
-            loss = F.cross_entropy(logits, _known(labels, logits.shape[-1]))
+            loss = F.cross_entropy(logits, _known(labels, *logits.shape))
             losses.append(float(loss.detach()))
             if not torch.isfinite(loss):
                 raise InputError(
@@ -113,12 +113,14 @@ def train_prompts(
     return losses
 
 
-def _known(labels: Tensor, classes: int) -> Tensor:
+def _known(labels: Tensor, images: int, classes: int) -> Tensor:
     """Return the labels; raise ``InputError`` for classes that are not there, which end the process on a GPU."""
     if not isinstance(labels, Tensor) or (labels.is_floating_point() and labels.ndim == 1):
         raise InputError(
             f"train_prompts: labels {shown(labels)}; expected a tensor of whole numbers, one for each image"
         )
+    if labels.ndim > 0 and len(labels) != images:
+        raise InputError(f"train_prompts: {images} images and {len(labels)} labels in a batch; expected one label each")
     if labels.ndim == 1 and len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < classes:
         raise InputError(
             f"train_prompts: labels from {int(labels.min())} to {int(labels.max())}; this model has num_classes = "

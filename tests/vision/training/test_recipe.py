@@ -242,6 +242,7 @@ WRONG = [
     (lambda model, batch: train_prompts(model, [(batch[0], batch[1] - 1000)]), "train_prompts: labels from -"),
     (lambda model, batch: train_prompts(model, [(batch[0], batch[1].float())]), "expected a tensor of whole numbers"),
     (lambda model, batch: train_prompts(model, iter([batch]), steps=3), "no batches (left); expected a list"),
+    (lambda model, batch: train_prompts(model, [(batch[0], batch[1][:1])]), "labels in a batch; expected one label"),
     (lambda model, batch: train_prompts(model, batch[0]), "a batch of type Tensor; expected pairs (images, labels)"),
     (lambda model, batch: train_prompts(model, [batch], steps=0), "train_prompts: steps"),
     (lambda model, batch: train_prompts(model, [batch], lr=-1.0), "expected a number in (0, inf)"),
