@@ -136,6 +136,8 @@ QUICK = {
     "fresh_steps": 3,
     "fresh_reps": 1,
 }
+#: On the pretrained backbone as well: planted truths label thousands of images by it, and each rate costs trainings.
+QUICK_PRETRAINED = {"task": ["count"], "lr": "0.25"}
 #: What rates of methods on tasks belong to.
 CASE = ("backbone", "weights", "sizes", "size", "standardised", "head")
 #: Base rates that --tune tries: for prompts on planted truths, whose head is known, and for methods on tasks.
@@ -259,7 +261,10 @@ def refuse_given(arguments: argparse.Namespace, names: Sequence[str], of: str) -
 
 def preset_of(arguments: argparse.Namespace) -> dict[str, Any]:
     """Return what --quick and the preset say."""
-    return PRESETS[arguments.preset] | (QUICK if arguments.quick else {})
+    preset = PRESETS[arguments.preset]
+    if not arguments.quick:
+        return preset
+    return preset | QUICK | (QUICK_PRETRAINED if "backbone" in preset else {})
 
 
 def fill_in(arguments: argparse.Namespace) -> None:
