@@ -35,7 +35,7 @@ def parser() -> argparse.ArgumentParser:
     )
     add("--n", metavar="LIST", help="of the run's sizes (default: all)")
     add("--images", type=cli.positive("images"), help="whose gradients are taken (default 200)")
-    add("--quick", action="store_true", help=f"{QUICK} images, where --images says nothing else: a smoke run")
+    add("--quick", action="store_true", help=f"smallest n, {QUICK} images, if not given: a smoke run")
     add("--reps", type=cli.positive("replicates"), default=1, help="of each fit (default 1)")
     add("--states", type=Path, metavar="FOLDER", help="where states before the prompts are kept (default: nowhere)")
     add("--weights", type=Path, metavar="FILE", help="of the backbone, where the run had a file")
@@ -51,12 +51,15 @@ def main() -> None:
     arguments.images = arguments.images or (QUICK if arguments.quick else IMAGES)
 
     from moe_prompts.engine.store import described_in, identity_of, read_table
+    from moe_prompts.vision.data_efficiency.curves import FRESH
     from moe_prompts.vision.data_efficiency.effective import effective_study
     from moe_prompts.vision.data_efficiency.sources import TaskImages
     from moe_prompts.vision.tasks.named import STAND_IN, TaskSpec
     from moe_prompts.vision.training.devices import processes
 
     curves = read_table(arguments.run)
+    if arguments.quick and arguments.n is None:
+        arguments.n = str(min((n for n in curves["n"] if n != FRESH), default=0))
     identity = identity_of(arguments.run, entropy=int)
     if "place" not in identity:
         raise InputError(

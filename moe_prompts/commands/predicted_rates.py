@@ -196,6 +196,11 @@ def write(arguments: argparse.Namespace) -> None:
     target = Path(theory.__file__).with_name("predictions.json")
     write_atomically(target, to_text(table).encode())
     page = cli.checkout("docs") / "predicted_rates.md"
+    write_atomically(page, page_of(arguments).encode())
+    print(f"{len(table['predictions'])} predictions in {target.name}, {len(OVERVIEW)} configurations in {page.name}")
+
+
+def page_of(arguments: argparse.Namespace) -> str:
+    """Return docs/predicted_rates.md: how to read a table, then all configurations in turn."""
     parts = [report(model, cells, options, arguments, page=True) for model, cells, options in OVERVIEW]
-    write_atomically(page, "\n".join([introduction(), *parts]).encode())
-    print(f"{len(table['predictions'])} predictions in {target.name}, {len(parts)} configurations in {page.name}")
+    return "\n".join([introduction(), *parts])

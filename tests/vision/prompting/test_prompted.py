@@ -3,6 +3,7 @@
 import copy
 import subprocess
 import sys
+from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
@@ -495,7 +496,8 @@ def test_only_adaptive_prompts_are_told_the_grid():
 
 def shared_gradients(rank: int, store: str) -> None:
     """One of two processes: gradients of its half of a batch, averaged by DDP, are those of the whole batch."""
-    torch.distributed.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
+    wait = timedelta(minutes=3)
+    torch.distributed.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2, timeout=wait)
     try:
         for config in CONFIGS.values():
             model = prompted(config)
@@ -515,10 +517,12 @@ def shared_gradients(rank: int, store: str) -> None:
 def test_two_processes_share_gradients(tmp_path):
     """With gloo; the other process is started first, since importing torch takes it seconds."""
     store = str(tmp_path / "store")
-    code = f"import torch; torch.set_num_threads(1); import test_prompted; test_prompted.shared_gradients(1, {store!r})"
-    with subprocess.Popen(
-        [sys.executable, "-c", code], cwd=Path(__file__).parent, stderr=subprocess.PIPE, text=True
-    ) as other:
+    here = Path(__file__).parent
+    code = (
+        f"import sys; sys.path += {[str(here), str(here.parent)]}; import torch; torch.set_num_threads(1); "
+        f"import test_prompted; test_prompted.shared_gradients(1, {store!r})"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True) as other:
         shared_gradients(0, store)
         _, errors = other.communicate(timeout=120)
     assert other.returncode == 0, errors
