@@ -119,6 +119,47 @@ def interpolation(function, terms, low, high):
     return tuple(float(c) for c in mpmath.lu_solve(powers, mpmath.matrix([function(point) for point in points])))
 
 
+def test_vectors_are_as_wide_as_the_processor_has():
+    """512 bits where it has them, of which LLVM by itself takes half; the sums are the same."""
+    import llvmlite.binding
+    import numba
+
+    def plain(a, b):
+        total = 0.0
+        for i in range(len(a)):
+            total += a[i] * b[i]
+        return total
+
+    def widest(a, b):
+        loops.wide()
+        total = 0.0
+        for i in range(len(a)):
+            total += a[i] * b[i]
+        return total
+
+    made = [numba.njit("float64(float64[::1], float64[::1])", fastmath=True)(one) for one in (plain, widest)]
+    a, b = np.random.default_rng(0).standard_normal((2, 1_000))
+    assert_allclose([one(a, b) for one in made], a @ b, rtol=1e-12)
+    has_them = llvmlite.binding.get_host_cpu_features().get("avx512f", False)
+    text = "".join(made[1].inspect_asm().values())
+    assert ("zmm" in text) == has_them
+
+
+def test_rows_begin_with_a_line_of_the_cache():
+    import numba
+
+    @numba.njit
+    def rows(count):
+        return loops_aligned(count)
+
+    loops_aligned = loops.aligned
+    for count in (0, 1, 7):
+        found = rows(count)
+        assert found.shape == (count, loops.STRIDE)
+        assert not found.any()
+        assert all(row.ctypes.data % (8 * loops.LINE) == 0 for row in found)
+
+
 def test_order_in_memory_and_threads_change_nothing(monkeypatch):
     monkeypatch.setenv(compilation.VARIABLE, "compiled")
     family = FAMILIES["tied beside frozen, d = 2"]
