@@ -29,6 +29,7 @@ from moe_prompts.claims.claim import (
     FOURTH_SEED,
     REGISTERED_SEED,
     SECOND_SEED,
+    SEVENTH_SEED,
     SIXTH_SEED,
     THIRD_SEED,
     Claim,
@@ -343,11 +344,11 @@ one. Lines without them are computed without noise, or judged by likelihood gaps
 
 EDITIONS = f"""**Editions.** These are the rules of the second edition. They judge the runs of the first one, of seed
 {REGISTERED_SEED}, again, and runs that were drawn after the rules stood: of seed {SECOND_SEED}, and for claims added
-since of seeds {THIRD_SEED}, {FOURTH_SEED}, {FIFTH_SEED} and {SIXTH_SEED}. The data of the first runs were
-known when the rules were changed: to intervals whose coverage is measured, to the one-sided rule, and to power beside
-each verdict. What the first edition said stands beside the verdict of each claim that it had, with the reason of a
-change; the others are "new". Claims V and T judge trainings of a network by rules of their own, which stand beside
-them; their runs have other seeds."""
+since of seeds {THIRD_SEED}, {FOURTH_SEED}, {FIFTH_SEED}, {SIXTH_SEED} and {SEVENTH_SEED}. The data of the first
+runs were known when the rules were changed: to intervals whose coverage is measured, to the one-sided rule, and to
+power beside each verdict. What the first edition said stands beside the verdict of each claim that it had, with the
+reason of a change; the others are "new". Claims V and T judge trainings of a network by rules of their own, which
+stand beside them; their runs have other seeds."""
 
 
 def _logs(studies: Mapping[str, Study]) -> str:

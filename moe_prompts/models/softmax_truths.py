@@ -81,6 +81,11 @@ def uniform(n: int, rng: np.random.Generator) -> np.ndarray:
     return rng.uniform(size=(n, 1))
 
 
+def centred(n: int, rng: np.random.Generator) -> np.ndarray:
+    """Return n uniform points of [-1, 1] (n, 1)."""
+    return rng.uniform(-1, 1, size=(n, 1))
+
+
 def _published() -> SoftmaxGatedMoE:
     return SoftmaxGatedMoE(
         gate_intercepts=np.array([-8.0, 0.0]),
@@ -91,11 +96,37 @@ def _published() -> SoftmaxGatedMoE:
     )
 
 
+#: Seed and number of the truths that are drawn.
+DRAWN_SEED, DRAWN = 4_123_106, 8
+
+
+def drawn(number: int) -> SoftmaxGatedMoE:
+    """Return the parameters of the drawn truth of a number: two experts on [-1, 1] whose gates change over smoothly.
+
+    The gates' slopes differ by 3 to 8 and cross at -.3 to .3, so that both have masses near 1; experts have
+    slopes N(0, 1.5^2) and intercepts N(0, 1), and noise of .2 to .6.
+    """
+    rng = np.random.default_rng([DRAWN_SEED, number])
+    turn, crossing = rng.choice([-1.0, 1.0]) * rng.uniform(3, 8), rng.uniform(-0.3, 0.3)
+    return SoftmaxGatedMoE(
+        gate_intercepts=np.array([-turn * crossing, 0.0]),
+        gate_slopes=np.array([[turn], [0.0]]),
+        slopes=1.5 * rng.standard_normal((2, 1)),
+        intercepts=rng.standard_normal(2),
+        noise_vars=rng.uniform(0.2, 0.6, size=2) ** 2,
+    )
+
+
+def _of_number(number: int) -> Callable[[], SoftmaxTruth]:
+    return lambda: SoftmaxTruth(f"softmax-random-{number}", drawn(number), centred, "drawn here, by seed")
+
+
 SOFTMAX_TRUTHS: dict[str, Callable[[], SoftmaxTruth]] = {
     "sgame": lambda: SoftmaxTruth("sgame", _published(), grid, "arXiv 2305.03288, simulations"),
     "sgame-uniform": lambda: SoftmaxTruth(
         "sgame-uniform", _published(), uniform, "arXiv 2305.03288, simulations, with x uniform on [0, 1]"
     ),
+    **{f"softmax-random-{number}": _of_number(number) for number in range(1, DRAWN + 1)},
 }
 
 

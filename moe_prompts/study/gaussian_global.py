@@ -12,11 +12,12 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 from moe_prompts.engine.grid import Row, Study
-from moe_prompts.estimators.gaussian.global_search import GlobalOptions, GlobalResult, grown
+from moe_prompts.estimators.gaussian.global_search import GlobalOptions, grown
 from moe_prompts.estimators.gaussian.newton import newton
 from moe_prompts.estimators.gaussian.starts import near_truth
 from moe_prompts.estimators.result import FitResult
 from moe_prompts.estimators.stages import SAME_SUMMIT
+from moe_prompts.estimators.summits import GlobalResult
 from moe_prompts.models.added import knowing
 from moe_prompts.models.data import Data
 from moe_prompts.models.gaussian_truths import Truth, sample, truth
@@ -101,7 +102,7 @@ def run_cell(cell: GlobalCell, replicates: tuple[int, ...], entropy: int) -> lis
         except Exception as error:
             rows.append(fields | empty_errors() | failed(error))
         else:
-            best = near if _higher(near, found.best) else found.best
+            best = near if higher(near, found.best) else found.best
             rows.append(fields | errors_of(best, cell.truth) | said(found, near) | {"message": best.detail})
     return rows
 
@@ -137,5 +138,6 @@ def said(found: GlobalResult, near: FitResult) -> Row:
     }
 
 
-def _higher(near: FitResult, best: FitResult) -> bool:
+def higher(near: FitResult, best: FitResult) -> bool:
+    """Say whether a fit is a certified summit above the best one."""
     return near.certified and near.log_likelihood > best.log_likelihood + SAME_SUMMIT

@@ -97,13 +97,14 @@ def softmax_study(
         entropy=entropy,
         run=knowing(run_cell, truths),
         identity={
-            "softmax_truths_used": {name: _plain(softmax_truth(name)) for name in truths},
+            "softmax_truths_used": {name: plain(softmax_truth(name)) for name in truths},
             "softmax_options": asdict(OPTIONS),
         },
     )
 
 
-def _plain(known: SoftmaxTruth) -> dict:
+def plain(known: SoftmaxTruth) -> dict:
+    """Return the parameters of a truth as lists, for the identity of a run."""
     return {name: getattr(known.params, name).tolist() for name in ("gate_intercepts", *SOFTMAX_GROUPS.values())}
 
 
@@ -137,7 +138,7 @@ def run_cell(cell: SoftmaxCell, replicates: tuple[int, ...], entropy: int) -> li
         try:
             fit = softmax_newton(known.family(cell.k), _data(cell.truth, cell.n, entropy, replicate), start, OPTIONS)
         except Exception as error:
-            rows.append(fields | _empty_errors() | failed(error))
+            rows.append(fields | empty_errors() | failed(error))
         else:
             rows.append(fields | errors_of(fit, known) | {"message": fit.detail})
     return rows
@@ -157,7 +158,7 @@ def errors_of(fit: FitResult, known: SoftmaxTruth) -> Row:
     }
 
 
-def _empty_errors() -> Row:
+def empty_errors() -> Row:
     """Return the columns of a fit that could not be made."""
     names = (
         *("gap_nats", "relative_lmin", "log_likelihood", "loss_intrinsic", "loss_published", "mass_error"),

@@ -35,10 +35,9 @@ from moe_prompts.estimators.gaussian.newton import NewtonOptions, climb, compres
 from moe_prompts.estimators.gaussian.starts import START_POINTS, data, from_clusters, variances
 from moe_prompts.estimators.gaussian.streaming import passes_of
 from moe_prompts.estimators.result import FitResult
-from moe_prompts.estimators.stages import SAME_SUMMIT
+from moe_prompts.estimators.summits import GlobalResult
 from moe_prompts.models.data import Data, Sample
 from moe_prompts.models.gaussian_gated import GaussianGatedFamily, GaussianGatedMoE
-from moe_prompts.shown import Shown
 
 #: Half the distance of the halves of a split, in standard deviations of the atom along it.
 APART = 0.6
@@ -80,30 +79,6 @@ class GlobalOptions:
 
     def __post_init__(self) -> None:
         settings(self, data_starts=1, growth=1, held_back=0, newton=NewtonOptions)
-
-
-@dataclass(frozen=True, repr=False)
-class GlobalResult(Shown):
-    """Hold the best certified fit that was found, and what speaks for its being the best there is.
-
-    best         the best certified fit of all starts, held-back ones among them
-    starts       how many starts climbed with k atoms before the held-back ones
-    reached      how many of them ended within ``SAME_SUMMIT`` nats of the best fit of the search
-    ways         which sorts of them did: "data", "slice", "split", "insert"
-    next_nats    nats from the best fit of the search down to its next certified summit; NaN if there is none
-    held_back    how many starts were held back
-    missed       how many of them ended above the best fit of the search
-    missed_nats  nats by which the highest of them did; 0 if none did
-    """
-
-    best: FitResult
-    starts: int
-    reached: int
-    ways: tuple[str, ...]
-    next_nats: float
-    held_back: int
-    missed: int
-    missed_nats: float
 
 
 def global_maximum(
@@ -204,23 +179,10 @@ class _Level:
             found = inserted(self.family, self.smaller, self.sample, rng(), of_each)
             begins += [("insert", params) for params in found]
         fits = [(way, self.climbed(params)) for way, params in begins]
-        certified = [(way, fit.log_likelihood) for way, fit in fits if fit.certified]
-        top = max((height for _, height in certified), default=float("nan"))
         # Of other draws than the search itself: where one ends higher, the search has missed a summit.
         later = [self.climbed(self.held_back(number, rng())) for number in range(held_back)]
-        above = [fit.log_likelihood - top for fit in later if fit.certified and fit.log_likelihood > top + SAME_SUMMIT]
-        others = [top - height for _, height in certified if top - height > SAME_SUMMIT]
         best = self.finished([fit for _, fit in fits] + later)
-        return GlobalResult(
-            best=best,
-            starts=len(fits),
-            reached=len(certified) - len(others),
-            ways=tuple(way for way in WAYS if any(one == way and top - h <= SAME_SUMMIT for one, h in certified)),
-            next_nats=min(others, default=float("nan")),
-            held_back=len(later),
-            missed=len(above),
-            missed_nats=max(above, default=0.0),
-        )
+        return GlobalResult.of(best, fits, later, WAYS)
 
     def held_back(self, number: int, rng: np.random.Generator) -> GaussianGatedMoE:
         """Return the held-back start of this number: clusters, slices and small atoms, in turn."""

@@ -14,7 +14,7 @@ from moe_prompts.checks import generator
 from moe_prompts.errors import InputError
 from moe_prompts.estimators.gaussian import starts
 from moe_prompts.models.data import Sample
-from moe_prompts.models.gaussian_gated import GaussianGatedFamily
+from moe_prompts.models.gaussian_gated import GaussianGatedFamily, GaussianGatedMoE
 from moe_prompts.models.softmax_gated import SoftmaxGatedMoE
 
 #: The experts of a split atom are moved apart by about this share of its noise.
@@ -78,16 +78,23 @@ def data_start(sample: Sample, k: int, rng: np.random.Generator) -> SoftmaxGated
     # beta0 is a difference of squares c' Gamma^-1 c, which far from the origin leaves no digits.
     mean, spread = thin.x.mean(axis=0), thin.x.std(axis=0)
     origin = np.where(np.abs(mean) > FAR * spread, mean, 0.0)
-    drawn = starts.data(1).draw(family, Sample(thin.x - origin, thin.y), rng)
+    start = from_gaussian(starts.data(1).draw(family, Sample(thin.x - origin, thin.y), rng))
+    return start.rescaled(-origin, np.ones(family.d), 0.0, 1.0) if origin.any() else start
+
+
+def from_gaussian(drawn: GaussianGatedMoE) -> SoftmaxGatedMoE:
+    """Return softmax gates equal to Gaussian ones that share one covariance, with the same experts.
+
+    drawn  Gaussian-gated experts with one output, whose gates all have the first gate's covariance
+    """
     slopes = np.linalg.solve(drawn.gate_covs[0], drawn.gate_means.T).T
-    start = SoftmaxGatedMoE(
+    return SoftmaxGatedMoE(
         gate_intercepts=np.log(drawn.weights) - 0.5 * (slopes * drawn.gate_means).sum(axis=1),
         gate_slopes=slopes,
         slopes=drawn.slopes[:, 0],
         intercepts=drawn.intercepts[:, 0],
         noise_vars=drawn.noise_covs[:, 0, 0],
     )
-    return start.rescaled(-origin, np.ones(family.d), 0.0, 1.0) if origin.any() else start
 
 
 def split_start(fitted: SoftmaxGatedMoE, sample: Sample, rng: np.random.Generator) -> SoftmaxGatedMoE:

@@ -1,0 +1,113 @@
+"""Ask without noise how well a softmax-gated truth shows that an atom was split.
+
+The likelihood of n pairs falls below its maximum by about n KL(theta) at parameters theta. At k_true + 1 atoms,
+
+    profile(L) = min KL(theta)   over theta with loss L from two atoms that share a cell,
+
+says from which n on a split of loss L can be seen at all: n profile(L) must be a few nats. KL is summed over a
+quadrature, midpoints in x, which is uniform, and Gauss-Hermite points in y. The gate of the atom that is alone in its
+cell stays at the true one, which takes the translations away.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from moe_prompts.errors import InputError
+from moe_prompts.models.data import Sample
+from moe_prompts.models.softmax_gated import LOG_2PI, SoftmaxGatedMoE
+from moe_prompts.models.softmax_truths import SoftmaxTruth
+
+#: Points of the quadrature in x, and for each expert in y.
+POINTS, HEIGHTS = 40, 24
+#: Starts of a minimisation, and the unit in which it sees divergences, as its tolerance is absolute.
+STARTS, SCALED = 3, 1e5
+#: Columns of an atom's parameters.
+NAMES = ("beta0", "beta", "a", "b", "s")
+#: How far log masses go from those of equal halves, and log variances from the true ones: a light atom far away has
+#: any loss and is seen by nobody, and a narrow one is not seen by the quadrature.
+LIGHT = 1.0
+
+
+def quadrature(params: SoftmaxGatedMoE, low: float, high: float) -> tuple[Sample, np.ndarray]:
+    """Return pairs and weights (m,) that sum smooth functions over the law of a truth with x uniform between bounds."""
+    x = low + (high - low) * (np.arange(POINTS)[:, None] + 0.5) / POINTS
+    nodes, of_nodes = np.polynomial.hermite_e.hermegauss(HEIGHTS)
+    gates, means, sds = params.gates(x), params.expert_means(x), np.sqrt(params.noise_vars)
+    y = means[:, :, None] + sds[:, None] * nodes
+    weights = gates[:, :, None] * of_nodes / of_nodes.sum() / POINTS
+    return Sample(np.repeat(x, params.k * HEIGHTS, axis=0), y.reshape(-1)), weights.reshape(-1)
+
+
+def profile(known: SoftmaxTruth, loss: float, low: float = -1.0, high: float = 1.0, seed: int = 0) -> float:
+    """Return the smallest KL divergence of a fit with one atom too many whose split has this loss.
+
+    known  a truth of two atoms with d = 1, x uniform from low to high
+    loss   sum over the two atoms of a cell of mass (dbeta^2 + da^2 + db^4 + ds^2); above 0
+    seed   of the starts
+
+    Raises ``InputError`` for other truths.
+    """
+    from scipy.optimize import minimize  # loaded where it is used
+
+    true = known.params
+    if (true.k, true.d) != (2, 1):
+        raise InputError(f"profile: k = {true.k}, d = {true.d}; expected a truth of two atoms with one input")
+    pairs, weights = quadrature(true, low, high)
+    x, y, at_truth = pairs.x[:, 0], pairs.y[:, 0], true.log_density(pairs)
+    found = []
+    for split in range(2):
+        # One row for each atom: beta0, beta, a, b, log s. The last atom is alone in its cell.
+        rows = np.stack([*_columns(true.atoms([split, split, 1 - split]))], axis=1)
+        rows[:2, 0] -= np.log(2)
+        free = np.ones((3, 5), dtype=bool)
+        free[2, :2] = False
+        size, rng = free.sum(), np.random.default_rng([seed, split])
+
+        def atoms(v: np.ndarray, rows: np.ndarray = rows, free: np.ndarray = free) -> np.ndarray:
+            moved = rows.copy()
+            moved[free] += v
+            return moved
+
+        def divergence(v: np.ndarray, atoms=atoms) -> float:
+            beta0, beta, a, b, log_s = atoms(v).T[:, :, None]
+            logits = beta0 + beta * x
+            joint = logits - 0.5 * (LOG_2PI + log_s + (y - a * x - b) ** 2 * np.exp(-log_s))
+            return float(weights @ (at_truth - _log_sum(joint) + _log_sum(logits)))
+
+        def split_loss(v: np.ndarray, atoms=atoms, rows: np.ndarray = rows) -> float:
+            here, there = atoms(v)[:2], rows[:2]
+            d = np.abs(here - there)
+            d[:, 4] = np.abs(np.exp(here[:, 4]) - np.exp(there[:, 4]))
+            return float(np.exp(here[:, 0]) @ (d[:, 1] ** 2 + d[:, 2] ** 2 + d[:, 3] ** 4 + d[:, 4] ** 2))
+
+        bounds = [
+            (-LIGHT, LIGHT) if name in ("beta0", "s") else (-20.0, 20.0) for name in np.tile(NAMES, 3)[free.ravel()]
+        ]
+        for _ in range(STARTS):
+            start, step = np.zeros(size), rng.standard_normal(3)
+            start[1:4], start[6:9] = step, -step
+            start *= np.sqrt(loss / split_loss(start))
+            ends = minimize(
+                lambda v: SCALED * divergence(v),
+                start,
+                method="SLSQP",
+                constraints={"type": "eq", "fun": lambda v: split_loss(v) / loss - 1},
+                bounds=bounds,
+                options={"maxiter": 150, "ftol": 1e-8},
+            )
+            if abs(split_loss(ends.x) / loss - 1) < 1e-3:
+                found.append(max(divergence(ends.x), 0.0))
+    return min(found)
+
+
+def _log_sum(rows: np.ndarray) -> np.ndarray:
+    top = rows.max(axis=0)
+    return top + np.log(np.exp(rows - top).sum(axis=0))
+
+
+def _columns(params: SoftmaxGatedMoE) -> list[np.ndarray]:
+    return [
+        params.gate_intercepts, params.gate_slopes[:, 0], params.slopes[:, 0], params.intercepts,
+        np.log(params.noise_vars),
+    ]  # fmt: skip
