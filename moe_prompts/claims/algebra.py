@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from moe_prompts.claims.claim import DERIVED, Claim, Line, Tables, true_or_false
+from moe_prompts.claims.claim import DERIVED, Claim, Line, Tables, exact_line
 from moe_prompts.intervals import Verdict
 from moe_prompts.losses.gaussian_voronoi import rbar
 from moe_prompts.models.data import Sample
@@ -62,7 +63,7 @@ def verified(model: str, *cells: int) -> Line:
     table = table_of(model, *cells)
     verdict = verify_table(json.loads(table.to_json()))
     found = f"{len(table.certificates)} certificates verified" if verdict else verdict.reason
-    return Line(f"{table.title}: certificates", "valid", found, true_or_false(bool(verdict)))
+    return exact_line(f"{table.title}: certificates", "valid", found, bool(verdict))
 
 
 def typed(tables: Tables, seed: int) -> list[Line]:
@@ -75,9 +76,9 @@ def typed(tables: Tables, seed: int) -> list[Line]:
         if rate.group != "a" or rate.m == 1 or rate.published is None:
             continue
         proved = rate.exponent.status == "proved"
-        verdict = true_or_false(not rate.agrees.startswith("no")) if proved else Verdict.UNDECIDED
         found = f"{rate.rate}, {rate.exponent.status}"
-        lines.append(Line(f"A in a cell of {rate.m}", rate.published.text, found, verdict))
+        line = exact_line(f"A in a cell of {rate.m}", rate.published.text, found, not rate.agrees.startswith("no"))
+        lines.append(line if proved else replace(line, verdict=Verdict.UNDECIDED))
     return lines
 
 
@@ -96,7 +97,7 @@ def cosh(tables: Tables, seed: int) -> list[Line]:
             difference = split.log_density(at_expert) - known.log_density(at_expert)
             worst = max(worst, float(np.abs(np.expm1(difference)).max()))
         name = f"sgame, beta +- {shift:g}: relative difference of densities"
-        lines.append(Line(name, "0", f"{worst:.0e}", true_or_false(worst < SAME_DENSITY)))
+        lines.append(exact_line(name, "0", f"{worst:.0e}", worst < SAME_DENSITY))
     return lines
 
 
@@ -135,9 +136,8 @@ def temperature(tables: Tables, seed: int) -> list[Line]:
         shown = ", ".join(texts) or "no dependence of first order"
         logit = "beta x" if name is None else f"{name}(beta x)"
         found = f"{shown}; of second order between gate and expert: {', '.join(tied) or 'none'}"
-        lines.append(
-            Line(f"logit {logit} / tau", claimed[0] if claimed else "none", found, true_or_false(texts == claimed))
-        )
+        name = f"logit {logit} / tau"
+        lines.append(exact_line(name, claimed[0] if claimed else "none", found, texts == claimed))
     return lines
 
 
@@ -162,14 +162,14 @@ def solvability(tables: Tables, seed: int) -> list[Line]:
         solved = [residual == "0" for residual in witness["residuals"][:order]]
         right = all(solved) and bool(verify(witness))
         found = f"{sum(solved)} of {order} equations solved exactly"
-        lines.append(Line(f"m = {m}: a non-trivial solution to order {order}", "exists", found, true_or_false(right)))
+        lines.append(exact_line(f"m = {m}: a non-trivial solution to order {order}", "exists", found, right))
     two, three = eliminate_m2(), symmetric_family_m3()
     for name, zeros in (
         ("m = 2: one to order 4, normal form", two["zeros"]),
         ("m = 2: the same, Groebner basis", two["eliminant_zeros"]),
         ("m = 3: a symmetric one to order 6", three["zeros"]),
     ):
-        lines.append(Line(name, "none", f"{zeros} zeros left", true_or_false(zeros == 0)))
+        lines.append(exact_line(name, "none", f"{zeros} zeros left", zeros == 0))
     return lines
 
 

@@ -108,7 +108,7 @@ def kept(record: Mapping[str, Any]) -> Judgement:
         estimate = None
         if "estimate" in one:
             estimate = Interval(number(one["estimate"]), number(one["low"]), number(one["high"]), 0)
-        lines.append(Line(one["name"], one["claimed"], one["found"], verdict, estimate, odds))
+        lines.append(Line(one["name"], one["claimed"], one["found"], verdict, estimate, odds, one.get("exact", False)))
     return Judgement(CLAIMS[record["id"]], record["prediction"], tuple(lines))
 
 
@@ -130,8 +130,8 @@ def summary(judgements: Sequence[Judgement]) -> str:
             j.claim.id,
             j.claim.statement,
             j.claim.source,
-            _share(min((line.odds.right for line in j.lines if line.odds), default=None)),
-            _share(max((line.odds.wrong for line in j.lines if line.odds), default=None)),
+            _weakest(j.lines),
+            _share(max((line.odds.wrong for line in j.lines if line.odds), default=None)) or _no_data(j.lines),
             _first(j.claim.id),
             j.verdict.value,
         ]
@@ -150,7 +150,7 @@ def ending_of(judgements: Sequence[Judgement]) -> Ending:
         [
             j.claim.id,
             j.claim.statement,
-            _share(min((line.odds.right for line in j.lines if line.odds), default=None)),
+            _weakest(j.lines),
             j.verdict.value,
         ]
         for j in judgements
@@ -173,9 +173,7 @@ def readme_table(records: Sequence[Mapping[str, Any]]) -> str:
         [
             record["id"],
             record["statement"],
-            _share(
-                min((line["holds_if_true"] for line in record["evidence"] if "holds_if_true" in line), default=None)
-            ),
+            _weakest(kept(record).lines),
             record["verdict"],
         ]
         for record in records
@@ -191,6 +189,21 @@ def filled(readme: str, records: Sequence[Mapping[str, Any]]) -> str:
     if readme.count(BEGIN) != 1 or readme.count(END) != 1:
         raise InputError(f"docs/results.md: expected the marks {BEGIN} and {END} once each")
     return readme.split(BEGIN)[0] + readme_table(records) + readme.split(END)[1].removeprefix(END)
+
+
+#: What stands for odds where formulas decide.
+NO_DATA = "no data"
+
+
+def _weakest(lines: Sequence[Line]) -> str:
+    """Return the smallest chance of a line to hold if true, or that there are no data."""
+    return _share(min((line.odds.right for line in lines if line.odds), default=None)) or _no_data(lines)
+
+
+def _no_data(lines: Sequence[Line]) -> str:
+    """Return that there are no data if formulas decide every line that is judged, else nothing."""
+    judged = [line for line in lines if line.verdict is not None]
+    return NO_DATA if judged and all(line.exact for line in judged) else ""
 
 
 def _share(share: float | None) -> str:
@@ -232,8 +245,8 @@ def section(judgement: Judgement, studies: dict[str, Study], folder: str, option
             line.name,
             line.claimed,
             line.found,
-            _share(line.odds.right) + _needed(line) if line.odds else "",
-            f"{line.odds.wrong:.2f} ({line.odds.instead})" if line.odds else "",
+            _share(line.odds.right) + _needed(line) if line.odds else _no_data([line]),
+            f"{line.odds.wrong:.2f} ({line.odds.instead})" if line.odds else _no_data([line]),
             _verdict(line),
         ]
         for line in judgement.lines
@@ -339,8 +352,9 @@ wrong" is how often it would where the nearest wrong prediction is true, which s
 simulated runs with the sizes, the replicates and the scatter of the run itself. An open verdict beside a small first
 number says nothing of the claim; open lines say how many replicates at the same sizes would hold in four of five runs,
 if the prediction is true. The first table has one row per claim and shows its weakest lines: the smallest "holds if
-true" and the largest "holds if wrong" of all, so that other lines decide more, and an empty field says that no line has
-one. Lines without them are computed without noise, or judged by likelihood gaps."""
+true" and the largest "holds if wrong" of all, so that other lines decide more. "{NO_DATA}" stands where formulas
+decide: nothing is drawn at random, so there are no odds. A field is empty where a line is shown and not judged, and
+where profiles and gaps decide for n^-1/4."""
 
 EDITIONS = f"""**Editions.** These are the rules of the second edition. They judge the runs of the first one, of seed
 {REGISTERED_SEED}, again, and runs that were drawn after the rules stood: of seed {SECOND_SEED}, and for claims added
@@ -391,6 +405,7 @@ def records(judgements: Sequence[Judgement]) -> list[dict[str, Any]]:
                     if line.odds
                     else {}
                 )
+                | ({"exact": True} if line.exact else {})
                 for line in j.lines
             ],
         }

@@ -54,6 +54,7 @@ class Line:
     estimate  the number that was judged, unrounded, with its interval; None where there is no such number
     odds      what the design could decide; None where nothing was drawn at random, or no simulation stands
               for it
+    exact     whether formulas decide alone, so that there are no data and no odds
     """
 
     name: str
@@ -62,6 +63,7 @@ class Line:
     verdict: Verdict | None
     estimate: Interval | None = None
     odds: Odds | None = None
+    exact: bool = False
 
 
 @dataclass(frozen=True)
@@ -117,6 +119,6 @@ def combined(verdicts: Sequence[Verdict | None]) -> Verdict:
     return Verdict.HOLDS if Verdict.HOLDS in verdicts else Verdict.UNDECIDED
 
 
-def true_or_false(condition: bool) -> Verdict:
-    """Return the verdict on what is computed without noise."""
-    return Verdict.HOLDS if condition else Verdict.FAILS
+def exact_line(name: str, claimed: str, found: str, condition: bool) -> Line:
+    """Return the line of what is computed without data: it holds if ``condition`` does, and else fails."""
+    return Line(name, claimed, found, Verdict.HOLDS if condition else Verdict.FAILS, exact=True)

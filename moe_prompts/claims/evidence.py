@@ -141,6 +141,31 @@ def nearest(predicted: float) -> float:
     return min(sorted(nearest_wrong(predicted), reverse=True), key=lambda other: abs(other - predicted))
 
 
+def gap_odds(gaps: Mapping[int, np.ndarray], bound: float, seed: int, name: str) -> Odds | None:
+    """Return the odds of "no rate" by likelihood gaps alone: how often their mean stays below a bound at every n.
+
+    gaps   n -> nats that a split loses, one for each data set
+    bound  nats
+    seed   of the simulation, with the ``name`` of the line
+
+    Gaps are resamples of the run's own. With any polynomial rate a split of fixed size loses n times as much with
+    every pair, so that the nearest wrong gaps are those of the smallest n times n over it. The noise-free profile,
+    which must vanish as well, is not random. None where fewer than two sizes have two gaps.
+    """
+    usable = {n: np.asarray(own) for n, own in sorted(gaps.items()) if len(own) > 1}
+    if len(usable) < 2:
+        return None
+    first = min(usable)
+    shares = []
+    for which in ("right", "wrong"):
+        rng, held = bootstrap_rng(seed, "odds", name, which), np.ones(SIMULATIONS, dtype=bool)
+        for n, own in usable.items():
+            drawn = own if which == "right" else usable[first] * (n / first)
+            held &= rng.choice(drawn, size=(SIMULATIONS, len(own))).mean(axis=1) < bound
+        shares.append(float(held.mean()))
+    return Odds(shares[0], shares[1], "a rate: gaps grow as n")
+
+
 def mean_odds(
     right: np.ndarray, wrong: np.ndarray, instead: str, band: tuple[float, float], seed: int, name: str
 ) -> Odds | None:

@@ -68,7 +68,7 @@ def linear(tables: Tables, seed: int) -> list[Line]:
     return [
         verified("softmax-linear", 1, 2),
         slope_line(fits_of(rows, LINEAR, "exact"), D, -0.5, seed),
-        *split_rates(rows[rows["truth"] == LINEAR], "no rate"),
+        *split_rates(rows[rows["truth"] == LINEAR], "no rate", seed),
     ]
 
 

@@ -15,7 +15,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from moe_prompts.claims.claim import DERIVED, Claim, Line, Tables, true_or_false
+from moe_prompts.claims.claim import DERIVED, Claim, Line, Tables, exact_line
 from moe_prompts.claims.evidence import slope_line
 from moe_prompts.claims.prompts import NO_RATE_RULE, SLOPE_RULE, split_rates
 from moe_prompts.identifiability import ZERO_KAPPA2, kappas, order_of_outputs
@@ -96,7 +96,7 @@ def kernel_line(name: str, truth: PromptTruth, seed: int) -> Line:
     visible = found > ZERO_KAPPA2 * order_of_outputs(truth.signal)
     claimed = f"{hidden} hidden: kappa2 = 0" if hidden else "none hidden: kappa2 > 0"
     shown = f"kappa2 = {found:.1e}" if visible else "kappa2 = 0"
-    return Line(name, claimed, shown, true_or_false(visible == (not hidden)))
+    return exact_line(name, claimed, shown, visible == (not hidden))
 
 
 def shared(tables: Tables, seed: int) -> list[Line]:
@@ -109,7 +109,7 @@ def shared(tables: Tables, seed: int) -> list[Line]:
         for measure, predicted in ((D, -0.5), (SPLIT, -0.25))
     ]
     seen = split_rates(rows[rows["truth"].isin([FIXED, GELU])], "n^-1/4")
-    lost = split_rates(rows[rows["truth"] == DECOUPLED], "no rate")
+    lost = split_rates(rows[rows["truth"] == DECOUPLED], "no rate", seed)
     return [*kernel_lines(seed), *seen, *lost, *slopes]
 
 

@@ -13,7 +13,8 @@ from typing import Any
 
 from moe_prompts.tables import markdown
 
-NOT_SEEN = "number not seen"
+#: Where a number stands: nowhere that was seen, or in what somebody else wrote of the paper.
+NOT_SEEN, QUOTED = "number not seen", "as quoted in a public"
 
 
 @dataclass(frozen=True)
@@ -38,8 +39,9 @@ PAPERS = (
     Paper(
         "Revisiting Prefix-tuning: Statistical Benefits of Reparameterization among Prompts (ICLR 2025)",
         "2410.02200",
-        f"{NOT_SEEN}: least squares; with a structure that key and value share, cells of one prompt (log n / n)^(1/2), "
-        "cells of several (log n / n)^(1/4), for linear and one-layer forms of it",
+        f"Theorems 2 and 3 ({QUOTED} review): least squares; with a structure that key and value share, linear or of "
+        "one layer, the Voronoi loss has (log n / n)^(1/2): cells of one prompt (log n / n)^(1/2), of several (log n / "
+        "n)^(1/4)",
         ("P-density", "P-exact", "P-over", "P-unselected", "P-prefix"),
         "weights of the functions that are learned too (P-prefix has known functions of one prompt, entry by entry); "
         "log factors; uniformity over truths",
@@ -47,7 +49,8 @@ PAPERS = (
     Paper(
         "the same",
         "2410.02200",
-        f"{NOT_SEEN}: without a shared structure estimation is less efficient than any polynomial rate",
+        f"Theorem 1 ({QUOTED} review): without a shared structure a minimax lower bound of n^(-1/2) for Voronoi losses "
+        "of every power r, so that estimation is less efficient than any polynomial rate",
         ("P-decoupled", "P-prefix"),
         "a minimax statement: single truths are looked at, and their likelihood along one split",
     ),
@@ -55,8 +58,8 @@ PAPERS = (
         "Revisit Visual Prompt Tuning: The Expressiveness of Prompt Experts (ICLR 2026; earlier versions: Adaptive "
         "Prompt: Unlocking the Power of Visual Prompt Tuning; On the Expressiveness of Visual Prompt Experts)",
         "2501.18936",
-        f"{NOT_SEEN}, nor the conditions on activations: prompts as functions of the input are estimated with optimal "
-        "sample efficiency",
+        f"Theorem 1 ({QUOTED} reading note): in one head and one row of attention, prompts as functions of the input "
+        "have (log n / n)^(1/2), optimal sample efficiency; the conditions on activations were not seen",
         ("P-density", "P-exact", "P-over"),
         "relu, whose kink the conditions may exclude, is asked here and not a test of the theorem",
     ),
@@ -99,10 +102,13 @@ PAPERS = (
     Paper(
         "Demystifying Softmax Gating Function in Gaussian Mixture of Experts (NeurIPS 2023)",
         "2305.03288",
-        f"{NOT_SEEN}: maximum likelihood; the gate is known up to translations; with experts too many the rates follow "
-        "from a system of polynomial equations",
+        "Proposition 1 (exact fits: the density says all up to labels and a translation of the gate) and Theorem 1 "
+        "(exact fits in a compact set: Hellinger distance at least linear in a Voronoi distance, smallest over "
+        "translations), "
+        f"{QUOTED} list of prior work. Over-fits, number not seen: rates "
+        "follow from a system of polynomial equations",
         ("S-exact", "S-over", "S-cosh"),
-        "the global maximum; log factors; two experts too many",
+        "log factors; two experts too many; the highest maximum on the published truth",
     ),
     Paper(
         "the same, its simulations",
@@ -148,7 +154,9 @@ PAPERS = (
     Paper(
         "On Zero-Initialized Attention: Optimal Prompt and Gating Factor Estimation (ICML 2025)",
         "2502.03029",
-        f"{NOT_SEEN}: linear and non-linear prompts and the gating factor are estimated optimally",
+        f"Proposition 4.1 ({QUOTED} reading note): least squares learns the function at (log n / n)^(1/2); numbers not "
+        "seen: linear and non-linear prompts, of an injective and Lipschitz function, and the gating factor have "
+        "n^(-1/2) or n^(-1/4)",
         ("P-zeroinit", "P-squared"),
         "its conditions on prompts and their number, beside which P-squared stands; its non-linear prompts; "
         "log factors",
@@ -211,8 +219,10 @@ def papers_page(records: Sequence[Mapping[str, Any]]) -> str:
     return f"""# Papers tested
 
 Written by `python experiments/claims.py --rejudge`. {tested} of {len(PAPERS)} results below are looked at by some
-claim. Titles and statements were looked up in abstracts, public summaries and the first part of stored texts, not in
-the papers' proofs: "number not seen" is a theorem whose number stands in none of them. A claim is a
+claim. Titles and statements were looked up in abstracts, public summaries, the first part of stored texts, in which no
+theorem stands, and public repositories: "number not seen" is a theorem whose number stands in none of them, "as quoted"
+one whose number and statement are those of somebody who read the paper. No theorem was seen in its own words. A claim
+is a
 sentence of this project about a configuration that it names: its verdict is not a verdict on the theorem.
 
 {markdown(["paper", "arXiv", "result", "claims and verdicts", "not tested"], body)}

@@ -24,7 +24,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from moe_prompts.claims.algebra import rate_of, verified
-from moe_prompts.claims.claim import DERIVED, Claim, Line, Tables, true_or_false
+from moe_prompts.claims.claim import DERIVED, Claim, Line, Tables, exact_line
 from moe_prompts.claims.evidence import slope_line
 from moe_prompts.claims.prompts import HEAD, NO_RATE_RULE, PREFIX, SLOPE_RULE, split_rates
 from moe_prompts.identifiability import ZERO_KAPPA2, kappas
@@ -60,7 +60,7 @@ def pair_lines(seed: int) -> list[Line]:
         claimed = f"kappa2 {'>' if visible else '='} 0 for {len(kinds)} pairs of functions"
         ends = f"from {min(found):.1e} to {max(found):.1e}" if visible else f"at most {max(found):.0e}"
         shown = f"{sum(right)} of {len(kinds)}; kappa2 {ends}"
-        lines.append(Line(f"reference, {name}", claimed, shown, true_or_false(all(right))))
+        lines.append(exact_line(f"reference, {name}", claimed, shown, all(right)))
     return lines
 
 
@@ -83,7 +83,7 @@ def shared(tables: Tables, seed: int) -> list[Line]:
         measured = ((exact, D, -0.5), (over, D, -0.5), (over, SPLIT, -0.25))
         slopes += [slope_line(some, measure, rate, seed) for some, measure, rate in measured]
     seen = split_rates(rows[rows["truth"].isin(SHARED)], "n^-1/4")
-    lost = split_rates(rows[rows["truth"].isin(SEPARATE)], "no rate")
+    lost = split_rates(rows[rows["truth"].isin(SEPARATE)], "no rate", seed)
     return [verified("prefix", 1, 2), *pair_lines(seed), *seen, *lost, *slopes]
 
 

@@ -12,14 +12,14 @@ import pandas as pd
 
 from moe_prompts.claims.algebra import rate_of
 from moe_prompts.claims.claim import DERIVED, Claim, Line, Tables, combined
-from moe_prompts.claims.evidence import mean_odds, slope_line, slope_lines, slope_odds
+from moe_prompts.claims.evidence import gap_odds, mean_odds, slope_line, slope_lines, slope_odds
 from moe_prompts.estimators.result import FitStatus
 from moe_prompts.identifiability import tangent_rank
 from moe_prompts.intervals import Interval, Verdict, mean_interval, within
 from moe_prompts.models.prompt_attention import PromptKind
 from moe_prompts.models.prompt_truths import prompt_truth
 from moe_prompts.seeds import bootstrap_rng
-from moe_prompts.study.attention import MODEL, SPREAD, STUDY_FITS
+from moe_prompts.study.attention import MODEL, SPREAD, STUDY_FITS, STUDY_GAPS
 from moe_prompts.study.attention_report import BOUNDED_GAP, L2, SPLIT, D, identifiability, summarise_attention
 from moe_prompts.study.summary import Measure, errors_by_size, measured_slope
 from moe_prompts.tables import short
@@ -106,10 +106,11 @@ def over(tables: Tables, seed: int) -> list[Line]:
     return [*_rates(mine, seed, "over", [D, SPLIT]), *split_rates(mine[RATES], "n^-1/4")]
 
 
-def split_rates(rows: pd.DataFrame, expected: str) -> list[Line]:
+def split_rates(rows: pd.DataFrame, expected: str, seed: int | None = None) -> list[Line]:
     """Return the lines that noise-free profile and likelihood gaps give for a prompt that is split in two.
 
-    ``expected`` is "n^-1/4" or "no rate"; the other one fails, anything else is undecided.
+    ``expected`` is "n^-1/4" or "no rate"; the other one fails, anything else is undecided. ``seed`` is that of
+    the odds of "no rate".
     """
     lines = []
     for line in identifiability(rows).itertuples():
@@ -119,13 +120,17 @@ def split_rates(rows: pd.DataFrame, expected: str) -> list[Line]:
         verdict = {expected: Verdict.HOLDS, other: Verdict.FAILS}.get(line.verdict, Verdict.UNDECIDED)
         found = f"profile {profile}; mean gaps {gaps} nats"
         part = "expert" if str(line.truth).startswith("experts-") else "prompt"
-        lines.append(Line(f"{line.truth}: split of one {part} in two", expected, found, verdict))
+        name, odds = f"{line.truth}: split of one {part} in two", None
+        if expected == "no rate" and seed is not None:
+            own = rows[(rows["truth"] == line.truth) & (rows["study"] == STUDY_GAPS)]
+            odds = gap_odds({int(n): gaps.to_numpy() for n, gaps in own.groupby("n")["gap"]}, BOUNDED_GAP, seed, name)
+        lines.append(Line(name, expected, found, verdict, odds=odds))
     return lines
 
 
 def unidentified(truth: str, tables: Tables, seed: int) -> list[Line]:
     """Return the lines of a truth whose surplus prompts should have no rate."""
-    return split_rates(_of(tables, [truth])[RATES], "no rate")
+    return split_rates(_of(tables, [truth])[RATES], "no rate", seed)
 
 
 def rank(tables: Tables, seed: int) -> list[Line]:
@@ -134,7 +139,7 @@ def rank(tables: Tables, seed: int) -> list[Line]:
     The head projects keys to fewer dimensions.
     """
     fixed, gelu = (_of(tables, [name]) for name in RANK_ONE)
-    seen = [*split_rates(fixed[RATES], "no rate"), *split_rates(gelu[RATES], "n^-1/4")]
+    seen = [*split_rates(fixed[RATES], "no rate", seed), *split_rates(gelu[RATES], "n^-1/4")]
     return [*seen, *_rates(gelu, seed, "over", [SPLIT])]
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from moe_prompts.claims.claim import DERIVED, Claim, Line, Tables, true_or_false
+from moe_prompts.claims.claim import DERIVED, Claim, Line, Tables, exact_line
 from moe_prompts.claims.evidence import mean_odds, slope_line
 from moe_prompts.claims.experts import fits_of, search_line
 from moe_prompts.claims.prompts import CERTIFIED_RULE, FLOOR_BAND, split_rates
@@ -43,13 +43,13 @@ def algebra_lines() -> list[Line]:
     convex = convexity()
     said = ", ".join(convex) if all(convex.values()) else "refuted"
     return [
-        Line(
+        exact_line(
             f"{FLAT}: functions of a split and of the other expert, independent by interval pivots",
             f"{found.columns} of {found.columns}",
             str(found.rank),
-            true_or_false(found.dependences == 0),
+            found.dependences == 0,
         ),
-        Line("gate slopes of a split: G(t) = t (1 - t) / (1 - 2t)", "valid", said, true_or_false(all(convex.values()))),
+        exact_line("gate slopes of a split: G(t) = t (1 - t) / (1 - 2t)", "valid", said, all(convex.values())),
     ]
 
 
@@ -63,7 +63,7 @@ def vanishing_line() -> Line:
         more = ExpertRegression("sigmoid", "tanh", np.append(own.b, slope), np.concatenate([own.atoms, zero]))
         worst = max(worst, float(np.abs(more.regression(known.x) - f).max()))
     name = f"{SLOPED}: a third expert with a = 0, c = 0 and any gate"
-    return Line(name, "the same f", f"largest difference {worst:.0e}", true_or_false(worst < SAME))
+    return exact_line(name, "the same f", f"largest difference {worst:.0e}", worst < SAME)
 
 
 def floor_line(rows: pd.DataFrame, seed: int) -> Line:

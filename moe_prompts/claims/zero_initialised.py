@@ -12,7 +12,7 @@ from fractions import Fraction
 import numpy as np
 import pandas as pd
 
-from moe_prompts.claims.claim import DERIVED, Claim, Line, Tables, true_or_false
+from moe_prompts.claims.claim import DERIVED, Claim, Line, Tables, exact_line
 from moe_prompts.claims.evidence import slope_line
 from moe_prompts.claims.prompts import SLOPE_RULE, split_rates
 from moe_prompts.identifiability import ZERO_TANGENT, tangent_rank
@@ -55,11 +55,11 @@ def exact_lines() -> list[Line]:
         found = [independence(prompts, masses, [l]) for l in range(params.k)]
         shown = ", ".join(f"{one.rank} of {one.columns}" for one in found)
         lines.append(
-            Line(
+            exact_line(
                 f"{name}: exact rank of derivatives, one prompt split",
                 "one dependence, the common part of all b",
                 f"rank {shown}",
-                true_or_false(all(one.dependences == 1 for one in found)),
+                all(one.dependences == 1 for one in found),
             )
         )
     return lines
@@ -70,7 +70,7 @@ def rank_line(name: str, truth: PromptTruth, lost: int, why: str, seed: int) -> 
     parameters = truth.params.family.n_parameters
     rank = tangent_rank(truth, truth.params.kind, bootstrap_rng(seed, "tangent", name))
     claimed, right = f"{parameters - lost} of {parameters}{why}", rank == parameters - lost
-    return Line(f"{name}: rank of the tangent", claimed, str(rank), true_or_false(right))
+    return exact_line(f"{name}: rank of the tangent", claimed, str(rank), right)
 
 
 def tangent_lines(seed: int) -> list[Line]:
@@ -137,9 +137,7 @@ def squares(tables: Tables, seed: int) -> list[Line]:
         off = float(np.abs(other.regression(known.x) - f).max() / np.abs(f).max())
         moved = f"alpha {float(known.params.factor[0]):.3g} and {float(other.factor[0]):.3g}"
         shown = f"relative difference {off:.0e}; {moved}"
-        lines.append(
-            Line(f"{name}: {known.k_true} prompts and {other.k}", "the same f", shown, true_or_false(off < SAME))
-        )
+        lines.append(exact_line(f"{name}: {known.k_true} prompts and {other.k}", "the same f", shown, off < SAME))
     fits = tables[RUN]
     fits = fits[(fits["study"] == STUDY_FITS) & (fits["truth"] == TWO) & (fits["fit_class"] == "over")]
     lines.append(slope_line(fits, L2, -0.5, seed, all_fits=True))

@@ -1,6 +1,7 @@
 """Rules of claims on tables made to follow known laws, and the page against the code and the committed runs."""
 
 import json
+import math
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -29,11 +30,14 @@ from moe_prompts.claims.claim import (
     SEVENTH_SEED,
     SIXTH_SEED,
     THIRD_SEED,
+    Judgement,
+    Line,
     Odds,
     combined,
+    exact_line,
     judged,
 )
-from moe_prompts.claims.evidence import least_certified, mean_odds, slope_line, slope_odds
+from moe_prompts.claims.evidence import gap_odds, least_certified, mean_odds, slope_line, slope_odds
 from moe_prompts.claims.history import FIRST
 from moe_prompts.claims.papers import PAPERS, papers_page
 from moe_prompts.claims.runs import RUNS, Scale, studies_of
@@ -114,6 +118,44 @@ def test_odds_of_a_mean_are_those_of_students_interval():
     assert mean_odds(right, right, "", (0.0, 2.0), 0, "line").right == 1
     assert mean_odds(right, right, "", (0.999, 1.001), 0, "line").right == 0
     assert mean_odds(right[:1], right[:1], "", (0.0, 2.0), 0, "line") is None
+
+
+def test_odds_of_gaps_are_those_of_their_mean():
+    """Chi-squared gaps with one degree of freedom stay below 5 nats in the mean of 32; growing as n they do not."""
+    rng = np.random.default_rng(2)
+    gaps = {n: rng.chisquare(1, 32) for n in SIZES[1:]}
+    odds = gap_odds(gaps, 5.0, 0, "line")
+    assert odds.right == 1
+    assert odds.wrong == 0
+    assert "gaps grow as n" in odds.instead
+    # Of gaps 0 and 2, half each, the mean of 32 stays below .5 if at most 7 are 2; three sizes do so independently.
+    coins = {n: np.repeat([0.0, 2.0], 16) for n in SIZES[1:]}
+    below = sum(math.comb(32, k) for k in range(8)) / 2**32
+    assert gap_odds(coins, 0.5, 0, "line").right == pytest.approx(below**3, abs=1e-3)
+    below = sum(math.comb(32, k) for k in range(17)) / 2**32
+    # Three standard errors of 2000 simulated runs.
+    assert gap_odds(coins, 1.05, 0, "line").right == pytest.approx(below**3, abs=3 * 0.5 / 2_000**0.5)
+    assert gap_odds({10_000: np.ones(16)}, 5.0, 0, "line") is None
+
+
+def test_what_formulas_decide_says_that_there_are_no_data():
+    """In both tables, instead of an empty field; what was drawn and has no odds stays empty."""
+    exact = Judgement(book.CLAIMS["S-cosh"], "", (exact_line("a", "b", "c", True),))
+    drawn = replace(exact, lines=(*exact.lines, Line("a", "b", "c", HOLDS)))
+    with_odds = replace(exact, lines=(*exact.lines, Line("a", "b", "c", HOLDS, odds=Odds(0.9, 0.1, "n^-1"))))
+    fields = lambda judgement: [cell.strip() for cell in book.summary([judgement]).splitlines()[2].split("|")[4:6]]
+    assert fields(exact) == ["no data", "no data"]
+    assert fields(drawn) == ["", ""]
+    assert fields(with_odds) == ["0.90", "0.10"]
+    (record,) = book.records([exact])
+    assert book.kept(record).lines == exact.lines
+
+
+def test_every_claim_of_the_page_has_odds_or_says_why_not():
+    for record in book.committed(DOCS).values():
+        lines = book.kept(record).lines
+        judged_lines = [line for line in lines if line.verdict is not None]
+        assert any(line.odds for line in lines) or all(line.exact for line in judged_lines), record["id"]
 
 
 def test_a_selection_at_one_size_counts():

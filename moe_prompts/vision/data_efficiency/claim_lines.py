@@ -7,6 +7,10 @@ difference delta *holds* with probability
     P(T > t),    T ~ noncentral t with m - 1 degrees of freedom, shifted by delta sqrt(m) / s,
 
 where t is the 95 % quantile of Student's law. delta is the published gain, and 0 for the nearest wrong claim.
+
+The odds of V-excess come from simulated runs of as many cells, whose log ratios of observed to predicted excess
+scatter as those of the run: around 0 where the prediction is true, and around log P / P_eff where every
+parameter counts. V-floor and V-cross need four tasks: with fewer they hold in no run, whatever is true.
 """
 
 from __future__ import annotations
@@ -19,10 +23,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from scipy.special import stdtrit
-from scipy.stats import nct
+from scipy.stats import binom, nct
 
 from moe_prompts.engine.store import identity_of, read_table
 from moe_prompts.intervals import TAILS, Verdict
+from moe_prompts.seeds import bootstrap_rng
 from moe_prompts.vision.data_efficiency import link, search_verdict
 from moe_prompts.vision.data_efficiency.curves import differences
 from moe_prompts.vision.data_efficiency.report import CLAIMS
@@ -44,6 +49,8 @@ SHOWN = {
 }
 #: Mean accuracy of VAPT less that of VPT-deep on the 19 tasks of VTAB-1K as published: 72.91 and 69.43 %.
 PUBLISHED_GAIN = 0.0348
+#: Simulated runs behind the odds of V-excess.
+SIMULATIONS = 10_000
 #: Power that is asked for, and the most replicates that are tried.
 WANTED, MOST = 0.8, 1024
 
@@ -106,6 +113,31 @@ def chance_to_hold(difference: float, deviation: float, count: int) -> float:
     return float(nct.sf(stdtrit(count - 1, TAILS[1]), count - 1, shift))
 
 
+def excess_odds(ratio: np.ndarray, instead: np.ndarray, rng: np.random.Generator) -> tuple[float, float]:
+    """Return how often V-excess holds where its prediction is true, and where another one is.
+
+    ratio    (m,) observed over predicted excess of each cell of a run
+    instead  (m,) the other prediction over the one that is judged
+    rng      source of the simulation
+
+    Log ratios are drawn from those of the run, less their median.
+    """
+    scatter = np.log(ratio) - np.median(np.log(ratio))
+    drawn = rng.choice(scatter, size=(SIMULATIONS, len(ratio)))
+    near = lambda logs: (np.abs(logs) <= np.log(link.FACTOR)).mean(axis=1) >= link.MOST
+    return float(near(drawn).mean()), float(near(drawn + np.log(instead)).mean())
+
+
+def coin_odds(tasks: int) -> tuple[float, float]:
+    """Return how often V-floor or V-cross holds on so many tasks: where it agrees on all, and where a coin decides.
+
+    >>> coin_odds(2), coin_odds(4)
+    ((0.0, 0.0), (1.0, 0.0625))
+    """
+    enough = [k for k in range(tasks + 1) if tasks >= link.TASKS and binom.sf(k - 1, tasks, 0.5) <= link.LEVEL]
+    return (1.0, float(binom.sf(min(enough) - 1, tasks, 0.5))) if enough else (0.0, 0.0)
+
+
 def replicates_needed(difference: float, deviation: float) -> int:
     """Return the fewest replicates with which four of five runs would hold; 0 if ``MOST`` would not do."""
     counts = range(3, MOST + 1)
@@ -130,12 +162,23 @@ def rule_lines(curves: pd.DataFrame, effective: Path) -> Iterator[Record]:
     for finding in (link.excess_verdict(table), link.floor_verdict(curves), link.cross_verdict(curves, table, entropy)):
         found = finding.found[0].lower() + finding.found[1:]
         rows = table if finding.claim == "V-excess" else curves
+        tasks = rows["task"].unique()
+        if finding.claim == "V-excess":
+            rng = bootstrap_rng(entropy, "odds", finding.claim)
+            others = (table["all_parameters"] / table["effective"]).to_numpy()
+            odds, instead = excess_odds(table["ratio"].to_numpy(), others, rng), "all parameters count"
+        else:
+            odds, instead = coin_odds(len(tasks)), f"a coin; {len(tasks)} tasks, {link.TASKS} needed"
         yield {
             "claim": finding.claim,
-            "name": "100 steps: " + ", ".join(str(task).removeprefix("stand-in:") for task in rows["task"].unique()),
+            "name": "100 steps: " + ", ".join(str(task).removeprefix("stand-in:") for task in tasks),
             "claimed": claimed[finding.claim],
             "found": f"not measured: {found}" if finding.verdict is None else found,
             "verdict": (finding.verdict or Verdict.UNDECIDED).value,
+            "right": round(odds[0], 6),
+            "wrong": round(odds[1], 6),
+            "instead": instead,
+            "needed": None,
         }
 
 

@@ -17,7 +17,9 @@ from moe_prompts.vision.data_efficiency.claim_lines import (
     PUBLISHED_GAIN,
     chance_to_hold,
     claim_records,
+    coin_odds,
     difference_lines,
+    excess_odds,
     file_of_records,
     replicates_needed,
     search_line,
@@ -36,6 +38,24 @@ def test_odds_are_those_of_simulated_runs(difference, count):
     held = np.mean([intervals.mean_interval(own).low > 0 for own in values])
     expected = chance_to_hold(difference, 0.03, count)
     assert abs(held - expected) < 4 * np.sqrt(expected * (1 - expected) / runs)
+
+
+def test_odds_of_the_excess_are_those_of_its_cells():
+    """Nine cells of ratios 1/3, 1 and 3, a third each: seven of nine must be 1; twice as large, none is near."""
+    ratio = np.repeat([1 / 3, 1.0, 3.0], 3) * 1.9
+    right, wrong = excess_odds(ratio, np.full(9, 2.5), np.random.default_rng(0))
+    expected = binom.sf(6, 9, 1 / 3)  # 7 of 9 are three quarters or more
+    assert abs(right - expected) < 4 * np.sqrt(expected / 10_000)
+    # Ratios are then .83, 2.5 and 7.5: near are those that were 1/3.
+    assert abs(wrong - expected) < 4 * np.sqrt(expected / 10_000)
+    assert excess_odds(ratio, np.full(9, 50.0), np.random.default_rng(0))[1] == 0
+
+
+def test_a_coin_needs_four_tasks():
+    """Four of four have probability 1/16, three of four 5/16; of seven tasks six are enough."""
+    assert [coin_odds(tasks) for tasks in (0, 2, 3)] == [(0.0, 0.0)] * 3
+    assert coin_odds(4) == (1.0, 1 / 16)
+    assert coin_odds(7) == (1.0, 8 / 128)
 
 
 def test_replicates_needed_are_the_first_that_do():
