@@ -142,15 +142,16 @@ def nearest(predicted: float) -> float:
 
 
 def gap_odds(gaps: Mapping[int, np.ndarray], bound: float, seed: int, name: str) -> Odds | None:
-    """Return the odds of "no rate" by likelihood gaps alone: how often their mean stays below a bound at every n.
+    """Return the odds of "no rate" by likelihood gaps alone: their mean stays below a bound at every n.
 
     gaps   n -> nats that a split loses, one for each data set
     bound  nats
     seed   of the simulation, with the ``name`` of the line
 
-    Gaps are resamples of the run's own. With any polynomial rate a split of fixed size loses n times as much with
-    every pair, so that the nearest wrong gaps are those of the smallest n times n over it. The noise-free profile,
-    which must vanish as well, is not random. None where fewer than two sizes have two gaps.
+    Gaps are resamples of the run's own. With any polynomial rate a split of fixed size loses n times as
+    much with every pair, so that the nearest wrong gaps are those of the smallest n times n over it. The
+    noise-free profile, which must vanish as well, is not random. None where fewer than two sizes have two
+    gaps.
     """
     usable = {n: np.asarray(own) for n, own in sorted(gaps.items()) if len(own) > 1}
     if len(usable) < 2:

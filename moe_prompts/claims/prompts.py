@@ -109,8 +109,8 @@ def over(tables: Tables, seed: int) -> list[Line]:
 def split_rates(rows: pd.DataFrame, expected: str, seed: int | None = None) -> list[Line]:
     """Return the lines that noise-free profile and likelihood gaps give for a prompt that is split in two.
 
-    ``expected`` is "n^-1/4" or "no rate"; the other one fails, anything else is undecided. ``seed`` is that of
-    the odds of "no rate".
+    ``expected`` is "n^-1/4" or "no rate"; the other one fails, anything else is undecided. ``seed`` is
+    that of the odds of "no rate".
     """
     lines = []
     for line in identifiability(rows).itertuples():

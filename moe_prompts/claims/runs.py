@@ -255,11 +255,11 @@ def softmax(k: int, replicates: int, truths: Sequence[str], scale: Scale, seed: 
 def softmax_global(truths: Sequence[str], scale: Scale, seed: int) -> Study:
     """Return searches for the global maximum of softmax gates with one atom too many.
 
-    Log errors of 12 data sets at 1e4 and of 12 at 1e5 from the seed of quick runs have a standard deviation of
-    .82. With normal scatter of that size 120 replicates at these sizes hold in 85 of 100 runs if the rate is
-    n^-1/2; drawn from those few residuals themselves, whose medians jump, in 49. They hold in none if it is
-    n^-1/4 (``mp.power``). A search takes .6, 1.1 and 4.5 processor seconds at these sizes, so that more would
-    take more than twelve minutes.
+    Log errors of 12 data sets at 1e4 and of 12 at 1e5 from the seed of quick runs have a standard
+    deviation of .82. With normal scatter of that size 120 replicates at these sizes hold in 85 of 100
+    runs if the rate is n^-1/2; drawn from those few residuals themselves, whose medians jump, in 49. They
+    hold in none if it is n^-1/4 (``mp.power``). A search takes .6, 1.1 and 4.5 processor seconds at these
+    sizes, so that more would take more than twelve minutes.
     """
     return softmax_global_study(
         sizes=[1_000, 3_000, 6_000] if scale.quick else [1_000, 10_000, 100_000],

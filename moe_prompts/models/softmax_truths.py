@@ -101,10 +101,10 @@ DRAWN_SEED, DRAWN = 4_123_106, 8
 
 
 def drawn(number: int) -> SoftmaxGatedMoE:
-    """Return the parameters of the drawn truth of a number: two experts on [-1, 1] whose gates change over smoothly.
+    """Return the parameters of the drawn truth of a number: two experts with gates that change smoothly.
 
-    The gates' slopes differ by 3 to 8 and cross at -.3 to .3, so that both have masses near 1; experts have
-    slopes N(0, 1.5^2) and intercepts N(0, 1), and noise of .2 to .6.
+    Inputs lie in [-1, 1]. The gates' slopes differ by 3 to 8 and cross at -.3 to .3, so that both have
+    masses near 1; experts have slopes N(0, 1.5^2) and intercepts N(0, 1), and noise of .2 to .6.
     """
     rng = np.random.default_rng([DRAWN_SEED, number])
     turn, crossing = rng.choice([-1.0, 1.0]) * rng.uniform(3, 8), rng.uniform(-0.3, 0.3)

@@ -1,10 +1,10 @@
-"""Study the global maximum of over-fitted softmax-gated likelihoods in a compact set, as far as a search finds it.
+"""Study the global maximum of over-fitted softmax-gated likelihoods, as far as a search finds it.
 
 There is one row per data set and number of atoms: the errors of the best certified fit of
-``softmax_global_maximum``, in how many of how many starts and in which ways it was reached, how far below it the
-next summit lies, what starts that were held back found above it, and how far above it a path ended that does not
-count. One start beside the truth, as published, stands beside it: if it ends higher in the compact set, the search
-missed that summit, and it is the estimate.
+``softmax_global_maximum``, in how many of how many starts and in which ways it was reached, how far below
+it the next summit lies, what starts that were held back found above it, and how far above it a path ended
+that does not count. One start beside the truth, as published, stands beside it: if it ends higher in the
+compact set, the search missed that summit, and it is the estimate.
 """
 
 from __future__ import annotations

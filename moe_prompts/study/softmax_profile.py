@@ -1,12 +1,13 @@
 """Ask without noise how well a softmax-gated truth shows that an atom was split.
 
-The likelihood of n pairs falls below its maximum by about n KL(theta) at parameters theta. At k_true + 1 atoms,
+The likelihood of n pairs falls below its maximum by about n KL(theta) at parameters theta. At k_true + 1
+atoms,
 
     profile(L) = min KL(theta)   over theta with loss L from two atoms that share a cell,
 
-says from which n on a split of loss L can be seen at all: n profile(L) must be a few nats. KL is summed over a
-quadrature, midpoints in x, which is uniform, and Gauss-Hermite points in y. The gate of the atom that is alone in its
-cell stays at the true one, which takes the translations away.
+says from which n on a split of loss L can be seen at all: n profile(L) must be a few nats. KL is summed
+over a quadrature, midpoints in x, which is uniform, and Gauss-Hermite points in y. The gate of the atom
+that is alone in its cell stays at the true one, which takes the translations away.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ LIGHT = 1.0
 
 
 def quadrature(params: SoftmaxGatedMoE, low: float, high: float) -> tuple[Sample, np.ndarray]:
-    """Return pairs and weights (m,) that sum smooth functions over the law of a truth with x uniform between bounds."""
+    """Return pairs and weights (m,) that sum functions over the law of a truth, x uniform between bounds."""
     x = low + (high - low) * (np.arange(POINTS)[:, None] + 0.5) / POINTS
     nodes, of_nodes = np.polynomial.hermite_e.hermegauss(HEIGHTS)
     gates, means, sds = params.gates(x), params.expert_means(x), np.sqrt(params.noise_vars)

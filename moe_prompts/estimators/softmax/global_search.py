@@ -1,9 +1,9 @@
-"""Search for the global maximum of a softmax-gated likelihood in a compact set, and say what it may have missed.
+"""Search for the global maximum of a softmax-gated likelihood, and say what it may have missed.
 
-The search grows, as that of Gaussian gates does: at each number of atoms, from 1 to k, it climbs from clusters of
-the data, from slices of it along random directions, from every split of every atom of the best fit with one
-atom less, and from that fit with a small atom put where it gains most. The best certified summit is the
-estimate. Starts that are held back until then say what it may have missed.
+The search grows, as that of Gaussian gates does: at each number of atoms, from 1 to k, it climbs from
+clusters of the data, from slices of it along random directions, from every split of every atom of the
+best fit with one atom less, and from that fit with a small atom put where it gains most. The best
+certified summit is the estimate. Starts that are held back until then say what it may have missed.
 
 Splits. An atom of the smaller fit explains point i with probability r_i and leaves the residual e_i. For each
 coordinate u of its score,
@@ -14,19 +14,20 @@ its points are divided softly, with weights r sigmoid(+-c u) for u standardised,
 hardly at all (c = .2), so that the climb finds its own way down from the saddle. Each half gets its own
 regression, and the gates of the two share the parent's mass and follow the means of their inputs.
 
-Small atoms. Beside a fit of density p(y | x) and logits l_k, an atom of weight w, h(x) = e^{t'(x - x0)} / sum_k
-e^{l_k(x)} and density f(y | x) adds, to first order in w, r_i = h(x_i) (f / p - 1) to the log-likelihood of a
-point, and gains at most about (sum r)^2 / (2 sum r^2), at the weight sum r / sum r^2. Level lines through random
-points of the data, of several widths and tilts t, are ranked by it.
+Small atoms. Beside a fit of density p(y | x) and logits l_k, an atom of weight w, h(x) = e^{t'(x - x0)} /
+sum_k e^{l_k(x)} and density f(y | x) adds, to first order in w, r_i = h(x_i) (f / p - 1) to the
+log-likelihood of a point, and gains at most about (sum r)^2 / (2 sum r^2), at the weight sum r / sum r^2.
+Level lines through random points of the data, of several widths and tilts t, are ranked by it.
 
-The compact set. Gates can be as steep as they like, and between two points of the data a step costs nothing: of
-over-fitted samples many of the highest paths end on no finite maximum. Theory assumes a compact parameter space.
-Here it holds gates whose slopes differ by at most ``max_slope`` per standard deviation of x, and atoms that are
-as wide as starts from data need (``NOISE_FROM_DATA``). Certified fits outside, and ends without a certificate,
-do not count; how much higher the highest of them is stands beside the result.
+The compact set. Gates can be as steep as they like, and between two points of the data a step costs
+nothing: of over-fitted samples many of the highest paths end on no finite maximum. Theory assumes a
+compact parameter space. Here it holds gates whose slopes differ by at most ``max_slope`` per standard
+deviation of x, and atoms that are as wide as starts from data need (``NOISE_FROM_DATA``). Certified fits
+outside, and ends without a certificate, do not count; how much higher the highest of them is stands
+beside the result.
 
-Large samples. A start climbs a thinned sample first. Starts that reach one summit there share the climb of all the
-data that follows, and every summit goes on to it.
+Large samples. A start climbs a thinned sample first. Starts that reach one summit there share the climb
+of all the data that follows, and every summit goes on to it.
 """
 
 from __future__ import annotations
@@ -101,18 +102,18 @@ def softmax_global_maximum(
     rng_of: Callable[[int], np.random.Generator],
     options: SoftmaxGlobalOptions | None = None,
 ) -> tuple[GlobalResult, float]:
-    """Return the best certified softmax-gated fit that growing, splitting and many starts find, and what is above.
+    """Return the best certified softmax-gated fit of growing, splitting and many starts, and what is above.
 
     family   dimensions and number of atoms of the model
     sample   pairs x (n, d), y (n, 1)
     rng_of   returns the generator of start i, so that a start does not depend on the others
     options  numbers of starts and bounds; ``SoftmaxGlobalOptions()`` by default
 
-    Returns the result, and the nats from the best fit up to the highest end of a path that does not count: one
-    without a certificate, or outside the compact set. It is 0 where none is higher.
+    Returns the result, and the nats from the best fit up to the highest end of a path that does not
+    count: one without a certificate, or outside the compact set. It is 0 where none is higher.
 
-    Raises ``InputError`` where the sample does not fit the family, a column of it is constant, or no start ends
-    on a certified summit in the compact set.
+    Raises ``InputError`` where the sample does not fit the family, a column of it is constant, or no
+    start ends on a certified summit in the compact set.
 
     >>> import numpy as np
     >>> import moe_prompts as mp
@@ -247,7 +248,7 @@ def of_labels(family: SoftmaxGatedFamily, few: Sample, labels: np.ndarray) -> So
 
 
 def splits(smaller: SoftmaxGatedMoE, few: Sample) -> Iterator[SoftmaxGatedMoE]:
-    """Yield starts from a fit with one atom less: each atom in halves along each coordinate of its score, twice.
+    """Yield starts from a fit with one atom less: each atom in halves along each coordinate of its score.
 
     smaller  the fit
     few      the data, or some of them

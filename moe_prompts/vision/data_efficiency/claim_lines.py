@@ -8,9 +8,10 @@ difference delta *holds* with probability
 
 where t is the 95 % quantile of Student's law. delta is the published gain, and 0 for the nearest wrong claim.
 
-The odds of V-excess come from simulated runs of as many cells, whose log ratios of observed to predicted excess
-scatter as those of the run: around 0 where the prediction is true, and around log P / P_eff where every
-parameter counts. V-floor and V-cross need four tasks: with fewer they hold in no run, whatever is true.
+The odds of V-excess come from simulated runs of as many cells, whose log ratios of observed to predicted
+excess scatter as those of the run: around 0 where the prediction is true, and around log P / P_eff where
+every parameter counts. V-floor and V-cross need four tasks: with fewer they hold in no run, whatever is
+true.
 """
 
 from __future__ import annotations
@@ -129,7 +130,7 @@ def excess_odds(ratio: np.ndarray, instead: np.ndarray, rng: np.random.Generator
 
 
 def coin_odds(tasks: int) -> tuple[float, float]:
-    """Return how often V-floor or V-cross holds on so many tasks: where it agrees on all, and where a coin decides.
+    """Return how often V-floor or V-cross holds on so many tasks: if all agree, and if a coin decides.
 
     >>> coin_odds(2), coin_odds(4)
     ((0.0, 0.0), (1.0, 0.0625))
