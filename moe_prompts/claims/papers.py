@@ -107,7 +107,7 @@ PAPERS = (
         "translations), "
         f"{QUOTED} list of prior work. Over-fits, number not seen: rates "
         "follow from a system of polynomial equations",
-        ("S-exact", "S-over", "S-cosh"),
+        ("S-exact", "S-over", "S-global", "S-cosh"),
         "log factors; two experts too many; the highest maximum on the published truth",
     ),
     Paper(
