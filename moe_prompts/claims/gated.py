@@ -166,7 +166,9 @@ CLAIMS = [
         "with one atom less, small atoms beside it, starts held back until then, and one start beside the truth",
         judge=gaussian_global,
         limits="that a fit is the global maximum: a line says how often held-back starts ended higher than the search. "
-        "A run was stopped after its first eight replicates at n = 1e3, which nobody looked at.",
+        "On 60 points the search of mp.global_maximum with k = 3 is as good as a start from every block of x in 17 of "
+        "20 samples, and with 64 starts of each sort in all (a test). A run was stopped after its first eight "
+        "replicates at n = 1e3, which nobody looked at.",
     ),
     Claim(
         id="S-exact",
@@ -211,7 +213,9 @@ CLAIMS = [
         limits="that the rate is n^-1/2 and no faster: these sizes are steeper (n^-0.65 from 1e3 to 1e4, n^-0.56 from "
         "1e4 to 1e5), and the interval leaves -1/2 out, as an upper bound may. Nor that a fit is the global maximum: "
         "lines say how often held-back starts ended higher than the search, and how often a path did that does not "
-        "count. One truth is looked at, of eight drawn by seed the one whose splits are seen best without noise. The "
+        "count. On 60 points so wide a search with k = 3 is as good as a start from every block of x in 12 of 20 "
+        "samples, and with 256 starts of each sort in all (a test). One truth is looked at, of eight drawn by seed the "
+        "one whose splits are seen best without noise. The "
         "law of the eight was changed once, from inputs in [0, 1] to [-1, 1], when profiles were known and no data; 24 "
         "data sets of another seed then chose the replicates, and splits that hardly divide were added to the search. "
         "It says nothing of sgame (S-over).",

@@ -124,13 +124,13 @@ def test_a_start_from_every_block_of_x_finds_something_higher_in_one_sample_of_t
     """k = 3 on 60 points: all 1711 partitions into three contiguous blocks of x, and blocks of y six points apart.
 
     Of the 3^60 / 6 partitions in three these are the ones that follow one column. Those by residuals inside a block of
-    x, some 59 times 1770 for two of the three, are not tried.
+    x, some 59 times 1770 for two of the three, are not tried. Found by 64 starts of each sort: 20 of 20.
     """
 
     def oracle(family, data):
         return max(by_brute_force(family, data, 1, columns=1), by_brute_force(family, data, 6))
 
-    assert np.mean([found_as_high(3, seed, oracle) for seed in range(20)]) >= 0.95
+    assert np.mean([found_as_high(3, seed, oracle, starts=64) for seed in range(20)]) >= 0.95
 
 
 def with_a_needle(n, points):
