@@ -167,7 +167,7 @@ CLAIMS = [
         judge=gaussian_global,
         limits="that a fit is the global maximum: a line says how often held-back starts ended higher than the search. "
         "On 60 points the search of mp.global_maximum with k = 3 is as good as a start from every block of x in 17 of "
-        "20 samples, and with 64 starts of each sort in all (a test). A run was stopped after its first eight "
+        "20 samples, and with 64 starts of each sort in 19 or more (a test). A run was stopped after its first eight "
         "replicates at n = 1e3, which nobody looked at.",
     ),
     Claim(
