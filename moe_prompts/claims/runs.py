@@ -309,8 +309,9 @@ def registered_seed(run: str) -> int:
     return next((seed for seed, runs in LATER.items() if run in runs), REGISTERED_SEED)
 
 
-#: Seed -> runs that were added later: by the second edition of the rules, to it, on reparameterised prefixes and
-#: zero-initialised attention, on gated experts, and searches for global maxima of softmax gates.
+#: Seed -> runs that were added later: by the second edition of the rules, to it, on reparameterised
+#: prefixes and zero-initialised attention, on gated experts, and searches for global maxima of softmax
+#: gates.
 LATER: dict[int, tuple[str, ...]] = {
     SECOND_SEED: ("attention-risk", "attention-heads", "attention-unselected"),
     THIRD_SEED: ("gaussian-global", "merging"),

@@ -25,8 +25,8 @@ POINTS, HEIGHTS = 40, 24
 STARTS, SCALED = 3, 1e5
 #: Columns of an atom's parameters.
 NAMES = ("beta0", "beta", "a", "b", "s")
-#: How far log masses go from those of equal halves, and log variances from the true ones: a light atom far away has
-#: any loss and is seen by nobody, and a narrow one is not seen by the quadrature.
+#: How far log masses go from those of equal halves, and log variances from the true ones: a light atom far
+#: away has any loss and is seen by nobody, and a narrow one is not seen by the quadrature.
 LIGHT = 1.0
 
 

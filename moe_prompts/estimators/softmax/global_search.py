@@ -55,10 +55,11 @@ from moe_prompts.models.softmax_gated import SoftmaxGatedFamily, SoftmaxGatedMoE
 WAYS = ("data", "slice", "split", "insert")
 #: Largest difference of two gates' slopes, per standard deviation of x.
 MAX_SLOPE = 20.0
-#: How sharply a coordinate divides an atom's points, and how many points' worth of the parent keep halves regular.
+#: How sharply a coordinate divides an atom's points, and how many points' worth of the parent keep halves
+#: regular.
 SHARP, PARENT = (2.0, 0.2), 5.0
-#: Points of the data through which small atoms are tried, their widths in standard deviations of y, and how fast
-#: their gates fall on either side, per standard deviation of x.
+#: Points of the data through which small atoms are tried, their widths in standard deviations of y, and how
+#: fast their gates fall on either side, per standard deviation of x.
 TRIED, WIDTHS, TILTS = 100, (0.05, 0.1, 0.2, 0.4), (-3.0, 0.0, 3.0)
 #: Least and largest weight of a small atom at its point.
 WEIGHTS = (0.005, 0.2)

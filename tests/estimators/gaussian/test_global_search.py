@@ -124,7 +124,8 @@ def test_a_start_from_every_block_of_x_finds_something_higher_in_one_sample_of_t
     """k = 3 on 60 points: all 1711 partitions into three contiguous blocks of x, and blocks of y six points apart.
 
     Of the 3^60 / 6 partitions in three these are the ones that follow one column. Those by residuals inside a block of
-    x, some 59 times 1770 for two of the three, are not tried. 64 starts of each sort are as high on 19 or more of 20, and the default on 17.
+    x, some 59 times 1770 for two of the three, are not tried. 64 starts of each sort are as high on 19 or more of 20,
+    the default on 17.
     """
 
     def oracle(family, data):

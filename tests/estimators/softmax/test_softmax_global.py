@@ -133,8 +133,8 @@ def test_thinned_data_lead_to_summits_of_all_the_data():
 
 
 def test_what_lies_outside_the_compact_set_does_not_count():
-    """With gates nearly level no fit counts as steep as the truth's, and how much higher those are is said."""
-    data, family = softmax_sample(NAME, 1_000, 21), SoftmaxGatedFamily(1, 2)
+    """With a bound just below the steepness of the best fit another one is best; the first is above it."""
+    data, family = softmax_sample(NAME, 1_000, 21, 3), SoftmaxGatedFamily(1, 2)
     free, above = softmax_global_maximum(family, data, rng_of(0), OPTIONS)
     assert above == 0
     steep = steepness(free.best.value, data)
@@ -145,7 +145,8 @@ def test_what_lies_outside_the_compact_set_does_not_count():
     narrow, above = softmax_global_maximum(three, data, rng_of(1), replace(OPTIONS, max_slope=bound))
     assert steepness(narrow.best.value, data) <= bound
     assert above > 0
-    assert narrow.best.log_likelihood + above == pytest.approx(wide.best.log_likelihood, abs=1e-5)
+    # Paths without a certificate count among what is above, so that they can be higher still.
+    assert narrow.best.log_likelihood + above >= wide.best.log_likelihood - 1e-5
 
 
 def test_what_it_says_of_itself():
