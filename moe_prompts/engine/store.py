@@ -17,6 +17,7 @@ import sys
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -48,10 +49,16 @@ CODE_CHANGE, CLEAR, SIZE = "code change", "clear", "size"
 ALLOWED = {CODE_CHANGE: "--accept-code-change", CLEAR: "--clear", SIZE: "--insist"}
 
 
+@cache
+def version_of(name: str) -> str:
+    """Return the version of an installed package, read once: what a process has loaded does not change."""
+    return metadata.version(name)
+
+
 def versions() -> dict[str, str]:
     """Return the versions of what rows depend on: packages, route of the compiled passes, Python."""
-    compiler = {"passes": route(), "numba": metadata.version("numba") if route() == "compiled" else "none"}
-    return {name: metadata.version(name) for name in PACKAGES} | compiler | {"python": platform.python_version()}
+    compiler = {"passes": route(), "numba": version_of("numba") if route() == "compiled" else "none"}
+    return {name: version_of(name) for name in PACKAGES} | compiler | {"python": platform.python_version()}
 
 
 class RunFolder:
@@ -550,8 +557,12 @@ def blas() -> list[str]:
     return list(dict.fromkeys(found))
 
 
+@cache
 def _git_commit() -> str | None:
-    """Return the commit of the checkout that the package runs from; None where there is no checkout."""
+    """Return the commit of the checkout that the package runs from; None where there is no checkout.
+
+    It is asked once, as the sources are (``code.package_code``): a process runs what it has loaded.
+    """
     here = Path(__file__).resolve().parent
     try:
         done = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=here, capture_output=True, text=True)

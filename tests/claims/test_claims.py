@@ -4,6 +4,7 @@ import json
 import math
 import re
 from dataclasses import replace
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ import pytest
 from moe_prompts.claims import (
     algebra,
     book,
+    evidence,
     gated,
     heads,
     merging,
@@ -51,6 +53,19 @@ from moe_prompts.slopes import BAND
 ROOT = Path(__file__).parents[2]
 HOLDS, FAILS, OPEN, FASTER = Verdict.HOLDS, Verdict.FAILS, Verdict.UNDECIDED, Verdict.FASTER
 SIZES = (1_000, 10_000, 100_000, 1_000_000)
+
+
+@pytest.fixture
+def few_simulations(monkeypatch):
+    """Odds from 20 simulated runs: they stand beside a verdict, which does not depend on them."""
+    monkeypatch.setattr(evidence, "power", partial(evidence.power, simulations=20))
+    monkeypatch.setattr(evidence, "replicates_needed", lambda *_: None)
+
+
+@pytest.fixture(scope="module")
+def right_from():
+    """The size from which a truth itself is right, asked once a truth: it does not depend on the rows."""
+    return cache(merging.right_from)
 
 
 # Rules ---------------------------------------------------------------------------------------------------------------
@@ -200,6 +215,7 @@ def gated_rows(study, truth, kind, k, fit_class, exponent, noise=0.1, certified=
         (-0.8, 0.1, 1.0, FASTER),
     ],
 )
+@pytest.mark.usefixtures("few_simulations")
 def test_gated_claims_follow_the_laws_of_their_tables(exponent, noise, certified, verdict):
     losses = ("loss_intrinsic", "loss_type1", "loss_type2")
     exact = [gated_rows("gaussian", name, "adaptive", 3, "exact", exponent, noise, certified) for name in gated.MODELS]
@@ -344,7 +360,8 @@ def test_a_wrong_count_of_hidden_directions_is_found_out(monkeypatch, hidden, of
     assert heads.kernel_line("block", block, 0).verdict is FAILS
 
 
-def test_shared_prompts_are_judged_by_profiles_gaps_and_slopes():
+@pytest.mark.usefixtures("few_simulations")
+def test_shared_prompts_are_judged_by_profiles_gaps_and_slopes(monkeypatch):
     """Tables made to follow the laws: a truth of each kind, and a fixed one whose splits fall as n^-1/8."""
 
     def table(split):
@@ -362,6 +379,7 @@ def test_shared_prompts_are_judged_by_profiles_gaps_and_slopes():
                 parts.append(fits)
         return {heads.RUN: pd.concat(parts, ignore_index=True)}
 
+    monkeypatch.setattr(heads, "kernel_lines", lambda seed: [])  # a test of its own
     verdicts = lambda split: [line.verdict for line in heads.shared(table(split), 0)]
     assert set(verdicts(-0.25)) == {HOLDS}
     assert combined(verdicts(-0.125)) is FAILS
@@ -381,6 +399,7 @@ def test_keys_that_move_decide_which_splits_of_prefixes_hide(monkeypatch):
     assert [line.verdict for line in prefixes.pair_lines(0)] == [FAILS, FAILS, HOLDS]
 
 
+@pytest.mark.usefixtures("few_simulations")
 def test_prefixes_are_judged_by_profiles_gaps_and_slopes(monkeypatch):
     """Tables made to follow the laws, and ones whose splits fall as n^-1/8 or whose separate form is seen."""
 
@@ -587,7 +606,9 @@ def merged_rows(right, exponent=-0.5, sizes=(300, 1_000, 10_000, 100_000), repli
     ("right", "exponent", "verdict"),
     [(16, -0.5, HOLDS), (15, -0.5, HOLDS), (13, -0.5, OPEN), (4, -0.5, FAILS), (16, -0.25, FAILS)],
 )
-def test_merged_models_are_judged_by_shares_and_slopes(right, exponent, verdict):
+@pytest.mark.usefixtures("few_simulations")
+def test_merged_models_are_judged_by_shares_and_slopes(right, exponent, verdict, right_from, monkeypatch):
+    monkeypatch.setattr(merging, "right_from", right_from)
     lines = merging.merging({merging.RUN: merged_rows(right, exponent)}, 0)
     assert combined([line.verdict for line in lines]) is verdict
     assert len(lines) == 3 * len(merging.TRUTHS)

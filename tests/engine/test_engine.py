@@ -142,7 +142,7 @@ def test_a_run_may_grow_in_its_own_folder(baseline, tmp_path):
 
 def test_a_run_by_other_versions_is_not_mixed_in(tmp_path, monkeypatch):
     run_study(small(replicates=1, sizes=[300]), tmp_path, progress=False)
-    monkeypatch.setattr(store.metadata, "version", lambda name: "0.0")
+    monkeypatch.setattr(store, "version_of", lambda name: "0.0")
     with pytest.raises(InputError, match=r"holds another study \(versions"):
         run_study(small(replicates=1, sizes=[300]), tmp_path, resume=True, progress=False)
 
