@@ -1,4 +1,4 @@
-"""Answers by another road: one point at a time, SciPy's densities, finite differences. Slow and plain."""
+"""Answers by another road: one atom at a time, SciPy's densities, finite differences. Slow and plain."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from moe_prompts.models.gaussian_gated import GaussianGatedMoE
 
 
 def component_densities(params: GaussianGatedMoE, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """pi_k N(x; c_k, Gamma_k) N(y; A_k x + b_k, nu_k), point by point: (n, k)."""
+    """pi_k N(x; c_k, Gamma_k) N(y; A_k x + b_k, nu_k) by SciPy, atom by atom: (n, k)."""
     table = np.empty((len(x), params.k))
-    for i in range(len(x)):
-        for k in range(params.k):
-            gate = multivariate_normal(params.gate_means[k], params.gate_covs[k]).pdf(x[i])
-            mean = params.slopes[k] @ x[i] + params.intercepts[k]
-            table[i, k] = params.weights[k] * gate * multivariate_normal(mean, params.noise_covs[k]).pdf(y[i])
+    for k in range(params.k):
+        gate = multivariate_normal(params.gate_means[k], params.gate_covs[k]).pdf(x)
+        residuals = [y[i] - (params.slopes[k] @ x[i] + params.intercepts[k]) for i in range(len(x))]
+        noise = multivariate_normal(np.zeros(params.l), params.noise_covs[k]).pdf(residuals)
+        table[:, k] = params.weights[k] * gate * noise
     return table
 
 
