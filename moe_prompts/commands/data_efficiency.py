@@ -136,7 +136,8 @@ QUICK = {
     "fresh_steps": 3,
     "fresh_reps": 1,
 }
-#: On the pretrained backbone as well: planted truths label thousands of images by it, and each rate costs trainings.
+#: On the pretrained backbone as well: planted truths label thousands of images by it, and each rate costs
+#: trainings.
 QUICK_PRETRAINED = {"task": ["count"], "lr": "0.25"}
 #: What rates of methods on tasks belong to.
 CASE = ("backbone", "weights", "sizes", "size", "standardised", "head")

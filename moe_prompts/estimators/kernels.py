@@ -29,7 +29,8 @@ from numba.extending import intrinsic
 from moe_prompts.compilation import compiled
 
 BLOCK = 320
-#: Rows are this long, an odd number of lines of the cache: with a power of two they would share those of one set.
+#: Rows are this long, an odd number of lines of the cache: with a power of two they would share those of one
+#: set.
 STRIDE = BLOCK + 8
 #: Numbers of a line of the cache.
 LINE = 8
