@@ -176,6 +176,7 @@ CURVES = (
     "pretrained_dsprites_loc",
     "pretrained_second_count",
     "pretrained_second_dsprites_loc",
+    "pretrained_third_dsprites_ori",
     "recipe_base",
     "recipe_decay_0.01",
     "recipe_decay_0.1",

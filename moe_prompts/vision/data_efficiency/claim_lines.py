@@ -37,7 +37,10 @@ from moe_prompts.vision.data_efficiency.report import CLAIMS
 PARTS = {
     "100 steps": ("pretrained_dsprites_loc", "pretrained_count"),
     "200 steps": ("pretrained_second_dsprites_loc", "pretrained_second_count"),
+    "200 steps, with floors": ("pretrained_third_dsprites_ori",),
 }
+#: The part that trains on fresh images as well, whose losses there are floors.
+FLOORS = "200 steps, with floors"
 EFFECTIVE = "predicted_excess"
 #: The run of certified searches for planted prompts, and that of SGD beside them.
 SEARCH, SGD = "search", "planted_vit"
@@ -68,7 +71,7 @@ def claim_records(folder: Path) -> list[Record]:
     tables = {part: pd.concat([read_table(folder / run) for run in runs]) for part, runs in PARTS.items()}
     lines = [line for claim in SHOWN for part, table in tables.items() for line in difference_lines(claim, part, table)]
     search = search_line(read_table(folder / SEARCH), read_table(folder / SGD))
-    return [*lines, *rule_lines(tables["100 steps"], folder / EFFECTIVE), search]
+    return [*lines, *rule_lines(tables["100 steps"], folder / EFFECTIVE, tables[FLOORS]), search]
 
 
 def file_of_records(folder: Path) -> str:
@@ -145,13 +148,14 @@ def replicates_needed(difference: float, deviation: float) -> int:
     return next((m for m in counts if chance_to_hold(difference, deviation, m) >= WANTED), 0)
 
 
-def rule_lines(curves: pd.DataFrame, effective: Path) -> Iterator[Record]:
-    """Yield what the rules of ``link`` say of a run.
+def rule_lines(curves: pd.DataFrame, effective: Path, floors: pd.DataFrame) -> Iterator[Record]:
+    """Yield what the rules of ``link`` say of the runs.
 
     What was not measured decides nothing, and is said so.
 
-    curves     rows of the run
-    effective  folder of the run that counted the parameters of its fits
+    curves     rows of the run whose fits' parameters were counted
+    effective  folder of the run that counted them
+    floors     rows of the run with fresh images, for V-floor
     """
     table = link.excess_table(read_table(effective), curves)
     entropy = int(identity_of(effective, entropy=int)["entropy"])
@@ -160,9 +164,12 @@ def rule_lines(curves: pd.DataFrame, effective: Path) -> Iterator[Record]:
         "V-floor": "more often than a coin",
         "V-cross": "more often than a coin",
     }
-    for finding in (link.excess_verdict(table), link.floor_verdict(curves), link.cross_verdict(curves, table, entropy)):
+    for finding, part, rows in (
+        (link.excess_verdict(table), "100 steps", table),
+        (link.floor_verdict(floors), FLOORS, floors),
+        (link.cross_verdict(curves, table, entropy), "100 steps", curves),
+    ):
         found = finding.found[0].lower() + finding.found[1:]
-        rows = table if finding.claim == "V-excess" else curves
         tasks = rows["task"].unique()
         if finding.claim == "V-excess":
             rng = bootstrap_rng(entropy, "odds", finding.claim)
@@ -172,7 +179,7 @@ def rule_lines(curves: pd.DataFrame, effective: Path) -> Iterator[Record]:
             odds, instead = coin_odds(len(tasks)), f"a coin; {len(tasks)} tasks, {link.TASKS} needed"
         yield {
             "claim": finding.claim,
-            "name": "100 steps: " + ", ".join(str(task).removeprefix("stand-in:") for task in tasks),
+            "name": f"{part}: " + ", ".join(str(task).removeprefix("stand-in:") for task in tasks),
             "claimed": claimed[finding.claim],
             "found": f"not measured: {found}" if finding.verdict is None else found,
             "verdict": (finding.verdict or Verdict.UNDECIDED).value,
