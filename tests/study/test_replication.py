@@ -440,7 +440,7 @@ def test_the_figure_of_softmax_gates_has_intervals():
     summary = summarise_replication(rows, 0)
     figure = replication_figure(summary, rows)
     assert all(ax.collections for ax in figure.axes)
-    assert "bars: 90 %" in figure.legends[0].get_title().get_text()
+    assert "bars: 90\xa0% bootstrap intervals" in figure.legends[0].get_title().get_text()
     plt.close(figure)
 
 
