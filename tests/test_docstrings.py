@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from commands import taken_back
 
 PACKAGE = Path(__file__).parents[1] / "moe_prompts"
 WIDTH = 110
@@ -114,6 +115,7 @@ WITH_EXAMPLES = [
 
 @pytest.mark.parametrize("module", WITH_EXAMPLES)
 def test_examples_in_docstrings_run(module):
-    done = doctest.testmod(importlib.import_module(module))
+    with taken_back():
+        done = doctest.testmod(importlib.import_module(module))
     assert done.attempted > 0
     assert done.failed == 0
