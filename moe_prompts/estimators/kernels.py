@@ -86,9 +86,8 @@ def from_bits(context, bits):
 def wide(context):
     """Let LLVM take the widest vectors for the loops of the function that calls this.
 
-    By itself it stops at 256 bits on processors that have 512, for fear of a lower clock. A pass takes a
-    quarter less time with 512 there. llvmlite lists no attribute that has a value, hence ``set.add``; without
-    it loops are slower and the same.
+    By itself it stops at 256 bits on processors that have 512, for fear of a lower clock. llvmlite lists no
+    attribute that has a value, hence ``set.add``; without it the sums are as exact, in narrower vectors.
     """
 
     def generate(context, builder, signature, args):

@@ -111,10 +111,7 @@ def test_a_start_from_every_half_finds_something_higher_in_one_sample_of_twenty_
 
 @pytest.mark.slow
 def test_a_start_from_every_slice_finds_something_higher_in_one_sample_of_twenty_at_most():
-    """k = 3 on 60 points: slices along x and along y whose cuts are six points apart.
-
-    64 starts of each sort are as high on 39 of 40 samples, 32 on 38 and the default, 8, on 35.
-    """
+    """k = 3 on 60 points: slices along x and along y whose cuts are six points apart; 64 starts of each sort."""
     oracle = lambda family, data: by_brute_force(family, data, 6)
     assert np.mean([found_as_high(3, seed, oracle, starts=64) for seed in range(40)]) >= 0.95
 
