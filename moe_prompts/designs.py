@@ -148,6 +148,14 @@ def replicates_needed(
 ) -> int | None:
     """Return the smallest number of replicates with which a true prediction holds in a share ``wanted``.
 
+    n          sizes, at least two different ones
+    scatter    standard deviation of the log error at a size, or the errors of a run, as in ``power``
+    rng        source of the simulation
+    predicted  the exponent that the rule judges, and that is true in the simulation
+    wanted     share of simulated runs in which the prediction is to hold, in (0, 1)
+    statistic  "median", "mean" or "q90"
+    bound      whether the prediction is an upper bound, which a faster slope does not contradict
+
     Tried are 8, 16, 32, .. 1024; the result is None where 1024 are too few. Other parameters and errors are
     those of ``power``. Raises ``InputError`` as it does, and where ``wanted`` is no share between 0 and 1.
 

@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import ast
 import doctest
+import enum
 import importlib
+import inspect
+import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from commands import taken_back
+
+import moe_prompts as mp
+from moe_prompts import vision
 
 PACKAGE = Path(__file__).parents[1] / "moe_prompts"
 WIDTH = 110
@@ -76,6 +83,39 @@ def test_private_names_and_those_of_commands_have_no_scraps_for_docstrings():
     found = {path.relative_to(PACKAGE).as_posix(): scraps(path.read_text(encoding="utf-8")) for path in EVERY}
     assert {path: wrong for path, wrong in found.items() if wrong} == {}
     assert scraps('def _f():\n    """Of a block: its cost."""') == ["_f: 'Of a block: its cost.'"]
+
+
+def callables(name: str, value: Any) -> Iterator[tuple[str, Any, str]]:
+    """Yield what a public name lets a user call: itself and its public methods, with the docstrings of each."""
+    if inspect.ismodule(value):
+        own = [one for one in vars(value).values() if getattr(one, "__module__", None) == value.__name__]
+        for inner in own:
+            if not inner.__name__.startswith("_"):
+                yield from callables(f"{name}.{inner.__name__}", inner)
+    elif inspect.isclass(value) and not issubclass(value, enum.Enum | Exception):
+        yield name, value, f"{inspect.getdoc(value)} {inspect.getdoc(value.__init__)}"
+        for method in vars(value):
+            function = getattr(value, method)
+            if not method.startswith("_") and (inspect.isfunction(function) or inspect.ismethod(function)):
+                yield f"{name}.{method}", function, str(inspect.getdoc(function))
+    elif inspect.isfunction(value):
+        yield name, value, str(inspect.getdoc(value))
+
+
+def unnamed(function: Any, text: str) -> list[str]:
+    """Return the parameters that a docstring does not name; * and ** take what others say."""
+    parameters = inspect.signature(function).parameters.values()
+    named = [one.name for one in parameters if one.kind not in (one.VAR_POSITIONAL, one.VAR_KEYWORD)]
+    return [one for one in named if one != "self" and not re.search(rf"(?<!\w){re.escape(one)}(?!\w)", text)]
+
+
+def test_docstrings_of_public_names_name_every_parameter():
+    asked = [(f"mp.{name}", getattr(mp, name)) for name in mp.__all__]
+    asked += [(f"vision.{name}", getattr(vision, name)) for name in vision.__all__]
+    found = {what: unnamed(call, text) for name, value in asked for what, call, text in callables(name, value)}
+    assert len(found) > 200
+    assert {what: names for what, names in found.items() if names} == {}
+    assert unnamed(lambda images, block: None, "Return images.") == ["block"]
 
 
 def wide_comments(source: str) -> list[str]:

@@ -65,6 +65,8 @@ class Evaluation:
     def excess_risk(self, fitted: GaussianGatedMoE) -> float:
         """Return E |m_hat(x) - m*(x)|^2.
 
+        fitted  parameters of the fit
+
         Raises ``InputError`` where the fit has other inputs or outputs than the truth.
         """
         self._check(fitted)
@@ -72,6 +74,8 @@ class Evaluation:
 
     def hellinger(self, fitted: GaussianGatedMoE) -> float:
         """Return the Hellinger distance of the joint densities, in [0, 1].
+
+        fitted  parameters of the fit
 
         Raises ``InputError`` where the fit has other inputs or outputs than the truth.
         """

@@ -338,6 +338,9 @@ def softmax_loss(
     D is 0 exactly where the fitted parameters are the truth up to translation and the order of atoms. The
     arguments and errors are those of ``softmax_errors``.
 
+    variant    powers: "published", "intrinsic" or "regression"
+    translate  whether the best translation of the gate is sought; False takes both gates as they stand
+
     >>> import moe_prompts as mp
     >>> truth = mp.softmax_truth("sgame").params
     >>> mp.softmax_loss(truth.atoms([1, 0]), truth)

@@ -73,6 +73,9 @@ class Activation:
     def of_formula(cls, name: str, text: str) -> Activation:
         """Return the activation that a formula in x describes, with derivatives and symmetries.
 
+        name  name of the activation
+        text  formula in x that SymPy reads, such as "x/sqrt(1+x**2)"
+
         Raises ``InputError`` where the formula cannot be read, or is not finite with two derivatives.
 
         >>> import moe_prompts as mp

@@ -154,6 +154,13 @@ class GaussianGatedMoE:
     def univariate(cls, weights, gate_means, gate_covs, slopes, intercepts, noise_covs) -> GaussianGatedMoE:
         """Return parameters with d = l = 1, each argument a list of k numbers.
 
+        weights         gate weights pi, positive with sum 1
+        gate_means      means c of x
+        gate_covs       variances Gamma of x
+        slopes          slopes A of the experts
+        intercepts      intercepts b of the experts
+        noise_covs      noise variances nu
+
         Raises ``InputError`` for lists of different lengths, and as the class does for its arrays.
         """
         names = [field.name for field in fields(cls)]
@@ -202,7 +209,10 @@ class GaussianGatedMoE:
         return self.intercepts.shape[1]
 
     def atoms(self, index) -> GaussianGatedMoE:
-        """Return the chosen atoms in the given order, weights rescaled to sum 1."""
+        """Return the chosen atoms in the given order, weights rescaled to sum 1.
+
+        index  numbers of the atoms, from 0; anything that indexes a NumPy array
+        """
         index = chosen_of(index, self.k, "atoms")
         chosen = {f.name: getattr(self, f.name)[index] for f in fields(self)}
         chosen["weights"] = chosen["weights"] / chosen["weights"].sum()
@@ -258,6 +268,11 @@ class GaussianGatedMoE:
         """Return the parameters of a mixture of (x, y), the inverse of ``to_joint``.
 
             A = S_yx S_xx^-1,   b = m_y - A m_x,   nu = S_yy - A S_xy.
+
+        weights  (k,), gate weights
+        means    (k, D), means of (x, y), D = d + l
+        covs     (k, D, D), covariances of (x, y)
+        d        number of inputs
 
         Raises ``InputError`` where shapes do not fit or d is not in 1 .. D - 1.
         """
@@ -367,6 +382,8 @@ class GaussianGatedMoE:
 
     def sample(self, n: int, rng: np.random.Generator) -> Sample:
         """Draw n independent pairs (x, y).
+
+        rng  generator that the pairs are drawn with
 
         Raises ``InputError`` where n < 1.
         """

@@ -53,7 +53,12 @@ class Truth:
         return self.family.k
 
     def family_with(self, k: int, experts: str, tied_gate: bool = False) -> GaussianGatedFamily:
-        """Return a family with the same frozen atoms, beside ``k`` free atoms of another kind."""
+        """Return a family with the same frozen atoms, beside ``k`` free atoms of another kind.
+
+        k          number of free atoms
+        experts    "affine" or "constant", as in ``GaussianGatedFamily``
+        tied_gate  whether free atoms share one gate covariance
+        """
         return GaussianGatedFamily(self.family.d, self.family.l, k, experts, tied_gate, self.family.frozen)
 
 
@@ -181,6 +186,12 @@ def streamed(name: str, n: int, seed: int, replicate: int = 0, chunk: int = CHUN
     """Return the pairs of ``sample`` as a stream, drawn again in each pass, ``chunk`` at a time.
 
     n = 1e8 then takes 1 GB. The arguments and errors are those of ``sample``.
+
+    name       name of the truth
+    n          number of pairs
+    seed       seed of all data sets
+    replicate  number of the data set
+    chunk      pairs in memory at a time
 
     >>> import moe_prompts as mp
     >>> mp.streamed("gmoe-1", n=1_000, seed=0).n

@@ -136,6 +136,8 @@ class MultiHead:
         """Return the softmax weights (m, H, N + k) of every head at x (m, d) for keys (m, k, p).
 
         Frozen experts come first. Raises ``InputError`` where heads differ in their number of them.
+
+        b  (k,), logit biases of the prompts
         """
         sizes = {head.n_frozen for head in self.heads}
         if len(sizes) > 1:
@@ -143,7 +145,10 @@ class MultiHead:
         return np.stack([head.gates(x, keys, b) for head in self.heads], axis=1)
 
     def output(self, x: np.ndarray, keys: np.ndarray, values: np.ndarray, b: np.ndarray) -> np.ndarray:
-        """Return f(x) (m, l) at x (m, d) with prompts of keys and values (m, k, p)."""
+        """Return f(x) (m, l) at x (m, d) with prompts of keys and values (m, k, p).
+
+        b  (k,), logit biases of the prompts
+        """
         parts = [head.output(x, keys, values, b) for head in self.heads]
         return np.concatenate(parts, axis=1) @ self.out.T + self.shift
 

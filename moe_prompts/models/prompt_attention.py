@@ -148,13 +148,19 @@ class Head:
         return table(x, self.d, "x") @ self.B + self.beta
 
     def gates(self, x: np.ndarray, keys: np.ndarray, b: np.ndarray) -> np.ndarray:
-        """Return the softmax weights (m, N + k) at x (m, d) for keys (m, k, p), frozen experts first."""
+        """Return the softmax weights (m, N + k) at x (m, d) for keys (m, k, p), frozen experts first.
+
+        b  (k,), logit biases of the prompts
+        """
         frozen, _ = self.gates_and_experts(x)
         keys, b = prompts_of(keys, b, len(frozen), self.p)
         return softmax(np.concatenate([frozen, np.einsum("mp,mkp->mk", self.queries(x), keys) + b], axis=1), axis=1)
 
     def output(self, x: np.ndarray, keys: np.ndarray, values: np.ndarray, b: np.ndarray) -> np.ndarray:
-        """Return f(x) (m, l) at x (m, d) with prompts of keys and values (m, k, p)."""
+        """Return f(x) (m, l) at x (m, d) with prompts of keys and values (m, k, p).
+
+        b  (k,), logit biases of the prompts
+        """
         _, experts = self.gates_and_experts(x)
         values, b = prompts_of(values, b, len(experts), self.p)
         every = np.concatenate([experts, values @ self.C.T + self.c], axis=1)
@@ -573,13 +579,20 @@ class PromptAttention:
 
     @classmethod
     def fixed(cls, head: AnyHead, b: np.ndarray, prompts: np.ndarray) -> PromptAttention:
-        """Return fixed prompts p_l (k, p), keys and values at once."""
+        """Return fixed prompts p_l (k, p), keys and values at once.
+
+        head  the frozen ``Head`` or ``MultiHead``
+        b     (k,), logit biases
+        """
         expect_head(head, "PromptAttention.fixed: head")
         return cls(head, PromptKind("fixed"), b, prompts, np.zeros((head.p, 0)))
 
     @classmethod
     def decoupled(cls, head: AnyHead, b: np.ndarray, keys: np.ndarray, values: np.ndarray) -> PromptAttention:
         """Return decoupled prompts, with keys (k, p) and values (k, p).
+
+        head  the frozen ``Head`` or ``MultiHead``
+        b     (k,), logit biases
 
         Raises ``InputError`` where their shapes differ from that.
         """
@@ -597,6 +610,9 @@ class PromptAttention:
 
         ``key`` and ``value`` name activations, which act on p entry by entry. Linear maps after them belong
         to B and C of the head. Key = value = "identity" would be the kind fixed, and is refused.
+
+        head  the frozen ``Head`` or ``MultiHead``
+        b     (k,), logit biases
 
         Source: arXiv 2410.02200.
 
@@ -632,6 +648,10 @@ class PromptAttention:
         cls, head: AnyHead, b: np.ndarray, W1: np.ndarray, W2: np.ndarray, sigma: str = "gelu", bias: bool = False
     ) -> PromptAttention:
         """Return adaptive prompts, with W1 (k, r, d), or (k, r, d + 1) with ``bias``, and W2 (p, r).
+
+        head   the frozen ``Head`` or ``MultiHead``
+        b      (k,), logit biases
+        sigma  name of the activation
 
         For a head that reads less, d stands for ``reads``. Where sigma is homogeneous (relu) the scale of
         each column of W2 moves to W1, with the identity all of W2 does.
@@ -675,6 +695,8 @@ class PromptAttention:
 
     def chosen(self, atoms: list[int]) -> PromptAttention:
         """Return the same head with these prompts.
+
+        atoms  numbers of the prompts, from 0, in the order wanted
 
         A repeated prompt splits into equal parts that leave f as it is.
 
@@ -722,6 +744,8 @@ class PromptAttention:
 
     def sample(self, n: int, rng: np.random.Generator, noise: float) -> Sample:
         """Draw n pairs with x uniform on [-1, 1]^d and y = f(x) + N(0, noise^2).
+
+        rng  generator that the pairs are drawn with
 
         Raises ``InputError`` where n is no positive whole number or ``noise`` is negative.
         """

@@ -93,7 +93,10 @@ class SoftmaxGatedMoE:
         return np.exp(self.gate_intercepts)
 
     def atoms(self, index) -> SoftmaxGatedMoE:
-        """Return the chosen atoms in the given order, gates as they stand."""
+        """Return the chosen atoms in the given order, gates as they stand.
+
+        index  numbers of the atoms, from 0; anything that indexes a NumPy array
+        """
         index = chosen_of(index, self.k, "atoms")
         return SoftmaxGatedMoE(**{f.name: getattr(self, f.name)[index] for f in fields(self)})
 
@@ -149,6 +152,8 @@ class SoftmaxGatedMoE:
 
     def respond(self, x: np.ndarray, rng: np.random.Generator) -> Sample:
         """Draw one y for each row of x (n, d).
+
+        rng  generator that y is drawn with
 
         Raises ``InputError`` where x has another shape.
         """

@@ -64,6 +64,8 @@ class SoftmaxTruth:
     def sample(self, n: int, rng: np.random.Generator) -> Sample:
         """Draw n pairs.
 
+        rng  generator that the pairs are drawn with
+
         Raises ``InputError`` where n is no positive whole number.
         """
         n = count(n, 1, "sample: n")

@@ -60,6 +60,8 @@ def add_prompt_truth(new: PromptTruth) -> PromptTruth:
 
     ``add_truth`` does the same for the truths of every model; errors are those of ``add_truth``.
 
+    new  the truth; its name is how commands and studies find it
+
     >>> import dataclasses
     >>> import moe_prompts as mp
     >>> mine = dataclasses.replace(mp.prompt_truth("attention-fixed"), name="quieter", noise=0.01)

@@ -27,6 +27,8 @@ from moe_prompts.models.gaussian_gated import GaussianGatedFamily, GaussianGated
 class NewtonOptions(TrustRegionOptions):
     """Set how ``newton`` climbs: ``TrustRegionOptions``, a guard, and a shortcut for large samples.
 
+    max_iterations, gap_tolerance, em_warmup, corrector_steps, corrector_until, radius, max_radius
+                    how the trust region climbs, as ``TrustRegionOptions`` says
     min_eigenvalue  guard: smallest eigenvalue of an atom's joint covariance, in standardised units; it stands
                     for the compact parameter space that the theory assumes; in (0, 1)
     compress        whether a climb with d = l = 1 and large n goes over a short quadrature of the data first;

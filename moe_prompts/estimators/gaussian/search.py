@@ -29,6 +29,8 @@ from moe_prompts.models.gaussian_gated import GaussianGatedFamily, GaussianGated
 class SearchOptions(Stages):
     """Set how a search spends its effort: the numbers of ``Stages``, and how each fit climbs.
 
+    first_stage, finalists, rescues
+            pairs, summits and further starts that the search spends, as ``Stages`` says
     newton  options of each climb; here atoms stay as wide as ``RESOLUTION``, since narrower ones are, from
             data, spurious maxima on a handful of points, outside the compact parameter space of the theory
 

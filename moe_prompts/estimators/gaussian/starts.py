@@ -37,7 +37,12 @@ class Start(Protocol):
         ...
 
     def draw(self, family: GaussianGatedFamily, sample: Data, rng: np.random.Generator) -> GaussianGatedMoE:
-        """Return parameters in the family, in the units of the data."""
+        """Return parameters in the family, in the units of the data.
+
+        family  the class of mixtures that is to be fitted
+        sample  the data
+        rng     generator of the draws
+        """
         ...
 
 
@@ -64,6 +69,9 @@ class NearTruth:
 
     def draw(self, family: GaussianGatedFamily, sample: Data, rng: np.random.Generator) -> GaussianGatedMoE:
         """Return one start.
+
+        sample  the data, whose number of pairs sets the distance from the truth
+        rng     generator of the draws
 
         Raises ``InputError`` where the family has fewer atoms than the truth.
         """
@@ -114,7 +122,12 @@ class FromData:
     name: str = "data"
 
     def draw(self, family: GaussianGatedFamily, sample: Data, rng: np.random.Generator) -> GaussianGatedMoE:
-        """Return one start."""
+        """Return one start.
+
+        family  the class of mixtures that is to be fitted
+        sample  the data, of which the first pairs are used
+        rng     generator of the draws
+        """
         few = sample.head(START_POINTS)
         z = np.concatenate([few.x, few.y], axis=1)
         scale = np.sqrt(variances(sample, few))
@@ -156,7 +169,12 @@ class Random:
     name: str = "random"
 
     def draw(self, family: GaussianGatedFamily, sample: Data, rng: np.random.Generator) -> GaussianGatedMoE:
-        """Return one start."""
+        """Return one start.
+
+        family  the class of mixtures that is to be fitted
+        sample  the data, of which the first pairs are used
+        rng     generator of the draws
+        """
         few = sample.head(START_POINTS)
         picks = rng.choice(few.n, size=family.k, replace=few.n < family.k)
         diagonal = lambda sizes: np.repeat(np.diag(sizes / family.k)[None], family.k, axis=0)
@@ -186,6 +204,8 @@ def variances(sample: Data, few: Sample) -> np.ndarray:
     """Return the variances of the columns of (x, y) among the ``few`` first pairs.
 
     Where a column does not vary there, as in sorted data, its variance is that of all pairs.
+
+    sample  the data that ``few`` begins
     """
     z = np.concatenate([few.x, few.y], axis=1)
     found = z.var(axis=0)
@@ -202,6 +222,11 @@ def from_clusters(
 
     Negative labels belong to the frozen atoms. Five points' worth of the overall spread and a tenth of an
     equal share of mass keep small clusters regular.
+
+    family     the class of mixtures that is to be fitted
+    sample     the pairs that the labels belong to
+    labels     (n,), the cluster of each pair
+    variances  (D,), those of the columns of (x, y) among all pairs
     """
     z = np.concatenate([sample.x, sample.y], axis=1)
     spread = np.diag(variances) / family.k**2

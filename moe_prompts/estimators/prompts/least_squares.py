@@ -244,6 +244,10 @@ def random_start(family: PromptFamily, rng: np.random.Generator, box: Box) -> np
     The logit biases b are uniform on the lower three quarters of their box, and everything else is N(0,
     1.5^2), clipped to its box.
 
+    family  the class of prompts, whose ``size`` is the length of the vector
+    rng     generator of the draws
+    box     bounds of all parameters
+
     >>> import numpy as np
     >>> import moe_prompts as mp
     >>> family = mp.prompt_truth("attention-fixed").params.family

@@ -53,6 +53,8 @@ KERNELS = "moe_prompts.estimators.kernels"
 class SoftmaxOptions(TrustRegionOptions):
     """Set how ``softmax_newton`` climbs: the options of ``TrustRegionOptions`` and three guards.
 
+    max_iterations, gap_tolerance, em_warmup, corrector_steps, corrector_until, radius, max_radius
+                    how the trust region climbs, as ``TrustRegionOptions`` says
     max_logit_step  largest change of a gate's logits between neighbouring points; beyond it the gate
                     separates the data
     min_points      smallest number of points that an atom must explain
@@ -491,6 +493,8 @@ def softmax_em(
     This is the textbook loop, slow where atoms overlap. Arguments, result and errors are those of
     ``softmax_newton``, but for the options, and the history holds ``log_likelihood`` only: before each step
     and at the end, never decreasing beyond rounding.
+
+    sample  the data, n pairs in memory
 
     >>> import moe_prompts as mp
     >>> truth = mp.softmax_truth("sgame")

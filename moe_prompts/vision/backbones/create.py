@@ -158,6 +158,8 @@ def _drawn_anew(model: VisionTransformer, seed: int) -> VisionTransformer:
 def provenance(name: str = "small") -> dict[str, Any]:
     """Return how the ``small`` backbone was made and judged, or where a fetched one comes from.
 
+    name  "small", or the name of a fetched backbone
+
     Raises ``InputError`` for a backbone that was not fetched.
 
     >>> from moe_prompts.vision import provenance

@@ -102,6 +102,9 @@ def save_prompts(model: Prompted, path: str | Path) -> None:
 
     The file appears whole or not at all.
 
+    model  what ``prompt`` returned
+    path   the file to write; its folder must exist
+
     Raises ``InputError`` for what ``load_prompts`` could not restore: a head that is neither of ``prompt``'s
     making nor the plain model's own, prompts without the mean states they are computed from, and a backbone
     that is no longer the one that was prompted.
@@ -154,6 +157,8 @@ def check_frozen_part(model: Prompted, where: str) -> None:
 
 def load_prompts(model: Plain, path: str | Path) -> Any:
     """Prompt the plain ``model`` with what ``save_prompts`` wrote; the model changes and is returned.
+
+    path  a file of ``save_prompts``
 
     The file may have been written in the other library, where pooling and layers are the same.
 

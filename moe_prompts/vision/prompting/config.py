@@ -59,7 +59,11 @@ class VPT:
         _check_start(self, FIXED_STARTS)
 
     def check(self, blocks: int, grid: tuple[int, int]) -> None:
-        """Raise ``InputError`` if the model has fewer blocks than are to have prompts."""
+        """Raise ``InputError`` if the model has fewer blocks than are to have prompts.
+
+        blocks  number of blocks of the model
+        grid    rows and columns of its patches, which fixed prompts do not depend on
+        """
         grid_of(grid)
         first_block(self, blocks)
 

@@ -123,6 +123,8 @@ def from_official(params: Mapping[str, Any], options: Mapping[str, Any]) -> Visi
 def load_moco_v3(model: VisionTransformer, path: str | Path) -> VisionTransformer:
     """Load a MoCo-v3 checkpoint (``.pth.tar`` of a linear probe or of pre-training) into a plain ``model``.
 
+    path  the checkpoint file
+
     Only tensors are read (``weights_only=True``). The file's head is left out, so the model's own stays as it
     is. The model takes the number of attention heads of the file's ``arch``: MoCo-v3's ViT-S has 12, timm's
     6.

@@ -74,6 +74,9 @@ def export_onnx(model: Prompted, path: str | Path) -> float:
     from torch's on random images, relative to the largest logit, as onnxruntime computes them, for 1 and for
     3 images.
 
+    model  what ``prompt`` returned
+    path   the file to write
+
     Raises ``InputError`` without onnx, onnxscript and onnxruntime (extra ``export``), for a model that
     ``prompt`` did not return, and, before the file is written, where the difference is more than 1e-5 or
     where all logits are 0, so that there is nothing to compare.

@@ -120,6 +120,7 @@ class GateRank(Shown):
 def read_head(model: Prompted, images: Tensor, block: int, head: int) -> HeadReading:
     """Return gates and experts of one head on some images, in evaluation mode.
 
+    model   what ``prompt`` returned
     images  (B, C, H, W), normalised
     block   index of the block
     head    index of the head in it

@@ -237,6 +237,7 @@ def prompt(
     model        timm's ``VisionTransformer``; or of ``transformers``: ViT, DeiT, DINOv2 with and without
                  registers, MAE (without masking), SigLIP's vision model, each bare or with its classifier;
                  such a model then returns ``ImageClassifierOutput``
+    config       ``VPT(...)`` or ``VAPT(...)``: which prompts, in which blocks
     num_classes  of the new head; 0: no head, the pooled features; None: a copy of the model's own head goes
                  on training
     rng          torch.Generator that draws the initial prompts and head; None: torch's global one

@@ -121,6 +121,13 @@ def check_generator(rng: Any, where: str) -> None:
 class StaticPrompts(nn.Module):
     """Hold N free vectors, the same for every image.
 
+    num_tokens  number N of prompts
+    width       width d of the model
+    bound       entries start uniform on [-bound, bound]
+    dropout     share of entries set to zero in training
+    rng         generator of the initial values; None: torch's global one
+    start       "official" or "tokens", as in ``VPT``
+
     >>> import torch
     >>> from moe_prompts.vision import StaticPrompts
     >>> prompts = StaticPrompts(2, 8, bound=0.1, dropout=0.0, rng=torch.Generator().manual_seed(0))
@@ -146,7 +153,10 @@ class StaticPrompts(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, patches: Tensor) -> Tensor:
-        """Return the prompts (B, N, d) for patch states (B, P0, d), whose numbers do not matter."""
+        """Return the prompts (B, N, d) for patch states (B, P0, d), whose numbers do not matter.
+
+        patches  the states, of which only the number of images and the width count
+        """
         return self.dropout(self.tokens.expand(patches.shape[0], -1, -1))
 
 
@@ -183,6 +193,11 @@ class AdaptivePrompts(nn.Module):
     that is zero at zero (relu, gelu, identity) every prompt then starts at exactly zero; with sigmoid or
     softmax at s W2 act(0). ``starts`` has the other ones.
 
+    config    tokens, kernel, hidden width and activation
+    width     width d of the model
+    grid      rows and columns of the patches
+    projector the map from the hidden width to d
+    rng       generator of the initial values; None: torch's global one
     bound     of fixed prompts in the published init, for the offset of ``start="vpt"``
     gain      factor on the prompts, not trained; 1 but for ``start="gain"``
     borrowed  True: the projector belongs to another block's prompts; it is used here, but is no part of this
@@ -244,7 +259,10 @@ class AdaptivePrompts(nn.Module):
         return self.mean_states is not None and not bool(self.mean_states.isnan().all())
 
     def forward(self, patches: Tensor) -> Tensor:
-        """Return the prompts (B, N, d) for patch states (B, Gh Gw, d), row by row."""
+        """Return the prompts (B, N, d) for patch states (B, Gh Gw, d), row by row.
+
+        patches  the states of the patches at the entry of the block
+        """
         states = source_states(patches, self.config.source, self.mean_states)
         prompts = self.projector(self.tokens(self.norm(states.to(self.norm.weight.dtype))))
         prompts = prompts if self.offset is None else prompts + self.offset

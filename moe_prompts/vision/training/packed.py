@@ -157,7 +157,10 @@ class PackedTrials(nn.Module):
         return named_parts(made, new_head(model, head, rng, head_init) if isinstance(head, int) else nn.Identity())
 
     def trial(self, index: int) -> dict[str, Tensor]:
-        """Return copies of prompts and head of one trial, named as in ``prompt_parameters``."""
+        """Return copies of prompts and head of one trial, named as in ``prompt_parameters``.
+
+        index  number of the trial, from 0
+        """
         return {_name(key): value[index].detach().clone() for key, value in self.parts.items()}
 
     def named_parts(self) -> Iterator[tuple[str, nn.Parameter]]:
