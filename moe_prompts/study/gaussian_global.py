@@ -1,9 +1,6 @@
 """Study the global maximum of over-fitted Gaussian-gated likelihoods, as far as a search finds it.
 
-There is one row per data set and number of atoms: the errors of the best certified fit of ``grown``, in how
-many of how many starts and in which ways it was reached, how far below it the next summit lies, and what
-starts that were held back found above it. One start beside the truth, as published, stands beside it: if it
-ends higher, the search missed that summit, and it is the estimate.
+There is one row per data set and number of atoms, as ``searches`` describes; the search is ``grown``.
 """
 
 from __future__ import annotations
@@ -16,41 +13,25 @@ from moe_prompts.estimators.gaussian.global_search import GlobalOptions, grown
 from moe_prompts.estimators.gaussian.newton import newton
 from moe_prompts.estimators.gaussian.starts import near_truth
 from moe_prompts.estimators.result import FitResult
-from moe_prompts.estimators.stages import SAME_SUMMIT
-from moe_prompts.estimators.summits import GlobalResult
 from moe_prompts.models.added import knowing
 from moe_prompts.models.data import Data
 from moe_prompts.models.gaussian_truths import Truth, sample, truth
 from moe_prompts.seeds import start_rng
 from moe_prompts.study.gaussian import Kind, empty_errors, errors_of, fit_class, plain
-from moe_prompts.study.rows import failed
+from moe_prompts.study.searches import START, SearchCell, estimate, nats_above, rows_of_searches, said
 
-KIND, START = "adaptive", "global"
+STUDY, KIND = "gaussian-global", "adaptive"
 OPTIONS = GlobalOptions(data_starts=6, growth=2, held_back=6)
 
 
 @dataclass(frozen=True)
-class GlobalCell:
-    """Name searches with ``k`` atoms on n pairs from ``truth``."""
-
-    truth: str
-    k: int
-    n: int
-
-    @property
-    def label(self) -> str:
-        """Return the name of the cell."""
-        return f"{self.truth}_global_k{self.k}_n{self.n}"
+class GlobalCell(SearchCell):
+    """Name searches with ``k`` Gaussian-gated atoms on n pairs from ``truth``."""
 
     @property
     def cost(self) -> float:
         """Return the expected cost, relative to that of other cells."""
         return (min(self.n, 50_000) + 0.05 * self.n + 5_000.0) * self.k**2
-
-    @property
-    def data_size(self) -> int:
-        """Return the number of pairs in each of its data sets."""
-        return self.n
 
 
 def global_study(
@@ -65,7 +46,7 @@ def global_study(
     ks          numbers of atoms, each at least that of the truth
     """
     return Study(
-        name="gaussian-global",
+        name=STUDY,
         cells=[GlobalCell(name, k, n) for name in truths for k in ks for n in sizes],
         replicates=replicates,
         entropy=entropy,
@@ -78,42 +59,32 @@ def global_study(
 
 
 def run_cell(cell: GlobalCell, replicates: tuple[int, ...], entropy: int) -> list[Row]:
-    """Return the rows of one block, one per replicate.
-
-    A search that cannot be made is a row with the status FAILED (or RAISED) and the reason.
-    """
-    rows, known = [], truth(cell.truth)
-    for replicate in replicates:
-        fields: Row = {
-            "study": "gaussian-global",
-            "truth": cell.truth,
-            "truth_kind": known.kind,
-            "kind": KIND,
-            "k": cell.k,
-            "k_true": known.k_true,
-            "n_frozen": known.family.n_frozen,
-            "fit_class": fit_class(known, Kind(KIND), cell.k),
-            "n": cell.n,
-            "replicate": replicate,
-            "start": START,
-        }
-        try:
-            found, near = search_replicate(cell, replicate, entropy)
-        except Exception as error:
-            rows.append(fields | empty_errors() | failed(error))
-        else:
-            best = near if higher(near, found.best) else found.best
-            rows.append(fields | errors_of(best, cell.truth) | said(found, near) | {"message": best.detail})
-    return rows
+    """Return the rows of one block, one per replicate."""
+    known = truth(cell.truth)
+    names: Row = {
+        "study": STUDY,
+        "truth": cell.truth,
+        "truth_kind": known.kind,
+        "kind": KIND,
+        "k": cell.k,
+        "k_true": known.k_true,
+        "n_frozen": known.family.n_frozen,
+        "fit_class": fit_class(known, Kind(KIND), cell.k),
+        "n": cell.n,
+    }
+    return rows_of_searches(names, replicates, lambda number: search_row(cell, number, entropy), empty_errors)
 
 
-def search_replicate(cell: GlobalCell, replicate: int, entropy: int) -> tuple[GlobalResult, FitResult]:
-    """Return what the search of one row finds, and the fit from one start beside the truth."""
+def search_row(cell: GlobalCell, replicate: int, entropy: int) -> Row:
+    """Return the columns of one row: the errors of the best fit, and what the search says of itself."""
     known, data = truth(cell.truth), sample(cell.truth, cell.n, entropy, replicate)
     family = Kind(KIND).family(known, cell.k)
     rng_of = lambda number: start_rng(entropy, cell.truth, cell.n, replicate, START, cell.k, number)
     found = grown(family, data, rng_of, OPTIONS)[-1]
-    return found, beside_the_truth(known, cell, data, replicate, entropy)
+    near = beside_the_truth(known, cell, data, replicate, entropy)
+    near_nats = nats_above(near, found, near.certified)
+    best = estimate(near, found, near_nats)
+    return errors_of(best, cell.truth) | said(found, near_nats) | {"message": best.detail}
 
 
 def beside_the_truth(known: Truth, cell: GlobalCell, data: Data, replicate: int, entropy: int) -> FitResult:
@@ -122,22 +93,3 @@ def beside_the_truth(known: Truth, cell: GlobalCell, data: Data, replicate: int,
     rng = start_rng(entropy, cell.truth, cell.n, replicate, "near_truth", cell.k, 0)
     start = near_truth(known.params, known.k_true).draw(family, data, rng)
     return newton(family, data, start, OPTIONS.newton)
-
-
-def said(found: GlobalResult, near: FitResult) -> Row:
-    """Return the columns about the search: nats are those of certified fits, NaN where there is none."""
-    return {
-        "starts_tried": found.starts,
-        "reached": found.reached,
-        "ways": ", ".join(found.ways),
-        "next_nats": found.next_nats,
-        "held_back": found.held_back,
-        "missed": found.missed,
-        "missed_nats": found.missed_nats,
-        "near_nats": near.log_likelihood - found.best.log_likelihood if near.certified else float("nan"),
-    }
-
-
-def higher(near: FitResult, best: FitResult) -> bool:
-    """Say whether a fit is a certified summit above the best one."""
-    return near.certified and near.log_likelihood > best.log_likelihood + SAME_SUMMIT

@@ -1,10 +1,8 @@
 """Study the global maximum of over-fitted softmax-gated likelihoods, as far as a search finds it.
 
-There is one row per data set and number of atoms: the errors of the best certified fit of
-``softmax_global_maximum``, in how many of how many starts and in which ways it was reached, how far below
-it the next summit lies, what starts that were held back found above it, and how far above it a path ended
-that does not count. One start beside the truth, as published, stands beside it: if it ends higher in the
-compact set, the search missed that summit, and it is the estimate.
+There is one row per data set and number of atoms, as ``searches`` describes; the search is
+``softmax_global_maximum``. Columns of their own say how steep the gate of the estimate is, and how far above
+it a path ended that left the compact set of gates, which does not count.
 """
 
 from __future__ import annotations
@@ -21,40 +19,25 @@ from moe_prompts.estimators.softmax.global_search import (
 )
 from moe_prompts.estimators.softmax.likelihood import softmax_newton
 from moe_prompts.estimators.softmax.starts import published_start
-from moe_prompts.estimators.stages import SAME_SUMMIT
 from moe_prompts.models.added import knowing
 from moe_prompts.models.data import Sample
 from moe_prompts.models.softmax_truths import softmax_sample, softmax_truth
 from moe_prompts.seeds import start_rng
-from moe_prompts.study.rows import failed
+from moe_prompts.study.searches import START, SearchCell, estimate, nats_above, rows_of_searches, said
 from moe_prompts.study.softmax import KIND, empty_errors, errors_of, plain
 
-STUDY, START = "softmax-global", "global"
+STUDY = "softmax-global"
 OPTIONS = SoftmaxGlobalOptions(data_starts=4, inserts=8, growth=2, held_back=4)
 
 
 @dataclass(frozen=True)
-class SoftmaxGlobalCell:
-    """Name searches with ``k`` atoms on n pairs from ``truth``."""
-
-    truth: str
-    k: int
-    n: int
-
-    @property
-    def label(self) -> str:
-        """Return the name of the cell."""
-        return f"{self.truth}_global_k{self.k}_n{self.n}"
+class SoftmaxGlobalCell(SearchCell):
+    """Name searches with ``k`` softmax-gated atoms on n pairs from ``truth``."""
 
     @property
     def cost(self) -> float:
         """Return the expected cost, relative to that of other cells."""
         return (self.n + 20_000.0) * self.k**2
-
-    @property
-    def data_size(self) -> int:
-        """Return the number of pairs in each of its data sets."""
-        return self.n
 
 
 def softmax_global_study(
@@ -82,57 +65,40 @@ def softmax_global_study(
 
 
 def run_cell(cell: SoftmaxGlobalCell, replicates: tuple[int, ...], entropy: int) -> list[Row]:
-    """Return the rows of one block, one per replicate.
-
-    A search that cannot be made is a row with the status FAILED (or RAISED) and the reason.
-    """
-    rows, known = [], softmax_truth(cell.truth)
-    for replicate in replicates:
-        fields: Row = {
-            "study": STUDY,
-            "truth": cell.truth,
-            "truth_kind": KIND,
-            "kind": KIND,
-            "k": cell.k,
-            "k_true": known.k_true,
-            "fit_class": "exact" if cell.k == known.k_true else "over",
-            "n": cell.n,
-            "replicate": replicate,
-            "start": START,
-        }
-        try:
-            rows.append(fields | search_row(cell, replicate, entropy))
-        except Exception as error:
-            rows.append(fields | empty_errors() | failed(error))
-    return rows
+    """Return the rows of one block, one per replicate."""
+    known = softmax_truth(cell.truth)
+    names: Row = {
+        "study": STUDY,
+        "truth": cell.truth,
+        "truth_kind": KIND,
+        "kind": KIND,
+        "k": cell.k,
+        "k_true": known.k_true,
+        "fit_class": "exact" if cell.k == known.k_true else "over",
+        "n": cell.n,
+    }
+    return rows_of_searches(names, replicates, lambda number: search_row(cell, number, entropy), empty_errors)
 
 
 def search_row(cell: SoftmaxGlobalCell, replicate: int, entropy: int) -> Row:
-    """Return the columns of one row: the errors of the best fit, and what the search says of itself.
-
-    Nats are those of certified fits in the compact set, NaN where there is none.
-    """
+    """Return the columns of one row: the errors of the best fit, and what the search says of itself."""
     known = softmax_truth(cell.truth)
     data, family = softmax_sample(cell.truth, cell.n, entropy, replicate), known.family(cell.k)
     rng_of = lambda number: start_rng(entropy, cell.truth, cell.n, replicate, START, cell.k, number)
     found, above = softmax_global_maximum(family, data, rng_of, OPTIONS)
     near = beside_the_truth(cell, data, replicate, entropy)
-    counts = near.certified and steepness(near.value, data) <= OPTIONS.max_slope
-    near_nats = near.log_likelihood - found.best.log_likelihood if counts else float("nan")
-    best = near if near_nats > SAME_SUMMIT else found.best
-    return errors_of(best, known) | {
-        "starts_tried": found.starts,
-        "reached": found.reached,
-        "ways": ", ".join(found.ways),
-        "next_nats": found.next_nats,
-        "held_back": found.held_back,
-        "missed": found.missed,
-        "missed_nats": found.missed_nats,
-        "near_nats": near_nats,
-        "uncounted_nats": above,
-        "steepness": steepness(best.value, data),
-        "message": best.detail,
-    }
+    # A summit counts in the compact set of gates alone.
+    near_nats = nats_above(near, found, near.certified and steepness(near.value, data) <= OPTIONS.max_slope)
+    best = estimate(near, found, near_nats)
+    return (
+        errors_of(best, known)
+        | said(found, near_nats)
+        | {
+            "uncounted_nats": above,
+            "steepness": steepness(best.value, data),
+            "message": best.detail,
+        }
+    )
 
 
 def beside_the_truth(cell: SoftmaxGlobalCell, data: Sample, replicate: int, entropy: int) -> FitResult:
