@@ -158,7 +158,7 @@ def parser() -> argparse.ArgumentParser:
     add = parser.add_argument_group("what is trained").add_argument
     parser.set_defaults(drawn_n=None)
     add("--preset", choices=PRESETS, default="small", help="what is not given (default small: minutes on two cores)")
-    add("--quick", action="store_true", help="a smoke run: few steps, in seconds")
+    add("--quick", action="store_true", help="a smoke run: few steps, minutes with a real backbone")
     add(
         "--task",
         type=cli.names,

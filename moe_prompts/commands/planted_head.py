@@ -23,11 +23,13 @@ from moe_prompts.errors import InputError
 
 #: Defaults of one head and of all heads of a block, where a prompt has hundreds of parameters. Some of them
 #: are seen so faintly that s^2 P / n can be asked for at large n alone: an n costs the same as any other.
-ONE_HEAD = {"outputs": 4, "prompts": 2, "hidden": 2, "n": "1e3..1e6", "reps": 16}
-ALL_HEADS = {"outputs": 8, "prompts": 1, "hidden": 1, "n": "1e8", "reps": 8}
-#: What --quick changes.
-QUICK, QUICK_STARTS = {"images": 48, "outputs": 2, "coordinates": 3}, 1
-QUICK_BLOCK = {"coordinates": 3}
+EITHER = {"coordinates": 6, "images": 128}
+ONE_HEAD = EITHER | {"outputs": 4, "prompts": 2, "hidden": 2, "n": "1e3..1e6", "reps": 16}
+ALL_HEADS = EITHER | {"outputs": 8, "prompts": 1, "hidden": 1, "n": "1e8", "reps": 8}
+#: What --quick changes, where an option is not given.
+QUICK = {"images": 48, "outputs": 2, "coordinates": 3, "n": "1e5,1e6", "reps": 2}
+QUICK_BLOCK = {"coordinates": 3, "reps": 2}
+QUICK_STARTS = 1
 
 
 def parser() -> argparse.ArgumentParser:
@@ -40,9 +42,9 @@ def parser() -> argparse.ArgumentParser:
     add("--head", type=int, help="from 0 (default 0)")
     add("--all-heads", action="store_true", help="all heads of the block, which share the prompts")
     add("--query", type=int, default=0, help="token whose row is the output (default 0, the class token)")
-    add("--coordinates", type=int, default=6, help="of the tokens that adaptive prompts read (default 6)")
+    add("--coordinates", type=int, help="of the tokens that adaptive prompts read (default 6)")
     add("--outputs", type=int, help="leading components of the output (default 4, of all heads 8; slower with more)")
-    add("--images", type=int, default=128, help="inputs (default 128)")
+    add("--images", type=int, help="inputs (default 128)")
     add("--prompts", type=int, help="of the truth (default 2, in all heads 1)")
     add("--mass", type=float, default=0.35, help="of the gate on the truth's prompts (default 0.35)")
     add("--noise", type=float, default=0.1, help="of an output, as a share of its root mean square (default 0.1)")
@@ -67,12 +69,13 @@ def main() -> None:
         raise InputError(f"--head {arguments.head} beside --all-heads; expected one of the two")
     if arguments.noise_free and not block:
         raise InputError("--noise-free without --all-heads; expected both: one head has its profiles beside its fits")
-    for name, default in (ALL_HEADS if block else ONE_HEAD).items():
+    quick = arguments.quick
+    defaults = ALL_HEADS if block else ONE_HEAD
+    for name, default in (defaults | ((QUICK_BLOCK if block else QUICK) if quick else {})).items():
         if getattr(arguments, name, None) is None:
             setattr(arguments, name, default)
     arguments.head = None if block else arguments.head or 0
-    quick = arguments.quick
-    sizes = cli.sizes(("1e8" if block else "1e5,1e6") if quick else arguments.n, arguments.points)
+    sizes = cli.sizes(arguments.n, arguments.points)
 
     from moe_prompts.engine.executors import available_cores, executor_for
     from moe_prompts.engine.runner import run_study
@@ -87,15 +90,14 @@ def main() -> None:
     )
 
     asked = {name: getattr(arguments, name) for name in asdict(HeadChoice()) if hasattr(arguments, name)}
-    choice = HeadChoice(**asked | ((QUICK_BLOCK if block else QUICK) if quick else {}))
-    replicates = min(arguments.reps, 2) if quick else arguments.reps
+    choice = HeadChoice(**asked)
     design = planted_head(choice, arguments.seed)
     lines = block_classes(choice.prompts) if block else prompt_classes(choice.prompts, choice.hidden, quick)
     starts = QUICK_STARTS if quick else POPULATION_STARTS
     first = noise_free_study(design, lines, arguments.seed, not quick, starts)
     workers = arguments.workers or available_cores()
     priced = not arguments.noise_free
-    fits = expected_seconds(fit_study(design, lines, None, sizes, replicates, arguments.seed)) if priced else 0.0
+    fits = expected_seconds(fit_study(design, lines, None, sizes, arguments.reps, arguments.seed)) if priced else 0.0
     print(f"about {(expected_seconds(first) + fits) / workers / 60:.1f} minutes with {workers} free cores", flush=True)
 
     out = arguments.out or cli.default_folder("planted-head")
@@ -107,7 +109,7 @@ def main() -> None:
             print(f"{(time.perf_counter() - began) / 60:.1f} minutes\n")
             return tell_noise_free(rows, choice.facts(), out)
         noise_free = run_study(first, out / "noise_free", executor=executor, resume=arguments.resume, allow=allow)
-        study = fit_study(design, lines, noise_free, sizes, replicates, arguments.seed)
+        study = fit_study(design, lines, noise_free, sizes, arguments.reps, arguments.seed)
         resume = arguments.resume and (out / "meta.json").exists()
         results = run_study(study, out, executor=executor, resume=resume, allow=allow)
     print(f"{(time.perf_counter() - began) / 60:.1f} minutes\n")

@@ -35,7 +35,7 @@ def parser() -> argparse.ArgumentParser:
     )
     add("--n", metavar="LIST", help="of the run's sizes (default: all)")
     add("--images", type=cli.positive("images"), help="whose gradients are taken (default 200)")
-    add("--quick", action="store_true", help=f"smallest n, {QUICK} images, if not given: a smoke run")
+    add("--quick", action="store_true", help=f"smallest n, {QUICK} images, if not given: a smoke run of minutes")
     add("--reps", type=cli.positive("replicates"), default=1, help="of each fit (default 1)")
     add("--states", type=Path, metavar="FOLDER", help="where states before the prompts are kept (default: nowhere)")
     add("--weights", type=Path, metavar="FILE", help="of the backbone, where the run had a file")

@@ -45,7 +45,6 @@ def parser() -> argparse.ArgumentParser:
     )
     add(
         "--sizes",
-        default=THINNED,
         help="thinned: some of the published sizes, even in log n (default); all: every one; or a list 1e3,1e4",
     )
     cli.add_execution(parser)
@@ -60,9 +59,9 @@ def main() -> None:
     paper, quick = arguments.paper, arguments.quick
     cli.check_run(arguments)
     sizes = None
-    if arguments.sizes not in (THINNED, "all"):
+    if arguments.sizes not in (None, THINNED, "all"):
         sizes = cli.sizes(arguments.sizes, 10, "--sizes")
-    elif quick:
+    elif arguments.sizes is None and quick:
         sizes = QUICK_SIZES
 
     # Heavy imports come after the cheap checks, so that mistakes are answered at once.

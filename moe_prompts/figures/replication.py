@@ -130,14 +130,16 @@ def ratio_title(summary: pd.DataFrame) -> str:
     ratios = []
     for _, lines in summary[summary["loss"] == "published"].groupby(["truth", "k"]):
         curves = {line.source: dict(zip(line.sizes, line.medians, strict=True)) for line in lines.itertuples()}
-        logs = [np.log(curves["certified"][n] / loss) for n, loss in curves["published"].items() if n >= FROM_N]
+        # The file has lines of truths and k that the run may lack.
+        ours, level = curves.get("certified", {}), curves.get("published", {})
+        logs = [np.log(ours[n] / level[n]) for n in sorted(ours.keys() & level.keys()) if n >= FROM_N]
         if logs:
             ratios.append(float(np.exp(np.mean(logs))))
     if not ratios:
         return "median loss over that of the published procedure"
-    low, high = min(ratios), max(ratios)
-    ours = f"certified maxima have {low:.2g} to {high:.2g} times the loss"
-    return f"{ours}\nof the published procedure, which stops at no maximum"
+    low, high = f"{min(ratios):.2g}", f"{max(ratios):.2g}"
+    found = f"certified maxima have {low if low == high else f'{low} to {high}'} times the loss"
+    return f"{found}\nof the published procedure, which stops at no maximum"
 
 
 def falls(lines: pd.DataFrame) -> str:

@@ -185,7 +185,7 @@ def sample(name: str, n: int, seed: int, replicate: int = 0) -> Sample:
 def streamed(name: str, n: int, seed: int, replicate: int = 0, chunk: int = CHUNK) -> StreamedSample:
     """Return the pairs of ``sample`` as a stream, drawn again in each pass, ``chunk`` at a time.
 
-    n = 1e8 then takes 1 GB. The arguments and errors are those of ``sample``.
+    n = 1e8 then takes 1 GB. Errors are those of ``sample``.
 
     name       name of the truth
     n          number of pairs

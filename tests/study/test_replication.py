@@ -1,5 +1,7 @@
 """The published procedures by hand, rows that stay as the grid grows, and findings that are the table's."""
 
+import re
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -10,7 +12,7 @@ from oracles import component_densities
 from moe_prompts import EMOptions, FitStatus, InputError, em, run_study, sample, starts, truth, voronoi_loss
 from moe_prompts.estimators.softmax.likelihood import softmax_em
 from moe_prompts.estimators.softmax.starts import published_start
-from moe_prompts.figures.replication import median_bars, panels, replication_figure
+from moe_prompts.figures.replication import median_bars, panels, ratio_title, replication_figure
 from moe_prompts.losses.softmax_voronoi import UNIDENTIFIED, softmax_loss
 from moe_prompts.models.softmax_truths import softmax_sample, softmax_truth
 from moe_prompts.seeds import start_rng
@@ -433,6 +435,14 @@ def test_intervals_of_medians_are_those_of_certified_fits():
     assert median_bars(both, "certified", "published") == {10: (1.0, 3.0)}
     assert median_bars(both, "published", "published") == {10: (5.0, 5.0)}
     assert median_bars(both, "start", "published") == {}
+
+
+def test_the_title_of_ratios_passes_over_truths_that_only_the_file_has():
+    summary = summarise_replication(made("gmoe", LEVELS), 0)
+    in_file = summary[summary["source"] == "published"].assign(source=FILE, truth="gmoe-2")
+    title = ratio_title(pd.concat([summary, in_file]))
+    assert title == ratio_title(summary)
+    assert re.match(r"certified maxima have [\d.]+ times the loss", title)
 
 
 def test_the_figure_of_softmax_gates_has_intervals():

@@ -176,7 +176,7 @@ def rule_lines(curves: pd.DataFrame, effective: Path, floors: pd.DataFrame) -> I
             others = (table["all_parameters"] / table["effective"]).to_numpy()
             odds, instead = excess_odds(table["ratio"].to_numpy(), others, rng), "all parameters count"
         else:
-            odds, instead = coin_odds(len(tasks)), f"a coin; {len(tasks)} tasks, {link.TASKS} needed"
+            odds, instead = coin_odds(len(tasks)), f"a coin; tasks: {len(tasks)} of at least {link.TASKS}"
         yield {
             "claim": finding.claim,
             "name": f"{part}: " + ", ".join(str(task).removeprefix("stand-in:") for task in tasks),

@@ -106,8 +106,8 @@ def save_prompts(model: Prompted, path: str | Path) -> None:
     path   the file to write; its folder must exist
 
     Raises ``InputError`` for what ``load_prompts`` could not restore: a head that is neither of ``prompt``'s
-    making nor the plain model's own, prompts without the mean states they are computed from, and a backbone
-    that is no longer the one that was prompted.
+    making nor the plain model's own, prompts without the mean states they are computed from, a backbone that
+    is no longer the one that was prompted, and numbers that are not finite.
     """
     check_prompted(model, "save_prompts")
     path = file_path(path, "save_prompts: path")
@@ -123,6 +123,11 @@ def save_prompts(model: Prompted, path: str | Path) -> None:
         "traits": json.dumps(traits),
     }
     tensors = {name: value.detach().cpu().contiguous() for name, value in _stored(model).items()}
+    if wrong := not_finite(tensors):
+        raise InputError(
+            f"save_prompts: {', '.join(wrong[:5])}: not all numbers are finite; the training diverged: lower its rate "
+            "and train again"
+        )
     metadata["payload"] = payload_hash(metadata, tensors)
     write_atomically(path, save(tensors, metadata))
 
@@ -162,7 +167,8 @@ def load_prompts(model: Plain, path: str | Path) -> Any:
 
     The file may have been written in the other library, where pooling and layers are the same.
 
-    Raises ``InputError`` if the file holds something else or was made on another backbone.
+    Raises ``InputError`` if the file holds something else, was made on another backbone, or holds numbers
+    that are not finite.
     """
     check_plain(model, "load_prompts")
     path = file_path(path, "load_prompts: path")
@@ -171,6 +177,11 @@ def load_prompts(model: Plain, path: str | Path) -> Any:
         raise InputError(
             f"load_prompts: {path} is damaged: its checksum is another one; expected a file as save_prompts wrote it: "
             "copy it again, or save the prompts anew"
+        )
+    if wrong := not_finite(tensors):
+        raise InputError(
+            f"load_prompts: {path} holds numbers that are not finite ({', '.join(wrong[:5])}); expected a training "
+            "that did not diverge: train the prompts again"
         )
     config, num_classes, backbone, traits = _described(metadata, path)
     found = backbone_hash(model)
@@ -197,6 +208,11 @@ def load_prompts(model: Plain, path: str | Path) -> Any:
         unprompt(prompted)
         raise
     return prompted
+
+
+def not_finite(tensors: Mapping[str, torch.Tensor]) -> list[str]:
+    """Return the names of tensors with NaN or an infinity in them."""
+    return [name for name, value in tensors.items() if not torch.isfinite(value).all()]
 
 
 def payload_hash(metadata: Mapping[str, str], tensors: Mapping[str, torch.Tensor]) -> str:

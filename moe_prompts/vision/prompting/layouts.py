@@ -437,6 +437,11 @@ def check_images(model: nn.Module, images: Any, where: str = "") -> None:
         raise InputError(f"{said}images of type {type(images).__name__}; expected a tensor (B, {channels}, H, W)")
     if images.is_complex():
         raise InputError(f"{said}images of complex numbers, whose imaginary parts would be lost; expected real ones")
+    if not images.is_floating_point():
+        raise InputError(
+            f"{said}images of {images.dtype}; expected floating point numbers, normalised as the model wants them "
+            "(timm.data.create_transform gives them)"
+        )
     if images.ndim != 4 or images.shape[1] != channels or (where and not len(images)):
         raise InputError(f"{said}images of shape {tuple(images.shape)}; expected (B, {channels}, height, width)")
 

@@ -354,6 +354,7 @@ def test_wrong_combinations_say_so_in_one_line():
         (lambda: prompt(plain(), VPT(1), 2).save_pretrained("here"), "save_prompts"),
         (lambda: prompt(plain(), VPT(1), 2)(pixels(), attention_mask=torch.ones(2, 17)), "every patch"),
         (lambda: prompt(plain(), VPT(1), 2)(), "images of type NoneType"),
+        (lambda: prompt(plain(), VPT(1), 2)(pixels().to(torch.uint8)), "images of torch.uint8; expected floating"),
         (lambda: prompt(plain(), VPT(1), 2)(pixels()[:, :1]), r"\(2, 1, 32, 32\)"),
     ]
     for wrong, words in cases:

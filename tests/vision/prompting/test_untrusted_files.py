@@ -74,3 +74,18 @@ def test_older_files_without_a_checksum_are_read(tmp_path):
     first, second = (load_prompts(plain(), tmp_path / name) for name in ("prompts", "older"))
     images = torch.rand(2, 3, 16, 16)
     assert torch.equal(first.eval()(images), second.eval()(images))
+
+
+def test_numbers_that_are_not_finite_are_neither_written_nor_read(tmp_path, saved):
+    diverged = prompt(plain(), VPT(2), 3)
+    with torch.no_grad():
+        diverged.head.bias[1] = torch.nan
+    with pytest.raises(InputError, match=r"save_prompts: head.bias: not all numbers are finite"):
+        save_prompts(diverged, tmp_path / "diverged")
+    assert not (tmp_path / "diverged").exists()
+    described = {name: value for name, value in metadata_of(saved).items() if name != "payload"}
+    tensors = load_file(saved)
+    tensors[min(tensors)].view(-1)[0] = torch.inf
+    save_file(tensors, saved, described | {"format": "moe-prompts 1"})
+    with pytest.raises(InputError, match=r"holds numbers that are not finite"):
+        load_prompts(plain(), saved)
