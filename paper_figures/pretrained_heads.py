@@ -54,7 +54,7 @@ DRAWING = runs.Drawing(
     name="pretrained_heads",
     figure=figure,
     data=runs.DATA / "pretrained_heads",
-    command="python experiments/head_as_moe.py --backbone dinov2-small-focus --size 98 --last-blocks 6 --steps 100",
+    command="python experiments/head_as_moe.py --backbone dinov2-small-focus --size 98 --last-blocks 6",
     time="4 minutes of one core",
 )
 

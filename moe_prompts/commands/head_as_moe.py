@@ -6,8 +6,8 @@ needed; with it, a pretrained one, and the spot lies on pieces of two photograph
 map reads it off by construction: the figure shows what prompts do, not which method is better. The table, a row for
 each method, block, head and prompt, stands in results.parquet.
 
-python experiments/head_as_moe.py --steps 200
-python experiments/head_as_moe.py --backbone dinov2-small-focus --size 98 --last-blocks 6 --steps 100
+python experiments/head_as_moe.py
+python experiments/head_as_moe.py --backbone dinov2-small-focus --size 98 --last-blocks 6
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from moe_prompts.tables import markdown
 
 SIZE, PATCH, DEPTH, HEADS, WIDTH = 64, 8, 6, 4, 64
 PRETRAINED_SIZE = 98
-STEPS, QUICK_STEPS = 200, 10
+STEPS, PRETRAINED_STEPS, QUICK_STEPS = 200, 100, 10
 TOKENS = 4
 LEGEND = (
     "mass: share of the gate that goes to prompts; variation: how much a prompt's expert differs between images, as a "
@@ -144,10 +144,14 @@ def parser() -> argparse.ArgumentParser:
     add("--weights", metavar="FILE", help="of the backbone (default: those of its name)")
     add("--size", type=cli.positive("pixels"), help="of the images of a pretrained backbone (default 98)")
     add("--last-blocks", type=cli.positive("blocks"), help="prompts in the last so many blocks (default: in all)")
-    add("--steps", type=cli.positive("steps"), help=f"training steps of each method (default {STEPS})")
+    add(
+        "--steps",
+        type=cli.positive("steps"),
+        help=f"training steps of each method (default {STEPS}, of a pretrained backbone {PRETRAINED_STEPS})",
+    )
     add("--seed", type=int, default=0, help="of weights, images and prompts (default 0)")
     add("--out", type=cli.folder, default=None, help="folder (default: a new one under results/)")
-    add("--quick", action="store_true", help=f"a smoke run: {QUICK_STEPS} training steps, in seconds")
+    add("--quick", action="store_true", help=f"a smoke run: {QUICK_STEPS} training steps")
     return parser
 
 
@@ -175,7 +179,8 @@ def case_of(arguments: argparse.Namespace) -> Case:
     if arguments.backbone is None and (arguments.weights or arguments.size):
         raise InputError("--size and --weights are of a pretrained backbone; expected --backbone beside them")
     size = SIZE if arguments.backbone is None else arguments.size or PRETRAINED_SIZE
-    steps = arguments.steps or (QUICK_STEPS if arguments.quick else STEPS)
+    full = STEPS if arguments.backbone is None else PRETRAINED_STEPS
+    steps = arguments.steps or (QUICK_STEPS if arguments.quick else full)
     return Case(arguments.backbone, arguments.weights, size, arguments.last_blocks, steps, arguments.seed)
 
 
