@@ -102,7 +102,7 @@ def _published() -> SoftmaxGatedMoE:
 DRAWN_SEED, DRAWN = 4_123_106, 8
 
 
-def drawn(number: int) -> SoftmaxGatedMoE:
+def random_softmax(number: int) -> SoftmaxGatedMoE:
     """Return the parameters of the drawn truth of a number: two experts with gates that change smoothly.
 
     Inputs lie in [-1, 1]. The gates' slopes differ by 3 to 8 and cross at -.3 to .3, so that both have
@@ -120,7 +120,7 @@ def drawn(number: int) -> SoftmaxGatedMoE:
 
 
 def _of_number(number: int) -> Callable[[], SoftmaxTruth]:
-    return lambda: SoftmaxTruth(f"softmax-random-{number}", drawn(number), centred, "drawn here, by seed")
+    return lambda: SoftmaxTruth(f"softmax-random-{number}", random_softmax(number), centred, "drawn here, by seed")
 
 
 SOFTMAX_TRUTHS: dict[str, Callable[[], SoftmaxTruth]] = {

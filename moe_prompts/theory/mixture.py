@@ -151,7 +151,7 @@ class Mixture:
             if any(cell.theta[p] != value for p, value in made.pinned.items()):
                 raise InputError("a pinned parameter is not at its value")
 
-    def evaluated(self, numbers: Any, place: Place) -> list[list[Any]]:
+    def evaluated(self, numbers: Any, place: PlaceValues) -> list[list[Any]]:
         """Return the values [component][column] at one place; None stands for zero."""
         by_cell = [
             derivatives(
@@ -204,7 +204,7 @@ class Mixture:
             return self.atom.components
         return self.atom.values + ((self.atom.gate,) if self.atom.gate else ())
 
-    def _scaled(self, by_cell: list, place: Place, component: int, column: Column, numbers: Any) -> Any:
+    def _scaled(self, by_cell: list, place: PlaceValues, component: int, column: Column, numbers: Any) -> Any:
         """Return D^alpha of one component with its factor.
 
         A shared parameter moves all cells, by their weights.
@@ -221,7 +221,7 @@ class Mixture:
         return sum(terms[1:], terms[0]) if terms else None
 
 
-class Place:
+class PlaceValues:
     """Hold the values of everything at one place: parameters, inputs, kernel symbols and factors e^{..}."""
 
     def __init__(
@@ -290,7 +290,9 @@ class Place:
         return self._made[name] * evaluate(part.value, self.inputs, self.numbers)
 
 
-def modular_place(mixture: Mixture, points: int, rng: np.random.Generator, random_theta: bool) -> tuple[Modular, Place]:
+def modular_place(
+    mixture: Mixture, points: int, rng: np.random.Generator, random_theta: bool
+) -> tuple[Modular, PlaceValues]:
     """Return random residues for inputs, kernel symbols and factors, at ``points`` places at once.
 
     With ``random_theta`` the parameters that are not 0 are random as well.
@@ -308,14 +310,14 @@ def modular_place(mixture: Mixture, points: int, rng: np.random.Generator, rando
         ]
     inputs = {x: numbers.random() for x in mixture.atom.inputs}
     unknown = lambda _, binary: numbers.random_bits() if binary else numbers.random()
-    return numbers, Place(mixture, numbers, inputs, unknown, thetas)
+    return numbers, PlaceValues(mixture, numbers, inputs, unknown, thetas)
 
 
 def _constant(numbers: Modular, rng: np.random.Generator) -> Any:
     return numbers.rational(sp.Integer(int(rng.integers(1, 2**31 - 1))))
 
 
-def exact_place(mixture: Mixture) -> tuple[Exact, Place, tuple[sp.Symbol, ...]]:
+def exact_place(mixture: Mixture) -> tuple[Exact, PlaceValues, tuple[sp.Symbol, ...]]:
     """Return inputs, kernel symbols and factors as polynomials, at the mixture's own rational parameters."""
     cells, parts = range(len(mixture.cells)), [part.log_factor for part in mixture.parts]
     names: list[Formal] = [(symbol, j) for j in cells for unit in mixture.atom.units for symbol in unit.symbols]
@@ -326,13 +328,13 @@ def exact_place(mixture: Mixture) -> tuple[Exact, Place, tuple[sp.Symbol, ...]]:
     everything = (*mixture.atom.inputs, *symbols.values())
     numbers = Exact(everything)
     inputs = {x: numbers.symbol(x) for x in mixture.atom.inputs}
-    return numbers, Place(mixture, numbers, inputs, lambda name, _: numbers.symbol(symbols[name])), everything
+    return numbers, PlaceValues(mixture, numbers, inputs, lambda name, _: numbers.symbol(symbols[name])), everything
 
 
-def real_place(mixture: Mixture, point: tuple[sp.Rational, ...], numbers: Real) -> Place:
+def real_place(mixture: Mixture, point: tuple[sp.Rational, ...], numbers: Real) -> PlaceValues:
     """Return the place with real numbers or intervals at a point of the inputs."""
     inputs = {x: numbers.rational(value) for x, value in zip(mixture.atom.inputs, point, strict=True)}
-    return Place(mixture, numbers, inputs, None)
+    return PlaceValues(mixture, numbers, inputs, None)
 
 
 def held(stratum: Mapping[str, Any] | None) -> dict[str, sp.Rational]:

@@ -5,7 +5,7 @@ import pytest
 
 from moe_prompts import InputError
 from moe_prompts.claims.gated import SOFTMAX_SOUGHT
-from moe_prompts.models.softmax_truths import DRAWN, SoftmaxTruth, drawn, softmax_sample, softmax_truth
+from moe_prompts.models.softmax_truths import DRAWN, SoftmaxTruth, random_softmax, softmax_sample, softmax_truth
 from moe_prompts.study.softmax_global import SoftmaxGlobalCell, run_cell, softmax_global_study
 from moe_prompts.study.softmax_profile import profile, quadrature
 
@@ -34,7 +34,7 @@ def test_a_search_that_cannot_be_made_is_a_row():
 def test_the_study_has_a_cell_for_each_size():
     study = softmax_global_study(sizes=[500, 1_000], replicates=8, entropy=1, truths=[SOFTMAX_SOUGHT], ks=[3])
     assert [cell.n for cell in study.cells] == [500, 1_000]
-    assert study.identity["softmax_truths_used"][SOFTMAX_SOUGHT]["intercepts"] == drawn(8).intercepts.tolist()
+    assert study.identity["softmax_truths_used"][SOFTMAX_SOUGHT]["intercepts"] == random_softmax(8).intercepts.tolist()
 
 
 def test_a_quadrature_sums_over_the_law_of_a_truth():
@@ -75,7 +75,7 @@ def test_drawn_truths_have_masses_near_one_and_inputs_around_zero():
         turn = known.params.gate_slopes[0, 0] - known.params.gate_slopes[1, 0]
         assert 3 < abs(turn) < 8
         assert abs(known.params.gate_intercepts[0] / turn) <= 0.3
-        assert np.array_equal(known.params.slopes, drawn(number).slopes)
+        assert np.array_equal(known.params.slopes, random_softmax(number).slopes)
     assert np.abs(softmax_sample(NAMES[0], 1_000, 3).x).max() <= 1
 
 

@@ -126,7 +126,7 @@ def run_cell(cell: StartCell, replicates: tuple[int, ...], entropy: int) -> list
     truth = teacher_of(cell.truth, setup, own)
     config = student_of(cell.student, truth.tokens)
     recipe = replace(setup.recipe, normalisation=truth.normalisation)
-    images, judge, pixels = drawn(truth, cell.data_size)
+    images, judge, pixels = drawn_images(truth, cell.data_size)
     rows: list[Row] = []
     for replicate in replicates:
         seed = trial_seed(own, replicate)
@@ -163,7 +163,7 @@ def run_cell(cell: StartCell, replicates: tuple[int, ...], entropy: int) -> list
 
 
 @lru_cache(maxsize=2)
-def drawn(truth: Planted, count: int) -> tuple[Pixels, Pixels, np.ndarray]:
+def drawn_images(truth: Planted, count: int) -> tuple[Pixels, Pixels, np.ndarray]:
     """Return so many images to train on, images that judge rates, and pixels to test on, for all students."""
     test = truth.draw(TEST_IMAGES, TEST).pixels
     return truth.draw(count, ENDLESS), truth.draw(VALIDATION_IMAGES, VALIDATION), test
