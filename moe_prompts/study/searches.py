@@ -62,7 +62,7 @@ def rows_of_searches(
 
 
 def nats_above(near: FitResult, found: GlobalResult, counts: bool) -> float:
-    """Return by how many nats the fit beside the truth ends above the best one; NaN where it does not count."""
+    """Return how many nats the fit beside the truth ends above the best one; NaN where it does not count."""
     return near.log_likelihood - found.best.log_likelihood if counts else float("nan")
 
 
