@@ -37,7 +37,11 @@ from moe_prompts.vision.data_efficiency.report import CLAIMS
 PARTS = {
     "100 steps": ("pretrained_dsprites_loc", "pretrained_count"),
     "200 steps": ("pretrained_second_dsprites_loc", "pretrained_second_count"),
-    "200 steps, with floors": ("pretrained_third_dsprites_ori",),
+    "200 steps, with floors": (
+        "pretrained_third_dsprites_ori",
+        "pretrained_third_distance",
+        "pretrained_third_letters",
+    ),
 }
 #: The part that trains on fresh images as well, whose losses there are floors.
 FLOORS = "200 steps, with floors"
