@@ -176,6 +176,7 @@ CURVES = (
     "pretrained_dsprites_loc",
     "pretrained_second_count",
     "pretrained_second_dsprites_loc",
+    "pretrained_third_azimuth",
     "pretrained_third_distance",
     "pretrained_third_dsprites_ori",
     "pretrained_third_letters",

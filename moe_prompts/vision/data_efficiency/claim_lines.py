@@ -41,6 +41,7 @@ PARTS = {
         "pretrained_third_dsprites_ori",
         "pretrained_third_distance",
         "pretrained_third_letters",
+        "pretrained_third_azimuth",
     ),
 }
 #: The part that trains on fresh images as well, whose losses there are floors.
