@@ -156,8 +156,8 @@ def replicates_needed(
     statistic  "median", "mean" or "q90"
     bound      whether the prediction is an upper bound, which a faster slope does not contradict
 
-    Tried are 8, 16, 32, .. 1024; the result is None where 1024 are too few. Other parameters and errors are
-    those of ``power``. Raises ``InputError`` as it does, and where ``wanted`` is no share between 0 and 1.
+    Tried are 8, 16, 32, .. 1024; the result is None where 1024 are too few. Raises ``InputError`` as
+    ``power`` does, and where ``wanted`` is no share between 0 and 1.
 
     >>> import numpy as np
     >>> import moe_prompts as mp

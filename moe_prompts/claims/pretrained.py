@@ -31,8 +31,8 @@ FLOOR_RULE = (
     "would agree so seldom"
 )
 LIMITS = (
-    "other tasks than six drawn ones, more than 56 pixels (16 patches), another backbone, longer trainings than 200 "
-    "steps of SGD; VTAB-1K was never run"
+    "other tasks than those of the lines, all drawn, more than 56 pixels (16 patches), another backbone, longer "
+    "trainings than 200 steps of SGD; VTAB-1K was never run"
 )
 
 

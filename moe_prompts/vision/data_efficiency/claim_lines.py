@@ -91,7 +91,10 @@ def difference_lines(claim: str, part: str, table: pd.DataFrame) -> Iterator[Rec
     table  rows of methods on tasks
     """
     for row in differences(table, {name: CLAIMS[name] for name in SHOWN[claim]}).itertuples():
-        value, low, high = (round(100 * end, 6) for end in (row.difference, row.low, row.high))
+        ends = [100 * end for end in (row.difference, row.low, row.high)]
+        value, low, high = (round(end, 6) for end in ends)
+        # Of unrounded numbers, as the tables of the runs show them.
+        shown = [f"{end:+.1f}" for end in ends]
         count, half = int(row.count), float(row.high - row.difference)
         deviation = half / float(stdtrit(count - 1, TAILS[1])) * np.sqrt(count)
         undecided = row.verdict == Verdict.UNDECIDED.value
@@ -99,7 +102,7 @@ def difference_lines(claim: str, part: str, table: pd.DataFrame) -> Iterator[Rec
             "claim": claim,
             "name": f"{part}, {row.task.removeprefix('stand-in:')}: {row.better} above {row.other}, n = {row.n}",
             "claimed": "above 0 points",
-            "found": f"{value:+.1f} [{low:+.1f}, {high:+.1f}] points, {count} replicates",
+            "found": f"{shown[0]} [{shown[1]}, {shown[2]}] points, {count} replicates",
             "verdict": row.verdict,
             "estimate": [value, low, high, count],
             "right": round(chance_to_hold(PUBLISHED_GAIN, deviation, count), 6),

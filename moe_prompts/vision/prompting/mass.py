@@ -51,8 +51,9 @@ def draw_mass(
     image  (C, H, W) or (1, C, H, W), normalised as the model wants it
     block  index of the block, from 0 (default: the last one)
     head   index of the head, from 0 (default: the mean over all heads of the block)
-    ax  where to draw (default: the axes of a new figure); the other arguments and the errors are those of
-        ``gate_mass``
+    ax     where to draw (default: the axes of a new figure)
+
+    Errors are those of ``gate_mass``.
 
     >>> import timm, torch
     >>> from moe_prompts.vision import VAPT, draw_mass, prompt
