@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def snippet(page: str, mark: str) -> str:
@@ -38,7 +40,6 @@ def run(text: str, folder: Path) -> str:
         ("README.md", "mp.study(mine", 6),
         ("README.md", 'mp.study("attention-isru"', 7),
         ("README.md", "draw_mass(again", 12),
-        ("README.md", "mp.replicates_needed(", 5),
     ],
 )
 def test_the_snippets_are_as_short_as_promised(page, mark, most):
@@ -66,7 +67,12 @@ def test_vapt_trained_saved_loaded_and_drawn(tmp_path):
     assert (tmp_path / "mass.png").stat().st_size > 1_000
 
 
-@pytest.mark.slow
-def test_how_many_replicates_a_verdict_takes(tmp_path):
-    shown = run(snippet("README.md", "mp.replicates_needed("), tmp_path)
-    assert int(shown) in (64, 128, 256, 512)
+def test_how_many_replicates_a_verdict_takes():
+    """The command of the README's table, as the console runs it."""
+    (line,) = re.findall(r"^\| count replicates for a verdict \| `moe-prompts (.+)` \|$", README, re.M)
+    call = [sys.executable, "-c", "from moe_prompts.commands.console import main; main()", *shlex.split(line)]
+    done = subprocess.run(call, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    (needed,) = re.findall(r"(\d+) replicates do with probability 0\.8\.", " ".join(done.stdout.split()))
+    assert int(needed) in (32, 64, 128, 256)
+    assert max(map(len, done.stdout.splitlines())) <= 80
