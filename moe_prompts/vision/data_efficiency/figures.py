@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullLocator
+from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 
 from moe_prompts.figures.style import SINGLE, STYLE, finding, legend_of
 from moe_prompts.intervals import half_width
@@ -281,6 +281,10 @@ def search_figure(rows: pd.DataFrame, reached: float, fixed: float) -> Figure:
             ax.annotate(said, (0.02, height), xycoords=("axes fraction", "data"), va="bottom", fontsize=6.5)
         ax.set_xscale("log")
         ax.set_yscale("log")
+        for axis in (ax.xaxis, ax.yaxis):
+            axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axis.set_major_formatter(StrMethodFormatter("{x:g}"))
+            axis.set_minor_locator(NullLocator())
         ax.set_xlabel("excess risk on its own training images, nats")
         ax.set_ylabel("excess risk on new images, nats")
         certified, least = rows["status"] == "CERTIFIED", rows["excess"].min()

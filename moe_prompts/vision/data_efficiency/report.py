@@ -285,6 +285,7 @@ def draw_crossing(ax: Axes, results: pd.DataFrame, found: pd.DataFrame, truth: s
     A band is the 90 % interval of the observed crossing, the line in it the crossing, a dotted line the
     predicted one. The adaptive student is that which starts at the teacher, where the truth is adaptive and
     it was trained.
+    Where there is a crossing the axis of nats becomes linear, as the interpolation between two sizes is.
     """
     there = set(found["method"])
     adaptive = "at_teacher" if truth == PLANTED[1] and "at_teacher" in there else "vapt"
@@ -299,6 +300,9 @@ def draw_crossing(ax: Axes, results: pd.DataFrame, found: pd.DataFrame, truth: s
     if np.isfinite([at["low"], at["high"]]).all():
         ax.axvspan(at["low"], at["high"], color="0.85", linewidth=0, zorder=0)
     ax.axvline(at["observed"], color="0.35", linewidth=0.8, zorder=0, label="crossing observed (band: 90 %)")
+    # Between two sizes the crossing is linear in nats and in log n: on such axes lines meet where it is drawn.
+    ax.set_yscale("linear")
+    ax.set_ylim(bottom=0)
     told = ""
     if 0 < at["predicted"] < np.inf:
         ax.axvline(at["predicted"], color="0.1", linewidth=0.8, linestyle=":", zorder=0, label="crossing predicted")

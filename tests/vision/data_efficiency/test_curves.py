@@ -2,6 +2,7 @@
 
 import re
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -49,6 +50,20 @@ def test_a_crossing_by_hand():
     assert found["predicted"] == pytest.approx(500)
     assert found["low"] == pytest.approx(found["observed"])  # all replicates differ alike
     assert found["high"] == pytest.approx(found["observed"])
+
+
+def test_lines_of_the_figure_meet_at_the_crossing_that_is_drawn():
+    """On the page, of the two straight pieces between 100 and 10 000."""
+    table = rows({100: (0.5, 0.7), 10_000: (0.2, 0.2)}, {100: (0.9, 1.1), 10_000: (0.1, 0.1)})
+    found = crossing(table, "planted-adaptive", "vpt_deep", "vapt", entropy=0)
+    figure = curves_report.planted_figure(mean_curves(table), table, 0)
+    (ax,) = figure.axes
+    (x0, x1), fixed = ax.transData.transform([(100, 0.6), (10_000, 0.2)]).T
+    _, adaptive = ax.transData.transform([(100, 1.0), (10_000, 0.1)]).T
+    before, after = adaptive - fixed
+    meet, _ = ax.transData.inverted().transform((x0 + (x1 - x0) * before / (before - after), 0))
+    assert meet == pytest.approx(found["observed"])
+    plt.close(figure)
 
 
 def test_intervals_hold_what_resampled_replicates_say():
