@@ -197,12 +197,14 @@ CLAIMS = [
         needs={},
         rule="holds or fails in a cell of three by a proved rate whose certificates are verified",
         judge=typed,
+        limits="n^-1/6 in data: no slope of A is measured here. Nor the theorem's own words, which were not seen: the "
+        "power 2 of A is that of the paper's loss.",
     ),
     Claim(
         id="S-temperature",
         statement="Softmax-gated with an estimated temperature tau that divides all logits: neither tau nor any gate "
         "parameter is identified, with any number of experts; only beta / tau is. An activation before the temperature "
-        "ends that to first order, unless it is positively homogeneous (relu).",
+        "(tanh, sigmoid, gelu) ends that to first order; one that is positively homogeneous (relu) does not.",
         source=f"arXiv 2401.13875 (slower than any polynomial rate; the activation); the scaling: {DERIVED}",
         prediction=lambda: (
             "(c beta, c beta0, c tau) has the density of (beta, beta0, tau) for every c > 0 "
@@ -212,8 +214,8 @@ CLAIMS = [
         rule="holds if the algebra finds exactly one dependence of first order, the scaling, without an activation and "
         "with relu, and none with tanh, sigmoid and gelu",
         judge=temperature,
-        limits="rates of beta / tau, which are those of S-exact and S-over, and rates with an activation; whether the "
-        "paper fixes the scale by some condition was not looked up.",
+        limits="rates of beta / tau, which are those of S-exact and S-over, and rates with an activation; other "
+        "activations; whether the paper fixes the scale by some condition was not looked up.",
     ),
     Claim(
         id="S-cosh",
@@ -224,5 +226,6 @@ CLAIMS = [
         rule=f"holds if certificates are verified and splits of the published truth have its density to "
         f"{SAME_DENSITY:g}",
         judge=cosh,
+        limits="rates of the other groups: they are no faster than the prediction says, and how much slower is open.",
     ),
 ]

@@ -349,12 +349,13 @@ unrounded numbers (docs/sharp_bits.md says what slopes cannot show).
 
 **What a design could decide.** "Holds if true" is how often a line would hold where its prediction is true. "Holds if
 wrong" is how often it would where the nearest wrong prediction is true, which stands in brackets. Both are shares of
-simulated runs with the sizes, the replicates and the scatter of the run itself. An open verdict beside a small first
-number says nothing of the claim; open lines say how many replicates at the same sizes would hold in four of five runs,
-if the prediction is true. The first table has one row per claim and shows its weakest lines: the smallest "holds if
-true" and the largest "holds if wrong" of all, so that other lines decide more. "{NO_DATA}" stands where formulas
-decide: nothing is drawn at random, so there are no odds. A field is empty where a line is shown and not judged, and
-where profiles and gaps decide for n^-1/4."""
+simulated runs with the sizes, the replicates and the scatter of the run itself, and with its shares of certified fits
+where 90 % must be certified. An open verdict beside a small first number says nothing of the claim. Open lines with
+enough certificates say how many replicates at the same sizes would hold in four of five runs, if the prediction is
+true. The first table has one row per claim and shows its weakest lines: the smallest "holds if true" and the largest
+"holds if wrong" of all. A claim holds only if all of its lines do, so that its own chance is at most the first of
+these. "{NO_DATA}" stands where formulas decide: nothing is drawn at random, so there are no odds. A field is empty
+where a line is shown and not judged, and where profiles and gaps decide for n^-1/4."""
 
 EDITIONS = f"""**Editions.** These are the rules of the second edition. They judge the runs of the first one, of seed
 {REGISTERED_SEED}, again, and runs that were drawn after the rules stood: of seed {SECOND_SEED}, and for claims added

@@ -2,20 +2,23 @@
 
 Every verdict is computed on unrounded numbers, and every line says what its design could decide: how often it
 would hold where the prediction is true, and where the nearest wrong one is. Both are shares of simulated runs
-with the sizes, the replicates and the scatter of the run itself, from a fixed seed.
+with the sizes, the replicates and the scatter of the run itself, from a fixed seed. Where certificates are asked
+for, a simulated run has them as often as the run itself.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
+from scipy.stats import binom
 
 from moe_prompts.claims.claim import Line, Odds
 from moe_prompts.designs import nearest_wrong, power, replicates_needed
 from moe_prompts.estimators.result import FitStatus
-from moe_prompts.intervals import Interval, Verdict, half_width
+from moe_prompts.intervals import Interval, Verdict, half_width, share_interval
 from moe_prompts.seeds import bootstrap_rng
 from moe_prompts.study.summary import KEY, Measure, errors_by_size, measured_slope
 
@@ -57,12 +60,14 @@ def slope_line(
 ) -> Line:
     """Return the line of evidence of the slope of the median of one measure.
 
-    It is undecided where too few of the fits ``rows`` are certified, unless all fits are used.
+    It is undecided where too few of the fits ``rows`` are certified, unless all fits are used. Then more
+    replicates would not decide it, and none are asked for.
     """
     found = measured_slope(rows, measure, over, seed, all_fits=all_fits)
     verdict = found.verdict(predicted, bound=bound)
     least = least_certified(rows)
-    if least < MIN_CERTIFIED and not all_fits:
+    selected = least < MIN_CERTIFIED and not all_fits
+    if selected:
         verdict = Verdict.UNDECIDED
     share = (rows["status"] == FitStatus.CERTIFIED.name).mean()
     used = "all fits" if all_fits else f"{share:.0%} certified (least at one n: {least:.0%})"
@@ -70,7 +75,11 @@ def slope_line(
     name = f"{first['truth']}, {first['kind']}, k = {first['k']}: {measure.shown}"
     samples = errors_by_size(rows, measure.column, all_fits)
     used_for_it = {n: samples[n] for n in found.n if n in samples}
-    odds = slope_odds(used_for_it, predicted, seed, name, bound=bound, ask=verdict is Verdict.UNDECIDED)
+    ask = verdict is Verdict.UNDECIDED and not selected
+    odds = slope_odds(used_for_it, predicted, seed, name, bound=bound, ask=ask)
+    if odds and not all_fits:
+        share = chance_of_certificates(rows)
+        odds = replace(odds, right=odds.right * share, wrong=odds.wrong * share)
     return slope_evidence(
         name, predicted, Interval(found.value, found.low, found.high, found.replicates), verdict, used, odds
     )
@@ -79,6 +88,17 @@ def slope_line(
 def least_certified(rows: pd.DataFrame) -> float:
     """Return the smallest share of certified fits at any n."""
     return float((rows["status"] == FitStatus.CERTIFIED.name).groupby(rows["n"]).mean().min())
+
+
+def chance_of_certificates(rows: pd.DataFrame) -> float:
+    """Return how often enough fits are certified at every n, if each is as often as it was in this run.
+
+    With share p_n of m_n fits it is the product over n of P(X >= .9 m_n), X binomial with m_n and p_n.
+    """
+    certified = (rows["status"] == FitStatus.CERTIFIED.name).groupby(rows["n"])
+    count, share = certified.size().to_numpy(), certified.mean().to_numpy()
+    enough = np.ceil(MIN_CERTIFIED * count - 1e-9)
+    return float(binom.sf(enough - 1, count, share).prod())
 
 
 def slope_evidence(
@@ -165,6 +185,19 @@ def gap_odds(gaps: Mapping[int, np.ndarray], bound: float, seed: int, name: str)
             held &= rng.choice(drawn, size=(SIMULATIONS, len(own))).mean(axis=1) < bound
         shares.append(float(held.mean()))
     return Odds(shares[0], shares[1], "a rate: gaps grow as n")
+
+
+def share_odds(count: int, band: tuple[float, float], right: float, wrong: float) -> Odds:
+    """Return the odds of a share that is judged by its interval of Clopper and Pearson.
+
+    count         m, of how many
+    band          in which the share holds
+    right, wrong  shares that are true, and that are the nearest wrong ones
+    """
+    hits = np.arange(count + 1)
+    held = [share_interval(int(one), count).verdict(band) is Verdict.HOLDS for one in hits]
+    chances = [float(binom.pmf(hits, count, share)[held].sum()) for share in (right, wrong)]
+    return Odds(chances[0], chances[1], f"a share of {wrong:g}")
 
 
 def mean_odds(

@@ -142,6 +142,8 @@ CLAIMS = [
         needs={GAUSSIAN: MODELS},
         rule=SLOPE_RULE,
         judge=gaussian_exact,
+        limits="the rate of the maximum likelihood estimator, nor other truths: each fit climbs one start beside the "
+        "truth.",
     ),
     Claim(
         id="G-over",
@@ -179,6 +181,8 @@ CLAIMS = [
         needs={SOFTMAX_EXACT: SOFTMAX_TRUTHS},
         rule=SLOPE_RULE,
         judge=softmax_exact,
+        limits="the rate of the maximum likelihood estimator, nor other truths than these two: each fit climbs one "
+        "start beside the truth.",
     ),
     Claim(
         id="S-over",

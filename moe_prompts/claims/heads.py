@@ -117,12 +117,13 @@ CLAIMS = [
     Claim(
         id="P-heads",
         statement="Heads that share their prompts hide a split only along directions that the keys of none of them "
-        "see. H heads with H d_h = d hide none: with one too many, fixed and adaptive (gelu) prompts have loss D "
-        "n^-1/2 and split prompts n^-1/4. Decoupled prompts have no rate in any number of heads.",
+        "see. H heads with H d_h = d and keys in general position hide none: with one too many, fixed and adaptive "
+        "(gelu) prompts have loss D n^-1/2 and split prompts n^-1/4. Decoupled prompts have no rate in any number of "
+        "heads.",
         source=DERIVED,
         prediction=lambda: (
             "a split of p along u hides where B_h u = 0 for every head h, the kernel of the stacked key "
-            "projections: of dimension d - H d_h in general position, more where projections repeat, 0 for H d_h = d "
+            "projections: of dimension d - H d_h in general position (0 for H d_h = d), more where projections repeat "
             "(moe_prompts/claims/heads.py)"
         ),
         needs={RUN: (FIXED, GELU, DECOUPLED)},

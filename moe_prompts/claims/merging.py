@@ -8,10 +8,9 @@ beyond it.
 from __future__ import annotations
 
 import pandas as pd
-from scipy.stats import binom
 
-from moe_prompts.claims.claim import DERIVED, Claim, Line, Odds, Tables
-from moe_prompts.claims.evidence import slope_line
+from moe_prompts.claims.claim import DERIVED, Claim, Line, Tables
+from moe_prompts.claims.evidence import share_odds, slope_line
 from moe_prompts.claims.prompts import CERTIFIED_RULE
 from moe_prompts.estimators.result import FitStatus
 from moe_prompts.intervals import Interval, Verdict, share_interval, within
@@ -37,13 +36,6 @@ def share_verdict(share: Interval) -> Verdict:
     return within(share.low, share.high, (FOUND, 1.0))
 
 
-def share_odds(count: int) -> Odds:
-    """Return how often ``count`` data sets would say *found*, if the number is in 99 % of them or in half."""
-    enough = [right for right in range(count + 1) if share_verdict(share_interval(right, count)) is Verdict.HOLDS]
-    at_least = min(enough, default=count + 1) - 1
-    return Odds(float(binom.sf(at_least, count, RIGHT)), float(binom.sf(at_least, count, WRONG)), "a share of 1/2")
-
-
 def choice_line(rows: pd.DataFrame, name: str) -> Line:
     """Return the share of right choices at the largest n of one truth; shares at the others stand beside it.
 
@@ -63,7 +55,7 @@ def choice_line(rows: pd.DataFrame, name: str) -> Line:
         found=shown + (f"from n = {max(begin, 1):.0f}" if seen else f"from n = {begin:.3g} only: not judged"),
         verdict=share_verdict(share) if seen else None,
         estimate=share,
-        odds=share_odds(share.count) if seen else None,
+        odds=share_odds(share.count, (FOUND, 1.0), RIGHT, WRONG) if seen else None,
     )
 
 

@@ -222,8 +222,8 @@ Written by `python experiments/claims.py --rejudge`. {tested} of {len(PAPERS)} r
 claim. Titles and statements were looked up in abstracts, public summaries, the first part of stored texts, in which no
 theorem stands, and public repositories: "number not seen" is a theorem whose number stands in none of them, "as quoted"
 one whose number and statement are those of somebody who read the paper. No theorem was seen in its own words. A claim
-is a
-sentence of this project about a configuration that it names: its verdict is not a verdict on the theorem.
+is a sentence of this project about the configurations that its section of [claims.md](claims.md) names: its verdict is
+not a verdict on the theorem.
 
 {markdown(["paper", "arXiv", "result", "claims and verdicts", "not tested"], body)}
 """

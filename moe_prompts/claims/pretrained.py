@@ -112,7 +112,8 @@ CLAIMS = [
         "sign of the difference of floors on fresh images = sign of the difference of accuracies",
         FLOOR_RULE,
         f"{LIMITS}. Fixed prompts lead on all four tasks, in floors and in accuracies, so no change of sign was seen; "
-        "each floor is that of one start after 300 steps",
+        "each floor is that of one start after 300 steps. Odds if true are those of a rule without exception: one that "
+        "is right on nine of ten tasks would hold in .66 of such runs",
     ),
     _claim(
         "V-cross",

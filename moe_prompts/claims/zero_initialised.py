@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from moe_prompts.claims.claim import DERIVED, Claim, Line, Tables, exact_line
-from moe_prompts.claims.evidence import slope_line
+from moe_prompts.claims.evidence import share_odds, slope_line
 from moe_prompts.claims.prompts import SLOPE_RULE, split_rates
 from moe_prompts.identifiability import ZERO_TANGENT, tangent_rank
 from moe_prompts.intervals import share_interval
@@ -147,11 +147,19 @@ def squares(tables: Tables, seed: int) -> list[Line]:
     away = int((last["factor_error"] > halfway).sum())
     interval = share_interval(away, len(last))
     found = f"{away} of {len(last)} [{interval.low:.2f}, {interval.high:.2f}]"
-    verdict = interval.verdict((SELDOM, 1 - SELDOM))
+    band = (SELDOM, 1 - SELDOM)
+    odds = share_odds(len(last), band, 0.5, SELDOM)
     claimed = f"a share within [{SELDOM:g}, {1 - SELDOM:g}]"
     return [
         *lines,
-        Line(f"{TWO}, k = 3: best fits by the other parameters, largest n", claimed, found, verdict, interval),
+        Line(
+            f"{TWO}, k = 3: best fits by the other parameters, largest n",
+            claimed,
+            found,
+            interval.verdict(band),
+            interval,
+            odds,
+        ),
     ]
 
 
@@ -177,11 +185,11 @@ CLAIMS = [
         limits="anything far from the truth: fits start beside it, and P-squared is about what stands elsewhere. The "
         "third linear prompt was placed among 81 points, and the non-linear truth chosen among 95, for large kappas "
         "without noise, before data. Non-linear prompts are key = p, value = tanh(p); those of the paper were not "
-        "looked up. The one open line had a chance of .93 to hold if true, and its interval leaves out -1/2. The line "
-        "after it says why: chance. Where f is linear in the parameters D has n^-1/2 exactly. The run's median at the "
-        "smallest n is by chance below that law and those at the two largest above it, each by less than two standard "
-        "errors, which tilts the slope. It is no curvature: without noise the profile of as many prompts as there are "
-        "has the exponent .99.",
+        "looked up. The one open line had a chance of .93 to hold if true, and its interval leaves out -1/2. That "
+        "may be chance, which is not shown: where f is linear in the parameters D has n^-1/2 exactly, and the line "
+        "after it compares. The run's median at the smallest n is below that law and the four others are above it, "
+        "each by less than two standard errors, which tilts the slope. Without noise the profile of as many prompts as "
+        "there are has the exponent .99.",
         basis="exact ranks and tangents without noise",
     ),
     Claim(

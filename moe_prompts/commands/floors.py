@@ -32,9 +32,10 @@ Written by `python experiments/floors.py --write`.
 
 A kind of prompt has a floor on a truth that its class does not contain: the least of E|f - f*|^2 / E|f*|^2
 without noise. The parameters of a class lie in a box, and the box is part of the class. Where some of them stand
-on a bound, a wider box has a lower floor. "Rest" is every parameter but the logit biases b. All numbers are upper
-bounds: the best of random starts, each climbed to a certified local minimum ("?" where the best one has no
-certificate).
+on a bound, a wider box has a lower floor. "Rest" is every parameter but the logit biases b. "2 b on a bound, 1.91 a
+unit": two logit biases stand on a bound, and the floor would fall by at most 1.91 percentage points for each unit by
+which the bound of one of them moved, to first order. All floors are upper bounds: the best of random starts, each
+climbed to a certified local minimum ("?" where the best one has no certificate).
 
 The studies and claims of this project use the first box.
 
@@ -71,7 +72,7 @@ def main() -> None:
     import pandas as pd
 
     from moe_prompts.engine.files import write_atomically
-    from moe_prompts.study.floors import floors, floors_table
+    from moe_prompts.study.floors import floors
 
     if arguments.write:
         given = [name for name in ("truth", "kinds", "k", "boxes", "quick") if getattr(arguments, name)]
@@ -82,7 +83,7 @@ def main() -> None:
         )
         root = cli.checkout("docs").parent
         page, records = root / "docs" / "floors.md", root / "moe_prompts" / "claims" / "floors.json"
-        write_atomically(page, (INTRODUCTION + floors_table(every) + "\n").encode())
+        write_atomically(page, page_of(every).encode())
         # What claims look at: to seven digits, so that rounding between machines moves nothing.
         write_atomically(records, (every.round(7).to_json(orient="records", indent=1) + "\n").encode())
         print(f"page      {page}\nrecords   {records}")
@@ -91,6 +92,13 @@ def main() -> None:
     asked = (arguments.k, arguments.boxes, arguments.starts)
     tables = [floors(arguments.truth, kind, *asked) for kind in arguments.kinds]
     print(ending_of(pd.concat(tables)))
+
+
+def page_of(every: pd.DataFrame) -> str:
+    """Return the page of all floors, from the rows of ``PAGE`` together."""
+    from moe_prompts.study.floors import floors_table
+
+    return INTRODUCTION + floors_table(every) + "\n"
 
 
 def ending_of(table: pd.DataFrame) -> Ending:

@@ -115,7 +115,8 @@ def floors_table(table: pd.DataFrame) -> str:
 
 
 def _cell(row) -> str:
-    """Return "27.85 % (1 on a bound)", with a question mark where the minimum has no certificate."""
-    held = row.b_on_bound + row.theta_on_bound
-    said = f" ({held} on a bound)" if held else ""
+    """Return "27.85 % (1 b on a bound, 1.39 a unit)", with "?" where the minimum has no certificate."""
+    counts = ((int(row.b_on_bound), "b"), (int(row.theta_on_bound), "rest"))
+    held = " and ".join(f"{count} {name}" for count, name in counts if count)
+    said = f" ({held} on a bound, {100 * row.price:.2f} a unit)" if held else ""
     return f"{row.floor:.2%}".replace("%", " %") + said + ("" if row.certified else " ?")

@@ -4,10 +4,12 @@ import re
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from commands import call
 
 from moe_prompts import InputError, prompt_truth
+from moe_prompts.commands.floors import page_of
 from moe_prompts.study.floors import BOXES, floors, floors_table
 
 
@@ -73,6 +75,12 @@ def test_wrong_input_is_one_clear_line(arguments, message):
     with pytest.raises(InputError, match=message) as caught:
         floors(*arguments)
     assert "\n" not in str(caught.value)
+
+
+def test_the_page_is_what_the_records_of_the_claims_say():
+    root = Path(__file__).parents[2]
+    records = pd.read_json(root / "moe_prompts" / "claims" / "floors.json")
+    assert page_of(records) == (root / "docs" / "floors.md").read_text(encoding="utf-8")
 
 
 def test_the_readme_quotes_the_page():
