@@ -86,9 +86,9 @@ plt.show()
 # %% [markdown]
 # Both have a slope of about $-1/2$, and the published losses lie on the line of *one EM step*. The start hardly
 # depends on $n$; one step, which averages the data, already has this slope. Only the level tells one step from the
-# maximum. The maximum of the likelihood is *farther* from the truth than one step from a start that knew it. All
-# models, all sizes and the softmax-gated paper: `python experiments/replicate.py --paper gmoe`, and claims
-# G-published-mle and S-published in [docs/claims.md](../docs/claims.md).
+# maximum. The maximum above the start, a local one, is *farther* from the truth than one step from a start that knew
+# it. All models, all sizes and the softmax-gated paper: `python experiments/replicate.py --paper gmoe`, and claims
+# G-published-local and S-published in [docs/claims.md](../docs/claims.md).
 #
 # **Change one line:** in the cell of many data sets start from the data, `mp.starts.data(1)` for
 # `mp.starts.near_truth(truth.params)`. What is left of the slope of one EM step?

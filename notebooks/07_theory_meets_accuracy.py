@@ -67,7 +67,7 @@ for part, table in (("100 steps", first), ("200 steps", second)):
 # - **Prompts pay**: fixed ones are 13 to 16 points above a linear head.
 # - **Adaptive prompts do not beat fixed ones** in these trainings. With 200 steps they come close on one task, and
 #   stay 8 points behind on the other.
-# - **Nothing shows that dependence on the image is worth something**: the control is level, within wide intervals.
+# - **Nothing shows that dependence on the image is worth something**: the control is not decidably worse or better.
 #
 # ## Does $P / (2n)$ say anything here?
 #
@@ -83,9 +83,9 @@ print(link.excess_verdict(excess))
 print(link.floor_verdict(first))
 
 # %% [markdown]
-# $P_{\mathrm{eff}}$ is one 40th to one 235th of $P$, and near 130 for all methods: by this count prompts cost no more
-# than a linear head. It predicts less than is paid, by a factor of 1.7 to 4.6. Floors need images without end, which
-# these runs have not.
+# $P_{\mathrm{eff}}$ is one 40th to one 235th of $P$, and near 130 for all methods: by this count prompts cost about
+# as much as a linear head. It predicts less than is paid, by a factor of 1.7 to 4.6. Floors need images without end,
+# which these runs have not.
 #
 # ## Where the truth is known
 #
@@ -124,8 +124,8 @@ for truth, student in [("planted-fixed", "vapt"), ("planted-adaptive", "vapt"), 
 #   begins at the truth, is *worse* than the fixed one at $n = 500$ since it has more to pay for, and overtakes it
 #   somewhat before the predicted $n$, which lies outside the interval.
 # - **Adaptive truth, from where prompts begin: not.** The adaptive student (`vapt`) is ahead at none of these $n$,
-#   and not on fresh images either, although its floor is known to be zero. In these steps it is the *search* that
-#   fails it, not the sample, and the theory says nothing about search.
+#   and not in one training on fresh images either, although its floor is known to be zero. In these steps it is the
+#   *search* that fails it, not the sample, and the theory says nothing about search.
 #
 # The pretrained runs look like the last line: on `dsprites_loc` twice the steps (on other images, with smaller rates to
 # choose from) took `vapt` from 41 to 62 %, and no other start helped. What is behind each number:

@@ -2,8 +2,8 @@
 
 Every verdict is computed on unrounded numbers, and every line says what its design could decide: how often it
 would hold where the prediction is true, and where the nearest wrong one is. Both are shares of simulated runs
-with the sizes, the replicates and the scatter of the run itself, from a fixed seed. Where certificates are asked
-for, a simulated run has them as often as the run itself.
+with the sizes, the replicates and the scatter of the run itself, from a fixed seed. Where certificates are
+asked for, a simulated run has them as often as the run itself.
 """
 
 from __future__ import annotations

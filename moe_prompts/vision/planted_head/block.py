@@ -2,8 +2,9 @@
 
 A fixed prompt p splits into p + u and p - u. Where B_h u = 0 in every head, nothing changes: no rate.
 Elsewhere the change has the size |P D2[u, u]| eps^2 for small splits of eps units, with P the projection off
-what the truth's own parameters can do (``identifiability``). All H heads with H d_h = d see every direction,
-so that the exponent of the profile is 2 and the rate n^-1/4; how large the factor is decides from which n on.
+what the truth's own parameters can do (``identifiability``). All H heads with H d_h = d and keys in general
+position see every direction, so that the exponent of the profile is 2 and the rate n^-1/4; how large the
+factor is decides from which n on.
 
 Splits are measured in units of a token's feature, and prompts have all d coordinates of a token.
 """

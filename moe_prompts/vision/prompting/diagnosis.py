@@ -30,8 +30,8 @@ def gradient_ratio(model: Prompted, images: Tensor, rng: torch.Generator) -> dic
     images  (B, 3, H, W), normalised as the model wants them
     rng     draws the function of the features and the prompts of rms 1; its device is the CPU
 
-    About 1 is harmless. The published start of adaptive prompts, all zero, has 1 / sqrt(eps) or a little
-    less.
+    About 1 says that nothing is inflated, which alone makes no training good. The published start of
+    adaptive prompts, all zero, has 1 / sqrt(eps) at most: hundreds where eps is 1e-6 (docs/training.md).
 
     Raises ``InputError`` for a model without prompts, and where the model's features are no vectors.
 

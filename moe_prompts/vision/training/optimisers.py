@@ -7,7 +7,8 @@ With the gradient g of a parameter p, its rate lr and weight decay w,
     lamb   u = a + w p,                                      p <- p - lr (|p| / |u|) u   (1 where a norm is 0)
 
 An inflated gradient moves SGD too far and leaves AdamW and LAMB as they are: they divide by its size. LAMB
-also measures each step by the size of the parameter, so that one rate serves prompts and heads of any scale.
+also measures each step by the size of the parameter, so that one rate may serve prompts and heads of any
+scale; no run of this project says whether it does.
 
 Sources: arXiv 1711.05101 (AdamW), arXiv 1904.00962 (LAMB), arXiv 2203.03466 (rates by sizes).
 """

@@ -1,5 +1,6 @@
 """The screening of starts: rows of a run of few steps, and tables on rows that say what they must."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -130,17 +131,27 @@ def test_the_page_says_what_weight_decay_and_tokens_gave():
         ]
         assert f"| {said} | {cells[0]} | {cells[1]} |" in page
 
-    def fall(name: str, method: str) -> str:
-        """What the cross-entropy on test falls by, replicate by replicate."""
+    def fall(name: str, method: str, column: str = "cross_entropy", sign: int = 1) -> str:
+        """What the cross-entropy on test, or the accuracy in points, falls by, replicate by replicate."""
         first, second = (pd.read_parquet(data / f"recipe_{one}" / "results.parquet") for one in ("base", name))
         pairs = (one[one["method"] == method].sort_values("replicate") for one in (first, second))
-        before, after = (own["cross_entropy"].to_numpy() for own in pairs)
-        found = mean_interval(before - after)
-        return f"{found.value:.2f} [{found.low:.2f}, {found.high:.2f}]".replace("0.", ".")
+        before, after = (own[column].to_numpy() for own in pairs)
+        digits, scale = (2, sign) if column == "cross_entropy" else (1, 100 * sign)
+        found = mean_interval(scale * (before - after))
+        text = f"{found.value:.{digits}f} [{found.low:.{digits}f}, {found.high:.{digits}f}]"
+        return re.sub(r"\b0\.", ".", text)
 
     words = " ".join(page.split())
     assert f"with .1 by {fall('decay_0.1', 'vpt_deep')} nats for VPT-deep and {fall('decay_0.1', 'vapt')} for" in words
     assert f"with .01 by {fall('decay_0.01', 'vapt')} for VAPT" in words
+    points = {name: [fall(name, one, "accuracy") for one in ("vpt_deep", "vapt")] for name in cases if name != "base"}
+    assert f"costs fixed prompts {points['decay_0.1'][0]} points" in words
+    assert f"({points['decay_0.1'][1]}; table below)" in words
+    assert f"by {points['tokens_40'][0]} and {points['tokens_40'][1]} points" in words
+    more = [fall("tokens_2", one, "accuracy", sign=-1) for one in ("vpt_deep", "vapt")]
+    assert f"by {more[0]} points for VPT-deep and {more[1]} for VAPT" in words
+    above = [fall("tokens_2", one, sign=-1) for one in ("vpt_deep", "vapt")]
+    assert f"({above[0]} and {above[1]} nats above)" in words
 
 
 def markdown_rows(run: Path) -> list[str]:
