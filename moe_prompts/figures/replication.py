@@ -128,7 +128,8 @@ def ratio_bars(fits: pd.DataFrame, source: str, loss: str) -> dict[int, tuple[fl
 def ratio_title(summary: pd.DataFrame) -> str:
     """Return what the ratios say: how far the certified maxima lie above the published procedure.
 
-    Each panel has a geometric mean over the sizes from ``FROM_N`` on; the title has the least and the largest.
+    Each panel has a geometric mean over the sizes from ``FROM_N`` on; the title has the least and the
+    largest.
     """
     ratios = []
     for _, lines in summary[summary["loss"] == "published"].groupby(["truth", "k"]):

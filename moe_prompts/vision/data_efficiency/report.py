@@ -300,7 +300,8 @@ def draw_crossing(ax: Axes, results: pd.DataFrame, found: pd.DataFrame, truth: s
     if np.isfinite([at["low"], at["high"]]).all():
         ax.axvspan(at["low"], at["high"], color="0.85", linewidth=0, zorder=0)
     ax.axvline(at["observed"], color="0.35", linewidth=0.8, zorder=0, label="crossing observed (band: 90 %)")
-    # Between two sizes the crossing is linear in nats and in log n: on such axes lines meet where it is drawn.
+    # Between two sizes the crossing is linear in nats and in log n: on such axes lines meet where it is
+    # drawn.
     ax.set_yscale("linear")
     ax.set_ylim(bottom=0)
     told = ""
