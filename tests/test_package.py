@@ -9,11 +9,13 @@ import sys
 import tomllib
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from commands import call, taken_back
 from committed import DATA, committed, report, report_of_replication
 
 import moe_prompts
+from moe_prompts.intervals import mean_interval
 from moe_prompts.vision.data_efficiency import report as curves_report
 
 ROOT = Path(__file__).parents[1]
@@ -222,6 +224,19 @@ def test_the_page_of_the_pretrained_backbone_shows_its_committed_tables():
     known = "".join(run.joinpath("summary.md").read_text(encoding="utf-8") for run in RUNS if run.name in CURVES)
     assert len(rows) >= 7
     assert [row for row in rows if row not in known] == []
+
+
+def test_pages_say_how_far_adaptive_prompts_are_behind_a_linear_head():
+    rows = pd.read_parquet(DATA / "pretrained_third_dsprites_ori" / "results.parquet")
+    accuracy = rows[rows["n"] == 800].pivot(index="replicate", columns="method", values="accuracy")
+    behind = mean_interval(100 * (accuracy["linear"] - accuracy["vapt"]).to_numpy())
+    low, high = f"{behind.low:.1f}".lstrip("0"), f"{behind.high:.1f}"
+    study, theory = (
+        " ".join((ROOT / "docs" / page).read_text(encoding="utf-8").split())
+        for page in ("pretrained_study.md", "theory_meets_accuracy.md")
+    )
+    assert f"`vapt` is {behind.value:.1f} points behind it (90 % interval {low} to {high}," in study
+    assert f"adaptive ones are {behind.value:.1f} points [{low}, {high}] behind the linear head" in theory
 
 
 @pytest.mark.parametrize(

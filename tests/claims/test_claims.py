@@ -921,3 +921,22 @@ def test_pages_say_what_the_verdicts_say(page, said):
         assert sentence in text
         for name, verdict in resting_on.items():
             assert verdicts[name] == verdict.value, f"{sentence}: {name}"
+
+
+def test_pages_count_tasks_and_points_as_the_records_do():
+    """Six tasks after 200 steps: on how many a difference is decided, and how large differences are."""
+    records = {record["id"]: record["evidence"] for record in json.loads((DOCS / "claims.json").read_text("utf-8"))}
+    later = lambda name: [one for one in records[name] if one["name"].startswith("200 steps")]
+    prompts_pay = later("V-prompts")
+    gains = [one for one in later("V-gain") if ": vapt above vpt_deep" in one["name"]]
+    assert len(prompts_pay) == len(gains) == 6
+    words = ("none", "one", "two", "three", "four", "five", "six")
+    won = [one["estimate"] for one in prompts_pay if one["verdict"] == HOLDS.value]
+    behind = [-one["estimate"] for one in gains]
+    lost = words[sum(one["verdict"] == FAILS.value for one in gains)]
+    pages = {name: " ".join((ROOT / name).read_text("utf-8").split()) for name in ("README.md", "docs/results.md")}
+    for text in pages.values():
+        assert f"on {words[len(won)]} of six drawn tasks" in text
+        assert f"{min(behind):.0f} to {max(behind):.0f} points" in text
+        assert re.search(rf"on all six, (clearly|decidedly) on {lost}\b", text)
+    assert f"by {min(won):.0f} to {max(won):.0f} points" in pages["README.md"]
