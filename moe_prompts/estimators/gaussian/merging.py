@@ -154,12 +154,9 @@ def choose_k(fit: GaussianGatedMoE | Any, sample: Data, omega: float | None = No
 
     Source: see the module.
 
-    >>> import numpy as np
     >>> import moe_prompts as mp
     >>> data = mp.sample("gmoe-1", n=2_000, seed=0)
-    >>> rng_of = lambda i: np.random.default_rng([0, i])
-    >>> fit = mp.best_of(mp.truth("gmoe-1").family_with(5, "affine"), data, mp.starts.data(4), rng_of).best
-    >>> mp.choose_k(fit, data).k
+    >>> mp.choose_k(mp.fit(data, k=5, seed=0, starts=4), data).k
     3
     """
     params = expect(parameters(fit), GaussianGatedMoE, "choose_k: fit")
