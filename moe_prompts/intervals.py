@@ -43,7 +43,15 @@ MIN_REPLICATES = 8
 
 
 class Verdict(Enum):
-    """Say what an interval decides of a prediction; the values are the words that tables show."""
+    """Say what an interval decides of a prediction; the values are the words that tables show.
+
+    >>> import numpy as np
+    >>> import moe_prompts as mp
+    >>> rng = np.random.default_rng(0)
+    >>> errors = {n: n**-0.5 * np.exp(0.1 * rng.standard_normal(16)) for n in (100, 1_000, 10_000)}
+    >>> mp.slope(errors, rng).verdict(predicted=-0.5) is mp.Verdict.HOLDS
+    True
+    """
 
     HOLDS = "holds"
     FAILS = "fails"

@@ -84,6 +84,12 @@ class Study:
     describe    further entries of meta.json
 
     Raises ``InputError`` for fewer than one replicate, for no cells, and for two cells with the same label.
+
+    >>> import moe_prompts as mp
+    >>> from moe_prompts.study.gaussian import gaussian_study
+    >>> made = gaussian_study(sizes=[200, 1_000], replicates=4, entropy=0, truths=["gmoe-1"], ks=[3])
+    >>> isinstance(made, mp.Study), len(made.cells), made.replicates
+    (True, 2, 4)
     """
 
     name: str

@@ -228,6 +228,16 @@ def run_study(
 
     Raises ``InputError`` where ``out`` holds another study or is in use, and at the end where blocks raised
     an error.
+
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> import moe_prompts as mp
+    >>> from moe_prompts.study.gaussian import gaussian_study
+    >>> made = gaussian_study(sizes=[200], replicates=2, entropy=0, truths=["gmoe-1"], ks=[3])
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     rows = mp.run_study(made, Path(folder) / "run", progress=False)
+    >>> rows[["n", "replicate"]].values.tolist()
+    [[200, 0], [200, 1]]
     """
     folder, executor = _checked_run(study, out, executor)
     resume, progress = flag(resume, "resume"), flag(progress, "progress")

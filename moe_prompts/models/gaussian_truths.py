@@ -32,6 +32,12 @@ class Truth:
     citation  source of the parameters
 
     Raises ``InputError`` where one of them is of another kind.
+
+    >>> import moe_prompts as mp
+    >>> params = mp.GaussianGatedMoE.univariate([0.5, 0.5], [-3, 3], [1, 1], [1, -1], [0, 2], [0.1, 0.1])
+    >>> mine = mp.Truth("mine", params, mp.GaussianGatedFamily(d=1, l=1, k=2), "adaptive", "my own")
+    >>> mine.k_true
+    2
     """
 
     name: str

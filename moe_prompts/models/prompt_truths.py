@@ -292,6 +292,11 @@ def prompt_truth(name: str) -> PromptTruth:
         -separate  of fixed prompts and prefixes: the same f with separate keys and values
 
     Raises ``InputError`` for an unknown name.
+
+    >>> import moe_prompts as mp
+    >>> found = mp.prompt_truth("attention-gelu")
+    >>> found.params.k, found.noise, found.x.shape
+    (2, 0.1, (256, 2))
     """
     return _found(named(name, "prompt_truth"))
 

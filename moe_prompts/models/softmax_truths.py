@@ -160,6 +160,11 @@ def softmax_sample(name: str, n: int, seed: int, replicate: int = 0) -> Sample:
     """Draw n pairs (x, y) from the named truth, as a study of entropy ``seed`` does for ``replicate``.
 
     Raises ``InputError`` for an unknown name, or where n is no positive whole number.
+
+    >>> import moe_prompts as mp
+    >>> data = mp.softmax_sample("sgame", 1_000, seed=0)
+    >>> data.x.shape, data.y.shape
+    ((1000, 1), (1000, 1))
     """
     n, replicate = count(n, 1, "softmax_sample: n"), count(replicate, 0, "softmax_sample: replicate")
     return softmax_truth(name).sample(n, data_rng(seed, name, n, replicate))

@@ -106,6 +106,11 @@ def create_backbone(
 
     Raises ``InputError`` for an unknown name, weights that cannot be read or do not fit, and options that do
     not go together.
+
+    >>> from moe_prompts.vision import create_backbone
+    >>> backbone = create_backbone("small-random", entropy=0)
+    >>> backbone.embed_dim, len(backbone.blocks)
+    (64, 4)
     """
     named(name, "create_backbone")
     pretrained, entropy = flag(pretrained, "pretrained"), whole(entropy, 0, "entropy", most=MOST_ENTROPY)

@@ -46,6 +46,12 @@ def as_timm(model: Any) -> VisionTransformer:
 
     Raises ``InputError`` for classes that ``prompt`` does not take, and for DINOv2 with its classifier: timm
     has no head on the class token joined with the mean of patches.
+
+    >>> import transformers
+    >>> from moe_prompts.vision import as_timm
+    >>> config = transformers.ViTConfig(hidden_size=32, num_hidden_layers=2, num_attention_heads=2)
+    >>> as_timm(transformers.ViTModel(config)).embed_dim
+    32
     """
     check_plain(model, "as_timm")
     if not is_transformers(model):

@@ -108,6 +108,11 @@ def save_prompts(model: Prompted, path: str | Path) -> None:
     Raises ``InputError`` for what ``load_prompts`` could not restore: a head that is neither of ``prompt``'s
     making nor the plain model's own, prompts without the mean states they are computed from, a backbone that
     is no longer the one that was prompted, and numbers that are not finite.
+
+    >>> import timm
+    >>> from moe_prompts.vision import VPT, load_prompts, prompt, save_prompts
+    >>> model = prompt(timm.create_model("test_vit"), VPT(num_tokens=4), num_classes=10)
+    >>> save_prompts(model, "prompts.safetensors")
     """
     check_prompted(model, "save_prompts")
     path = file_path(path, "save_prompts: path")
@@ -169,6 +174,15 @@ def load_prompts(model: Plain, path: str | Path) -> Any:
 
     Raises ``InputError`` if the file holds something else, was made on another backbone, or holds numbers
     that are not finite.
+
+    >>> import copy, timm, torch
+    >>> from moe_prompts.vision import VPT, load_prompts, prompt, save_prompts
+    >>> plain = timm.create_model("test_vit")
+    >>> model = prompt(copy.deepcopy(plain), VPT(num_tokens=4), num_classes=10)
+    >>> save_prompts(model, "prompts.safetensors")
+    >>> again, images = load_prompts(plain, "prompts.safetensors"), torch.zeros(1, 3, 160, 160)
+    >>> torch.equal(again.eval()(images), model.eval()(images))
+    True
     """
     check_plain(model, "load_prompts")
     path = file_path(path, "load_prompts: path")

@@ -43,6 +43,11 @@ class VPT:
                     size of the tokens beside them (see ``prompting.starts``)
 
     Raises ``InputError`` for values out of range.
+
+    >>> import timm
+    >>> from moe_prompts.vision import VPT, prompt, trainable_summary
+    >>> trainable_summary(prompt(timm.create_model("test_vit"), VPT(num_tokens=4, blocks=2), num_classes=10))
+    512 in prompts + 650 in the head train (0.38%), 306240 are frozen
     """
 
     num_tokens: int = 10
@@ -112,6 +117,11 @@ class VAPT:
                       and its reason: ``prompting.starts``
 
     Raises ``InputError`` for values that are out of range or do not go together.
+
+    >>> from moe_prompts.vision import VAPT
+    >>> config = VAPT(num_tokens=10, hidden=8, kernel=2)
+    >>> config.static_depth, config.activation
+    (1, 'relu')
     """
 
     num_tokens: int = 10

@@ -57,6 +57,12 @@ def exported(model: Prompted) -> torch.export.ExportedProgram:
     ``torch.export.save(program, "model.pt2")`` writes it; torch alone reads and runs it.
 
     Raises ``InputError`` for a model that ``prompt`` did not return.
+
+    >>> import timm, torch
+    >>> from moe_prompts.vision import VPT, exported, prompt
+    >>> program = exported(prompt(timm.create_model("test_vit"), VPT(num_tokens=4), num_classes=10))
+    >>> program.module()(torch.zeros(3, 3, 160, 160)).shape
+    torch.Size([3, 10])
     """
     check_prompted(model, "exported")
     training = model.training
@@ -178,6 +184,13 @@ def merge(model: Prompted) -> VisionTransformer:
     Raises ``InputError`` for adaptive prompts, which depend on the image; for a model of ``transformers``
     (``load_prompts`` puts the same file on ``as_timm(model)``); and for VPT-shallow in the last blocks only,
     or in a model that norms its tokens before the first block or pools its prefix tokens.
+
+    >>> import timm, torch
+    >>> from moe_prompts.vision import VPT, merge, prompt
+    >>> model = prompt(timm.create_model("test_vit"), VPT(num_tokens=4), num_classes=10, head="published")
+    >>> images = torch.rand(1, 3, 160, 160)
+    >>> torch.allclose(merge(model).eval()(images), model.eval()(images), atol=1e-5)
+    True
     """
     check_prompted(model, "merge")
     config = model.prompt_config

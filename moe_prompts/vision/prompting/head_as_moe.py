@@ -126,6 +126,13 @@ def read_head(model: Prompted, images: Tensor, block: int, head: int) -> HeadRea
     head    index of the head in it
 
     Raises ``InputError`` if there is no such block or head, or its output is no sum of gates times experts.
+
+    >>> import timm, torch
+    >>> from moe_prompts.vision import VPT, prompt, read_head
+    >>> model = prompt(timm.create_model("test_vit"), VPT(num_tokens=4), num_classes=10)
+    >>> found = read_head(model, torch.rand(2, 3, 160, 160), block=1, head=0)
+    >>> found.prompt_mass.shape[0], found.variation.tolist()
+    (2, [0.0, 0.0, 0.0, 0.0])
     """
     attn = attention_parts(model, block)
     head = _head_of(attn, head)

@@ -249,6 +249,12 @@ def prompt(
 
     Raises ``InputError`` for other models, for one with LoRA or adapters, which would be frozen too, and for
     prompts that do not fit.
+
+    >>> import timm, torch
+    >>> from moe_prompts.vision import VAPT, prompt
+    >>> model = prompt(timm.create_model("test_vit"), VAPT(num_tokens=4), num_classes=10)
+    >>> model(torch.zeros(2, 3, 160, 160)).shape
+    torch.Size([2, 10])
     """
     check_plain(model, "prompt")
     if not isinstance(config, (VPT, VAPT)):
@@ -467,7 +473,14 @@ class TrainableSummary:
 
 
 def trainable_summary(model: Prompted) -> TrainableSummary:
-    """Count the parameters that train and those that do not; the plain model's own head is in neither."""
+    """Count the parameters that train and those that do not; the plain model's own head is in neither.
+
+    >>> import timm
+    >>> from moe_prompts.vision import VPT, prompt, trainable_summary
+    >>> model = prompt(timm.create_model("test_vit"), VPT(num_tokens=4), num_classes=10)
+    >>> trainable_summary(model)
+    1536 in prompts + 650 in the head train (0.71%), 306240 are frozen
+    """
     trained = prompt_parameters(model)
     head = sum(parameter.numel() for parameter in layout_of(model).head.parameters())
     frozen = sum(

@@ -96,6 +96,14 @@ class PackedTrials(nn.Module):
     Raises ``InputError`` for a model that is not frozen or has prompts, and for prompts that cannot be
     packed.
     head_init    first values of new heads: "published" or "zero"
+
+    >>> import timm, torch
+    >>> from moe_prompts.vision import VPT, PackedTrials
+    >>> plain = timm.create_model("test_vit").requires_grad_(False).eval()
+    >>> rngs = [torch.Generator().manual_seed(seed) for seed in (0, 1, 2)]
+    >>> packed = PackedTrials(plain, VPT(num_tokens=4), 10, rngs)
+    >>> packed(torch.zeros(2, 3, 160, 160)).shape
+    torch.Size([3, 2, 10])
     """
 
     def __init__(

@@ -123,6 +123,13 @@ def add_lora(model: VisionTransformer, rank: int, rng: torch.Generator, blocks: 
     blocks  the last so many blocks; None: all
 
     Raises ``InputError`` for a model without ``qkv``, for a rank below 1, and without the library ``peft``.
+
+    >>> import timm, torch
+    >>> from moe_prompts.vision import add_lora
+    >>> model = timm.create_model("test_vit", num_classes=10)
+    >>> add_lora(model, rank=2, rng=torch.Generator().manual_seed(0))
+    >>> sum("lora" in name for name, parameter in model.named_parameters() if parameter.requires_grad)
+    12
     """
     check_rank(rank)
     check_generator(rng, "add_lora")
@@ -178,6 +185,15 @@ def save_lora(model: VisionTransformer, folder: str | Path) -> None:
     ``peft.PeftModel.from_pretrained(backbone, folder)`` reads them, where ``backbone`` has as many classes.
 
     Raises ``InputError`` for a model without LoRA.
+
+    >>> import timm, torch
+    >>> from pathlib import Path
+    >>> from moe_prompts.vision import add_lora, save_lora
+    >>> model = timm.create_model("test_vit", num_classes=10)
+    >>> add_lora(model, rank=2, rng=torch.Generator().manual_seed(0))
+    >>> save_lora(model, "my-lora")
+    >>> sorted(path.name for path in Path("my-lora").iterdir())
+    ['adapter_config.json', 'adapter_model.safetensors']
     """
     from safetensors.torch import save
 
@@ -200,6 +216,15 @@ def load_lora(model: VisionTransformer, folder: str | Path) -> VisionTransformer
     model   the backbone, with as many classes as the saved head; it is changed in place
 
     Raises ``InputError`` for a folder without these files, and for another head.
+
+    >>> import copy, timm, torch
+    >>> from moe_prompts.vision import add_lora, load_lora, save_lora
+    >>> plain = timm.create_model("test_vit", num_classes=10)
+    >>> model, images = copy.deepcopy(plain), torch.zeros(1, 3, 160, 160)
+    >>> add_lora(model, rank=2, rng=torch.Generator().manual_seed(0))
+    >>> save_lora(model, "my-lora")
+    >>> torch.allclose(load_lora(plain, "my-lora")(images), model.eval()(images), atol=1e-6)
+    True
     """
     folder, peft = file_path(folder, "load_lora: folder"), _peft()
     expect(model, VisionTransformer, "load_lora: model")
