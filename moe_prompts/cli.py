@@ -364,6 +364,10 @@ class _Help(argparse.RawDescriptionHelpFormatter):
         width = min(shutil.get_terminal_size().columns, COLUMNS)
         super().__init__(prog, max_help_position=26, width=width)
 
+    def _split_lines(self, text: str, width: int) -> list[str]:
+        """Return the lines of an option's text; names such as stand-in:count stay whole."""
+        return wrap(text, width, break_on_hyphens=False)
+
 
 def wrapped(text: str) -> list[str]:
     """Return the lines of a text, those that are too long broken below where their words begin."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from importlib import import_module
 
@@ -40,6 +41,7 @@ def test_help_has_groups_and_examples_in_80_columns(words, monkeypatch, capsys):
         assert ended.value.code == 0
         assert not too_wide(shown)
         assert "shows the way" not in shown
+        assert not re.search(r"\w-\n", shown), "a word is broken at its hyphen"
         own = " ".join([argv0 if " " in argv0 else f"python experiments/{argv0}", *words[1:]])
         assert f"\n  {own}" in shown.partition("\nexamples:")[2]
 
