@@ -21,7 +21,7 @@ from moe_prompts.theory import predict
 GAUSSIAN, SOFTMAX_EXACT, SOFTMAX_OVER = "gaussian-gated", "softmax-exact", "softmax-over"
 GLOBAL, SOFTMAX_GLOBAL = "gaussian-global", "softmax-global"
 #: The truths whose global maxima were sought: of softmax gates that of eight drawn ones whose splits are
-#: seen best without noise (``study.softmax_profile``).
+#: seen best without noise (a test computes it: tests/study/test_softmax_searches.py).
 SOUGHT, SOFTMAX_SOUGHT = "gmoe-1", "softmax-random-8"
 BEST_LOSS = Measure("D", "loss_intrinsic", "loss D of the best of all starts")
 #: Of type I and of type II, each with the loss of its type.

@@ -2,12 +2,11 @@
 
 import numpy as np
 import pytest
+from softmax_profile import profile, quadrature
 
-from moe_prompts import InputError
 from moe_prompts.claims.gated import SOFTMAX_SOUGHT
-from moe_prompts.models.softmax_truths import DRAWN, SoftmaxTruth, random_softmax, softmax_sample, softmax_truth
+from moe_prompts.models.softmax_truths import DRAWN, random_softmax, softmax_sample, softmax_truth
 from moe_prompts.study.softmax_global import SoftmaxGlobalCell, run_cell, softmax_global_study
-from moe_prompts.study.softmax_profile import profile, quadrature
 
 NAMES = [f"softmax-random-{number}" for number in range(1, DRAWN + 1)]
 
@@ -77,10 +76,3 @@ def test_drawn_truths_have_masses_near_one_and_inputs_around_zero():
         assert abs(known.params.gate_intercepts[0] / turn) <= 0.3
         assert np.array_equal(known.params.slopes, random_softmax(number).slopes)
     assert np.abs(softmax_sample(NAMES[0], 1_000, 3).x).max() <= 1
-
-
-def test_a_profile_is_of_two_atoms_with_one_input():
-    known = softmax_truth(SOFTMAX_SOUGHT)
-    three = SoftmaxTruth("three", known.params.atoms([0, 1, 1]), known.inputs, "a test")
-    with pytest.raises(InputError, match="profile: k = 3, d = 1"):
-        profile(three, 0.1)

@@ -13,8 +13,9 @@ that is alone in its cell stays at the true one, which takes the translations aw
 from __future__ import annotations
 
 import numpy as np
+from scipy.optimize import minimize
+from scipy.special import logsumexp
 
-from moe_prompts.errors import InputError
 from moe_prompts.models.data import Sample
 from moe_prompts.models.softmax_gated import LOG_2PI, SoftmaxGatedMoE
 from moe_prompts.models.softmax_truths import SoftmaxTruth
@@ -46,14 +47,8 @@ def profile(known: SoftmaxTruth, loss: float, low: float = -1.0, high: float = 1
     known  a truth of two atoms with d = 1, x uniform from low to high
     loss   sum over the two atoms of a cell of mass (dbeta^2 + da^2 + db^4 + ds^2); above 0
     seed   of the starts
-
-    Raises ``InputError`` for other truths.
     """
-    from scipy.optimize import minimize  # loaded where it is used
-
     true = known.params
-    if (true.k, true.d) != (2, 1):
-        raise InputError(f"profile: k = {true.k}, d = {true.d}; expected a truth of two atoms with one input")
     pairs, weights = quadrature(true, low, high)
     x, y, at_truth = pairs.x[:, 0], pairs.y[:, 0], true.log_density(pairs)
     found = []
@@ -74,7 +69,7 @@ def profile(known: SoftmaxTruth, loss: float, low: float = -1.0, high: float = 1
             beta0, beta, a, b, log_s = atoms(v).T[:, :, None]
             logits = beta0 + beta * x
             joint = logits - 0.5 * (LOG_2PI + log_s + (y - a * x - b) ** 2 * np.exp(-log_s))
-            return float(weights @ (at_truth - _log_sum(joint) + _log_sum(logits)))
+            return float(weights @ (at_truth - logsumexp(joint, axis=0) + logsumexp(logits, axis=0)))
 
         def split_loss(v: np.ndarray, atoms=atoms, rows: np.ndarray = rows) -> float:
             here, there = atoms(v)[:2], rows[:2]
@@ -102,13 +97,11 @@ def profile(known: SoftmaxTruth, loss: float, low: float = -1.0, high: float = 1
     return min(found)
 
 
-def _log_sum(rows: np.ndarray) -> np.ndarray:
-    top = rows.max(axis=0)
-    return top + np.log(np.exp(rows - top).sum(axis=0))
-
-
 def _columns(params: SoftmaxGatedMoE) -> list[np.ndarray]:
     return [
-        params.gate_intercepts, params.gate_slopes[:, 0], params.slopes[:, 0], params.intercepts,
+        params.gate_intercepts,
+        params.gate_slopes[:, 0],
+        params.slopes[:, 0],
+        params.intercepts,
         np.log(params.noise_vars),
-    ]  # fmt: skip
+    ]
