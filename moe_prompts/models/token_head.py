@@ -22,6 +22,8 @@ from moe_prompts.models.prompt_attention import AnyHead, Head, PromptAttention, 
 
 #: Singular values below this share of the largest are zero.
 RANK = 1e-9
+#: W_Q, W_K, W_V (D, d_h) of one head, and their biases (d_h,).
+Projections = tuple[np.ndarray, np.ndarray, np.ndarray, tuple[np.ndarray, np.ndarray, np.ndarray]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,7 +99,7 @@ class TokenMap:
 
 
 def head_of_tokens(
-    projections: tuple[np.ndarray, np.ndarray, np.ndarray, tuple[np.ndarray, np.ndarray, np.ndarray]],
+    projections: Projections,
     of: TokenMap,
     query: int,
     first: int = 0,

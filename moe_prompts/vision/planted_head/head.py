@@ -30,6 +30,7 @@ from moe_prompts.models.multi_head import MultiHead, prompt_map
 from moe_prompts.models.prompt_attention import PromptAttention, PromptFamily, PromptKind
 from moe_prompts.models.prompt_truths import PromptTruth
 from moe_prompts.models.token_head import (
+    Projections,
     TokenHead,
     TokenMap,
     Visibility,
@@ -53,7 +54,6 @@ B_SEARCH = 60.0
 #: How far a prompt is moved along directions that should change nothing.
 MOVE = 1.0
 
-Projections = tuple[np.ndarray, np.ndarray, np.ndarray, tuple[np.ndarray, np.ndarray, np.ndarray]]
 #: Projections of every head of a block, W_O (H d_h, D) and its bias c_o (D,).
 BlockProjections = tuple[list[Projections], np.ndarray, np.ndarray]
 

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from moe_prompts.checks import integer, shown
 from moe_prompts.errors import InputError
+from moe_prompts.models.token_head import Projections
 from moe_prompts.shown import Shown
 from moe_prompts.vision.prompting.layouts import AttentionParts, check_images, layout_of
 from moe_prompts.vision.prompting.prompted import PromptedBlock, check_prompted
@@ -134,7 +135,7 @@ def read_head(model: Prompted, images: Tensor, block: int, head: int) -> HeadRea
     >>> found.prompt_mass.shape[0], found.variation.tolist()
     (2, [0.0, 0.0, 0.0, 0.0])
     """
-    attn = attention_parts(model, block)
+    attn = attention_parts(model, block, "read_head")
     head = _head_of(attn, head)
     check_images(model, images, "read_head")
     [tokens] = _attention_inputs(model, images, [attn])
@@ -173,13 +174,17 @@ def prompt_table(model: Prompted, images: Tensor) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["block", "head", "prompt", "mass", "variation"])
 
 
-def projections(
-    model: Prompted, block: int, head: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, tuple[np.ndarray, np.ndarray, np.ndarray]]:
+def projections(model: Prompted, block: int, head: int) -> Projections:
     """Return W_Q, W_K, W_V, each (d, d_h), and their three biases (d_h,), float64: what ``from_head`` takes.
 
-    They act on tokens after the block's norm. Raises ``InputError`` where queries or keys are normed: logits
-    are then not bilinear in the tokens.
+    They act on tokens after the block's norm.
+
+    model  what ``prompt`` returned
+    block  index of the block
+    head   index of the head in it
+
+    Raises ``InputError`` if there is no such block or head, and where queries or keys are normed: logits are
+    then not bilinear in the tokens.
 
     >>> import timm, torch
     >>> from moe_prompts.vision import VPT, projections, prompt
@@ -189,7 +194,7 @@ def projections(
     >>> queries.shape
     (192, 64)
     """
-    attn = attention_parts(model, block)
+    attn = attention_parts(model, block, "projections")
     head = _head_of(attn, head)
     if attn.normed:
         raise InputError(
@@ -206,6 +211,12 @@ def projections(
 def gate_rank(model: Prompted, block: int, head: int) -> GateRank:
     """Return what the logits of one head, and of all heads of its block, can see of a prompt.
 
+    model  what ``prompt`` returned
+    block  index of the block
+    head   index of the head in it
+
+    Errors are those of ``projections``.
+
     >>> import timm, torch
     >>> from moe_prompts.vision import VPT, gate_rank, prompt
     >>> vit = timm.create_model("vit_tiny_patch16_224", img_size=64)
@@ -214,7 +225,7 @@ def gate_rank(model: Prompted, block: int, head: int) -> GateRank:
     >>> found.head_width, found.width
     (64, 192)
     """
-    attn = attention_parts(model, block)
+    attn = attention_parts(model, block, "gate_rank")
     head = _head_of(attn, head)
     made = []
     for number in range(attn.num_heads):
@@ -228,17 +239,17 @@ def gate_rank(model: Prompted, block: int, head: int) -> GateRank:
     )
 
 
-def attention_of(model: Prompted, block: int) -> Any:
-    """Return the attention of a block, the module of the model's library; errors as ``attention_parts``."""
-    return attention_parts(model, block).module
-
-
-def attention_parts(model: Prompted, block: int) -> AttentionParts:
+def attention_parts(model: Prompted, block: int, where: str = "attention_parts") -> AttentionParts:
     """Return the parts of a block's attention.
 
-    Raises ``InputError`` where its output is not a sum over heads of gates times experts.
+    model  what ``prompt`` returned
+    block  index of the block
+    where  name of the function that errors are said to come from
+
+    Raises ``InputError`` for another model, where there is no such block, and where its output is not a sum
+    over heads of gates times experts.
     """
-    check_prompted(model, "attention_of")
+    check_prompted(model, where)
     layout = layout_of(model)
     found = layout.blocks[_place("block", block, len(layout.blocks))]
     return layout.attention(found.block if isinstance(found, PromptedBlock) else found, f"block {block}")

@@ -25,7 +25,7 @@ from moe_prompts.vision.planted_head.block import heads_seen, held_split
 from moe_prompts.vision.planted_head.block_report import block_ending, block_report, planted_block_figure, split_lines
 from moe_prompts.vision.planted_head.head import HeadChoice, first_heads, frozen_block, planted_head
 from moe_prompts.vision.planted_head.study import block_classes, fit_study, noise_free_study
-from moe_prompts.vision.prompting.head_as_moe import attention_of
+from moe_prompts.vision.prompting.head_as_moe import attention_parts
 
 ROOT = Path(__file__).parents[3]
 #: A random block: 3 heads of d_h = 2 in d = 6, 30 images of 4 tokens, 4 of its 6 outputs.
@@ -83,7 +83,7 @@ def test_all_heads_of_a_real_block_are_its_attention():
     model = prompt(create_backbone("small").double(), VPT(1), 0, rng=torch.Generator().manual_seed(0))
     with torch.no_grad():
         tokens = np.concatenate([read[1], plain.prompts(found.z)[0]], axis=1)
-        expected = attention_of(model, 3)(torch.from_numpy(tokens))[:, 0].numpy() @ found.outputs
+        expected = attention_parts(model, 3).module(torch.from_numpy(tokens))[:, 0].numpy() @ found.outputs
     assert np.abs(plain.regression(found.z) - expected).max() < 1e-10
     assert np.abs(expected).max() > 0.1
     assert found.visibility.by_logit == 64

@@ -40,7 +40,7 @@ from moe_prompts.vision.planted_head.study import (
     noise_free_study,
     prompt_classes,
 )
-from moe_prompts.vision.prompting.head_as_moe import attention_of
+from moe_prompts.vision.prompting.head_as_moe import attention_parts
 
 ROOT = Path(__file__).parents[3]
 SMALL = HeadChoice(images=48, outputs=2, coordinates=3)
@@ -52,7 +52,7 @@ def read(block=3, head=0):
     """Projections and tokens, and the block's attention itself; the choice of outputs does not matter."""
     projections, tokens = frozen_head(replace(SMALL, block=block, head=head), 0)
     model = prompt(create_backbone("small").double(), VPT(1), 0, rng=torch.Generator().manual_seed(0))
-    return projections, tokens, attention_of(model, block)
+    return projections, tokens, attention_parts(model, block).module
 
 
 @cache

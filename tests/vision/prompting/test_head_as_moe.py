@@ -12,12 +12,12 @@ from moe_prompts.errors import InputError
 from moe_prompts.models.prompt_attention import PromptAttention
 from moe_prompts.vision import VAPT, VPT, gate_rank, projections, prompt, prompt_table, read_head
 from moe_prompts.vision.figures import draw_input_dependence, draw_mass
-from moe_prompts.vision.prompting.head_as_moe import HeadReading, attention_of
+from moe_prompts.vision.prompting.head_as_moe import HeadReading, attention_parts
 
 
 def attention_call(model, batch, block):
     """What the attention of a block is given and what it answers, in the model's own forward pass."""
-    attn, seen = attention_of(model, block), []
+    attn, seen = attention_parts(model, block).module, []
     hook = attn.register_forward_hook(lambda _, inputs, output: seen.append((inputs[0], output)))
     with torch.no_grad():
         model(batch)
