@@ -25,7 +25,7 @@ from moe_prompts import EMOptions, GaussianGatedFamily, NewtonOptions, cli, em, 
 from moe_prompts.errors import InputError
 from moe_prompts.estimators.gaussian.chart import Chart
 from moe_prompts.estimators.gaussian.moments import DataPasses
-from moe_prompts.estimators.prompts.least_squares import LeastSquaresOptions, climb, least_squares, near_truth
+from moe_prompts.estimators.prompts.least_squares import LeastSquaresOptions, climb, least_squares, vector_near_truth
 from moe_prompts.estimators.prompts.levenberg_marquardt import minimise
 from moe_prompts.estimators.prompts.objective import Box, PromptObjective
 from moe_prompts.estimators.prompts.quadrature import quadrature
@@ -187,7 +187,7 @@ def prompts() -> None:
     short = quadrature(sample, known.params.kind)
     say("quadrature of 1e6 pairs, d = 2, 32 nodes per axis", f"{time.perf_counter() - began:.2f} s")
     rng = np.random.default_rng(1)
-    starts = [np.array([near_truth(known.params, 2, number, rng) for number in range(4)])]
+    starts = [np.array([vector_near_truth(known.params, 2, number, rng) for number in range(4)])]
     seconds = cli.fastest(lambda: least_squares(known.params.family, [short], starts, known.noise), 3)
     say("  certified fit on it, best of 4 starts", f"{seconds:.2f} s", "< 1.5 s")
 
@@ -196,7 +196,7 @@ def prompts() -> None:
     for n in (1_000, 100_000, 10_000_000):
         data = [prompt_data(known.name, n, 0, replicate) for replicate in range(8)]
         objective, sets = PromptObjective(family, data, known.noise), np.repeat(np.arange(8), 4)
-        begin = np.array([near_truth(known.params, 3, number, rng) for number in [0, 1, 2, 3] * 8])
+        begin = np.array([vector_near_truth(known.params, 3, number, rng) for number in [0, 1, 2, 3] * 8])
         routes = {
             "own coordinates": lambda: minimise(objective, begin, sets, lower, upper, 500, GAP_TOLERANCE),  # noqa: B023
             "with those of a pair": lambda: climb(objective, begin, sets, LeastSquaresOptions()),  # noqa: B023

@@ -55,7 +55,7 @@ MEASURES = {
     "singleton": "error of parameters alone in their cell, the fitted atoms nearest to one true atom",
     "split": "root mean square error of atoms that share a cell",
 }
-FITS = "fits: share that stands at a certified optimum; only those count"
+SHARE = "fits: share that stands at a certified optimum; only those count"
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -110,7 +110,7 @@ class StudyResult:
     @property
     def _legend(self) -> str:
         words = {word for measure in self.table["measure"] for word in str(measure).split()}
-        return "; ".join([LEGEND, *(f"{word}: {said}" for word, said in MEASURES.items() if word in words), FITS])
+        return "; ".join([LEGEND, *(f"{word}: {said}" for word, said in MEASURES.items() if word in words), SHARE])
 
     @property
     def _title(self) -> str:

@@ -57,15 +57,15 @@ def test_our_one_step_reproduces_the_level_of_the_published_losses(reference):
 
 
 @pytest.mark.parametrize(
-    ("kind_of_truth", "kind", "cells", "group", "exponent"),
+    ("kind_of_truth", "kind", "word", "group", "exponent"),
     [
         ("adaptive", "adaptive", "exact", "D", -0.5), ("adaptive", "adaptive", "over", "risk", -1),
         ("adaptive", "fixed", "misspecified", "risk", 0), ("fixed", "fixed", "exact", "risk", -1),
         ("adaptive", "adaptive", "misspecified", "risk", 0),
     ],
 )  # fmt: skip
-def test_predictions_are_read_from_the_table(kind_of_truth, kind, cells, group, exponent):
-    found = predict("gaussian-gated", kind_of_truth, kind, cells, group)
+def test_predictions_are_read_from_the_table(kind_of_truth, kind, word, group, exponent):
+    found = predict("gaussian-gated", kind_of_truth, kind, word, group)
     assert float(found.exponent) == exponent
     assert found.source
 
@@ -75,7 +75,7 @@ def test_where_theory_is_silent_there_is_no_prediction():
 
 
 @pytest.mark.parametrize(
-    ("name", "kind", "k", "cells"),
+    ("name", "kind", "k", "word"),
     [
         ("prompts-adaptive", "adaptive", 2, "exact"), ("prompts-adaptive", "adaptive", 3, "over"),
         ("prompts-adaptive", "adaptive", 1, "misspecified"), ("prompts-adaptive", "fixed", 8, "misspecified"),
@@ -83,8 +83,8 @@ def test_where_theory_is_silent_there_is_no_prediction():
         ("prompts-fixed", "adaptive", 3, "over"), ("gmoe-1", "adaptive:tied", 4, "misspecified"),
     ],
 )  # fmt: skip
-def test_families_that_do_not_contain_the_truth_are_called_so(name, kind, k, cells):
-    assert fit_class(truth(name), Kind(kind), k) == cells
+def test_families_that_do_not_contain_the_truth_are_called_so(name, kind, k, word):
+    assert fit_class(truth(name), Kind(kind), k) == word
 
 
 @pytest.mark.slow

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import TypeVar
 
+from moe_prompts.checks import expect
 from moe_prompts.errors import InputError
 from moe_prompts.models import expert_truths, prompt_truths
 from moe_prompts.models.added import ADDED
@@ -56,11 +57,13 @@ def add_truth(new: AnyTruth) -> AnyTruth:
 
 
 def add_prompt_truth(new: PromptTruth) -> PromptTruth:
-    """Make a truth of prompt regression known by its name.
+    """Make a truth of prompt regression known by its name, and return it.
 
-    ``add_truth`` does the same for the truths of every model; errors are those of ``add_truth``.
+    ``add_truth`` does the same for the truths of every model.
 
     new  the truth; its name is how commands and studies find it
+
+    Raises ``InputError`` where ``new`` is no ``PromptTruth``, and where ``add_truth`` does.
 
     >>> import dataclasses
     >>> import moe_prompts as mp
@@ -70,6 +73,7 @@ def add_prompt_truth(new: PromptTruth) -> PromptTruth:
     >>> mp.prompt_truth("quieter").noise
     0.01
     """
+    expect(new, PromptTruth, "add_prompt_truth")
     return add_truth(new)
 
 

@@ -57,16 +57,16 @@ def to_text(table: dict[str, Any]) -> str:
 
 
 def _entry(
-    model: str, truth: str, kind: str, cells: str, group: str, exponent: Fraction, status: str, source: str
+    model: str, truth: str, kind: str, fit_class: str, group: str, exponent: Fraction, status: str, source: str
 ) -> dict:
     return {
         "model": model,
         "truth_kind": truth,
         "kind": kind,
-        "fit_class": cells,
+        "fit_class": fit_class,
         "group": group,
         "exponent": str(exponent),
-        "over": "last decade" if cells == "misspecified" else "grid",
+        "over": "last decade" if fit_class == "misspecified" else "grid",
         "status": status,
         "source": source,
     }
@@ -125,12 +125,12 @@ def _gaussian_gated() -> Iterator[dict[str, str]]:
         ("fixed", "adaptive", model, {"a": 0}),
         ("fixed", "fixed", "gaussian-gated-constant", None),
     ):
-        for cells, sizes in (("exact", [1, 1]), ("over", list(range(1, LARGEST + 1)))):
+        for fit_class, sizes in (("exact", [1, 1]), ("over", list(range(1, LARGEST + 1)))):
             table = rate_table(atom, sizes, stratum=stratum)
             exponent = _slowest(table, intrinsic_power)
-            yield _entry(model, truth, kind, cells, "risk", Fraction(-1), "theorem", DENSITY)
+            yield _entry(model, truth, kind, fit_class, "risk", Fraction(-1), "theorem", DENSITY)
             if exponent is not None:
-                yield _entry(model, truth, kind, cells, "D", exponent, _status(table), _source(table))
+                yield _entry(model, truth, kind, fit_class, "D", exponent, _status(table), _source(table))
     for truth, kind in (("adaptive", "adaptive"), ("adaptive", "fixed"), ("fixed", "adaptive"), ("fixed", "fixed")):
         yield _entry(model, truth, kind, "misspecified", "risk", Fraction(0), "theorem", PROJECTION)
 
@@ -140,12 +140,12 @@ def _softmax_gated() -> Iterator[dict[str, str]]:
 
     Some cell holds one atom: were every cell over-fitted, gate slopes would have no rate.
     """
-    for cells, sizes in (("exact", [1, 1]), ("over", list(range(1, LARGEST + 1)))):
+    for fit_class, sizes in (("exact", [1, 1]), ("over", list(range(1, LARGEST + 1)))):
         table = rate_table("softmax-gaussian", sizes)
         for group, power in (("D", softmax_power), ("singleton", _of_singletons)):
             exponent = _slowest(table, power)
             if exponent is not None:
-                entry = ("softmax-gated", "softmax", "softmax", cells, group)
+                entry = ("softmax-gated", "softmax", "softmax", fit_class, group)
                 yield _entry(*entry, exponent, _status(table), _source(table))
 
 
@@ -165,13 +165,13 @@ def of_prompts(kind: str, singular: bool) -> Iterator[dict[str, str]]:
     """
     model, suffix, rank = "prompt-attention", ", singular B" if singular else "", 1 if singular else None
     hidden = 2 if kind.startswith("adaptive:") else None
-    for cells, sizes in (("exact", [1, 1]), ("over", [1, 2])):
-        yield _entry(model, kind + suffix, kind, cells, "L2", Fraction(-1, 2), "theorem", REGRESSION)
+    for fit_class, sizes in (("exact", [1, 1]), ("over", [1, 2])):
+        yield _entry(model, kind + suffix, kind, fit_class, "L2", Fraction(-1, 2), "theorem", REGRESSION)
         table = rate_table(kind, sizes, frozen=2, d=2, hidden=hidden, rank=rank)
         for group, power in (("D", prompt_power), ("singleton", _of_singletons), ("split", _of_splits)):
             exponent = _slowest(table, power)
             if exponent:
-                yield _entry(model, kind + suffix, kind, cells, group, exponent, _status(table), _source(table))
+                yield _entry(model, kind + suffix, kind, fit_class, group, exponent, _status(table), _source(table))
 
 
 def _attention() -> Iterator[dict[str, str]]:

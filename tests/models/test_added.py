@@ -149,6 +149,12 @@ def test_what_is_no_truth_is_refused():
         add_truth(lambda: truth("gmoe-1"))
 
 
+def test_a_truth_of_another_model_is_no_truth_of_prompts():
+    with pytest.raises(InputError, match="add_prompt_truth: a Truth; expected a PromptTruth"):
+        add_prompt_truth(replace(truth("gmoe-1"), name="mine"))
+    assert "mine" not in added.ADDED
+
+
 def test_an_added_truth_is_found_by_its_own_model_alone():
     mine = add_truth(replace(truth("gmoe-1"), name="mine"))
     assert truth("mine") is mine

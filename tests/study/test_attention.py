@@ -132,7 +132,7 @@ def test_a_block_that_cannot_be_fitted_is_rows(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "kind", "k", "sizes"),
+    ("name", "kind", "k", "word"),
     [
         ("fixed", "fixed", 2, "exact"), ("fixed", "fixed", 4, "over"), ("fixed", "fixed", 1, "misspecified"),
         ("fixed", "decoupled", 2, "contained"), ("fixed", "adaptive:gelu", 8, "misspecified"),
@@ -143,12 +143,12 @@ def test_a_block_that_cannot_be_fitted_is_rows(monkeypatch, tmp_path):
         ("gelu", "decoupled", 6, "misspecified"), ("gelu-rank1", "adaptive:gelu", 3, "over"),
     ],
 )  # fmt: skip
-def test_which_family_contains_which_truth(name, kind, k, sizes):
-    assert fit_class(prompt_truth(f"attention-{name}"), PromptKind.parse(kind), k) == sizes
+def test_which_family_contains_which_truth(name, kind, k, word):
+    assert fit_class(prompt_truth(f"attention-{name}"), PromptKind.parse(kind), k) == word
 
 
 @pytest.mark.parametrize(
-    ("truth_kind", "kind", "cells", "group", "exponent"),
+    ("truth_kind", "kind", "word", "group", "exponent"),
     [
         ("fixed", "fixed", "over", "split", -0.25), ("fixed", "fixed", "over", "D", -0.5),
         ("adaptive:gelu, singular B", "adaptive:gelu", "over", "split", -0.25),
@@ -156,8 +156,8 @@ def test_which_family_contains_which_truth(name, kind, k, sizes):
         ("adaptive:tanh", "fixed", "misspecified", "L2", 0), ("fixed", "decoupled", "contained", "L2", -0.5),
     ],
 )  # fmt: skip
-def test_predictions_of_the_model(truth_kind, kind, cells, group, exponent):
-    assert float(predict("prompt-attention", truth_kind, kind, cells, group).exponent) == exponent
+def test_predictions_of_the_model(truth_kind, kind, word, group, exponent):
+    assert float(predict("prompt-attention", truth_kind, kind, word, group).exponent) == exponent
 
 
 @pytest.mark.parametrize("kind", ["decoupled", "adaptive:identity"])

@@ -89,7 +89,7 @@ def least_squares(
     >>> import moe_prompts as mp
     >>> truth = mp.prompt_truth("attention-tanh")
     >>> data = mp.prompt_data("attention-tanh", n=10_000, seed=0)
-    >>> start = mp.near_truth(truth.params, k=2, number=0, rng=np.random.default_rng(0))
+    >>> start = mp.vector_near_truth(truth.params, k=2, number=0, rng=np.random.default_rng(0))
     >>> [found] = mp.least_squares(truth.params.family, [data], [start[None]], noise=truth.noise)
     >>> found.best.certified
     True
@@ -225,11 +225,12 @@ def vector_near_truth(truth: PromptAttention, k: int, number: int, rng: np.rando
     >>> mp.vector_near_truth(truth, k=3, number=0, rng=np.random.default_rng(0)).shape
     (9,)
     """
-    expect(truth, PromptAttention, "near_truth")
-    generator(rng, "near_truth")
-    k, number = whole(k, 1, "near_truth: k", most=MOST_PROMPTS), whole(number, 0, "near_truth: number")
+    expect(truth, PromptAttention, "vector_near_truth")
+    generator(rng, "vector_near_truth")
+    k = whole(k, 1, "vector_near_truth: k", most=MOST_PROMPTS)
+    number = whole(number, 0, "vector_near_truth: number")
     if k < truth.k:
-        raise InputError(f"near_truth: k = {k} prompts cannot sit at all {truth.k} true ones; raise k")
+        raise InputError(f"vector_near_truth: k = {k} prompts cannot sit at all {truth.k} true ones; raise k")
     atoms = [*range(truth.k), *((number + i) % truth.k for i in range(k - truth.k))]
     vector = truth.chosen(atoms).vector
     return vector + NEAR_SPREAD * rng.standard_normal(len(vector))

@@ -24,9 +24,9 @@ from moe_prompts.errors import InputError
 from moe_prompts.estimators.prompts.least_squares import (
     LeastSquaresOptions,
     least_squares,
-    near_truth,
     population_minima,
     random_start,
+    vector_near_truth,
 )
 from moe_prompts.estimators.prompts.objective import Box
 from moe_prompts.estimators.result import FitStatus
@@ -416,9 +416,9 @@ class Fits:
         family = family_of(self.design, cell.truth, PromptKind.parse(cell.kind), cell.k)
         rng_of = lambda number: start_rng(entropy, truth.name, cell.n, replicate, cell.kind, cell.k, number)
         if word == "over":
-            return np.array([near_truth(truth.params, cell.k, i, rng_of(i)) for i in range(truth.k_true)])
+            return np.array([vector_near_truth(truth.params, cell.k, i, rng_of(i)) for i in range(truth.k_true)])
         if word == "exact":
-            first = near_truth(truth.params, cell.k, 0, rng_of(0))
+            first = vector_near_truth(truth.params, cell.k, 0, rng_of(0))
         else:
             first = self.starts[cell.truth, cell.kind, cell.k][0]
         if isinstance(self.design.head, MultiHead):
