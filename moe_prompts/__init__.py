@@ -19,6 +19,7 @@ Algebra predicts, simulation measures, and a Vision Transformer shows the same a
     studies          ``study``: the rates of a truth in one call
     tables           the same tables as Markdown
     vision           the same theory inside a ViT: VPT and VAPT on timm models (extra ``vision``)
+    commands         what ``moe-prompts NAME`` does: options, a call of the library, what is printed
 """
 
 from __future__ import annotations

@@ -2,18 +2,19 @@
 
 What a study compares its slopes with is read from a file, without importing SymPy.
 
-kernels, atoms         what one expert contributes, as elements of a differential ring
-arithmetic, jets       all partial derivatives at one place: residues, exact, 60 digits, intervals
-mixture, dependences   linear dependences among the derivatives of an atom, or of all cells of a truth
-rows, systems          Taylor rows of an over-fitted cell; the polynomial systems S1 and S2 of the literature
-solvability            rbar(m) = 2m: the proof and exact witnesses
-definite, exponents    from dependences, rows and witnesses to exponents
-zero_initialised       exact ranks of derivatives of zero-initialised attention
-sigmoid_gates          splits of sigmoid gates: what is seen to second order
-table                  rate_table(model, cells=[..])
-published              published exponents, for comparison only
-certificates           is a certificate true? checked by other means than those that made it
-study_predictions      predictions.json
+kernels, atoms        what one expert contributes, as elements of a differential ring
+arithmetic, jets      all partial derivatives at one place: residues, exact, 60 digits, intervals
+mixture, dependences  linear dependences among the derivatives of an atom, or of all cells of a truth
+rows, systems         Taylor rows of an over-fitted cell; the polynomial systems S1 and S2 of the literature
+solvability           rbar(m) = 2m: the proof and exact witnesses
+definite, exponents   from dependences, rows and witnesses to exponents
+zero_initialised      exact ranks of derivatives of zero-initialised attention
+temperature           a common divisor of all logits that is estimated, too
+sigmoid_gates         splits of sigmoid gates: what is seen to second order
+table                 rate_table(model, cells=[..])
+published             published exponents, for comparison only
+certificates          is a certificate true? checked by other means than those that made it
+study_predictions     predictions.json
 """
 
 from __future__ import annotations

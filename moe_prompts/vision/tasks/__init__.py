@@ -8,7 +8,9 @@ emoji       fetches emoji of two vendors as such a folder
 check       reports what is wrong with such folders
 images      decodes and resizes image files, and keeps the result in a cache
 procedural  stand-in tasks that are drawn by formula from addressed seeds
-drawing     renders their scenes of flat shapes; letters and solids those of glyphs and of lit bodies
+drawing     renders their scenes of flat shapes
+letters     renders those of glyphs
+solids      renders those of lit bodies
 replicates  gives each replicate of a study its own images of a stand-in
 subsets     stratified subsets, the smaller contained in the larger
 named       opens tasks by name, as command lines know them
