@@ -1,4 +1,4 @@
-"""Where the default study spends its time: processor seconds of every line and size, and of every stage.
+"""Measure where the default study spends its time: processor seconds of every line and size, and of every stage.
 
 python experiments/benchmark_study.py                           one replicate of every cell, in this process
 python experiments/benchmark_study.py --study attention --n 1e4 --replicates 8

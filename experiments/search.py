@@ -1,4 +1,4 @@
-"""Certified second-order fits of prompts planted in a Vision Transformer: the landscape, the algorithm, or the start?
+"""Fit prompts planted in a Vision Transformer, certified: is it the landscape, the algorithm or the start?
 
 The same as ``moe-prompts search``; ``--help`` says what it takes.
 """

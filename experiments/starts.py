@@ -1,4 +1,4 @@
-"""Where prompts begin, and which optimiser finds them: starts on planted truths in a Vision Transformer.
+"""Compare where prompts begin, and which optimiser finds them, on planted truths in a Vision Transformer.
 
 The same as ``moe-prompts starts``; ``--help`` says what it takes.
 """

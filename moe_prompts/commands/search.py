@@ -1,4 +1,4 @@
-"""Certified second-order fits of prompts planted in a Vision Transformer: the landscape, the algorithm, or the start?
+"""Fit prompts planted in a Vision Transformer, certified: is it the landscape, the algorithm or the start?
 
 Every fit is Levenberg-Marquardt on the exact cross-entropy of a frozen network, in float64, with a certificate. On the
 teacher's own probabilities the least value is known, so that a certified fit above it is a local minimum. The rule of

@@ -1,4 +1,4 @@
-"""Where prompts begin, and which optimiser finds them: starts on planted truths in a Vision Transformer.
+"""Compare where prompts begin, and which optimiser finds them, on planted truths in a Vision Transformer.
 
 Three teachers of each kind, fixed and adaptive, make the labels, so a student's excess risk is exact given images.
 Students are VPT and VAPT from each start, trained on images that no step sees twice, once with each rate; validation

@@ -451,7 +451,7 @@ def _points(joint: Mixture, rng: np.random.Generator) -> list[tuple[sp.Rational,
 
 
 def _numeric(joint: Mixture, rng: np.random.Generator) -> tuple[int, dict[str, Any], tuple[str, str]]:
-    """Rank of the real functions by full pivoting; the accepted minor, proved in interval arithmetic."""
+    """Return the rank of the real functions by full pivoting, and the accepted minor, proved in interval arithmetic."""
     points = _points(joint, rng)
     for digits in PRECISIONS:
         order, pivots = _pivots_at(joint, points, digits)

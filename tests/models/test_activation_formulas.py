@@ -168,8 +168,15 @@ def test_predictions_are_derived_for_an_added_activation(fit_class, clean):
 
 
 def test_an_activation_without_a_formula_has_no_rates_and_says_so(clean):
-    add_activation(Activation("halftanh", lambda t: np.tanh(t) / 2, lambda t: (1 - np.tanh(t) ** 2) / 2,
-                              lambda t: -np.tanh(t) * (1 - np.tanh(t) ** 2), odd=True))  # fmt: skip
+    add_activation(
+        Activation(
+            "halftanh",
+            lambda t: np.tanh(t) / 2,
+            lambda t: (1 - np.tanh(t) ** 2) / 2,
+            lambda t: -np.tanh(t) * (1 - np.tanh(t) ** 2),
+            odd=True,
+        )
+    )
     with pytest.raises(InputError, match="was added without a formula"):
         rate_table("adaptive:halftanh", [1, 2])
     assert predict("prompt-attention", "adaptive:halftanh", "adaptive:halftanh", "exact", "D") is None

@@ -647,9 +647,17 @@ def test_bad_input_gets_one_clear_error(case):
 
 @pytest.mark.parametrize(
     "text",
-    ["", "linear", "fixed:gelu", "decoupled:bias", "adaptive:", "adaptive:swish", "adaptive:gelu:tanh",
-     "adaptive:gelu:bias:bias"],
-)  # fmt: skip
+    [
+        "",
+        "linear",
+        "fixed:gelu",
+        "decoupled:bias",
+        "adaptive:",
+        "adaptive:swish",
+        "adaptive:gelu:tanh",
+        "adaptive:gelu:bias:bias",
+    ],
+)
 def test_bad_kind_gets_one_clear_error(text):
     with pytest.raises(InputError, match=f"unknown prompt kind '{text}'; expected fixed, decoupled, adaptive"):
         PromptKind.parse(text)

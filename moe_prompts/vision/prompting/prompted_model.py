@@ -82,7 +82,7 @@ class PlainState:
 
 
 class Prompted(nn.Module):
-    """Be a prompted model of either library.
+    """Stand for a prompted model of either library.
 
     Its modules stay in evaluation mode, but for the prompts, the head and the head's dropout.
 

@@ -1,4 +1,4 @@
-"""Five fine-grained tasks (FGVC) from folders: many classes that differ in details, few images of each.
+"""Read five fine-grained tasks (FGVC) from folders: many classes that differ in details, few images of each.
 
     <root>/<folder>/{train,val,test}.json     {image name: class id}; the splits published with VPT
 

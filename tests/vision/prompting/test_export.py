@@ -39,10 +39,21 @@ def test_merged_shallow_prompts_are_an_ordinary_checkpoint_of_timm(tmp_path):
     """timm alone reads it: a state_dict, and the two arguments that the page names."""
     model = prompted(VPT(3, deep=False))
     torch.save(merge(model).state_dict(), tmp_path / "plain.pt")
-    again = VisionTransformer(
-        img_size=16, patch_size=PATCH, embed_dim=WIDTH, depth=DEPTH, num_heads=HEADS, mlp_ratio=2.0, num_classes=7,
-        reg_tokens=3, no_embed_class=True,
-    ).double().eval()  # fmt: skip
+    again = (
+        VisionTransformer(
+            img_size=16,
+            patch_size=PATCH,
+            embed_dim=WIDTH,
+            depth=DEPTH,
+            num_heads=HEADS,
+            mlp_ratio=2.0,
+            num_classes=7,
+            reg_tokens=3,
+            no_embed_class=True,
+        )
+        .double()
+        .eval()
+    )
     again.load_state_dict(torch.load(tmp_path / "plain.pt", weights_only=True))
     assert (again(images()) - model(images())).abs().max() < 1e-12
 
