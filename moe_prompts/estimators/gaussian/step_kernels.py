@@ -97,16 +97,19 @@ def maximise(S, total, min_points, min_eigenvalue, slot, pair_of, l, constant, t
                     factor[j, j] = math.sqrt(value)
                 else:
                     factor[i, j] = value / factor[j, j] if factor[j, j] > 0 else 0.0
+        # Experts that are constant in x: y and x are independent within an atom.
         if constant:
             for i in range(l):
                 for j in range(l, D):
                     cov[i, j] = cov[j, i] = 0.0
+        # One gate covariance for all atoms: the mean of theirs, weighted by their points.
         if tied:
             for i in range(l, D):
                 for j in range(l, D):
                     common[i, j] += cov[i, j] * (count / explained)
     if frozen and not total - explained >= min_points:
         return FEW_FROZEN
+    # The last turn, if any, is that of the shared block of x: it takes the place of every atom's own.
     for atom in range(k + (1 if tied else 0)):
         cov, first = (covs[atom], 0) if atom < k else (common, l)
         for j in range(D - 1, first - 1, -1):
@@ -134,6 +137,7 @@ def maximise(S, total, min_points, min_eigenvalue, slot, pair_of, l, constant, t
                 else:
                     for every in range(k):
                         R[every, i, j] = inverse[i, j]
+    # Weights are measured against the frozen atoms, or else against the last one, which has no number.
     reference = total - explained if frozen else S[k - 1, 0]
     for atom in range(k):
         if slot[atom, 0] >= 0:

@@ -486,12 +486,14 @@ def derivatives(
                 for point in range(BLOCK):
                     off = f[o, point] - centre[sets[s], block, o, point]
                     residual[o, point] = w[point] * off - remainder[sets[s], block, o, point]
+            # The rows are used for every vector and block; each prompt adds its part to them.
             jacobian[:], firsts[:], seconds[:] = 0.0, 0.0, 0.0
             for l in range(k):
                 for u in range(units):
                     derive(sigma, width, hidden[l, u], active[l, u], first[u], second[u])
                 slopes(kind, unit_columns, w2[s], C, x, q, first, active[l], keyed, ds, dv)
                 by_outputs(gates[l], experts[l], f, residual, ds, dv, own[l], jacobian, lean)
+                # Far from a minimum a step takes J alone: ``minimise`` says which vectors are close.
                 if exact[s]:
                     by_prompts(gates[l], residual, lean, ds, dv, own[l], half, firsts, seconds)
                     add_symmetric(1.0, half, ds, own, l, rest[s])
@@ -518,8 +520,10 @@ def derivatives(
                 for i in range(size):
                     gradient[s, i] += dot(jacobian[o, i], residual[o])
             gauss_newton(jacobian, w, row, metric[s])
+            # - F S' - S F': prompts compete for the same mass, so it is of all pairs of them at once.
             if exact[s]:
                 add_symmetric(-1.0, firsts, seconds, everywhere, 0, rest[s])
+        # Loops above fill lower halves alone.
         for i in range(size):
             for j in range(i):
                 metric[s, j, i] = metric[s, i, j]
