@@ -14,6 +14,7 @@ import noise_free_profiles
 import parameter_rates
 import planted_block
 import planted_head
+import planted_head_pretrained
 import planted_vit
 import predicted_excess
 import prediction_risk
@@ -45,6 +46,7 @@ FIGURES = {
         claims_map,
         claims_map_experts,
         planted_head,
+        planted_head_pretrained,
         planted_block,
         input_dependence,
         planted_vit,

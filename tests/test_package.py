@@ -191,6 +191,7 @@ CURVES = (
 VISION_RUNS = (
     *CURVES,
     "planted_head",
+    "planted_head_pretrained",
     "planted_block",
     "planted_block_fits",
     "head_as_moe",
