@@ -25,6 +25,7 @@ from moe_prompts.claims import (
     zero_initialised,
 )
 from moe_prompts.claims.claim import (
+    EIGHTH_SEED,
     FIFTH_SEED,
     FOURTH_SEED,
     REGISTERED_SEED,
@@ -72,7 +73,7 @@ CLAIMS: dict[str, Claim] = {
 WEAKEST = ("weakest line holds if true", "weakest line holds if wrong")
 
 #: Claims whose rule, seed and design are fixed and whose data are not drawn yet.
-PENDING: tuple[Claim, ...] = (*gated.PENDING,)
+PENDING: tuple[Claim, ...] = (*heads.PENDING, *gated.PENDING)
 
 
 def chosen(ids: Sequence[str] | None) -> list[Claim]:
@@ -359,11 +360,11 @@ where a line is shown and not judged, and where profiles and gaps decide for n^-
 
 EDITIONS = f"""**Editions.** These are the rules of the second edition. They judge the runs of the first one, of seed
 {REGISTERED_SEED}, again, and runs that were drawn after the rules stood: of seed {SECOND_SEED}, and for claims added
-since of seeds {THIRD_SEED}, {FOURTH_SEED}, {FIFTH_SEED}, {SIXTH_SEED} and {SEVENTH_SEED}. The data of the first
-runs were known when the rules were changed: to intervals whose coverage is measured, to the one-sided rule, and to
-power beside each verdict. What the first edition said stands beside the verdict of each claim that it had, with the
-reason of a change; the others are "new". Claims V and T judge trainings of a network by rules of their own, which
-stand beside them; their runs have other seeds."""
+since of seeds {THIRD_SEED}, {FOURTH_SEED}, {FIFTH_SEED}, {SIXTH_SEED}, {SEVENTH_SEED} and {EIGHTH_SEED}.
+The data of the first runs were known when the rules were changed: to intervals whose coverage is measured, to the
+one-sided rule, and to power beside each verdict. What the first edition said stands beside the verdict of each claim
+that it had, with the reason of a change; the others are "new". Claims V and T judge trainings of a network by rules of
+their own, which stand beside them; their runs have other seeds."""
 
 
 def _logs(studies: Mapping[str, Study]) -> str:
