@@ -28,6 +28,7 @@ from moe_prompts.claims.claim import (
     EIGHTH_SEED,
     FIFTH_SEED,
     FOURTH_SEED,
+    NINTH_SEED,
     REGISTERED_SEED,
     SECOND_SEED,
     SEVENTH_SEED,
@@ -38,7 +39,7 @@ from moe_prompts.claims.claim import (
     Line,
     Odds,
 )
-from moe_prompts.claims.history import FIRST
+from moe_prompts.claims.history import EARLIER, FIRST
 from moe_prompts.engine.grid import Study
 from moe_prompts.errors import InputError
 from moe_prompts.intervals import Interval, Verdict
@@ -73,7 +74,7 @@ CLAIMS: dict[str, Claim] = {
 WEAKEST = ("weakest line holds if true", "weakest line holds if wrong")
 
 #: Claims whose rule, seed and design are fixed and whose data are not drawn yet.
-PENDING: tuple[Claim, ...] = (*heads.PENDING, *gated.PENDING)
+PENDING: tuple[Claim, ...] = (*gated.PENDING, *merging.PENDING)
 
 
 def chosen(ids: Sequence[str] | None) -> list[Claim]:
@@ -254,6 +255,7 @@ def section(judgement: Judgement, studies: dict[str, Study], folder: str, option
     ]
     runs = [f"[{run}]({folder}/{run}): {described(studies[run], truths)}" for run, truths in claim.needs.items()]
     studied = "; ".join([*([claim.basis] if claim.basis else []), *runs])
+    earlier = EARLIER.get(claim.id)
     first = f"{_first(claim.id)}. {FIRST[claim.id].change}".rstrip() if claim.id in FIRST else ""
     return "\n\n".join(
         [
@@ -267,6 +269,7 @@ def section(judgement: Judgement, studies: dict[str, Study], folder: str, option
                     f"- rule: {claim.rule}",
                     *([f"- does not show: {claim.limits}"] if claim.limits else []),
                     *([f"- first edition: {first}"] if first else []),
+                    *([f"- earlier draw: {earlier.verdict.value}. {earlier.reason}"] if earlier else []),
                     f"- again: `python experiments/claims.py --only {claim.id}{options}`",
                 ]
             ),
@@ -360,7 +363,8 @@ where a line is shown and not judged, and where profiles and gaps decide for n^-
 
 EDITIONS = f"""**Editions.** These are the rules of the second edition. They judge the runs of the first one, of seed
 {REGISTERED_SEED}, again, and runs that were drawn after the rules stood: of seed {SECOND_SEED}, and for claims added
-since of seeds {THIRD_SEED}, {FOURTH_SEED}, {FIFTH_SEED}, {SIXTH_SEED}, {SEVENTH_SEED} and {EIGHTH_SEED}.
+since of seeds {THIRD_SEED}, {FOURTH_SEED}, {FIFTH_SEED}, {SIXTH_SEED}, {SEVENTH_SEED}, {EIGHTH_SEED} and
+{NINTH_SEED}.
 The data of the first runs were known when the rules were changed: to intervals whose coverage is measured, to the
 one-sided rule, and to power beside each verdict. What the first edition said stands beside the verdict of each claim
 that it had, with the reason of a change; the others are "new". Claims V and T judge trainings of a network by rules of
@@ -392,6 +396,7 @@ def records(judgements: Sequence[Judgement]) -> list[dict[str, Any]]:
             "rule": j.claim.rule,
             "limits": j.claim.limits,
             "first_edition": FIRST[j.claim.id].verdict.value if j.claim.id in FIRST else None,
+            **({"earlier_draw": EARLIER[j.claim.id].verdict.value} if j.claim.id in EARLIER else {}),
             "verdict": j.verdict.value,
             "evidence": [
                 {"name": line.name, "claimed": line.claimed, "found": line.found, "verdict": _verdict(line)}

@@ -85,6 +85,12 @@ def slope_line(
     )
 
 
+def earlier(line: Line) -> Line:
+    """Return a line of an earlier draw, as history: what it found and its verdict then, not judged any more."""
+    verdict = f"; then {line.verdict.value}" if line.verdict else ""
+    return Line(f"{line.name}, earlier draw", f"then {line.claimed}", f"{line.found}{verdict}", None, line.estimate)
+
+
 def least_certified(rows: pd.DataFrame) -> float:
     """Return the smallest share of certified fits at any n."""
     return float((rows["status"] == FitStatus.CERTIFIED.name).groupby(rows["n"]).mean().min())

@@ -16,7 +16,7 @@ from dataclasses import replace
 import numpy as np
 
 from moe_prompts.claims.claim import DERIVED, Claim, Line, Tables, exact_line
-from moe_prompts.claims.evidence import slope_line
+from moe_prompts.claims.evidence import earlier, slope_line
 from moe_prompts.claims.prompts import NO_RATE_RULE, SLOPE_RULE, split_rates
 from moe_prompts.identifiability import ZERO_KAPPA2, kappas, order_of_outputs
 from moe_prompts.models.multi_head import MultiHead, divided
@@ -26,7 +26,10 @@ from moe_prompts.seeds import address, bootstrap_rng
 from moe_prompts.study.attention import STUDY_FITS
 from moe_prompts.study.attention_report import SPLIT, D
 
+#: The run of all truths, and the later one of fits of fixed prompts, which the slopes of these are judged on.
 RUN, AGAIN = "attention-heads", "attention-heads-again"
+#: What is measured of fits with one prompt too many, and its predicted exponent.
+MEASURED = ((D, -0.5), (SPLIT, -0.25))
 FIXED, GELU, DECOUPLED = (f"attention-{kind}-heads2" for kind in ("fixed", "gelu", "decoupled"))
 #: Inputs, prompt and number of heads of the configuration without noise, and cells of its design on each
 #: axis.
@@ -104,18 +107,14 @@ def shared(tables: Tables, seed: int) -> list[Line]:
     rows = tables[RUN]
     fits = rows[(rows["study"] == STUDY_FITS) & (rows["fit_class"] == "over")]
     slopes = [
-        slope_line(fits[fits["truth"] == name], measure, predicted, seed)
-        for name in (FIXED, GELU)
-        for measure, predicted in ((D, -0.5), (SPLIT, -0.25))
+        slope_line(own, measure, predicted, seed)
+        for own in (tables[AGAIN], fits[fits["truth"] == GELU])
+        for measure, predicted in MEASURED
     ]
+    before = [earlier(slope_line(fits[fits["truth"] == FIXED], *measured, seed)) for measured in MEASURED]
     seen = split_rates(rows[rows["truth"].isin([FIXED, GELU])], "n^-1/4")
     lost = split_rates(rows[rows["truth"] == DECOUPLED], "no rate", seed)
-    return [*kernel_lines(seed), *seen, *lost, *slopes]
-
-
-def fixed_again(tables: Tables, seed: int) -> list[Line]:
-    """Return the slopes of fixed prompts in two heads, from fits of a run of their own."""
-    return [slope_line(tables[AGAIN], measure, predicted, seed) for measure, predicted in ((D, -0.5), (SPLIT, -0.25))]
+    return [*kernel_lines(seed), *seen, *lost, *slopes, *before]
 
 
 CLAIMS = [
@@ -131,32 +130,15 @@ CLAIMS = [
             "projections: of dimension d - H d_h in general position (0 for H d_h = d), more where projections repeat "
             "(moe_prompts/claims/heads.py)"
         ),
-        needs={RUN: (FIXED, GELU, DECOUPLED)},
+        needs={RUN: (FIXED, GELU, DECOUPLED), AGAIN: (FIXED,)},
         rule="without noise: kappa2 = 0 exactly where the stacked keys lose a direction, for 1 to 4 heads of d_h = 1 "
         "in d = 4, for 1 to 3 different key projections in four heads, and not where values alone lose one. Two heads "
         "of d_h = 1 in d = 2: a profile exponent within .12 of 2 with a gap above 5 nats at some n, and "
         f"{SLOPE_RULE}; decoupled: {NO_RATE_RULE}",
         judge=shared,
         limits="rates in a real block, whose d is hundreds: slopes are those of the reference configuration, chosen "
-        "for large kappas, with its head divided in two. Both slopes of fixed prompts lie in their bands and stay "
-        "open: at one size 21 of 24 fits have a certificate, and the rule asks for 90 %.",
+        "for large kappas, with its head divided in two; nor rates of fixed prompts beyond n = 3.2e6, where more and "
+        "more fits lose their certificate to rounding.",
         basis="blocks of four heads, without noise",
-    ),
-]
-
-#: Registered; not drawn yet.
-PENDING = [
-    Claim(
-        id="P-heads-again",
-        statement="Two fixed prompts in two heads of d_h = 1 in d = 2 that share them, fitted as three: loss D n^-1/2 "
-        "and split prompts n^-1/4. These are the lines of P-heads that are open.",
-        source=DERIVED,
-        prediction=lambda: "D n^(-1/2) and split prompts n^(-1/4), as P-heads says",
-        needs={AGAIN: (FIXED,)},
-        rule=f"as in P-heads: {SLOPE_RULE}. Sizes end at 3.2e6 where they ended at 1e7, since there one fit in eight "
-        "loses its certificate to rounding, and 96 replicates stand for 24. The verdict of each line replaces that of "
-        "the earlier draw, which stays on the page",
-        judge=fixed_again,
-        limits="what P-heads does not show. Rates from 3.2e6 to 1e7 are not judged.",
     ),
 ]

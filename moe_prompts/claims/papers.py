@@ -90,7 +90,7 @@ PAPERS = (
         f"{NOT_SEEN}: maximum likelihood; Voronoi losses of n^(-1/2) up to logarithms, in two settings: all locations "
         "of the gates other than zero (type I), or one at zero (type II)",
         ("G-exact", "G-over", "G-global", "G-type1"),
-        "the highest maximum on other truths than gmoe-1; log factors; more than two experts too many",
+        "the highest maximum on other truths than gmoe-1 and gmoe-2; log factors; more than two experts too many",
     ),
     Paper(
         "the same, its simulations",

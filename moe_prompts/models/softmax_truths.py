@@ -119,6 +119,31 @@ def random_softmax(number: int) -> SoftmaxGatedMoE:
     )
 
 
+#: Seed and number of the drawn truths of three experts.
+THREE_SEED, THREE = 5_567_764, 5
+
+
+def random_three(number: int) -> SoftmaxGatedMoE:
+    """Return the parameters of the drawn truth of three experts of a number, side by side on [-1, 1].
+
+    The gates of neighbours have slopes that differ by 3 to 8, and cross at -.5 to -.2 and at .2 to .5; experts
+    are those of ``random_softmax``.
+    """
+    rng = np.random.default_rng([THREE_SEED, number])
+    turns, crossings = rng.uniform(3, 8, size=2), rng.uniform(0.2, 0.5, size=2)
+    return SoftmaxGatedMoE(
+        gate_intercepts=np.array([-turns[0] * crossings[0], 0.0, -turns[1] * crossings[1]]),
+        gate_slopes=np.array([[-turns[0]], [0.0], [turns[1]]]),
+        slopes=1.5 * rng.standard_normal((3, 1)),
+        intercepts=rng.standard_normal(3),
+        noise_vars=rng.uniform(0.2, 0.6, size=3) ** 2,
+    )
+
+
+def _three_of_number(number: int) -> Callable[[], SoftmaxTruth]:
+    return lambda: SoftmaxTruth(f"softmax-three-{number}", random_three(number), centred, "drawn here, by seed")
+
+
 def _of_number(number: int) -> Callable[[], SoftmaxTruth]:
     return lambda: SoftmaxTruth(f"softmax-random-{number}", random_softmax(number), centred, "drawn here, by seed")
 
@@ -129,6 +154,7 @@ SOFTMAX_TRUTHS: dict[str, Callable[[], SoftmaxTruth]] = {
         "sgame-uniform", _published(), uniform, "arXiv 2305.03288, simulations, with x uniform on [0, 1]"
     ),
     **{f"softmax-random-{number}": _of_number(number) for number in range(1, DRAWN + 1)},
+    **{f"softmax-three-{number}": _three_of_number(number) for number in range(1, THREE + 1)},
 }
 
 

@@ -8,14 +8,16 @@ atoms of a truth are free here: nobody gives them away.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from typing import Any
 
 import numpy as np
 
 from moe_prompts.engine.grid import Row, Study
 from moe_prompts.estimators.gaussian import starts
-from moe_prompts.estimators.gaussian.merging import Choice, choose_k, merge_path
+from moe_prompts.estimators.gaussian.merging import Choice, MergePath, choose_k, merge_path
 from moe_prompts.estimators.gaussian.search import SearchOptions, best_of
 from moe_prompts.losses.gaussian_voronoi import voronoi_loss
 from moe_prompts.models.added import knowing
@@ -55,28 +57,37 @@ class MergeCell:
         return self.n
 
 
-def merging_study(*, sizes: Sequence[int], replicates: int, entropy: int, truths: Sequence[str]) -> Study:
+def merging_study(
+    *,
+    sizes: Sequence[int],
+    replicates: int,
+    entropy: int,
+    truths: Sequence[str],
+    rescues: int = OPTIONS.rescues,
+) -> Study:
     """Return the study of every truth at every size.
 
     sizes       numbers of pairs
     replicates  data sets of each size
     entropy     seed of data and starts
     truths      names that ``truth`` knows
+    rescues     further starts, one at a time, while none has ended on a certificate
     """
+    options = replace(OPTIONS, rescues=rescues)
     return Study(
         name="merging",
         cells=[MergeCell(name, n) for name in truths for n in sizes],
         replicates=replicates,
         entropy=entropy,
-        run=knowing(run_cell, truths),
+        run=knowing(partial(run_cell, options=options), truths),
         identity={
             "truths_used": {name: plain(truth(name)) for name in truths},
-            "options": asdict(OPTIONS) | {"surplus": SURPLUS, "starts": STARTS},
+            "options": asdict(options) | {"surplus": SURPLUS, "starts": STARTS},
         },
     )
 
 
-def run_cell(cell: MergeCell, replicates: tuple[int, ...], entropy: int) -> list[Row]:
+def run_cell(cell: MergeCell, replicates: tuple[int, ...], entropy: int, options: SearchOptions = OPTIONS) -> list[Row]:
     """Return the rows of one block, one per replicate.
 
     A fit that cannot be made is a row with the status FAILED (or RAISED) and the reason.
@@ -100,7 +111,7 @@ def run_cell(cell: MergeCell, replicates: tuple[int, ...], entropy: int) -> list
         rng_of = lambda number: start_rng(entropy, cell.truth, cell.n, replicate, "merging", k, number)  # noqa: B023
         try:
             family = GaussianGatedFamily(known.d, known.l, k)
-            fit = best_of(family, data, starts.data(STARTS), rng_of, OPTIONS).best
+            fit = best_of(family, data, starts.data(STARTS), rng_of, options).best
             chosen = choose_k(fit, data)
         except Exception as error:
             rows.append(fields | _nothing() | failed(error))
@@ -137,11 +148,17 @@ def right_from(name: str) -> float:
     KL is a mean over ``LAW_PAIRS`` pairs drawn from the truth. The result is 1 where k* wins at every n.
     """
     known = truth(name).params
-    path = merge_path(known)
     law = known.sample(LAW_PAIRS, np.random.default_rng([LAW_SEED, known.k]))
-    top = known.log_density(law.x, law.y).mean()
+    return size_from(merge_path(known), lambda model: model.log_density(law.x, law.y))
+
+
+def size_from(path: MergePath, log_density: Callable[[Any], np.ndarray]) -> float:
+    """Return the n from which the tree of a truth has its smallest criterion at the truth's own number of atoms.
+
+    log_density  of a model of the tree at pairs that stand for the law of the truth
+    """
+    top = log_density(path.models[0]).mean()
     needed = [
-        (path.height(k) - path.height(known.k)) / (top - path.model(k).log_density(law.x, law.y).mean())
-        for k in range(2, known.k)
+        (path.height(k) - path.height(path.k)) / (top - log_density(path.model(k)).mean()) for k in range(2, path.k)
     ]
     return float(np.exp(max([0.0, *needed])))

@@ -28,6 +28,7 @@ from moe_prompts.claims.claim import (
     EIGHTH_SEED,
     FIFTH_SEED,
     FOURTH_SEED,
+    NINTH_SEED,
     REGISTERED_SEED,
     SECOND_SEED,
     SEVENTH_SEED,
@@ -49,7 +50,7 @@ from moe_prompts.claims.evidence import (
     slope_line,
     slope_odds,
 )
-from moe_prompts.claims.history import FIRST
+from moe_prompts.claims.history import EARLIER, FIRST
 from moe_prompts.claims.papers import PAPERS, papers_page
 from moe_prompts.claims.runs import RUNS, Scale, studies_of
 from moe_prompts.engine.store import RunFolder
@@ -64,7 +65,7 @@ HOLDS, FAILS, OPEN, FASTER = Verdict.HOLDS, Verdict.FAILS, Verdict.UNDECIDED, Ve
 SIZES = (1_000, 10_000, 100_000, 1_000_000)
 SEEDS = (
     *(REGISTERED_SEED, SECOND_SEED, THIRD_SEED, FOURTH_SEED),
-    *(FIFTH_SEED, SIXTH_SEED, SEVENTH_SEED, EIGHTH_SEED),
+    *(FIFTH_SEED, SIXTH_SEED, SEVENTH_SEED, EIGHTH_SEED, NINTH_SEED),
 )
 
 
@@ -412,11 +413,16 @@ def test_shared_prompts_are_judged_by_profiles_gaps_and_slopes(monkeypatch):
                 fits = gated_rows("attention", name, "fixed", 3, "over", -0.5, columns=("loss",))
                 fits["split_rms"] = fits["loss"] ** (-2 * split) * 1.0
                 parts.append(fits)
-        return {heads.RUN: pd.concat(parts, ignore_index=True)}
+        # The earlier fits of fixed prompts are history: nothing follows from them.
+        again = parts[1].copy()
+        parts[1]["split_rms"] = 1.0
+        return {heads.RUN: pd.concat(parts, ignore_index=True), heads.AGAIN: again}
 
     monkeypatch.setattr(heads, "kernel_lines", lambda seed: [])  # a test of its own
     verdicts = lambda split: [line.verdict for line in heads.shared(table(split), 0)]
-    assert set(verdicts(-0.25)) == {HOLDS}
+    *judged_now, of_d, of_splits = verdicts(-0.25)
+    assert set(judged_now) == {HOLDS}
+    assert of_d is of_splits is None
     assert combined(verdicts(-0.125)) is FAILS
 
 
@@ -653,12 +659,13 @@ def test_merged_models_are_judged_by_shares_and_slopes(right, exponent, verdict,
 def test_a_choice_without_a_certificate_is_none():
     rows = merged_rows(16)
     rows.loc[rows["replicate"] < 3, "status"] = "COLLAPSED"
-    assert merging.choice_line(rows[rows["truth"] == "gmoe-1"], "gmoe-1").verdict is OPEN
+    assert merging.choice_line(rows[rows["truth"] == "gmoe-1"], "gmoe-1", 1).verdict is OPEN
 
 
-def test_a_share_is_judged_where_the_truth_itself_is_right(monkeypatch):
-    monkeypatch.setattr(merging, "right_from", lambda name: 1e9)
-    assert merging.choice_line(merged_rows(0)[lambda t: t["truth"] == "gmoe-1"], "gmoe-1").verdict is None
+def test_a_share_is_judged_where_the_truth_itself_is_right():
+    rows = merged_rows(0)[lambda t: t["truth"] == "gmoe-1"]
+    assert merging.choice_line(rows, "gmoe-1", 1e9).verdict is None
+    assert merging.choice_line(rows, "gmoe-1", 1e5).verdict is FAILS
 
 
 def test_shares_have_the_interval_of_clopper_and_pearson():
@@ -679,10 +686,15 @@ def test_searches_say_how_the_best_was_found():
     rows = rows.assign(starts_tried=24, reached=2, ways="data, insert", next_nats=0.5, missed=0, near_nats=-1.5)
     rows.loc[rows["replicate"] == 0, "missed"] = 1
     rows.loc[rows["replicate"] == 1, "near_nats"] = 0.2
-    slope, *said = gated.gaussian_global({gated.GLOBAL: rows}, 0)
-    sizes = rows["n"].nunique()
-    assert slope.verdict is HOLDS
-    assert [line.verdict for line in said] == [None] * 4 * sizes
+    more = pd.concat([rows.assign(k=5), rows.assign(truth="gmoe-2")])
+    *slopes, first = gated.gaussian_global({gated.GLOBAL: rows, gated.GLOBAL_MORE: more}, 0)[:4]
+    assert [line.verdict for line in slopes] == [HOLDS] * 3
+    assert [line.name.split(":")[0] for line in slopes] == [
+        f"{name}, adaptive, k = {k}" for name, k in (("gmoe-1", 4), ("gmoe-1", 5), ("gmoe-2", 4))
+    ]
+    assert first.name.startswith("gmoe-1, k = 4, n = 1e3:")
+    said = gated.search_lines(rows)
+    assert [line.verdict for line in said] == [None] * 4 * rows["n"].nunique()
     reached, following, missed, beside = (line.found for line in said[:4])
     assert reached == "2 of 24 starts (median); in 16 data sets by data 16, slice 0, split 0, insert 16"
     assert following == "0.50 (median)"
@@ -841,6 +853,18 @@ def test_the_first_edition_stays_on_the_page_with_the_reason_of_every_change():
         assert first.change in page
         if records[name]["verdict"] != first.verdict.value:
             assert first.change, f"{name}: the verdict changed and no reason is said"
+
+
+def test_earlier_draws_stay_on_the_page_with_the_reason_of_the_later_one():
+    records = {record["id"]: record for record in json.loads((DOCS / "claims.json").read_text(encoding="utf-8"))}
+    page = (DOCS / "claims.md").read_text(encoding="utf-8")
+    for name, before in EARLIER.items():
+        assert records[name]["earlier_draw"] == before.verdict.value
+        assert f"- earlier draw: {before.verdict.value}. {before.reason}" in page
+        lines = [line for line in records[name]["evidence"] if line["name"].endswith("earlier draw")]
+        assert lines
+        assert {line["verdict"] for line in lines} == {book.NOT_JUDGED}
+    assert {name for name, record in records.items() if "earlier_draw" in record} == set(EARLIER)
 
 
 def test_committed_runs_are_those_of_the_registered_seed():

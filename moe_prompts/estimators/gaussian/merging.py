@@ -173,8 +173,17 @@ def choose_k(fit: GaussianGatedMoE | Any, sample: Data, omega: float | None = No
     sums = np.zeros(path.k)
     for pairs in sample.chunks():
         sums += [model.log_density(pairs.x, pairs.y).sum() for model in path.models]
-    criterion = -(path.heights + weight / sample.n * (sums[:-1] - sums[0]))
-    return Choice(path.k - int(np.argmin(criterion)), path, sums, criterion)
+    return weighed(path, sums, weight / sample.n)
+
+
+def weighed(path: MergePath, log_likelihood: np.ndarray, weight: float) -> Choice:
+    """Return the choice on a tree of merges: heights against the log-likelihoods of its models, in nats.
+
+    log_likelihood  (k_fit,) of the models of the path on the data
+    weight          omega_n / n
+    """
+    criterion = -(path.heights + weight * (log_likelihood[:-1] - log_likelihood[0]))
+    return Choice(path.k - int(np.argmin(criterion)), path, log_likelihood, criterion)
 
 
 def _covariance(weights: np.ndarray, means: np.ndarray, covs: np.ndarray) -> np.ndarray:

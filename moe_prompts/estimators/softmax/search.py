@@ -121,3 +121,26 @@ def softmax_from_data(
         raise InputError(f"softmax_from_data: smaller has {smaller.k} atoms; expected k - 1 = {k - 1}")
     draw = lambda rng: data_start(sample, k, rng) if smaller is None else split_start(smaller, sample, rng)
     return softmax_best_of(SoftmaxGatedFamily(sample.x.shape[1], k), sample, draw, count, rng_of, options)
+
+
+def softmax_grown(
+    sample: Sample,
+    k: int,
+    count: int,
+    rng_of: Callable[[int, int], np.random.Generator],
+    options: SoftmaxSearchOptions | None = None,
+) -> SearchResult:
+    """Return the best certified softmax-gated fit with ``k`` atoms of a search that grows from one, an atom at a time.
+
+    Fits with 2, .., k atoms begin at the best fit with one atom less, a random atom of it split in two.
+
+    rng_of  returns the generator of start i with j atoms, ``rng_of(j, i)``
+
+    The other arguments and the result are those of ``softmax_from_data``.
+    """
+    k = checked_count(k, 1, "softmax_grown: k")
+    found = softmax_from_data(sample, 1, 1, lambda number: rng_of(1, number), options)
+    for atoms in range(2, k + 1):
+        draw = lambda number, atoms=atoms: rng_of(atoms, number)
+        found = softmax_from_data(sample, atoms, count, draw, options, found.best.value)
+    return found
