@@ -9,14 +9,14 @@ heads             P: prompts that several heads share
 zero_initialised  P: zero-initialised attention and its gating factor
 unselected        P: rates in configurations that nobody selected
 gated             G, S: Gaussian-gated and softmax-gated experts
-merging           G: how many experts there are, read off one fit with too many
+merging           G, S: how many experts there are, read off one fit with too many
 experts           E: regression by softmax-gated experts
 sigmoid           E: regression by sigmoid-gated experts
 planted           T: whether a search finds prompts that were planted in a Vision Transformer
 pretrained        V: accuracies on a pretrained Vision Transformer, and theory beside them
 published         the simulations of the papers, audited
 algebra           A, and what formulas alone decide
-history           what the first edition of the page said
+history           what the page said before
 papers            which published results the claims look at
 book              the page: all claims, and how to judge them
 """

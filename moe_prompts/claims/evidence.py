@@ -86,7 +86,7 @@ def slope_line(
 
 
 def earlier(line: Line) -> Line:
-    """Return a line of an earlier draw, as history: what it found and its verdict then, not judged any more."""
+    """Return a line of an earlier draw as history: what it found and its verdict then, judged no more."""
     verdict = f"; then {line.verdict.value}" if line.verdict else ""
     return Line(f"{line.name}, earlier draw", f"then {line.claimed}", f"{line.found}{verdict}", None, line.estimate)
 

@@ -80,8 +80,8 @@ FIRST: dict[str, First] = {
 class Earlier:
     """Hold the verdict on a claim before lines of it were drawn again, and why they were.
 
-    Rule, design and seed of the later draw stood on the page before its data; lines of the earlier one stay in
-    the claim's table, and are not judged any more.
+    Rule, design and seed of the later draw stood on the page before its data; lines of the earlier one stay
+    in the claim's table, and are not judged any more.
     """
 
     verdict: Verdict
@@ -94,5 +94,10 @@ EARLIER: dict[str, Earlier] = {
         OPEN,
         "Both slopes of fixed prompts lay in their bands and stayed open: at n = 1e7 21 of 24 fits had a certificate, "
         "where the rule asks for 90 %. The later run ends at 3.2e6 and has 96 replicates.",
+    ),
+    "G-merge": Earlier(
+        OPEN,
+        "Eight of eighteen lines were open, since 35 of 576 searches gave up on a certificate after eight starts, an "
+        "atom at the guard. The later searches take up to 32 starts more, and there are 48 replicates for 16.",
     ),
 }

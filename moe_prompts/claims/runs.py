@@ -134,13 +134,13 @@ def heads(truths: Sequence[str], scale: Scale, seed: int) -> Study:
 
 
 def heads_again(truths: Sequence[str], scale: Scale, seed: int) -> Study:
-    """Return fits of fixed prompts that two heads share, one too many, up to a size where certificates do not end.
+    """Return fits of one fixed prompt too many in two heads, up to sizes that leave fits their certificates.
 
-    At n = 1e7 three of the 24 fits of the run attention-heads stopped where rounding hides the curvature along
-    surplus prompts that coincide. With that share 96 replicates would have enough certificates in 22 of 100
-    runs. At 3.2e6 95 of 96 fits from the seed of quick runs have one. With the scatter of attention-heads 96
-    replicates at these sizes hold in 98 (D) and 100 (split) of 100 runs if the rates are n^-1/2 and n^-1/4, in
-    73 and 99 with 24, and in none if they are n^-1/4 and n^-1/8 (``mp.power``).
+    At n = 1e7 three of the 24 fits of the run attention-heads stopped where rounding hides the curvature
+    along surplus prompts that coincide. With that share 96 replicates would have enough certificates in 22
+    of 100 runs. At 3.2e6 95 of 96 fits from the seed of quick runs have one. With the scatter of
+    attention-heads 96 replicates at these sizes hold in 98 (D) and 100 (split) of 100 runs if the rates are
+    n^-1/2 and n^-1/4, in 73 and 99 with 24, and in none if they are n^-1/4 and n^-1/8 (``mp.power``).
     """
     study = attention_study(
         sizes=scale.sizes(1e3, 3.2e6, 5, 1e5), replicates=scale.of(96, 8), entropy=seed, truths=truths, lines=SHARED
@@ -224,12 +224,12 @@ def gaussian_global_more(truths: Sequence[str], scale: Scale, seed: int) -> Stud
     """Return searches for the global maximum with two atoms too many on one truth, and with one on another.
 
     With the scatter of the searches of gaussian-global 48 replicates at these sizes hold in 90 of 100 runs if
-    the rate is n^-1/2, and 24 in 68; with that of one start (run gaussian-gated) 48 hold in 97 (gmoe-1, k = 5)
-    and 100 (gmoe-2, k = 4). They hold in none if it is n^-1/4 (``mp.power``). A search takes .4, 1.7 and 4.5
-    processor seconds at these sizes (gmoe-1, k = 5), and .3, 1.3 and 3.1 (gmoe-2, k = 4).
+    the rate is n^-1/2, and 24 in 68; with that of one start (run gaussian-gated) 48 hold in 97
+    (gmoe-1, k = 5) and 100 (gmoe-2, k = 4). They hold in none if it is n^-1/4 (``mp.power``). A search takes
+    .4, 1.7 and 4.5 processor seconds at these sizes (gmoe-1, k = 5), and .3, 1.3 and 3.1 (gmoe-2, k = 4).
     """
     study = global_study(
-        sizes=[1_000, 3_000, 6_000] if scale.quick else [1_000, 10_000, 320_000],
+        sizes=[500, 1_000, 2_500] if scale.quick else [1_000, 10_000, 320_000],
         replicates=scale.of(48, 8),
         entropy=seed,
         truths=truths,
@@ -252,16 +252,16 @@ def merging(truths: Sequence[str], scale: Scale, seed: int) -> Study:
 
 
 def merging_again(truths: Sequence[str], scale: Scale, seed: int) -> Study:
-    """Return the same fits with more starts where none has ended on a certificate, and three times the replicates.
+    """Return the same fits with more starts where none has ended on a certificate, and more replicates.
 
-    In the run merging 35 of 576 searches ended without a certificate after eight starts, an atom at the guard.
-    With up to 32 starts more all of 24 did on the two truths and the size where it was worst, gmoe-4 and
-    prompts-random-3 at n = 1e4, from the seed of quick runs (19 of 24 before); a search takes a sixth longer.
-    With the scatter of the run merging 48 replicates hold in 97 to 100 of 100 runs, truth by truth, if the rate
-    is n^-1/2, and 16 in 64 to 98 (``mp.power``).
+    In the run merging 35 of 576 searches ended without a certificate after eight starts, an atom at the
+    guard. With up to 32 starts more all of 24 did on the two truths and the size where it was worst, gmoe-4
+    and prompts-random-3 at n = 1e4, from the seed of quick runs (19 of 24 before); a search takes a sixth
+    longer. With the scatter of the run merging 48 replicates hold in 97 to 100 of 100 runs, truth by truth,
+    if the rate is n^-1/2, and 16 in 64 to 98 (``mp.power``).
     """
     return merging_study(
-        sizes=[300, 1_000, 3_000] if scale.quick else [300, 1_000, 10_000, 100_000],
+        sizes=[300, 800, 2_000] if scale.quick else [300, 1_000, 10_000, 100_000],
         replicates=scale.of(48, 8),
         entropy=seed,
         truths=truths,
@@ -275,12 +275,12 @@ def softmax_merging(truths: Sequence[str], scale: Scale, seed: int) -> Study:
     Log losses of the merged model scatter by .85 (three experts) and .70 (two), from six data sets of each
     truth at 1e3 and 1e4 from the seed of quick runs. With these residuals 72 replicates hold in 98 of 100
     runs, truth by truth, if the rate is n^-1/2, and with normal scatter of that size in 66 and 79; in none if
-    it is n^-1/4 (``mp.power``). A number that is found in 95 of 100 data sets holds in every run. A fit of five
-    atoms takes .3, .5 and 2.2 processor seconds at these sizes and one of three .1, .2 and 1.3, so that more
-    replicates would take more than 20 minutes.
+    it is n^-1/4 (``mp.power``). A number that is found in 95 of 100 data sets holds in every run. A fit of
+    five atoms takes .3, .5 and 2.2 processor seconds at these sizes and one of three .1, .2 and 1.3, so
+    that more replicates would take more than 20 minutes.
     """
     return softmax_merging_study(
-        sizes=[1_000, 3_000, 10_000] if scale.quick else [1_000, 10_000, 100_000],
+        sizes=[300, 800, 2_000] if scale.quick else [1_000, 10_000, 100_000],
         replicates=scale.of(72, 8),
         entropy=seed,
         truths=truths,

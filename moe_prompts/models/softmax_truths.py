@@ -126,8 +126,8 @@ THREE_SEED, THREE = 5_567_764, 5
 def random_three(number: int) -> SoftmaxGatedMoE:
     """Return the parameters of the drawn truth of three experts of a number, side by side on [-1, 1].
 
-    The gates of neighbours have slopes that differ by 3 to 8, and cross at -.5 to -.2 and at .2 to .5; experts
-    are those of ``random_softmax``.
+    The gates of neighbours have slopes that differ by 3 to 8, and cross at -.5 to -.2 and at .2 to .5;
+    experts are those of ``random_softmax``.
     """
     rng = np.random.default_rng([THREE_SEED, number])
     turns, crossings = rng.uniform(3, 8, size=2), rng.uniform(0.2, 0.5, size=2)

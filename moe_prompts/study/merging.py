@@ -153,7 +153,7 @@ def right_from(name: str) -> float:
 
 
 def size_from(path: MergePath, log_density: Callable[[Any], np.ndarray]) -> float:
-    """Return the n from which the tree of a truth has its smallest criterion at the truth's own number of atoms.
+    """Return the n from which the criterion on the tree of a truth is smallest at its own number of atoms.
 
     log_density  of a model of the tree at pairs that stand for the law of the truth
     """

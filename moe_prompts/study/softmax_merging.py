@@ -1,8 +1,8 @@
 """Study how often merging the atoms of one over-fitted softmax-gated model tells how many experts there are.
 
-There is one row per data set, as in ``study.merging``. The fit has k = 2 k* - 1 atoms, so that some true atom has
-one of them to itself wherever the others go: where all are over-fitted, gates are not identified. It grows from
-one atom, with starts that know the data only.
+There is one row per data set, as in ``study.merging``. The fit has k = 2 k* - 1 atoms, so that some true
+atom has one of them to itself wherever the others go: where all are over-fitted, gates are not identified.
+It grows from one atom, with starts that know the data only.
 """
 
 from __future__ import annotations

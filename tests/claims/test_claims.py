@@ -650,10 +650,23 @@ def merged_rows(right, exponent=-0.5, sizes=(300, 1_000, 10_000, 100_000), repli
 @pytest.mark.usefixtures("few_simulations")
 def test_merged_models_are_judged_by_shares_and_slopes(right, exponent, verdict, right_from, monkeypatch):
     monkeypatch.setattr(merging, "right_from", right_from)
-    lines = merging.merging({merging.RUN: merged_rows(right, exponent)}, 0)
+    # The earlier draw is history: nothing follows from it.
+    tables = {merging.AGAIN: merged_rows(right, exponent), merging.RUN: merged_rows(4, -0.25)}
+    lines = merging.merging(tables, 0)
     assert combined([line.verdict for line in lines]) is verdict
-    assert len(lines) == 3 * len(merging.TRUTHS)
+    assert len(lines) == 5 * len(merging.TRUTHS)
+    assert [line.verdict for line in lines if line.name.endswith("earlier draw")] == [None] * 2 * len(merging.TRUTHS)
     assert all(line.verdict is None for line in lines if merging.HEIGHT.shown in line.name)
+
+
+@pytest.mark.parametrize(("right", "verdict"), [(16, HOLDS), (4, FAILS)])
+@pytest.mark.usefixtures("few_simulations")
+def test_merged_softmax_gates_are_judged_alike(right, verdict, monkeypatch):
+    monkeypatch.setattr(merging, "softmax_right_from", lambda name: 2.0)
+    parts = [merged_rows(right)[lambda t: t["truth"] == "gmoe-1"].assign(truth=name) for name in merging.SOUGHT]
+    lines = merging.softmax_merging({merging.SOFTMAX: pd.concat(parts)}, 0)
+    assert combined([line.verdict for line in lines]) is verdict
+    assert len(lines) == 3 * len(merging.SOUGHT)
 
 
 def test_a_choice_without_a_certificate_is_none():
@@ -917,6 +930,9 @@ def test_readme_shows_the_table_of_the_records():
 #: Sentences about claims, most of them of docs/results.md, and the verdicts that they rest on.
 SAID: dict[str, dict[str, Verdict]] = {
     "**Fixed and adaptive prompts have the published rates in one head**": {"P-exact": HOLDS, "P-over": HOLDS},
+    "Two such heads that share their prompts see splits again, at the rates of one head that sees all": {
+        "P-heads": HOLDS
+    },
     "Decoupled prompts, which are prefixes without reparameterisation, have no rate.": {"P-decoupled": HOLDS},
     "Prefixes whose key and value are two functions of one prompt have the same rates": {"P-prefix": HOLDS},
     "adaptive ones with the identity where W2 W1 is a free matrix": {"P-identity": HOLDS},

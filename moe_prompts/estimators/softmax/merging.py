@@ -1,8 +1,8 @@
 """Merge the atoms of an over-fitted softmax-gated model, and read off how many experts there are.
 
 The tree is that of Gaussian gates (``estimators.gaussian.merging``): the two nearest atoms become one, again
-and again. What a merge keeps is another. In coordinates z of x about the mean input c of the pair, with weights
-w_i = e^{beta0_i} there,
+and again. What a merge keeps is another. In coordinates z of x about the mean input c of the pair, with
+weights w_i = e^{beta0_i} there,
 
     W = sum w_i,   beta = sum w_i beta_i / W,   b = sum w_i b_i / W,
     a = sum w_i (a_i + (beta_i - beta) b_i) / W,   s = sum w_i (s_i + (b_i - b)^2 + |a_i - a|^2_z) / W:
@@ -16,16 +16,16 @@ atom the fitted density moves by the sums
 times x^j d^r N / dy^r with (j, r) = (0, 0), (1, 0), (0, 1), (1, 1), (0, 2), which are independent functions,
 and nothing of higher order adds to these. So each sum is as small as the error of the density, n^-1/2, and so
 is that of the *merged* atom, while b_i alone has n^(-1/(4m)) in a cell of m. The last part of s is of second
-order in a, sum w_i da_i^2, and n^-1/2 as well: it is the coefficient of x^2 d^2 N / dy^2. Both need a cell of one
-atom: where all are over-fitted, gates are not identified.
+order in a, sum w_i da_i^2, and n^-1/2 as well: it is the coefficient of x^2 d^2 N / dy^2. Both need a cell
+of one atom: where all are over-fitted, gates are not identified.
 
     height of (i, j) = pi_i pi_j / (pi_i + pi_j) D / (1 + D),   D = |dbeta|^2 + |da|^2 + |db|^2 + |ds|,
 
 pi_i the mean gate of atom i on the data, b at c, in units in which x is white and y has variance 1 about its
-linear regression on x. Heights and choice do not depend on units of x and y, on the gates' translation, nor on
-adding a linear function of x to y. D is bounded since slopes of gates are not: a height is weighed against log n
-times a divergence, and with D itself two of five drawn truths of three experts would have the smallest criterion at
-three from n = 1e17 only. Where D is small, as in a cell, nothing changes.
+linear regression on x. Heights and choice do not depend on units of x and y, on the gates' translation, nor
+on adding a linear function of x to y. D is bounded since slopes of gates are not: a height is weighed
+against log n times a divergence, and with D itself two of five drawn truths of three experts would have the
+smallest criterion at three from n = 1e17 only. Where D is small, as in a cell, nothing changes.
 
 Source: arXiv 2510.12744 (softmax gates), after arXiv 2403.01684; dissimilarity, units and
 what a merge keeps are derived here.
@@ -46,8 +46,8 @@ from moe_prompts.models.softmax_gated import SoftmaxGatedMoE
 
 #: The smallest mean gate of an atom: one that is nowhere seen has a place and weighs nothing.
 LEAST = 1e-300
-#: What is left of a column that is a linear function of the others, as a share of its standard deviation, and of
-#: one that is constant, as a share of its size.
+#: What is left of a column that is a linear function of the others, as a share of its standard deviation,
+#: and of one that is constant, as a share of its size.
 FLAT, ROUNDING = 1e-6, 1e-12
 
 
@@ -57,8 +57,8 @@ def softmax_merge_path(fit: SoftmaxGatedMoE | Any, sample: Sample) -> MergePath:
     fit     a fit, or its parameters, with at least two atoms
     sample  the data of the fit, pairs x (n, d), y (n, 1): inputs say where atoms are, and in which units
 
-    Raises ``InputError`` for anything else, for a fit with other inputs than the sample, and where a column of
-    the data is a linear function of the others.
+    Raises ``InputError`` for anything else, for a fit with other inputs than the sample, and where a column
+    of the data is a linear function of the others.
 
     >>> import moe_prompts as mp
     >>> from moe_prompts.estimators.softmax.merging import softmax_merge_path
@@ -168,7 +168,8 @@ class _Units:
 class _Places:
     """Hold where atoms are: mean gate pi (k,), and mean c and second moment of the inputs of all pairs.
 
-    The inputs of a pair are those of the data, each with the gates of both. means (k, k, d), seconds (k, k, d, d).
+    The inputs of a pair are those of the data, each with the gates of both; means (k, k, d) and seconds
+    (k, k, d, d).
     """
 
     pi: np.ndarray

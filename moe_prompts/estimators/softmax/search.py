@@ -130,7 +130,7 @@ def softmax_grown(
     rng_of: Callable[[int, int], np.random.Generator],
     options: SoftmaxSearchOptions | None = None,
 ) -> SearchResult:
-    """Return the best certified softmax-gated fit with ``k`` atoms of a search that grows from one, an atom at a time.
+    """Return the best certified softmax-gated fit with ``k`` atoms of a search that grows atom by atom.
 
     Fits with 2, .., k atoms begin at the best fit with one atom less, a random atom of it split in two.
 
