@@ -135,3 +135,26 @@ def test_the_explorer_shows_what_is_picked(site, browser, width):
         wide = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
         assert wide <= 0
         assert not visit.complaints
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_the_frame_of_the_explorer_is_as_high_as_what_it_shows(site, browser, width):
+    """No second scroll bar, no empty band."""
+    with Visit(browser, site / "explorer.html", width) as visit:
+        frame = visit.page.locator("iframe.explorer")
+        frame.scroll_into_view_if_needed()
+        inner = frame.element_handle().content_frame()
+        inner.wait_for_selector("#chart svg")
+        visit.page.wait_for_function("document.querySelector('iframe.explorer').style.height !== ''")
+        visit.page.wait_for_timeout(200)
+        spare = frame.bounding_box()["height"] - inner.evaluate("document.body.offsetHeight")
+        assert 0 <= spare <= 12
+        assert not visit.complaints
+
+
+def test_formulas_below_an_indented_block_are_mathematics(site, browser):
+    """The claims in the last table of the results stand below commands."""
+    with Visit(browser, site / "results.html", 1280) as visit:
+        last = visit.page.locator("table").last
+        assert last.locator(".katex").count() > 10
+        assert "n^-1/2" not in last.inner_text()
