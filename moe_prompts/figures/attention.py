@@ -19,6 +19,7 @@ from moe_prompts.figures.gates import (
 from moe_prompts.figures.style import (
     BARS,
     STYLE,
+    TITLE,
     column,
     draw_guide,
     finding,
@@ -191,35 +192,43 @@ def _short(truth: str) -> str:
     return truth.removeprefix("attention-")
 
 
-#: Panels of ``parameter_rates_figure``: prompts too many, measure, title, guide.
+#: Rows of ``parameter_rates_figure``: prompts too many, measure, title, guide.
 RATE_PANELS = (
-    (0, D, "as many prompts as there are: D of", (-0.5, r"slope $n^{-1/2}$")),
-    (1, D, "one too many: D of", (-0.5, r"slope $n^{-1/2}$")),
-    (1, SPLIT, "one too many: split prompts of", (-0.25, r"slope $n^{-1/4}$")),
+    (0, D, "exact, D of", (-0.5, r"slope $n^{-1/2}$")),
+    (1, D, "one too many, D of", (-0.5, r"slope $n^{-1/2}$")),
+    (1, SPLIT, "one too many, split of", (-0.25, r"slope $n^{-1/4}$")),
 )
 
 
 def parameter_rates_figure(results: pd.DataFrame, entropy: int) -> Figure:
     """Return the figure of parameter errors of each truth's own kind against n.
 
-    Panels show fits with as many prompts as there are and with one too many. Lines are hollow and dotted
-    where profiles vanish, so that theory denies a rate; there they are of all fits.
+    Rows show fits with as many prompts as there are and with one too many, on one scale. Adaptive truths
+    stand at the right, the others at the left. Lines are hollow and dotted where profiles vanish, so that
+    theory denies a rate; there they are of all fits.
     """
-    truths = list(results.loc[results["study"] == STUDY_FITS, "truth"].unique())
+    fits = results[results["study"] == STUDY_FITS]
+    kinds = fits.drop_duplicates("truth").set_index("truth")["truth_kind"]
+    adaptive = kinds.str.startswith("adaptive")
+    halves = [half for half in (list(kinds.index[~adaptive]), list(kinds.index[adaptive])) if half]
     with plt.rc_context(STYLE):
-        figure, grid = column(len(RATE_PANELS), 1.85, 1.0, sharex=True)
-        for ax, (surplus, measure, title, guide) in zip(grid[:, 0], RATE_PANELS, strict=True):
-            said = _draw_errors(ax, results, entropy, surplus, measure, truths)
-            draw_guide(ax, *guide)
-            finding(ax, f"{title} {said}")
-            ax.set_xlabel("number of pairs n")
-            ax.set_ylabel("distance of split prompts" if measure is SPLIT else "parameter loss D (Voronoi)")
-            ax.label_outer()
+        figure, grid = column(len(RATE_PANELS), 1.95, 1.0, len(halves), sharex=True, sharey="row")
+        for row, (surplus, measure, title, guide) in zip(grid, RATE_PANELS, strict=True):
+            said = [
+                _draw_errors(ax, results, entropy, surplus, measure, half) for ax, half in zip(row, halves, strict=True)
+            ]
+            for ax, text in zip(row, said, strict=True):
+                draw_guide(ax, *guide)
+                finding(ax, f"{title} {text}", TITLE // len(halves))
+                ax.set_xlabel("number of pairs n")
+                ax.set_ylabel("distance of split prompts" if measure is SPLIT else "parameter loss D (Voronoi)")
+                ax.label_outer()
         legend_of(
             figure,
-            grid[:, 0],
+            grid.ravel(),
             3,
-            f"truth and kind of prompts (median of certified fits; {BARS}; hollow: no rate by theory, of all fits)",
+            "left: fixed and decoupled truths, right: adaptive ones; exact: as many prompts as there are (median of "
+            f"certified fits; {BARS}; hollow: no rate by theory, of all fits)",
         )
     return figure
 

@@ -45,6 +45,11 @@ def column(panels: int, tall: float = 1.65, below: float = 0.9, across: int = 1,
 
 def finding(ax: Axes, text: str, width: int = TITLE) -> None:
     """Put what a panel shows above it, from its left end, in lines of ``width`` characters."""
+    ax.set_title(in_lines(text, width), loc="left")
+
+
+def in_lines(text: str, width: int = TITLE) -> str:
+    """Return a text in lines of ``width`` characters, none of which ends within a formula."""
     # A formula is one word, about half as wide as its source.
     formulas = re.findall(r"\$[^$]*\$", text)
     words = {chr(0xE000 + place) * (len(formula) // 2): formula for place, formula in enumerate(formulas)}
@@ -53,7 +58,7 @@ def finding(ax: Axes, text: str, width: int = TITLE) -> None:
     wrapped = textwrap.fill(text, width, break_on_hyphens=False, break_long_words=False)
     for word, formula in words.items():
         wrapped = wrapped.replace(word, formula)
-    ax.set_title(wrapped, loc="left")
+    return wrapped
 
 
 def power(exponent: float) -> str:

@@ -185,6 +185,10 @@ def draw_held(ax: Axes, noise_free: pd.DataFrame) -> None:
     ax.set_ylabel(r"least change of $f$")
 
 
+def _power_of_ten(count: float) -> str:
+    return f"$10^{{{round(np.log10(count))}}}$"
+
+
 def planted_block_figure(noise_free: pd.DataFrame) -> Figure:
     """Draw what splits change in 1, 2, 3 and all heads, and the held split in all of them."""
     rows = _heads(noise_free)
@@ -192,7 +196,9 @@ def planted_block_figure(noise_free: pd.DataFrame) -> Figure:
     own = noise_free[noise_free["what"] == PROFILES].sort_values("eps")
     value, eps = own["profile"].to_numpy(), own["eps"].to_numpy()
     slope = np.log(value[1] / value[0]) / np.log(eps[1] / eps[0])
-    pairs = [round(np.log10((last["noise"] / size) ** 2)) for size in (max(last["visible"]), min(last["visible"]))]
+    pairs = [_power_of_ten((last["noise"] / size) ** 2) for size in (max(last["visible"]), min(last["visible"]))]
+    unit = own.loc[own["eps"] == 1, "profile"]
+    hidden = f"; a unit of it takes {_power_of_ten((last['noise'] / unit.iloc[0]) ** 2)} pairs" if len(unit) else ""
     with plt.rc_context(STYLE):
         figure, grid = column(2, 1.75, 1.35)
         axes = grid[:, 0]
@@ -200,10 +206,14 @@ def planted_block_figure(noise_free: pd.DataFrame) -> Figure:
         finding(
             axes[0],
             f"one head sees splits in {first['width'] - first['silent']} of {first['width']} directions, all "
-            f"{last['heads']} in {last['width'] - last['silent']}; to see one unit takes $10^{{{pairs[0]}}}$ to "
-            f"$10^{{{pairs[1]}}}$ pairs",
+            f"{last['heads']} in {last['width'] - last['silent']}; one unit takes {pairs[0]} pairs along the first "
+            f"axis, {pairs[1]} along the last",
         )
         draw_held(axes[1], noise_free)
-        finding(axes[1], f"in all heads the least visible split has exponent {slope:.2f}; theory 2, so {power(-0.25)}")
+        finding(
+            axes[1],
+            f"the least visible split of all, along no axis, has exponent {slope:.2f} in all heads (theory: 2, so "
+            f"{power(-0.25)}){hidden}",
+        )
         legend_of(figure, axes, 1, "dots at ends of lines: the last axis that is seen at all")
     return figure

@@ -26,7 +26,7 @@ from moe_prompts.claims.claim import combined
 from moe_prompts.estimators.result import FitStatus
 from moe_prompts.figures.style import STYLE, column, finding, legend_of, log_log, power, spoken
 from moe_prompts.identifiability import ZERO_PROFILE, order_of_outputs
-from moe_prompts.intervals import half_width, mean_interval, standard_error
+from moe_prompts.intervals import half_width, mean_interval, percentiles, standard_error
 from moe_prompts.seeds import bootstrap_rng
 from moe_prompts.shown import Ending
 from moe_prompts.slopes import slope
@@ -42,6 +42,8 @@ LOCATED = {True: (1e4, 1e6, 1e8), False: (1e3, 1e4, 1e6)}
 PRICE_BAND, FLOOR_BAND = (0.9, 1.1), (0.95, 1.05)
 #: Slope of the distance of split prompts where a split is seen in second order.
 SPLIT_RATE = -0.25
+#: Bars of medians are read by eye.
+RESAMPLES = 1_000
 WORDS = {
     "exact": "right class",
     "over": "one prompt too many",
@@ -395,14 +397,22 @@ def draw_risk(ax: Axes, found: pd.DataFrame) -> None:
 def draw_splits(ax: Axes, results: pd.DataFrame) -> None:
     """Draw the distance of split prompts from the true one, for classes with one prompt too many.
 
-    Dots are fits, hollow marks their medians, dashes the predictions.
+    Dots are fits, hollow marks their medians with 90 % bootstrap intervals, dashes the predictions.
     """
     own, told = results[results["fit_class"] == "over"], "predicted by the profile"
     for (truth, kind), rows in own.groupby(["truth", "kind"], sort=False):
         style = _style(kind, "over") | {"linestyle": _dashes(kind)}
-        ax.plot(rows["n"], rows["split_rms"], ".", color=style["color"], alpha=0.5, markersize=4)
+        ax.plot(rows["n"], rows["split_rms"], ".", color=style["color"], alpha=0.3, markersize=4, markeredgewidth=0)
         median = rows.groupby("n")["split_rms"].median()
-        ax.plot(median.index, median, label=f"{rows['k'].iloc[0]} {spoken(kind)}, {truth} truth", **style)
+        bars = np.array([_median_bar(own, (truth, kind, n)) for n, own in rows.groupby("n")["split_rms"]])
+        ax.errorbar(
+            median.index,
+            median,
+            yerr=np.abs(bars.T - median.to_numpy()),
+            label=f"{rows['k'].iloc[0]} {spoken(kind)}, {truth} truth",
+            capsize=3,
+            **style | {"markersize": 2},
+        )
         if "predicted_split" in rows:
             predicted = rows.groupby("n")["predicted_split"].first()
             predicted = predicted[np.isfinite(predicted)]
@@ -412,6 +422,15 @@ def draw_splits(ax: Axes, results: pd.DataFrame) -> None:
     log_log(ax)
     ax.set_xlabel("number of pairs n")
     ax.set_ylabel("distance of split prompts")
+
+
+def _median_bar(values: pd.Series, name: tuple) -> tuple[float, float]:
+    """Return the 90 % bootstrap interval of the median of some fits, whose resamples are named ``name``."""
+    rng, finite = bootstrap_rng(0, "planted-head median", *map(str, name)), values.dropna().to_numpy(float)
+    if not len(finite):
+        return np.nan, np.nan
+    low, high = percentiles(np.median(finite[rng.integers(len(finite), size=(RESAMPLES, len(finite)))], axis=1))
+    return float(low), float(high)
 
 
 def _risk_said(found: pd.DataFrame) -> str:
@@ -448,7 +467,8 @@ def planted_head_figure(results: pd.DataFrame) -> Figure:
                 "see a split",
             )
         told = "in brackets: parameters; lines of risk: predicted, dotted: floor"
-        legend_of(figure, axes, 1, f"{told}; 90 % intervals of risk are smaller than marks; dots: every fit")
+        dots = "dots: every fit, around medians with 90 % bootstrap intervals"
+        legend_of(figure, axes, 1, f"{told}; 90 % intervals of mean risk are smaller than marks; {dots}")
     return figure
 
 
