@@ -242,8 +242,9 @@ def figure_of(table, model, shown):
     shown  images (n, 3, size, size)
     """
     import matplotlib.pyplot as plt
+    from matplotlib.ticker import PercentFormatter
 
-    from moe_prompts.figures.style import SINGLE, STYLE
+    from moe_prompts.figures.style import SINGLE, STYLE, finding
     from moe_prompts.vision import read_head
     from moe_prompts.vision.figures import draw_input_dependence, draw_mass
 
@@ -251,16 +252,31 @@ def figure_of(table, model, shown):
     readings = {(block, head): read_head(model, shown[:3], block, head) for block, head in heads}
     block, head = max(readings, key=lambda key: readings[key].mass_map.flatten(1).std(dim=1).mean().item())
     maps = readings[block, head].mass_map.numpy()
+    means = table.groupby(["method", "block"])["variation"].mean()
     with plt.rc_context(STYLE):
-        figure = plt.figure(figsize=(SINGLE, 3.8), layout="constrained")
-        parts: Any = figure.subfigures(2, 1, height_ratios=[1.5, 1])
+        figure = plt.figure(figsize=(SINGLE, 3.7), layout="constrained")
+        parts: Any = figure.subfigures(2, 1, height_ratios=[1.6, 1])
         above, below = parts
-        ax = above.subplots()
+        ax, axes = above.subplots(), below.subplots(1, 3)
         draw_input_dependence(ax, table)
-        ax.legend()
-        axes = below.subplots(1, 3)
-        for ax, mass, image in zip(axes, maps, shown, strict=False):
-            drawn = draw_mass(ax, mass, image.mean(dim=0).numpy(), top=float(maps.max()))
-        below.suptitle(f"VAPT, block {block}, head {head}, on three images", fontsize="medium")
-        below.colorbar(drawn, ax=axes, shrink=0.8, label="gate on prompts")
+        ax.set_ylim(-0.03, 1.2)
+        ax.legend(loc="upper left", ncols=2)
+        ax.set_ylabel("variation of experts")
+        low, high = means["VAPT"].min(), means["VAPT"].max()
+        finding(
+            ax,
+            "after one training, experts of VAPT change with the image by "
+            f"{100 * low:.0f} to {100 * high:.0f}\u00a0% of their "
+            f"size (mean of a block), those of VPT by {100 * means['VPT-deep'].max():.0f}\u00a0%",
+        )
+        for one, mass, image in zip(axes, maps, shown, strict=False):
+            drawn = draw_mass(one, mass, image.mean(dim=0).numpy(), top=float(maps.max()))
+        below.suptitle(
+            f"block {block}, head {head} of VAPT on three images:\n"
+            f"prompts have {100 * maps.min():.0f} to {100 * maps.max():.0f}\u00a0% of a patch's gate",
+            x=0.02,
+            ha="left",
+            fontsize=plt.rcParams["axes.titlesize"],
+        )
+        figure.colorbar(drawn, ax=axes, shrink=0.9, label="share of the gate", format=PercentFormatter(1, decimals=0))
     return figure
