@@ -167,11 +167,16 @@ def represented(truth: PromptTruth, kind: PromptKind, rng: np.random.Generator) 
     if params.kind.base in ("fixed", "prefix") and kind.base == "decoupled":
         return params.separate
     if params.kind.base == "fixed" and kind.bias and params.k <= hidden:
-        biases = rng.standard_normal((params.k, hidden))
-        W1 = np.concatenate([np.zeros((params.k, hidden, params.head.reads)), biases[:, :, None]], axis=2)
-        W2 = np.linalg.lstsq(kind.activation.value(biases), params.atoms, rcond=None)[0].T
-        return PromptAttention.adaptive(params.head, params.b, W1, W2, kind.sigma, bias=True)
+        return by_biases(truth, kind, rng.standard_normal((params.k, hidden)))
     raise InputError(f"represented: {truth.name} as {kind} prompts; expected a kind that contains fixed prompts")
+
+
+def by_biases(truth: PromptTruth, kind: PromptKind, biases: np.ndarray) -> PromptAttention:
+    """Return a truth of fixed prompts as adaptive prompts of ``kind`` with biases (k, r) and W1 = 0 beside them."""
+    params = truth.params
+    W1 = np.concatenate([np.zeros((*biases.shape, params.head.reads)), biases[:, :, None]], axis=2)
+    W2 = np.linalg.lstsq(kind.activation.value(biases), params.atoms, rcond=None)[0].T
+    return PromptAttention.adaptive(params.head, params.b, W1, W2, kind.sigma, bias=True)
 
 
 def tangent_rank(truth: PromptTruth, kind: PromptKind, rng: np.random.Generator) -> int:

@@ -25,6 +25,7 @@ from moe_prompts.estimators.prompts.least_squares import (
 )
 from moe_prompts.estimators.prompts.objective import PromptObjective
 from moe_prompts.estimators.result import SearchResult
+from moe_prompts.identifiability import by_biases
 from moe_prompts.losses.prompt_voronoi import prompt_errors
 from moe_prompts.models.activations import said_of
 from moe_prompts.models.added import knowing
@@ -46,6 +47,12 @@ OPTIONS = LeastSquaresOptions()
 #: noise-free problem, and random ones as an audit; random starts of the noise-free problem, noise on its
 #: split ones.
 NEAR_STARTS, PROJECTIONS, AUDITS, POPULATION_STARTS, SPLIT_NOISE = 2, 2, 2, 20, 0.01
+#: Words of the column ``start``: so many random representations of a truth by a class that is singular there.
+#: Fits from them are climbed in the coordinates of keys.
+REPRESENTED = {"represented1": 1, "represented4": 4, "represented16": 16}
+KEY_OPTIONS = LeastSquaresOptions(max_iterations=600)
+#: How these starts are drawn (``represented_start``).
+AT_MINIMUM, IN_TAIL, TAIL, NEAR, TRIES = 0.4, 0.15, -4.0, 0.03, 1_000
 #: Sizes at which likelihood gaps decide.
 GAP_SIZES = (10_000, 1_000_000)
 
@@ -349,7 +356,8 @@ def fit_rows(cell: AttentionCell, replicates: tuple[int, ...], entropy: int) -> 
     try:
         data = _data(cell.truth, cell.n, replicates, entropy)
         starts = [_starts(cell, family, known, replicate, entropy) for replicate in replicates]
-        found = least_squares(family, data, starts, known.noise, OPTIONS)
+        keys = cell.start in REPRESENTED
+        found = least_squares(family, data, starts, known.noise, KEY_OPTIONS if keys else OPTIONS, keys)
     except Exception as error:
         empty = dict.fromkeys(ERRORS, float("nan")) | {"iterations": 0, "starts": 0}
         ended = failed(error)
@@ -357,7 +365,7 @@ def fit_rows(cell: AttentionCell, replicates: tuple[int, ...], entropy: int) -> 
     at_truth = PromptObjective(known.params.family, data, known.noise).at(
         np.tile(known.params.vector, (len(data), 1)), np.arange(len(data))
     )
-    own = word in ("exact", "over")
+    own = word in ("exact", "over") or keys
     floor = 0.0 if own else projections(cell.truth, cell.kind, cell.k, entropy)[1]
     signal = known.signal
     return [
@@ -371,6 +379,8 @@ def fit_rows(cell: AttentionCell, replicates: tuple[int, ...], entropy: int) -> 
 
 def _starts(cell: AttentionCell, family: PromptFamily, known: PromptTruth, replicate: int, entropy: int) -> np.ndarray:
     rng_of = lambda number: start_rng(entropy, cell.truth, cell.n, replicate, cell.kind, cell.k, number)
+    if cell.start in REPRESENTED:
+        return np.array([represented_start(known, family, n, rng_of(n)) for n in range(REPRESENTED[cell.start])])
     if cell.start == "near_truth":
         over = cell.k > known.k_true
         count = NEAR_STARTS * known.k_true if over else NEAR_STARTS
@@ -387,6 +397,38 @@ def _starts(cell: AttentionCell, family: PromptFamily, known: PromptTruth, repli
         first = [random_start(family, rng_of(number), OPTIONS.box) for number in range(2 * AUDITS)]
     audits = [random_start(family, rng_of(len(first) + number), OPTIONS.box) for number in range(AUDITS)]
     return np.array([*first, *audits])
+
+
+def represented_start(known: PromptTruth, family: PromptFamily, number: int, rng: np.random.Generator) -> np.ndarray:
+    """Return a start (size,) near a random representation of a truth of fixed prompts with its W2 in the box.
+
+    known   truth of fixed prompts
+    family  adaptive prompts with a bias, as many as the truth has
+    number  of the start: with an even one biases are standard normal; with an odd one they are twice that, and
+            each is moved to the minimum of sigma (probability ``AT_MINIMUM``), where a unit bends at second
+            order, or to ``TAIL`` with a weight for x (``IN_TAIL``), where sigma is small and bent
+    rng     source of the start
+
+    Raises ``InputError`` where no representation in the box is found.
+    """
+    low, high = OPTIONS.box.theta
+    grid = np.linspace(low, high, 10_001)
+    lowest = grid[np.argmin(family.kind.activation.value(grid))]
+    for _ in range(TRIES):
+        biases = (1 + number % 2) * rng.standard_normal((family.k, family.hidden))
+        share = rng.random(biases.shape)
+        tail = np.zeros(biases.shape, dtype=bool)
+        if number % 2:
+            tail = (share >= AT_MINIMUM) & (share < AT_MINIMUM + IN_TAIL)
+            biases = np.where(share < AT_MINIMUM, lowest, np.where(tail, TAIL, biases))
+        params = by_biases(known, family.kind, biases)
+        exact = np.abs(family.kind.activation.value(biases) @ params.W2.T - known.params.atoms).max() < 1e-9
+        vector = params.vector.copy()
+        if exact and np.all((vector[family.k :] >= low) & (vector[family.k :] <= high)):
+            weights = vector[family.k : family.w2_slot.start].reshape(*biases.shape, -1)[:, :, :-1]
+            weights[tail] = rng.standard_normal(weights[tail].shape)
+            return np.clip(vector + NEAR * rng.standard_normal(family.size), *OPTIONS.box.bounds(family))
+    raise InputError(f"{known.name} as {family.kind} prompts: no representation in the box in {TRIES} draws")
 
 
 def _common(study: str, known: PromptTruth, kind: PromptKind, k: int) -> Row:

@@ -5,7 +5,8 @@
 Fits begin in the family's own coordinates. What has not converged after a round goes on in
 ``PairCoordinates`` of its two nearest prompts: an over-specified fit, whose surplus prompt shares the cell of
 another, lies in a valley that is curved in (b, theta) and straight there. Rounds alternate, because a third
-prompt may join or the box may stop a pair.
+prompt may join or the box may stop a pair. On request adaptive prompts with a bias go on in ``KeyCoordinates``
+instead: they have a valley of their own where the truth is a fixed prompt.
 """
 
 from __future__ import annotations
@@ -16,9 +17,10 @@ from typing import Any
 
 import numpy as np
 
-from moe_prompts.checks import expect, generator, given, listed, numbers, settings, whole
+from moe_prompts.checks import expect, flag, generator, given, listed, numbers, settings, whole
 from moe_prompts.errors import InputError
 from moe_prompts.estimators.prompts.coordinates import coordinates_of_pair
+from moe_prompts.estimators.prompts.key_coordinates import KeyCoordinates
 from moe_prompts.estimators.prompts.levenberg_marquardt import Minima, minimise
 from moe_prompts.estimators.prompts.objective import Box, PromptObjective, data_sets
 from moe_prompts.estimators.result import GAP_TOLERANCE, FitResult, FitStatus, SearchResult
@@ -27,6 +29,8 @@ from moe_prompts.models.prompt_attention import PromptAttention, PromptFamily
 
 #: Iterations of a round in the family's coordinates and in those of a pair.
 ROUND, PAIR_ROUND = 12, 100
+#: The same in those of keys, which are chosen anew in each round.
+KEY_ROUND = 30
 #: Iterations more for a start that meets the tolerance at the end of a round, to confirm its certificate.
 POLISH = 8
 #: Minima within this many nats of each other on the same data count as one.
@@ -69,6 +73,7 @@ def least_squares(
     starts: Sequence[np.ndarray],
     noise: float,
     options: LeastSquaresOptions | None = None,
+    keys: bool = False,
 ) -> list[SearchResult]:
     """Fit each data set by least squares from several starts, and certify the minimum reached.
 
@@ -77,13 +82,15 @@ def least_squares(
     starts   for each data set vectors (count, size) where fits begin
     noise    standard deviation s of the outputs, known; it makes Q a negative log-likelihood in nats
     options  box and stopping rule; ``LeastSquaresOptions()`` by default
+    keys     whether rounds after the first are in the coordinates of keys, which adaptive prompts with a bias
+             need where the truth is a fixed prompt: without them few of those fits are certified
 
     Returns for each data set the best certified minimum of Q over its starts, all climbed together. ``share``
     is the part of a data set's starts that ended within ``SAME_MINIMUM`` nats of the best. Where the lowest
     end is not certified and no certified one is as low, that is what the status says.
 
-    Raises ``InputError`` where starts have the wrong shape or entries that are not finite, or where data do
-    not fit the family.
+    Raises ``InputError`` where starts have the wrong shape or entries that are not finite, where data do not
+    fit the family, or where a family has no coordinates of keys and ``keys`` asks for them.
 
     >>> import numpy as np
     >>> import moe_prompts as mp
@@ -107,8 +114,13 @@ def least_squares(
         )
     if not all(np.isfinite(block).all() for block in starts):
         raise InputError("least_squares: starts have NaN or infinite entries; expected finite numbers")
+    if flag(keys, "least_squares: keys") and not KeyCoordinates.applies(family):
+        raise InputError(
+            f"least_squares: {family.k} {family.kind} prompts have no coordinates of keys; expected adaptive ones with "
+            "a bias and an analytic activation, not more of them than hidden units, or keys=False"
+        )
     sets = np.repeat(np.arange(len(data)), [len(block) for block in starts])
-    minima = climb(objective, np.concatenate(starts), sets, options)
+    minima = climb(objective, np.concatenate(starts), sets, options, keys)
     return best_of_each(family, minima, sets, len(data))
 
 
@@ -117,14 +129,17 @@ def best_of_each(family: Any, minima: Minima, sets: np.ndarray, count: int) -> l
     return [_best(family, minima, np.flatnonzero(sets == r)) for r in range(count)]
 
 
-def climb(objective: Any, starts: np.ndarray, sets: np.ndarray, options: LeastSquaresOptions) -> Minima:
+def climb(
+    objective: Any, starts: np.ndarray, sets: np.ndarray, options: LeastSquaresOptions, keys: bool = False
+) -> Minima:
     """Return a minimum from each start (S, size) on its data set (S,), with its certificate.
 
-    The certificate is that of the last of Q's stages, and iterations add up over the stages.
+    The certificate is that of the last of Q's stages, and iterations add up over the stages. ``keys`` is that of
+    ``least_squares``.
     """
     iterations = np.zeros(len(starts), dtype=int)
     for stage in objective.stages():
-        found = _rounds(stage, starts, sets, options)
+        found = (_key_rounds if keys else _rounds)(stage, starts, sets, options)
         starts = found.vectors
         iterations += found.iterations
     return replace(found, iterations=iterations)
@@ -141,6 +156,31 @@ def _rounds(objective: Any, starts: np.ndarray, sets: np.ndarray, options: Least
         if len(rows):
             plain = minimise(objective, found.vectors[rows], sets[rows], lower, upper, ROUND, options.tolerance, POLISH)
             found.replace(rows, plain, plain.vectors)
+    return found
+
+
+def _key_rounds(objective: Any, starts: np.ndarray, sets: np.ndarray, options: LeastSquaresOptions) -> Minima:
+    """Return the minima after a round in the family's coordinates and others in those of keys.
+
+    What the box has stopped in one round may go on in the next, whose coordinates are others.
+    """
+    lower, upper = objective.bounds(options.box)
+    found = minimise(objective, starts, sets, lower, upper, ROUND, options.tolerance, POLISH)
+    while len(rows := np.flatnonzero(~found.certified & (found.iterations < options.max_iterations))):
+        usable = KeyCoordinates(objective, options.box, found.vectors[rows], sets[rows]).usable
+        for own, straight in ((rows[usable], True), (rows[~usable], False)):
+            if not len(own):
+                continue
+            if not straight:
+                plain = minimise(
+                    objective, found.vectors[own], sets[own], lower, upper, ROUND, options.tolerance, POLISH
+                )
+                found.replace(own, plain, plain.vectors)
+                continue
+            keys, number = KeyCoordinates(objective, options.box, found.vectors[own], sets[own]), np.arange(len(own))
+            begin = keys.phi(found.vectors[own], number)
+            minima = minimise(keys, begin, number, *keys.bounds(), KEY_ROUND, options.tolerance, POLISH)
+            found.replace(own, minima, np.clip(keys.vectors(minima.vectors, number), lower, upper))
     return found
 
 
