@@ -12,7 +12,7 @@ import pandas as pd
 
 from moe_prompts.claims.algebra import rate_of
 from moe_prompts.claims.claim import DERIVED, Claim, Line, Tables, combined
-from moe_prompts.claims.evidence import gap_odds, mean_odds, slope_line, slope_lines, slope_odds
+from moe_prompts.claims.evidence import MIN_CERTIFIED, gap_odds, mean_odds, slope_line, slope_lines, slope_odds
 from moe_prompts.estimators.result import FitStatus
 from moe_prompts.identifiability import tangent_rank
 from moe_prompts.intervals import Interval, Verdict, mean_interval, within
@@ -26,6 +26,7 @@ from moe_prompts.tables import short
 from moe_prompts.theory import predictions
 
 RATES, CROSS, RISKS = "attention-rates", "attention-cross", "attention-risk"
+SINGULAR = "attention-singular"
 IDENTIFIED = ("attention-fixed", "attention-gelu", "attention-tanh", "attention-relu")
 RANK_ONE = ("attention-fixed-rank1", "attention-gelu-rank1")
 ALL = (*IDENTIFIED, "attention-decoupled", "attention-identity", *RANK_ONE)
@@ -36,6 +37,8 @@ RANK_BAND, FLOOR_BAND = (0.9, 1.1), (0.95, 1.05)
 #: What a band for s^2 rank / n must tell from it: the rank where the number of parameters is said, as 14 of
 #: 18.
 WRONG_RANK = 14 / 18
+#: Starts with which a fit counts as a search, and how far above the rank n risk / s^2 has to be then.
+SEARCHED, ABOVE = 16, 1.1
 #: Floors of ``experiments/floors.py --write``, whose boxes are named there.
 FLOORS = "floors.json"
 RISK = Measure("L2", "relative_risk", "risk")
@@ -226,6 +229,36 @@ def rank_line(rows: pd.DataFrame, seed: int) -> Line:
     return Line(_name(rows), f"s^2 rank / n, rank = P = {rank}", shown, verdict, found, odds)
 
 
+def singular_line(rows: pd.DataFrame, seed: int) -> Line:
+    """Return the line of a class that is singular at the truth: n risk / s^2 of the best certified fits.
+
+    It is held against the rank of the tangent, and not judged where fits have too few starts for a search.
+    """
+    known, kind = prompt_truth(rows["truth"].iloc[0]), PromptKind.parse(rows["kind"].iloc[0])
+    rank = tangent_rank(known, kind, bootstrap_rng(seed, "tangent", known.name, str(kind)))
+    good = rows[rows["status"] == FitStatus.CERTIFIED.name]
+    scaled = (good["n"] * good["relative_risk"] * known.signal).to_numpy() / known.noise**2
+    found = mean_interval(scaled)
+    starts, n = int(rows["starts"].max()), short(int(rows["n"].iloc[0]))
+    name = f"{_name(rows)}, n = {n}: best of {starts} start{'s' * (starts > 1)}"
+    gain, share = 2 * good["gain"].mean(), len(good) / len(rows)
+    shown = f"n risk / s^2 = {found.value:.2f} [{found.low:.2f}, {found.high:.2f}], twice the gain {gain:.2f} nats"
+    shown = f"{shown}; {share:.0%} certified"
+    if starts < SEARCHED:
+        return Line(name, "not judged", shown, None, found)
+    least = ABOVE * rank
+    verdict = Verdict.HOLDS if found.low > least else Verdict.FAILS if found.high <= least else Verdict.UNDECIDED
+    if share < MIN_CERTIFIED:
+        verdict = Verdict.UNDECIDED
+    odds = mean_odds(scaled, scaled * rank / scaled.mean(), f"{rank}", (least, np.inf), seed, name)
+    return Line(name, f"above {least:.1f}, rank = {rank}", shown, verdict, found, odds)
+
+
+def singular(tables: Tables, seed: int) -> list[Line]:
+    """Return the lines of P-singular, one for each size and number of starts."""
+    return [singular_line(rows, seed) for _, rows in tables[SINGULAR].groupby(["n", "start"], sort=False)]
+
+
 def _certified(rows: pd.DataFrame) -> str:
     return f"{(rows['status'] == FitStatus.CERTIFIED.name).mean():.0%} certified"
 
@@ -357,5 +390,27 @@ CLAIMS = [
         "configuration; every other one is covered by derivation alone. Of the fits of the singular class 3 % have a "
         "certificate, so that its risk is no estimate of that at the minima.",
         basis="floors without noise in three boxes (`python experiments/floors.py --write`)",
+    ),
+]
+
+#: Claims whose rule, seed and design are fixed and whose data are not drawn yet.
+PENDING: list[Claim] = [
+    Claim(
+        id="P-singular",
+        statement="At a fixed truth, where the tangent of two adaptive gelu prompts with a bias has rank 14 of P = 18, "
+        "the lowest of many certified least-squares fits in the box has a higher risk than s^2 rank / n.",
+        source=DERIVED,
+        prediction=lambda: (
+            "more than s^2 rank / n: all representations of the truth have the same tangent, of rank "
+            "14; where sigma' = 0 in some unit, its weights for x show at second order only, and the fit may choose them "
+            "besides the 14. By how much the risk exceeds s^2 14 / n is not derived"
+        ),
+        needs={SINGULAR: ["attention-fixed"]},
+        rule="with 16 starts at representations of the truth, half of them where units bend: the 90 % interval of the "
+        "mean of n risk / s^2, of certified fits, is above 1.1 rank = 15.4 at each n; fails if it is below; undecided "
+        "if it contains 15.4, or if fewer than 90 % of the fits are certified. Fits from 1 and 4 starts are shown",
+        judge=singular,
+        limits="the risk at the global minimum: more starts find lower minima. That of a class without bounds: "
+        "many minima have parameters on a bound of the box b in [-1, 3], all else in [-5, 5].",
     ),
 ]

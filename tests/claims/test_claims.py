@@ -343,6 +343,30 @@ def test_a_singular_truth_has_no_prediction():
     assert combined([line.verdict, HOLDS]) is HOLDS
 
 
+def singular_rows(mean, starts=16, certified=1.0):
+    known = prompts.prompt_truth("attention-fixed")
+    rows = cross_rows(lambda n: mean * known.noise**2 / known.signal / n, "contained", 0, 18, kind="adaptive:gelu:bias")
+    rows = rows[rows["n"] == rows["n"].max()].reset_index(drop=True)
+    rows["truth"], rows["starts"], rows["gain"] = "attention-fixed", starts, mean / 2
+    rows["status"] = np.where(np.arange(len(rows)) < certified * len(rows), "CERTIFIED", "NOT_CERTIFIED")
+    return rows
+
+
+def test_a_singular_truth_is_held_against_the_rank_of_its_tangent():
+    line = lambda *given: prompts.singular_line(singular_rows(*given), 0)
+    assert line(20.0).verdict is HOLDS
+    assert line(14.0).verdict is FAILS
+    assert line(15.4).verdict is OPEN
+    assert line(20.0, 16, 0.8).verdict is OPEN
+    assert line(20.0, 4).verdict is None
+    assert line(20.0).claimed == "above 15.4, rank = 14"
+    assert line(20.0).odds.right > 0.99
+    assert line(20.0).odds.wrong == 0
+    assert "best of 16 starts" in line(20.0).name
+    assert line(20.0, 1).name.endswith("best of 1 start")
+    assert "100% certified" in line(20.0).found
+
+
 def identifiability_rows(profile, gaps):
     truth = "attention-decoupled"
     common = {"truth": truth, "truth_kind": "decoupled", "kind": "decoupled", "k_true": 2}
