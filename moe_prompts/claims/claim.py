@@ -19,8 +19,8 @@ from moe_prompts.intervals import Interval, Verdict
 #: rules.) The third is that of runs that were added to the second edition, the fourth that of runs on
 #: prefixes and gated attention, the fifth that of runs of softmax-gated experts, the sixth that of runs of
 #: sigmoid-gated ones, the seventh that of searches for global maxima of softmax gates, the eighth that of
-#: runs that complete earlier ones, and the ninth that of fits whose atoms are
-#: merged, and of certified ones at a singular truth.
+#: runs that complete earlier ones, and the ninth that of fits whose atoms are merged, and of
+#: certified ones at a singular truth.
 REGISTERED_SEED, SECOND_SEED, THIRD_SEED, FOURTH_SEED = 2_718_281, 1_732_051, 2_236_067, 2_645_751
 FIFTH_SEED, SIXTH_SEED, SEVENTH_SEED, EIGHTH_SEED = 3_316_625, 3_605_551, 4_358_899, 4_795_832
 NINTH_SEED = 5_385_165

@@ -292,6 +292,7 @@ def cross_rows(risk_of, fit_class, floor, parameters, certified=True, noise=0.02
                 "n_parameters": parameters,
                 "population_relative_risk": floor,
                 "relative_risk": risk_of(n) * np.exp(noise * rng.standard_normal()),
+                "gain": 7.5,
             }
             for n in sizes
             for replicate in range(16)
@@ -339,6 +340,7 @@ def test_a_singular_truth_has_no_prediction():
     line = prompts.rank_line(risk_rows(1.0, parameters=18), 0)
     assert line.verdict is None
     assert line.claimed == "none known: rank 14 of P = 18"
+    assert line.found.endswith("twice the gain over the truth 15.00 nats")
     assert combined([line.verdict]) is OPEN
     assert combined([line.verdict, HOLDS]) is HOLDS
 
