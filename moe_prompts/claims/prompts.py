@@ -390,7 +390,7 @@ CLAIMS = [
         "[-1, 3], all else in [-5, 5], and wider boxes have lower floors (docs/floors.md). The three truths are of one "
         "configuration; every other one is covered by derivation alone. Of the fits of the singular class 3 % have a "
         "certificate, so that its risk is no estimate of that at the minima. Nats left do not make it higher than 14, "
-        "however: twice what these fits have gained is 17.65 nats, and certified ones gain more (P-singular).",
+        "however: twice what these fits have gained is 17.65 nats. P-singular is of certified ones.",
         basis="floors without noise in three boxes (`python experiments/floors.py --write`)",
     ),
 ]
