@@ -32,7 +32,9 @@ FORMULAS = [
     (r"E ?\\?\|f\\?\*\\?\|\^2", r"E\\lvert f^* \\rvert^2"),
 ]
 #: Code, mathematics and links, which stay as they are.
-KEPT = re.compile(r"(```.*?```|^(?: {4}[^\n]*\n)+|`[^`\n]*`|\$\$.*?\$\$|\$[^$\n]+\$|\]\([^)]*\)|<!--.*?-->)", re.S | re.M)
+KEPT = re.compile(
+    r"(```.*?```|^(?: {4}[^\n]*\n)+|`[^`\n]*`|\$\$.*?\$\$|\$[^$\n]+\$|\]\([^)]*\)|<!--.*?-->)", re.S | re.M
+)
 
 
 def on_files(files: Files, config: Any) -> Files:
