@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 import sys
 from importlib import import_module
+from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from committed import DATA, committed, report, report_of_replication
@@ -13,6 +15,8 @@ from committed import DATA, committed, report, report_of_replication
 from moe_prompts import cli
 from moe_prompts.commands import console
 from moe_prompts.shown import COLUMNS, Ending, fitted
+
+ROOT = Path(__file__).parents[1]
 
 #: Commands with parts of their own.
 PARTS = {
@@ -108,6 +112,86 @@ def test_endings_of_committed_runs_have_findings_a_table_and_a_legend(ending, na
     assert all(len(row) == len(found.header) for row in found.body)
     assert found.legend
     assert all(cell in " ".join(str(found).split()) for row in found.body for cell in row[:2])
+
+
+def of_floors() -> Ending:
+    """The rows that claims read: every truth, kind, k and box of the page."""
+    from moe_prompts.commands.floors import ending_of
+
+    return ending_of(pd.read_json(ROOT / "moe_prompts/claims/floors.json", orient="records", precise_float=True))
+
+
+def of_identifiability() -> Ending:
+    """The committed profiles and gaps; a truth with the longest name that the command takes."""
+    from moe_prompts.commands.identifiability import ending_of
+    from moe_prompts.study.attention_report import identifiability
+
+    rows = committed("sample_efficiency")[0]
+    lines = identifiability(rows[rows["truth"].str.startswith("attention-")])
+    longest = lines.iloc[:1].assign(truth="attention-random-123456-decoupled-heads2")
+    return ending_of(pd.concat([lines, longest], ignore_index=True))
+
+
+def of_starts() -> Ending:
+    from moe_prompts.vision.data_efficiency.screening import ending_of
+
+    return ending_of(committed("starts")[0])
+
+
+def of_probe() -> Ending:
+    """Made rows: the longest name of a task, and a folder's."""
+    from moe_prompts.commands.tasks import ending_of
+    from moe_prompts.vision.tasks.named import task_names
+
+    names = [max(task_names("all"), key=len), "folder:photographs-of-a-long-summer"]
+    numbers = {"classes": 102, "chance": 1 / 102, "pixels": [0.25, 0.5], "linear probe": [0.75, 0.375]}
+    return ending_of(
+        pd.DataFrame({"task": names} | numbers | {"training images": 100_000, "test images": 25_000}),
+        "vit_base_patch16_224.orig_in21k",
+    )
+
+
+def of_trainings() -> Ending:
+    """Made accuracies of every method on every task of VTAB and FGVC, with seeds that diverged and rates at an end."""
+    from moe_prompts.vision.comparison.report import ending_of
+    from moe_prompts.vision.figures import MARKS
+    from moe_prompts.vision.tasks import fgvc, vtab
+
+    rng = np.random.default_rng(0)
+    keys = [
+        (task, method, seed)
+        for task in [*vtab.TASKS, *(fgvc.PREFIX + name for name in fgvc.TASKS)]
+        for method in MARKS
+        for seed in (42, 44, 82)
+    ]
+    final = pd.DataFrame(keys, columns=["task", "method", "seed"])
+    final["accuracy"] = np.where(rng.random(len(final)) < 0.05, np.nan, rng.random(len(final)))
+    for name in ("cross_entropy", "lr", "weight_decay", "parameters"):
+        final[name] = 1.0
+    setup = "Backbone vit_base_patch16_224.orig_in21k, N by task, 100 epochs of 64 images, schedule cosine"
+    return ending_of(final.assign(group="natural"), setup, ["rates of vapt_orthogonal at an end of the grid " * 4])
+
+
+@pytest.mark.parametrize(
+    ("ending", "said"),
+    [
+        (of_floors, "prompts come down to"),
+        (of_identifiability, "random-123456-decoupled-heads2"),
+        (of_starts, "less excess than official"),
+        (of_probe, "beats pixels on 1 of 2 tasks, and not on folder:photographs"),
+        (of_trainings, "is above vpt_deep on"),
+    ],
+)
+def test_endings_of_other_commands_lose_no_cell_in_80_columns(ending, said):
+    if ending in (of_starts, of_probe, of_trainings):
+        pytest.importorskip("timm", reason="needs the extra vision")
+    found = ending()
+    shown = " ".join(str(found).split())
+    assert not too_wide(str(found))
+    assert said in " ".join(found.findings)
+    assert found.body
+    assert found.legend
+    assert all(str(cell) in shown for row in found.body for cell in row[: found.keys])
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,9 @@ from moe_prompts import cli
 from moe_prompts.errors import InputError
 
 if TYPE_CHECKING:
+    import pandas as pd
+
+    from moe_prompts.shown import Ending
     from moe_prompts.vision.tasks.task import Task
 
 TASKS = ("dsprites_loc", "dsprites_ori", "count", "distance", "letters", "azimuth", "elevation", "digits")
@@ -131,7 +134,6 @@ def probe(arguments: argparse.Namespace) -> None:
     import torch
 
     from moe_prompts.engine.files import write_atomically
-    from moe_prompts.shown import Ending
     from moe_prompts.vision.backbones.create import create_backbone
     from moe_prompts.vision.backbones.normalisation import normalisation_of
     from moe_prompts.vision.backbones.probe import pixels, ridge, tokens_by_block
@@ -149,19 +151,25 @@ def probe(arguments: argparse.Namespace) -> None:
         row["linear probe"] = ridge(of_train, labels, of_test, truth)
         row |= {"training images": len(labels), "test images": len(truth)}
         rows.append(row)
-    table = pd.DataFrame(rows)
-    shares = ["chance", "pixels", "linear probe"]
-    body = table.assign(**{name: table[name].map("{:.3f}".format) for name in shares}).astype(str)
-    beaten = [str(name) for name in table.loc[table["linear probe"] <= table["pixels"], "task"]]
-    found = f"The class token of {arguments.backbone} beats pixels on {len(rows) - len(beaten)} of {len(rows)} tasks"
-    findings = [f"{found}, and not on {', '.join(beaten)}." if beaten else f"{found}."]
-    print(Ending(findings, list(body.columns), body.to_numpy().tolist(), LEGEND))
+    print(ending_of(pd.DataFrame(rows), arguments.backbone))
     out = arguments.out or cli.default_folder("tasks")
     out.mkdir(parents=True, exist_ok=True)
     facts = {"backbone": arguments.backbone, "size": arguments.size, "entropy": arguments.entropy, "rows": rows}
     write_atomically(out / "probe.json", (json.dumps(facts, indent=1) + "\n").encode())
     print()
     cli.print_files(out, {"probe.json": "backbone, options and rows"})
+
+
+def ending_of(table: pd.DataFrame, backbone: str) -> Ending:
+    """Return what the probe prints: on how many tasks the class token says more than pixels, and a row for each."""
+    from moe_prompts.shown import Ending
+
+    shares = ["chance", "pixels", "linear probe"]
+    body = table.assign(**{name: table[name].map("{:.3f}".format) for name in shares}).astype(str)
+    beaten = [str(name) for name in table.loc[table["linear probe"] <= table["pixels"], "task"]]
+    found = f"The class token of {backbone} beats pixels on {len(table) - len(beaten)} of {len(table)} tasks"
+    findings = [f"{found}, and not on {', '.join(beaten)}." if beaten else f"{found}."]
+    return Ending(findings, list(body.columns), body.to_numpy().tolist(), LEGEND)
 
 
 def flat(images):
