@@ -172,7 +172,7 @@ def represented(truth: PromptTruth, kind: PromptKind, rng: np.random.Generator) 
 
 
 def by_biases(truth: PromptTruth, kind: PromptKind, biases: np.ndarray) -> PromptAttention:
-    """Return a truth of fixed prompts as adaptive prompts of ``kind`` with biases (k, r) and W1 = 0 beside them."""
+    """Return a truth of fixed prompts as adaptive ones with biases (k, r) and W1 = 0 beside them."""
     params = truth.params
     W1 = np.concatenate([np.zeros((*biases.shape, params.head.reads)), biases[:, :, None]], axis=2)
     W2 = np.linalg.lstsq(kind.activation.value(biases), params.atoms, rcond=None)[0].T

@@ -107,6 +107,7 @@ def studies() -> dict:
             starts=[VECTOR[None]],
             noise=PROMPT.noise,
             options=mp.LeastSquaresOptions(**FEW),
+            keys=False,
         ),
         "kappas": call(mp.kappas, truth=PROMPT, rng=rng()),
         "profile": call(mp.profile, truth=PROMPT, rng=rng(), surplus=1, eps=(0.1, 0.2), box=None, directions=4),

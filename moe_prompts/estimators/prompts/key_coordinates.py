@@ -1,9 +1,9 @@
 """Give adaptive prompts with a bias coordinates in which the valley of a fixed truth is straight.
 
-A fixed prompt c_l is W2 sigma(beta_l) for many W2 and many beta_l, the bias column of W1_l. On a fixed truth Q
-has a valley of such representations. It is curved in (W1, W2), its walls are steep, and its floor may fall by
-a few hundredths of a nat, or by nats where sigma'(beta) = 0: there a unit bends at second order. What the data
-show are the key of a prompt at x = 0 and the slope of its key there,
+A fixed prompt c_l is W2 sigma(beta_l) for many W2 and many beta_l, the bias column of W1_l. On a fixed truth
+Q has a valley of such representations. It is curved in (W1, W2), its walls are steep, and its floor may fall
+by a few hundredths of a nat, or by nats where sigma'(beta) = 0: there a unit bends at second order. What the
+data show are the key of a prompt at x = 0 and the slope of its key there,
 
     c_l = W2 sigma(beta_l)  (p)    and    V_l = W2 diag(sigma'(beta_l)) U_l  (p, d),
 
@@ -23,8 +23,8 @@ from moe_prompts.estimators.prompts.objective import Box
 
 #: Newton steps that solve for the numbers in whose places keys stand, and what may be left of a solution.
 SOLVE, SOLVED = 12, 1e-12
-#: Room to the nearest bound that a number needs to leave its place to a key, as a share of its range; more room
-#: than ``WIDE`` makes no difference.
+#: Room to the nearest bound that a number needs to leave its place to a key, as a share of its range; more
+#: room than ``WIDE`` makes no difference.
 ROOM, WIDE = 1e-3, 0.1
 #: A unit is nearly linear where |sigma''| |U| is below this share of |sigma'|.
 LINEAR = 0.1
@@ -60,7 +60,7 @@ class KeyCoordinates:
 
     @staticmethod
     def applies(family: Any) -> bool:
-        """Say whether a family has such coordinates: prompts with a bias, and enough numbers to give for keys."""
+        """Say whether a family has such coordinates: a bias, and enough numbers to give for keys."""
         kind = family.kind
         if kind.base != "adaptive" or not kind.bias or not kind.analytic or not kind.shares_w2 or family.scales:
             return False
@@ -189,7 +189,7 @@ class KeyCoordinates:
         return out
 
     def bent(self, vectors: np.ndarray, starts: np.ndarray, pull: np.ndarray) -> np.ndarray:
-        """Return the sum of pull (S, size) times the second derivatives of phi in the vector (S, size, size)."""
+        """Return the sum of pull (S, size) times second derivatives of phi (S, size, size)."""
         S, row = len(vectors), self.row[starts]
         out, every = np.zeros((S, self.size, self.size)), np.arange(S)
         w2, beta, u = vectors[:, self.w2], vectors[:, self.beta], vectors[:, self.u]
@@ -252,7 +252,7 @@ def inverse(matrices: np.ndarray) -> np.ndarray:
 
 
 def pivots(matrices: np.ndarray) -> np.ndarray:
-    """Return the column of the pivot in each row (S, rows) of matrices (S, rows, columns); -1 where it has none.
+    """Return the column of each row's pivot (S, rows) in matrices (S, rows, columns); -1 where it has none.
 
     Gaussian elimination with complete pivoting.
     """

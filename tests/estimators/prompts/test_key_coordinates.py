@@ -112,7 +112,7 @@ def climbed(keys):
 
 
 def test_fits_at_a_singular_truth_are_certified():
-    """In coordinates of keys nine in ten are; without them fewer than three in ten, with as many iterations."""
+    """In coordinates of keys nine in ten are; without them fewer than three in ten, in as many iterations."""
     _, _, straight = climbed(True)
     _, _, plain = climbed(False)
     assert straight.certified.mean() >= 0.9
@@ -121,7 +121,7 @@ def test_fits_at_a_singular_truth_are_certified():
 
 
 def test_their_certificates_hold():
-    """Steps of a hundredth of a standard deviation in any direction climb back to the same level, to 1e-6 nats."""
+    """Steps of a hundredth of a standard deviation climb back to the same level, to 1e-6 nats."""
     objective, sets, found = climbed(True)
     good = np.flatnonzero(found.certified)
     lower, upper = Box().bounds(family())
