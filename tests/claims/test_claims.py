@@ -345,11 +345,12 @@ def test_a_singular_truth_has_no_prediction():
     assert combined([line.verdict, HOLDS]) is HOLDS
 
 
-def singular_rows(mean, starts=16, certified=1.0):
+def singular_rows(mean, starts=16, certified=1.0, lmin=1e-3):
     known = prompts.prompt_truth("attention-fixed")
     rows = cross_rows(lambda n: mean * known.noise**2 / known.signal / n, "contained", 0, 18, kind="adaptive:gelu:bias")
     rows = rows[rows["n"] == rows["n"].max()].reset_index(drop=True)
     rows["truth"], rows["starts"], rows["gain"] = "attention-fixed", starts, mean / 2
+    rows["relative_lmin"] = lmin
     rows["status"] = np.where(np.arange(len(rows)) < certified * len(rows), "CERTIFIED", "NOT_CERTIFIED")
     return rows
 
@@ -361,6 +362,9 @@ def test_a_singular_truth_is_held_against_the_rank_of_its_tangent():
     assert line(15.4).verdict is OPEN
     assert line(20.0, 16, 0.8).verdict is OPEN
     assert line(20.0, 4).verdict is None
+    flat = singular_rows(20.0)
+    flat.loc[:1, "relative_lmin"] = -1e-13  # two saddles in 16 fits
+    assert prompts.singular_line(flat, 0).verdict is OPEN
     assert line(20.0).claimed == "above 15.4, rank = 14"
     assert line(20.0).odds.right > 0.99
     assert line(20.0).odds.wrong == 0

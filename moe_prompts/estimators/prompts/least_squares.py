@@ -31,6 +31,9 @@ from moe_prompts.models.prompt_attention import PromptAttention, PromptFamily
 ROUND, PAIR_ROUND = 12, 100
 #: The same in those of keys, which are chosen anew in each round.
 KEY_ROUND = 30
+#: Smallest eigenvalue of the scaled Hessian that makes a minimum of fits in coordinates of keys; below, a
+#: saddle of the valley's floor looks the same.
+DEFINITE = 1e-9
 #: Iterations more for a start that meets the tolerance at the end of a round, to confirm its certificate.
 POLISH = 8
 #: Minima within this many nats of each other on the same data count as one.
@@ -83,7 +86,8 @@ def least_squares(
     noise    standard deviation s of the outputs, known; it makes Q a negative log-likelihood in nats
     options  box and stopping rule; ``LeastSquaresOptions()`` by default
     keys     whether rounds after the first are in the coordinates of keys, which adaptive prompts with a bias
-             need where the truth is a fixed prompt: without them few of those fits are certified
+             need where the truth is a fixed prompt: without them few of those fits are certified. A
+             certificate then asks for ``relative_lmin`` above 1e-9, too
 
     Returns for each data set the best certified minimum of Q over its starts, all climbed together. ``share``
     is the part of a data set's starts that ended within ``SAME_MINIMUM`` nats of the best. Where the lowest
@@ -181,6 +185,9 @@ def _key_rounds(objective: Any, starts: np.ndarray, sets: np.ndarray, options: L
             begin = keys.phi(found.vectors[own], number)
             minima = minimise(keys, begin, number, *keys.bounds(), KEY_ROUND, options.tolerance, POLISH)
             found.replace(own, minima, np.clip(keys.vectors(minima.vectors, number), lower, upper))
+    # On the floor of the valley a stationary point may be a saddle, whose curvature is below rounding.
+    flat = found.certified & ~(found.relative_lmin > DEFINITE)
+    found.status[flat] = FitStatus.NOT_CERTIFIED
     return found
 
 

@@ -7,7 +7,7 @@ from numpy.testing import assert_allclose
 import moe_prompts as mp
 from moe_prompts.errors import InputError
 from moe_prompts.estimators.prompts.key_coordinates import KeyCoordinates, inverse, pivots
-from moe_prompts.estimators.prompts.least_squares import LeastSquaresOptions, climb, least_squares
+from moe_prompts.estimators.prompts.least_squares import DEFINITE, LeastSquaresOptions, climb, least_squares
 from moe_prompts.estimators.prompts.levenberg_marquardt import minimise
 from moe_prompts.estimators.prompts.objective import Box, PromptObjective
 from moe_prompts.models.gaussian_truths import prompt_data
@@ -118,6 +118,17 @@ def test_fits_at_a_singular_truth_are_certified():
     assert straight.certified.mean() >= 0.9
     assert plain.certified.mean() < 0.3
     assert straight.values.sum() < plain.values.sum()
+
+
+def test_saddles_of_the_floor_have_no_certificate(monkeypatch):
+    """At n = 1e9 the floor of the valley curves by less than rounding; a step aside leads nats down."""
+    objective, sets = objective_of(10**9, sets=6), np.repeat(np.arange(6), 2)
+    starts = np.concatenate([starts_of(4)[::2]] * 6)
+    found = climb(objective, starts, sets, KEY_OPTIONS, True)
+    assert (found.relative_lmin[found.certified] > DEFINITE).all()
+    monkeypatch.setattr("moe_prompts.estimators.prompts.least_squares.DEFINITE", -np.inf)
+    rough = climb(objective, starts, sets, KEY_OPTIONS, True)
+    assert rough.certified.sum() > found.certified.sum() > 0
 
 
 def test_their_certificates_hold():
