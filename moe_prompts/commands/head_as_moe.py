@@ -53,15 +53,15 @@ class Case:
         return VPT(TOKENS, **options) if method == "VPT-deep" else VAPT(TOKENS, hidden=8, **options)
 
     def model(self):
-        """Return the frozen model: pretrained, or small with random weights."""
+        """Return the frozen model, pretrained or small with random weights; seed what training drops of channels."""
         import torch
         from timm.models.vision_transformer import VisionTransformer
 
         from moe_prompts.vision.backbones.create import create_backbone
 
+        torch.manual_seed(self.seed)
         if self.backbone is not None:
             return create_backbone(self.backbone, file=self.weights, size=self.size)
-        torch.manual_seed(self.seed)
         plain = VisionTransformer(
             img_size=SIZE, patch_size=PATCH, embed_dim=WIDTH, depth=DEPTH, num_heads=HEADS, num_classes=0
         )

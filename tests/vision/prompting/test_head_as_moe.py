@@ -8,6 +8,7 @@ from commands import call
 from vision_models import CONFIGS, DEPTH, HEADS, KINDS, WIDTH, images, plain, prompted, rng, train_step
 
 import moe_prompts
+from moe_prompts.commands.head_as_moe import Case, tuned
 from moe_prompts.errors import InputError
 from moe_prompts.models.prompt_attention import PromptAttention
 from moe_prompts.vision import VAPT, VPT, gate_rank, projections, prompt, prompt_table, read_head
@@ -163,6 +164,17 @@ def test_the_command_writes_its_table_and_its_figure(tmp_path):
     written = {path.name for path in (tmp_path / "run").iterdir()}
     assert written == {"results.parquet", "meta.json", "summary.md", "head_as_moe.pdf", "head_as_moe.png"}
     assert "head_as_moe.png  figure" in done.stdout
+
+
+def test_the_seed_of_the_command_makes_a_training_on_a_backbone_repeatable():
+    """Also the channels that VAPT drops, which torch draws from its global generator."""
+    case = Case("small", None, 32, 2, steps=2, seed=0)
+    found = []
+    for other in (1, 2):
+        torch.manual_seed(other)
+        model, _ = tuned(case, "VAPT")
+        found.append(torch.cat([one.detach().flatten() for one in model.parameters() if one.requires_grad]))
+    torch.testing.assert_close(found[0], found[1], rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("config", [VPT(3, blocks=2), VAPT(3, blocks=2)], ids=["vpt", "vapt"])
