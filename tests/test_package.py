@@ -176,6 +176,8 @@ CURVES = (
     "planted_vit",
     "pretrained_count",
     "pretrained_dsprites_loc",
+    "pretrained_fourth_count",
+    "pretrained_fourth_dsprites_loc",
     "pretrained_second_count",
     "pretrained_second_dsprites_loc",
     "pretrained_third_azimuth",

@@ -89,10 +89,10 @@ CLAIMS = [
     ),
     _claim(
         "V-start",
-        "On a pretrained ViT, adaptive prompts that begin elsewhere (tokens, vpt) are more accurate than from the "
-        "official start.",
+        "On a pretrained ViT, adaptive prompts that begin elsewhere (tokens, vpt, gain) are more accurate than from "
+        "the official start.",
         "asked here",
-        "accuracy of vapt_tokens and vapt_vpt above that of vapt",
+        "accuracy of vapt_tokens, vapt_vpt and vapt_gain above that of vapt",
         DIFFERENCE_RULE,
     ),
     _claim(

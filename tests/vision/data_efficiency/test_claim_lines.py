@@ -13,6 +13,8 @@ from moe_prompts import intervals
 from moe_prompts.claims import planted, pretrained
 from moe_prompts.claims.claim import judged
 from moe_prompts.commands import console
+from moe_prompts.errors import InputError
+from moe_prompts.vision.data_efficiency import claim_lines
 from moe_prompts.vision.data_efficiency.claim_lines import (
     PUBLISHED_GAIN,
     chance_to_hold,
@@ -75,6 +77,24 @@ def test_a_difference_becomes_a_line_in_points():
     assert line["found"] == "+11.0 [+9.3, +12.7] points, 3 replicates"
     assert line["verdict"] == "holds"
     assert line["right"] == pytest.approx(chance_to_hold(PUBLISHED_GAIN, 0.01, 3), abs=1e-6)
+
+
+def test_a_later_run_has_the_same_images(monkeypatch):
+    """What was trained again counts once, and has to end where it ended before."""
+    row = {"task": "count", "n": 800, "replicate": 0, "status": TRAINED}
+    runs = {
+        "pretrained_second_count": [row | {"method": "linear", "accuracy": 0.4}],
+        "pretrained_fourth_count": [row | {"method": name, "accuracy": 0.4} for name in ("linear", "vapt_gain")],
+    }
+    empty = pd.DataFrame(columns=[*row, "method", "accuracy"])
+    read = lambda folder: pd.DataFrame(runs[folder.name]) if folder.name in runs else empty
+    monkeypatch.setattr(claim_lines, "read_table", read)
+    assert list(claim_lines.table_of(DATA, "200 steps")["method"]) == ["linear", "vapt_gain"]
+    runs["pretrained_fourth_count"][0]["accuracy"] = 0.41
+    with pytest.raises(
+        InputError, match=r"linear on count, replicate 0, has the accuracy 0\.41 in a run of .* and 0\.4 "
+    ):
+        claim_lines.table_of(DATA, "200 steps")
 
 
 @pytest.mark.parametrize(
