@@ -74,7 +74,7 @@ CLAIMS: dict[str, Claim] = {
 WEAKEST = ("weakest line holds if true", "weakest line holds if wrong")
 
 #: Claims whose rule, seed and design are fixed and whose data are not drawn yet.
-PENDING: tuple[Claim, ...] = (*prompts.PENDING, *gated.PENDING, *merging.PENDING)
+PENDING: tuple[Claim, ...] = (*prompts.PENDING, *gated.PENDING)
 
 
 def chosen(ids: Sequence[str] | None) -> list[Claim]:

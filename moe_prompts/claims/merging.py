@@ -128,10 +128,6 @@ CLAIMS = [
         "seeds were looked at on gmoe-1, 2 and 3 before the first run: all their choices from n = 300 on were right. "
         "The random truths were not looked at then, but for one data set of prompts-adaptive.",
     ),
-]
-
-#: Registered; not drawn yet.
-PENDING = [
     Claim(
         id="S-merge",
         statement="Softmax-gated, fitted from the data with k = 2 k* - 1 experts: merging the nearest atoms of that "

@@ -195,9 +195,10 @@ PAPERS = (
         "2510.12744",
         f"{NOT_SEEN}: the same for softmax gates, with rates where experts are too many: in a cell of m gate slope and "
         "b have the power rbar(m), a and the noise rbar(m) / 2, smallest over translations (from a summary of it)",
-        (),
-        "all of it. S-over says more for beta and a: they have n^(-1/4) in a cell of any m if some cell holds one "
-        "atom; whether the paper's losses imply it was not looked up",
+        ("S-merge",),
+        "its own dissimilarity and criterion; misspecified models; its rates where experts are too many. S-over says "
+        "more for beta and a: they have n^(-1/4) in a cell of any m if some cell holds one atom; whether the paper's "
+        "losses imply it was not looked up",
     ),
 )
 
