@@ -201,6 +201,7 @@ VISION_RUNS = (
     "predicted_excess",
     "starts",
     "search",
+    "search_crossing",
 )
 
 

@@ -121,9 +121,10 @@ SINGULAR: dict[str, Lines] = {"attention-fixed": (("adaptive:gelu:bias", (2,)),)
 def singular(truths: Sequence[str], scale: Scale, seed: int) -> Study:
     """Return fits of a class that is singular at the truth, from 1, 4 and 16 representations of it.
 
-    Of 48 data sets from the seed of quick runs n risk / s^2 has the mean 21.0 (n = 1e6) and 19.6 (1e9), a standard
-    deviation of 5.8, and 100 and 96 % of the best fits of 16 are certified. With that scatter 64 replicates hold in
-    all runs, in 5 of 100 if the mean is 15.4, and in none if it is 14; 512 tell the mean to .5.
+    Of 48 data sets from the seed of quick runs n risk / s^2 has the mean 21.0 (n = 1e6) and 19.6 (1e9), a
+    standard deviation of 5.8, and 100 and 96 % of the best fits of 16 are certified. With that scatter 64
+    replicates hold in all runs, in 5 of 100 if the mean is 15.4, and in none if it is 14; 512 tell the mean
+    to .5.
     """
     study = attention_study(
         sizes=[1_000_000, 1_000_000_000],

@@ -404,9 +404,9 @@ def represented_start(known: PromptTruth, family: PromptFamily, number: int, rng
 
     known   truth of fixed prompts
     family  adaptive prompts with a bias, as many as the truth has
-    number  of the start: with an even one biases are standard normal; with an odd one they are twice that, and
-            each is moved to the minimum of sigma (probability ``AT_MINIMUM``), where a unit bends at second
-            order, or to ``TAIL`` with a weight for x (``IN_TAIL``), where sigma is small and bent
+    number  of the start: with an even one biases are standard normal; with an odd one they are twice that,
+            and each is moved to the minimum of sigma (probability ``AT_MINIMUM``), where a unit bends at
+            second order, or to ``TAIL`` with a weight for x (``IN_TAIL``), where sigma is small and bent
     rng     source of the start
 
     Raises ``InputError`` where no representation in the box is found.

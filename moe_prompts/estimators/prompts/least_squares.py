@@ -5,8 +5,8 @@
 Fits begin in the family's own coordinates. What has not converged after a round goes on in
 ``PairCoordinates`` of its two nearest prompts: an over-specified fit, whose surplus prompt shares the cell of
 another, lies in a valley that is curved in (b, theta) and straight there. Rounds alternate, because a third
-prompt may join or the box may stop a pair. On request adaptive prompts with a bias go on in ``KeyCoordinates``
-instead: they have a valley of their own where the truth is a fixed prompt.
+prompt may join or the box may stop a pair. On request adaptive prompts with a bias go on in
+``KeyCoordinates`` instead: they have a valley of their own where the truth is a fixed prompt.
 """
 
 from __future__ import annotations
@@ -138,8 +138,8 @@ def climb(
 ) -> Minima:
     """Return a minimum from each start (S, size) on its data set (S,), with its certificate.
 
-    The certificate is that of the last of Q's stages, and iterations add up over the stages. ``keys`` is that of
-    ``least_squares``.
+    The certificate is that of the last of Q's stages, and iterations add up over the stages. ``keys`` is
+    that of ``least_squares``.
     """
     iterations = np.zeros(len(starts), dtype=int)
     for stage in objective.stages():

@@ -45,8 +45,8 @@ PARTS = {
         "pretrained_third_azimuth",
     ),
 }
-#: Runs that train one method more on the images of a part's runs. A linear head is trained again in each, which
-#: shows that the images are the same.
+#: Runs that train one method more on the images of a part's runs. A linear head is trained again in each,
+#: which shows that the images are the same.
 LATER = {"200 steps": ("pretrained_fourth_dsprites_loc", "pretrained_fourth_count")}
 #: The part that trains on fresh images as well, whose losses there are floors.
 FLOORS = "200 steps, with floors"
