@@ -55,7 +55,7 @@ DRAWING = runs.Drawing(
     figure=figure,
     data=runs.DATA / "pretrained_heads",
     command="python experiments/head_as_moe.py --backbone dinov2-small-focus --size 98 --last-blocks 6",
-    time="4 minutes of one core",
+    time="5 minutes of one core",
 )
 
 if __name__ == "__main__":
