@@ -24,7 +24,7 @@ from moe_prompts.models.prompt_truths import prompt_truth
 from moe_prompts.study.attention import KEY_OPTIONS, REPRESENTED, AttentionCell, GapCell, Lines, attention_study
 from moe_prompts.study.experts import experts_study
 from moe_prompts.study.gaussian import gaussian_study
-from moe_prompts.study.gaussian_global import global_study
+from moe_prompts.study.gaussian_global import GlobalCell, global_study
 from moe_prompts.study.merging import merging_study
 from moe_prompts.study.replication import replication_study
 from moe_prompts.study.softmax import softmax_study
@@ -259,7 +259,8 @@ def gaussian_global_more(truths: Sequence[str], scale: Scale, seed: int) -> Stud
         truths=truths,
         ks=[4, 5],
     )
-    return replace(study, cells=[cell for cell in study.cells if (cell.truth, cell.k) in SOUGHT_MORE])
+    kept = [cell for cell in study.cells if isinstance(cell, GlobalCell) and (cell.truth, cell.k) in SOUGHT_MORE]
+    return replace(study, cells=kept)
 
 
 def merging(truths: Sequence[str], scale: Scale, seed: int) -> Study:

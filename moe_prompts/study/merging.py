@@ -120,7 +120,7 @@ def run_cell(cell: MergeCell, replicates: tuple[int, ...], entropy: int, options
     return rows
 
 
-def found(chosen: Choice, known: GaussianGatedMoE) -> Row:
+def found(chosen: Choice[GaussianGatedMoE], known: GaussianGatedMoE) -> Row:
     """Return the columns of a choice, measured against the truth ``known``."""
     return {
         "chosen": chosen.k,

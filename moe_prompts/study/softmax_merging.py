@@ -113,7 +113,7 @@ def run_cell(cell: SoftmaxMergeCell, replicates: tuple[int, ...], entropy: int) 
     return rows
 
 
-def found(chosen: Choice, known: SoftmaxGatedMoE, data: Sample) -> Row:
+def found(chosen: Choice[SoftmaxGatedMoE], known: SoftmaxGatedMoE, data: Sample) -> Row:
     """Return the columns of a choice, measured against the truth ``known``; losses are the intrinsic ones."""
     loss = lambda model: softmax_errors(model, known).loss("intrinsic")
     return {

@@ -29,7 +29,7 @@ authors' package has them, with norms of raw parameters), arXiv 2505.13052 (Gaus
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 
@@ -37,19 +37,22 @@ from moe_prompts.checks import expect, parameters, real, whole
 from moe_prompts.errors import InputError
 from moe_prompts.models.data import Data, Sample, StreamedSample
 from moe_prompts.models.gaussian_gated import GaussianGatedMoE
+from moe_prompts.models.softmax_gated import SoftmaxGatedMoE
 from moe_prompts.shown import Shown
+
+Model = TypeVar("Model", GaussianGatedMoE, SoftmaxGatedMoE)
 
 
 @dataclass(frozen=True, repr=False)
-class MergePath(Shown):
-    """Hold the tree of merges of a Gaussian-gated model.
+class MergePath(Shown, Generic[Model]):
+    """Hold the tree of merges of a gated model.
 
     models   with k, k - 1, .., 1 free atoms, the fit itself first; free atoms before frozen ones
     heights  (k - 1,)    of the merges, in their order: the first leads from k to k - 1 free atoms
     pairs    (k - 1, 2)  which two free atoms of the model before it a merge takes; the merged one is last
     """
 
-    models: tuple[GaussianGatedMoE, ...]
+    models: tuple[Model, ...]
     heights: np.ndarray
     pairs: np.ndarray
 
@@ -58,7 +61,7 @@ class MergePath(Shown):
         """Return the number of free atoms of the fit."""
         return len(self.models)
 
-    def model(self, k: int) -> GaussianGatedMoE:
+    def model(self, k: int) -> Model:
         """Return the model merged to ``k`` free atoms.
 
         Raises ``InputError`` for k outside 1 .. k of the fit.
@@ -78,7 +81,7 @@ class MergePath(Shown):
 
 
 @dataclass(frozen=True, repr=False)
-class Choice(Shown):
+class Choice(Shown, Generic[Model]):
     """Hold how many experts a merged fit speaks for, and why.
 
     k               the number of free atoms of smallest criterion
@@ -88,17 +91,17 @@ class Choice(Shown):
     """
 
     k: int
-    path: MergePath
+    path: MergePath[Model]
     log_likelihood: np.ndarray
     criterion: np.ndarray
 
     @property
-    def model(self) -> GaussianGatedMoE:
+    def model(self) -> Model:
         """Return the model merged to the chosen number of atoms."""
         return self.path.model(self.k)
 
 
-def merge_path(fit: GaussianGatedMoE | Any, n_frozen: int = 0) -> MergePath:
+def merge_path(fit: GaussianGatedMoE | Any, n_frozen: int = 0) -> MergePath[GaussianGatedMoE]:
     """Return the tree of merges of a Gaussian-gated fit.
 
     fit       a fit, or its parameters, with at least two free atoms
@@ -139,7 +142,9 @@ def merge_path(fit: GaussianGatedMoE | Any, n_frozen: int = 0) -> MergePath:
     return MergePath(tuple(models), np.array(heights), np.array(pairs))
 
 
-def choose_k(fit: GaussianGatedMoE | Any, sample: Data, omega: float | None = None, n_frozen: int = 0) -> Choice:
+def choose_k(
+    fit: GaussianGatedMoE | Any, sample: Data, omega: float | None = None, n_frozen: int = 0
+) -> Choice[GaussianGatedMoE]:
     """Return how many experts an over-fitted Gaussian-gated model speaks for, without another fit.
 
     fit       a certified fit with more atoms than there are experts, or its parameters
@@ -176,7 +181,7 @@ def choose_k(fit: GaussianGatedMoE | Any, sample: Data, omega: float | None = No
     return weighed(path, sums, weight / sample.n)
 
 
-def weighed(path: MergePath, log_likelihood: np.ndarray, weight: float) -> Choice:
+def weighed(path: MergePath[Model], log_likelihood: np.ndarray, weight: float) -> Choice[Model]:
     """Return the choice on a tree of merges: heights against the log-likelihoods of its models, in nats.
 
     log_likelihood  (k_fit,) of the models of the path on the data

@@ -51,7 +51,7 @@ LEAST = 1e-300
 FLAT, ROUNDING = 1e-6, 1e-12
 
 
-def softmax_merge_path(fit: SoftmaxGatedMoE | Any, sample: Sample) -> MergePath:
+def softmax_merge_path(fit: SoftmaxGatedMoE | Any, sample: Sample) -> MergePath[SoftmaxGatedMoE]:
     """Return the tree of merges of a softmax-gated fit.
 
     fit     a fit, or its parameters, with at least two atoms
@@ -88,7 +88,7 @@ def softmax_merge_path(fit: SoftmaxGatedMoE | Any, sample: Sample) -> MergePath:
     return MergePath(tuple(models), np.array(heights), np.array(pairs))
 
 
-def softmax_choose_k(fit: SoftmaxGatedMoE | Any, sample: Sample, omega: float | None = None) -> Choice:
+def softmax_choose_k(fit: SoftmaxGatedMoE | Any, sample: Sample, omega: float | None = None) -> Choice[SoftmaxGatedMoE]:
     """Return how many experts an over-fitted softmax-gated model speaks for, without another fit.
 
     fit     a certified fit with more atoms than there are experts, or its parameters
@@ -214,7 +214,7 @@ def _merged(params: SoftmaxGatedMoE, places: _Places, i: int, j: int) -> Softmax
     away = pair.slopes - slope
     noise = share @ (pair.noise_vars + (levels - level) ** 2 + np.einsum("id,de,ie->i", away, spread, away))
     rest = params.atoms([at for at in range(params.k) if at not in (i, j)]) if params.k > 2 else None
-    merged = {
+    merged: dict[str, Any] = {
         "gate_intercepts": [height - beta @ centre],
         "gate_slopes": [beta],
         "slopes": [slope],

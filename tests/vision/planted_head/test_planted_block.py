@@ -178,7 +178,10 @@ def test_the_committed_run_is_what_its_rows_say_and_what_the_page_says():
     power = lambda size: f"{(noise / size) ** 2:.0e}".replace("e+0", "e").replace("e+", "e")
     assert f"changes f by {unit:.0e}" in page
     assert f"takes {power(unit)} pairs" in page
-    assert f"it takes {power(np.median(seen))}, along the most visible one {power(seen[-1])}" in page
+    assert (
+        f"Along the last of those axes it takes {power(seen[0])}, along the median one {power(np.median(seen))}" in page
+    )
+    assert f"along the first, the most visible, {power(seen[-1])}" in page
 
 
 def test_the_committed_fits_are_what_their_rows_say_and_what_the_page_says():
