@@ -26,8 +26,8 @@ from moe_prompts.errors import InputError
 EITHER = {"coordinates": 6, "images": 128}
 ONE_HEAD = EITHER | {"outputs": 4, "prompts": 2, "hidden": 2, "n": "1e3..1e6", "reps": 16}
 ALL_HEADS = EITHER | {"outputs": 8, "prompts": 1, "hidden": 1, "n": "1e8", "reps": 8}
-#: What --quick changes, where an option is not given. Queries of a head of 64 dimensions vary in all of them on more
-#: than 64 images.
+#: What --quick changes, where an option is not given. Queries of a head of 64 dimensions vary in all of them
+#: on more than 64 images.
 QUICK = {"images": 80, "outputs": 2, "coordinates": 3, "n": "1e5,1e6", "reps": 2}
 QUICK_BLOCK = {"coordinates": 3, "reps": 2}
 QUICK_STARTS = 1
