@@ -23,7 +23,7 @@ from moe_prompts.models.data import Sample
 from moe_prompts.models.softmax_gated import SoftmaxGatedMoE
 from moe_prompts.models.softmax_truths import softmax_sample, softmax_truth
 from moe_prompts.seeds import start_rng
-from moe_prompts.study.merging import LAW_PAIRS, LAW_SEED, size_from
+from moe_prompts.study.merging import LAW_PAIRS, LAW_SEED, MergeCell, size_from
 from moe_prompts.study.rows import failed, outcome
 from moe_prompts.study.softmax import KIND, plain
 
@@ -34,26 +34,13 @@ OPTIONS = SoftmaxSearchOptions(rescues=32)
 
 
 @dataclass(frozen=True)
-class SoftmaxMergeCell:
+class SoftmaxMergeCell(MergeCell):
     """Name fits with surplus atoms to n pairs from ``truth``."""
-
-    truth: str
-    n: int
-
-    @property
-    def label(self) -> str:
-        """Return the name of the cell."""
-        return f"{self.truth}_merged_n{self.n}"
 
     @property
     def cost(self) -> float:
         """Return the expected cost, relative to that of other cells."""
         return (self.n + 20_000.0) * atoms_of(self.truth) ** 2
-
-    @property
-    def data_size(self) -> int:
-        """Return the number of pairs in each of its data sets."""
-        return self.n
 
 
 def atoms_of(name: str) -> int:

@@ -121,7 +121,7 @@ def least_squares(
     if flag(keys, "least_squares: keys") and not KeyCoordinates.applies(family):
         raise InputError(
             f"least_squares: {family.k} {family.kind} prompts have no coordinates of keys; expected adaptive ones with "
-            "a bias and an analytic activation, not more of them than hidden units, or keys=False"
+            "a bias and an analytic activation, k p at most hidden (k + p) for outputs of p entries, or keys=False"
         )
     sets = np.repeat(np.arange(len(data)), [len(block) for block in starts])
     minima = climb(objective, np.concatenate(starts), sets, options, keys)
