@@ -463,7 +463,7 @@ def planted_head_figure(results: pd.DataFrame) -> Figure:
             draw_splits(axes[2], results)
             finding(
                 axes[2],
-                f"one prompt too many: medians fall as {_split_slopes(results)}; theory {power(SPLIT_RATE)} where data "
+                f"one prompt too many: medians go as {_split_slopes(results)}; theory {power(SPLIT_RATE)} where data "
                 "see a split",
             )
         told = "in brackets: parameters; lines of risk: predicted, dotted: floor"
