@@ -27,6 +27,24 @@ def test_the_page_is_what_the_command_writes(script):
     assert rows, "an empty page shows nothing"
 
 
+def test_the_readme_quotes_three_rows_of_the_page(script):
+    """Each number of the sentence is one of the row that it speaks of, and all rows are of one machine."""
+    readme = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    costs = readme.split("Costs on one machine")[1].split("Read on:")[0]
+    rows = {
+        what: (takes, beside, machine)
+        for part in script.read(script.PAGE).values()
+        for _, what, takes, beside, machine in part
+    }
+    study = rows["`sample_efficiency.py --n 1e3..1e6`"]
+    fit = rows["certified fit, n = 1e6, k = 4"]
+    step = rows["a training step of VAPT, vit_small_patch16_224, batch 8"]
+    assert f"the main study {study[0]} on {study[1]};" in costs
+    assert f"n = 1e6 points {fit[0].removesuffix(', CERTIFIED')} on one thread" in costs
+    assert f"{float(step[1].split(' x')[0]):g} times one of VPT" in costs
+    assert len({study[2], fit[2], step[2]}) == 1
+
+
 def test_small_sizes_and_rows_of_parts_that_are_not_run_are_kept(script, tmp_path, monkeypatch):
     """Beside NumPy's exp alone: torch's, which another process loads, is in the slow test below."""
     known = importlib.util.find_spec

@@ -2,7 +2,8 @@
 
 Fits are trained again as the run trained them. The Fisher information of prompts and head at each fit, through the
 products of gradients of single images, says how many parameters the fit really uses; P_eff / (2 n) is the excess
-risk that it should pay. docs/pretrained_study.md says the rules V-excess, V-floor and V-cross.
+risk that it should pay. docs/pretrained_study.md says the rules V-excess, V-floor, V-cross
+and V-winner.
 
 python experiments/predicted_excess.py --run results/real-first --states results/states --out results/real-first-link
 """
@@ -128,11 +129,7 @@ def tell(results: pd.DataFrame, curves: pd.DataFrame, entropy: int, out: Path) -
     from moe_prompts.vision.data_efficiency.figures import draw_predicted
 
     table = link.excess_table(results, curves)
-    findings = [
-        link.excess_verdict(table),
-        link.floor_verdict(curves),
-        link.cross_verdict(curves, table, entropy),
-    ]
+    findings = link.findings_of(curves, table, entropy)
 
     def draw() -> list[Path]:
         with plt.rc_context(STYLE):
@@ -141,4 +138,5 @@ def tell(results: pd.DataFrame, curves: pd.DataFrame, entropy: int, out: Path) -
         return save(figure, out, "predicted_excess")
 
     summary = {"summary.json": table.to_json(orient="records", indent=2)}
-    cli.finish(out, link.text(table, findings), link.ending_of(table, findings), summary, draw, len(results))
+    words = link.text(table, findings, link.winner_table(curves, table))
+    cli.finish(out, words, link.ending_of(table, findings), summary, draw, len(results))

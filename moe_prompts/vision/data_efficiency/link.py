@@ -3,6 +3,7 @@
 V-excess  P_eff / (2 n) beside half of the gap between test and training loss, over all tasks, methods and n
 V-floor   the method with the lower floor is the more accurate one at the largest n
 V-cross   two methods cross at n* = (P_a - P_f) / (2 (F_f - F_a)), with effective parameters for P
+V-winner  the method with the lower F + P_eff / (2 n) has the lower test loss, at every n but the largest
 
 docs/pretrained_study.md says the rules in words. A rule gives a verdict from the tables, whatever it is, and
 says "not measured" where the table lacks what it needs.
@@ -16,7 +17,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import binom
 
-from moe_prompts.intervals import Verdict, standard_error
+from moe_prompts.intervals import Verdict, mean_interval, standard_error
 from moe_prompts.shown import Ending
 from moe_prompts.tables import markdown
 from moe_prompts.vision.data_efficiency.curves import FRESH, crossing, mean_curves, predicted_crossing
@@ -24,7 +25,7 @@ from moe_prompts.vision.training.statuses import TRAINED
 
 #: V-excess: what counts as near, and the shares of cells from which it holds and up to which it fails.
 FACTOR, MOST, FEW = 2.0, 0.75, 0.5
-#: V-floor and V-cross: the largest probability by chance, and the fewest tasks.
+#: V-floor, V-cross and V-winner: the largest probability by chance, and the fewest tasks.
 LEVEL, TASKS = 0.1, 4
 FIXED, ADAPTIVE = "vpt_deep", "vapt"
 
@@ -165,7 +166,7 @@ def cross_verdict(curves: pd.DataFrame, table: pd.DataFrame, entropy: int) -> Ru
             continue
         n = predicted_crossing(float(largest[ADAPTIVE] - largest[FIXED]), float(floors[FIXED] - floors[ADAPTIVE]))
         seen = crossing(curves, str(task), FIXED, ADAPTIVE, entropy, "cross_entropy")
-        sizes = own["n"]
+        sizes = rows[rows["n"] != FRESH]["n"]
         # Beyond the sizes that were run nothing is seen but the side.
         inside = seen["low"] <= n <= seen["high"] or (n > sizes.max() and np.isinf(seen["high"]))
         inside = inside or (n < sizes.min() and seen["low"] == 0)
@@ -174,17 +175,87 @@ def cross_verdict(curves: pd.DataFrame, table: pd.DataFrame, entropy: int) -> Ru
     return _against_a_coin("V-cross", right, "the crossing is where it was predicted" + "".join(f"; {t}" for t in told))
 
 
-def _against_a_coin(claim: str, right: list[bool], what: str) -> RuleFinding:
-    """Return what agreements over tasks say that a coin would reach with probability ``LEVEL`` at most."""
-    k, tasks = sum(right), len(right)
-    if not tasks:
+def winner_table(curves: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
+    """Return the winner that F + P_eff / (2 n) predicts, and the observed one, of each task and n.
+
+    curves  rows of a run
+    table   its ``excess_table``; effective parameters are those at the largest n that it has
+
+    ``predicted_fixed`` and ``predicted_adaptive`` are F + P_eff / (2 n) in nats, ``loss_fixed`` and
+    ``loss_adaptive`` mean test losses; the winner has the lower one. ``low`` and ``high`` are Student's 90 %
+    interval of the loss of adaptive prompts less that of fixed ones, replicate by replicate. A tie has no
+    winner (""), and agrees with nothing. Tasks without floors or effective parameters of both are left out.
+    """
+    sound = curves[curves["status"] == TRAINED]
+    rows = []
+    for task, own in sound.groupby("task", sort=False):
+        floors = own[own["n"] == FRESH].groupby("method")["cross_entropy"].mean()
+        counted = table[table["task"] == task]
+        used = counted[counted["n"] == counted["n"].max()].set_index("method")["effective"]
+        if not {FIXED, ADAPTIVE} <= set(floors.index) & set(used.index):
+            continue
+        for n, here in own[own["n"] != FRESH].groupby("n"):
+            size = int(str(n))
+            losses = here.pivot(index="replicate", columns="method", values="cross_entropy")
+            losses = losses.reindex(columns=[FIXED, ADAPTIVE]).dropna()
+            if losses.empty:
+                continue
+            predicted = [float(floors[method] + used[method] / (2 * size)) for method in (FIXED, ADAPTIVE)]
+            means = [float(losses[method].mean()) for method in (FIXED, ADAPTIVE)]
+            apart = mean_interval((losses[ADAPTIVE] - losses[FIXED]).to_numpy())
+            names = [_winner(-values[0], -values[1]) for values in (predicted, means)]
+            rows.append(
+                {
+                    "task": task,
+                    "n": size,
+                    "predicted_fixed": predicted[0],
+                    "predicted_adaptive": predicted[1],
+                    "predicted": names[0],
+                    "loss_fixed": means[0],
+                    "loss_adaptive": means[1],
+                    "low": apart.low,
+                    "high": apart.high,
+                    "observed": names[1],
+                    "agree": names[0] == names[1] != "",
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def winner_verdict(curves: pd.DataFrame, table: pd.DataFrame) -> RuleFinding:
+    """Return V-winner: agreements of winners over tasks and all sizes but the largest, against a coin.
+
+    The arguments are those of ``winner_table``.
+    """
+    winners = winner_table(curves, table)
+    if len(winners):
+        winners = winners[winners["n"] < winners.groupby("task")["n"].transform("max")]
+    agree = [bool(right) for right in winners["agree"]] if len(winners) else []
+    enough = winners["task"].nunique() >= TASKS if len(winners) else False
+    what = "the method with the lower F + P_eff / (2 n) has the lower test loss"
+    return _against_a_coin("V-winner", agree, what, "cells (task, n)", enough)
+
+
+def _against_a_coin(
+    claim: str, right: list[bool], what: str, of: str = "tasks", enough: bool | None = None
+) -> RuleFinding:
+    """Return what agreements say that a coin would reach with probability ``LEVEL`` at most.
+
+    right   whether the prediction agrees, one entry for each of what is counted
+    what    the sentence that agrees
+    of      what is counted
+    enough  whether there are enough tasks for a verdict; by default, whether there are ``TASKS`` entries
+    """
+    k, count = sum(right), len(right)
+    if not count:
         return RuleFinding(claim, None, "The run has no floors (fresh images) of both methods")
     verdict = Verdict.UNDECIDED
-    if tasks >= TASKS and binom.sf(k - 1, tasks, 0.5) <= LEVEL:
-        verdict = Verdict.HOLDS
-    elif tasks >= TASKS and binom.cdf(k, tasks, 0.5) <= LEVEL:
-        verdict = Verdict.FAILS
-    return RuleFinding(claim, verdict, f"In {k} of {tasks} tasks {what}")
+    if count >= TASKS if enough is None else enough:
+        if binom.sf(k - 1, count, 0.5) <= LEVEL:
+            verdict = Verdict.HOLDS
+        elif binom.cdf(k, count, 0.5) <= LEVEL:
+            verdict = Verdict.FAILS
+    return RuleFinding(claim, verdict, f"In {k} of {count} {of} {what}")
 
 
 def ending_of(table: pd.DataFrame, findings: list[RuleFinding]) -> Ending:
@@ -230,8 +301,45 @@ def winners_text(table: pd.DataFrame) -> str:
     return markdown(head, body)
 
 
-def text(table: pd.DataFrame, findings: list[RuleFinding]) -> str:
-    """Return the table of predicted and observed excess, and a line for each finding."""
+def winner_text(winners: pd.DataFrame) -> str:
+    """Return ``winner_table`` in Markdown; the rule of V-winner stands on docs/pretrained_study.md."""
+    head = ["task", "n", f"F + P_eff / (2 n) of {FIXED}", f"of {ADAPTIVE}", "predicted", f"test loss of {FIXED}"]
+    head += [f"of {ADAPTIVE}", "difference, 90 % interval", "observed", "agree"]
+    body = [
+        [
+            row.task,
+            str(row.n),
+            f"{row.predicted_fixed:.3f}",
+            f"{row.predicted_adaptive:.3f}",
+            row.predicted or "none",
+            f"{row.loss_fixed:.3f}",
+            f"{row.loss_adaptive:.3f}",
+            f"{row.loss_adaptive - row.loss_fixed:+.3f} [{row.low:+.3f}, {row.high:+.3f}]",
+            row.observed or "none",
+            "yes" if row.agree else "no",
+        ]
+        for row in winners.itertuples()
+    ]
+    return markdown(head, body)
+
+
+def findings_of(curves: pd.DataFrame, table: pd.DataFrame, entropy: int) -> list[RuleFinding]:
+    """Return what every rule of the module says of a run.
+
+    curves   rows of the run
+    table    its ``excess_table``
+    entropy  of the run, for resampling
+    """
+    return [
+        excess_verdict(table),
+        floor_verdict(curves),
+        cross_verdict(curves, table, entropy),
+        winner_verdict(curves, table),
+    ]
+
+
+def text(table: pd.DataFrame, findings: list[RuleFinding], winners: pd.DataFrame) -> str:
+    """Return the table of predicted and observed excess, a line for each finding, and ``winner_table`` if any."""
     head = ["task", "method", "n", "P", "P_eff", "P / (2 n)", "P_eff / (2 n)", "half gap", "above floor"]
     body = [
         [
@@ -248,4 +356,5 @@ def text(table: pd.DataFrame, findings: list[RuleFinding]) -> str:
         for row in table.itertuples()
     ]
     lines = "\n".join(f"- {finding}" for finding in findings)
-    return f"Excess risk in nats, predicted and observed\n\n{markdown(head, body)}\n\n{lines}"
+    told = f"\n\nTest losses in nats, predicted and observed\n\n{winner_text(winners)}" if len(winners) else ""
+    return f"Excess risk in nats, predicted and observed\n\n{markdown(head, body)}\n\n{lines}{told}"

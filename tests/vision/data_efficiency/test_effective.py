@@ -17,9 +17,13 @@ from moe_prompts.vision.data_efficiency.link import (
     cross_verdict,
     excess_table,
     excess_verdict,
+    findings_of,
     floor_table,
     floor_verdict,
     text,
+    winner_table,
+    winner_text,
+    winner_verdict,
     winners_text,
 )
 from moe_prompts.vision.prompting.config import VAPT, VPT
@@ -230,13 +234,50 @@ def test_v_cross_by_its_rule():
     assert cross_verdict(bare, excess_table(used, bare), 0).verdict is None
 
 
+def test_n_star_beyond_the_sizes_of_the_run_is_judged_by_its_side():
+    """Fits counted at n = 800 only: n* = 60 lies among the run's sizes, so the crossing at 200 contradicts it."""
+    table = curves([0.1] * 4, [(1.0, 0.9)] * 4)
+    used = effective(table[table["n"] != 50], {"vpt_deep": 10.0, "vapt": 22.0})
+    assert cross_verdict(table, excess_table(used, table), 0).verdict is Verdict.FAILS
+
+
+def test_v_winner_by_its_rule():
+    """VAPT is worse at 50 and better at 800; the cells of 50 count: on seven tasks of seven, or on none."""
+    for more, predicted, verdict in ((40.0, "vpt_deep", Verdict.HOLDS), (-40.0, "vapt", Verdict.FAILS)):
+        table = curves([0.1] * 7, [(1.0, 0.9)] * 7)
+        used = effective(table[table["n"] == 800], {"vpt_deep": 50.0, "vapt": 50.0 + more})
+        winners = winner_table(table, excess_table(used, table))
+        assert set(winners[winners["n"] == 50]["predicted"]) == {predicted}
+        assert winner_verdict(table, excess_table(used, table)).verdict is verdict
+    row = winners[winners["n"] == 800].iloc[0]
+    assert row["predicted_fixed"] == pytest.approx(1.0 + 50 / 1600)
+    assert (row["loss_fixed"], row["loss_adaptive"]) == pytest.approx((1.001, 0.901))
+    # Losses differ by -.1 less -.01, 0 and .01: Student's 95 % quantile with two degrees of freedom is 2.92.
+    assert (row["low"], row["high"]) == pytest.approx(
+        (-0.1 - 2.92 * 0.01 / 3**0.5, -0.1 + 2.92 * 0.01 / 3**0.5), abs=1e-5
+    )
+    shown = winner_text(winners).splitlines()
+    assert len(shown) == 2 + 14
+    assert shown[3].split("|")[-2].strip() == "yes"
+
+
+def test_v_winner_wants_four_tasks_floors_and_two_sizes():
+    few = curves([0.1] * 3, [(1.0, 0.9)] * 3)
+    used = {"vpt_deep": 50.0, "vapt": 90.0}
+    found = winner_verdict(few, excess_table(effective(few, used), few))
+    assert found.verdict is Verdict.UNDECIDED
+    assert found.found.startswith("In 3 of 3 cells (task, n)")
+    for table in (curves([0.1] * 4), few[few["n"] != 50]):
+        assert winner_verdict(table, excess_table(effective(table, used), table)).verdict is None
+
+
 def test_the_committed_table_says_what_its_summary_and_the_page_say():
     data = ROOT / "paper_figures" / "data"
     rows, run = pd.read_parquet(data / "predicted_excess" / "results.parquet"), data / "pretrained_dsprites_loc"
     table = pd.read_parquet(run / "results.parquet")
     found = excess_table(rows, table)
-    verdicts = [excess_verdict(found), floor_verdict(table), cross_verdict(table, found, 0)]
-    summary = text(found, verdicts)
+    verdicts = findings_of(table, found, 0)
+    summary = text(found, verdicts, winner_table(table, found))
     assert (data / "predicted_excess" / "summary.md").read_text(encoding="utf-8") == summary + "\n"
     page = (ROOT / "docs" / "theory_meets_accuracy.md").read_text(encoding="utf-8")
     shown = [line for line in page.splitlines() if line.startswith("| stand-in:")]
