@@ -29,6 +29,8 @@ LEGEND = (
     "chance: the probe on pixels, and guessing."
 )
 TASKS = ("dsprites_loc", "dsprites_ori", "count", "distance", "digits")
+#: Images of a smoke run, of each part of each task.
+QUICK = 64
 
 
 def parser() -> argparse.ArgumentParser:
@@ -65,6 +67,7 @@ def parser() -> argparse.ArgumentParser:
     add("--task", type=cli.names, default=list(TASKS), help=f"drawn tasks (default {','.join(TASKS)})")
     add("--train", type=cli.positive("images"), default=500, help="training images of each task (default 500)")
     add("--test", type=cli.positive("images"), default=500, help="test images of each task (default 500)")
+    add("--quick", action="store_true", help=f"at most {QUICK} images of either: a smoke run")
     add("--entropy", type=int, default=0, help="of the images and the drawn weights (default 0)")
     add("--out", type=cli.folder, default=None, help="folder (default: a new one under results/)")
     return parser
@@ -123,6 +126,8 @@ def probe(arguments: argparse.Namespace) -> None:
     from moe_prompts.vision.tasks.procedural import procedural_task
 
     torch.set_num_threads(1)
+    if arguments.quick:
+        arguments.train, arguments.test = min(arguments.train, QUICK), min(arguments.test, QUICK)
     depth = fetched.depth_of(arguments.name, arguments.weights) if arguments.name in fetched.SOURCES else None
     common = {"file": arguments.weights, "size": arguments.size, "blocks": arguments.blocks or depth}
     trained = create_backbone(arguments.name, **common)

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 TASKS = ("dsprites_loc", "dsprites_ori", "count", "distance", "letters", "azimuth", "elevation", "digits")
 
+#: Images of a smoke run of the probe, of each part of each task.
+QUICK = 64
 
 LEGEND = "chance, pixels, linear probe: test accuracy; of a ridge classifier on pixels and on the class token."
 
@@ -61,6 +63,7 @@ def parser() -> argparse.ArgumentParser:
     add("--weights", type=Path, metavar="FILE", help="of the backbone (default: the user's cache, or the hub)")
     add("--train", type=cli.positive("images"), default=1000, help="training images (default 1000)")
     add("--test", type=cli.positive("images"), default=1000, help="test images (default 1000; digits have 797)")
+    add("--quick", action="store_true", help=f"at most {QUICK} images of either: a smoke run")
     add("--out", type=Path, default=None, help="folder (default: a new one under results/)")
     one = cli.add_part(
         commands,
@@ -139,6 +142,8 @@ def probe(arguments: argparse.Namespace) -> None:
     from moe_prompts.vision.backbones.probe import pixels, ridge, tokens_by_block
 
     torch.set_num_threads(1)
+    if arguments.quick:
+        arguments.train, arguments.test = min(arguments.train, QUICK), min(arguments.test, QUICK)
     model = create_backbone(arguments.backbone, file=arguments.weights, size=arguments.size)
     normalisation = normalisation_of(arguments.backbone)
     rows = []

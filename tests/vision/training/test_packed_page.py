@@ -45,3 +45,17 @@ def test_it_measures_packed_methods_and_others(script, monkeypatch, tmp_path, ca
     kept = script.page([["dinov2-small-focus", "8", "2", "3", "bias", *["1"] * 4]], [*packed, alone], "here")
     assert len(body_of(kept, script.COLUMNS)) == 4, "rows of other settings stay"
     assert "page.md" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backbone", ["small-random", "dinov2-small-focus"])
+def test_it_measures_every_method_of_the_page(script, monkeypatch, tmp_path, backbone):
+    """As the page's commands do, with one step of two trials."""
+    rows = [row for row in body_of(script.PAGE.read_text(encoding="utf-8"), script.COLUMNS) if row[0] == backbone]
+    methods = [row[script.METHOD] for row in rows]
+    monkeypatch.setattr(script, "PAGE", tmp_path / "page.md")
+    short = ["--methods", ",".join(methods), "--trials", "2", "--steps", "1", "--rounds", "1"]
+    monkeypatch.setattr(sys, "argv", ["benchmark_packed.py", "--backbone", backbone, *short])
+    script.main()
+    measured = body_of(script.PAGE.read_text(encoding="utf-8"), script.COLUMNS)
+    assert [row[script.METHOD] for row in measured] == methods
