@@ -200,6 +200,7 @@ VISION_RUNS = (
     "pretrained_heads",
     "predicted_excess",
     "starts",
+    "starts_second",
     "search",
     "search_crossing",
 )
