@@ -12,6 +12,7 @@ Sources: arXiv 2402.02952 (softmax gates), arXiv 2405.13997 (sigmoid gates).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal, get_args
 
 import numpy as np
@@ -226,6 +227,13 @@ class ExpertMap:
         #: Positions in the vector of what expert l depends on (k, 1 + q).
         self.own = np.array([[l, *range(k + l * q, k + (l + 1) * q)] for l in range(k)])
 
+    @cached_property
+    def pairs(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return products of two derivatives (1 + q, 1 + q, m): of logits, of one and the other, of arguments."""
+        u, z = self.of_logit, self.of_argument
+        both = u[:, None] * z
+        return u[:, None] * u, both + both.swapaxes(0, 1), z[:, None] * z
+
     def at(self, vectors: np.ndarray) -> ExpertValues:
         """Return f, with what its derivatives need, at S vectors (S, size)."""
         own = vectors[:, self.own]  # (S, k, 1 + q)
@@ -289,10 +297,12 @@ class ExpertValues:
         else:
             rise = gates * (1 - gates)
             twice, mixed = rise * (1 - 2 * gates) * experts, rise * slope
-        u, z = map.of_logit, map.of_argument
-        both = u[:, None] * z[None]
-        pairs = (twice, u[:, None] * u[None]), (mixed, both + both.swapaxes(0, 1)), (gates * bend, z[:, None] * z[None])
-        return np.sum([weight[:, None, None] * pair for weight, pair in pairs], axis=0)
+        of_logits, of_both, of_arguments = map.pairs
+        out = twice[:, None, None] * of_logits
+        term = np.empty_like(out)
+        for weight, pair in ((mixed, of_both), (gates * bend, of_arguments)):
+            out += np.multiply(weight[:, None, None], pair, out=term)
+        return out
 
     def _firsts(self) -> tuple[np.ndarray, np.ndarray]:
         """Return df / du_l and df / d(argument of expert l), both (S, k, m)."""

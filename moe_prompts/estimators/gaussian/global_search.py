@@ -255,9 +255,13 @@ def inserted(
     z = np.concatenate([nodes.x, nodes.y], axis=1)
     log_p = smaller.log_density(nodes.x, nodes.y)
     norm = -0.5 * z.shape[1] * np.log(2 * np.pi) - np.log(spread).sum()
+    # Coordinate by coordinate: a sum over an axis this short costs more than all else.
+    apart = [column - point[:, None] for column, point in zip(z.T, points.T, strict=True)]
     tries = []
     for width in widths:
-        squares = (((z[None] - points[:, None]) / (width * spread)) ** 2).sum(axis=2)
+        squares = np.zeros((len(points), len(z)))
+        for steps, unit in zip(apart, width * spread, strict=True):
+            squares += (steps / unit) ** 2
         with np.errstate(over="ignore"):  # an atom far outside the fit gains without bound to second order
             r = np.exp(norm - z.shape[1] * np.log(width) - 0.5 * squares - log_p) - 1
             first, second = r @ counts, (r**2) @ counts

@@ -331,18 +331,23 @@ def inserted(
     tries = []
     for point in points:
         x0, y0 = few.x[point], few.y[point, 0]
+        lifts = []
+        for tilt in tilts:
+            t = tilt / spread_x / np.sqrt(smaller.d)
+            # The largest is taken out, so that a steep tilt does not overflow; weights take it back.
+            lift = (few.x - x0) @ t - log_mass
+            lifts.append((t, np.exp(lift - lift.max()), np.exp(lift[point] - lift.max())))
         for width in widths:
             log_f = _log_normal(few.y[:, 0] - y0, np.array((width * spread_y) ** 2))
-            for tilt in tilts:
-                t = tilt / spread_x / np.sqrt(smaller.d)
-                # The largest is taken out, so that a steep tilt does not overflow; weights take it back.
-                lift = (few.x - x0) @ t - log_mass
-                with np.errstate(over="ignore"):  # an atom far outside the fit gains without bound
-                    r = np.exp(lift - lift.max()) * (np.exp(log_f - log_p) - 1)
+            with np.errstate(over="ignore"):  # an atom far outside the fit gains without bound
+                raised = np.exp(log_f - log_p) - 1
+            for t, lifted, lifted_there in lifts:
+                with np.errstate(over="ignore"):
+                    r = lifted * raised
                     first, second = float(r.sum()), float((r**2).sum())
                 sound = first > 0 and 0 < second < np.inf
                 gain = first**2 / second if sound else 0.0
-                at_point = first / second * np.exp(lift[point] - lift.max()) if sound else 0.0
+                at_point = first / second * lifted_there if sound else 0.0
                 share = float(np.clip(at_point, *WEIGHTS))
                 tries.append((gain, int(point), width, t, share))
     tries.sort(key=lambda one: -one[0])
