@@ -128,7 +128,7 @@ def singular(truths: Sequence[str], scale: Scale, seed: int) -> Study:
     """
     study = attention_study(
         sizes=[1_000_000, 1_000_000_000],
-        replicates=scale.of(RISK_REPLICATES, 16),
+        replicates=scale.of(RISK_REPLICATES, 8),
         entropy=seed,
         truths=truths,
         lines=SINGULAR,
@@ -236,7 +236,7 @@ def gaussian_global(truths: Sequence[str], scale: Scale, seed: int) -> Study:
     the rate is n^-1/2, and 16 in 66 (``mp.power``).
     """
     return global_study(
-        sizes=[1_000, 3_000, 6_000] if scale.quick else [1_000, 10_000, 320_000],
+        sizes=[500, 2_500] if scale.quick else [1_000, 10_000, 320_000],
         replicates=scale.of(24, 8),
         entropy=seed,
         truths=truths,
@@ -253,7 +253,7 @@ def gaussian_global_more(truths: Sequence[str], scale: Scale, seed: int) -> Stud
     .4, 1.7 and 4.5 processor seconds at these sizes (gmoe-1, k = 5), and .3, 1.3 and 3.1 (gmoe-2, k = 4).
     """
     study = global_study(
-        sizes=[500, 1_000, 2_500] if scale.quick else [1_000, 10_000, 320_000],
+        sizes=[500, 2_500] if scale.quick else [1_000, 10_000, 320_000],
         replicates=scale.of(48, 8),
         entropy=seed,
         truths=truths,
@@ -305,7 +305,7 @@ def softmax_merging(truths: Sequence[str], scale: Scale, seed: int) -> Study:
     that more replicates would take more than 20 minutes.
     """
     return softmax_merging_study(
-        sizes=[300, 800, 2_000] if scale.quick else [1_000, 10_000, 100_000],
+        sizes=[300, 1_500] if scale.quick else [1_000, 10_000, 100_000],
         replicates=scale.of(72, 8),
         entropy=seed,
         truths=truths,
@@ -363,7 +363,7 @@ def softmax_global(truths: Sequence[str], scale: Scale, seed: int) -> Study:
     sizes, so that more would take more than twelve minutes.
     """
     return softmax_global_study(
-        sizes=[1_000, 3_000, 6_000] if scale.quick else [1_000, 10_000, 100_000],
+        sizes=[600, 3_000] if scale.quick else [1_000, 10_000, 100_000],
         replicates=scale.of(120, 8),
         entropy=seed,
         truths=truths,

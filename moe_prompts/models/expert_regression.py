@@ -229,7 +229,7 @@ class ExpertMap:
 
     @cached_property
     def pairs(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return products of two derivatives (1 + q, 1 + q, m): of logits, of one and the other, of arguments."""
+        """Return products of two derivatives (1 + q, 1 + q, m): of logits, of both sorts, of arguments."""
         u, z = self.of_logit, self.of_argument
         both = u[:, None] * z
         return u[:, None] * u, both + both.swapaxes(0, 1), z[:, None] * z

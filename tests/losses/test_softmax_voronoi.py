@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 
 from moe_prompts import InputError
-from moe_prompts.losses.softmax_voronoi import softmax_errors, softmax_loss
+from moe_prompts.losses.softmax_voronoi import _AlongSlopes, _errors_at, softmax_errors, softmax_loss
 from moe_prompts.models.softmax_gated import SoftmaxGatedMoE
 from moe_prompts.models.softmax_truths import softmax_truth
 
@@ -345,3 +345,29 @@ def test_the_best_translation_does_not_depend_on_the_unit_of_the_input(unit, d):
     best = np.average(at.gate_slopes - moved, axis=0, weights=at.masses)
     # A minimum that is told from values of D alone is known to the root of their rounding.
     assert_allclose(found.translation[1], unit * best, rtol=0, atol=1e-6 * unit)
+
+
+@pytest.mark.parametrize("variant", ["published", "intrinsic", "regression"])
+@pytest.mark.parametrize("d", [1, 2])
+def test_values_along_a_search_are_those_of_the_whole_loss_to_the_last_bit(d, variant):
+    """A simplex sees the loss that is reported, so that a faster way to its values moves no committed row."""
+    rng = np.random.default_rng([d, 3])
+    for k, k_true, size in ((1, 1, 1.0), (2, 3, 1.0), (3, 2, 10.0), (5, 3, 0.1)):
+        gates = [size * rng.standard_normal((atoms, d)) for atoms in (k, k_true)]
+        fitted, truth = (
+            SoftmaxGatedMoE(
+                rng.standard_normal(len(own)), own, rng.standard_normal((len(own), d)), rng.standard_normal(len(own)),
+                rng.uniform(0.1, 1, len(own)),
+            )
+            for own in gates
+        )  # fmt: skip
+        value = _AlongSlopes(fitted, truth, variant)
+        on_true = (truth.gate_slopes[None] - fitted.gate_slopes[:, None]).reshape(-1, d)
+        for slope in (*on_true, *rng.normal(scale=size, size=(20, d)), on_true[0]):
+            assert value(slope) == _errors_at(fitted, truth, slope, None, variant).loss(variant)
+    far = SoftmaxGatedMoE(
+        truth.gate_intercepts, np.full((3, d), 1e200), truth.slopes, truth.intercepts, truth.noise_vars
+    )
+    with np.errstate(over="ignore"):  # squares of distances
+        value = _AlongSlopes(far, truth, variant)
+        assert value(np.zeros(d)) == _errors_at(far, truth, np.zeros(d), None, variant).loss(variant)
