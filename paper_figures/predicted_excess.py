@@ -12,24 +12,36 @@ import runs
 from matplotlib.figure import Figure
 
 from moe_prompts.engine.store import read_table
-from moe_prompts.figures.style import SINGLE, STYLE
-from moe_prompts.vision.data_efficiency.figures import draw_predicted
-from moe_prompts.vision.data_efficiency.link import excess_table
+from moe_prompts.figures.style import STYLE, column
+from moe_prompts.vision.data_efficiency.claim_lines import FLOORS, excess_of, table_of
+from moe_prompts.vision.data_efficiency.figures import draw_predicted, draw_winners
+from moe_prompts.vision.data_efficiency.link import excess_table, winner_table
+
+#: The committed run on dsprites_loc; a run of your own is drawn alone.
+FIRST = runs.DATA / "predicted_excess"
 
 
 def figure(run: Path) -> Figure:
-    """Draw half of the gap between test and training loss against P_eff / (2 n); the band is a factor of two."""
+    """Draw half of the gap between test and training loss against P_eff / (2 n); the band is a factor of two.
+
+    Below, the same for the four tasks with floors, and the differences of test losses that theory predicts there.
+    """
     table = excess_table(read_table(run), read_table(runs.DATA / "pretrained_dsprites_loc"))
     with plt.rc_context(STYLE):
-        drawn = Figure(figsize=(SINGLE, 3.2), layout="constrained")
-        draw_predicted(drawn.subplots(), table)
+        drawn, axes = column(3 if run == FIRST else 1, tall=3.4, below=0)
+        draw_predicted(axes[0, 0], table)
+        if run == FIRST:
+            curves = table_of(runs.DATA, FLOORS)
+            four = excess_of(runs.DATA, FLOORS, curves)
+            draw_predicted(axes[1, 0], four)
+            draw_winners(axes[2, 0], winner_table(curves, four))
     return drawn
 
 
 DRAWING = runs.Drawing(
     name="predicted_excess",
     figure=figure,
-    data=runs.DATA / "predicted_excess",
+    data=FIRST,
     command="python experiments/predicted_excess.py --run paper_figures/data/pretrained_dsprites_loc",
     time="10 minutes of one core",
 )

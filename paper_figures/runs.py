@@ -29,7 +29,7 @@ DATA = HERE / "data"
 FIRST_COMMAND: dict[str, Any] = {
     "data": DATA / "sample_efficiency",
     "command": "python experiments/sample_efficiency.py --n 1e3..1e6",
-    "time": "5 minutes on 2 cores",
+    "time": "2 minutes on 2 cores",
 }
 #: What a figure of a replication reads.
 REPLICATION_COLUMNS = ("truth", "k", "loss", "source", "slope", "sizes", "medians")

@@ -176,6 +176,7 @@ CURVES = (
     "planted_vit",
     "pretrained_count",
     "pretrained_dsprites_loc",
+    *(f"pretrained_fifth_{task}" for task in ("azimuth", "distance", "dsprites_ori", "letters")),
     "pretrained_fourth_count",
     "pretrained_fourth_dsprites_loc",
     "pretrained_second_count",
@@ -199,6 +200,11 @@ VISION_RUNS = (
     "head_as_moe",
     "pretrained_heads",
     "predicted_excess",
+    *(
+        f"predicted_excess_{part}_{task}"
+        for part in ("third", "fifth")
+        for task in ("letters", "azimuth", "distance", "dsprites_ori")
+    ),
     "starts",
     "starts_second",
     "search",

@@ -10,8 +10,8 @@ where t is the 95 % quantile of Student's law. delta is the published gain, and 
 
 The odds of V-excess come from simulated runs of as many cells, whose log ratios of observed to predicted
 excess scatter as those of the run: around 0 where the prediction is true, and around log P / P_eff where
-every parameter counts. V-floor and V-cross need four tasks: with fewer they hold in no run, whatever is
-true.
+every parameter counts. V-floor, V-cross and V-winner need four tasks: with fewer they hold in no run,
+whatever is true.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from moe_prompts.vision.data_efficiency import link, search_verdict
 from moe_prompts.vision.data_efficiency.curves import differences
 from moe_prompts.vision.data_efficiency.report import CLAIMS
 
-#: Runs of each part, below the folder of committed tables, and the run whose fits were counted.
+#: Runs of each part, below the folder of committed tables.
 PARTS = {
     "100 steps": ("pretrained_dsprites_loc", "pretrained_count"),
     "200 steps": ("pretrained_second_dsprites_loc", "pretrained_second_count"),
@@ -45,12 +45,24 @@ PARTS = {
         "pretrained_third_azimuth",
     ),
 }
-#: Runs that train one method more on the images of a part's runs. A linear head is trained again in each,
-#: which shows that the images are the same.
-LATER = {"200 steps": ("pretrained_fourth_dsprites_loc", "pretrained_fourth_count")}
 #: The part that trains on fresh images as well, whose losses there are floors.
 FLOORS = "200 steps, with floors"
-EFFECTIVE = "predicted_excess"
+#: Runs that train one method more on the images of a part's runs, or at smaller n. A linear head is trained
+#: again in those of one method more, which shows that the images are the same; all have the part's seed.
+LATER = {
+    "200 steps": ("pretrained_fourth_dsprites_loc", "pretrained_fourth_count"),
+    FLOORS: (
+        "pretrained_fifth_dsprites_ori",
+        "pretrained_fifth_distance",
+        "pretrained_fifth_letters",
+        "pretrained_fifth_azimuth",
+    ),
+}
+#: Runs that count the parameters that fits of a part use.
+EFFECTIVE = {
+    "100 steps": ("predicted_excess",),
+    FLOORS: tuple(f"predicted_excess_{run.removeprefix('pretrained_')}" for run in (*PARTS[FLOORS], *LATER[FLOORS])),
+}
 #: The run of certified searches for planted prompts, and that of SGD beside them.
 SEARCH, SGD = "search", "planted_vit"
 #: Claim of the page -> claims of the study whose differences are its lines.
@@ -80,14 +92,20 @@ def claim_records(folder: Path) -> list[Record]:
     tables = {part: table_of(folder, part) for part in PARTS}
     lines = [line for claim in SHOWN for part, table in tables.items() for line in difference_lines(claim, part, table)]
     search = search_line(read_table(folder / SEARCH), read_table(folder / SGD))
-    return [*lines, *rule_lines(tables["100 steps"], folder / EFFECTIVE, tables[FLOORS]), search]
+    return [*lines, *rule_lines(tables, folder), search]
 
 
 def table_of(folder: Path, part: str) -> pd.DataFrame:
     """Return the rows of a part with those of its later runs, each training once.
 
-    Raises ``InputError`` where a training that was repeated ends with another accuracy.
+    Raises ``InputError`` where the runs of a part have several seeds, or a training that was repeated ends
+    with another accuracy.
     """
+    seeds = {run: seed_of(folder / run) for run in (*PARTS[part], *LATER.get(part, ()))}
+    if len(set(seeds.values())) > 1:
+        raise InputError(
+            f"{folder}: runs of one part with seeds {seeds}; expected one seed, so that images are the same"
+        )
     first = pd.concat([read_table(folder / run) for run in PARTS[part]])
     if part not in LATER:
         return first
@@ -100,6 +118,16 @@ def table_of(folder: Path, part: str) -> pd.DataFrame:
                 f"a run of {LATER[part]} and {row.accuracy_first} before; expected runs on the same images"
             )
     return pd.concat([first, later]).drop_duplicates(key)
+
+
+def seed_of(run: Path) -> int:
+    """Return the seed of a run."""
+    return int(identity_of(run, entropy=int)["entropy"])
+
+
+def excess_of(folder: Path, part: str, curves: pd.DataFrame) -> pd.DataFrame:
+    """Return ``link.excess_table`` of a part, whose rows are ``curves``."""
+    return link.excess_table(pd.concat([read_table(folder / run) for run in EFFECTIVE[part]]), curves)
 
 
 def file_of_records(folder: Path) -> str:
@@ -164,7 +192,9 @@ def excess_odds(ratio: np.ndarray, instead: np.ndarray, rng: np.random.Generator
 
 
 def coin_odds(tasks: int) -> tuple[float, float]:
-    """Return how often V-floor or V-cross holds on so many tasks: if all agree, and if a coin decides.
+    """Return how often V-floor, V-cross or V-winner holds: if all agree, and if a coin decides.
+
+    tasks  how many are counted, or cells (task, n)
 
     >>> coin_odds(2), coin_odds(4)
     ((0.0, 0.0), (1.0, 0.0625))
@@ -179,46 +209,46 @@ def replicates_needed(difference: float, deviation: float) -> int:
     return next((m for m in counts if chance_to_hold(difference, deviation, m) >= WANTED), 0)
 
 
-def rule_lines(curves: pd.DataFrame, effective: Path, floors: pd.DataFrame) -> Iterator[Record]:
-    """Yield what the rules of ``link`` say of the runs.
+def rule_lines(tables: dict[str, pd.DataFrame], folder: Path) -> Iterator[Record]:
+    """Yield what the rules of ``link`` say of the parts, claim by claim.
 
-    What was not measured decides nothing, and is said so.
-
-    curves     rows of the run whose fits' parameters were counted
-    effective  folder of the run that counted them
-    floors     rows of the run with fresh images, for V-floor
+    tables  rows of each part
+    folder  holds the runs that counted parameters
     """
-    table = link.excess_table(read_table(effective), curves)
-    entropy = int(identity_of(effective, entropy=int)["entropy"])
-    claimed = {
-        "V-excess": "within a factor of 2",
-        "V-floor": "more often than a coin",
-        "V-cross": "more often than a coin",
-    }
-    for finding, part, rows in (
-        (link.excess_verdict(table), "100 steps", table),
-        (link.floor_verdict(floors), FLOORS, floors),
-        (link.cross_verdict(curves, table, entropy), "100 steps", curves),
+    excesses = {part: excess_of(folder, part, tables[part]) for part in EFFECTIVE}
+    for part, table in excesses.items():
+        seed = seed_of(folder / EFFECTIVE[part][0])
+        others = (table["all_parameters"] / table["effective"]).to_numpy()
+        odds = excess_odds(table["ratio"].to_numpy(), others, bootstrap_rng(seed, "odds", "V-excess"))
+        finding = link.excess_verdict(table)
+        yield rule_line(finding, part, table["task"].unique(), "within a factor of 2", odds, "all parameters count")
+    curves, table = tables[FLOORS], excesses[FLOORS]
+    tasks, seed = curves["task"].unique(), seed_of(folder / PARTS[FLOORS][0])
+    cells = len(link.judged_winners(curves, table))
+    for finding, count in (
+        (link.floor_verdict(curves), len(tasks)),
+        (link.cross_verdict(curves, table, seed), len(tasks)),
+        (link.winner_verdict(curves, table), cells),
     ):
-        found = finding.found[0].lower() + finding.found[1:]
-        tasks = rows["task"].unique()
-        if finding.claim == "V-excess":
-            rng = bootstrap_rng(entropy, "odds", finding.claim)
-            others = (table["all_parameters"] / table["effective"]).to_numpy()
-            odds, instead = excess_odds(table["ratio"].to_numpy(), others, rng), "all parameters count"
-        else:
-            odds, instead = coin_odds(len(tasks)), f"a coin; tasks: {len(tasks)} of at least {link.TASKS}"
-        yield {
-            "claim": finding.claim,
-            "name": f"{part}: " + ", ".join(str(task).removeprefix("stand-in:") for task in tasks),
-            "claimed": claimed[finding.claim],
-            "found": f"not measured: {found}" if finding.verdict is None else found,
-            "verdict": (finding.verdict or Verdict.UNDECIDED).value,
-            "right": round(odds[0], 6),
-            "wrong": round(odds[1], 6),
-            "instead": instead,
-            "needed": None,
-        }
+        yield rule_line(finding, FLOORS, tasks, "more often than a coin", coin_odds(count), "a coin")
+
+
+def rule_line(
+    finding: link.RuleFinding, part: str, tasks: np.ndarray, claimed: str, odds: tuple[float, float], instead: str
+) -> Record:
+    """Return the line of evidence of what a rule of ``link`` says of the tasks of a part."""
+    found = (finding.found[0].lower() + finding.found[1:]).replace("stand-in:", "")
+    return {
+        "claim": finding.claim,
+        "name": f"{part}: " + ", ".join(str(task).removeprefix("stand-in:") for task in tasks),
+        "claimed": claimed,
+        "found": f"not measured: {found}" if finding.verdict is None else found,
+        "verdict": (finding.verdict or Verdict.UNDECIDED).value,
+        "right": round(odds[0], 6),
+        "wrong": round(odds[1], 6),
+        "instead": instead,
+        "needed": None,
+    }
 
 
 def search_line(rows: pd.DataFrame, sgd: pd.DataFrame) -> Record:

@@ -48,6 +48,10 @@ START_STYLES = {
     "fixed alone": (COLOURS["VPT"], "v"),
     "teacher": ("0.4", "*"),
 }
+#: Up to so many nats differences of losses stand on a linear axis, beyond on a logarithmic one.
+LINEAR = 0.5
+#: Colours of tasks, none of which is one of a method.
+TASK_COLOURS = ("0.0", "#31a354", "0.55", "#756bb1")
 #: Least nats that are drawn on a logarithmic axis: fits that stay at the teacher leave 0 up to rounding.
 LEAST_DRAWN = 1e-3
 #: Place of fresh images on the axis of n, as a multiple of the largest n.
@@ -202,6 +206,51 @@ def draw_predicted(ax: Axes, table: pd.DataFrame) -> None:
         va="bottom",
         fontsize=6.5,
     )
+
+
+def draw_winners(ax: Axes, winners: pd.DataFrame) -> None:
+    """Draw observed against predicted differences of test losses in nats, adaptive less fixed prompts.
+
+    In the grey quarters both have the same sign, so the predicted winner wins; on the dotted line they are
+    equal. Larger marks are larger n. Bars are 90 % intervals over replicates.
+
+    winners  rows of ``link.winner_table``
+    """
+    predicted = (winners["predicted_adaptive"] - winners["predicted_fixed"]).to_numpy()
+    observed = (winners["loss_adaptive"] - winners["loss_fixed"]).to_numpy()
+    drawn = np.concatenate([winners["low"], winners["high"], observed])
+    across, up = (1.3 * float(np.abs(own[np.isfinite(own)]).max()) for own in (predicted, drawn))
+    for sign in (-1, 1):
+        ax.fill_between([0, sign * across], 0, sign * up, color="0.9", linewidth=0)
+    ax.plot([-across, across], [-across, across], color="0.4", linestyle=":")
+    sizes = sorted(winners["n"].unique())
+    for number, (task, own) in enumerate(winners.groupby("task", sort=False)):
+        marker, label = "osD^vP*"[number % 7], str(task).removeprefix("stand-in:")
+        for i in own.index:
+            place = winners.index.get_loc(i)
+            low, high = max(observed[place] - own["low"][i], 0), max(own["high"][i] - observed[place], 0)
+            size = 3 + 1.5 * sizes.index(own["n"][i])
+            ax.errorbar(
+                predicted[place],
+                observed[place],
+                yerr=[[low], [high]],
+                fmt=marker,
+                color=TASK_COLOURS[number % len(TASK_COLOURS)],
+                markersize=size,
+                elinewidth=0.6,
+                label=label,
+            )
+            label = None
+    ax.set_xlim(-across, across)
+    ax.set_yscale("symlog", linthresh=LINEAR)
+    ax.set_ylim(-up, up)
+    ax.yaxis.set_minor_locator(NullLocator())
+    ax.set_xlabel("predicted: loss of adaptive - fixed prompts, nats")
+    ax.set_ylabel(f"observed, nats (linear up to {LINEAR:g})")
+    agree = int(winners["agree"].sum())
+    finding(ax, f"the predicted winner has the lower test loss in {agree} of {len(winners)} marks (grey)", 46)
+    told = ", ".join(str(n) for n in sizes)
+    ax.legend(loc="lower left", fontsize=6.5, title=f"small to large:\nn = {told}", title_fontsize=6.5)
 
 
 def starts_figure(summary: pd.DataFrame) -> Figure:

@@ -171,8 +171,14 @@ def cross_verdict(curves: pd.DataFrame, table: pd.DataFrame, entropy: int) -> Ru
         inside = seen["low"] <= n <= seen["high"] or (n > sizes.max() and np.isinf(seen["high"]))
         inside = inside or (n < sizes.min() and seen["low"] == 0)
         right.append(inside)
-        told.append(f"{task} {n:.0f} in [{seen['low']:.0f}, {seen['high']:.0f}]")
+        ends = f"[{_in_words(seen['low'])}, {_in_words(seen['high'])}]"
+        told.append(f"{task} n* {_in_words(n)}, seen {ends}")
     return _against_a_coin("V-cross", right, "the crossing is where it was predicted" + "".join(f"; {t}" for t in told))
+
+
+def _in_words(n: float) -> str:
+    """Return a number of images, "never" for an infinite one."""
+    return "never" if np.isinf(n) else f"{n:.0f}"
 
 
 def winner_table(curves: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
@@ -222,16 +228,22 @@ def winner_table(curves: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def judged_winners(curves: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of ``winner_table`` that V-winner judges: all n but the largest of each task."""
+    winners = winner_table(curves, table)
+    return winners[winners["n"] < winners.groupby("task")["n"].transform("max")] if len(winners) else winners
+
+
 def winner_verdict(curves: pd.DataFrame, table: pd.DataFrame) -> RuleFinding:
     """Return V-winner: agreements of winners over tasks and all sizes but the largest, against a coin.
 
     The arguments are those of ``winner_table``.
     """
-    winners = winner_table(curves, table)
-    if len(winners):
-        winners = winners[winners["n"] < winners.groupby("task")["n"].transform("max")]
-    agree = [bool(right) for right in winners["agree"]] if len(winners) else []
-    enough = winners["task"].nunique() >= TASKS if len(winners) else False
+    judged = judged_winners(curves, table)
+    if len(winner_table(curves, table)) and not len(judged):
+        return RuleFinding("V-winner", None, "The run has one n only; the rule leaves the largest out")
+    agree = [bool(right) for right in judged["agree"]] if len(judged) else []
+    enough = len(judged) > 0 and judged["task"].nunique() >= TASKS
     what = "the method with the lower F + P_eff / (2 n) has the lower test loss"
     return _against_a_coin("V-winner", agree, what, "cells (task, n)", enough)
 
@@ -339,7 +351,7 @@ def findings_of(curves: pd.DataFrame, table: pd.DataFrame, entropy: int) -> list
 
 
 def text(table: pd.DataFrame, findings: list[RuleFinding], winners: pd.DataFrame) -> str:
-    """Return the table of predicted and observed excess, a line for each finding, and ``winner_table`` if any."""
+    """Return the table of excess, a line for each finding, and ``winner_table`` where it has rows."""
     head = ["task", "method", "n", "P", "P_eff", "P / (2 n)", "P_eff / (2 n)", "half gap", "above floor"]
     body = [
         [

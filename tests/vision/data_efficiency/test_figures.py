@@ -7,7 +7,7 @@ import pytest
 
 from moe_prompts.intervals import mean_interval
 from moe_prompts.vision.data_efficiency.curves import mean_curves
-from moe_prompts.vision.data_efficiency.figures import draw_excess, draw_over_n, starts_figure
+from moe_prompts.vision.data_efficiency.figures import draw_excess, draw_over_n, draw_winners, starts_figure
 from moe_prompts.vision.data_efficiency.screening import screening_table
 from moe_prompts.vision.training.statuses import TRAINED
 
@@ -50,3 +50,32 @@ def test_bars_of_starts_are_90_percent_intervals_over_teachers():
     wanted = [(one.low, one.high) for one in (mean_interval(np.array(own)) for own in reversed(excess.values()))]
     np.testing.assert_allclose(drawn, wanted, rtol=1e-12)
     assert "bars: 90 % intervals" in " ".join(figure.legends[0].get_title().get_text().split())
+
+
+def test_winners_stand_where_both_differences_are():
+    """Two marks: at (.2, .1) with its interval, in a grey quarter, and at (-.1, .3), in a white one."""
+    rows = pd.DataFrame(
+        {
+            "task": ["stand-in:count", "stand-in:count"],
+            "n": [50, 200],
+            "predicted_fixed": [1.0, 1.0],
+            "predicted_adaptive": [1.2, 0.9],
+            "loss_fixed": [2.0, 2.0],
+            "loss_adaptive": [2.1, 2.3],
+            "low": [0.05, 0.2],
+            "high": [0.15, 0.4],
+            "agree": [True, False],
+        }
+    )
+    figure, ax = plt.subplots()
+    draw_winners(ax, rows)
+    marks = [container.lines[0].get_xydata()[0] for container in ax.containers]
+    np.testing.assert_allclose(marks, [(0.2, 0.1), (-0.1, 0.3)], rtol=1e-12)
+    bars = [container.lines[2][0].get_segments()[0][:, 1] for container in ax.containers]
+    np.testing.assert_allclose(bars, rows[["low", "high"]], rtol=1e-12)
+    sizes = [container.lines[0].get_markersize() for container in ax.containers]
+    assert sizes[0] < sizes[1]
+    assert "in 1 of 2 marks" in " ".join(ax.get_title(loc="left").split())
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["count"]
+    assert ax.get_legend().get_title().get_text().endswith("n = 50, 200")
+    plt.close(figure)
