@@ -28,7 +28,7 @@ def figure(run: Path) -> Figure:
     """
     table = excess_table(read_table(run), read_table(runs.DATA / "pretrained_dsprites_loc"))
     with plt.rc_context(STYLE):
-        drawn, axes = column(3 if run == FIRST else 1, tall=3.4, below=0)
+        drawn, axes = column(3 if run == FIRST else 1, tall=3.05, below=0)
         draw_predicted(axes[0, 0], table)
         if run == FIRST:
             curves = table_of(runs.DATA, FLOORS)
