@@ -2,8 +2,7 @@
 
 Fits are trained again as the run trained them. The Fisher information of prompts and head at each fit, through the
 products of gradients of single images, says how many parameters the fit really uses; P_eff / (2 n) is the excess
-risk that it should pay. docs/pretrained_study.md says the rules V-excess, V-floor, V-cross
-and V-winner.
+risk that it should pay. docs/pretrained_study.md says the rules V-excess, V-floor, V-cross and V-winner.
 
 python experiments/predicted_excess.py --run results/real-first --states results/states --out results/real-first-link
 """

@@ -224,11 +224,11 @@ def rule_lines(tables: dict[str, pd.DataFrame], folder: Path) -> Iterator[Record
         yield rule_line(finding, part, table["task"].unique(), "within a factor of 2", odds, "all parameters count")
     curves, table = tables[FLOORS], excesses[FLOORS]
     tasks, seed = curves["task"].unique(), seed_of(folder / PARTS[FLOORS][0])
-    cells = len(link.judged_winners(curves, table))
+    winners = link.winner_table(curves, table)
     for finding, count in (
         (link.floor_verdict(curves), len(tasks)),
         (link.cross_verdict(curves, table, seed), len(tasks)),
-        (link.winner_verdict(curves, table), cells),
+        (link.winner_verdict(winners), len(link.judged_winners(winners))),
     ):
         yield rule_line(finding, FLOORS, tasks, "more often than a coin", coin_odds(count), "a coin")
 

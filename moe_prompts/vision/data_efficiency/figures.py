@@ -225,7 +225,7 @@ def draw_winners(ax: Axes, winners: pd.DataFrame) -> None:
     ax.plot([-across, across], [-across, across], color="0.4", linestyle=":")
     sizes = sorted(winners["n"].unique())
     for number, (task, own) in enumerate(winners.groupby("task", sort=False)):
-        marker, label = "osD^vP*"[number % 7], str(task).removeprefix("stand-in:")
+        marker, name = "osD^vP*"[number % 7], str(task).removeprefix("stand-in:")
         for i in own.index:
             place = winners.index.get_loc(i)
             low, high = max(observed[place] - own["low"][i], 0), max(own["high"][i] - observed[place], 0)
@@ -238,9 +238,8 @@ def draw_winners(ax: Axes, winners: pd.DataFrame) -> None:
                 color=TASK_COLOURS[number % len(TASK_COLOURS)],
                 markersize=size,
                 elinewidth=0.6,
-                label=label,
+                label=name if i == own.index[0] else None,
             )
-            label = None
     ax.set_xlim(-across, across)
     ax.set_yscale("symlog", linthresh=LINEAR)
     ax.set_ylim(-up, up)

@@ -228,19 +228,15 @@ def winner_table(curves: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def judged_winners(curves: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
+def judged_winners(winners: pd.DataFrame) -> pd.DataFrame:
     """Return the rows of ``winner_table`` that V-winner judges: all n but the largest of each task."""
-    winners = winner_table(curves, table)
     return winners[winners["n"] < winners.groupby("task")["n"].transform("max")] if len(winners) else winners
 
 
-def winner_verdict(curves: pd.DataFrame, table: pd.DataFrame) -> RuleFinding:
-    """Return V-winner: agreements of winners over tasks and all sizes but the largest, against a coin.
-
-    The arguments are those of ``winner_table``.
-    """
-    judged = judged_winners(curves, table)
-    if len(winner_table(curves, table)) and not len(judged):
+def winner_verdict(winners: pd.DataFrame) -> RuleFinding:
+    """Return V-winner from ``winner_table``: agreements over all n but the largest, against a coin."""
+    judged = judged_winners(winners)
+    if len(winners) and not len(judged):
         return RuleFinding("V-winner", None, "The run has one n only; the rule leaves the largest out")
     agree = [bool(right) for right in judged["agree"]] if len(judged) else []
     enough = len(judged) > 0 and judged["task"].nunique() >= TASKS
@@ -313,7 +309,7 @@ def winners_text(table: pd.DataFrame) -> str:
     return markdown(head, body)
 
 
-def winner_text(winners: pd.DataFrame) -> str:
+def losses_text(winners: pd.DataFrame) -> str:
     """Return ``winner_table`` in Markdown; the rule of V-winner stands on docs/pretrained_study.md."""
     head = ["task", "n", f"F + P_eff / (2 n) of {FIXED}", f"of {ADAPTIVE}", "predicted", f"test loss of {FIXED}"]
     head += [f"of {ADAPTIVE}", "difference, 90 % interval", "observed", "agree"]
@@ -346,7 +342,7 @@ def findings_of(curves: pd.DataFrame, table: pd.DataFrame, entropy: int) -> list
         excess_verdict(table),
         floor_verdict(curves),
         cross_verdict(curves, table, entropy),
-        winner_verdict(curves, table),
+        winner_verdict(winner_table(curves, table)),
     ]
 
 
@@ -368,5 +364,5 @@ def text(table: pd.DataFrame, findings: list[RuleFinding], winners: pd.DataFrame
         for row in table.itertuples()
     ]
     lines = "\n".join(f"- {finding}" for finding in findings)
-    told = f"\n\nTest losses in nats, predicted and observed\n\n{winner_text(winners)}" if len(winners) else ""
+    told = f"\n\nTest losses in nats, predicted and observed\n\n{losses_text(winners)}" if len(winners) else ""
     return f"Excess risk in nats, predicted and observed\n\n{markdown(head, body)}\n\n{lines}{told}"

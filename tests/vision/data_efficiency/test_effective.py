@@ -21,9 +21,9 @@ from moe_prompts.vision.data_efficiency.link import (
     findings_of,
     floor_table,
     floor_verdict,
+    losses_text,
     text,
     winner_table,
-    winner_text,
     winner_verdict,
     winners_text,
 )
@@ -249,7 +249,7 @@ def test_v_winner_by_its_rule():
         used = effective(table[table["n"] == 800], {"vpt_deep": 50.0, "vapt": 50.0 + more})
         winners = winner_table(table, excess_table(used, table))
         assert set(winners[winners["n"] == 50]["predicted"]) == {predicted}
-        assert winner_verdict(table, excess_table(used, table)).verdict is verdict
+        assert winner_verdict(winners).verdict is verdict
     row = winners[winners["n"] == 800].iloc[0]
     assert row["predicted_fixed"] == pytest.approx(1.0 + 50 / 1600)
     assert (row["loss_fixed"], row["loss_adaptive"]) == pytest.approx((1.001, 0.901))
@@ -257,7 +257,7 @@ def test_v_winner_by_its_rule():
     assert (row["low"], row["high"]) == pytest.approx(
         (-0.1 - 2.92 * 0.01 / 3**0.5, -0.1 + 2.92 * 0.01 / 3**0.5), abs=1e-5
     )
-    shown = winner_text(winners).splitlines()
+    shown = losses_text(winners).splitlines()
     assert len(shown) == 2 + 14
     assert shown[3].split("|")[-2].strip() == "yes"
 
@@ -265,11 +265,11 @@ def test_v_winner_by_its_rule():
 def test_v_winner_wants_four_tasks_floors_and_two_sizes():
     few = curves([0.1] * 3, [(1.0, 0.9)] * 3)
     used = {"vpt_deep": 50.0, "vapt": 90.0}
-    found = winner_verdict(few, excess_table(effective(few, used), few))
+    found = winner_verdict(winner_table(few, excess_table(effective(few, used), few)))
     assert found.verdict is Verdict.UNDECIDED
     assert found.found.startswith("In 3 of 3 cells (task, n)")
     for table in (curves([0.1] * 4), few[few["n"] != 50]):
-        assert winner_verdict(table, excess_table(effective(table, used), table)).verdict is None
+        assert winner_verdict(winner_table(table, excess_table(effective(table, used), table))).verdict is None
 
 
 RUNS = {"predicted_excess": "pretrained_dsprites_loc"} | {
