@@ -40,6 +40,9 @@ POLISH = 8
 SAME_MINIMUM = 1e-2
 #: A mass at its bound is a logit at its bound up to this.
 ROUNDING = 1e-12
+#: A stalled fit may end on a bound that is nearer than this share of the box's width. Of 55 fits of experts
+#: that stalled, 41 did so between 4e-12 and 2e-8 of it, the others beyond 4e-2.
+BESIDE = 1e-6
 #: More prompts than any sequence of tokens has.
 MOST_PROMPTS = 10**6
 #: Standard deviation of near starts around the truth, and of random starts.
@@ -160,7 +163,31 @@ def _rounds(objective: Any, starts: np.ndarray, sets: np.ndarray, options: Least
         if len(rows):
             plain = minimise(objective, found.vectors[rows], sets[rows], lower, upper, ROUND, options.tolerance, POLISH)
             found.replace(rows, plain, plain.vectors)
+    _put_on_bounds(objective, found, sets, options)
     return found
+
+
+def _put_on_bounds(objective: Any, found: Minima, sets: np.ndarray, options: LeastSquaresOptions) -> None:
+    """Certify those of ``found`` that stalled beside the box, at the minimum on the box next to them.
+
+    Along a flat valley that runs into the box, the last steps gain less than the rounding of Q: the path stalls
+    so near to the bound that f hardly changes, but not on it, and no certificate holds there. With the
+    parameters that are ``BESIDE`` their bound put on it, a descent of few steps finds the minimum on the bound.
+    It is taken where it is certified and Q is not higher by more than the tolerance.
+    """
+    lower, upper = objective.bounds(options.box)
+    stalled = np.flatnonzero([status is FitStatus.STALLED for status in found.status])
+    near = np.where(np.isfinite(upper - lower), BESIDE * (upper - lower), 0.0)
+    x = found.vectors[stalled]
+    at_lower, at_upper = (x > lower) & (x - lower < near), (x < upper) & (upper - x < near)
+    beside = (at_lower | at_upper).any(axis=1)
+    if not beside.any():
+        return
+    rows = stalled[beside]
+    starts = np.where(at_lower, lower, np.where(at_upper, upper, x))[beside]
+    ended = minimise(objective, starts, sets[rows], lower, upper, ROUND, options.tolerance, POLISH)
+    better = ended.certified & (ended.values <= found.values[rows] + options.tolerance)
+    found.replace(rows[better], ended.chosen(better), ended.vectors[better])
 
 
 def _key_rounds(objective: Any, starts: np.ndarray, sets: np.ndarray, options: LeastSquaresOptions) -> Minima:
@@ -185,6 +212,7 @@ def _key_rounds(objective: Any, starts: np.ndarray, sets: np.ndarray, options: L
             begin = keys.phi(found.vectors[own], number)
             minima = minimise(keys, begin, number, *keys.bounds(), KEY_ROUND, options.tolerance, POLISH)
             found.replace(own, minima, np.clip(keys.vectors(minima.vectors, number), lower, upper))
+    _put_on_bounds(objective, found, sets, options)
     # On the floor of the valley a stationary point may be a saddle, whose curvature is below rounding.
     flat = found.certified & ~(found.relative_lmin > DEFINITE)
     found.status[flat] = FitStatus.NOT_CERTIFIED

@@ -16,6 +16,8 @@ from moe_prompts.estimators.experts.least_squares import (
     near_experts,
     random_experts,
 )
+from moe_prompts.estimators.prompts.least_squares import _put_on_bounds, climb
+from moe_prompts.estimators.result import FitStatus
 from moe_prompts.identifiability import kappas, profile
 from moe_prompts.losses.expert_voronoi import expert_errors
 from moe_prompts.models.expert_regression import GATES, ExpertFamily, ExpertMap, ExpertRegression
@@ -111,6 +113,28 @@ def test_fits_with_one_expert_too_many_are_certified(name):
     # Twice the gain is about chi-squared with as many degrees of freedom as there are parameters: 5 % and 95 % of 18.
     assert (gains > 0).all()
     assert 9.4 / 2 < gains.mean() < 28.9 / 2
+
+
+def test_a_fit_that_stalls_beside_the_box_is_certified_on_it_and_no_other():
+    """The surplus expert of this fit stands on its least b. A path that stops before may end there, or nowhere."""
+    known = expert_truth("experts-softmax-gelu")
+    data = [expert_data("experts-softmax-gelu", n=3_200_000, seed=3316625, replicate=2)]
+    objective, sets = ExpertObjective(known.family(3), data, known.noise), np.zeros(1, dtype=int)
+    atoms = [-0.53, -0.66, -1.51, 2.29, -0.05, -0.45, -0.6, -1.46, 2.2, -0.06, 0.0, 0.0, -1.66, -2.25, -0.47]
+    ends = climb(objective, np.array([[-0.06, -2.5, 0.0, *atoms]]), sets, EXPERT_OPTIONS)
+    assert ends.certified.all()
+    assert ends.vectors[0, 1] == -2.5
+
+    before = ends.vectors[0] + 1e-9 * (np.arange(len(ends.vectors[0])) == 1)
+    far = ends.vectors[0] + 1e-3 * (np.arange(len(ends.vectors[0])) == 1)
+    value, stalled = ends.values[0], np.array([FitStatus.STALLED])
+    for vector, height, certified in ((before, value, True), (far, value, False), (before, value - 1e-3, False)):
+        found = replace(ends, vectors=vector[None].copy(), values=np.array([height]), status=stalled.copy())
+        _put_on_bounds(objective, found, sets, EXPERT_OPTIONS)
+        assert found.certified[0] == certified
+        # The tolerance is that of the certificate. What is not certified stays as it was.
+        assert abs(found.values[0] - height) <= (EXPERT_OPTIONS.tolerance if certified else 0.0)
+        assert found.vectors[0, 1] == (-2.5 if certified else vector[1])
 
 
 def test_a_translation_of_softmax_gates_changes_nothing_and_the_reference_has_none():
