@@ -200,6 +200,11 @@ def parser() -> argparse.ArgumentParser:
     add = parser.add_argument_group("learning rates, and how trials are run").add_argument
     add("--tune", action="store_true", default=None, help="choose rates at every n instead of taking them from a table")
     add("--lr", metavar="LIST", help="base rates that --tune tries")
+    add(
+        "--tune-by",
+        choices=("cross-entropy", "accuracy"),
+        help="what --tune compares on validation images (default cross-entropy)",
+    )
     add("--weight-decay", metavar="LIST", help=f"that --tune tries with each rate on tasks (default {TASK_DECAY:g})")
     add("--rates", metavar="FILE", help="rates.json of another run (default: the table of the package)")
     add("--pack", type=cli.positive("trials"), default=8, help="trials that train at once (default 8)")
@@ -279,6 +284,8 @@ def fill_in(arguments: argparse.Namespace) -> None:
             setattr(arguments, name, value)
     if arguments.lr is not None and not arguments.tune:
         raise InputError(f"--lr {arguments.lr} without --tune; expected both, or rates from a table")
+    if arguments.tune_by is not None and not arguments.tune:
+        raise InputError(f"--tune-by {arguments.tune_by} without --tune; expected both, or rates from a table")
     if arguments.weight_decay is not None and not arguments.tune:
         raise InputError(f"--weight-decay {arguments.weight_decay} without --tune; expected both, or those of a table")
 
@@ -357,8 +364,9 @@ def studies_of(arguments: argparse.Namespace, setup) -> list[Study]:
     for_planted: Rates
     for_tasks: Rates
     if arguments.tune:
-        for_planted = Tune(tuple(Setting(lr, 0.0) for lr in lrs or PLANTED_LRS))
-        for_tasks = Tune(tuple(Setting(lr, decay) for lr in lrs or TASK_LRS for decay in decays))
+        by = (arguments.tune_by or "cross-entropy").replace("-", "_")
+        for_planted = Tune(tuple(Setting(lr, 0.0) for lr in lrs or PLANTED_LRS), by)
+        for_tasks = Tune(tuple(Setting(lr, decay) for lr in lrs or TASK_LRS for decay in decays), by)
     else:
         wanted = case(arguments, setup)
         wanted = {key: wanted[key] for key, there in (("planted", truths), ("tasks", tasks)) if there}

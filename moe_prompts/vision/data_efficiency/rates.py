@@ -1,6 +1,6 @@
 """Choose the learning rate that a curve over n is trained with: from a table tuned before, or in every cell.
 
-Tuning judges settings by cross-entropy on validation images; ties go to the smaller rate. A table holds what
+Tuning judges settings by cross-entropy or by accuracy on validation images. A table holds what
 was chosen for (task, method, n); where it lacks an n, the setting of the nearest one on the log scale is
 taken.
 """
@@ -21,9 +21,17 @@ from moe_prompts.vision.training.sgd import Score, Setting
 from moe_prompts.vision.training.statuses import TRAINED
 from moe_prompts.vision.training.tuned import TunedFile, differing
 
+#: By what tuning judges settings.
+JUDGES = ("cross_entropy", "accuracy")
+
 
 class Rates(Protocol):
     """Describe where settings come from."""
+
+    @property
+    def by(self) -> str:
+        """Return what several settings are judged by, one of ``JUDGES``."""
+        ...
 
     def of(self, task: str, method: str, n: int) -> tuple[Setting, ...]:
         """Return one setting, or several to choose from."""
@@ -37,9 +45,10 @@ class Rates(Protocol):
 
 @dataclass(frozen=True)
 class Tune:
-    """Choose among these settings in every cell."""
+    """Choose among these settings in every cell, by one of ``JUDGES``."""
 
     settings: tuple[Setting, ...]
+    by: str = "cross_entropy"
 
     def of(self, task: str, method: str, n: int) -> tuple[Setting, ...]:
         """Return all settings, whatever the cell."""
@@ -47,8 +56,9 @@ class Tune:
 
     @property
     def facts(self) -> list[Any]:
-        """Return the settings, as results keep them."""
-        return [asdict(setting) for setting in self.settings]
+        """Return the settings, as results keep them, and by what they are judged unless by cross-entropy."""
+        judged = [] if self.by == "cross_entropy" else [{"judged_by": self.by}]
+        return [*judged, *(asdict(setting) for setting in self.settings)]
 
 
 @dataclass(frozen=True)
@@ -57,10 +67,12 @@ class Table:
 
     settings  by (task, method), for each n
     source    where they come from, for errors
+    by        of no effect: every cell has one setting
     """
 
     settings: Mapping[tuple[str, str], Mapping[int, Setting]]
     source: str
+    by: str = "cross_entropy"
 
     def of(self, task: str, method: str, n: int) -> tuple[Setting, ...]:
         """Return the setting of the nearest n.
@@ -93,13 +105,16 @@ def nearest(n: int, sizes: Sequence[int]) -> int:
     return max(finite) if n == FRESH else min(finite, key=lambda size: (abs(log(size / n)), size))
 
 
-def best(settings: Sequence[Setting], statuses: Sequence[str], scores: Sequence[Score]) -> Setting | None:
-    """Return the setting with the least cross-entropy; None if all diverged.
+def best(
+    settings: Sequence[Setting], statuses: Sequence[str], scores: Sequence[Score], by: str = "cross_entropy"
+) -> Setting | None:
+    """Return the setting with the least cross-entropy, or with the highest accuracy; None if all diverged.
 
-    Of equals the one with the smaller learning rate counts.
+    Of equal accuracies the one with the smaller cross-entropy counts, then the smaller learning rate.
     """
+    accuracy = [score.accuracy if by == "accuracy" else 0.0 for score in scores]
     sound = [
-        (score.cross_entropy, setting.lr, number)
+        (-accuracy[number], score.cross_entropy, setting.lr, number)
         for number, (setting, status, score) in enumerate(zip(settings, statuses, scores, strict=True))
         if status == TRAINED
     ]

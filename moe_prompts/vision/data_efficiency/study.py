@@ -35,6 +35,7 @@ class CurveCell:
 
     setup     its recipe has the steps of this cell
     settings  one, or several that are tuned here, on images of their own
+    by        what judges several: "cross_entropy" or "accuracy" on validation images
     """
 
     source: Source
@@ -43,6 +44,7 @@ class CurveCell:
     setup: Setup
     settings: tuple[Setting, ...]
     replicates: int
+    by: str = "cross_entropy"
 
     @property
     def label(self) -> str:
@@ -94,7 +96,7 @@ def _tuned(cell: CurveCell, entropy: int) -> Setting | None:
     train, judge = source.tuning_images(cell.data_size, cell.setup, entropy)
     trials = [Trial(setting, 0) for setting in cell.settings]
     results = source.judged(source.tuned_as(cell.method), cell.setup, trials, train, judge, entropy)
-    return best(cell.settings, [status_of(*pair) for pair in results], [score for _, score in results])
+    return best(cell.settings, [status_of(*pair) for pair in results], [score for _, score in results], cell.by)
 
 
 def efficiency_study(
@@ -131,7 +133,7 @@ def efficiency_study(
         if source.endless and fresh_replicates:
             lengths.append((FRESH, fresh_setup, fresh_replicates))
         cells += [
-            CurveCell(source, method, n, where, rates.of(source.name, source.tuned_as(method), n), count)
+            CurveCell(source, method, n, where, rates.of(source.name, source.tuned_as(method), n), count, rates.by)
             for method in methods
             for n, where, count in lengths
         ]

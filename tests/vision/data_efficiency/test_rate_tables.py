@@ -66,6 +66,14 @@ def test_the_best_has_the_least_cross_entropy_then_the_smaller_rate():
     assert best(settings, [DIVERGED] * 4, scores) is None
 
 
+def test_the_best_by_accuracy_has_the_highest_then_the_least_cross_entropy():
+    settings = [Setting(lr, 0.0) for lr in (1.0, 0.5, 2.0, 0.1)]
+    scores = [Score(0.6, 9.0), Score(0.6, 3.0), Score(0.9, 0.1), Score(0.5, 0.2)]
+    assert best(settings, [TRAINED, TRAINED, DIVERGED, TRAINED], scores, by="accuracy") == settings[1]
+    assert best(settings, [TRAINED, TRAINED, DIVERGED, TRAINED], scores) == settings[3]
+    assert best(settings, [DIVERGED] * 4, scores, by="accuracy") is None
+
+
 def test_a_table_says_what_it_lacks():
     with pytest.raises(InputError, match="no tuned rate for vapt on b"):
         Table({}, "a table").of("b", "vapt", 50)
