@@ -36,6 +36,7 @@ CLAIMS = {
     "V-prompts": ("vpt_deep", "linear"),
     "V-gain": ("vapt", "vpt_deep"),
     "V-dependence": ("vapt", "vapt_shuffled"),
+    "V-blind": ("vapt", "vapt_constant"),
     "V-gain-tokens": ("vapt_tokens", "vpt_deep"),
     "V-gain-vpt": ("vapt_vpt", "vpt_deep"),
     "V-gain-gain": ("vapt_gain", "vpt_deep"),
