@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -187,7 +188,7 @@ def parser() -> argparse.ArgumentParser:
     )
     add("--batch", type=cli.positive("images"), help="in a step, on tasks (default 64)")
     add = parser.add_argument_group("backbone and data").add_argument
-    add("--states", type=Path, metavar="FOLDER", help="where states before those blocks are kept (default: nowhere)")
+    add("--states", type=Path, metavar="FOLDER", help="of states before those blocks (default: none; 256 MB in memory)")
     add(
         "--backbone",
         help="dinov2-small-focus, small, small-random, small-gain, a name of timm (default small; planted small-gain)",
@@ -297,6 +298,7 @@ def setup_of(arguments: argparse.Namespace):
     from moe_prompts.vision.training.methods import Sizes
     from moe_prompts.vision.training.runs import Setup
     from moe_prompts.vision.training.sgd import Recipe, checked_device
+    from moe_prompts.vision.training.states import MEMORY
 
     backbone = arguments.backbone or "small"
     recipe = Recipe(steps=arguments.steps, batch=arguments.batch or 64, normalisation=normalisation_of(backbone))
@@ -317,6 +319,7 @@ def setup_of(arguments: argparse.Namespace):
         states,
         standardised=bool(arguments.standardise),
         head=arguments.head or "published",
+        memory=MEMORY,
     )
 
 
@@ -475,7 +478,8 @@ def expected_minutes(study: Study, setup, size: int, workers: int) -> float:
     from moe_prompts.vision.training.runs import seconds_per_step
 
     steps = sum(block.cost for block in study.blocks)
-    return seconds_per_step(setup, size) * steps / workers / 60
+    packs = replace(setup, pack=min(setup.pack, study.replicates))
+    return seconds_per_step(packs, size) * steps / workers / 60
 
 
 def tell(results: pd.DataFrame, entropy: int, out: Path, files: dict[str, str]) -> None:

@@ -37,7 +37,7 @@ def parser() -> argparse.ArgumentParser:
     add("--images", type=cli.positive("images"), help="whose gradients are taken (default 200)")
     add("--quick", action="store_true", help=f"smallest n, {QUICK} images, if not given: a smoke run of minutes")
     add("--reps", type=cli.positive("replicates"), default=1, help="of each fit (default 1)")
-    add("--states", type=Path, metavar="FOLDER", help="where states before the prompts are kept (default: nowhere)")
+    add("--states", type=Path, metavar="FOLDER", help="of states before the prompts (default: none; 256 MB in memory)")
     add("--weights", type=Path, metavar="FILE", help="of the backbone, where the run had a file")
     cli.add_execution(parser)
     cli.add_shard(parser)
@@ -89,6 +89,7 @@ def setup_of(place: dict[str, Any], arguments: argparse.Namespace):
     from moe_prompts.vision.training.methods import Sizes
     from moe_prompts.vision.training.runs import Setup, weights_hash
     from moe_prompts.vision.training.sgd import Recipe, checked_device
+    from moe_prompts.vision.training.states import MEMORY
 
     weights = None if arguments.weights is None else str(arguments.weights)
     found = None if weights is None else weights_hash(weights)
@@ -99,7 +100,7 @@ def setup_of(place: dict[str, Any], arguments: argparse.Namespace):
     plain = {name: place[name] for name in ("backbone", "pack", "size", "standardised", "head") if name in place}
     setup = Setup(**plain, weights=weights, sizes=Sizes(**place["sizes"]), recipe=Recipe(**place["recipe"]))
     states = None if arguments.states is None else str(arguments.states)
-    return replace(setup, device=checked_device(place["device"]), states=states)
+    return replace(setup, device=checked_device(place["device"]), states=states, memory=MEMORY)
 
 
 def asked(curves: pd.DataFrame, arguments: argparse.Namespace) -> pd.DataFrame:

@@ -32,7 +32,7 @@ from moe_prompts.vision.prompting.config import VAPT
 from moe_prompts.vision.tasks.replicates import VALIDATION
 from moe_prompts.vision.tasks.task import ImageSet
 from moe_prompts.vision.training.methods import PEERS, RELATIVE_SECONDS, TRAINS_BACKBONE
-from moe_prompts.vision.training.packed import PackedTrials
+from moe_prompts.vision.training.packed import PackedTrials, entering_states
 from moe_prompts.vision.training.runs import Setup, opened, status_of, train_and_score
 from moe_prompts.vision.training.sgd import Recipe, Setting, Trial, as_input, factors, init_generator, trial_seed
 from moe_prompts.vision.training.statuses import TRAINED
@@ -80,10 +80,10 @@ def gradients(fitted: PackedTrials, trial: int, inputs: Tensor, rng: np.random.G
     if isinstance(fitted.config, VAPT) and fitted.config.source == "another":
         raise InputError("gradients: prompts from another image; expected a method whose images stand alone")
     rows = []
-    for some in inputs.split(TOGETHER):
+    for some in entering_states(fitted.model, fitted.first, inputs).split(TOGETHER):
         copies = _copies(fitted, trial, len(some))
         # A batch of one image for each copy: the gradient of its parameters is that of its image.
-        log_p = copies(some[:, None], torch.arange(len(some))).log_softmax(dim=-1)[:, 0]
+        log_p = copies.of_states(some[:, None], torch.arange(len(some))).log_softmax(dim=-1)[:, 0]
         shares = log_p.detach().double().exp().cumsum(dim=1).cpu().numpy()
         drawn = (rng.random((len(some), 1)) * shares[:, -1:] > shares[:, :-1]).sum(axis=1)
         F.nll_loss(log_p, torch.from_numpy(drawn).to(log_p.device), reduction="sum").neg().backward()

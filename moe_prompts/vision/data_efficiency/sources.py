@@ -302,12 +302,12 @@ class PlantedImages:
         The endless row is one for all replicates, whose seeds draw other orders and starts.
         """
         truth = teacher_of(self.truth, setup, entropy)
-        return _planted_endless(truth, n) if replicate == ENDLESS else truth.draw(n, replicate)
+        return _planted_endless(truth, n) if replicate == ENDLESS else _planted_once(truth, n, replicate)
 
     def tuning_images(self, n: int, setup: Setup, entropy: int) -> tuple[ImageSet, ImageSet]:
         """Return a data set of its own, and a third one whose labels judge."""
         truth = teacher_of(self.truth, setup, entropy)
-        return truth.draw(n, TUNING), truth.draw(VALIDATION_IMAGES, VALIDATION)
+        return _planted_once(truth, n, TUNING), _planted_once(truth, VALIDATION_IMAGES, VALIDATION)
 
     def judged(
         self, method: str, setup: Setup, trials: Sequence[Trial], train: ImageSet, judge: ImageSet, entropy: int
@@ -327,7 +327,7 @@ class PlantedImages:
         """
         truth = teacher_of(self.truth, setup, entropy)
         packed, outcomes = _students(method, truth, setup, trials, train)
-        risks = truth.risks(packed, truth.draw(TEST_IMAGES, TEST).pixels)
+        risks = truth.risks(packed, _planted_once(truth, TEST_IMAGES, TEST).pixels)
         return [
             (outcome, {name: float(risks[name][number]) for name in self.measures})
             for number, outcome in enumerate(outcomes)
@@ -383,6 +383,12 @@ def student_config(student: str, truth: Planted) -> VPT | VAPT:
     return configs[student]
 
 
+@lru_cache(maxsize=8)
+def _planted_once(truth: Planted, n: int, replicate: int) -> Pixels:
+    """Return images whose labels the teacher draws, once for all students that see them."""
+    return truth.draw(n, replicate)
+
+
 @lru_cache(maxsize=1)
 def _planted_endless(truth: Planted, n: int) -> Pixels:
     return truth.draw(n, ENDLESS)
@@ -394,7 +400,7 @@ def _students(
     """Return all trials of a student, trained at once, and how each ended."""
     config, means = student_config(student, truth), None
     if isinstance(config, VAPT) and config.source == "mean":
-        pixels = truth.draw(VALIDATION_IMAGES, VALIDATION).pixels
+        pixels = _planted_once(truth, VALIDATION_IMAGES, VALIDATION).pixels
         means = mean_states(truth.model, [normalised(pixels, truth.normalisation, truth.head.weight)])
     packed = PackedTrials(truth.model, config, truth.head, [init_generator(trial.seed) for trial in trials], means)
     if student == AT_TEACHER:

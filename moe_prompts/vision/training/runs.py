@@ -41,7 +41,7 @@ from moe_prompts.vision.training.sgd import (
     train_alone,
     train_packed,
 )
-from moe_prompts.vision.training.states import States, is_fixed, kept_states
+from moe_prompts.vision.training.states import States, is_fixed, kept_states, remembered_states
 from moe_prompts.vision.training.statuses import DIVERGED, TRAINED
 
 
@@ -56,8 +56,9 @@ class Setup:
     recipe    how long and in which steps to train
     device    "cpu", or "cuda": each process on a device of its own as far as there are as many (``devices``)
     size      side in pixels of the images that the backbone is made for; None: its own
-    states    folder of states that enter the first block with prompts (``states``); None: they are computed
-              in each step
+    states    folder of states that enter the first block with prompts (``states``); None: see ``memory``
+    memory    bytes of such states that each process keeps where ``states`` is None; 0: they are computed in
+              each step
     standardised  whether features are scaled on unlabelled images first (``backbones.standardised``)
     head      first values of new heads: "published" or "zero"
     """
@@ -72,6 +73,7 @@ class Setup:
     states: str | None = None
     standardised: bool = False
     head: str = "published"
+    memory: int = 0
 
     def __post_init__(self) -> None:
         if self.head not in HEADS:
@@ -83,7 +85,7 @@ class Setup:
         Weights are known by their sha256, not by a path. Options that change nothing are left out.
         """
         found = asdict(self)
-        del found["states"]
+        del found["states"], found["memory"]
         if self.weights is not None:
             found["weights"] = weights_hash(self.weights)
         for part, name in ((found, "size"), (found["sizes"], "blocks")):
@@ -183,16 +185,19 @@ def entering(
 ) -> tuple[list[ImageSet], ImageSet]:
     """Replace images by the states that enter block ``first``, where ``setup`` keeps any.
 
-    Images that are augmented stay as they are: their states change in every step.
+    Images that are augmented stay as they are: their states change in every step. So do sets that are too
+    large for ``setup.memory``; training sets are of one size, so all of them or none.
     """
-    if setup.states is None or first == 0:
+    if (setup.states is None and setup.memory == 0) or first == 0:
         return train, judge
-    folder, recipe = Path(setup.states), setup.recipe
+    kinds = setup.recipe.normalisation, setup.recipe.precision
 
     def kept(images: ImageSet) -> ImageSet:
         if not is_fixed(images):
             return images
-        return kept_states(model, first, images, recipe.normalisation, recipe.precision, folder)
+        if setup.states is None:
+            return remembered_states(model, first, images, *kinds, setup.memory)
+        return kept_states(model, first, images, *kinds, Path(setup.states))
 
     known = {id(images): kept(images) for images in train}
     return [known[id(images)] for images in train], kept(judge)
@@ -271,6 +276,8 @@ def seconds_per_step(setup: Setup, size: int) -> float:
     """Measure the seconds of one step of one VAPT trial in a pack, on random images.
 
     size  side of the images in pixels; on a CPU, two large images stand for a batch
+
+    Prompts are in the blocks that ``setup.sizes`` says. Where states before them are kept, steps read states.
     """
     torch.set_num_threads(1)
     model = backbone(setup)
@@ -278,10 +285,12 @@ def seconds_per_step(setup: Setup, size: int) -> float:
     rng = np.random.default_rng(0)
     images = Pixels(rng.integers(0, 256, (batch, size, size, 3), dtype=np.uint8), rng.integers(0, 10, batch))
     trials = [Trial(Setting(0.1, 0.0), 0)] * setup.pack
-    packed = PackedTrials(model, VAPT(setup.sizes.tokens, kernel=None), 10, [init_generator(0)] * len(trials))
+    prompts = VAPT(setup.sizes.tokens, kernel=None, blocks=setup.sizes.blocks)
+    packed = PackedTrials(model, prompts, 10, [init_generator(0)] * len(trials))
+    [read], _ = entering(packed.first, replace(setup, states=None), model, [images], images)
     times = []
     for _ in range(2):  # the first warms up
         began = time.perf_counter()
-        train_packed(packed, images, trials, replace(setup.recipe, steps=2, batch=batch))
+        train_packed(packed, read, trials, replace(setup.recipe, steps=1, batch=batch))
         times.append(time.perf_counter() - began)
-    return times[-1] / 2 / len(trials) * setup.recipe.batch / batch
+    return times[-1] / len(trials) * setup.recipe.batch / batch

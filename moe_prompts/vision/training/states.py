@@ -1,18 +1,21 @@
-"""Compute the states of images that enter the first block with prompts once, and keep them in a file.
+"""Compute the states of images that enter the first block with prompts once, and keep them.
 
 What comes before that block is frozen and sees no prompts, so its output belongs to an image: every step of
 every trial may read it instead of computing it. ``entering_states`` gives the same bits for an image whatever
-is beside it, so training on kept states is training without them, bit for bit in float32 on one machine. A
-file is named by the backbone's hash, the block, the normalisation, the precision and the bytes of the images;
-it is mapped into memory.
+is beside it, so training on kept states is training without them, bit for bit in float32 on one machine.
+States are known by the backbone's hash, the block, the normalisation, the precision and the bytes of the
+images. ``kept_states`` keeps them in files, which are mapped into memory; ``remembered_states`` in the memory
+of this process, up to a number of bytes.
 """
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
+from threading import Lock
 
 import numpy as np
 import torch
@@ -27,6 +30,10 @@ from moe_prompts.vision.training.packed import GROUP, entering_states
 
 #: Images that are read at once; a multiple of the group, so that only the last group of a set is filled up.
 READ = 8 * GROUP
+#: Bytes of a number of a state.
+BYTES = np.dtype(np.float32).itemsize
+#: Bytes of states that commands keep in each process where no folder is given.
+MEMORY = 2**28
 
 
 @dataclass(frozen=True)
@@ -60,19 +67,57 @@ def kept_states(
 
     Several processes may ask at once: a file appears whole or not at all, and all of them write the same.
     """
-    like = next(model.parameters())
-    name = _name(model, first, images, f"{normalisation} {precision} {like.device.type} {torch.__version__}")
-    path = folder / f"{name}.npy"
+    path = folder / f"{_name(model, first, images, normalisation, precision)}.npy"
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)
-        with torch.autocast(like.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
-            values = [
-                entering_states(model, first, normalised(pixels, normalisation, like)).float().cpu().numpy()
-                for pixels in _read(images)
-            ]
+        values = _computed(model, first, images, normalisation, precision)
         with appearing(path) as file:
-            np.save(file, np.concatenate(values))
+            np.save(file, values)
     return States(np.load(path, mmap_mode="r"), images.labels)
+
+
+def remembered_states(
+    model: VisionTransformer, first: int, images: ImageSet, normalisation: str, precision: str, most: int
+) -> ImageSet:
+    """Return the states of these images from memory; compute them first where they are missing.
+
+    most  bytes of all states that this process keeps; those that were read longest ago make room for others
+
+    Images whose states alone take more than ``most`` are returned as they are.
+    """
+    tokens = model.num_prefix_tokens + model.patch_embed.num_patches
+    if len(images.labels) * tokens * model.embed_dim * BYTES > most:
+        return images
+    name = _name(model, first, images, normalisation, precision)
+    values = _MEMORY.get(name)
+    if values is None:
+        values = _computed(model, first, images, normalisation, precision)
+        _MEMORY.put(name, values, most)
+    return States(values, images.labels)
+
+
+class _Memory:
+    """Hold arrays by name, up to a number of bytes."""
+
+    def __init__(self) -> None:
+        self.arrays: OrderedDict[str, np.ndarray] = OrderedDict()
+        self.lock = Lock()
+
+    def get(self, name: str) -> np.ndarray | None:
+        with self.lock:
+            if name in self.arrays:
+                self.arrays.move_to_end(name)
+            return self.arrays.get(name)
+
+    def put(self, name: str, values: np.ndarray, most: int) -> None:
+        values.setflags(write=False)
+        with self.lock:
+            self.arrays[name] = values
+            while sum(one.nbytes for one in self.arrays.values()) > most:
+                self.arrays.popitem(last=False)
+
+
+_MEMORY = _Memory()
 
 
 def as_input(values: np.ndarray, normalisation: str, like: Tensor) -> Tensor:
@@ -85,7 +130,18 @@ def _read(images: ImageSet) -> Iterator[np.ndarray]:
     return (images.batch(np.arange(start, min(start + READ, n))) for start in range(0, n, READ))
 
 
-def _name(model: VisionTransformer, first: int, images: ImageSet, rest: str) -> str:
+def _computed(model: VisionTransformer, first: int, images: ImageSet, normalisation: str, precision: str) -> np.ndarray:
+    like = next(model.parameters())
+    with torch.autocast(like.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
+        values = [
+            entering_states(model, first, normalised(pixels, normalisation, like)).float().cpu().numpy()
+            for pixels in _read(images)
+        ]
+    return np.concatenate(values)
+
+
+def _name(model: VisionTransformer, first: int, images: ImageSet, normalisation: str, precision: str) -> str:
+    rest = f"{normalisation} {precision} {next(model.parameters()).device.type} {torch.__version__}"
     digest = sha256(f"{backbone_hash(model)} {first} {rest} {len(images.labels)}".encode())
     for pixels in _read(images):
         digest.update(f"{pixels.shape}".encode())

@@ -3,6 +3,7 @@
 import importlib
 import re
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -18,6 +19,7 @@ from moe_prompts.vision.data_efficiency.rates import JUDGES, Tune
 from moe_prompts.vision.data_efficiency.sources import TaskImages, halves
 from moe_prompts.vision.data_efficiency.study import efficiency_study
 from moe_prompts.vision.tasks.named import TaskSpec
+from moe_prompts.vision.training import packed, states
 from moe_prompts.vision.training.methods import COMPARED, Sizes
 from moe_prompts.vision.training.runs import Setup
 from moe_prompts.vision.training.sgd import Recipe, Setting
@@ -115,6 +117,42 @@ def test_tuning_by_accuracy_takes_the_rate_of_the_highest(tmp_path, monkeypatch)
         run_study(
             study([COUNT], ["linear"], [20], Tune(settings), 0), tmp_path / "accuracy", resume=True, progress=False
         )
+
+
+def test_a_study_that_remembers_states_has_the_same_rows_from_fewer_frozen_blocks(tmp_path, monkeypatch):
+    """Sets of test, validation and training images are each computed once, for all sizes and methods."""
+    monkeypatch.setattr(states, "_MEMORY", states._Memory())
+    counts = []
+
+    def counted(model, first, images):
+        counts.append(len(images))
+        return entering_states(model, first, images)
+
+    entering_states = packed.entering_states
+    monkeypatch.setattr(packed, "entering_states", counted)
+    monkeypatch.setattr(states, "entering_states", counted)
+    rates = Tune((Setting(0.5, 0.0), Setting(0.1, 0.0)))
+    tables, computed = [], []
+    for name, memory in (("plain", 0), ("remembers", 2**24)):
+        setup = replace(SETUP, sizes=Sizes(2, 4, 2, blocks=2), memory=memory)
+        counts.clear()
+        own = [TaskImages(COUNT)]
+        made = efficiency_study(own, ["vpt_deep", "vapt"], {COUNT.name: [16, 32]}, 2, setup, 2, 0, rates, 0)
+        tables.append(run_study(made, tmp_path / name, progress=False))
+        computed.append(sorted(counts))
+    pd.testing.assert_frame_equal(*tables)
+    # At each n one set tunes and two replicates train.
+    assert computed[1] == [16] * 3 + [32] * 3 + [32, 80]
+    assert sum(computed[0]) > 3 * sum(computed[1])
+
+
+def test_the_command_remembers_states_where_no_folder_is_given():
+    script = importlib.import_module("moe_prompts.commands.data_efficiency")
+    for more, folder in (((), None), (("--states", "here"), "here")):
+        arguments = script.parser().parse_args(["--quick", "--task", "count", *more])
+        script.fill_in(arguments)
+        setup = script.setup_of(arguments)
+        assert (setup.states, setup.memory) == (folder, states.MEMORY)
 
 
 def test_a_method_without_a_rate_is_rows(tmp_path):

@@ -1,5 +1,7 @@
 """Training on kept states is training without them, bit for bit in float32."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,7 @@ from timm.models.vision_transformer import VisionTransformer
 
 from moe_prompts.vision import VAPT, VPT, PackedTrials
 from moe_prompts.vision.tasks.task import Pixels, Subset
-from moe_prompts.vision.training import runs
+from moe_prompts.vision.training import runs, states
 from moe_prompts.vision.training.methods import Sizes
 from moe_prompts.vision.training.packed import GROUP, entering_states
 from moe_prompts.vision.training.runs import Setup, train_and_score
@@ -106,3 +108,43 @@ def test_a_run_with_a_folder_is_the_run_without(method, images, tmp_path, monkey
     assert plain == first == train_and_score(method, kept, 5, trials, images, images)
     first = runs.first_read(method, kept.sizes, runs.backbone(kept))
     assert isinstance(runs.entering(first, kept, runs.backbone(kept), [images], images)[1], States)
+
+
+@pytest.mark.parametrize("method", ["linear", "vpt_deep", "vapt", "adapter"])
+def test_a_run_that_remembers_states_is_the_run_without(method, images, monkeypatch):
+    """The second method that reads the same block computes no frozen block at all, nor does the first one again."""
+    monkeypatch.setattr(states, "_MEMORY", states._Memory())
+    setup = Setup("small", sizes=Sizes(3, 4, blocks=2), recipe=RECIPE)
+    remembers = replace(setup, memory=2**24)
+    assert remembers.identity() == setup.identity()
+    trials = [Trial(Setting(0.5, 0.0), seed) for seed in (1, 2)]
+    plain = train_and_score(method, setup, 5, trials, images, images)
+    assert not states._MEMORY.arrays
+    found = train_and_score(method, remembers, 5, trials, images, images)
+    assert [len(values) for values in states._MEMORY.arrays.values()] == [N]
+    monkeypatch.setattr(states, "entering_states", None)
+    monkeypatch.setattr("moe_prompts.vision.training.packed.entering_states", None)
+    assert plain == found == train_and_score(method, remembers, 5, trials, images, images)
+    if method == "vpt_deep":
+        train_and_score("vapt", remembers, 5, trials, images, images)
+
+
+def test_memory_is_bounded_and_drops_what_was_read_longest_ago(model, images, monkeypatch):
+    monkeypatch.setattr(states, "_MEMORY", states._Memory())
+    room = N * 17 * 36 * 4  # of one set's states
+    sets = [Pixels(np.roll(images.pixels, number, axis=0), images.labels) for number in range(3)]
+
+    def ask(number, most):
+        return states.remembered_states(model, 2, sets[number], "half", "float32", most)
+
+    first = ask(0, 2 * room)
+    assert first.values.nbytes == room
+    assert not first.values.flags.writeable
+    ask(1, 2 * room)
+    assert ask(0, 2 * room).values is first.values
+    ask(2, 2 * room)  # drops set 1, as set 0 was read after it
+    assert len(states._MEMORY.arrays) == 2
+    assert ask(0, 2 * room).values is first.values
+    assert ask(1, room - 1) is sets[1]  # too large
+    ask(1, room)
+    assert [len(values) for values in states._MEMORY.arrays.values()] == [N]
