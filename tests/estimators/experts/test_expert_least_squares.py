@@ -118,7 +118,7 @@ def test_fits_with_one_expert_too_many_are_certified(name):
 def test_a_fit_that_stalls_beside_the_box_is_certified_on_it_and_no_other():
     """The surplus expert of this fit stands on its least b. A path that stops before may end there, or nowhere."""
     known = expert_truth("experts-softmax-gelu")
-    data = [expert_data("experts-softmax-gelu", n=3_200_000, seed=3316625, replicate=2)]
+    data = [expert_data("experts-softmax-gelu", n=3_200_000, seed=0, replicate=4)]
     objective, sets = ExpertObjective(known.family(3), data, known.noise), np.zeros(1, dtype=int)
     atoms = [-0.53, -0.66, -1.51, 2.29, -0.05, -0.45, -0.6, -1.46, 2.2, -0.06, 0.0, 0.0, -1.66, -2.25, -0.47]
     ends = climb(objective, np.array([[-0.06, -2.5, 0.0, *atoms]]), sets, EXPERT_OPTIONS)
