@@ -86,8 +86,8 @@ def slope_line(
 
 
 def earlier(line: Line) -> Line:
-    """Return a line of an earlier draw as history: what it found and its verdict then, judged no more."""
-    verdict = f"; then {line.verdict.value}" if line.verdict else ""
+    """Return a line of an earlier draw as history, judged no more: what its rows say, and their verdict."""
+    verdict = f"; on these rows {line.verdict.value}" if line.verdict else ""
     return Line(f"{line.name}, earlier draw", f"then {line.claimed}", f"{line.found}{verdict}", None, line.estimate)
 
 

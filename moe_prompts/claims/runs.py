@@ -160,11 +160,12 @@ def heads(truths: Sequence[str], scale: Scale, seed: int) -> Study:
 def heads_again(truths: Sequence[str], scale: Scale, seed: int) -> Study:
     """Return fits of one fixed prompt too many in two heads, up to sizes that leave fits their certificates.
 
-    At n = 1e7 three of the 24 fits of the run attention-heads stopped where rounding hides the curvature
-    along surplus prompts that coincide. With that share 96 replicates would have enough certificates in 22
-    of 100 runs. At 3.2e6 95 of 96 fits from the seed of quick runs have one. With the scatter of
-    attention-heads 96 replicates at these sizes hold in 98 (D) and 100 (split) of 100 runs if the rates are
-    n^-1/2 and n^-1/4, in 73 and 99 with 24, and in none if they are n^-1/4 and n^-1/8 (``mp.power``).
+    At n = 1e7 three of the 24 fits of the run attention-heads, as first drawn, stopped where rounding hides
+    the curvature along surplus prompts that coincide. With that share 96 replicates would have enough
+    certificates in 22 of 100 runs. At 3.2e6 95 of 96 fits from the seed of quick runs have one. With the
+    scatter of attention-heads 96 replicates at these sizes hold in 98 (D) and 100 (split) of 100 runs if the
+    rates are n^-1/2 and n^-1/4, in 73 and 99 with 24, and in none if they are n^-1/4 and n^-1/8
+    (``mp.power``).
     """
     study = attention_study(
         sizes=scale.sizes(1e3, 3.2e6, 5, 1e5), replicates=scale.of(96, 8), entropy=seed, truths=truths, lines=SHARED
@@ -279,7 +280,7 @@ def merging(truths: Sequence[str], scale: Scale, seed: int) -> Study:
 def merging_again(truths: Sequence[str], scale: Scale, seed: int) -> Study:
     """Return the same fits with more starts where none has ended on a certificate, and more replicates.
 
-    In the run merging 35 of 576 searches ended without a certificate after eight starts, an atom at the
+    In the run merging 36 of 576 searches ended without a certificate after eight starts, an atom at the
     guard. With up to 32 starts more all of 24 did on the two truths and the size where it was worst, gmoe-4
     and prompts-random-3 at n = 1e4, from the seed of quick runs (19 of 24 before); a search takes a sixth
     longer. With the scatter of the run merging 48 replicates hold in 97 to 100 of 100 runs, truth by truth,
