@@ -42,6 +42,15 @@ def pytest_configure_node(node):
         node.workerinput["compiled"] = str(Path(node.config.stash[compiling][1].name, "done"))
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items):
+    """Slow tests come first, dealt in turn to the halves that two workers begin with: last, one of them waits."""
+    slow = [item for item in items if item.get_closest_marker("slow")]
+    rest = [item for item in items if not item.get_closest_marker("slow")]
+    half = max((len(items) + 1) // 2 - len(slow[::2]), 0)
+    items[:] = [*slow[::2], *rest[:half], *slow[1::2], *rest[half:]]
+
+
 def pytest_collection_finish(session):
     """A worker begins when the loops are compiled; a compiler that was killed keeps it for two minutes at most."""
     done = getattr(session.config, "workerinput", {}).get("compiled")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,8 @@ from moe_prompts.claims.claim import (
     Judgement,
     Line,
     Odds,
+    Tables,
+    judged,
 )
 from moe_prompts.claims.history import EARLIER, FIRST
 from moe_prompts.engine.grid import Study
@@ -88,6 +91,30 @@ def chosen(ids: Sequence[str] | None) -> list[Claim]:
     if unknown:
         raise InputError(f"unknown claim {unknown[0]!r}; expected some of {', '.join(CLAIMS)}")
     return [claim for claim in CLAIMS.values() if ids is None or claim.id in ids]
+
+
+def judged_all(claims: Sequence[Claim], tables: Tables, seed: int, workers: int = 1) -> list[Judgement]:
+    """Return the claims judged on the tables of their runs, in their order.
+
+    tables   of all runs that they need, by name
+    seed     of intervals and simulations
+    workers  processes that judge; they do not change what is found
+    """
+    if workers == 1 or len(claims) < 2:
+        return [judged(claim, tables, seed) for claim in claims]
+    from moe_prompts.engine.executors import Joblib
+
+    # A claim holds functions, which do not travel; its name, its tables and what was found do.
+    asked: list[Any] = [(claim.id, {run: tables[run] for run in needed([claim])}) for claim in claims]
+    found = dict(Joblib(workers).map(partial(_found, seed=seed), asked))
+    return [Judgement(claim, *found[claim.id]) for claim in claims]
+
+
+def _found(asked: tuple[str, Tables], seed: int) -> tuple[str, tuple[str, tuple[Line, ...]]]:
+    """Return the name of a claim with its prediction and its lines."""
+    name, tables = asked
+    judgement = judged(CLAIMS[name], tables, seed)
+    return name, (judgement.prediction, judgement.lines)
 
 
 def committed(docs: Path) -> dict[str, Mapping[str, Any]]:

@@ -163,8 +163,9 @@ def main() -> None:
     out = arguments.out or cli.default_folder("claims")
 
     from moe_prompts.claims import book
-    from moe_prompts.claims.claim import QUICK_SEED, REGISTERED_SEED, judged
+    from moe_prompts.claims.claim import QUICK_SEED, REGISTERED_SEED
     from moe_prompts.claims.runs import Scale, studies_of
+    from moe_prompts.engine.executors import Joblib
     from moe_prompts.engine.files import write_atomically
     from moe_prompts.engine.runner import run_study
 
@@ -196,7 +197,8 @@ def main() -> None:
             # A kill between two runs leaves later ones without a folder.
             resume = arguments.resume and (out / run / "meta.json").exists()
             tables[run] = run_study(study, out / run, executor=executor, resume=resume, allow=cli.allowed(arguments))
-    judgements = [judged(claim, tables, REGISTERED_SEED if seed is None else seed) for claim in claims]
+    workers = executor.workers if isinstance(executor, Joblib) else 1
+    judgements = book.judged_all(claims, tables, REGISTERED_SEED if seed is None else seed, workers)
     options = (" --quick" if arguments.quick else "") + (f" --seed {seed}" if arguments.seed is not None else "")
     texts = {
         "claims.md": book.page(judgements, studies, ".", options, seed),

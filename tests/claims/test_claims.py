@@ -939,6 +939,15 @@ def test_the_page_is_what_the_committed_rows_say():
     assert page == (DOCS / "claims.md").read_text(encoding="utf-8")
 
 
+def test_judging_in_processes_changes_nothing():
+    claims = book.chosen(["E-linear", "V-gain"])
+    tables = {run: table for run, table in committed_tables().items() if run in book.needed(claims)}
+    alone, together = (
+        json.dumps(book.records(book.judged_all(claims, tables, REGISTERED_SEED, workers))) for workers in (1, 2)
+    )
+    assert alone == together
+
+
 def test_the_page_of_papers_is_what_the_records_say():
     records = json.loads((DOCS / "claims.json").read_text(encoding="utf-8"))
     assert papers_page(records) == (DOCS / "papers_tested.md").read_text(encoding="utf-8")
