@@ -48,6 +48,8 @@ def test_one_claim_from_run_to_verdict_and_again(tmp_path):
         (("--workers", "0"), "not a number of workers"),
         (("--only", ","), "no claim is named; expected some of P-density"),
         (("--resume", "--out", "nowhere"), "nowhere holds no run to resume"),
+        (("--rejudge", "--draw", "nothing"), "--rejudge with --draw; expected one of them"),
+        (("--rejudge", "--list"), "--rejudge with --list; expected one of them"),
         (("--only", "A-rbar", "--out", "/proc/nowhere"), "cannot write to /proc/nowhere"),
     ],
 )

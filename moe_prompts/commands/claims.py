@@ -12,6 +12,15 @@ from pathlib import Path
 from moe_prompts import cli
 from moe_prompts.errors import InputError
 
+#: Options of which each is a command of its own.
+ALONE = {
+    "pretrained": "--pretrained",
+    "published_slopes": "--published-slopes",
+    "rejudge": "--rejudge",
+    "draw": "--draw",
+    "list": "--list",
+}
+
 
 def parser() -> argparse.ArgumentParser:
     parser = cli.OneLineParser(prog="claims.py", description=__doc__)
@@ -143,6 +152,9 @@ def pretrained(folder: Path) -> None:
 
 def main() -> None:
     arguments = parser().parse_args()
+    asked = [option for option in ALONE if getattr(arguments, option)]
+    if len(asked) > 1:
+        raise InputError(f"{' with '.join(ALONE[option] for option in asked)}; expected one of them")
     if arguments.pretrained:
         pretrained(arguments.pretrained)
         return
