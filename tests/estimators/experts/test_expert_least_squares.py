@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy.optimize import least_squares as scipy_least_squares
 
+from moe_prompts.compilation import ROUTES, VARIABLE
 from moe_prompts.errors import InputError
 from moe_prompts.estimators.experts.least_squares import (
     EXPERT_BOX,
@@ -80,8 +81,10 @@ def test_data_without_noise_give_the_truth_back(name):
     assert expert_errors(found.best, truth.params).loss < 1e-6
 
 
-def test_another_solver_finds_the_same_minimum():
+@pytest.mark.parametrize("route", ROUTES)
+def test_another_solver_finds_the_same_minimum(route, monkeypatch):
     """scipy's trust region on the weighted residuals, from the same start; both stop within 1e-6 nats."""
+    monkeypatch.setenv(VARIABLE, route)
     truth = expert_truth("experts-softmax-tanh")
     data, family = expert_data("experts-softmax-tanh", n=5000, seed=3), truth.family(2)
     start = near_experts(truth.params, 2, 0, np.random.default_rng(0))
@@ -98,8 +101,10 @@ def test_another_solver_finds_the_same_minimum():
     np.testing.assert_allclose(ours_f, theirs_f, atol=1e-5)
 
 
+@pytest.mark.parametrize("route", ROUTES)
 @pytest.mark.parametrize("name", ["experts-softmax-tanh", "experts-softmax-gelu"])
-def test_fits_with_one_expert_too_many_are_certified(name):
+def test_fits_with_one_expert_too_many_are_certified(name, route, monkeypatch):
+    monkeypatch.setenv(VARIABLE, route)
     truth = expert_truth(name)
     data = [expert_data(name, n=100_000, seed=5, replicate=r) for r in range(4)]
     rng = np.random.default_rng(0)
@@ -115,8 +120,10 @@ def test_fits_with_one_expert_too_many_are_certified(name):
     assert 9.4 / 2 < gains.mean() < 28.9 / 2
 
 
-def test_a_fit_that_stalls_beside_the_box_is_certified_on_it_and_no_other():
+@pytest.mark.parametrize("route", ROUTES)
+def test_a_fit_that_stalls_beside_the_box_is_certified_on_it_and_no_other(route, monkeypatch):
     """The surplus expert of this fit stands on its least b. A path that stops before may end there, or nowhere."""
+    monkeypatch.setenv(VARIABLE, route)
     known = expert_truth("experts-softmax-gelu")
     data = [expert_data("experts-softmax-gelu", n=3_200_000, seed=0, replicate=4)]
     objective, sets = ExpertObjective(known.family(3), data, known.noise), np.zeros(1, dtype=int)
