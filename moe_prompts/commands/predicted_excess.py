@@ -37,7 +37,12 @@ def parser() -> argparse.ArgumentParser:
     add("--images", type=cli.positive("images"), help="whose gradients are taken (default 200)")
     add("--quick", action="store_true", help=f"smallest n, {QUICK} images, if not given: a smoke run of minutes")
     add("--reps", type=cli.positive("replicates"), default=1, help="of each fit (default 1)")
-    add("--states", type=Path, metavar="FOLDER", help="of states before the prompts (default: none; 256 MB in memory)")
+    add(
+        "--states",
+        type=Path,
+        metavar="FOLDER",
+        help="of states before the prompts (default: none; up to 256 MB in memory)",
+    )
     add("--weights", type=Path, metavar="FILE", help="of the backbone, where the run had a file")
     cli.add_execution(parser)
     cli.add_shard(parser)

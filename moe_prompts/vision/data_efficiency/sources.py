@@ -27,13 +27,21 @@ from moe_prompts.vision.data_efficiency.teacher import Planted, without_dropout
 from moe_prompts.vision.prompting.config import VAPT, VPT
 from moe_prompts.vision.prompting.prompted import mean_states
 from moe_prompts.vision.tasks.named import STAND_IN, TaskSpec
-from moe_prompts.vision.tasks.procedural import FORMULAS
+from moe_prompts.vision.tasks.procedural import FORMULAS, Procedural
 from moe_prompts.vision.tasks.replicates import ENDLESS, TEST, TUNING, VALIDATION, replicate_images
 from moe_prompts.vision.tasks.subsets import stratified_subset
 from moe_prompts.vision.tasks.task import ImageSet, Pixels, Subset
 from moe_prompts.vision.training.methods import check_method, matched_tokens
 from moe_prompts.vision.training.packed import PackedTrials
-from moe_prompts.vision.training.runs import Setup, backbone, opened, train_and_score, trained_parameters, weights_hash
+from moe_prompts.vision.training.runs import (
+    Setup,
+    backbone,
+    keeps_states,
+    opened,
+    train_and_score,
+    trained_parameters,
+    weights_hash,
+)
 from moe_prompts.vision.training.sgd import Outcome, Recipe, Score, Trial, evaluate, init_generator, train_packed
 
 #: Images to judge settings by and to feed generators that are blind to the image; of planted truths also to
@@ -94,6 +102,10 @@ class Source(Protocol):
 
     def tuning_images(self, n: int, setup: Setup, entropy: int) -> tuple[ImageSet, ImageSet]:
         """Return images to fit settings on, and images to judge them by."""
+        ...
+
+    def reads_states(self, number: int, setup: Setup) -> bool:
+        """Return whether trials that train on ``number`` images in all read kept states, as far as known."""
         ...
 
     def judged(
@@ -184,6 +196,15 @@ class TaskImages:
             return halves(self.images(n, 0, setup, entropy), entropy)
         train = self.images(n, TUNING, setup, entropy)
         return train, self.images(VALIDATION_IMAGES, VALIDATION, setup, entropy)
+
+    def reads_states(self, number: int, setup: Setup) -> bool:
+        """Return whether steps read states: from a folder, or from memory that holds test images, too.
+
+        How many test images a pool has is known only once they are read, so of memory the answer is no.
+        """
+        task = opened(self.spec)
+        known = number + task.n_test if isinstance(task, Procedural) else None
+        return setup.states is not None or (known is not None and keeps_states(setup, backbone(setup), known))
 
     def judged(
         self, method: str, setup: Setup, trials: Sequence[Trial], train: ImageSet, judge: ImageSet, entropy: int
@@ -308,6 +329,10 @@ class PlantedImages:
         """Return a data set of its own, and a third one whose labels judge."""
         truth = teacher_of(self.truth, setup, entropy)
         return _planted_once(truth, n, TUNING), _planted_once(truth, VALIDATION_IMAGES, VALIDATION)
+
+    def reads_states(self, number: int, setup: Setup) -> bool:
+        """Return False: what enters a block of a student is never kept."""
+        return False
 
     def judged(
         self, method: str, setup: Setup, trials: Sequence[Trial], train: ImageSet, judge: ImageSet, entropy: int

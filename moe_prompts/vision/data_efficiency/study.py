@@ -63,6 +63,10 @@ class CurveCell:
         steps = self.setup.recipe.total(self.n)
         return RELATIVE_SECONDS.get(self.method, 1.0) * steps * (1 + tuned / self.replicates)
 
+    def reads_states(self, count: int) -> bool:
+        """Return whether ``count`` replicates together read kept states; fresh images are one set."""
+        return self.source.reads_states(self.data_size * (count if self.n else 1), self.setup)
+
 
 def run_cell(cell: CurveCell, replicates: tuple[int, ...], entropy: int) -> list[Row]:
     """Train the replicates with the given setting, or the one tuned here, and return a row for each."""

@@ -41,7 +41,7 @@ from moe_prompts.vision.training.sgd import (
     train_alone,
     train_packed,
 )
-from moe_prompts.vision.training.states import States, is_fixed, kept_states, remembered_states
+from moe_prompts.vision.training.states import States, is_fixed, kept_states, remembered_states, states_bytes
 from moe_prompts.vision.training.statuses import DIVERGED, TRAINED
 
 
@@ -57,8 +57,8 @@ class Setup:
     device    "cpu", or "cuda": each process on a device of its own as far as there are as many (``devices``)
     size      side in pixels of the images that the backbone is made for; None: its own
     states    folder of states that enter the first block with prompts (``states``); None: see ``memory``
-    memory    bytes of such states that each process keeps where ``states`` is None; 0: they are computed in
-              each step
+    memory    most bytes of such states that each process holds where ``states`` is None; where those of one
+              call take more, they are computed in each step
     standardised  whether features are scaled on unlabelled images first (``backbones.standardised``)
     head      first values of new heads: "published" or "zero"
     """
@@ -185,10 +185,11 @@ def entering(
 ) -> tuple[list[ImageSet], ImageSet]:
     """Replace images by the states that enter block ``first``, where ``setup`` keeps any.
 
-    Images that are augmented stay as they are: their states change in every step. So do sets that are too
-    large for ``setup.memory``; training sets are of one size, so all of them or none.
+    Images that are augmented stay as they are: their states change in every step. So do all sets where those
+    of this call, each counted once, together take more than ``setup.memory``.
     """
-    if (setup.states is None and setup.memory == 0) or first == 0:
+    fixed = {id(images): len(images.labels) for images in (*train, judge) if is_fixed(images)}
+    if first == 0 or not keeps_states(setup, model, sum(fixed.values())):
         return train, judge
     kinds = setup.recipe.normalisation, setup.recipe.precision
 
@@ -201,6 +202,11 @@ def entering(
 
     known = {id(images): kept(images) for images in train}
     return [known[id(images)] for images in train], kept(judge)
+
+
+def keeps_states(setup: Setup, model: VisionTransformer, number: int) -> bool:
+    """Return whether a call with ``number`` different images reads kept states, from a folder or memory."""
+    return setup.states is not None or states_bytes(model, number) <= setup.memory
 
 
 def _one(
@@ -277,7 +283,8 @@ def seconds_per_step(setup: Setup, size: int) -> float:
 
     size  side of the images in pixels; on a CPU, two large images stand for a batch
 
-    Prompts are in the blocks that ``setup.sizes`` says. Where states before them are kept, steps read states.
+    Prompts are in the blocks that ``setup.sizes`` says. Where states before them are kept, steps read states:
+    give ``memory=0`` for a study whose sets are larger than its memory.
     """
     torch.set_num_threads(1)
     model = backbone(setup)

@@ -3,13 +3,14 @@
 What comes before that block is frozen and sees no prompts, so its output belongs to an image: every step of
 every trial may read it instead of computing it. ``entering_states`` gives the same bits for an image whatever
 is beside it, so training on kept states is training without them, bit for bit in float32 on one machine.
-States are known by the backbone's hash, the block, the normalisation, the precision and the bytes of the
-images. ``kept_states`` keeps them in files, which are mapped into memory; ``remembered_states`` in the memory
-of this process, up to a number of bytes.
+States are known by the backbone's hash, what else decides its function (heads, activations and the like),
+the block, the normalisation, the precision and the bytes of the images. ``kept_states`` keeps them in files,
+which are mapped into memory; ``remembered_states`` in the memory of this process, up to a number of bytes.
 """
 
 from __future__ import annotations
 
+import json
 from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -24,7 +25,7 @@ from torch import Tensor
 
 from moe_prompts.engine.files import appearing
 from moe_prompts.vision.backbones.normalisation import normalised
-from moe_prompts.vision.prompting.checkpoint import backbone_hash
+from moe_prompts.vision.prompting.checkpoint import backbone_hash, backbone_traits
 from moe_prompts.vision.tasks.task import ImageSet, Pixels, Subset
 from moe_prompts.vision.training.packed import GROUP, entering_states
 
@@ -85,19 +86,26 @@ def remembered_states(
 
     Images whose states alone take more than ``most`` are returned as they are.
     """
-    tokens = model.num_prefix_tokens + model.patch_embed.num_patches
-    if len(images.labels) * tokens * model.embed_dim * BYTES > most:
+    needed = states_bytes(model, len(images.labels))
+    if needed > most:
         return images
     name = _name(model, first, images, normalisation, precision)
     values = _MEMORY.get(name)
     if values is None:
+        _MEMORY.shrink(most - needed)  # before they are computed: both at once would be more than ``most``
         values = _computed(model, first, images, normalisation, precision)
-        _MEMORY.put(name, values, most)
+        _MEMORY.put(name, values)
     return States(values, images.labels)
 
 
+def states_bytes(model: VisionTransformer, number: int) -> int:
+    """Return how many bytes the states of ``number`` images take."""
+    tokens = model.num_prefix_tokens + model.patch_embed.num_patches
+    return number * tokens * model.embed_dim * BYTES
+
+
 class _Memory:
-    """Hold arrays by name, up to a number of bytes."""
+    """Hold arrays by name, in the order in which they were read."""
 
     def __init__(self) -> None:
         self.arrays: OrderedDict[str, np.ndarray] = OrderedDict()
@@ -109,10 +117,14 @@ class _Memory:
                 self.arrays.move_to_end(name)
             return self.arrays.get(name)
 
-    def put(self, name: str, values: np.ndarray, most: int) -> None:
+    def put(self, name: str, values: np.ndarray) -> None:
         values.setflags(write=False)
         with self.lock:
             self.arrays[name] = values
+
+    def shrink(self, most: int) -> None:
+        """Drop what was read longest ago until all arrays take at most so many bytes."""
+        with self.lock:
             while sum(one.nbytes for one in self.arrays.values()) > most:
                 self.arrays.popitem(last=False)
 
@@ -132,17 +144,21 @@ def _read(images: ImageSet) -> Iterator[np.ndarray]:
 
 def _computed(model: VisionTransformer, first: int, images: ImageSet, normalisation: str, precision: str) -> np.ndarray:
     like = next(model.parameters())
+    n, tokens = len(images.labels), model.num_prefix_tokens + model.patch_embed.num_patches
+    found = np.empty((n, tokens, model.embed_dim), dtype=np.float32)
     with torch.autocast(like.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
-        values = [
-            entering_states(model, first, normalised(pixels, normalisation, like)).float().cpu().numpy()
-            for pixels in _read(images)
-        ]
-    return np.concatenate(values)
+        for start, pixels in zip(range(0, n, READ), _read(images), strict=True):
+            states = entering_states(model, first, normalised(pixels, normalisation, like))
+            found[start : start + READ] = states.float().cpu().numpy()
+    return found
 
 
 def _name(model: VisionTransformer, first: int, images: ImageSet, normalisation: str, precision: str) -> str:
     rest = f"{normalisation} {precision} {next(model.parameters()).device.type} {torch.__version__}"
-    digest = sha256(f"{backbone_hash(model)} {first} {rest} {len(images.labels)}".encode())
+    # Weights do not tell heads, activations and the like, nor in which block a layer without weights stands.
+    traits = json.dumps(backbone_traits(model), sort_keys=True)
+    layers = f"{model.patch_embed} {model.norm_pre} {model.blocks[:first]}"
+    digest = sha256(f"{backbone_hash(model)} {traits} {layers} {first} {rest} {len(images.labels)}".encode())
     for pixels in _read(images):
         digest.update(f"{pixels.shape}".encode())
         digest.update(np.ascontiguousarray(pixels).tobytes())

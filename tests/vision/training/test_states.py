@@ -1,11 +1,15 @@
 """Training on kept states is training without them, bit for bit in float32."""
 
+from copy import deepcopy
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
+from timm.layers.activations import QuickGELU
 from timm.models.vision_transformer import VisionTransformer
+from torch import nn
 
 from moe_prompts.vision import VAPT, VPT, PackedTrials
 from moe_prompts.vision.tasks.task import Pixels, Subset
@@ -85,6 +89,32 @@ def test_files_are_mapped_and_belong_to_images_block_and_backbone(model, images,
     assert len(list(tmp_path.glob("*.npy"))) == 4
 
 
+@pytest.mark.parametrize(
+    "other", [{"num_heads": 4}, {"act_layer": QuickGELU}, {"norm_layer": partial(nn.LayerNorm, eps=0.1)}]
+)
+def test_backbones_of_equal_weights_and_another_function_share_no_states(other, images, tmp_path, monkeypatch):
+    monkeypatch.setattr(states, "_MEMORY", states._Memory())
+    sizes = {"img_size": 32, "patch_size": 8, "embed_dim": 16, "depth": 2, "num_heads": 2, "num_classes": 0}
+    one, two = (VisionTransformer(**sizes | more).requires_grad_(False).eval() for more in ({}, other))
+    two.load_state_dict(one.state_dict())
+    for ask in (
+        lambda model: kept_states(model, 1, images, "half", "float32", tmp_path),
+        lambda model: states.remembered_states(model, 1, images, "half", "float32", 2**24),
+    ):
+        mine, theirs = ask(one).values, ask(two).values
+        assert not np.array_equal(mine, theirs)
+        np.testing.assert_array_equal(mine, ask(one).values)
+    assert len(list(tmp_path.glob("*.npy"))) == len(states._MEMORY.arrays) == 2
+
+
+def test_a_layer_without_weights_counts_where_it_stands(model, images):
+    """Both backbones have the same kinds of layers; in one the other activation is in the block that is computed."""
+    early, late = deepcopy(model), deepcopy(model)
+    early.blocks[0].mlp.act = late.blocks[1].mlp.act = QuickGELU()
+    names = {states._name(one, 1, images, "half", "float32") for one in (early, late, model)}
+    assert len(names) == 3
+
+
 def test_what_is_augmented_is_not_kept(images):
     class Cropped:
         labels = images.labels
@@ -127,6 +157,32 @@ def test_a_run_that_remembers_states_is_the_run_without(method, images, monkeypa
     assert plain == found == train_and_score(method, remembers, 5, trials, images, images)
     if method == "vpt_deep":
         train_and_score("vapt", remembers, 5, trials, images, images)
+
+
+def test_the_sets_of_a_call_and_what_is_remembered_fit_into_memory_together(model, images, monkeypatch):
+    """Sets that do not fit all are all read as images: one of them alone would fit."""
+    monkeypatch.setattr(states, "_MEMORY", states._Memory())
+    room = N * 17 * 36 * 4  # of one set's states
+    held = []
+
+    def counted(*arguments):
+        held.append(room + sum(values.nbytes for values in states._MEMORY.arrays.values()))
+        return computed(*arguments)
+
+    computed = states._computed
+    monkeypatch.setattr(states, "_computed", counted)
+    sets = [Pixels(np.roll(images.pixels, number, axis=0), images.labels) for number in range(6)]
+    setup = Setup(recipe=RECIPE, memory=3 * room)
+    train, judge = runs.entering(2, setup, model, sets[:3], sets[3])
+    assert all(own is images for own, images in zip((*train, judge), sets[:4], strict=True))
+    assert held == []
+    first, judge = runs.entering(2, setup, model, [sets[0], sets[1], sets[0]], sets[3])
+    assert all(isinstance(own, States) for own in (*first, judge))
+    assert first[0] is first[2]
+    again, same = runs.entering(2, setup, model, [sets[4], sets[5]], sets[3])
+    assert held == [room, 2 * room, 3 * room, 3 * room, 3 * room]  # the judge's set stays
+    alive = {id(own.values) for own in (*again, same)}
+    assert {id(values) for values in states._MEMORY.arrays.values()} == alive
 
 
 def test_memory_is_bounded_and_drops_what_was_read_longest_ago(model, images, monkeypatch):
