@@ -188,7 +188,12 @@ def parser() -> argparse.ArgumentParser:
     )
     add("--batch", type=cli.positive("images"), help="in a step, on tasks (default 64)")
     add = parser.add_argument_group("backbone and data").add_argument
-    add("--states", type=Path, metavar="FOLDER", help="of states before those blocks (default: none; 256 MB in memory)")
+    add(
+        "--states",
+        type=Path,
+        metavar="FOLDER",
+        help="of states before those blocks (default: none; up to 256 MB in memory)",
+    )
     add(
         "--backbone",
         help="dinov2-small-focus, small, small-random, small-gain, a name of timm (default small; planted small-gain)",
@@ -237,7 +242,8 @@ def main() -> None:
     out = arguments.out or cli.default_folder("data-efficiency")
     results = cli.results(study, out, arguments, "data_efficiency.py")
     command = [Path(sys.argv[0]).name, *sys.argv[1:]]
-    tell(results, arguments.seed, out, {"rates.json": as_json(results, case(arguments, setup), command)})
+    by = judge_of(arguments) if arguments.tune else None
+    tell(results, arguments.seed, out, {"rates.json": as_json(results, case(arguments, setup), command, by)})
 
 
 def refuse(arguments: argparse.Namespace) -> None:
@@ -337,6 +343,11 @@ def planted_setup(arguments: argparse.Namespace):
     )
 
 
+def judge_of(arguments: argparse.Namespace) -> str:
+    """Return what --tune compares, one of ``rates.JUDGES``."""
+    return (arguments.tune_by or "cross-entropy").replace("-", "_")
+
+
 def case(arguments: argparse.Namespace, setup) -> dict[str, Any]:
     """Return what tuned rates belong to: they hold for this setup and teacher only."""
     return {
@@ -367,7 +378,7 @@ def studies_of(arguments: argparse.Namespace, setup) -> list[Study]:
     for_planted: Rates
     for_tasks: Rates
     if arguments.tune:
-        by = (arguments.tune_by or "cross-entropy").replace("-", "_")
+        by = judge_of(arguments)
         for_planted = Tune(tuple(Setting(lr, 0.0) for lr in lrs or PLANTED_LRS), by)
         for_tasks = Tune(tuple(Setting(lr, decay) for lr in lrs or TASK_LRS for decay in decays), by)
     else:
@@ -473,13 +484,17 @@ def fractions(text: str, points: int) -> list[float]:
 def expected_minutes(study: Study, setup, size: int, workers: int) -> float:
     """Return how long the study takes, from a few steps of one pack of VAPT trials on this machine.
 
-    Work of a resumed run counts again.
+    Work of a resumed run counts again. Blocks that read kept states and blocks that do not are timed each by
+    steps of their kind; tuning counts with the replicates that it is for.
     """
     from moe_prompts.vision.training.runs import seconds_per_step
 
-    steps = sum(block.cost for block in study.blocks)
     packs = replace(setup, pack=min(setup.pack, study.replicates))
-    return seconds_per_step(packs, size) * steps / workers / 60
+    steps = {True: 0.0, False: 0.0}
+    for block in study.blocks:
+        steps[block.cell.reads_states(len(block.replicates))] += block.cost
+    kinds = {True: packs, False: replace(packs, states=None, memory=0)}
+    return sum(seconds_per_step(kinds[read], size) * cost for read, cost in steps.items() if cost) / workers / 60
 
 
 def tell(results: pd.DataFrame, entropy: int, out: Path, files: dict[str, str]) -> None:

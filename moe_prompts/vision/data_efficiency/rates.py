@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 import pandas as pd
 
+from moe_prompts.checks import one_of
 from moe_prompts.errors import InputError
 from moe_prompts.vision.data_efficiency.curves import FRESH
 from moe_prompts.vision.training.sgd import Score, Setting
@@ -45,10 +46,13 @@ class Rates(Protocol):
 
 @dataclass(frozen=True)
 class Tune:
-    """Choose among these settings in every cell, by one of ``JUDGES``."""
+    """Choose among these settings in every cell, by one of ``JUDGES``; ``InputError`` for another word."""
 
     settings: tuple[Setting, ...]
     by: str = "cross_entropy"
+
+    def __post_init__(self) -> None:
+        one_of(self.by, JUDGES, "Tune: by")
 
     def of(self, task: str, method: str, n: int) -> tuple[Setting, ...]:
         """Return all settings, whatever the cell."""
@@ -111,7 +115,9 @@ def best(
     """Return the setting with the least cross-entropy, or with the highest accuracy; None if all diverged.
 
     Of equal accuracies the one with the smaller cross-entropy counts, then the smaller learning rate.
+    Raises ``InputError`` for a ``by`` that is none of ``JUDGES``.
     """
+    one_of(by, JUDGES, "best: by")
     accuracy = [score.accuracy if by == "accuracy" else 0.0 for score in scores]
     sound = [
         (-accuracy[number], score.cross_entropy, setting.lr, number)
@@ -121,17 +127,20 @@ def best(
     return settings[min(sound)[-1]] if sound else None
 
 
-def as_json(rows: pd.DataFrame, case: dict[str, Any], command: list[str]) -> str:
+def as_json(rows: pd.DataFrame, case: dict[str, Any], command: list[str], by: str | None = None) -> str:
     """Return the content of ``rates.json`` of a run.
 
     It holds the settings of the rows, the case they belong to, and the command that makes them again.
+
+    by  what judged the settings, one of ``JUDGES``; None: they come from a table
     """
+    judged = {} if by is None else {"judged_by": one_of(by, JUDGES, "as_json: by")}
     kept = rows[rows["lr"].notna()].drop_duplicates(["task", "method", "n"])
     lines = ",\n".join(
         "    " + json.dumps({name: getattr(row, name) for name in ("task", "method", "n", "lr", "weight_decay")})
         for row in kept.itertuples()
     )
-    head = json.dumps({"command": command, "case": case}, indent=2)
+    head = json.dumps({"command": command, "case": case} | judged, indent=2)
     return head[:-2] + f',\n  "rates": [\n{lines}\n  ]\n}}\n'
 
 

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from moe_prompts.errors import InputError
-from moe_prompts.vision.data_efficiency.rates import Table, as_json, best, nearest, read_rates
+from moe_prompts.vision.data_efficiency.rates import Table, Tune, as_json, best, nearest, read_rates
 from moe_prompts.vision.training.sgd import Score, Setting
 from moe_prompts.vision.training.statuses import DIVERGED, TRAINED
 
@@ -72,6 +72,26 @@ def test_the_best_by_accuracy_has_the_highest_then_the_least_cross_entropy():
     assert best(settings, [TRAINED, TRAINED, DIVERGED, TRAINED], scores, by="accuracy") == settings[1]
     assert best(settings, [TRAINED, TRAINED, DIVERGED, TRAINED], scores) == settings[3]
     assert best(settings, [DIVERGED] * 4, scores, by="accuracy") is None
+
+
+def test_another_word_than_a_judge_is_refused():
+    settings = (Setting(0.1, 0.0),)
+    for word in ("acuracy", "cross-entropy"):
+        for ask in (
+            lambda word=word: Tune(settings, word),
+            lambda word=word: best(settings, [TRAINED], [Score(0.5, 1.0)], by=word),
+            lambda word=word: as_json(ROWS, CASE, [], word),
+        ):
+            with pytest.raises(InputError, match=f"by = '{word}'; expected one of cross_entropy, accuracy"):
+                ask()
+
+
+def test_the_file_says_what_judged_the_rates(tmp_path):
+    file = tmp_path / "rates.json"
+    file.write_text(as_json(ROWS, CASE, [], "accuracy"))
+    assert json.loads(file.read_text())["judged_by"] == "accuracy"
+    assert read_rates(str(file), CASE).of("a", "vapt", 50) == (Setting(0.1, 0.0),)
+    assert "judged_by" not in json.loads(as_json(ROWS, CASE, []))
 
 
 def test_a_table_says_what_it_lacks():

@@ -19,7 +19,7 @@ from moe_prompts.vision.data_efficiency.rates import JUDGES, Tune
 from moe_prompts.vision.data_efficiency.sources import TaskImages, halves
 from moe_prompts.vision.data_efficiency.study import efficiency_study
 from moe_prompts.vision.tasks.named import TaskSpec
-from moe_prompts.vision.training import packed, states
+from moe_prompts.vision.training import packed, runs, states
 from moe_prompts.vision.training.methods import COMPARED, Sizes
 from moe_prompts.vision.training.runs import Setup
 from moe_prompts.vision.training.sgd import Recipe, Setting
@@ -153,6 +153,21 @@ def test_the_command_remembers_states_where_no_folder_is_given():
         script.fill_in(arguments)
         setup = script.setup_of(arguments)
         assert (setup.states, setup.memory) == (folder, states.MEMORY)
+
+
+def test_minutes_are_those_of_steps_that_read_states_only_where_they_fit(monkeypatch, tmp_path):
+    """Two replicates of 16 images and 80 test images fit, two of 32 do not; a pool's test set is not known."""
+    script = importlib.import_module("moe_prompts.commands.data_efficiency")
+    monkeypatch.setattr(runs, "seconds_per_step", lambda setup, size: 1.0 if setup.memory else 100.0)
+    setup = replace(SETUP, sizes=Sizes(2, 4, 2, blocks=2))
+    fits = replace(setup, memory=states.states_bytes(runs.backbone(setup), 2 * 16 + 80))
+    for own, kept in ((fits, {16}), (setup, set()), (replace(setup, states="here", memory=1), {16, 32})):
+        made = efficiency_study([TaskImages(COUNT)], ["vapt"], {COUNT.name: [16, 32]}, 2, own, 2, 0, ONE, 0)
+        seconds = sum(block.cost * (1 if block.cell.n in kept else 100) for block in made.blocks)
+        assert script.expected_minutes(made, own, 32, 2) == pytest.approx(seconds / 2 / 60)
+    make_fgvc_root(tmp_path, "flowers", per_class=(1, 1, 1))
+    pool = TaskImages(TaskSpec("fgvc:flowers", 32, root=str(tmp_path)))
+    assert not pool.reads_states(1, fits)
 
 
 def test_a_method_without_a_rate_is_rows(tmp_path):
