@@ -177,6 +177,7 @@ CURVES = (
     "pretrained_count",
     "pretrained_dsprites_loc",
     *(f"pretrained_fifth_{task}" for task in ("azimuth", "distance", "dsprites_ori", "letters")),
+    *(f"pretrained_sixth_{task}" for task in ("azimuth", "count", "dsprites_loc", "letters")),
     "pretrained_fourth_count",
     "pretrained_fourth_dsprites_loc",
     "pretrained_second_count",

@@ -31,7 +31,7 @@ from moe_prompts.errors import InputError
 from moe_prompts.intervals import TAILS, Verdict
 from moe_prompts.seeds import bootstrap_rng
 from moe_prompts.vision.data_efficiency import link, search_verdict
-from moe_prompts.vision.data_efficiency.curves import differences
+from moe_prompts.vision.data_efficiency.curves import differences, mean_differences
 from moe_prompts.vision.data_efficiency.report import CLAIMS
 
 #: Runs of each part, below the folder of committed tables.
@@ -58,6 +58,10 @@ LATER = {
         "pretrained_fifth_azimuth",
     ),
 }
+#: Runs of the part whose claims are on means over its tasks, how its lines call it, and its claims.
+SIXTH = tuple(f"pretrained_sixth_{task}" for task in ("letters", "count", "azimuth", "dsprites_loc"))
+BY_ACCURACY = "rates by accuracy"
+MEANS = {"V-small": ("vapt", "vpt_deep"), "V-blind": ("vapt", "vapt_constant")}
 #: Runs that count the parameters that fits of a part use.
 EFFECTIVE = {
     "100 steps": ("predicted_excess",),
@@ -85,12 +89,13 @@ Record = dict[str, Any]
 def claim_records(folder: Path) -> list[Record]:
     """Return the lines of evidence of all claims on the pretrained backbone, one record a line.
 
-    folder  holds the committed runs of ``PARTS``, ``LATER``, ``EFFECTIVE``, ``SEARCH`` and ``SGD``
+    folder  holds the committed runs of ``PARTS``, ``LATER``, ``SIXTH``, ``EFFECTIVE``, ``SEARCH`` and ``SGD``
 
     Raises ``InputError`` where a run is missing or damaged, or a later one has other images.
     """
     tables = {part: table_of(folder, part) for part in PARTS}
     lines = [line for claim in SHOWN for part, table in tables.items() for line in difference_lines(claim, part, table)]
+    lines += lines_of_differences(mean_differences(table_of_runs(folder, SIXTH), MEANS), BY_ACCURACY)
     search = search_line(read_table(folder / SEARCH), read_table(folder / SGD))
     return [*lines, *rule_lines(tables, folder), search]
 
@@ -101,14 +106,10 @@ def table_of(folder: Path, part: str) -> pd.DataFrame:
     Raises ``InputError`` where the runs of a part have several seeds, or a training that was repeated ends
     with another accuracy.
     """
-    seeds = {run: seed_of(folder / run) for run in (*PARTS[part], *LATER.get(part, ()))}
-    if len(set(seeds.values())) > 1:
-        raise InputError(
-            f"{folder}: runs of one part with seeds {seeds}; expected one seed, so that images are the same"
-        )
-    first = pd.concat([read_table(folder / run) for run in PARTS[part]])
+    table = table_of_runs(folder, (*PARTS[part], *LATER.get(part, ())))
     if part not in LATER:
-        return first
+        return table
+    first = pd.concat([read_table(folder / run) for run in PARTS[part]])
     later = pd.concat([read_table(folder / run) for run in LATER[part]])
     key = ["task", "method", "n", "replicate"]
     for row in later.merge(first, on=key, suffixes=("", "_first")).itertuples():
@@ -117,7 +118,17 @@ def table_of(folder: Path, part: str) -> pd.DataFrame:
                 f"{folder}: {row.method} on {row.task}, replicate {row.replicate}, has the accuracy {row.accuracy} in "
                 f"a run of {LATER[part]} and {row.accuracy_first} before; expected runs on the same images"
             )
-    return pd.concat([first, later]).drop_duplicates(key)
+    return table.drop_duplicates(key)
+
+
+def table_of_runs(folder: Path, runs: tuple[str, ...]) -> pd.DataFrame:
+    """Return the rows of some runs; raise ``InputError`` where their seeds differ."""
+    seeds = {run: seed_of(folder / run) for run in runs}
+    if len(set(seeds.values())) > 1:
+        raise InputError(
+            f"{folder}: runs of one part with seeds {seeds}; expected one seed, so that images are the same"
+        )
+    return pd.concat([read_table(folder / run) for run in runs])
 
 
 def seed_of(run: Path) -> int:
@@ -141,7 +152,16 @@ def difference_lines(claim: str, part: str, table: pd.DataFrame) -> Iterator[Rec
     part   how the line calls the run
     table  rows of methods on tasks
     """
-    for row in differences(table, {name: CLAIMS[name] for name in SHOWN[claim]}).itertuples():
+    for record in lines_of_differences(differences(table, {name: CLAIMS[name] for name in SHOWN[claim]}), part):
+        yield record | {"claim": claim}
+
+
+def lines_of_differences(table: pd.DataFrame, part: str) -> Iterator[Record]:
+    """Yield a line for each row of ``curves.differences``, in points, of the claim that the row names.
+
+    part  how the line calls the run
+    """
+    for row in table.itertuples():
         ends = [100 * end for end in (row.difference, row.low, row.high)]
         value, low, high = (round(end, 6) for end in ends)
         # Of unrounded numbers, as the tables of the runs show them.
@@ -150,7 +170,7 @@ def difference_lines(claim: str, part: str, table: pd.DataFrame) -> Iterator[Rec
         deviation = half / float(stdtrit(count - 1, TAILS[1])) * np.sqrt(count)
         undecided = row.verdict == Verdict.UNDECIDED.value
         yield {
-            "claim": claim,
+            "claim": row.claim,
             "name": f"{part}, {row.task.removeprefix('stand-in:')}: {row.better} above {row.other}, n = {row.n}",
             "claimed": "above 0 points",
             "found": f"{shown[0]} [{shown[1]}, {shown[2]}] points, {count} replicates",

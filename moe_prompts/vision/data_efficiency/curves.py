@@ -78,6 +78,10 @@ def above_floor(table: pd.DataFrame, task: str, method: str, entropy: int, value
     return {"floor": floor, "slope": found.value, "low": found.low, "high": found.high, "sizes": len(samples)}
 
 
+#: Columns of ``differences``.
+DIFFERENCES = ["task", "claim", "better", "other", "n", "difference", "low", "high", "count", "verdict"]
+
+
 def differences(table: pd.DataFrame, pairs: Mapping[str, tuple[str, str]]) -> pd.DataFrame:
     """Return what the methods of each pair differ by in accuracy at the largest n, replicate by replicate.
 
@@ -90,19 +94,48 @@ def differences(table: pd.DataFrame, pairs: Mapping[str, tuple[str, str]]) -> pd
     Columns: task, claim, better, other, n, difference, low, high (shares), count (replicates), verdict.
     """
     rows = []
-    sound = table[(table["n"] != FRESH) & (table["status"] == TRAINED)]
-    for task, own in sound.groupby("task", sort=False):
+    for task, own in _trained(table).groupby("task", sort=False):
         n = int(own["n"].max())
         wide = own[own["n"] == n].pivot(index="replicate", columns="method", values="accuracy")
         for claim, (better, other) in pairs.items():
             if {better, other} <= set(wide):
-                found = mean_interval((wide[better] - wide[other]).dropna().to_numpy())
-                decided = within(found.low, found.high, (0.0, np.inf))
-                verdict = decided if found.count >= LEAST else Verdict.UNDECIDED
-                ends = found.value, found.low, found.high, found.count
-                rows.append((task, claim, better, other, n, *ends, verdict.value))
-    names = ["task", "claim", "better", "other", "n", "difference", "low", "high", "count", "verdict"]
-    return pd.DataFrame(rows, columns=names)
+                found = _judged((wide[better] - wide[other]).dropna().to_numpy())
+                rows.append((task, claim, better, other, n, *found))
+    return pd.DataFrame(rows, columns=DIFFERENCES)
+
+
+def mean_differences(table: pd.DataFrame, pairs: Mapping[str, tuple[str, str]]) -> pd.DataFrame:
+    """Return what the methods of each pair differ by in the mean over tasks at the largest n.
+
+    The arguments, the rule and the columns are those of ``differences``, with "mean of T tasks" as the task.
+    A replicate counts where all tasks have both methods in it; pairs are left out where a task lacks one.
+    """
+    rows, sound = [], _trained(table)
+    n, tasks = int(sound["n"].max()), sound["task"].nunique()
+    wide = sound[sound["n"] == n].pivot(index="replicate", columns=["task", "method"], values="accuracy")
+    for claim, (better, other) in pairs.items():
+        both = [
+            wide.xs(method, axis="columns", level="method")
+            for method in (better, other)
+            if method in wide.columns.levels[1]
+        ]
+        if len(both) == 2 and all(own.shape[1] == tasks for own in both):
+            apart = (both[0] - both[1]).dropna().mean(axis="columns")
+            rows.append((f"mean of {tasks} tasks", claim, better, other, n, *_judged(apart.to_numpy())))
+    return pd.DataFrame(rows, columns=DIFFERENCES)
+
+
+def _trained(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of trainings on n images that ended."""
+    return table[(table["n"] != FRESH) & (table["status"] == TRAINED)]
+
+
+def _judged(apart: np.ndarray) -> tuple[float, float, float, int, str]:
+    """Return the mean of differences, its interval, their number, and what they say of a claim that it is above 0."""
+    found = mean_interval(apart)
+    decided = within(found.low, found.high, (0.0, np.inf))
+    verdict = decided if found.count >= LEAST else Verdict.UNDECIDED
+    return found.value, found.low, found.high, found.count, verdict.value
 
 
 def crossing(

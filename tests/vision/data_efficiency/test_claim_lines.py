@@ -26,7 +26,7 @@ from moe_prompts.vision.data_efficiency.claim_lines import (
     replicates_needed,
     search_line,
 )
-from moe_prompts.vision.data_efficiency.curves import differences
+from moe_prompts.vision.data_efficiency.curves import differences, mean_differences
 from moe_prompts.vision.training.statuses import TRAINED
 
 ROOT = Path(__file__).parents[3]
@@ -65,6 +65,28 @@ def test_replicates_needed_are_the_first_that_do():
     needed = replicates_needed(PUBLISHED_GAIN, 0.03)
     assert chance_to_hold(PUBLISHED_GAIN, 0.03, needed) >= 0.8 > chance_to_hold(PUBLISHED_GAIN, 0.03, needed - 1)
     assert replicates_needed(1e-4, 0.03) == 0
+
+
+def rows_of(task, **accuracies):
+    return [
+        {"task": task, "n": 200, "status": TRAINED, "method": method, "replicate": i, "accuracy": value}
+        for method, values in accuracies.items()
+        for i, value in enumerate(values)
+    ]
+
+
+def test_a_mean_over_tasks_is_judged_replicate_by_replicate():
+    """Differences of 2, 4, 6 and of 4, 4, 4 points: means of 3, 4 and 5, so 4 +- 2.920 / sqrt(3)."""
+    one = rows_of("a", vapt=(0.42, 0.45, 0.48), vpt_deep=(0.40, 0.41, 0.42), linear=(0.1, 0.1, 0.1))
+    two = rows_of("b", vapt=(0.64, 0.84, 0.24), vpt_deep=(0.60, 0.80, 0.20))
+    pairs = {"V-small": ("vapt", "vpt_deep"), "V-prompts": ("vpt_deep", "linear"), "V-blind": ("vapt", "vapt_constant")}
+    (row,) = mean_differences(pd.DataFrame([*one, *two]), pairs).itertuples()  # task b lacks linear
+    assert (row.claim, row.task, row.count, row.verdict) == ("V-small", "mean of 2 tasks", 3, "holds")
+    assert row.difference == pytest.approx(0.04)
+    assert row.high - row.difference == pytest.approx(0.01 * 2.9199856 / np.sqrt(3))
+    # A replicate that one task lacks does not count, and two replicates decide nothing.
+    (short,) = mean_differences(pd.DataFrame([*one, *two[:-1]]), {"V-small": pairs["V-small"]}).itertuples()
+    assert (short.count, short.verdict) == (2, "not decidable here")
 
 
 def test_a_difference_becomes_a_line_in_points():
