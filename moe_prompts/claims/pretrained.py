@@ -28,8 +28,8 @@ DIFFERENCE_RULE = (
     "take the published gain of adaptive prompts for the truth, 3.5 points"
 )
 MEAN_RULE = (
-    "Student's 90 % interval of the difference of test accuracies at n = 200, in the mean over four tasks, replicate by "
-    "replicate: above 0 (holds), below (fails), else not decidable here. Odds take the published gain of adaptive "
+    "Student's 90 % interval of the difference of test accuracies at n = 200, in the mean over four tasks, replicate "
+    "by replicate: above 0 (holds), below (fails), else not decidable here. Odds take the published gain of adaptive "
     "prompts for the truth, 3.5 points"
 )
 MEAN_BASIS = "trainings of [the study on a pretrained backbone](pretrained_study.md), four tasks, five replicates"
