@@ -44,9 +44,9 @@ OTHERS = (
     "prompts cost in a\ntraining step](vision_benchmark.md). Processor seconds of every line of the default study and "
     "of every stage of a fit:\n`python experiments/benchmark_study.py --stages` "
     "<!-- not run: measures this machine -->; whether compiled and NumPy passes\nend on the same fits: "
-    "`python experiments/benchmark_agreement.py` <!-- not run: both routes make the default study -->. On an\nAMD EPYC they "
-    "did with the same status in 2024 of 2025 fits; log-likelihoods of those that both certify agree to 1.5e-10 of "
-    "their size."
+    "`python experiments/benchmark_agreement.py` <!-- not run: both routes make the default study -->. "
+    "On an\nAMD EPYC they did with the same status in 2024 of 2025 fits; log-likelihoods of those that "
+    "both certify agree to 1.5e-10 of their size."
 )
 #: EM steps after which a fit by EM is cut off.
 EM_STEPS = {10_000: 4_000, 100_000: 2_000, 1_000_000: 300}
