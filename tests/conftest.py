@@ -44,7 +44,7 @@ def pytest_configure_node(node):
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items):
-    """Slow tests come first, dealt in turn to the halves that two workers begin with: last, one of them waits."""
+    """Put slow tests at the start of both halves of the list: two workers take a half each and should end together."""
     slow = [item for item in items if item.get_closest_marker("slow")]
     rest = [item for item in items if not item.get_closest_marker("slow")]
     half = max((len(items) + 1) // 2 - len(slow[::2]), 0)

@@ -112,8 +112,8 @@ CLAIMS = [
     ),
     _claim(
         "V-blind",
-        "On a pretrained ViT with 200 labelled images, adaptive prompts are more accurate than the same prompts made "
-        "from the mean image, in the mean of four tasks.",
+        "On a pretrained ViT with 200 labelled images, adaptive prompts are more accurate than a control whose prompts "
+        "are made from the mean states of images, in the mean of four tasks.",
         f"asked here, after {ADAPTIVE}",
         "mean accuracy of vapt above that of vapt_constant",
         MEAN_RULE,

@@ -109,8 +109,7 @@ def table_of(folder: Path, part: str) -> pd.DataFrame:
     table = table_of_runs(folder, (*PARTS[part], *LATER.get(part, ())))
     if part not in LATER:
         return table
-    first = pd.concat([read_table(folder / run) for run in PARTS[part]])
-    later = pd.concat([read_table(folder / run) for run in LATER[part]])
+    first, later = (table[table["run"].isin(runs)] for runs in (PARTS[part], LATER[part]))
     key = ["task", "method", "n", "replicate"]
     for row in later.merge(first, on=key, suffixes=("", "_first")).itertuples():
         if row.accuracy != row.accuracy_first:
@@ -122,13 +121,13 @@ def table_of(folder: Path, part: str) -> pd.DataFrame:
 
 
 def table_of_runs(folder: Path, runs: tuple[str, ...]) -> pd.DataFrame:
-    """Return the rows of some runs; raise ``InputError`` where their seeds differ."""
+    """Return the rows of some runs, with the run's name; raise ``InputError`` where their seeds differ."""
     seeds = {run: seed_of(folder / run) for run in runs}
     if len(set(seeds.values())) > 1:
         raise InputError(
             f"{folder}: runs of one part with seeds {seeds}; expected one seed, so that images are the same"
         )
-    return pd.concat([read_table(folder / run) for run in runs])
+    return pd.concat([read_table(folder / run).assign(run=run) for run in runs])
 
 
 def seed_of(run: Path) -> int:

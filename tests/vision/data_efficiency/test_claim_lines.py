@@ -189,8 +189,8 @@ def test_pages_say_what_was_found_at_200_images():
     assert (small.verdict, blind.verdict) == ("not decidable here", "holds")
     readme, page = (" ".join((ROOT / name).read_text("utf-8").split()) for name in ("README.md", PRETRAINED))
     shown = [f"{100 * end:+.1f}" for end in (small.difference, small.low, small.high)]
-    assert f"the two are equal ({shown[0]} points [{shown[1]}, {shown[2]}])" in readme
-    assert f"seeing the image is worth {100 * blind.difference:.1f} points" in readme
+    assert f"{shown[0]} points above fixed ones (90 % interval {shown[1]} to {shown[2]}: not decided)" in readme
+    assert f"and {100 * blind.difference:.1f} points above a control whose prompts do not see the image" in readme
     for row, name in ((small, "V-small: vapt above vpt_deep"), (blind, "V-blind: vapt above vapt_constant")):
         ends = [f"{100 * end:+.1f}" for end in (row.difference, row.low, row.high)]
         assert f"| {name} | 200 | {ends[0]} | [{ends[1]}, {ends[2]}] | {row.count} | {row.verdict} |" in page
