@@ -10,6 +10,7 @@ import attention_random
 import claims_map
 import claims_map_experts
 import input_dependence
+import methods
 import noise_free_profiles
 import parameter_rates
 import planted_block
@@ -51,6 +52,7 @@ FIGURES = {
         input_dependence,
         planted_vit,
         pretrained,
+        methods,
         pretrained_heads,
         predicted_excess,
         starts,

@@ -177,7 +177,11 @@ CURVES = (
     "pretrained_count",
     "pretrained_dsprites_loc",
     *(f"pretrained_fifth_{task}" for task in ("azimuth", "distance", "dsprites_ori", "letters")),
-    *(f"pretrained_sixth_{task}" for task in ("azimuth", "count", "dsprites_loc", "letters")),
+    *(
+        f"pretrained_{part}_{task}"
+        for part in ("sixth", "seventh")
+        for task in ("azimuth", "count", "dsprites_loc", "letters")
+    ),
     "pretrained_fourth_count",
     "pretrained_fourth_dsprites_loc",
     "pretrained_second_count",
@@ -201,6 +205,7 @@ VISION_RUNS = (
     "head_as_moe",
     "pretrained_heads",
     "predicted_excess",
+    "predicted_excess_count",
     *(
         f"predicted_excess_{part}_{task}"
         for part in ("third", "fifth")

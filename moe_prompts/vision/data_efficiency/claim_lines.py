@@ -58,13 +58,20 @@ LATER = {
         "pretrained_fifth_azimuth",
     ),
 }
-#: Runs of the part whose claims are on means over its tasks, how its lines call it, and its claims.
+#: Runs of the part whose claims are on means over its tasks, runs of other methods on the same images, how
+#: lines call both, and their claims.
 SIXTH = tuple(f"pretrained_sixth_{task}" for task in ("letters", "count", "azimuth", "dsprites_loc"))
+SEVENTH = tuple(run.replace("sixth", "seventh") for run in SIXTH)
 BY_ACCURACY = "rates by accuracy"
-MEANS = {"V-small": ("vapt", "vpt_deep"), "V-blind": ("vapt", "vapt_constant")}
+MEANS = {
+    "V-small": ("vapt", "vpt_deep"),
+    "V-blind": ("vapt", "vapt_constant"),
+    "V-another": ("vapt", "vapt_shuffled"),
+    "V-lora": ("vapt", "lora"),
+}
 #: Runs that count the parameters that fits of a part use.
 EFFECTIVE = {
-    "100 steps": ("predicted_excess",),
+    "100 steps": ("predicted_excess", "predicted_excess_count"),
     FLOORS: tuple(f"predicted_excess_{run.removeprefix('pretrained_')}" for run in (*PARTS[FLOORS], *LATER[FLOORS])),
 }
 #: The run of certified searches for planted prompts, and that of SGD beside them.
@@ -89,33 +96,37 @@ Record = dict[str, Any]
 def claim_records(folder: Path) -> list[Record]:
     """Return the lines of evidence of all claims on the pretrained backbone, one record a line.
 
-    folder  holds the committed runs of ``PARTS``, ``LATER``, ``SIXTH``, ``EFFECTIVE``, ``SEARCH`` and ``SGD``
+    folder  holds the committed runs of ``PARTS``, ``LATER``, ``SIXTH``, ``SEVENTH``, ``EFFECTIVE``,
+            ``SEARCH`` and ``SGD``
 
     Raises ``InputError`` where a run is missing or damaged, or a later one has other images.
     """
     tables = {part: table_of(folder, part) for part in PARTS}
     lines = [line for claim in SHOWN for part, table in tables.items() for line in difference_lines(claim, part, table)]
-    lines += lines_of_differences(mean_differences(table_of_runs(folder, SIXTH), MEANS), BY_ACCURACY)
+    lines += lines_of_differences(mean_differences(joined(folder, SIXTH, SEVENTH), MEANS), BY_ACCURACY)
     search = search_line(read_table(folder / SEARCH), read_table(folder / SGD))
     return [*lines, *rule_lines(tables, folder), search]
 
 
 def table_of(folder: Path, part: str) -> pd.DataFrame:
-    """Return the rows of a part with those of its later runs, each training once.
+    """Return the rows of a part with those of its later runs, as ``joined`` does."""
+    return joined(folder, PARTS[part], LATER.get(part, ()))
 
-    Raises ``InputError`` where the runs of a part have several seeds, or a training that was repeated ends
-    with another accuracy.
+
+def joined(folder: Path, runs: tuple[str, ...], later: tuple[str, ...]) -> pd.DataFrame:
+    """Return the rows of some runs and of later ones on the same images, each training once.
+
+    Raises ``InputError`` where the runs have several seeds, or a training that was repeated ends with another
+    accuracy.
     """
-    table = table_of_runs(folder, (*PARTS[part], *LATER.get(part, ())))
-    if part not in LATER:
-        return table
-    first, later = (table[table["run"].isin(runs)] for runs in (PARTS[part], LATER[part]))
+    table = table_of_runs(folder, (*runs, *later))
+    first, second = (table[table["run"].isin(names)] for names in (runs, later))
     key = ["task", "method", "n", "replicate"]
-    for row in later.merge(first, on=key, suffixes=("", "_first")).itertuples():
+    for row in second.merge(first, on=key, suffixes=("", "_first")).itertuples():
         if row.accuracy != row.accuracy_first:
             raise InputError(
                 f"{folder}: {row.method} on {row.task}, replicate {row.replicate}, has the accuracy {row.accuracy} in "
-                f"a run of {LATER[part]} and {row.accuracy_first} before; expected runs on the same images"
+                f"a run of {later} and {row.accuracy_first} before; expected runs on the same images"
             )
     return table.drop_duplicates(key)
 

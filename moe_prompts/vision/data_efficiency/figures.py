@@ -252,6 +252,51 @@ def draw_winners(ax: Axes, winners: pd.DataFrame) -> None:
     ax.legend(loc="lower left", fontsize=6.5, title=f"small to large:\nn = {told}", title_fontsize=6.5)
 
 
+def methods_figure(table: pd.DataFrame, differences: pd.DataFrame) -> Figure:
+    """Return the figure of many methods at one n: accuracies by task, and how far VAPT is ahead in the mean.
+
+    Bars are 90 % intervals over replicates. Where one of the second panel does not cross 0, its difference is
+    decided.
+
+    table        rows of ``curves.mean_curves`` of several tasks at one n
+    differences  rows of ``curves.mean_differences`` whose better method is "vapt"
+    """
+    tasks, methods = list(dict.fromkeys(table["task"])), ordered(table["method"])
+    rows = len(tasks) * (len(methods) + 1)
+    with plt.rc_context(STYLE):
+        heights = (0.105 * rows + 0.6, 0.22 * len(differences) + 0.85)
+        figure = Figure(figsize=(SINGLE, sum(heights) + 0.6), layout="constrained")
+        above, below = figure.subplots(2, 1, height_ratios=heights)
+        for place, method in enumerate(methods):
+            own = table[table["method"] == method].set_index("task").reindex(tasks)
+            bars = 100 * half_width(own["accuracy_error"].to_numpy(), own["fits"].to_numpy())
+            aside = (place + 0.5) / (len(methods) + 1) - 0.5
+            style = _method_style(method) | {"linestyle": "none", "label": method}
+            above.errorbar(100 * own["accuracy"], np.arange(len(tasks)) + aside, xerr=bars, elinewidth=0.6, **style)
+        for line in range(len(tasks) - 1):
+            above.axhline(line + 0.5, color="0.85", linewidth=0.8)
+        above.set_yticks(range(len(tasks)), [str(task).removeprefix("stand-in:") for task in tasks])
+        above.set_ylim(len(tasks) - 0.5, -0.5)
+        above.set_xlabel("accuracy on test, percent")
+        most = table.loc[table.groupby("task", sort=False)["accuracy"].idxmax(), "method"]
+        led = ", ".join(f"{name} on {count}" for name, count in most.value_counts(sort=False).items())
+        finding(above, f"n = {int(table['n'].iloc[0])}: highest mean accuracy has {led} of {len(tasks)} tasks", 46)
+        for place, row in enumerate(differences.itertuples()):
+            style = _method_style(str(row.other)) | {"linestyle": "none"}
+            ends = [[100 * (row.difference - row.low)], [100 * (row.high - row.difference)]]
+            below.errorbar(100 * row.difference, place, xerr=ends, elinewidth=0.6, **style)
+        below.axvline(0, color="0.4", linestyle=":")
+        below.set_yticks(range(len(differences)), differences["other"])
+        below.set_ylim(len(differences) - 0.5, -0.5)
+        below.set_xlabel("vapt less this method, points, mean of tasks")
+        ahead = differences.loc[differences["low"] > 0, "other"]
+        behind = differences.loc[differences["high"] < 0, "other"]
+        said = [f"{word} {', '.join(names)}" for word, names in (("above", ahead), ("below", behind)) if len(names)]
+        finding(below, f"in the mean vapt is decidedly {' and '.join(said) if said else 'above or below none'}", 46)
+        legend_of(figure, [above], 4, "bars: 90 % intervals over replicates")
+    return figure
+
+
 def starts_figure(summary: pd.DataFrame) -> Figure:
     """Return the figure of a screening: excess risk of every start, a panel for each kind of truth.
 

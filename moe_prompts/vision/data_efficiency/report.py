@@ -37,6 +37,7 @@ CLAIMS = {
     "V-gain": ("vapt", "vpt_deep"),
     "V-dependence": ("vapt", "vapt_shuffled"),
     "V-blind": ("vapt", "vapt_constant"),
+    "V-lora": ("vapt", "lora"),
     "V-gain-tokens": ("vapt_tokens", "vpt_deep"),
     "V-gain-vpt": ("vapt_vpt", "vpt_deep"),
     "V-gain-gain": ("vapt_gain", "vpt_deep"),

@@ -272,7 +272,7 @@ def test_v_winner_wants_four_tasks_floors_and_two_sizes():
         assert winner_verdict(winner_table(table, excess_table(effective(table, used), table))).verdict is None
 
 
-RUNS = {"predicted_excess": "pretrained_dsprites_loc"} | {
+RUNS = {"predicted_excess": "pretrained_dsprites_loc", "predicted_excess_count": "pretrained_count"} | {
     f"predicted_excess_{part}_{task}": f"pretrained_{part}_{task}"
     for part in ("third", "fifth")
     for task in ("letters", "azimuth", "distance", "dsprites_ori")

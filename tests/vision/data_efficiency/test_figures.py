@@ -6,8 +6,14 @@ import pandas as pd
 import pytest
 
 from moe_prompts.intervals import mean_interval
-from moe_prompts.vision.data_efficiency.curves import mean_curves
-from moe_prompts.vision.data_efficiency.figures import draw_excess, draw_over_n, draw_winners, starts_figure
+from moe_prompts.vision.data_efficiency.curves import mean_curves, mean_differences
+from moe_prompts.vision.data_efficiency.figures import (
+    draw_excess,
+    draw_over_n,
+    draw_winners,
+    methods_figure,
+    starts_figure,
+)
 from moe_prompts.vision.data_efficiency.screening import screening_table
 from moe_prompts.vision.training.statuses import TRAINED
 
@@ -79,3 +85,37 @@ def test_winners_stand_where_both_differences_are():
     assert [text.get_text() for text in ax.get_legend().get_texts()] == ["count"]
     assert ax.get_legend().get_title().get_text().endswith("n = 50, 200")
     plt.close(figure)
+
+
+def test_methods_stand_at_their_accuracies_and_differences():
+    """Two tasks and two replicates; the mean difference of vapt and linear is 20 points, and decided."""
+    rows = [
+        {
+            "task": task,
+            "n": 200,
+            "status": TRAINED,
+            "method": method,
+            "parameters": 1,
+            "replicate": i,
+            "accuracy": value,
+        }
+        for task in ("stand-in:count", "letters")
+        for method, values in {"linear": (0.2, 0.3, 0.4), "vapt": (0.4, 0.51, 0.59)}.items()
+        for i, value in enumerate(values)
+    ]
+    table = pd.DataFrame(rows).assign(cross_entropy=1.0, train_loss=1.0)
+    differences = mean_differences(table, {"linear": ("vapt", "linear")})
+    figure = methods_figure(mean_curves(table), differences)
+    above, below = figure.axes
+    marks = {container.get_label(): container.lines[0].get_xydata() for container in above.containers}
+    assert set(marks) == {"linear", "vapt"}
+    np.testing.assert_allclose(marks["vapt"][:, 0], [50, 50], rtol=1e-12)
+    np.testing.assert_allclose(marks["linear"][:, 0], [30, 30], rtol=1e-12)
+    assert [label.get_text() for label in above.get_yticklabels()] == ["count", "letters"]
+    (mark,) = [container.lines[0].get_xydata()[0] for container in below.containers]
+    np.testing.assert_allclose(mark, (20, 0), atol=1e-12)
+    (bar,) = [container.lines[2][0].get_segments()[0][:, 0] for container in below.containers]
+    np.testing.assert_allclose(bar, 100 * differences[["low", "high"]].to_numpy()[0], rtol=1e-12)
+    said = " ".join(below.get_title(loc="left").split())
+    assert said == "in the mean vapt is decidedly above linear"
+    assert "vapt on 2 of 2 tasks" in " ".join(above.get_title(loc="left").split())
