@@ -172,7 +172,7 @@ def parser() -> argparse.ArgumentParser:
     add("--fraction", help="of an FGVC task's training images instead of --n: a list 0.01,0.1 or a range 0.01..1")
     add("--points", type=int, default=5, help="sizes in a range (default 5)")
     add("--reps", type=cli.positive("replicates"), help="data sets and starts")
-    add("--steps", type=cli.positive("steps"), help="of SGD on n images, whatever n is")
+    add("--steps", type=cli.positive("steps"), help="on n images, whatever n is")
     add("--fresh-steps", type=cli.positive("steps"), help="on fresh images, for floors")
     add("--fresh-reps", type=int, help="starts on fresh images; 0: no floors")
     add = parser.add_argument_group("prompts and heads").add_argument
@@ -205,6 +205,7 @@ def parser() -> argparse.ArgumentParser:
     add("--size", type=cli.positive("pixels"), help="of the images (default 32; 224 for real tasks)")
     add = parser.add_argument_group("learning rates, and how trials are run").add_argument
     add("--tune", action="store_true", default=None, help="choose rates at every n instead of taking them from a table")
+    add("--optimiser", choices=("sgd", "adamw", "lamb"), help="takes the steps (default sgd); others need --tune")
     add("--lr", metavar="LIST", help="base rates that --tune tries")
     add(
         "--tune-by",
@@ -307,7 +308,12 @@ def setup_of(arguments: argparse.Namespace):
     from moe_prompts.vision.training.states import MEMORY
 
     backbone = arguments.backbone or "small"
-    recipe = Recipe(steps=arguments.steps, batch=arguments.batch or 64, normalisation=normalisation_of(backbone))
+    recipe = Recipe(
+        steps=arguments.steps,
+        batch=arguments.batch or 64,
+        normalisation=normalisation_of(backbone),
+        optimiser=arguments.optimiser or "sgd",
+    )
     weights = None if arguments.weights is None else str(arguments.weights)
     device = checked_device(arguments.device or "cpu")
     sizes = Sizes(arguments.tokens or TASK_TOKENS, blocks=arguments.last_blocks)
@@ -336,7 +342,7 @@ def planted_setup(arguments: argparse.Namespace):
     from moe_prompts.vision.training.sgd import Recipe
 
     weights = None if arguments.weights is None or arguments.backbone is None else str(arguments.weights)
-    recipe = Recipe(steps=arguments.steps, normalisation="half")
+    recipe = Recipe(steps=arguments.steps, normalisation="half", optimiser=arguments.optimiser or "sgd")
     sizes = Sizes(arguments.teacher_tokens)
     return Setup(
         arguments.backbone or "small-gain", weights, sizes=sizes, recipe=recipe, device=arguments.device or "cpu"
@@ -349,10 +355,11 @@ def judge_of(arguments: argparse.Namespace) -> str:
 
 
 def case(arguments: argparse.Namespace, setup) -> dict[str, Any]:
-    """Return what tuned rates belong to: they hold for this setup and teacher only."""
+    """Return what tuned rates belong to: they hold for this setup, optimiser and teacher only."""
+    other = {"optimiser": setup.recipe.optimiser} if setup.recipe.optimiser != "sgd" else {}
     return {
-        "tasks": {name: setup.identity()[name] for name in CASE if name in setup.identity()},
-        "planted": {"backbone": arguments.backbone or "small-gain", "tokens": arguments.teacher_tokens},
+        "tasks": {name: setup.identity()[name] for name in CASE if name in setup.identity()} | other,
+        "planted": {"backbone": arguments.backbone or "small-gain", "tokens": arguments.teacher_tokens} | other,
     }
 
 

@@ -100,6 +100,11 @@ def setup_of(place: dict[str, Any], arguments: argparse.Namespace):
     found = None if weights is None else weights_hash(weights)
     if found != place["weights"]:
         raise InputError(f"--weights {weights}, sha256 {found}; expected the run's file, sha256 {place['weights']}")
+    if (optimiser := place["recipe"].get("optimiser", "sgd")) != "sgd":
+        raise InputError(
+            f"--run {arguments.run}: trained with {optimiser}; expected a run with SGD, whose rates say how large the "
+            "ridge of P_eff is"
+        )
     if not isinstance(place["backbone"], str) or type(place["pack"]) is not int:
         raise TypeError("an entry of another kind")
     plain = {name: place[name] for name in ("backbone", "pack", "size", "standardised", "head") if name in place}

@@ -242,6 +242,29 @@ def test_a_real_task_by_fractions(tmp_path, monkeypatch, capsys):
     assert "\nfgvc:dogs linear 0 " in re.sub(" +", " ", capsys.readouterr().out)
 
 
+def test_another_optimiser_takes_the_steps_and_has_rates_of_its_own(tmp_path, monkeypatch):
+    """Rows differ from those of SGD, the run says so, and its rates are refused for SGD."""
+    from moe_prompts.commands import data_efficiency, predicted_excess
+
+    def call(command, *arguments):
+        monkeypatch.setattr(sys, "argv", ["x", *map(str, arguments)])
+        command.main()
+
+    options = ("--task", "count", "--methods", "linear,vapt", "--n", "20", "--reps", "2", "--steps", "3")
+    more = ("--fresh-steps", "3", "--fresh-reps", "0", "--cache", "none", "--workers", "1", "--executor", "in-process")
+    losses = {}
+    for name in ("sgd", "lamb"):
+        tuned = ("--tune", "--lr", "0.05", "--optimiser", name, "--out", tmp_path / name)
+        call(data_efficiency, *options, *more, *tuned)
+        losses[name] = pd.read_parquet(tmp_path / name / "results.parquet")["cross_entropy"]
+        assert ('"optimiser": "lamb"' in (tmp_path / name / "meta.json").read_text()) == (name == "lamb")
+    assert (losses["sgd"] != losses["lamb"]).all()
+    with pytest.raises(InputError, match="tuned for another case"):
+        call(data_efficiency, *options, *more, "--rates", tmp_path / "lamb" / "rates.json", "--out", tmp_path / "no")
+    with pytest.raises(InputError, match="trained with lamb; expected a run with SGD"):
+        call(predicted_excess, "--run", tmp_path / "lamb", "--out", tmp_path / "neither")
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -256,6 +279,8 @@ def test_a_real_task_by_fractions(tmp_path, monkeypatch, capsys):
         (("--tune", "--rates", "shipped"), "--tune with --rates"),
         (("--lr", "0.1"), "--lr 0.1 without --tune"),
         (("--tune-by", "accuracy"), "--tune-by accuracy without --tune"),
+        (("--task", "count", "--optimiser", "lamb"), "tuned for another case (tasks {"),
+        (("--task", "planted-fixed", "--optimiser", "adamw"), "tuned for another case (planted {"),
         (("--weight-decay", "0.1"), "--weight-decay 0.1 without --tune"),
         (("--task", "planted-fixed", "--tune", "--weight-decay", "0.1"), "--weight-decay is of methods on tasks"),
         (
