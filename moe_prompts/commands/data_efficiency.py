@@ -205,7 +205,7 @@ def parser() -> argparse.ArgumentParser:
     add("--size", type=cli.positive("pixels"), help="of the images (default 32; 224 for real tasks)")
     add = parser.add_argument_group("learning rates, and how trials are run").add_argument
     add("--tune", action="store_true", default=None, help="choose rates at every n instead of taking them from a table")
-    add("--optimiser", choices=("sgd", "adamw", "lamb"), help="takes the steps (default sgd); others need --tune")
+    add("--optimiser", choices=("sgd", "adamw", "lamb"), default="sgd", help="(default sgd; others need --tune)")
     add("--lr", metavar="LIST", help="base rates that --tune tries")
     add(
         "--tune-by",
@@ -312,7 +312,7 @@ def setup_of(arguments: argparse.Namespace):
         steps=arguments.steps,
         batch=arguments.batch or 64,
         normalisation=normalisation_of(backbone),
-        optimiser=arguments.optimiser or "sgd",
+        optimiser=arguments.optimiser,
     )
     weights = None if arguments.weights is None else str(arguments.weights)
     device = checked_device(arguments.device or "cpu")
@@ -342,7 +342,7 @@ def planted_setup(arguments: argparse.Namespace):
     from moe_prompts.vision.training.sgd import Recipe
 
     weights = None if arguments.weights is None or arguments.backbone is None else str(arguments.weights)
-    recipe = Recipe(steps=arguments.steps, normalisation="half", optimiser=arguments.optimiser or "sgd")
+    recipe = Recipe(steps=arguments.steps, normalisation="half", optimiser=arguments.optimiser)
     sizes = Sizes(arguments.teacher_tokens)
     return Setup(
         arguments.backbone or "small-gain", weights, sizes=sizes, recipe=recipe, device=arguments.device or "cpu"

@@ -104,16 +104,21 @@ def draw_accuracies(ax: Axes, table: pd.DataFrame) -> None:
 
     table  as ``report.scores`` gives it
     """
+    _draw_by_task(ax, table, table["std"])
+    ax.set_xlabel("accuracy on test, percent (bars: one standard deviation over seeds)")
+    ax.legend(loc="center left", bbox_to_anchor=(1.01, 0.5))
+
+
+def _draw_by_task(ax: Axes, table: pd.DataFrame, bars: pd.Series) -> None:
+    """Draw accuracies in percent with bars of these half lengths, a row for each task and a mark for each method."""
     tasks = list(dict.fromkeys(table["task"]))
     methods = ordered(table["method"])
     for place, method in enumerate(methods):
         style = _method_style(method) | {"linestyle": "none"}
-        own = table[table["method"] == method].set_index("task").reindex(tasks)
+        own = table.assign(bar=bars)[table["method"] == method].set_index("task").reindex(tasks)
         aside = 0.7 * ((place + 0.5) / len(methods) - 0.5)
-        ax.errorbar(own["accuracy"], np.arange(len(tasks)) + aside, xerr=own["std"], label=method, **style)
+        ax.errorbar(own["accuracy"], np.arange(len(tasks)) + aside, xerr=own["bar"], label=method, **style)
     for line in range(len(tasks) - 1):
         ax.axhline(line + 0.5, color="0.85", linewidth=0.8)
     ax.set_yticks(range(len(tasks)), tasks)
     ax.set_ylim(len(tasks) - 0.5, -0.5)
-    ax.set_xlabel("accuracy on test, percent (bars: one standard deviation over seeds)")
-    ax.legend(loc="center left", bbox_to_anchor=(1.01, 0.5))

@@ -17,6 +17,7 @@ from moe_prompts.intervals import half_width
 from moe_prompts.vision.data_efficiency.curves import regular
 from moe_prompts.vision.figures import (
     COLOURS,
+    _draw_by_task,
     _method_style,
     ordered,
 )
@@ -261,26 +262,18 @@ def methods_figure(table: pd.DataFrame, differences: pd.DataFrame) -> Figure:
     table        rows of ``curves.mean_curves`` of several tasks at one n
     differences  rows of ``curves.mean_differences`` whose better method is "vapt"
     """
-    tasks, methods = list(dict.fromkeys(table["task"])), ordered(table["method"])
-    rows = len(tasks) * (len(methods) + 1)
+    tasks = table["task"].nunique()
+    rows = tasks * (table["method"].nunique() + 1)
     with plt.rc_context(STYLE):
         heights = (0.105 * rows + 0.6, 0.22 * len(differences) + 0.85)
         figure = Figure(figsize=(SINGLE, sum(heights) + 0.6), layout="constrained")
         above, below = figure.subplots(2, 1, height_ratios=heights)
-        for place, method in enumerate(methods):
-            own = table[table["method"] == method].set_index("task").reindex(tasks)
-            bars = 100 * half_width(own["accuracy_error"].to_numpy(), own["fits"].to_numpy())
-            aside = (place + 0.5) / (len(methods) + 1) - 0.5
-            style = _method_style(method) | {"linestyle": "none", "label": method}
-            above.errorbar(100 * own["accuracy"], np.arange(len(tasks)) + aside, xerr=bars, elinewidth=0.6, **style)
-        for line in range(len(tasks) - 1):
-            above.axhline(line + 0.5, color="0.85", linewidth=0.8)
-        above.set_yticks(range(len(tasks)), [str(task).removeprefix("stand-in:") for task in tasks])
-        above.set_ylim(len(tasks) - 0.5, -0.5)
+        shown = table.assign(task=table["task"].str.removeprefix("stand-in:"), accuracy=100 * table["accuracy"])
+        _draw_by_task(above, shown, 100 * half_width(table["accuracy_error"], table["fits"]))
         above.set_xlabel("accuracy on test, percent")
         most = table.loc[table.groupby("task", sort=False)["accuracy"].idxmax(), "method"]
         led = ", ".join(f"{name} on {count}" for name, count in most.value_counts(sort=False).items())
-        finding(above, f"n = {int(table['n'].iloc[0])}: highest mean accuracy has {led} of {len(tasks)} tasks", 46)
+        finding(above, f"n = {int(table['n'].iloc[0])}: highest mean accuracy has {led} of {tasks} tasks", 46)
         for place, row in enumerate(differences.itertuples()):
             style = _method_style(str(row.other)) | {"linestyle": "none"}
             ends = [[100 * (row.difference - row.low)], [100 * (row.high - row.difference)]]

@@ -88,7 +88,7 @@ def test_winners_stand_where_both_differences_are():
 
 
 def test_methods_stand_at_their_accuracies_and_differences():
-    """Two tasks and two replicates; the mean difference of vapt and linear is 20 points, and decided."""
+    """Two tasks and three replicates; the mean difference of vapt and linear is 20 points, and decided."""
     rows = [
         {
             "task": task,
