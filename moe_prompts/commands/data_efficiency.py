@@ -63,7 +63,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 #: A real pretrained backbone at 56 pixels, with prompts in its last six blocks. Every method has standardised
 #: features, a head that begins at zero, the same steps, and a rate that the same grid gives on validation
-#: images. "real" compares LoRA and adapters, too, in the same blocks.
+#: images. "real" compares LoRA and adapters, too, in the same blocks, and full tuning at two n.
 PRETRAINED: dict[str, Any] = {
     "backbone": "dinov2-small-focus",
     "size": 56,
@@ -82,7 +82,10 @@ PRESETS["real"] = PRETRAINED | {
     "fresh_steps": 2000,
     "fresh_reps": 1,
     "lr": "0.05,0.25,1,4",
+    "full_n": "200,800",
 }
+#: The same with larger images and prompts in all ten blocks: hours of a GPU.
+PRESETS["real-gpu"] = PRESETS["real"] | {"size": 112, "last_blocks": 10, "device": "cuda"}
 #: The first registered part: fewer tasks, methods, sizes, steps and replicates.
 PRESETS["real-first"] = PRETRAINED | {
     "task": ["stand-in:dsprites_loc", "count"],
@@ -142,12 +145,16 @@ QUICK = {
 QUICK_PRETRAINED = {"task": ["count"], "lr": "0.25"}
 #: What rates of methods on tasks belong to.
 CASE = ("backbone", "weights", "sizes", "size", "standardised", "head")
+#: Presets that compare LoRA and adapters, too.
+WITH_PEERS = ("real", "real-gpu")
 #: Base rates that --tune tries: for prompts on planted truths, whose head is known, and for methods on tasks.
 PLANTED_LRS, TASK_LRS, TASK_DECAY = (0.05, 0.2, 0.8, 3.2), (0.05, 0.25, 1.0, 2.5, 10.0), 1e-4
 #: Prompts of methods on tasks where nothing else is said.
 TASK_TOKENS = 10
 #: Prompts of the teachers of planted truths where nothing else is said.
 TEACHER_TOKENS = 4
+#: The method whose weights all train, which has rates and n of its own in the presets that say so.
+FULL = "full"
 #: Options of planted truths alone.
 OF_PLANTED = ("students", "teacher_tokens")
 #: Options of methods on tasks alone.
@@ -157,7 +164,7 @@ OF_TASKS = ("standardise", "head", "batch", "weight_decay", "tokens", "last_bloc
 def parser() -> argparse.ArgumentParser:
     parser = cli.OneLineParser("data_efficiency.py", description=__doc__)
     add = parser.add_argument_group("what is trained").add_argument
-    parser.set_defaults(drawn_n=None)
+    parser.set_defaults(drawn_n=None, full_n=None)
     add("--preset", choices=PRESETS, default="small", help="what is not given (default small: minutes on two cores)")
     add("--quick", action="store_true", help="a smoke run: few steps, minutes with a real backbone")
     add(
@@ -244,7 +251,9 @@ def main() -> None:
     results = cli.results(study, out, arguments, "data_efficiency.py")
     command = [Path(sys.argv[0]).name, *sys.argv[1:]]
     by = judge_of(arguments) if arguments.tune else None
-    tell(results, arguments.seed, out, {"rates.json": as_json(results, case(arguments, setup), command, by)})
+    # A table of rates is of one optimiser.
+    shared = results if arguments.full_n is None else results[results["method"] != FULL]
+    tell(results, arguments.seed, out, {"rates.json": as_json(shared, case(arguments, setup), command, by)})
 
 
 def refuse(arguments: argparse.Namespace) -> None:
@@ -286,6 +295,10 @@ def fill_in(arguments: argparse.Namespace) -> None:
     wanted = {"teacher_tokens": TEACHER_TOKENS} | preset_of(arguments)
     if arguments.quick or arguments.n is not None or arguments.fraction is not None:
         wanted.pop("drawn_n", None)
+    if arguments.quick or arguments.methods is not None or arguments.rates is not None:
+        wanted.pop("full_n", None)
+    elif "full_n" in wanted and arguments.n is not None:
+        wanted["full_n"] = arguments.n
     for name, value in wanted.items():
         other = {"tune": arguments.rates, "lr": arguments.rates, "n": arguments.fraction}.get(name)
         if getattr(arguments, name) is None and other is None:
@@ -408,13 +421,32 @@ def studies_of(arguments: argparse.Namespace, setup) -> list[Study]:
         studies.append(efficiency_study(planted, students, sizes, setup=where, rates=for_planted, **common))
     if tasks:
         methods = arguments.methods or distinct_methods(setup.sizes, backbone(setup))
-        if arguments.preset == "real" and not arguments.methods and not arguments.quick:
+        if arguments.preset in WITH_PEERS and not arguments.methods and not arguments.quick:
             methods = (*methods, *PEERS)
         check_peers(methods)
-        by_task = sizes_of(arguments, tasks)
         images = [TaskImages(task) for task in tasks]
+        if arguments.full_n is not None:
+            methods = tuple(method for method in methods if method != FULL)
+        by_task = sizes_of(arguments, tasks)
         studies.append(efficiency_study(images, methods, by_task, setup=setup, rates=for_tasks, **common))
+        if arguments.full_n is not None:
+            studies.append(full_study(images, arguments, setup, common))
     return studies
+
+
+def full_study(images: Sequence[Any], arguments: argparse.Namespace, setup, common: dict[str, Any]) -> Study:
+    """Return the study of full tuning at its own n: as the papers' code has it, with AdamW and rates of its own."""
+    from moe_prompts.vision.data_efficiency.rates import Tune
+    from moe_prompts.vision.data_efficiency.study import efficiency_study
+    from moe_prompts.vision.training.methods import FULL_LRS
+    from moe_prompts.vision.training.sgd import Setting
+
+    by_adamw = replace(setup, recipe=replace(setup.recipe, optimiser="adamw"))
+    rates = Tune(tuple(Setting(lr, TASK_DECAY) for lr in sorted(FULL_LRS)), judge_of(arguments))
+    sizes = cli.sizes(arguments.full_n, arguments.points)
+    no_floors = common | {"fresh_replicates": 0}
+    study = efficiency_study(images, [FULL], sizes, setup=by_adamw, rates=rates, **no_floors)
+    return replace(study, identity={FULL: study.identity})
 
 
 def task_names(names: list[str], arguments: argparse.Namespace) -> list[str]:

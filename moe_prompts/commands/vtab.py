@@ -43,13 +43,15 @@ SMALL = {
 QUICK = SMALL | {"task": "stand-in:count", "method": "linear,vapt", "steps": 10, "lr": "0.25,1"}
 
 #: The published protocol on the published tasks: images resized and rates scheduled as in the papers' code,
-#: both grids, five seeds, and the number of tokens that VPT's authors chose for each task.
+#: full fine-tuning by AdamW, both grids, five seeds, and the number of tokens that VPT's authors chose for each
+#: task.
 PUBLISHED = {
     "method": "linear,full,vpt_shallow,vpt_deep,vapt",
     "schedule": "official",
     "resample": "bilinear-no-antialias",
     "epochs": 100,
     "tokens": "published",
+    "full_optimiser": "adamw",
 }
 PRESETS = {
     "small": SMALL,
@@ -266,6 +268,7 @@ def plan_of(arguments: argparse.Namespace, share: float = 1.0):
         seeds=tuple(arguments.seeds or SEEDS),
         entropy=arguments.seed,
         tokens=by_task,
+        full_optimiser=arguments.full_optimiser or Recipe.optimiser,
     )
     return replace(plan, given=read_settings(arguments.settings, plan)) if arguments.settings else plan
 
@@ -376,18 +379,23 @@ def setup_line(runs: list[Path]) -> str:
 
 def place_line(place: dict[str, Any]) -> str:
     """Return what a run's description says of its backbone, prompts and recipe."""
+    from moe_prompts.vision.training.sgd import Recipe
+
     recipe, sizes = place["recipe"], place["sizes"]
     steps, epochs, batch = recipe["steps"], recipe["epochs"], recipe["batch"]
     texts = [place["backbone"], recipe["schedule"], recipe["normalisation"], recipe["precision"]]
     tokens = sizes["tokens"]
     numbers = [*(tokens.values() if isinstance(tokens, dict) else [tokens]), epochs, batch]
     numbers += [] if steps is None else [steps]
+    full = place.get("full optimiser", Recipe.optimiser)
+    texts.append(full)
     if not all(isinstance(text, str) for text in texts) or not all(type(number) is int for number in numbers):
         raise TypeError("an entry of another kind")
     return (
         f"Backbone {place['backbone']}, N {'by task' if isinstance(tokens, dict) else f'= {tokens}'}, "
         f"{f'{steps} steps' if steps else f'{epochs} epochs'} of {batch} images, schedule {recipe['schedule']}, "
         f"normalisation {recipe['normalisation']}, {recipe['precision']}"
+        f"{'' if full == Recipe.optimiser else f', full by {full}'}"
     )
 
 
@@ -459,6 +467,11 @@ def parser() -> argparse.ArgumentParser:
     add("--steps", type=cli.positive("steps"), help="a fixed number of steps instead of epochs")
     add("--batch", type=cli.positive("images"), default=64, help="images in a step (default 64)")
     add("--schedule", help="smooth (default) or official")
+    add(
+        "--full-optimiser",
+        choices=("sgd", "adamw"),
+        help="of the method full (default sgd; adamw with --preset vtab-1k or fgvc, as in the papers' code)",
+    )
     add("--normalisation", help="imagenet, half or none (default: half on the small backbone, else imagenet)")
     add("--precision", default="float32", help="float32 (default) or bfloat16")
     add("--resample", help="bilinear (default) or bilinear-no-antialias, as the papers'")

@@ -38,6 +38,7 @@ from moe_prompts.vision.training.runs import (
 )
 from moe_prompts.vision.training.sgd import (
     Outcome,
+    Recipe,
     Score,
     Setting,
     Trial,
@@ -184,6 +185,7 @@ class Plan:
     entropy             seed of the tuning runs
     given               settings by (task name, method) that are used as they are; those pairs are not tuned
     tokens              number of tokens by task name, for every task at least; None: that of the setup
+    full_optimiser      of the method ``full``; the papers' code has "adamw" there, and SGD for prompts
 
     Raises ``InputError`` for no seeds or equal ones.
     """
@@ -197,6 +199,7 @@ class Plan:
     entropy: int = 0
     given: dict[tuple[str, str], Setting] | None = None
     tokens: dict[str, int] | None = None
+    full_optimiser: str = Recipe.optimiser
 
     def __post_init__(self) -> None:
         if len(set(self.seeds)) != len(self.seeds) or not self.seeds:
@@ -210,11 +213,14 @@ class Plan:
         """Return every task with every method."""
         return [(task, method) for task in self.tasks for method in self.methods]
 
-    def setup_of(self, task: Spec) -> Setup:
-        """Return the setup with the task's own number of tokens."""
-        if self.tokens is None:
-            return self.setup
-        return replace(self.setup, sizes=replace(self.setup.sizes, tokens=self.tokens[task.name]))
+    def setup_of(self, task: Spec, method: str) -> Setup:
+        """Return the setup with the task's own number of tokens, and for ``full`` with its own optimiser."""
+        setup = self.setup
+        if self.tokens is not None:
+            setup = replace(setup, sizes=replace(setup.sizes, tokens=self.tokens[task.name]))
+        if method == "full":
+            setup = replace(setup, recipe=replace(setup.recipe, optimiser=self.full_optimiser))
+        return setup
 
     @property
     def place(self) -> dict[str, Any]:
@@ -222,6 +228,8 @@ class Plan:
         found = self.setup.identity()
         if self.tokens is not None:
             found["sizes"]["tokens"] = dict(sorted(self.tokens.items()))
+        if "full" in self.methods and self.full_optimiser != Recipe.optimiser:  # older runs have no such key
+            found["full optimiser"] = self.full_optimiser
         return found
 
     def check(self) -> None:
@@ -239,7 +247,7 @@ class Plan:
         """Return the cells of the first stage: all pairs without given settings."""
         given = self.given or {}
         return [
-            TuneCell(task, method, self.setup_of(task), settings(method, self.lrs, self.weight_decays))
+            TuneCell(task, method, self.setup_of(task, method), settings(method, self.lrs, self.weight_decays))
             for task, method in self.pairs
             if (task.name, method) not in given
         ]
@@ -247,7 +255,7 @@ class Plan:
     def final_cells(self, chosen: dict[tuple[str, str], Setting | None]) -> list[FinalCell]:
         """Return the cells of the second stage, with the settings that were chosen by (task name, method)."""
         return [
-            FinalCell(task, method, self.setup_of(task), chosen[task.name, method], self.seeds)
+            FinalCell(task, method, self.setup_of(task, method), chosen[task.name, method], self.seeds)
             for task, method in self.pairs
         ]
 
@@ -284,7 +292,7 @@ class Plan:
         Methods without prompts count as of the usual number of tokens, from which their units are.
         """
         cells: list[Any] = self.tune_cells()
-        cells += [FinalCell(task, method, self.setup_of(task), None, self.seeds) for task, method in self.pairs]
+        cells += [FinalCell(task, method, self.setup_of(task, method), None, self.seeds) for task, method in self.pairs]
         steps: dict[int, float] = {}
         for cell in cells:
             tokens = Sizes.tokens if cell.method in (*BASELINES, *PEERS) else cell.setup.sizes.tokens

@@ -155,7 +155,7 @@ def read_rates(source: str, case: Mapping[str, Any]) -> Table:
         found: dict[tuple[str, str], dict[int, Setting]] = {}
         for row in content["rates"]:
             found.setdefault((row["task"], row["method"]), {})[row["n"]] = Setting(row["lr"], row["weight_decay"])
-        return found, differing(content["case"], case)
+        return found, differing({key: content["case"][key] for key in case}, case)
 
     found, others = file.read(take)
     if others:

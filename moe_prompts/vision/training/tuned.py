@@ -51,5 +51,10 @@ class TunedFile:
 
 
 def differing(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
-    """Return, in words, where the case of a file differs from that of this run."""
-    return [f"{key} {there[key]} there, {value} here" for key, value in here.items() if there[key] != value]
+    """Return, in words, where the case of a file differs from that of this run; what is usual has no key."""
+
+    def told(case: Mapping[str, Any], key: str) -> str:
+        return f"{case[key]}" if key in case else "as usual"
+
+    keys = [key for key in {**there, **here} if there.get(key) != here.get(key)]
+    return [f"{key} {told(there, key)} there, {told(here, key)} here" for key in keys]

@@ -169,6 +169,30 @@ def test_the_preset_is_the_published_protocol(tmp_path):
     assert plan.seeds == (42, 44, 82, 100, 800)
     assert {task.resample for task in plan.tasks} == {"bilinear-no-antialias"}
     assert [cell.replicates for cell in plan.tune_cells()[:5]] == [40, 16, 40, 40, 40]
+    by_method = {cell.method: cell.setup.recipe.optimiser for cell in plan.tune_cells()}
+    assert by_method == dict.fromkeys(by_method, "sgd") | {"full": "adamw"}
+
+
+def test_full_tuning_by_adamw_is_another_run(tmp_path, monkeypatch, capsys):
+    """Rows, the report's line and the settings that are kept say so; settings of one do not serve the other."""
+    monkeypatch.chdir(tmp_path)
+    make_vtab_root(tmp_path / "data", "dtd", pixels=2, test=4, counts=(8, 4))
+    grid = ("--lr", "0.001", "--weight-decay", "0.0001", "--steps", 2, "--seeds", "1")
+    options = ("run", "--data", "data", "--cache", "none", *TINY, *grid, "--task", "dtd", "--method", "linear,full")
+    for name in ("sgd", "adamw"):
+        call(monkeypatch, *options, "--full-optimiser", name, "--out", name)
+    capsys.readouterr()
+    losses = {}
+    for name in ("sgd", "adamw"):
+        final = pd.read_parquet(f"{name}/final/results.parquet")
+        losses[name] = final.set_index("method")["train_loss"]
+        assert ("full by adamw" in Path(f"{name}/report.md").read_text()) == (name == "adamw")
+    assert losses["sgd"]["linear"] == losses["adamw"]["linear"]
+    assert losses["sgd"]["full"] != losses["adamw"]["full"]
+    for name, other in (("sgd", "adamw"), ("adamw", "sgd")):
+        given = ("--full-optimiser", name, "--settings", f"{other}/settings.json", "--out", "again")
+        with pytest.raises(InputError, match=r"tuned for another case \(full optimiser"):
+            call(monkeypatch, *options, *given)
 
 
 def test_the_presets_have_the_published_tokens(tmp_path):

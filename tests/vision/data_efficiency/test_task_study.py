@@ -368,9 +368,44 @@ def test_the_real_preset_compares_the_peers_too(monkeypatch):
     asked = ["--preset", "real", "--backbone", "small-random", "--size", "32", "--task", "count"]
     arguments = command.parser().parse_args([*asked, "--last-blocks", "2"])
     command.fill_in(arguments)
-    [study] = command.studies_of(arguments, command.setup_of(arguments))
+    study, _ = command.studies_of(arguments, command.setup_of(arguments))
     assert set(PEERS) < {cell.method for cell in study.cells}
     assert {cell.n for cell in study.cells} == {0, 50, 100, 200, 400, 800, 3200}
     monkeypatch.setattr(methods, "find_spec", lambda name: None)
     with pytest.raises(InputError, match="method lora needs the library peft"):
         command.studies_of(arguments, command.setup_of(arguments))
+
+
+@pytest.mark.parametrize(
+    ("more", "sizes"),
+    [((), [200, 800]), (("--n", "50,100"), [50, 100])],
+    ids=["of the preset", "given"],
+)
+def test_the_real_preset_tunes_all_weights_by_adamw_at_its_own_sizes(more, sizes):
+    """Full tuning has the papers' optimiser and rates; all other methods have SGD and the common grid."""
+    from moe_prompts.commands import data_efficiency as command
+    from moe_prompts.engine.grid import joined
+
+    # The real backbone is fetched by the user: a small one stands in for it.
+    asked = ["--preset", "real", "--backbone", "small-random", "--size", "32", "--task", "count", "--last-blocks", "2"]
+    arguments = command.parser().parse_args([*asked, *more])
+    command.fill_in(arguments)
+    others, full = command.studies_of(arguments, command.setup_of(arguments))
+    assert "full" not in {cell.method for cell in others.cells}
+    assert {cell.setup.recipe.optimiser for cell in others.cells} == {"sgd"}
+    assert [cell.n for cell in full.cells] == sizes
+    for cell in full.cells:
+        assert (cell.method, cell.setup.recipe.optimiser) == ("full", "adamw")
+        assert [setting.lr for setting in cell.settings] == [0.0001, 0.0005, 0.001, 0.005]
+    both = joined("data-efficiency", [others, full])
+    assert both.identity["place"] == others.identity["place"] != both.identity["full"]["place"]
+
+
+def test_full_tuning_is_a_method_like_others_where_methods_are_named():
+    from moe_prompts.commands import data_efficiency as command
+
+    asked = ["--preset", "real", "--backbone", "small-random", "--size", "32", "--task", "count", "--last-blocks", "2"]
+    arguments = command.parser().parse_args([*asked, "--methods", "linear,full", "--n", "20"])
+    command.fill_in(arguments)
+    [study] = command.studies_of(arguments, command.setup_of(arguments))
+    assert {(cell.method, cell.setup.recipe.optimiser) for cell in study.cells} == {("linear", "sgd"), ("full", "sgd")}
