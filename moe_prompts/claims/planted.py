@@ -1,6 +1,6 @@
 """Judge whether a search finds prompts that were planted in a whole Vision Transformer.
 
-The rule, its design and its limits stand on docs/theory_meets_accuracy.md and were fixed before the rows were
+The rule, its design and its limits stand on docs/search_for_prompts.md and were fixed before the rows were
 drawn. The line of evidence is in the file of ``pretrained``, as this floor of the package knows nothing of
 networks.
 """
@@ -27,6 +27,6 @@ CLAIMS = [
         "than 1000 (on their own images these minima are nearly as good as the teacher, so with more images they may "
         "go), other networks than a small drawn one, targets other than the teacher's own probabilities, minima that "
         "no fit met; the outcome start could not come out, as SGD's two fits on fresh images were known before",
-        "[certified searches for planted prompts](theory_meets_accuracy.md), three teachers, eight fits each",
+        "[certified searches for planted prompts](search_for_prompts.md), three teachers, eight fits each",
     ),
 ]

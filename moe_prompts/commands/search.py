@@ -2,7 +2,7 @@
 
 Every fit is Levenberg-Marquardt on the exact cross-entropy of a frozen network, in float64, with a certificate. On the
 teacher's own probabilities the least value is known, so that a certified fit above it is a local minimum. The rule of
-T-search, with three outcomes, is in docs/theory_meets_accuracy.md.
+T-search, with three outcomes, is in docs/search_for_prompts.md.
 
 python experiments/search.py --quick
 python experiments/search.py --preset judged --sgd paper_figures/data/planted_vit --out results/search

@@ -43,8 +43,8 @@ SMALL = {
 QUICK = SMALL | {"task": "stand-in:count", "method": "linear,vapt", "steps": 10, "lr": "0.25,1"}
 
 #: The published protocol on the published tasks: images resized and rates scheduled as in the papers' code,
-#: full fine-tuning by AdamW, both grids, five seeds, and the number of tokens that VPT's authors chose for each
-#: task.
+#: full fine-tuning by AdamW, both grids, five seeds, and the number of tokens that VPT's authors chose for
+#: each task.
 PUBLISHED = {
     "method": "linear,full,vpt_shallow,vpt_deep,vapt",
     "schedule": "official",

@@ -177,7 +177,7 @@ def test_ends_are_those_of_the_binomial_law():
 
 
 def test_the_page_says_the_power_of_the_design():
-    page = (call.__globals__["EXPERIMENTS"].parent / "docs" / "theory_meets_accuracy.md").read_text(encoding="utf-8")
+    page = (call.__globals__["EXPERIMENTS"].parent / "docs" / "search_for_prompts.md").read_text(encoding="utf-8")
     wrong = rule.power(0.25, 24, True) + rule.power(0.25, 24, False)
     for share in (rule.power(0.05, 24, False), rule.power(0.5, 24, True), wrong):
         assert f"{share:.2f}".lstrip("0") in page
@@ -274,7 +274,7 @@ def test_judging_takes_no_option_that_it_would_not_heed(options, tmp_path):
 
 def test_the_page_says_what_the_committed_searches_gave():
     root = call.__globals__["EXPERIMENTS"].parent
-    page = (root / "docs" / "theory_meets_accuracy.md").read_text(encoding="utf-8")
+    page = (root / "docs" / "search_for_prompts.md").read_text(encoding="utf-8")
     rows = read_table(root / "paper_figures" / "data" / "search")
     sgd_rows = read_table(root / "paper_figures" / "data" / "planted_vit")
     verdict = rule.search_verdict(rows, sgd_rows)

@@ -169,7 +169,7 @@ def test_the_committed_run_is_what_its_rows_say_and_what_the_page_says():
     rows = pd.read_parquet(run / "results.parquet")
     assert (run / "summary.md").read_text(encoding="utf-8") == block_report(None, rows, choice, 0) + "\n"
     assert [word for _, word in split_lines(rows)] == ["holds"] * 6
-    page = " ".join((ROOT / "docs" / "theory_meets_accuracy.md").read_text(encoding="utf-8").split())
+    page = " ".join((ROOT / "docs" / "planted_heads.md").read_text(encoding="utf-8").split())
     heads, held = rows[rows["what"] == "heads"], rows[rows["what"] == "profile"].sort_values("eps")
     assert ", ".join(f"{count:.0f}" for count in heads["silent"][:2]) in page
     assert f"by {heads['split_change'].max():.0e}, that is by rounding" in page
@@ -190,7 +190,7 @@ def test_the_committed_fits_are_what_their_rows_say_and_what_the_page_says():
     rows, noise_free = (pd.read_parquet(run / f"{name}.parquet") for name in ("results", "noise_free"))
     text = block_report(rows, noise_free, identity["head"]["choice"], identity["entropy"])
     assert (run / "summary.md").read_text(encoding="utf-8") == text + "\n"
-    page = (ROOT / "docs" / "theory_meets_accuracy.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "planted_heads.md").read_text(encoding="utf-8")
     said = re.search(r"risk = 0(\.\d+) s\^2 P / n, 90 % interval \[0(\.\d+), (1\.\d+)\]: holds", text)
     assert f"{said[1]} [{said[2]}, {said[3]}] of s^2 P / n" in page
 
