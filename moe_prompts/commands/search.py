@@ -52,7 +52,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
     "crossing": {
         "teachers": "0",
-        "n": "500,1000,2000",
+        "n": "500,1000,2000,4000,8000",
         "targets": ["drawn"],
         "starts": ["official", "teacher's law", "teacher", "fixed alone"],
         "count": 3,

@@ -229,7 +229,8 @@ def search_study(
     entropy     seed of everything
     setup       backbone and tokens; None: ``small-gain`` with four, as the planted study has them
     iterations  after which a fit gives up
-    once        starts that are fitted once, as nothing but the images changes
+    once        starts that are fitted once with the law as targets, as nothing but the images changes there;
+                with drawn labels every start is fitted to every data set, so that differences are paired
     threads     of each fit; its results do not depend on them
 
     Raises ``InputError`` for unknown names.
@@ -247,7 +248,7 @@ def search_study(
         for number in range(count)
         for teacher in teachers
         for start in starts
-        if number == 0 or start not in once
+        if number == 0 or kind == "drawn" or start not in once
     ]
     identity = {
         "search": {

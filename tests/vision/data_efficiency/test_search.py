@@ -77,6 +77,19 @@ def test_adaptive_prompts_from_fixed_ones_compute_the_fixed_model(truth, pixels)
     assert all(float(slopes[f"{block}.weight"].abs().max()) > 1e-6 for block in (1, 2, 3))
 
 
+def test_every_data_set_with_drawn_labels_has_a_fit_from_every_start():
+    """Fixed and adaptive fits are compared on one data set; with the law as targets one of the teacher is enough."""
+    design = ("planted-adaptive", [0], [20, 40], ["law", "drawn"], [OFFICIAL, TEACHER, FIXED], 3)
+    cells = search_study(*design, entropy=0).cells
+    found = {(one.targets, one.start): 0 for one in cells}
+    for one in cells:
+        found[one.targets, one.start] += 1
+    assert {start: found["drawn", start] for start in (OFFICIAL, TEACHER, FIXED)} == dict.fromkeys(
+        (OFFICIAL, TEACHER, FIXED), 6
+    )
+    assert {start: found["law", start] for start in (OFFICIAL, TEACHER, FIXED)} == {OFFICIAL: 6, TEACHER: 2, FIXED: 2}
+
+
 def test_starts_differ_by_number_and_know_nothing_of_the_teacher(truth):
     own = dict(truth.teacher.named_parts())
     for start in (OFFICIAL, DRAWN):
