@@ -94,7 +94,7 @@ for start, model in models.items():
 # ## The other two: mass of the gate, and dependence on the image
 #
 # Prompts that no patch attends to change nothing, and adaptive prompts that are the same for every image are fixed
-# ones.
+# ones. A large mass is no sign of learning, though: in the table below the failed training has the largest.
 
 # %%
 models = {"as one writes it": failed} | models
