@@ -369,6 +369,11 @@ class _Help(argparse.RawDescriptionHelpFormatter):
         return wrap(text, width, break_on_hyphens=False)
 
 
+def hours_or_minutes(minutes: float) -> str:
+    """Return a duration in words: minutes below an hour and a half, else hours."""
+    return f"{minutes / 60:.1f} hours" if minutes >= 90 else f"{minutes:.1f} minutes"
+
+
 def wrapped(text: str) -> list[str]:
     """Return the lines of a text, those that are too long broken below where their words begin."""
     lines: list[str] = []

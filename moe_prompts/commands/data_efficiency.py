@@ -63,7 +63,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 #: A real pretrained backbone at 56 pixels, with prompts in its last six blocks. Every method has standardised
 #: features, a head that begins at zero, the same steps, and a rate that the same grid gives on validation
-#: images. "real" compares LoRA and adapters, too, in the same blocks, and full tuning at two n.
+#: images. "real" compares LoRA in the same blocks, too, and full tuning by AdamW, with rates and n of its own.
 PRETRAINED: dict[str, Any] = {
     "backbone": "dinov2-small-focus",
     "size": 56,
@@ -75,13 +75,15 @@ PRETRAINED: dict[str, Any] = {
 }
 PRESETS["real"] = PRETRAINED | {
     "task": ["stand-in:dsprites_loc", "stand-in:dsprites_ori", "count", "distance", "letters", "azimuth", "digits"],
+    "methods": ["linear", "bias", "lora", "vpt_deep", "vpt_matched", "vapt", "vapt_constant", "vapt_shuffled"],
     "n": "50,100,200,400,800",
     "drawn_n": "3200",
     "reps": 5,
-    "steps": 400,
-    "fresh_steps": 2000,
+    "steps": 200,
+    "fresh_steps": 300,
     "fresh_reps": 1,
-    "lr": "0.05,0.25,1,4",
+    "lr": "0.005,0.05,0.25,1",
+    "tune_by": "accuracy",
     "full_n": "200,800",
 }
 #: The same with larger images and prompts in all ten blocks: hours of a GPU.
@@ -145,8 +147,6 @@ QUICK = {
 QUICK_PRETRAINED = {"task": ["count"], "lr": "0.25"}
 #: What rates of methods on tasks belong to.
 CASE = ("backbone", "weights", "sizes", "size", "standardised", "head")
-#: Presets that compare LoRA and adapters, too.
-WITH_PEERS = ("real", "real-gpu")
 #: Base rates that --tune tries: for prompts on planted truths, whose head is known, and for methods on tasks.
 PLANTED_LRS, TASK_LRS, TASK_DECAY = (0.05, 0.2, 0.8, 3.2), (0.05, 0.25, 1.0, 2.5, 10.0), 1e-4
 #: Prompts of methods on tasks where nothing else is said.
@@ -167,13 +167,19 @@ def parser() -> argparse.ArgumentParser:
     parser.set_defaults(drawn_n=None, full_n=None)
     add("--preset", choices=PRESETS, default="small", help="what is not given (default small: minutes on two cores)")
     add("--quick", action="store_true", help="a smoke run: few steps, minutes with a real backbone")
+    add("--estimate", action="store_true", help="say how long it would take, and stop")
     add(
         "--task",
         type=cli.names,
         help="planted-fixed, planted-adaptive; stand-ins stand-in:dsprites_loc, count, ...; with --data real tasks",
     )
     add("--students", type=cli.names, help="of planted truths (default by preset)")
-    add("--methods", type=cli.names, help="on tasks (default all methods and controls that differ here)")
+    add(
+        "--methods",
+        type=cli.names,
+        help="on tasks (default by preset, else all methods and controls that differ here); preset real without it "
+        "has full tuning, too, by AdamW with the papers' rates, at n = 200 and 800 or at --n",
+    )
     add = parser.add_argument_group("sizes, steps and replicates").add_argument
     add("--n", help="a list 200,1000 or a range 50..1000")
     add("--fraction", help="of an FGVC task's training images instead of --n: a list 0.01,0.1 or a range 0.01..1")
@@ -205,7 +211,7 @@ def parser() -> argparse.ArgumentParser:
         "--backbone",
         help="dinov2-small-focus, small, small-random, small-gain, a name of timm (default small; planted small-gain)",
     )
-    add("--weights", type=Path, metavar="FILE", help="of the backbone, for names of timm (default: from the hub)")
+    add("--weights", type=Path, metavar="FILE", help="of the backbone (default: from the cache, or from the hub)")
     add("--data", type=Path, metavar="ROOT", help="the folder of the folders of real tasks")
     add("--anywhere", action="store_true", help="lists may name images outside the folders in --data")
     add("--cache", default="results/images", metavar="FOLDER", help="of decoded images; none: decode every time")
@@ -246,7 +252,10 @@ def main() -> None:
     arguments.workers = processes(setup.device, arguments.workers, arguments.executor, arguments.scheduler)
     workers = arguments.workers or available_cores()
     minutes = expected_minutes(study, setup, arguments.size or 32, workers)
-    print(f"about {minutes:.1f} minutes of training with {workers} processes, and start and images", flush=True)
+    shown = cli.hours_or_minutes(minutes)
+    print(f"about {shown} of training with {workers} processes, and start and images", flush=True)
+    if arguments.estimate:
+        return
     out = arguments.out or cli.default_folder("data-efficiency")
     results = cli.results(study, out, arguments, "data_efficiency.py")
     command = [Path(sys.argv[0]).name, *sys.argv[1:]]
@@ -295,12 +304,13 @@ def fill_in(arguments: argparse.Namespace) -> None:
     wanted = {"teacher_tokens": TEACHER_TOKENS} | preset_of(arguments)
     if arguments.quick or arguments.n is not None or arguments.fraction is not None:
         wanted.pop("drawn_n", None)
-    if arguments.quick or arguments.methods is not None or arguments.rates is not None:
-        wanted.pop("full_n", None)
-    elif "full_n" in wanted and arguments.n is not None:
-        wanted["full_n"] = arguments.n
+    full_n = wanted.pop("full_n", None)
+    # Full tuning has rates of its own, which no table holds, and no share of a pool that a preset could know.
+    if not arguments.quick and all(given is None for given in (arguments.methods, arguments.rates, arguments.fraction)):
+        arguments.full_n = full_n and (arguments.n or full_n)
     for name, value in wanted.items():
-        other = {"tune": arguments.rates, "lr": arguments.rates, "n": arguments.fraction}.get(name)
+        other = dict.fromkeys(("tune", "lr", "tune_by"), arguments.rates).get(name, None)
+        other = arguments.fraction if name == "n" else other
         if getattr(arguments, name) is None and other is None:
             setattr(arguments, name, value)
     if arguments.lr is not None and not arguments.tune:
@@ -382,7 +392,7 @@ def studies_of(arguments: argparse.Namespace, setup) -> list[Study]:
     from moe_prompts.vision.data_efficiency.rates import Rates, Tune, read_rates
     from moe_prompts.vision.data_efficiency.sources import AT_TEACHER, STUDENTS, PlantedImages, TaskImages
     from moe_prompts.vision.data_efficiency.study import efficiency_study
-    from moe_prompts.vision.training.methods import PEERS, check_peers, distinct_methods
+    from moe_prompts.vision.training.methods import check_peers, distinct_methods
     from moe_prompts.vision.training.runs import backbone
     from moe_prompts.vision.training.sgd import Setting
     from moe_prompts.vision.training.tuned import SHIPPED
@@ -421,12 +431,8 @@ def studies_of(arguments: argparse.Namespace, setup) -> list[Study]:
         studies.append(efficiency_study(planted, students, sizes, setup=where, rates=for_planted, **common))
     if tasks:
         methods = arguments.methods or distinct_methods(setup.sizes, backbone(setup))
-        if arguments.preset in WITH_PEERS and not arguments.methods and not arguments.quick:
-            methods = (*methods, *PEERS)
         check_peers(methods)
         images = [TaskImages(task) for task in tasks]
-        if arguments.full_n is not None:
-            methods = tuple(method for method in methods if method != FULL)
         by_task = sizes_of(arguments, tasks)
         studies.append(efficiency_study(images, methods, by_task, setup=setup, rates=for_tasks, **common))
         if arguments.full_n is not None:

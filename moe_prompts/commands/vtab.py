@@ -30,6 +30,8 @@ TASK_HELP = (
 #: Backbone and pixels where nothing else is given: of real tasks the papers', of stand-ins the one that comes
 #: along.
 REAL, STAND_INS = ("vit_base_patch16_224.orig_in21k", 224), ("small", 32)
+#: What is compared where nothing else is asked for.
+USUAL = "linear,vpt_shallow,vpt_deep,vapt"
 #: What --preset small runs: minutes on two cores, and learning rates around those that won on such tasks.
 SMALL = {
     "task": "stand-in:dsprites_loc,stand-in:count",
@@ -58,8 +60,6 @@ PRESETS = {
     "vtab-1k": PUBLISHED | {"task": "all"},
     "fgvc": PUBLISHED | {"task": "fgvc", "resample": "bilinear", "fraction": [0.1, 0.3, 1.0]},
 }
-#: Minutes from which a run is announced in hours.
-LONG = 90
 
 FETCH_HELP = """\
 Nothing is downloaded here: get the data yourself, put it into these folders, then run `check`.
@@ -152,8 +152,10 @@ def run(arguments: argparse.Namespace) -> None:
     for plan in plans.values():
         plan.check()
     minutes = sum(expected_minutes(plan, workers) for plan in plans.values())
-    shown = f"{minutes / 60:.1f} hours" if minutes >= LONG else f"{minutes:.1f} minutes"
-    print(f"about {shown} of training with {workers} processes, beside start and images", flush=True)
+    print(
+        f"about {cli.hours_or_minutes(minutes)} of training with {workers} processes, beside start and images",
+        flush=True,
+    )
     if arguments.estimate:
         return
     if len(plans) == 1:
@@ -195,6 +197,11 @@ def one_run(arguments: argparse.Namespace, plan, out: Path, resume: bool):
 def fill_in(arguments: argparse.Namespace) -> None:
     """Fill in what the preset says, where nothing else is given."""
     preset = QUICK if arguments.quick else PRESETS[arguments.preset] if arguments.preset else {}
+    methods = arguments.method or preset.get("method", USUAL)
+    if arguments.full_optimiser and "full" not in methods.split(","):
+        raise InputError(
+            f"--full-optimiser {arguments.full_optimiser} without the method full; expected it in --method {methods}"
+        )
     for name, value in preset.items():
         given = arguments.epochs if name == "steps" else arguments.steps if name == "epochs" else None
         if getattr(arguments, name) is None and not given:
@@ -216,7 +223,7 @@ def plan_of(arguments: argparse.Namespace, share: float = 1.0):
     if arguments.task is None:
         raise InputError("run: no --task; expected names such as dtd or stand-in:count, or --preset small")
     names = task_names(arguments.task, stand_ins=True)
-    methods = cli.names(arguments.method or "linear,vpt_shallow,vpt_deep,vapt")
+    methods = cli.names(arguments.method or USUAL)
     for method in methods:
         check_method(method)
     check_peers(methods)
@@ -442,14 +449,14 @@ def parser() -> argparse.ArgumentParser:
     add("--track", metavar="TRACKER", help="hand the finished tables to wandb or tensorboard (default: to none)")
     add("--quick", action="store_true", help="a smoke run: one stand-in, few steps, in seconds")
     add("--task", metavar="TASKS", help=TASK_HELP + "; stand-in:NAME (drawn here)")
-    add("--method", metavar="METHODS", help="comma-separated (default linear,vpt_shallow,vpt_deep,vapt)")
+    add("--method", metavar="METHODS", help=f"comma-separated (default {USUAL})")
     add("--data", type=Path, metavar="ROOT", help="the folder of the tasks' folders")
     add = one.add_argument_group("backbone and prompts").add_argument
     add(
         "--backbone",
         help="small, dinov2-small-focus or a name of timm (default: the papers'; small with stand-ins alone)",
     )
-    add("--weights", type=Path, metavar="FILE", help="of the backbone, for names of timm (default: from the hub)")
+    add("--weights", type=Path, metavar="FILE", help="of the backbone (default: from the cache, or from the hub)")
     add("--settings", metavar="FILE", help="settings.json of another run, or shipped: do not tune these pairs again")
     add(
         "--tokens",

@@ -195,6 +195,18 @@ def test_full_tuning_by_adamw_is_another_run(tmp_path, monkeypatch, capsys):
             call(monkeypatch, *options, *given)
 
 
+def test_an_optimiser_of_full_tuning_needs_full_tuning(tmp_path, monkeypatch):
+    """Given for nothing it is refused; from a preset it stands where the method was left out."""
+    monkeypatch.chdir(tmp_path)
+    make_vtab_root(tmp_path / "data", "dtd", pixels=2, test=4, counts=(8, 4))
+    options = ("run", "--data", "data", "--task", "dtd", "--method", "linear,vapt")
+    with pytest.raises(InputError, match="--full-optimiser adamw without the method full; expected it in --method"):
+        call(monkeypatch, *options, "--full-optimiser", "adamw")
+    arguments = command.parser().parse_args([*options, "--preset", "vtab-1k"])
+    command.fill_in(arguments)
+    assert "full optimiser" not in command.plan_of(arguments).place
+
+
 def test_the_presets_have_the_published_tokens(tmp_path):
     """The numbers of the published table, which are not the same for all tasks."""
     arguments = command.parser().parse_args(["run", "--preset", "vtab-1k", "--data", str(tmp_path)])

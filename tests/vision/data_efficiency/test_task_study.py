@@ -1,6 +1,7 @@
 """Methods on tasks against n: rows, whose images, pools; the command and its wrong inputs."""
 
 import importlib
+import json
 import re
 import sys
 from dataclasses import replace
@@ -358,22 +359,29 @@ def test_the_real_preset_asks_for_more_images_where_they_can_be_drawn():
     assert {tuple(own) for own in sizes("--n", "60,90").values()} == {(60, 90)}
 
 
-def test_the_real_preset_compares_the_peers_too(monkeypatch):
-    """LoRA and adapters in the same blocks; without peft one line says what to install."""
-    from moe_prompts.commands import data_efficiency as command
-    from moe_prompts.vision.training import methods
-    from moe_prompts.vision.training.methods import PEERS
+#: The real backbone is fetched by the user: a small one stands in for it.
+REAL = ("--preset", "real", "--backbone", "small-random", "--size", "32", "--task", "count", "--last-blocks", "2")
 
-    # The real backbone is fetched by the user: a small one stands in for it.
-    asked = ["--preset", "real", "--backbone", "small-random", "--size", "32", "--task", "count"]
-    arguments = command.parser().parse_args([*asked, "--last-blocks", "2"])
+
+def studies_of(*more):
+    from moe_prompts.commands import data_efficiency as command
+
+    arguments = command.parser().parse_args([*REAL, *more])
     command.fill_in(arguments)
-    study, _ = command.studies_of(arguments, command.setup_of(arguments))
-    assert set(PEERS) < {cell.method for cell in study.cells}
+    return command.studies_of(arguments, command.setup_of(arguments))
+
+
+def test_the_real_preset_compares_lora_too(monkeypatch):
+    """LoRA in the same blocks; without peft one line says what to install."""
+    from moe_prompts.vision.training import methods
+
+    study, _ = studies_of()
+    assert {"lora", "bias", "vpt_matched", "vapt_constant", "vapt_shuffled"} < {cell.method for cell in study.cells}
     assert {cell.n for cell in study.cells} == {0, 50, 100, 200, 400, 800, 3200}
+    assert {cell.by for cell in study.cells} == {"accuracy"}
     monkeypatch.setattr(methods, "find_spec", lambda name: None)
     with pytest.raises(InputError, match="method lora needs the library peft"):
-        command.studies_of(arguments, command.setup_of(arguments))
+        studies_of()
 
 
 @pytest.mark.parametrize(
@@ -383,14 +391,9 @@ def test_the_real_preset_compares_the_peers_too(monkeypatch):
 )
 def test_the_real_preset_tunes_all_weights_by_adamw_at_its_own_sizes(more, sizes):
     """Full tuning has the papers' optimiser and rates; all other methods have SGD and the common grid."""
-    from moe_prompts.commands import data_efficiency as command
     from moe_prompts.engine.grid import joined
 
-    # The real backbone is fetched by the user: a small one stands in for it.
-    asked = ["--preset", "real", "--backbone", "small-random", "--size", "32", "--task", "count", "--last-blocks", "2"]
-    arguments = command.parser().parse_args([*asked, *more])
-    command.fill_in(arguments)
-    others, full = command.studies_of(arguments, command.setup_of(arguments))
+    others, full = studies_of(*more)
     assert "full" not in {cell.method for cell in others.cells}
     assert {cell.setup.recipe.optimiser for cell in others.cells} == {"sgd"}
     assert [cell.n for cell in full.cells] == sizes
@@ -402,10 +405,29 @@ def test_the_real_preset_tunes_all_weights_by_adamw_at_its_own_sizes(more, sizes
 
 
 def test_full_tuning_is_a_method_like_others_where_methods_are_named():
+    [study] = studies_of("--methods", "linear,full", "--n", "20")
+    assert {(cell.method, cell.setup.recipe.optimiser) for cell in study.cells} == {("linear", "sgd"), ("full", "sgd")}
+
+
+def test_a_table_of_rates_serves_the_preset_without_full_tuning(tmp_path):
+    """Rates of full tuning are of another optimiser and stand in no table; so do not ask a table for them."""
+    study, _ = studies_of()
+    names = sorted({cell.method for cell in study.cells})
+    setup = study.cells[0].setup.identity()
+    keys = ("backbone", "weights", "sizes", "size", "standardised", "head")
+    rates = [{"task": "stand-in:count", "method": name, "n": 200, "lr": 0.25, "weight_decay": 1e-4} for name in names]
+    table = {"case": {"tasks": {key: setup[key] for key in keys if key in setup}}, "rates": rates}
+    (tmp_path / "rates.json").write_text(json.dumps(table), encoding="utf-8")
+    [again] = studies_of("--rates", str(tmp_path / "rates.json"))
+    assert {cell.method for cell in again.cells} == set(names)
+    assert {len(cell.settings) for cell in again.cells} == {1}
+
+
+def test_an_estimate_trains_nothing(tmp_path, monkeypatch, capsys):
     from moe_prompts.commands import data_efficiency as command
 
-    asked = ["--preset", "real", "--backbone", "small-random", "--size", "32", "--task", "count", "--last-blocks", "2"]
-    arguments = command.parser().parse_args([*asked, "--methods", "linear,full", "--n", "20"])
-    command.fill_in(arguments)
-    [study] = command.studies_of(arguments, command.setup_of(arguments))
-    assert {(cell.method, cell.setup.recipe.optimiser) for cell in study.cells} == {("linear", "sgd"), ("full", "sgd")}
+    options = [*REAL, "--methods", "linear", "--n", "20", "--reps", "1", "--steps", "2", "--estimate"]
+    monkeypatch.setattr(sys, "argv", ["data_efficiency.py", *options, "--out", str(tmp_path / "run")])
+    command.main()
+    assert re.fullmatch(r"about [\d.]+ (minutes|hours) of training with \d+ processes, .*\n", capsys.readouterr().out)
+    assert not (tmp_path / "run").exists()
