@@ -63,7 +63,8 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 #: A real pretrained backbone at 56 pixels, with prompts in its last six blocks. Every method has standardised
 #: features, a head that begins at zero, the same steps, and a rate that the same grid gives on validation
-#: images. "real" compares LoRA in the same blocks, too, and full tuning by AdamW, with rates and n of its own.
+#: images. "real" compares LoRA in the same blocks, too, and full tuning by AdamW, with rates and n of its
+#: own.
 PRETRAINED: dict[str, Any] = {
     "backbone": "dinov2-small-focus",
     "size": 56,
