@@ -123,6 +123,27 @@ PRESETS["real-third"] = PRETRAINED | {
     "fresh_steps": 300,
     "lr": "0.005,0.05,0.25,1",
 }
+#: Prompts planted in the last three blocks of the same backbone, one in each: few enough parameters that
+#: P / (2 n) is of the size of what is measured. States before them are kept on disk.
+PRESETS["planted-pretrained"] = {
+    "task": [*PLANTED],
+    "backbone": "dinov2-small-focus",
+    "size": 56,
+    "last_blocks": 3,
+    "teacher_tokens": 1,
+    "teacher_hidden": 2,
+    "teacher_sharpness": 2.0,
+    "students": ["vpt_deep", "vapt", "at_teacher"],
+    "n": "500,2000,8000",
+    "reps": 3,
+    "steps": 200,
+    "fresh_steps": 300,
+    "fresh_reps": 1,
+    "batch": 32,
+    "tune": True,
+    "lr": "0.05,0.5",
+    "states": Path("results/states"),
+}
 PRESETS["real-quick"] = PRETRAINED | {
     "task": ["stand-in:dsprites_loc"],
     "methods": ["linear", "vpt_deep", "vapt"],
@@ -146,6 +167,8 @@ QUICK = {
 #: On the pretrained backbone as well: planted truths label thousands of images by it, and each rate costs
 #: trainings.
 QUICK_PRETRAINED = {"task": ["count"], "lr": "0.25"}
+#: Where only planted truths are asked for.
+QUICK_PLANTED = {"task": ["planted-adaptive"], "lr": "0.25", "fresh_reps": 0}
 #: What rates of methods on tasks belong to.
 CASE = ("backbone", "weights", "sizes", "size", "standardised", "head")
 #: Base rates that --tune tries: for prompts on planted truths, whose head is known, and for methods on tasks.
@@ -157,9 +180,9 @@ TEACHER_TOKENS = 4
 #: The method whose weights all train, which has rates and n of its own in the presets that say so.
 FULL = "full"
 #: Options of planted truths alone.
-OF_PLANTED = ("students", "teacher_tokens")
+OF_PLANTED = ("students", "teacher_tokens", "teacher_hidden", "teacher_sharpness")
 #: Options of methods on tasks alone.
-OF_TASKS = ("standardise", "head", "batch", "weight_decay", "tokens", "last_blocks", "states", "size")
+OF_TASKS = ("standardise", "head", "weight_decay", "tokens")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -191,6 +214,12 @@ def parser() -> argparse.ArgumentParser:
     add("--fresh-reps", type=int, help="starts on fresh images; 0: no floors")
     add = parser.add_argument_group("prompts and heads").add_argument
     add("--teacher-tokens", type=cli.positive("tokens"), help=f"of planted prompts (default {TEACHER_TOKENS})")
+    add("--teacher-hidden", type=cli.positive("units"), help="hidden units of planted adaptive prompts (default 8)")
+    add(
+        "--teacher-sharpness",
+        type=float,
+        help="deviation of the plain model's logits over classes, planted (default 6)",
+    )
     add("--tokens", type=cli.positive("tokens"), help=f"of methods on tasks (default {TASK_TOKENS})")
     add("--last-blocks", type=cli.positive("blocks"), help="prompts in the last so many blocks (default: in all)")
     add("--head", choices=("published", "zero"), help="first values of heads on tasks (default published)")
@@ -200,7 +229,7 @@ def parser() -> argparse.ArgumentParser:
         default=None,
         help="features on tasks have variance 1 on unlabelled images (default: as they are)",
     )
-    add("--batch", type=cli.positive("images"), help="in a step, on tasks (default 64)")
+    add("--batch", type=cli.positive("images"), help="in a step (default 64)")
     add = parser.add_argument_group("backbone and data").add_argument
     add(
         "--states",
@@ -216,7 +245,7 @@ def parser() -> argparse.ArgumentParser:
     add("--data", type=Path, metavar="ROOT", help="the folder of the folders of real tasks")
     add("--anywhere", action="store_true", help="lists may name images outside the folders in --data")
     add("--cache", default="results/images", metavar="FOLDER", help="of decoded images; none: decode every time")
-    add("--size", type=cli.positive("pixels"), help="of the images (default 32; 224 for real tasks)")
+    add("--size", type=cli.positive("pixels"), help="of images (default 32, real tasks 224, planted the backbone's)")
     add = parser.add_argument_group("learning rates, and how trials are run").add_argument
     add("--tune", action="store_true", default=None, help="choose rates at every n instead of taking them from a table")
     add("--optimiser", choices=("sgd", "adamw", "lamb"), default="sgd", help="(default sgd; others need --tune)")
@@ -297,6 +326,8 @@ def preset_of(arguments: argparse.Namespace) -> dict[str, Any]:
     preset = PRESETS[arguments.preset]
     if not arguments.quick:
         return preset
+    if set(preset["task"]) <= set(PLANTED):
+        return preset | QUICK | QUICK_PLANTED
     return preset | QUICK | (QUICK_PRETRAINED if "backbone" in preset else {})
 
 
@@ -360,17 +391,41 @@ def setup_of(arguments: argparse.Namespace):
 
 
 def planted_setup(arguments: argparse.Namespace):
-    """Return the setup of students of planted prompts: backbone, the teacher's tokens and steps."""
+    """Return the setup of students of planted prompts: backbone, the teacher's prompts and steps."""
+    from moe_prompts.vision.backbones.create import OWN
+    from moe_prompts.vision.backbones.normalisation import normalisation_of
     from moe_prompts.vision.training.methods import Sizes
     from moe_prompts.vision.training.runs import Setup
     from moe_prompts.vision.training.sgd import Recipe
+    from moe_prompts.vision.training.states import MEMORY
 
+    backbone = arguments.backbone or "small-gain"
     weights = None if arguments.weights is None or arguments.backbone is None else str(arguments.weights)
-    recipe = Recipe(steps=arguments.steps, normalisation="half", optimiser=arguments.optimiser)
-    sizes = Sizes(arguments.teacher_tokens)
-    return Setup(
-        arguments.backbone or "small-gain", weights, sizes=sizes, recipe=recipe, device=arguments.device or "cpu"
+    recipe = Recipe(
+        steps=arguments.steps,
+        batch=arguments.batch or Recipe.batch,
+        normalisation=normalisation_of(backbone),
+        optimiser=arguments.optimiser,
     )
+    # Beside tasks, a size is that of their images: backbones of the package have one, which it may not be.
+    beside_tasks = not set(arguments.task) <= set(PLANTED)
+    return Setup(
+        backbone,
+        weights,
+        sizes=Sizes(arguments.teacher_tokens, arguments.teacher_hidden or Sizes.hidden, blocks=arguments.last_blocks),
+        recipe=recipe,
+        device=arguments.device or "cpu",
+        size=None if backbone in OWN and beside_tasks else arguments.size,
+        states=None if arguments.states is None else str(arguments.states),
+        memory=MEMORY,
+    )
+
+
+def sharpness_of(arguments: argparse.Namespace) -> float:
+    """Return the sharpness of labels on planted truths."""
+    from moe_prompts.vision.data_efficiency.teacher import Planted
+
+    return Planted.sharpness if arguments.teacher_sharpness is None else arguments.teacher_sharpness
 
 
 def judge_of(arguments: argparse.Namespace) -> str:
@@ -380,10 +435,13 @@ def judge_of(arguments: argparse.Namespace) -> str:
 
 def case(arguments: argparse.Namespace, setup) -> dict[str, Any]:
     """Return what tuned rates belong to: they hold for this setup, optimiser and teacher only."""
+    from moe_prompts.vision.data_efficiency.sources import unusual
+
     other = {"optimiser": setup.recipe.optimiser} if setup.recipe.optimiser != "sgd" else {}
+    planted = {"backbone": arguments.backbone or "small-gain", "tokens": arguments.teacher_tokens}
     return {
         "tasks": {name: setup.identity()[name] for name in CASE if name in setup.identity()} | other,
-        "planted": {"backbone": arguments.backbone or "small-gain", "tokens": arguments.teacher_tokens} | other,
+        "planted": planted | unusual(planted_setup(arguments), sharpness_of(arguments)),
     }
 
 
@@ -427,7 +485,7 @@ def studies_of(arguments: argparse.Namespace, setup) -> list[Study]:
         if arguments.n is None:
             raise InputError(f"--fraction {arguments.fraction} with {truths[0]}; expected FGVC tasks alone, else --n")
         students, sizes = arguments.students or [*STUDENTS, AT_TEACHER], cli.sizes(arguments.n, arguments.points)
-        planted = [PlantedImages(truth) for truth in truths]
+        planted = [PlantedImages(truth, sharpness_of(arguments)) for truth in truths]
         where = planted_setup(arguments)
         studies.append(efficiency_study(planted, students, sizes, setup=where, rates=for_planted, **common))
     if tasks:

@@ -12,7 +12,7 @@ them.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 import torch
@@ -135,7 +135,7 @@ def searched(cell: SearchCell, truth: Planted, entropy: int) -> tuple[FitResult,
     states = states_of(student, truth, images.pixels)
     Q = CrossEntropy(student, states, targets, threads=cell.threads)
     if cell.start == FROM_FIXED:
-        fixed_student = _student(VPT(truth.tokens), truth, cell, entropy)
+        fixed_student = _student(truth.fixed(truth.tokens), truth, cell, entropy)
         before = CrossEntropy(fixed_student, states, targets, threads=cell.threads)
         fixed = fit(before, rng=rng, max_iterations=cell.iterations, tolerance=TOLERANCE)
         Q = CrossEntropy(from_fixed(student, fixed.value), states, targets, threads=cell.threads)
@@ -148,7 +148,7 @@ def first_student(cell: SearchCell, truth: Planted, entropy: int) -> PackedTrial
         return in_precision(truth.teacher, torch.float64)
     if cell.start == DRAWN:
         # Another teacher of the same kind on the same network: the same law, another draw.
-        other = Planted(truth.kind, truth.model, truth.tokens, truth.sharpness, _other_seed(cell, entropy))
+        other = replace(truth, entropy=_other_seed(cell, entropy))
         made = PackedTrials(truth.model, truth.config, truth.head, [torch.Generator().manual_seed(0)])
         with torch.no_grad():
             for (_, value), (_, drawn) in zip(made.named_parts(), other.teacher.named_parts(), strict=True):
@@ -156,7 +156,7 @@ def first_student(cell: SearchCell, truth: Planted, entropy: int) -> PackedTrial
         return in_precision(made, torch.float64)
     config = {
         OFFICIAL: truth.config,
-        FIXED: VPT(truth.tokens),
+        FIXED: truth.fixed(truth.tokens),
         FROM_FIXED: student_config("vapt_offset", truth),
     }[cell.start]
     return _student(config, truth, cell, entropy)

@@ -21,21 +21,22 @@ import torch
 
 from moe_prompts.errors import InputError
 from moe_prompts.seeds import rng_at
-from moe_prompts.vision.backbones.normalisation import normalised
+from moe_prompts.vision.backbones.normalisation import normalisation_of, normalised
 from moe_prompts.vision.data_efficiency.curves import PLANTED
-from moe_prompts.vision.data_efficiency.teacher import Planted, without_dropout
-from moe_prompts.vision.prompting.config import VAPT, VPT
+from moe_prompts.vision.data_efficiency.teacher import Planted
+from moe_prompts.vision.prompting.config import VAPT, VPT, first_block
 from moe_prompts.vision.prompting.prompted import mean_states
 from moe_prompts.vision.tasks.named import STAND_IN, TaskSpec
 from moe_prompts.vision.tasks.procedural import FORMULAS, Procedural
 from moe_prompts.vision.tasks.replicates import ENDLESS, TEST, TUNING, VALIDATION, replicate_images
 from moe_prompts.vision.tasks.subsets import stratified_subset
 from moe_prompts.vision.tasks.task import ImageSet, Pixels, Subset
-from moe_prompts.vision.training.methods import check_method, matched_tokens
+from moe_prompts.vision.training.methods import Sizes, check_method, matched_tokens
 from moe_prompts.vision.training.packed import PackedTrials
 from moe_prompts.vision.training.runs import (
     Setup,
     backbone,
+    entering,
     keeps_states,
     opened,
     train_and_score,
@@ -43,6 +44,7 @@ from moe_prompts.vision.training.runs import (
     weights_hash,
 )
 from moe_prompts.vision.training.sgd import Outcome, Recipe, Score, Trial, evaluate, init_generator, train_packed
+from moe_prompts.vision.training.states import States
 
 #: Images to judge settings by and to feed generators that are blind to the image; of planted truths also to
 #: test on.
@@ -278,12 +280,15 @@ def halves(images: ImageSet, entropy: int) -> tuple[ImageSet, ImageSet]:
 class PlantedImages:
     """Give images whose labels a teacher's prompts draw, as the module says.
 
-    truth  one of ``curves.PLANTED``: the teacher's kind
+    truth      one of ``curves.PLANTED``: the teacher's kind
+    sharpness  of labels, as ``Planted`` has it
 
-    The teacher has the number of tokens that ``setup.sizes`` says.
+    Teacher and students have the tokens, hidden units and blocks that ``setup.sizes`` says. Images are
+    normalised as the backbone wants it, whatever ``setup.recipe`` says.
     """
 
     truth: str
+    sharpness: float = Planted.sharpness
     measures: ClassVar[tuple[str, ...]] = ("excess", "cross_entropy", "accuracy")
     study: ClassVar[str] = "planted"
     endless: ClassVar[bool] = True
@@ -299,13 +304,14 @@ class PlantedImages:
         return self.truth
 
     def check(self, methods: Sequence[str], sizes: Sequence[int], setup: Setup, entropy: int) -> None:
-        """Raise ``InputError`` for an unknown student or truth."""
+        """Raise ``InputError`` for an unknown student or truth, or prompts that do not fit the backbone."""
+        truth = self._truth(setup, entropy)
         for student in methods:
-            student_config(student, teacher_of(self.truth, setup, entropy))
+            student_config(student, truth).check(len(truth.model.blocks), truth.model.patch_embed.grid_size)
 
     def parameters(self, method: str, setup: Setup, entropy: int) -> int:
         """Return the number of trained numbers; the head is known."""
-        truth = teacher_of(self.truth, setup, entropy)
+        truth = self._truth(setup, entropy)
         model = truth.model
         config = student_config(method, truth)
         return config.n_parameters(model.embed_dim, len(model.blocks), model.patch_embed.grid_size)
@@ -322,25 +328,33 @@ class PlantedImages:
 
         The endless row is one for all replicates, whose seeds draw other orders and starts.
         """
-        truth = teacher_of(self.truth, setup, entropy)
-        return _planted_endless(truth, n) if replicate == ENDLESS else _planted_once(truth, n, replicate)
+        truth = self._truth(setup, entropy)
+        keeping = _keeping(truth, setup)
+        if replicate == ENDLESS:
+            return _planted_endless(truth, n, keeping)
+        return _planted_once(truth, n, replicate, keeping)
 
     def tuning_images(self, n: int, setup: Setup, entropy: int) -> tuple[ImageSet, ImageSet]:
         """Return a data set of its own, and a third one whose labels judge."""
-        truth = teacher_of(self.truth, setup, entropy)
-        return _planted_once(truth, n, TUNING), _planted_once(truth, VALIDATION_IMAGES, VALIDATION)
+        return (
+            self.images(n, TUNING, setup, entropy),
+            self.images(VALIDATION_IMAGES, VALIDATION, setup, entropy),
+        )
 
     def reads_states(self, number: int, setup: Setup) -> bool:
-        """Return False: what enters a block of a student is never kept."""
-        return False
+        """Return whether steps read states, from a folder or from memory that holds test images, too."""
+        model = backbone(setup)
+        own = first_block(VPT(1, blocks=setup.sizes.blocks), len(model.blocks))
+        return own > 0 and keeps_states(setup, model, number + TEST_IMAGES)
 
     def judged(
         self, method: str, setup: Setup, trials: Sequence[Trial], train: ImageSet, judge: ImageSet, entropy: int
     ) -> list[tuple[Outcome, Score]]:
         """Train the trials on one set and return their scores by the labels of another."""
-        truth = teacher_of(self.truth, setup, entropy)
-        packed, outcomes = _students(method, truth, setup, trials, [train] * len(trials))
-        return list(zip(outcomes, evaluate(packed, judge, _recipe(truth, setup), truth.head.weight), strict=True))
+        truth = self._truth(setup, entropy)
+        packed, outcomes, read = _students(method, truth, setup, trials, [train] * len(trials), judge)
+        forward = packed.of_states if isinstance(read, States) else packed
+        return list(zip(outcomes, evaluate(forward, read, _recipe(truth, setup), truth.head.weight), strict=True))
 
     def measured(
         self, method: str, setup: Setup, trials: Sequence[Trial], train: Sequence[ImageSet], entropy: int
@@ -350,9 +364,10 @@ class PlantedImages:
         They are excess risk and cross-entropy in nats and accuracy as a share: expectations over the labels,
         given the images.
         """
-        truth = teacher_of(self.truth, setup, entropy)
-        packed, outcomes = _students(method, truth, setup, trials, train)
-        risks = truth.risks(packed, _planted_once(truth, TEST_IMAGES, TEST).pixels)
+        truth = self._truth(setup, entropy)
+        test = _planted_once(truth, TEST_IMAGES, TEST, _keeping(truth, setup))
+        packed, outcomes, read = _students(method, truth, setup, trials, train, test)
+        risks = truth.risks(packed, read)
         return [
             (outcome, {name: float(risks[name][number]) for name in self.measures})
             for number, outcome in enumerate(outcomes)
@@ -362,7 +377,7 @@ class PlantedImages:
     def identity(
         cls, sources: Sequence[PlantedImages], setup: Setup, fresh_steps: int, rates: list[Any]
     ) -> dict[str, Any]:
-        """Return backbone, tokens, steps and rates.
+        """Return backbone, tokens, steps and rates, and what else is not as it was in older runs.
 
         The keys are those of older runs, which can so be resumed.
         """
@@ -375,57 +390,105 @@ class PlantedImages:
         }
         if setup.weights is not None:
             planting["weights"] = weights_hash(setup.weights)
-        return {"planting": planting, "planted rates": rates}
+        return {"planting": planting | unusual(setup, sources[0].sharpness), "planted rates": rates}
+
+    def _truth(self, setup: Setup, entropy: int) -> Planted:
+        return teacher_of(self.truth, setup, entropy, self.sharpness)
 
 
-def teacher_of(truth: str, setup: Setup, entropy: int) -> Planted:
-    """Return the planted truth of this name on the backbone of ``setup``; all who ask share one."""
+def unusual(setup: Setup, sharpness: float = Planted.sharpness) -> dict[str, Any]:
+    """Return what else decides rows of planted truths, where it is not as in runs that do not name it."""
+    found: dict[str, Any] = {
+        "size": setup.size,
+        "blocks": setup.sizes.blocks,
+        "hidden": setup.sizes.hidden,
+        "normalisation": normalisation_of(setup.backbone),
+        "batch": setup.recipe.batch,
+        "optimiser": setup.recipe.optimiser,
+        "sharpness": sharpness,
+    }
+    usual = {
+        "size": None,
+        "blocks": None,
+        "hidden": Sizes.hidden,
+        "normalisation": "half",
+        "batch": Recipe.batch,
+        "optimiser": Recipe.optimiser,
+        "sharpness": Planted.sharpness,
+    }
+    return {name: value for name, value in found.items() if value != usual[name]}
+
+
+def teacher_of(truth: str, setup: Setup, entropy: int, sharpness: float = Planted.sharpness) -> Planted:
+    """Return the planted truth of this name on the backbone of ``setup``; all who ask share one.
+
+    Of ``setup.sizes``, tokens, hidden units and blocks count.
+    """
     plain = Setup(setup.backbone, setup.weights, device=setup.device, size=setup.size)
-    return _teacher(truth, plain, setup.sizes.tokens, entropy)
+    sizes = Sizes(setup.sizes.tokens, setup.sizes.hidden, blocks=setup.sizes.blocks)
+    return _teacher(truth, plain, sizes, entropy, sharpness)
 
 
 @lru_cache(maxsize=2)
-def _teacher(truth: str, plain: Setup, tokens: int, entropy: int) -> Planted:
-    return Planted(truth, backbone(plain), tokens, entropy=entropy)
+def _teacher(truth: str, plain: Setup, sizes: Sizes, entropy: int, sharpness: float) -> Planted:
+    return Planted(
+        truth,
+        backbone(plain),
+        sizes.tokens,
+        sharpness,
+        entropy,
+        normalisation=normalisation_of(plain.backbone),
+        blocks=sizes.blocks,
+        hidden=sizes.hidden,
+    )
 
 
 def student_config(student: str, truth: Planted) -> VPT | VAPT:
     """Return the prompts of a student, without dropout; raise ``InputError`` for an unknown name."""
     if student == AT_TEACHER:
         return truth.config
-    tokens, vapt = truth.tokens, without_dropout(VAPT(truth.tokens))
+    vapt = truth.adaptive
     matched = matched_tokens(vapt, truth.model)
     configs: dict[str, VPT | VAPT] = {
-        "vpt_deep": VPT(tokens),
-        "vpt_matched": VPT(matched),
-        "vpt_large": VPT(2 * matched),
+        "vpt_deep": truth.fixed(truth.tokens),
+        "vpt_matched": truth.fixed(matched),
+        "vpt_large": truth.fixed(2 * matched),
         "vapt": vapt,
-        "vapt_constant": without_dropout(VAPT(tokens, source="mean")),
-        "vapt_offset": without_dropout(VAPT(tokens, offset=True)),
+        "vapt_constant": replace(vapt, source="mean"),
+        "vapt_offset": replace(vapt, offset=True),
     }
     if student not in configs:
         raise InputError(f"student {student!r}; expected one of {', '.join([*STUDENTS, AT_TEACHER])}")
     return configs[student]
 
 
+def _keeping(truth: Planted, setup: Setup) -> Setup:
+    """Return what of ``setup`` says how states of images are kept."""
+    recipe = Recipe(normalisation=truth.normalisation, precision=setup.recipe.precision)
+    return Setup(recipe=recipe, states=setup.states, memory=setup.memory)
+
+
 @lru_cache(maxsize=8)
-def _planted_once(truth: Planted, n: int, replicate: int) -> Pixels:
+def _planted_once(truth: Planted, n: int, replicate: int, keeping: Setup) -> Pixels:
     """Return images whose labels the teacher draws, once for all students that see them."""
-    return truth.draw(n, replicate)
+    return truth.draw(n, replicate, lambda images: entering(truth.first, keeping, truth.model, [], images)[1])
 
 
 @lru_cache(maxsize=1)
-def _planted_endless(truth: Planted, n: int) -> Pixels:
-    return truth.draw(n, ENDLESS)
+def _planted_endless(truth: Planted, n: int, keeping: Setup) -> Pixels:
+    return truth.draw(n, ENDLESS, lambda images: entering(truth.first, keeping, truth.model, [], images)[1])
 
 
 def _students(
-    student: str, truth: Planted, setup: Setup, trials: Sequence[Trial], images: Sequence[ImageSet]
-) -> tuple[PackedTrials, list[Outcome]]:
-    """Return all trials of a student, trained at once, and how each ended."""
+    student: str, truth: Planted, setup: Setup, trials: Sequence[Trial], images: Sequence[ImageSet], judge: ImageSet
+) -> tuple[PackedTrials, list[Outcome], ImageSet]:
+    """Return all trials of a student, trained at once, how each ended, and what they are judged on.
+
+    That is ``judge`` or its states, as steps read images or states.
+    """
     config, means = student_config(student, truth), None
     if isinstance(config, VAPT) and config.source == "mean":
-        pixels = _planted_once(truth, VALIDATION_IMAGES, VALIDATION).pixels
+        pixels = _planted_once(truth, VALIDATION_IMAGES, VALIDATION, _keeping(truth, setup)).pixels
         means = mean_states(truth.model, [normalised(pixels, truth.normalisation, truth.head.weight)])
     packed = PackedTrials(truth.model, config, truth.head, [init_generator(trial.seed) for trial in trials], means)
     if student == AT_TEACHER:
@@ -433,7 +496,8 @@ def _students(
         with torch.no_grad():
             for name, value in packed.named_parts():
                 value.copy_(there[name].expand_as(value))
-    return packed, train_packed(packed, images, trials, _recipe(truth, setup))
+    read, judged = entering(truth.first, _keeping(truth, setup), truth.model, list(images), judge)
+    return packed, train_packed(packed, read, trials, _recipe(truth, setup)), judged
 
 
 def _recipe(truth: Planted, setup: Setup) -> Recipe:

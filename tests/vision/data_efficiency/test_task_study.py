@@ -288,7 +288,7 @@ def test_another_optimiser_takes_the_steps_and_has_rates_of_its_own(tmp_path, mo
             ("--task", "planted-fixed", "--tokens", "3"),
             "--tokens is of methods on tasks; expected a task beside",
         ),
-        (("--task", "planted-fixed", "--last-blocks", "2"), "--last-blocks is of methods on tasks"),
+        (("--task", "planted-fixed", "--last-blocks", "2"), "tuned for another case (planted {"),
         (("--task", "planted-fixed", "--methods", "vapt"), "--methods is of methods on tasks; expected a task beside"),
         (("--task", "count", "--students", "vapt"), "--students is of planted truths; expected planted-fixed or"),
         (("--preset", "real", "--teacher-tokens", "3"), "--teacher-tokens is of planted truths; expected"),

@@ -1,0 +1,219 @@
+"""Truths planted in the last blocks: the whole model with prompts put in by hand, kept states, identities, errors."""
+
+import importlib
+import json
+import sys
+from copy import deepcopy
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from timm.models.vision_transformer import VisionTransformer
+
+from moe_prompts.errors import InputError
+from moe_prompts.vision import create_backbone, prompt
+from moe_prompts.vision.backbones.fetched import cached_file, how_to_fetch
+from moe_prompts.vision.backbones.normalisation import normalised
+from moe_prompts.vision.data_efficiency import sources as module
+from moe_prompts.vision.data_efficiency.curves import PLANTED
+from moe_prompts.vision.data_efficiency.sources import PlantedImages, student_config, teacher_of
+from moe_prompts.vision.data_efficiency.teacher import CLASSES, Planted
+from moe_prompts.vision.prompting.prompted import prompt_parameters
+from moe_prompts.vision.tasks.replicates import TEST
+from moe_prompts.vision.training.methods import Sizes
+from moe_prompts.vision.training.runs import Setup, backbone
+from moe_prompts.vision.training.sgd import Recipe, Setting, Trial
+from moe_prompts.vision.training.states import MEMORY
+
+REAL = "dinov2-small-focus"
+COMMITTED = Path(__file__).parents[3] / "paper_figures" / "data" / "planted_vit" / "meta.json"
+GOLDEN_FIXED = [1, 9, 5, 4, 5, 9, 5, 9, 9, 6, 1, 1, 9, 1, 6, 1, 4, 6, 9, 9, 9, 9, 5, 6]
+GOLDEN_ADAPTIVE = [7, 4, 6, 2, 6, 5, 7, 1, 8, 7, 6, 7, 8, 4, 7, 5, 8, 7, 6, 6, 3, 5, 5, 7]
+RECIPE = Recipe(steps=3, batch=20, normalisation="half")
+SETUP = Setup("small-random", sizes=Sizes(2, 3, blocks=2), recipe=RECIPE)
+
+
+@pytest.fixture(autouse=True)
+def few_images(monkeypatch):
+    monkeypatch.setattr(module, "TEST_IMAGES", 40)
+    monkeypatch.setattr(module, "VALIDATION_IMAGES", 40)
+
+
+def by_hand(truth: Planted, pixels: np.ndarray) -> torch.Tensor:
+    """Return log p(class | image) from timm's own blocks, with the teacher's fixed prompts beside their tokens."""
+    model, parts = truth.model, dict(truth.teacher.named_parts())
+    x = model._pos_embed(model.patch_embed(normalised(pixels, truth.normalisation)))
+    for index, block in enumerate(model.blocks):
+        if index < len(model.blocks) - truth.blocks:
+            x = block(x)
+        else:
+            prompts = parts[f"{index}.tokens"].expand(len(x), -1, -1)
+            x = block(torch.cat([x, prompts], dim=1))[:, : x.shape[1]]
+    return truth.head(model.norm(x)[:, 0]).log_softmax(dim=-1)
+
+
+def prompted(truth: Planted, pixels: np.ndarray) -> torch.Tensor:
+    """Return the same from the prompted model, which is no trial in a pack, with the teacher's values."""
+    own = prompt(deepcopy(truth.model), truth.config, num_classes=CLASSES).eval()
+    values = dict(truth.teacher.named_parts())
+    with torch.no_grad():
+        for name, parameter in prompt_parameters(own).items():
+            head = name.startswith("head.")
+            parameter.copy_(getattr(truth.head, name.removeprefix("head.")) if head else values[name][0])
+        return own(normalised(pixels, truth.normalisation)).log_softmax(dim=-1)
+
+
+@pytest.fixture(scope="module")
+def model():
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        made = VisionTransformer(img_size=32, patch_size=8, embed_dim=36, depth=4, num_heads=3, num_classes=0)
+        with torch.no_grad():
+            for parameter in made.parameters():
+                parameter.add_(0.1 * torch.randn_like(parameter))
+    return made.requires_grad_(False).eval()
+
+
+@pytest.mark.parametrize(("kind", "blocks"), [(PLANTED[0], 1), (PLANTED[0], 3), (PLANTED[1], 2), (PLANTED[1], 3)])
+def test_the_teacher_is_the_whole_model_with_prompts_in_its_last_blocks(model, kind, blocks):
+    truth = Planted(kind, model, 2, 3.0, blocks=blocks, hidden=3)
+    assert truth.first == 4 - blocks
+    pixels = truth.draw(12, TEST).pixels
+    expected = by_hand(truth, pixels) if kind == PLANTED[0] else prompted(truth, pixels)
+    torch.testing.assert_close(truth.log_probabilities(pixels), expected, rtol=0, atol=2e-5)
+    everywhere = Planted(kind, model, 2, 3.0, hidden=3)
+    assert (everywhere.log_probabilities(pixels) - expected).abs().max() > 0.1
+
+
+def test_all_blocks_named_are_all_blocks(model):
+    """Blocks = depth has the same values as no number of blocks."""
+    for kind in PLANTED:
+        named, unnamed = (Planted(kind, model, 2, blocks=blocks) for blocks in (4, None))
+        assert torch.equal(
+            named.log_probabilities(named.draw(9, 0).pixels), unnamed.log_probabilities(unnamed.draw(9, 0).pixels)
+        )
+
+
+def test_labels_of_older_runs_are_what_they_were():
+    """Drawn on small-gain by the version before prompts could be in the last blocks alone."""
+    drawn = {kind: Planted(kind, create_backbone("small-gain").requires_grad_(False)).draw(24, 0) for kind in PLANTED}
+    assert drawn[PLANTED[0]].labels.tolist() == GOLDEN_FIXED
+    assert drawn[PLANTED[1]].labels.tolist() == GOLDEN_ADAPTIVE
+
+
+def test_the_identity_of_older_runs_is_what_it_was():
+    script = importlib.import_module("moe_prompts.commands.data_efficiency")
+    asked = ["--task", ",".join(PLANTED), "--preset", "night", "--tune"]
+    arguments = script.parser().parse_args(asked)
+    script.fill_in(arguments)
+    setup = script.planted_setup(arguments)
+    sources = [PlantedImages(truth, script.sharpness_of(arguments)) for truth in PLANTED]
+    committed = json.loads(COMMITTED.read_text())["identity"]
+    assert PlantedImages.identity(sources, setup, 1500, [])["planting"] == committed["planting"]
+    plain = script.setup_of(arguments)
+    assert script.case(arguments, plain)["planted"] == {"backbone": "small-gain", "tokens": 4}
+
+
+def test_what_is_new_is_in_the_identity_and_in_the_case_of_rates():
+    script = importlib.import_module("moe_prompts.commands.data_efficiency")
+    arguments = script.parser().parse_args(["--preset", "planted-pretrained"])
+    script.fill_in(arguments)
+    setup = script.planted_setup(arguments)
+    sources = [PlantedImages(truth, script.sharpness_of(arguments)) for truth in arguments.task]
+    new = {"size": 56, "blocks": 3, "hidden": 2, "normalisation": "imagenet", "batch": 32, "sharpness": 2.0}
+    planting = PlantedImages.identity(sources, setup, arguments.fresh_steps, [])["planting"]
+    assert {name: planting[name] for name in new} == new
+    assert script.case(arguments, script.setup_of(arguments))["planted"] == {"backbone": REAL, "tokens": 1} | new
+    assert not set(planting) & {"states", "memory"}  # they change no row
+
+
+@pytest.mark.parametrize("truth", PLANTED)
+def test_kept_states_change_no_bit(tmp_path, truth):
+    source, train = PlantedImages(truth, 2.0), [Trial(Setting(0.2, 0.0), seed) for seed in (1, 2)]
+    places = {"none": {}, "memory": {"memory": MEMORY}, "folder": {"states": str(tmp_path)}}
+    found = {}
+    for name, place in places.items():
+        setup = Setup("small-random", sizes=SETUP.sizes, recipe=RECIPE, **place)
+        assert source.reads_states(2 * 30, setup) == (name != "none")
+        sets = [source.images(30, replicate, setup, 0) for replicate in (0, 1)]
+        tuning = source.tuning_images(30, setup, 0)
+        found[name] = [[one.labels.tolist() for one in (*sets, *tuning)]]
+        for student in ("vpt_deep", "vapt", "vapt_constant", "vapt_offset", "at_teacher"):
+            found[name].append(source.measured(student, setup, train, sets, 0))
+            found[name].append(source.judged(student, setup, train, *tuning, 0))
+    assert found["memory"] == found["none"]
+    assert found["folder"] == found["none"]
+    assert len(list(tmp_path.glob("*.npy"))) == 5  # two replicates, two sets to tune with, one to test on
+
+
+def test_steps_read_states_and_do_not_compute_what_enters(tmp_path, monkeypatch):
+    source = PlantedImages(PLANTED[0])
+    setup = Setup("small-random", sizes=SETUP.sizes, recipe=RECIPE, states=str(tmp_path))
+    images = source.images(33, 0, setup, 0)
+    source.measured("vpt_deep", setup, [Trial(Setting(0.2, 0.0), 1)], [images], 0)  # writes the files
+    computed = []
+    monkeypatch.setattr(backbone(setup).blocks[0], "forward", lambda x: computed.append(len(x)))
+    source.measured("vpt_deep", setup, [Trial(Setting(0.2, 0.0), 2)], [images], 0)
+    assert computed == []
+
+
+@pytest.mark.parametrize("truth", PLANTED)
+def test_students_have_the_blocks_of_the_teacher_and_lose_nothing_where_it_stands(truth):
+    source = PlantedImages(truth, 2.0)
+    assert source.parameters("vpt_deep", SETUP, 0) == 2 * 2 * 64
+    # Two fixed prompts, then norm, kernel, weights and biases of two more over 3 x 3 positions, and a projector.
+    assert source.parameters("vapt", SETUP, 0) == 2 * 64 + 2 * 64 + 4 + 2 * (9 + 1) + 2 * 64 * 3
+    planted = teacher_of(truth, SETUP, 0, 2.0)
+    for student in (*module.STUDENTS, "at_teacher"):
+        assert student_config(student, planted).blocks == 2
+    still = [Trial(Setting(1e-12, 0.0), 0)]
+    [(_, values)] = source.measured("at_teacher", SETUP, still, [source.images(30, 0, SETUP, 0)], 0)
+    assert abs(values["excess"]) < 1e-6
+    [(_, values)] = source.measured("vpt_large", SETUP, still, [source.images(30, 0, SETUP, 0)], 0)
+    assert values["excess"] > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--last-blocks", "2"), "choose rates with --tune"),
+        (("--teacher-sharpness", "2"), "choose rates with --tune"),
+        (("--last-blocks", "5", "--tune"), "blocks = 5 in a model of 4 blocks; expected at most 4"),
+        (("--last-blocks", "1", "--tune"), "static_depth = 1 leaves no adaptive prompts in a model of 1 blocks"),
+        (("--size", "56", "--tune"), "it has its own weights, 32 pixels and 4 blocks"),
+        (("--teacher-sharpness=-2", "--tune"), "Planted: sharpness = -2.0; expected"),
+        (("--teacher-sharpness", "nan", "--tune"), "Planted: sharpness = nan; expected"),
+    ],
+)
+def test_wrong_options_are_one_line(tmp_path, monkeypatch, options, message):
+    script = importlib.import_module("moe_prompts.commands.data_efficiency")
+    asked = ["--task", "planted-adaptive", "--out", str(tmp_path / "out"), *options]
+    monkeypatch.setattr(sys, "argv", ["data_efficiency.py", *asked])
+    with pytest.raises(InputError) as caught:
+        script.main()
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.skipif(cached_file(REAL) is None, reason=how_to_fetch(REAL))
+def test_the_real_backbone(tmp_path):
+    """Its teacher is the model with a prompt in each of three blocks; students read states; a size must fit."""
+    of = lambda **place: Setup(REAL, size=56, sizes=Sizes(1, 2, blocks=3), recipe=RECIPE, **place)
+    source, trials = PlantedImages(PLANTED[0], 2.0), [Trial(Setting(0.05, 0.0), 0)]
+    truth = teacher_of(PLANTED[0], of(), 99, 2.0)
+    assert (truth.first, len(truth.model.blocks), truth.normalisation) == (7, 10, "imagenet")
+    assert source.parameters("vpt_deep", of(), 99) == 3 * 384
+    pixels = truth.draw(8, TEST).pixels
+    torch.testing.assert_close(truth.log_probabilities(pixels), by_hand(truth, pixels), rtol=0, atol=1e-4)
+    rows = []
+    for setup in (of(), of(states=str(tmp_path))):
+        images = source.images(32, 0, setup, 99)
+        rows.append(source.measured("vpt_deep", setup, trials, [images], 99))
+    assert rows[0] == rows[1]
+    [(_, values)] = source.measured("at_teacher", of(), [Trial(Setting(1e-12, 0.0), 0)], [images], 99)
+    assert abs(values["excess"]) < 1e-5
+    for size, blocks, message in ((60, 3, "60"), (56, 11, "blocks = 11 in a model of 10 blocks")):
+        with pytest.raises(InputError, match=message):
+            source.check(["vpt_deep"], [32], Setup(REAL, size=size, sizes=Sizes(1, blocks=blocks)), 99)
