@@ -8,6 +8,7 @@ floors from fresh images, and what a regular method would pay beside them; no ex
 python experiments/data_efficiency.py                    # --preset small: minutes
 python experiments/data_efficiency.py --preset real-quick  # a real pretrained backbone (experiments/backbone.py fetch)
 python experiments/data_efficiency.py --task planted-fixed,planted-adaptive --preset night
+python experiments/data_efficiency.py --preset planted-pretrained  # on the same backbone
 python experiments/data_efficiency.py --task stand-in:dsprites_loc,count --n 50..1000
 python experiments/data_efficiency.py --task fgvc:dogs --data fgvc --fraction 0.01..1 --tune --device cuda
 """
@@ -124,7 +125,9 @@ PRESETS["real-third"] = PRETRAINED | {
     "lr": "0.005,0.05,0.25,1",
 }
 #: Prompts planted in the last three blocks of the same backbone, one in each: few enough parameters that
-#: P / (2 n) is of the size of what is measured. States before them are kept on disk.
+#: P / (2 n) is of the size of what is measured. States before them are kept on disk. With a sharpness
+#: of 2, labels have .65 to 1.40 nats of entropy (seeds 99 to 101); with 6, those of adaptive teachers .21 to
+#: .38.
 PRESETS["planted-pretrained"] = {
     "task": [*PLANTED],
     "backbone": "dinov2-small-focus",
@@ -136,12 +139,13 @@ PRESETS["planted-pretrained"] = {
     "students": ["vpt_deep", "vapt", "at_teacher"],
     "n": "500,2000,8000",
     "reps": 3,
-    "steps": 200,
+    "steps": 150,
     "fresh_steps": 300,
     "fresh_reps": 1,
     "batch": 32,
+    "optimiser": "adamw",
     "tune": True,
-    "lr": "0.05,0.5",
+    "lr": "0.003,0.03",
     "states": Path("results/states"),
 }
 PRESETS["real-quick"] = PRETRAINED | {
@@ -248,7 +252,7 @@ def parser() -> argparse.ArgumentParser:
     add("--size", type=cli.positive("pixels"), help="of images (default 32, real tasks 224, planted the backbone's)")
     add = parser.add_argument_group("learning rates, and how trials are run").add_argument
     add("--tune", action="store_true", default=None, help="choose rates at every n instead of taking them from a table")
-    add("--optimiser", choices=("sgd", "adamw", "lamb"), default="sgd", help="(default sgd; others need --tune)")
+    add("--optimiser", choices=("sgd", "adamw", "lamb"), help="(default sgd; others need --tune)")
     add("--lr", metavar="LIST", help="base rates that --tune tries")
     add(
         "--tune-by",
@@ -333,7 +337,7 @@ def preset_of(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def fill_in(arguments: argparse.Namespace) -> None:
     """Fill in what --quick and the preset say, where nothing else is given."""
-    wanted = {"teacher_tokens": TEACHER_TOKENS} | preset_of(arguments)
+    wanted = {"teacher_tokens": TEACHER_TOKENS, "optimiser": "sgd"} | preset_of(arguments)
     if arguments.quick or arguments.n is not None or arguments.fraction is not None:
         wanted.pop("drawn_n", None)
     full_n = wanted.pop("full_n", None)

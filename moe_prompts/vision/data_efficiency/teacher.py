@@ -51,8 +51,8 @@ class Planted:
     blocks         L', only the last so many blocks have prompts; None: all
     hidden         r, hidden units of adaptive prompts
 
-    Raises ``InputError`` for an unknown kind, a sharpness that is not positive and finite, and prompts that do
-    not fit the model.
+    Raises ``InputError`` for an unknown kind, a sharpness that is not positive and finite, and prompts that
+    do not fit the model.
     """
 
     kind: str

@@ -121,7 +121,10 @@ def test_what_is_new_is_in_the_identity_and_in_the_case_of_rates():
     script.fill_in(arguments)
     setup = script.planted_setup(arguments)
     sources = [PlantedImages(truth, script.sharpness_of(arguments)) for truth in arguments.task]
-    new = {"size": 56, "blocks": 3, "hidden": 2, "normalisation": "imagenet", "batch": 32, "sharpness": 2.0}
+    new = {"size": 56, "blocks": 3, "hidden": 2, "normalisation": "imagenet", "batch": 32} | {
+        "optimiser": "adamw",
+        "sharpness": 2.0,
+    }
     planting = PlantedImages.identity(sources, setup, arguments.fresh_steps, [])["planting"]
     assert {name: planting[name] for name in new} == new
     assert script.case(arguments, script.setup_of(arguments))["planted"] == {"backbone": REAL, "tokens": 1} | new
