@@ -145,7 +145,7 @@ PRESETS["planted-pretrained"] = {
     "batch": 32,
     "optimiser": "adamw",
     "tune": True,
-    "lr": "0.003,0.03",
+    "lr": "0.0003,0.003",
     "states": Path("results/states"),
 }
 PRESETS["real-quick"] = PRETRAINED | {
