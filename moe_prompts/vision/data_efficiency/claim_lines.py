@@ -69,9 +69,16 @@ MEANS = {
     "V-another": ("vapt", "vapt_shuffled"),
     "V-lora": ("vapt", "lora"),
 }
-#: Runs of adaptive prompts and of full tuning, by AdamW, on the same new images of two tasks, and their claim.
-EIGHTH = tuple(f"pretrained_eighth_{task}{more}" for task in ("letters", "count") for more in ("", "_full"))
-OVER_FULL = {"V-full": ("vapt", "full")}
+#: Runs on two of its tasks: of adaptive prompts and of full tuning, by AdamW, on the same new images; of
+#: adaptive prompts in all blocks on these images; of adaptive prompts by other optimisers on the images of
+#: ``SIXTH``.
+TWO = ("letters", "count")
+EIGHTH = tuple(f"pretrained_eighth_{task}{more}" for task in TWO for more in ("", "_full"))
+NINTH = tuple(f"pretrained_ninth_{task}" for task in TWO)
+OPTIMISERS = ("lamb", "adamw")
+TENTH = tuple(f"pretrained_tenth_{task}_{optimiser}" for task in TWO for optimiser in OPTIMISERS)
+#: What the method of some runs is called beside those of others.
+CALLED = dict.fromkeys(NINTH, "vapt_all") | {run: f"vapt_{run.rpartition('_')[2]}" for run in TENTH}
 #: Runs that count the parameters that fits of a part use.
 EFFECTIVE = {
     "100 steps": ("predicted_excess", "predicted_excess_count"),
@@ -89,6 +96,13 @@ SHOWN = {
 #: Mean accuracy of VAPT less that of VPT-deep on the 19 tasks of VTAB-1K as published: 72.91 and 69.43 %, and
 #: less that of full tuning, 65.57 %.
 PUBLISHED_GAIN, PUBLISHED_OVER_FULL = 0.0348, 0.0734
+#: Claims on the mean of two tasks: runs, the pairs of methods, and the published difference that odds are
+#: taken at.
+OF_TWO = (
+    ((*EIGHTH, *NINTH), {"V-full": ("vapt", "full"), "V-full-all": ("vapt_all", "full")}, PUBLISHED_OVER_FULL),
+    ((*EIGHTH, *NINTH), {"V-blocks": ("vapt_all", "vapt")}, PUBLISHED_GAIN),
+    ((*SIXTH[:2], *TENTH), {f"V-{name}": (f"vapt_{name}", "vapt") for name in OPTIMISERS}, PUBLISHED_GAIN),
+)
 #: Simulated runs behind the odds of V-excess.
 SIMULATIONS = 10_000
 #: Power that is asked for, and the most replicates that are tried.
@@ -100,16 +114,16 @@ Record = dict[str, Any]
 def claim_records(folder: Path) -> list[Record]:
     """Return the lines of evidence of all claims on the pretrained backbone, one record a line.
 
-    folder  holds the committed runs of ``PARTS``, ``LATER``, ``SIXTH``, ``SEVENTH``, ``EIGHTH``,
-            ``EFFECTIVE``, ``SEARCH`` and ``SGD``
+    folder  holds the committed runs of ``PARTS``, ``LATER``, ``SIXTH`` to ``TENTH``, ``EFFECTIVE``,
+            ``SEARCH`` and ``SGD``
 
     Raises ``InputError`` where a run is missing or damaged, or a later one has other images.
     """
     tables = {part: table_of(folder, part) for part in PARTS}
     lines = [line for claim in SHOWN for part, table in tables.items() for line in difference_lines(claim, part, table)]
     lines += lines_of_differences(mean_differences(joined(folder, SIXTH, SEVENTH), MEANS), BY_ACCURACY)
-    over_full = mean_differences(table_of_runs(folder, EIGHTH), OVER_FULL)
-    lines += lines_of_differences(over_full, BY_ACCURACY, PUBLISHED_OVER_FULL)
+    for runs, pairs, published in OF_TWO:
+        lines += lines_of_differences(mean_differences(table_of_runs(folder, runs), pairs), BY_ACCURACY, published)
     search = search_line(read_table(folder / SEARCH), read_table(folder / SGD))
     return [*lines, *rule_lines(tables, folder), search]
 
@@ -138,13 +152,17 @@ def joined(folder: Path, runs: tuple[str, ...], later: tuple[str, ...]) -> pd.Da
 
 
 def table_of_runs(folder: Path, runs: tuple[str, ...]) -> pd.DataFrame:
-    """Return the rows of some runs, with the run's name; raise ``InputError`` where their seeds differ."""
+    """Return the rows of some runs, with the run's name, and methods as ``CALLED`` says.
+
+    Raises ``InputError`` where their seeds differ.
+    """
     seeds = {run: seed_of(folder / run) for run in runs}
     if len(set(seeds.values())) > 1:
         raise InputError(
             f"{folder}: runs of one part with seeds {seeds}; expected one seed, so that images are the same"
         )
-    return pd.concat([read_table(folder / run).assign(run=run) for run in runs])
+    named = {run: {"run": run} | ({"method": CALLED[run]} if run in CALLED else {}) for run in runs}
+    return pd.concat([read_table(folder / run).assign(**new) for run, new in named.items()])
 
 
 def seed_of(run: Path) -> int:
