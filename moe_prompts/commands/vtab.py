@@ -197,8 +197,8 @@ def one_run(arguments: argparse.Namespace, plan, out: Path, resume: bool):
 def fill_in(arguments: argparse.Namespace) -> None:
     """Fill in what the preset says, where nothing else is given."""
     preset = QUICK if arguments.quick else PRESETS[arguments.preset] if arguments.preset else {}
-    methods = arguments.method or preset.get("method", USUAL)
-    if arguments.full_optimiser and "full" not in methods.split(","):
+    methods = str(arguments.method or preset.get("method", USUAL))
+    if arguments.full_optimiser and "full" not in cli.names(methods):
         raise InputError(
             f"--full-optimiser {arguments.full_optimiser} without the method full; expected it in --method {methods}"
         )
