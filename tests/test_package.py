@@ -182,6 +182,9 @@ CURVES = (
         for part in ("sixth", "seventh")
         for task in ("azimuth", "count", "dsprites_loc", "letters")
     ),
+    *(f"pretrained_seventh_{task}_more" for task in ("azimuth", "count", "dsprites_loc", "letters")),
+    *(f"pretrained_eighth_{task}{more}" for task in ("count", "letters") for more in ("", "_full")),
+    *(f"pretrained_ninth_{task}" for task in ("count", "letters")),
     "pretrained_fourth_count",
     "pretrained_fourth_dsprites_loc",
     "pretrained_second_count",

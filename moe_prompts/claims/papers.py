@@ -74,7 +74,7 @@ PAPERS = (
         "the same, its experiments",
         "2501.18936",
         "no theorem: adaptive prompts are more accurate than fixed ones and than full tuning on VTAB-1K and FGVC",
-        ("V-gain", "V-small", "V-dependence", "V-blind", "V-another", "V-full", "V-start"),
+        ("V-gain", "V-small", "V-dependence", "V-blind", "V-another", "V-full", "V-full-all", "V-start"),
         "VTAB-1K and FGVC themselves, 224 pixels, prompts in all blocks, its backbone and its 100 epochs",
     ),
     Paper(

@@ -173,18 +173,6 @@ CLAIMS = [
         RULE_OF_TWO,
         basis=BASIS_OF_TWO,
     ),
-    *(
-        _claim(
-            f"V-{name.lower()}",
-            f"On a pretrained ViT with 200 labelled images, adaptive prompts trained by {name} are more accurate than "
-            "by SGD, in the mean of two tasks.",
-            "asked here",
-            f"mean accuracy of vapt by {name} above that of vapt by SGD",
-            RULE_OF_TWO,
-            basis=BASIS_OF_TWO,
-        )
-        for name in ("LAMB", "AdamW")
-    ),
     _claim(
         "V-start",
         "On a pretrained ViT, adaptive prompts that begin elsewhere (tokens, vpt, gain) are more accurate than from "

@@ -961,6 +961,7 @@ def test_the_page_of_papers_is_what_the_records_say():
         "P-singular",
         "V-excess",
         "V-lora",
+        "V-blocks",
         "V-floor",
         "V-cross",
         "V-winner",

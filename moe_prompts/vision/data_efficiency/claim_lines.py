@@ -70,15 +70,12 @@ MEANS = {
     "V-lora": ("vapt", "lora"),
 }
 #: Runs on two of its tasks: of adaptive prompts and of full tuning, by AdamW, on the same new images; of
-#: adaptive prompts in all blocks on these images; of adaptive prompts by other optimisers on the images of
-#: ``SIXTH``.
+#: adaptive prompts in all blocks on these images.
 TWO = ("letters", "count")
 EIGHTH = tuple(f"pretrained_eighth_{task}{more}" for task in TWO for more in ("", "_full"))
 NINTH = tuple(f"pretrained_ninth_{task}" for task in TWO)
-OPTIMISERS = ("lamb", "adamw")
-TENTH = tuple(f"pretrained_tenth_{task}_{optimiser}" for task in TWO for optimiser in OPTIMISERS)
 #: What the method of some runs is called beside those of others.
-CALLED = dict.fromkeys(NINTH, "vapt_all") | {run: f"vapt_{run.rpartition('_')[2]}" for run in TENTH}
+CALLED = dict.fromkeys(NINTH, "vapt_all")
 #: Runs that count the parameters that fits of a part use.
 EFFECTIVE = {
     "100 steps": ("predicted_excess", "predicted_excess_count"),
@@ -101,7 +98,6 @@ PUBLISHED_GAIN, PUBLISHED_OVER_FULL = 0.0348, 0.0734
 OF_TWO = (
     ((*EIGHTH, *NINTH), {"V-full": ("vapt", "full"), "V-full-all": ("vapt_all", "full")}, PUBLISHED_OVER_FULL),
     ((*EIGHTH, *NINTH), {"V-blocks": ("vapt_all", "vapt")}, PUBLISHED_GAIN),
-    ((*SIXTH[:2], *TENTH), {f"V-{name}": (f"vapt_{name}", "vapt") for name in OPTIMISERS}, PUBLISHED_GAIN),
 )
 #: Simulated runs behind the odds of V-excess.
 SIMULATIONS = 10_000
@@ -114,7 +110,7 @@ Record = dict[str, Any]
 def claim_records(folder: Path) -> list[Record]:
     """Return the lines of evidence of all claims on the pretrained backbone, one record a line.
 
-    folder  holds the committed runs of ``PARTS``, ``LATER``, ``SIXTH`` to ``TENTH``, ``EFFECTIVE``,
+    folder  holds the committed runs of ``PARTS``, ``LATER``, ``SIXTH`` to ``NINTH``, ``EFFECTIVE``,
             ``SEARCH`` and ``SGD``
 
     Raises ``InputError`` where a run is missing or damaged, or a later one has other images.

@@ -266,14 +266,16 @@ def methods_figure(table: pd.DataFrame, differences: pd.DataFrame) -> Figure:
     rows = tasks * (table["method"].nunique() + 1)
     with plt.rc_context(STYLE):
         heights = (0.105 * rows + 0.6, 0.22 * len(differences) + 0.85)
-        figure = Figure(figsize=(SINGLE, sum(heights) + 0.6), layout="constrained")
+        figure = Figure(figsize=(SINGLE, sum(heights) + 0.75), layout="constrained")
         above, below = figure.subplots(2, 1, height_ratios=heights)
         shown = table.assign(task=table["task"].str.removeprefix("stand-in:"), accuracy=100 * table["accuracy"])
         _draw_by_task(above, shown, 100 * half_width(table["accuracy_error"], table["fits"]))
         above.set_xlabel("accuracy on test, percent")
         most = table.loc[table.groupby("task", sort=False)["accuracy"].idxmax(), "method"]
         led = ", ".join(f"{name} on {count}" for name, count in most.value_counts(sort=False).items())
-        finding(above, f"n = {int(table['n'].iloc[0])}: highest mean accuracy has {led} of {tasks} tasks", 46)
+        finding(
+            above, f"n = {int(table['n'].iloc[0])}: the highest mean accuracy is that of {led} of {tasks} tasks", 46
+        )
         for place, row in enumerate(differences.itertuples()):
             style = _method_style(str(row.other)) | {"linestyle": "none"}
             ends = [[100 * (row.difference - row.low)], [100 * (row.high - row.difference)]]
@@ -286,7 +288,7 @@ def methods_figure(table: pd.DataFrame, differences: pd.DataFrame) -> Figure:
         behind = differences.loc[differences["high"] < 0, "other"]
         said = [f"{word} {', '.join(names)}" for word, names in (("above", ahead), ("below", behind)) if len(names)]
         finding(below, f"in the mean vapt is decidedly {' and '.join(said) if said else 'above or below none'}", 46)
-        legend_of(figure, [above], 4, "bars: 90 % intervals over replicates")
+        legend_of(figure, [above], 3, "bars: 90 % intervals over replicates")
     return figure
 
 

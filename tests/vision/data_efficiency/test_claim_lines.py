@@ -208,6 +208,34 @@ def test_pages_say_what_was_found_at_200_images(at_200):
     )
 
 
+def test_pages_say_what_was_found_on_two_tasks(at_200):
+    """Full tuning against adaptive prompts, and biases against prompts, which no rule judges."""
+    readme, page, theory, training = (
+        " ".join((ROOT / name).read_text("utf-8").split())
+        for name in ("README.md", PRETRAINED, "docs/theory_meets_accuracy.md", "docs/training.md")
+    )
+    for runs, pairs, _ in claim_lines.OF_TWO:
+        for row in mean_differences(claim_lines.table_of_runs(DATA, runs), pairs).itertuples():
+            value, low, high = (f"{100 * end:+.1f}" for end in (row.difference, row.low, row.high))
+            line = f"{row.claim}: {row.better} above {row.other} | 200 | {value} | [{low}, {high}] | {row.count} | "
+            assert f"| {line}{row.verdict} |" in page
+            if row.claim == "V-full":
+                ends = f"{value.lstrip('-')} [{high.lstrip('-')}, {low.lstrip('-')}]"
+                assert (
+                    f"{value.lstrip('-')} points above them in the mean of two tasks (V-full {row.verdict})" in readme
+                )
+                assert f"tuning all weights by AdamW {ends} in the mean of two (V-full {row.verdict}" in theory
+    pairs = {"fixed": ("bias", "vpt_deep"), "adaptive": ("bias", "vapt")}
+    fixed, adaptive = (
+        [f"{100 * end:.1f}" for end in (row.difference, row.low, row.high)]
+        for row in mean_differences(at_200, pairs).itertuples()
+    )
+    own = [f"{value} [{low}, {high}]" for value, low, high in (fixed, adaptive)]
+    assert f"{fixed[0]} points [{fixed[1]}, {fixed[2]}] over `vpt_deep` and {own[1]} over `vapt` in the mean" in page
+    assert f"{adaptive[0]} points [{adaptive[1]}, {adaptive[2]}] above adaptive prompts" in theory
+    assert f"{fixed[0]} points above fixed prompts and {adaptive[0]} above adaptive ones" in training
+
+
 def test_tables_at_200_images_are_what_was_trained(at_200):
     """A row for each method: accuracy by task, and the mean over tasks with the error of its five replicates."""
     page, readme = ((ROOT / name).read_text("utf-8") for name in (PRETRAINED, "README.md"))
@@ -219,5 +247,5 @@ def test_tables_at_200_images_are_what_was_trained(at_200):
         cells.append(shown(wide.mean(axis="columns").to_numpy()) if "not run" not in cells else "not run")
         named = f"| {method} | {own['parameters'].iloc[0]} |"
         assert f"{named} {' | '.join(cells)} |\n" in page
-        if method in ("linear", "vpt_deep", "vapt", "lora"):
+        if method in ("linear", "vpt_deep", "vapt", "lora", "bias"):
             assert f"{named} {' | '.join(cell.split()[0] for cell in cells)} |\n" in readme
