@@ -193,7 +193,13 @@ def parser() -> argparse.ArgumentParser:
     parser = cli.OneLineParser("data_efficiency.py", description=__doc__)
     add = parser.add_argument_group("what is trained").add_argument
     parser.set_defaults(drawn_n=None, full_n=None)
-    add("--preset", choices=PRESETS, default="small", help="what is not given (default small: minutes on two cores)")
+    add(
+        "--preset",
+        choices=PRESETS,
+        default="small",
+        metavar="NAME",
+        help=f"what is not given: {', '.join(PRESETS)} (default small: minutes on two cores)",
+    )
     add("--quick", action="store_true", help="a smoke run: few steps, minutes with a real backbone")
     add("--estimate", action="store_true", help="say how long it would take, and stop")
     add(

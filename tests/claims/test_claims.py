@@ -995,7 +995,7 @@ SAID: dict[str, dict[str, Verdict]] = {
 }
 #: The same, of the README: all that it says of simulations.
 SAID_FIRST: dict[str, dict[str, Verdict]] = {
-    "in one attention head, chosen for clear rates, fixed and adaptive prompts have the published ones. Prefixes": {
+    "in one attention head, chosen for clear rates, fixed and adaptive prompts have the published rates. Prefixes": {
         "P-exact": HOLDS,
         "P-over": HOLDS,
     },
@@ -1005,7 +1005,7 @@ SAID_FIRST: dict[str, dict[str, Verdict]] = {
     "Where a kind of prompt can express the truth, its risk (mean squared error) falls as 1/n; where": {
         "P-cross": HOLDS
     },
-    "where it cannot, the risk stops at a *floor*, which can be lower where parameters may be larger. ## Vision": {
+    "where it cannot, the risk stops at a *floor*, which can be lower if larger parameters are allowed. ## Vision": {
         "P-floor": HOLDS,
         "P-cross": HOLDS,
     },
