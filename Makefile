@@ -45,7 +45,7 @@ bench-vision:
 	--device cuda --models vit_base_patch16_224,vit_large_patch16_224 --batch 64 --rounds 30; fi
 
 # What needs a GPU, which no test has: costs, agreement of logits in bfloat16, then the study at 112 pixels with prompts in
-# all ten blocks. It stops after so many minutes; the same command goes on, and what is there already is not measured again.
+# all ten blocks. The study stops after MINUTES; the same command goes on, and what is there already is not measured again.
 # WEIGHTS is a file that backbone.py fetch wrote, in fp32 or fp16 (44 MB), for a machine that cannot fetch it.
 GPU_RUN = results/real-gpu
 MINUTES = 600

@@ -69,25 +69,26 @@ def measure(method: str, arguments: argparse.Namespace) -> tuple[list[str], bool
             f"{len(backbone.blocks) - 1}"
         )
 
-    def trained(sizes: Sizes, read) -> tuple[float, dict[str, torch.Tensor]]:
+    def trained(sizes: Sizes, read) -> tuple[float, list[dict[str, torch.Tensor]]]:
         packed = PackedTrials(
             backbone, config(method, sizes, backbone), task.classes, [init_generator(one.seed) for one in pack]
         )
         began = time.process_time()
         train_packed(packed, read, pack, recipe)
-        return time.process_time() - began, packed.trial(0)
+        return time.process_time() - began, [packed.trial(index) for index in range(arguments.trials)]
 
     with TemporaryDirectory() as folder:
         states = kept_states(backbone, first, images, recipe.normalisation, recipe.precision, Path(folder))
         times, same = [], True
         for _ in range(arguments.rounds + 1):  # the first warms up
-            (whole, _), (part, one), (kept, other) = (
+            (whole, _), (part, computed), (kept, read) = (
                 trained(Sizes(), images),
                 trained(last, images),
                 trained(last, states),
             )
             times.append((whole, part, kept))
-            same = same and all(torch.equal(one[name], other[name]) for name in one)
+            pairs = zip(computed, read, strict=True)
+            same = same and all(torch.equal(one[name], other[name]) for one, other in pairs for name in one)
     found = np.array(times[1:])
     each = 1e3 * np.median(found, axis=0) / (arguments.steps * arguments.trials)
     ratios = np.median(found[:, :1] / found[:, 1:], axis=0)

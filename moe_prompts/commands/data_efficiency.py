@@ -351,8 +351,7 @@ def fill_in(arguments: argparse.Namespace) -> None:
     if not arguments.quick and all(given is None for given in (arguments.methods, arguments.rates, arguments.fraction)):
         arguments.full_n = full_n and (arguments.n or full_n)
     for name, value in wanted.items():
-        other = dict.fromkeys(("tune", "lr", "tune_by"), arguments.rates).get(name, None)
-        other = arguments.fraction if name == "n" else other
+        other = arguments.rates if name in ("tune", "lr", "tune_by") else arguments.fraction if name == "n" else None
         if getattr(arguments, name) is None and other is None:
             setattr(arguments, name, value)
     if arguments.lr is not None and not arguments.tune:

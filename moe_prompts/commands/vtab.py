@@ -275,7 +275,7 @@ def plan_of(arguments: argparse.Namespace, share: float = 1.0):
         seeds=tuple(arguments.seeds or SEEDS),
         entropy=arguments.seed,
         tokens=by_task,
-        full_optimiser=arguments.full_optimiser or Recipe.optimiser,
+        full_optimiser=arguments.full_optimiser,
     )
     return replace(plan, given=read_settings(arguments.settings, plan)) if arguments.settings else plan
 

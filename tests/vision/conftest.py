@@ -21,3 +21,17 @@ else:
 def rng():
     """Seeded draws of prompts and heads."""
     return torch.Generator().manual_seed(0)
+
+
+@pytest.fixture(scope="module")
+def uneven_vit():
+    """A frozen ViT with random weights, whose width is no multiple of a vector register's."""
+    from timm.models.vision_transformer import VisionTransformer
+
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        made = VisionTransformer(img_size=32, patch_size=8, embed_dim=36, depth=4, num_heads=3, num_classes=0)
+        with torch.no_grad():
+            for parameter in made.parameters():
+                parameter.add_(0.1 * torch.randn_like(parameter))
+    return made.requires_grad_(False).eval()

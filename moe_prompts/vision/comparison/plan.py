@@ -38,7 +38,6 @@ from moe_prompts.vision.training.runs import (
 )
 from moe_prompts.vision.training.sgd import (
     Outcome,
-    Recipe,
     Score,
     Setting,
     Trial,
@@ -185,7 +184,7 @@ class Plan:
     entropy             seed of the tuning runs
     given               settings by (task name, method) that are used as they are; those pairs are not tuned
     tokens              number of tokens by task name, for every task at least; None: that of the setup
-    full_optimiser      of the method ``full``; the papers' code has "adamw" there, and SGD for prompts
+    full_optimiser      of the method ``full``, "adamw" in the papers' code; None: that of the setup
 
     Raises ``InputError`` for no seeds or equal ones.
     """
@@ -199,7 +198,7 @@ class Plan:
     entropy: int = 0
     given: dict[tuple[str, str], Setting] | None = None
     tokens: dict[str, int] | None = None
-    full_optimiser: str = Recipe.optimiser
+    full_optimiser: str | None = None
 
     def __post_init__(self) -> None:
         if len(set(self.seeds)) != len(self.seeds) or not self.seeds:
@@ -218,7 +217,7 @@ class Plan:
         setup = self.setup
         if self.tokens is not None:
             setup = replace(setup, sizes=replace(setup.sizes, tokens=self.tokens[task.name]))
-        if method == "full":
+        if method == "full" and self.full_optimiser is not None:
             setup = replace(setup, recipe=replace(setup.recipe, optimiser=self.full_optimiser))
         return setup
 
@@ -228,7 +227,7 @@ class Plan:
         found = self.setup.identity()
         if self.tokens is not None:
             found["sizes"]["tokens"] = dict(sorted(self.tokens.items()))
-        if "full" in self.methods and self.full_optimiser != Recipe.optimiser:  # older runs have no such key
+        if "full" in self.methods and self.full_optimiser not in (None, self.setup.recipe.optimiser):
             found["full optimiser"] = self.full_optimiser
         return found
 

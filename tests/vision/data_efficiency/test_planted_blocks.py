@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from timm.models.vision_transformer import VisionTransformer
 
 from moe_prompts.errors import InputError
 from moe_prompts.vision import create_backbone, prompt
@@ -65,14 +64,8 @@ def prompted(truth: Planted, pixels: np.ndarray) -> torch.Tensor:
 
 
 @pytest.fixture(scope="module")
-def model():
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        made = VisionTransformer(img_size=32, patch_size=8, embed_dim=36, depth=4, num_heads=3, num_classes=0)
-        with torch.no_grad():
-            for parameter in made.parameters():
-                parameter.add_(0.1 * torch.randn_like(parameter))
-    return made.requires_grad_(False).eval()
+def model(uneven_vit):
+    return uneven_vit
 
 
 @pytest.mark.parametrize(("kind", "blocks"), [(PLANTED[0], 1), (PLANTED[0], 3), (PLANTED[1], 2), (PLANTED[1], 3)])
