@@ -72,6 +72,7 @@ MARKS = {
     "vapt_vpt": ("#a6761d", "P", True),
     "linear": ("0.6", "d", True),
     "bias": ("0.6", "<", True),
+    "bias_blocks": ("0.6", ">", False),
     "full": ("0.25", "p", True),
     "lora": ("0.25", "*", False),
 }

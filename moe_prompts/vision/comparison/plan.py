@@ -27,7 +27,7 @@ from moe_prompts.engine.runner import run_study
 from moe_prompts.errors import InputError
 from moe_prompts.vision.tasks.named import Spec
 from moe_prompts.vision.tasks.task import ImageSet
-from moe_prompts.vision.training.methods import BASELINES, PEERS, RELATIVE_SECONDS, Sizes, settings
+from moe_prompts.vision.training.methods import RELATIVE_SECONDS, TRAINS_BACKBONE, Sizes, settings
 from moe_prompts.vision.training.runs import (
     Setup,
     backbone,
@@ -294,7 +294,7 @@ class Plan:
         cells += [FinalCell(task, method, self.setup_of(task, method), None, self.seeds) for task, method in self.pairs]
         steps: dict[int, float] = {}
         for cell in cells:
-            tokens = Sizes.tokens if cell.method in (*BASELINES, *PEERS) else cell.setup.sizes.tokens
+            tokens = Sizes.tokens if cell.method in ("linear", *TRAINS_BACKBONE) else cell.setup.sizes.tokens
             steps[tokens] = steps.get(tokens, 0.0) + cell.cost * cell.replicates
         return steps
 

@@ -7,7 +7,8 @@ controls   VAPT that lacks one thing: vapt_constant is blind to the image, vapt_
 starts     VAPT that begins elsewhere (``prompting.starts``): vapt_tokens, vapt_orthogonal, vapt_gain, and
            vapt_offset and vapt_vpt, which have a free vector beside each prompt; vpt_tokens is VPT-deep that
            does
-baselines  without prompts: linear trains the head alone, bias all biases and the head, full everything
+baselines  without prompts: linear trains the head alone, bias all biases and the head, bias_blocks the head
+           and the biases inside the blocks that get prompts, full everything
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from timm.models.vision_transformer import VisionTransformer
 from moe_prompts.errors import InputError
 from moe_prompts.vision.prompting.config import VAPT, VPT
 from moe_prompts.vision.prompting.prompted import new_head
-from moe_prompts.vision.training.peers import add_adapters, add_lora, check_rank, lora_parameters
+from moe_prompts.vision.training.peers import add_adapters, add_lora, changed_blocks, check_rank, lora_parameters
 from moe_prompts.vision.training.sgd import Setting
 
 PROMPTS = ("vpt_shallow", "vpt_deep", "vpt_matched", "vapt")
@@ -34,13 +35,15 @@ BASELINES = ("linear", "bias", "full")
 #: ``vapt_vpt``.
 STARTED = ("vpt_tokens", "vapt_tokens", "vapt_orthogonal", "vapt_gain", "vapt_offset", "vapt_vpt")
 PEERS = ("lora", "lora_matched", "adapter")
-#: What is compared where nothing is asked for; peers are asked for by name, as LoRA needs the extra ``peft``.
+#: Methods that train biases: all of them, or those inside the last blocks.
+BIASES = ("bias", "bias_blocks")
+#: What is compared where nothing is asked for. Others are asked for by name: LoRA needs the extra ``peft``.
 COMPARED = (*BASELINES, *PROMPTS, *CONTROLS)
-METHODS = (*BASELINES, *PEERS, *PROMPTS, *CONTROLS, *STARTED)
+METHODS = (*BASELINES, "bias_blocks", *PEERS, *PROMPTS, *CONTROLS, *STARTED)
 #: Methods that change the backbone. Trials of all but "full" share it where they can (``packed_peers``).
-TRAINS_BACKBONE = ("bias", "full", *PEERS)
+TRAINS_BACKBONE = (*BIASES, "full", *PEERS)
 
-#: Base learning rates and weight decays that the papers search; ``bias`` shares the rates of prompts here.
+#: Base learning rates and weight decays that the papers search; biases share the rates of prompts here.
 PROMPT_LRS = (50.0, 25.0, 10.0, 5.0, 2.5, 1.0, 0.5, 0.25, 0.1, 0.05)
 FULL_LRS = (0.005, 0.001, 0.0005, 0.0001)
 WEIGHT_DECAYS = (0.01, 0.001, 0.0001, 0.0)
@@ -50,6 +53,7 @@ WEIGHT_DECAYS = (0.01, 0.001, 0.0001, 0.0)
 RELATIVE_SECONDS = {
     "linear": 0.1,
     "bias": 1.2,
+    "bias_blocks": 1.2,
     "full": 2.2,
     "lora": 1.6,
     "lora_matched": 1.6,
@@ -68,7 +72,8 @@ class Sizes:
     tokens  number of tokens N
     hidden  hidden units r of VAPT
     kernel  side k of VAPT's kernel
-    blocks  number of blocks, counted from the last, that get prompts or what peers add; None: all
+    blocks  number of blocks, counted from the last, that get prompts or what peers add, or whose biases
+            "bias_blocks" trains; None: all
     rank    r of "lora" and "adapter"
 
     Raises ``InputError`` for sizes that VAPT does not take, and for a rank below 1.
@@ -136,9 +141,9 @@ def trainable_copy(
 ) -> VisionTransformer:
     """Return a copy of the plain model with a new head, for a method that trains or changes the backbone.
 
-    name   "bias": all biases and the head are trained; "full": everything; a peer: what it adds, and the head
+    name   one of ``TRAINS_BACKBONE``
     rng    draws the new head, then what a peer adds
-    sizes  rank and blocks of peers; None: the default ones
+    sizes  rank and blocks; None: the default ones
     head_init  first values of the head: "published" or "zero"
     """
     own: Any = deepcopy(model)
@@ -150,8 +155,16 @@ def trainable_copy(
         add_lora(own, lora_rank(name, sizes, model), rng, sizes.blocks)
     else:
         for part, value in own.named_parameters():
-            value.requires_grad_(name == "full" or part.endswith("bias") or part.startswith("head."))
+            value.requires_grad_(part.startswith("head.") or is_trained(name, part, sizes, model))
     return own
+
+
+def is_trained(name: str, part: str, sizes: Sizes, model: VisionTransformer) -> bool:
+    """Return whether "full", "bias" or "bias_blocks" trains a parameter ``part`` of the backbone."""
+    if name != "bias_blocks":
+        return name == "full" or part.endswith("bias")
+    places = tuple(f"blocks.{index}." for index in changed_blocks(model, sizes.blocks))
+    return part.startswith(places) and part.endswith("bias")
 
 
 def lora_rank(name: str, sizes: Sizes, model: VisionTransformer) -> int:

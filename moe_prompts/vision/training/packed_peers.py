@@ -8,7 +8,7 @@ With a layer's weights W, b, which all trials share, and the states X of trial r
 
 What is saved: the states of blocks before the first changed one belong to an image, and may be kept; the
 products with the weights of that block are made once for trials that see the same images (not for biases,
-which change the first layer); of the last block only the class token's row is computed, where the head reads
+which change its norm); of the last block only the class token's row is computed, where the head reads
 no other. ``PackedTrials`` does the same for prompts.
 """
 
@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from moe_prompts.checks import expect, listed, one_of, whole
 from moe_prompts.errors import InputError
 from moe_prompts.vision.prompting.prompted import HEADS
-from moe_prompts.vision.training.methods import PEERS, Sizes, trainable_copy
+from moe_prompts.vision.training.methods import BIASES, PEERS, Sizes, trainable_copy
 from moe_prompts.vision.training.packed import (
     SILENT,
     Noise,
@@ -43,7 +43,7 @@ from moe_prompts.vision.training.packed import (
 from moe_prompts.vision.training.peers import changed_blocks, check_timm
 
 #: Methods that pack here.
-PACKED = (*PEERS, "bias")
+PACKED = (*PEERS, *BIASES)
 #: Biases that a packed trial can have of its own.
 OWN_BIAS = re.compile(
     r"(patch_embed\.proj|norm|fc_norm|head|blocks\.\d+\.(norm[12]|attn\.(qkv|proj|q_norm|k_norm)|mlp\.fc[12]))\.bias"
@@ -65,7 +65,7 @@ def why_alone(method: str, model: VisionTransformer) -> str | None:
         return None
     if not all(is_known(block) for block in model.blocks):
         return "its blocks are not timm's own"
-    if method != "bias":
+    if method not in BIASES:
         return None
     strange = [name for name, _ in model.named_parameters() if name.endswith("bias") and not OWN_BIAS.fullmatch(name)]
     if strange:
@@ -134,7 +134,7 @@ class PackedPeers(PackedTrials):
                 if value.requires_grad:
                     first_values.setdefault(name, []).append(value.detach())
         self.parts = nn.ParameterDict({key_of(name): torch.stack(values) for name, values in first_values.items()})
-        #: The first changed block: what enters it belongs to an image, but for biases, which change the
+        #: The first changed block: what enters it belongs to an image, but for "bias", which changes the
         #: embedding.
         self.first = 0 if method == "bias" else changed_blocks(model, None if sizes is None else sizes.blocks)[0]
         self._first_rows_only = model.global_pool == "token" and model.attn_pool is None
@@ -155,7 +155,7 @@ class PackedPeers(PackedTrials):
             torch.zeros(self.n_trials, dtype=torch.long, device=x.device) if batch_of is None else batch_of
         )
         embedding = outside.get("patch_embed.proj.bias")
-        if self.method == "bias":
+        if self.method in BIASES:
             x, shared = x[shared], None
         if embedding is not None:
             prefix = model.num_prefix_tokens

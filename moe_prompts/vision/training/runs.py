@@ -25,7 +25,16 @@ from moe_prompts.vision.prompting.prompted import HEADS, mean_states
 from moe_prompts.vision.tasks.named import Spec
 from moe_prompts.vision.tasks.task import ImageSet, Pixels, Task
 from moe_prompts.vision.training.devices import own_device
-from moe_prompts.vision.training.methods import PEERS, TRAINS_BACKBONE, Sizes, config, lora_rank, trainable_copy
+from moe_prompts.vision.training.methods import (
+    BIASES,
+    PEERS,
+    TRAINS_BACKBONE,
+    Sizes,
+    config,
+    is_trained,
+    lora_rank,
+    trainable_copy,
+)
 from moe_prompts.vision.training.packed import PackedTrials
 from moe_prompts.vision.training.packed_peers import PackedPeers, why_alone
 from moe_prompts.vision.training.peers import adapter_parameters, changed_blocks, lora_parameters
@@ -170,10 +179,11 @@ def train_and_score(
 def first_read(method: str, sizes: Sizes, model: VisionTransformer) -> int:
     """Return the first block that packed trials of a method compute: what enters it belongs to an image.
 
-    It is the number of blocks where heads alone are learned, and 0 for biases, which change the embedding.
+    It is the number of blocks where heads alone are learned, and 0 for "bias" and "full", which change the
+    embedding.
     """
     depth, prompts = len(model.blocks), config(method, sizes, model)
-    if method in PEERS:
+    if method in PEERS or method == "bias_blocks":
         return changed_blocks(model, sizes.blocks)[0]
     if prompts is not None:
         return first_block(prompts, depth)
@@ -239,9 +249,10 @@ def trained_parameters(method: str, sizes: Sizes, model: VisionTransformer) -> i
         return adapter_parameters(model, sizes.rank, sizes.blocks)
     if method in PEERS:
         return lora_parameters(model, lora_rank(method, sizes, model), sizes.blocks)
-    kept = {"full": "", "bias": "bias"}.get(method)
+    if method not in (*BIASES, "full"):
+        return 0
     own = [(name, value.numel()) for name, value in model.named_parameters() if not name.startswith("head.")]
-    return 0 if kept is None else sum(number for name, number in own if name.endswith(kept))
+    return sum(number for name, number in own if is_trained(method, name, sizes, model))
 
 
 def backbone(setup: Setup) -> VisionTransformer:

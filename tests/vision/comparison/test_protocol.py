@@ -232,6 +232,8 @@ def test_parameters_are_those_that_train():
     assert trained_parameters("full", Sizes(), model) == body
     # Biases: patch embedding, two norms, qkv, proj, fc1 and fc2 of each block, final norm.
     assert trained_parameters("bias", Sizes(), model) == 24 + 2 * (24 + 24 + 72 + 24 + 96 + 24) + 24
+    # Those inside one block of the two.
+    assert trained_parameters("bias_blocks", Sizes(blocks=1), model) == 24 + 24 + 72 + 24 + 96 + 24
     assert trained_parameters("linear", Sizes(), model) == 0
     assert trained_parameters("vpt_deep", Sizes(7), model) == 2 * 7 * 24
 

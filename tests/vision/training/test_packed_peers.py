@@ -114,7 +114,15 @@ def test_a_run_packs_what_it_can_and_reads_kept_states(tmp_path, monkeypatch):
             assert score.cross_entropy == pytest.approx(other.cross_entropy, rel=1e-5)  # rounding of float32
         monkeypatch.undo()
     model = runs.backbone(kept)
-    for method, first in (("lora", 2), ("lora_matched", 2), ("adapter", 2), ("bias", 0), ("full", 0), ("linear", 4)):
+    for method, first in (
+        ("lora", 2),
+        ("lora_matched", 2),
+        ("adapter", 2),
+        ("bias_blocks", 2),
+        ("bias", 0),
+        ("full", 0),
+        ("linear", 4),
+    ):
         assert runs.first_read(method, kept.sizes, model) == first
         read = runs.entering(first, kept, model, [some], some)[1]
         assert isinstance(read, States) == (first > 0)
