@@ -328,7 +328,7 @@ def search_line(rows: pd.DataFrame, sgd: pd.DataFrame) -> Record:
             round(verdict.high, 6),
             counted,
         ],
-        "right": round(search_verdict.power(0.05, counted, False), 6),
+        "right": round(search_verdict.power(search_verdict.SELDOM, counted, False), 6),
         "wrong": round(search_verdict.power(share, counted, False), 6),
         "instead": f"a share of {share:g}",
         "needed": None,

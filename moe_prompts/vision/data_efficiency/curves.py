@@ -158,24 +158,21 @@ def crossing(
     value      the column that is compared
     known      floors in nats, by method, that are known and need no measurement
 
-    Raises ``InputError`` if no replicate has both methods at every n.
+    Every n is one that either of the two methods was run at. Raises ``InputError`` if no replicate has both
+    methods at every n, which ``comparable`` tells beforehand.
     """
-    own = table[(table["task"] == task) & (table["status"] == TRAINED)]
-    risks = own[own["n"] > 0].pivot(index="replicate", columns=["n", "method"], values=value)
-    sizes = np.array(sorted({n for n, _ in risks.columns}))
-    pairs = [(n, method) for n in sizes for method in (fixed, adaptive)]
-    risks = risks.reindex(columns=pd.MultiIndex.from_tuples(pairs)).dropna()
-    if risks.empty:
+    sizes, apart = _apart(table, task, fixed, adaptive, value)
+    if not len(apart):
         raise InputError(f"{task}: no replicate has both {fixed} and {adaptive} at every n; expected at least one")
-    apart = np.stack([(risks[n, fixed] - risks[n, adaptive]).to_numpy() for n in sizes], axis=1)
+    own = table[(table["task"] == task) & (table["status"] == TRAINED)]
     draws = bootstrap_rng(entropy, "crossing", task, fixed, adaptive).integers(len(apart), size=(RESAMPLES, len(apart)))
-    resampled = [_root(sizes, apart[rows].mean(axis=0)) for rows in draws]
+    resampled = [overtakes_from(sizes, apart[rows].mean(axis=0)) for rows in draws]
     low, high = percentiles(np.array(resampled))
     floor = own[own["n"] == FRESH].groupby("method")[value].mean().to_dict() | dict(known)
     counts = own.groupby("method")["parameters"].first()
     gap = floor.get(fixed, float("nan")) - floor.get(adaptive, float("nan"))
     return {
-        "observed": _root(sizes, apart.mean(axis=0)),
+        "observed": overtakes_from(sizes, apart.mean(axis=0)),
         "low": float(low),
         "high": float(high),
         "predicted": predicted_crossing(float(counts[adaptive] - counts[fixed]), float(gap)),
@@ -193,8 +190,37 @@ def predicted_crossing(extra: float, gap: float) -> float:
     return max(0.0, extra / (2 * gap)) if gap > 0 else float("inf")
 
 
-def _root(sizes: np.ndarray, apart: np.ndarray) -> float:
-    """Return the last n at which the difference changes sign from below to above, linear in log n."""
+def comparable(table: pd.DataFrame, task: str, fixed: str, adaptive: str, value: str = "excess") -> bool:
+    """Return whether some replicate of a task has both methods at every n, so that ``crossing`` compares them.
+
+    value  the column that is compared
+    """
+    return len(_apart(table, task, fixed, adaptive, value)[1]) > 0
+
+
+def _apart(table: pd.DataFrame, task: str, fixed: str, adaptive: str, value: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return every n of two methods, and what they differ by there: a row for each replicate that has them all."""
+    pair = [fixed, adaptive]
+    own = table[(table["task"] == task) & table["method"].isin(pair) & (table["n"] != FRESH)]
+    sizes = np.array(sorted(own["n"].unique()))
+    wide = own[own["status"] == TRAINED].pivot(index="replicate", columns=["method", "n"], values=value)
+    wide = wide.reindex(columns=pd.MultiIndex.from_product([pair, sizes])).dropna()
+    values = wide.to_numpy(dtype=float)
+    return sizes, values[:, : len(sizes)] - values[:, len(sizes) :] if len(sizes) else np.empty((0, 0))
+
+
+def overtakes_from(sizes: np.ndarray, apart: np.ndarray) -> float:
+    """Return from which n on a difference is above 0: its last change of sign, linear in log n.
+
+    It is 0 where the difference is above 0 at every n, and infinite where it is not at the largest.
+
+    sizes  (m,) numbers of images, in ascending order
+    apart  (m,) the difference at each of them, in any unit
+
+    >>> sizes = np.array([100, 10_000])
+    >>> round(overtakes_from(sizes, np.array([-1.0, 1.0]))), overtakes_from(sizes, np.array([1.0, -1.0]))
+    (1000, inf)
+    """
     if apart[-1] <= 0:
         return float("inf")
     below = np.flatnonzero(apart <= 0)

@@ -20,7 +20,7 @@ from scipy.stats import binom
 from moe_prompts.intervals import Verdict, mean_interval, standard_error
 from moe_prompts.shown import Ending
 from moe_prompts.tables import markdown
-from moe_prompts.vision.data_efficiency.curves import FRESH, crossing, mean_curves, predicted_crossing
+from moe_prompts.vision.data_efficiency.curves import FRESH, comparable, crossing, mean_curves, predicted_crossing
 from moe_prompts.vision.training.statuses import TRAINED
 
 #: V-excess: what counts as near, and the shares of cells from which it holds and up to which it fails.
@@ -165,6 +165,9 @@ def cross_verdict(curves: pd.DataFrame, table: pd.DataFrame, entropy: int) -> Ru
         if not {FIXED, ADAPTIVE} <= set(largest.index) & set(floors.index):
             continue
         n = predicted_crossing(float(largest[ADAPTIVE] - largest[FIXED]), float(floors[FIXED] - floors[ADAPTIVE]))
+        if not comparable(curves, str(task), FIXED, ADAPTIVE, "cross_entropy"):
+            told.append(f"{task} does not count: {not_compared(FIXED, ADAPTIVE)}")
+            continue
         seen = crossing(curves, str(task), FIXED, ADAPTIVE, entropy, "cross_entropy")
         sizes = rows[rows["n"] != FRESH]["n"]
         # Beyond the sizes that were run nothing is seen but the side.
@@ -174,6 +177,11 @@ def cross_verdict(curves: pd.DataFrame, table: pd.DataFrame, entropy: int) -> Ru
         ends = f"[{_in_words(seen['low'])}, {_in_words(seen['high'])}]"
         told.append(f"{task} n* {_in_words(n)}, seen {ends}")
     return _against_a_coin("V-cross", right, "the crossing is where it was predicted" + "".join(f"; {t}" for t in told))
+
+
+def not_compared(fixed: str, adaptive: str) -> str:
+    """Return the sentence on two methods that ``curves.crossing`` cannot compare."""
+    return f"{adaptive} and {fixed} are not compared: no replicate has both at every n"
 
 
 def _in_words(n: float) -> str:

@@ -18,13 +18,14 @@ from moe_prompts.vision.data_efficiency.curves import (
     FRESH,
     PLANTED,
     above_floor,
+    comparable,
     crossing,
     differences,
     mean_curves,
     regular,
 )
 from moe_prompts.vision.data_efficiency.figures import draw_above_floor, draw_excess, draw_over_n
-from moe_prompts.vision.data_efficiency.link import floor_table, winners_text
+from moe_prompts.vision.data_efficiency.link import floor_table, not_compared, winners_text
 from moe_prompts.vision.figures import ordered
 
 #: Pairs whose crossing is reported.
@@ -208,14 +209,20 @@ def slopes_of(results: pd.DataFrame, found: pd.DataFrame, entropy: int) -> str:
 
 
 def crossings(results: pd.DataFrame, found: pd.DataFrame, value: str, entropy: int) -> str:
-    """Return a line for each pair of methods on each task: from which n on the adaptive one is better."""
+    """Return a line for each pair of methods on each task: from which n on the adaptive one is better.
+
+    A pair that no replicate has at every n is named as such.
+    """
     lines = []
     for task, group in found.groupby("task", sort=False):
         there, known = set(group["method"]), dict.fromkeys(CLASS_HOLDS_TRUTH.get(str(task), ()), 0.0)
         for fixed, adaptive in ADAPTIVE_PAIRS if task == PLANTED[1] else PAIRS:
             if {fixed, adaptive} <= there:
+                if not comparable(results, str(task), fixed, adaptive, value):
+                    lines.append(f"- {task}: {not_compared(fixed, adaptive)}")
+                    continue
                 at = crossing(results, str(task), fixed, adaptive, entropy, value, known)
-                largest = max(n for n in group["n"] if n != FRESH)
+                largest = int(group[group["method"].isin([fixed, adaptive])]["n"].max())
                 shown = f"{value.replace('_', '-')} than {fixed}"
                 lines.append(
                     f"- {task}: {adaptive} {_observed(at, shown, largest)}; predicted from floors and parameters: "
@@ -293,10 +300,13 @@ def draw_crossing(ax: Axes, results: pd.DataFrame, found: pd.DataFrame, truth: s
     adaptive = "at_teacher" if truth == PLANTED[1] and "at_teacher" in there else "vapt"
     if not {"vpt_deep", adaptive} <= there:
         return "no fixed and adaptive student to compare"
+    if not comparable(results, truth, "vpt_deep", adaptive):
+        return not_compared("vpt_deep", adaptive)
     known = dict.fromkeys(CLASS_HOLDS_TRUTH.get(truth, ()), 0.0)
     at = crossing(results, truth, "vpt_deep", adaptive, entropy, "excess", known)
     if not 0 < at["observed"] < np.inf:
-        least, most = min(n for n in found["n"] if n), max(found["n"])
+        own = found[found["method"].isin(["vpt_deep", adaptive])]["n"]
+        least, most = min(n for n in own if n), max(own)
         ahead = "behind" if at["observed"] else "ahead of"
         return f"adaptive prompts are {ahead} fixed ones at n = {least} to {most}"
     if np.isfinite([at["low"], at["high"]]).all():
@@ -317,9 +327,12 @@ def draw_crossing(ax: Axes, results: pd.DataFrame, found: pd.DataFrame, truth: s
 def ahead(accuracies: pd.Series) -> str:
     """Return in words which method has the highest mean accuracy, and how far the next three are behind.
 
-    accuracies  shares in [0, 1], by method
+    accuracies  shares in [0, 1], by method; NaN where no training ended
     """
-    first, *others = accuracies.dropna().nlargest(4).items()
+    found = accuracies.dropna().nlargest(4)
+    if found.empty:
+        return "no training ended"
+    first, *others = found.items()
     name, most = first
     behind = ", ".join(f"{100 * (most - value):.0f} points above {method}" for method, value in others)
     return f"{name} is right on {100 * most:.0f}\u00a0% in the mean" + (f", {behind}" if behind else "")

@@ -15,6 +15,7 @@ from moe_prompts.vision.data_efficiency.curves import (
     crossing,
     differences,
     mean_curves,
+    overtakes_from,
     predicted_crossing,
     regular,
 )
@@ -102,6 +103,72 @@ def test_methods_that_share_no_replicate_cannot_cross():
     table.loc[table["method"] == "vapt", "status"] = DIVERGED
     with pytest.raises(InputError, match="no replicate has both vpt_deep and vapt at every n"):
         crossing(table, "planted-adaptive", "vpt_deep", "vapt", 0)
+
+
+def test_a_method_that_failed_at_one_n_does_not_end_the_report():
+    """Every other number is told, and the pair that lost its n is named, in the report, on the terminal, in figures."""
+    falling = {n: (0.3 + n**-0.5, 0.31 + n**-0.5) for n in (100, 1000, 10_000)}
+    table = rows(falling, falling)
+    table.loc[(table["method"] == "vapt") & (table["n"] == 1000), "status"] = DIVERGED
+    both = pd.concat([table, table.assign(task="stand-in:count")])
+    said = "vapt and vpt_deep are not compared: no replicate has both at every n"
+    for text in (curves_report.text(both, 0), "\n".join(curves_report.ending_of(both, 0).findings)):
+        assert f"planted-adaptive: {said}" in text
+        assert f"count: {said}" in text
+        assert "4 of 32 trainings diverged" in text
+    figures = curves_report.figures_of(both, 0)
+    assert set(figures) == {"planted", "tasks"}
+    (ax,) = figures["planted"].axes
+    titles = [ax.get_title(loc=place) for place in ("left", "center", "right")]
+    assert said in " ".join(" ".join([*titles, *(text.get_text() for text in ax.texts)]).split())
+    for figure in figures.values():
+        plt.close(figure)
+
+
+@pytest.mark.parametrize("which", ["at the largest n", "at every n", "on images that are counted"])
+def test_a_report_is_written_whatever_failed(which):
+    falling = {n: (0.3 + n**-0.5, 0.31 + n**-0.5) for n in (100, 1000)}
+    table = rows(falling, falling)
+    failed = {"at the largest n": table["n"] == 1000, "at every n": table["n"] >= 0}.get(which, table["n"] > 0)
+    table["status"] = np.where(failed, DIVERGED, TRAINED)
+    both = pd.concat([table, table.assign(task="stand-in:count")])
+    text = curves_report.text(both, 0)
+    assert "are not compared" in text
+    assert f"{2 * failed.sum()} of {len(both)} trainings diverged" in text
+    assert f"{2 * failed.sum()} of {len(both)} trainings diverged; they are left out of means." in (
+        curves_report.ending_of(both, 0).findings
+    )
+    for figure in curves_report.figures_of(both, 0).values():
+        plt.close(figure)
+
+
+def test_another_method_with_its_own_n_takes_no_part_in_a_crossing():
+    table = rows({100: (0.5, 0.7), 10_000: (0.4, 0.4)}, {100: (0.7, 0.9), 10_000: (0.3, 0.3)})
+    more = table[table["n"] == 100].assign(method="linear", n=50_000)
+    alone = crossing(table, "planted-adaptive", "vpt_deep", "vapt", 0)
+    assert crossing(pd.concat([table, more]), "planted-adaptive", "vpt_deep", "vapt", 0) == alone
+    late = table[table["method"] == "vpt_deep"].assign(method="vpt_large", excess=0.01)
+    late = late[late["n"] != 100]
+    text = curves_report.text(pd.concat([table, more, late]), 0)
+    assert "vapt has less excess than vpt_deep from n = 2154 on [2154, 2154]" in text
+    assert "vapt and vpt_large are not compared" in text
+    behind = rows({100: (0.5,) * 2}, {100: (0.7,) * 2})
+    assert "than vpt_deep at n = 100, the largest" in curves_report.text(pd.concat([behind, more]), 0)
+
+
+def test_a_crossing_needs_training_images():
+    table = rows({}, {})
+    with pytest.raises(InputError, match="no replicate has both"):
+        crossing(table, "planted-adaptive", "vpt_deep", "vapt", 0)
+
+
+@pytest.mark.parametrize(
+    ("apart", "expected"),
+    [((1, -1), np.inf), ((-1, 1), 1000), ((1, 1), 0), ((-1, 0), np.inf), ((1, -1, 1), 100_000), ((-1, 1, -1), np.inf)],
+)
+def test_the_lead_that_counts_is_that_at_the_largest_n(apart, expected):
+    sizes = np.array([1e2, 1e4, 1e6])[: len(apart)]
+    assert overtakes_from(sizes, np.array(apart, dtype=float)) == pytest.approx(expected)
 
 
 def test_means_leave_out_what_diverged_and_count_it():

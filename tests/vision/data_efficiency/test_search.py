@@ -214,6 +214,17 @@ def test_the_crossing_is_where_the_better_one_changes():
     assert rule.crossing_of_search(pd.concat(rows[:4]), 0.266)[1] != rule.crossing_of_search(pd.concat(rows), 0.266)[1]
 
 
+def test_a_lead_that_is_lost_is_no_crossing():
+    """Ahead at 500 and behind at 2000: the lead at the largest n counts, as in curves over n."""
+    rows = [
+        table([risk], start=start, n=n, targets="drawn", parameters=parameters)
+        for n, fixed, adaptive in ((500, 0.5, 0.3), (2000, 0.1, 0.3))
+        for start, risk, parameters in ((FIXED, fixed, 1024), (OFFICIAL, adaptive, 1796))
+    ]
+    assert rule.crossing_of_search(pd.concat(rows), 0.266)[1] == np.inf
+    assert "predicted n = 1451; adaptive prompts are not ahead at the largest n" in rule.text(pd.concat(rows))
+
+
 def test_a_run_says_what_became_of_every_fit_and_goes_on(tmp_path, monkeypatch):
     monkeypatch.setattr(search, "TEST_IMAGES", 200)
     options = ("--quick", "--n", "10", "--workers", "1", "--executor", "in-process", "--out", tmp_path / "run")
