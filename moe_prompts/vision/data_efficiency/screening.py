@@ -27,6 +27,7 @@ from moe_prompts.shown import Ending
 from moe_prompts.tables import markdown
 from moe_prompts.vision.backbones.normalisation import normalised
 from moe_prompts.vision.data_efficiency.curves import PLANTED
+from moe_prompts.vision.data_efficiency.rates import best
 from moe_prompts.vision.data_efficiency.sources import VALIDATION_IMAGES, teacher_of
 from moe_prompts.vision.data_efficiency.teacher import Planted, without_dropout
 from moe_prompts.vision.prompting.config import VAPT, VPT
@@ -137,7 +138,7 @@ def run_cell(cell: StartCell, replicates: tuple[int, ...], entropy: int) -> list
         risks = truth.risks(packed, pixels)
         statuses = [status_of(*pair) for pair in zip(outcomes, scores, strict=True)]
         ratio = first_ratio(truth.model, config, pixels, truth.normalisation, seed)
-        sound = [(score.cross_entropy, place) for place, score in enumerate(scores) if statuses[place] == TRAINED]
+        chosen = best(cell.settings, statuses, scores)
         for place, (setting, outcome, score) in enumerate(zip(cell.settings, outcomes, scores, strict=True)):
             rows.append(
                 {
@@ -150,7 +151,7 @@ def run_cell(cell: StartCell, replicates: tuple[int, ...], entropy: int) -> list
                     ),
                     "replicate": replicate,
                     "lr": setting.lr,
-                    "chosen": bool(sound) and min(sound)[1] == place,
+                    "chosen": setting is chosen,
                     "validation": score.cross_entropy,
                     "excess": float(risks["excess"][place]),
                     "accuracy": float(risks["accuracy"][place]),

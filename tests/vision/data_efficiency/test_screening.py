@@ -24,7 +24,7 @@ from moe_prompts.vision.data_efficiency.screening import (
 )
 from moe_prompts.vision.training.methods import Sizes
 from moe_prompts.vision.training.runs import Setup
-from moe_prompts.vision.training.sgd import Recipe
+from moe_prompts.vision.training.sgd import Recipe, Score
 from moe_prompts.vision.training.statuses import DIVERGED, TRAINED
 
 SETUP = Setup("small-gain", sizes=Sizes(4), recipe=Recipe(steps=2, batch=4, normalisation="half"))
@@ -72,6 +72,16 @@ def test_a_cell_gives_a_row_for_each_rate_and_chooses_one(monkeypatch):
     assert rows.loc[rows["chosen"], "validation"].item() == rows["validation"].min()
     assert (rows["excess"] > 0).all()
     assert rows["gradient_ratio"].max() < 10
+
+
+def test_of_equal_rates_the_smaller_one_is_chosen(monkeypatch):
+    """As ``rates.best`` chooses for curves over n, in whatever order rates stand."""
+    monkeypatch.setattr(module, "VALIDATION_IMAGES", 64)
+    monkeypatch.setattr(module, "TEST_IMAGES", 64)
+    monkeypatch.setattr(module, "evaluate", lambda packed, *more: [Score(0.5, 1.0)] * 2)
+    study = screening(["official"], ["sgd"], 1, 1, SETUP, 0, {"sgd": (0.2, 0.05)})
+    rows = pd.DataFrame(run_cell(study.cells[0], (0,), 0))
+    assert rows.loc[rows["chosen"], "lr"].tolist() == [0.05]
 
 
 def test_a_wider_grid_goes_beyond_the_rates_that_were_taken_most_often():
