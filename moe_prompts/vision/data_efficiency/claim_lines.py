@@ -242,16 +242,18 @@ def excess_odds(ratio: np.ndarray, instead: np.ndarray, rng: np.random.Generator
     return float(near(drawn).mean()), float(near(drawn + np.log(instead)).mean())
 
 
-def coin_odds(tasks: int) -> tuple[float, float]:
+def coin_odds(count: int, tasks: int | None = None) -> tuple[float, float]:
     """Return how often V-floor, V-cross or V-winner holds: if all agree, and if a coin decides.
 
-    tasks  how many are counted, or cells (task, n)
+    count  how many tasks are counted, or cells (task, n)
+    tasks  of how many tasks they are; None: each is one
 
-    >>> coin_odds(2), coin_odds(4)
-    ((0.0, 0.0), (1.0, 0.0625))
+    >>> coin_odds(2), coin_odds(4), coin_odds(6, tasks=3)
+    ((0.0, 0.0), (1.0, 0.0625), (0.0, 0.0))
     """
-    enough = [k for k in range(tasks + 1) if tasks >= link.TASKS and binom.sf(k - 1, tasks, 0.5) <= link.LEVEL]
-    return (1.0, float(binom.sf(min(enough) - 1, tasks, 0.5))) if enough else (0.0, 0.0)
+    tasks = count if tasks is None else tasks
+    enough = [k for k in range(count + 1) if link.coin_verdict(k, count, tasks) is Verdict.HOLDS]
+    return (1.0, float(binom.sf(min(enough) - 1, count, 0.5))) if enough else (0.0, 0.0)
 
 
 def replicates_needed(difference: float, deviation: float) -> int:
@@ -276,12 +278,13 @@ def rule_lines(tables: dict[str, pd.DataFrame], folder: Path) -> Iterator[Record
     curves, table = tables[FLOORS], excesses[FLOORS]
     tasks, seed = curves["task"].unique(), seed_of(folder / PARTS[FLOORS][0])
     winners = link.winner_table(curves, table)
-    for finding, count in (
-        (link.floor_verdict(curves), len(tasks)),
-        (link.cross_verdict(curves, table, seed), len(tasks)),
-        (link.winner_verdict(winners), len(link.judged_winners(winners))),
+    for finding in (
+        link.floor_verdict(curves),
+        link.cross_verdict(curves, table, seed),
+        link.winner_verdict(winners),
     ):
-        yield rule_line(finding, FLOORS, tasks, "more often than a coin", coin_odds(count), "a coin")
+        odds = coin_odds(finding.counted, finding.tasks)
+        yield rule_line(finding, FLOORS, tasks, "more often than a coin", odds, "a coin")
 
 
 def rule_line(

@@ -37,11 +37,15 @@ class RuleFinding:
     claim    name of the claim
     verdict  what the rule decides; None where the run did not measure what the rule needs
     found    the numbers, in words
+    counted  how many agreements and disagreements a coin is asked about; 0 for a rule without a coin
+    tasks    of how many tasks they are
     """
 
     claim: str
     verdict: Verdict | None
     found: str
+    counted: int = 0
+    tasks: int = 0
 
     def __str__(self) -> str:
         said = "not measured" if self.verdict is None else self.verdict.value
@@ -247,31 +251,43 @@ def winner_verdict(winners: pd.DataFrame) -> RuleFinding:
     if len(winners) and not len(judged):
         return RuleFinding("V-winner", None, "The run has one n only; the rule leaves the largest out")
     agree = [bool(right) for right in judged["agree"]] if len(judged) else []
-    enough = len(judged) > 0 and judged["task"].nunique() >= TASKS
+    tasks = int(judged["task"].nunique()) if len(judged) else 0
     what = "the method with the lower F + P_eff / (2 n) has the lower test loss"
-    return _against_a_coin("V-winner", agree, what, "cells (task, n)", enough)
+    return _against_a_coin("V-winner", agree, what, "cells (task, n)", tasks)
+
+
+def coin_verdict(agree: int, count: int, tasks: int) -> Verdict:
+    """Return what so many agreements say beside those of a coin.
+
+    agree  k, at most ``count``
+    count  how many could agree
+    tasks  of how many tasks they are; fewer than ``TASKS`` decide nothing
+
+    >>> coin_verdict(4, 4, 4).value, coin_verdict(8, 8, 3).value, coin_verdict(0, 4, 4).value
+    ('holds', 'not decidable here', 'fails')
+    """
+    if tasks >= TASKS and binom.sf(agree - 1, count, 0.5) <= LEVEL:
+        return Verdict.HOLDS
+    if tasks >= TASKS and binom.cdf(agree, count, 0.5) <= LEVEL:
+        return Verdict.FAILS
+    return Verdict.UNDECIDED
 
 
 def _against_a_coin(
-    claim: str, right: list[bool], what: str, of: str = "tasks", enough: bool | None = None
+    claim: str, right: list[bool], what: str, of: str = "tasks", tasks: int | None = None
 ) -> RuleFinding:
     """Return what agreements say that a coin would reach with probability ``LEVEL`` at most.
 
-    right   whether the prediction agrees, one entry for each of what is counted
-    what    the sentence that agrees
-    of      what is counted
-    enough  whether there are enough tasks for a verdict; by default, whether there are ``TASKS`` entries
+    right  whether the prediction agrees, one entry for each of what is counted
+    what   the sentence that agrees
+    of     what is counted
+    tasks  of how many tasks they are; by default each entry is one
     """
     k, count = sum(right), len(right)
     if not count:
         return RuleFinding(claim, None, "The run has no floors (fresh images) of both methods")
-    verdict = Verdict.UNDECIDED
-    if count >= TASKS if enough is None else enough:
-        if binom.sf(k - 1, count, 0.5) <= LEVEL:
-            verdict = Verdict.HOLDS
-        elif binom.cdf(k, count, 0.5) <= LEVEL:
-            verdict = Verdict.FAILS
-    return RuleFinding(claim, verdict, f"In {k} of {count} {of} {what}")
+    tasks = count if tasks is None else tasks
+    return RuleFinding(claim, coin_verdict(k, count, tasks), f"In {k} of {count} {of} {what}", count, tasks)
 
 
 def ending_of(table: pd.DataFrame, findings: list[RuleFinding]) -> Ending:

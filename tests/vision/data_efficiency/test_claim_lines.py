@@ -61,6 +61,9 @@ def test_a_coin_needs_four_tasks():
     assert [coin_odds(tasks) for tasks in (0, 2, 3)] == [(0.0, 0.0)] * 3
     assert coin_odds(4) == (1.0, 1 / 16)
     assert coin_odds(7) == (1.0, 8 / 128)
+    # Cells of three tasks decide nothing, however many they are; eight cells of four tasks need six.
+    assert coin_odds(8, tasks=3) == (0.0, 0.0)
+    assert coin_odds(8, tasks=4) == (1.0, binom.sf(6, 8, 0.5))
 
 
 def test_replicates_needed_are_the_first_that_do():

@@ -268,6 +268,7 @@ def test_v_winner_wants_four_tasks_floors_and_two_sizes():
     found = winner_verdict(winner_table(few, excess_table(effective(few, used), few)))
     assert found.verdict is Verdict.UNDECIDED
     assert found.found.startswith("In 3 of 3 cells (task, n)")
+    assert (found.counted, found.tasks) == (3, 3)
     for table in (curves([0.1] * 4), few[few["n"] != 50]):
         assert winner_verdict(winner_table(table, excess_table(effective(table, used), table))).verdict is None
 
