@@ -113,23 +113,23 @@ def floor_table(curves: pd.DataFrame) -> pd.DataFrame:
 
     The predicted winner has the lower loss on fresh images (``floor_fixed``, ``floor_adaptive``, in nats).
     The observed one has the higher mean accuracy (``accuracy_fixed``, ``accuracy_adaptive``) at the largest
-    n. A tie has no winner (""), and agrees with nothing.
+    n that either was run at. A tie has no winner (""), and agrees with nothing. ``left_out`` names the tasks
+    that lack one of these four numbers.
     """
     means = mean_curves(curves)
     rows = []
     for task, own in means[means["method"].isin([FIXED, ADAPTIVE])].groupby("task", sort=False):
         by = own.set_index(["method", "n"])
-        sizes = [n for n in own["n"] if n != FRESH]
-        pairs = [(method, n) for method in (FIXED, ADAPTIVE) for n in (FRESH, *sizes[-1:])]
-        if not sizes or any(pair not in by.index for pair in pairs):
+        largest = int(own["n"].max())
+        floors = [float(by["cross_entropy"].get((method, FRESH), np.nan)) for method in (FIXED, ADAPTIVE)]
+        accuracies = [float(by["accuracy"].get((method, largest), np.nan)) for method in (FIXED, ADAPTIVE)]
+        if largest == FRESH or np.isnan([*floors, *accuracies]).any():
             continue
-        floors = [float(by.loc[(method, FRESH), "cross_entropy"]) for method in (FIXED, ADAPTIVE)]
-        accuracies = [float(by.loc[(method, max(sizes)), "accuracy"]) for method in (FIXED, ADAPTIVE)]
         predicted, observed = _winner(-floors[0], -floors[1]), _winner(*accuracies)
         rows.append(
             {
                 "task": task,
-                "n": max(sizes),
+                "n": largest,
                 "floor_fixed": floors[0],
                 "floor_adaptive": floors[1],
                 "predicted": predicted,
@@ -142,6 +142,22 @@ def floor_table(curves: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def left_out(curves: pd.DataFrame) -> list[str]:
+    """Return the tasks of which ``floor_table`` has no row, though both methods and fresh images were run.
+
+    curves  rows of a run
+    """
+    table = floor_table(curves)
+    counted = set(table["task"]) if len(table) else set()
+    own = curves[curves["method"].isin([FIXED, ADAPTIVE])]
+    run = [
+        str(task)
+        for task, rows in own.groupby("task", sort=False)
+        if rows["method"].nunique() == 2 and (rows["n"] == FRESH).any()
+    ]
+    return [task for task in run if task not in counted]
+
+
 def _winner(fixed: float, adaptive: float) -> str:
     """Return the method with the larger value, or "" where they are equal."""
     return FIXED if fixed > adaptive else ADAPTIVE if adaptive > fixed else ""
@@ -150,8 +166,11 @@ def _winner(fixed: float, adaptive: float) -> str:
 def floor_verdict(curves: pd.DataFrame) -> RuleFinding:
     """Return V-floor from the rows of a run: agreements of winners over tasks, against a coin."""
     table = floor_table(curves)
-    agree = list(table["agree"]) if len(table) else []
-    return _against_a_coin("V-floor", agree, "the method with the lower floor is the more accurate one")
+    agree, lacking = list(table["agree"]) if len(table) else [], ", ".join(left_out(curves))
+    if lacking and not agree:
+        return RuleFinding("V-floor", None, f"No floor, or no accuracy at the largest n, of both methods: {lacking}")
+    more = f"; not counted, without a floor or an accuracy of both: {lacking}" if lacking else ""
+    return _against_a_coin("V-floor", agree, f"the method with the lower floor is the more accurate one{more}")
 
 
 def cross_verdict(curves: pd.DataFrame, table: pd.DataFrame, entropy: int) -> RuleFinding:

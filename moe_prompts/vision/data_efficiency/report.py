@@ -25,7 +25,7 @@ from moe_prompts.vision.data_efficiency.curves import (
     regular,
 )
 from moe_prompts.vision.data_efficiency.figures import draw_above_floor, draw_excess, draw_over_n
-from moe_prompts.vision.data_efficiency.link import floor_table, not_compared, winners_text
+from moe_prompts.vision.data_efficiency.link import floor_table, left_out, not_compared, winners_text
 from moe_prompts.vision.figures import ordered
 
 #: Pairs whose crossing is reported.
@@ -186,14 +186,15 @@ def differences_of(results: pd.DataFrame) -> list[str]:
 
 def winners_of(results: pd.DataFrame) -> list[str]:
     """Return heading and table of the winners that floors predict, or nothing without floors of both."""
-    table = floor_table(results)
+    table, lacking = floor_table(results), ", ".join(left_out(results))
+    more = [f"Without a floor or an accuracy at the largest n of both methods: {lacking}"] if lacking else []
     if table.empty:
-        return []
+        return more
     heading = (
         "Winner that floors predict (test loss after fresh images, nats), and the more accurate method on n images; "
         f"a coin would agree in all with probability {0.5 ** len(table):.2g}"
     )
-    return [heading, winners_text(table)]
+    return [heading, winners_text(table), *more]
 
 
 def slopes_of(results: pd.DataFrame, found: pd.DataFrame, entropy: int) -> str:

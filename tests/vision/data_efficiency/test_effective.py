@@ -31,7 +31,7 @@ from moe_prompts.vision.prompting.config import VAPT, VPT
 from moe_prompts.vision.prompting.prompted import prompt, prompt_parameters
 from moe_prompts.vision.training.packed import PackedTrials
 from moe_prompts.vision.training.sgd import Recipe, Setting, init_generator
-from moe_prompts.vision.training.statuses import TRAINED
+from moe_prompts.vision.training.statuses import DIVERGED, TRAINED
 
 ROOT = Path(__file__).parents[3]
 
@@ -221,6 +221,44 @@ def test_winners_are_named_from_floors_and_accuracies():
     heading, table = report.winners_of(curves([0.1] * 3, [(1.0, 0.9)] * 3))
     assert heading.endswith("probability 0.12")
     assert table.count("yes") == 3
+
+
+def test_winners_do_not_depend_on_the_order_of_rows():
+    table = curves([0.1] * 4, [(1.0, 0.9)] * 3 + [(0.9, 1.0)])
+    first = floor_table(table)
+    for again in (table.sample(frac=1, random_state=0), table.sort_values("n", ascending=False)):
+        found = floor_table(again).set_index("task").loc[first["task"]].reset_index()
+        pd.testing.assert_frame_equal(found, first)
+
+
+@pytest.mark.parametrize("ascending", [True, False])
+@pytest.mark.parametrize("how", ["not run", "diverged", "no floor"])
+def test_a_task_without_a_winner_is_named(how, ascending):
+    """One method lacks the largest n, or its floor, on one task of five: four count, in any order of rows."""
+    table = curves([0.1] * 5, [(1.0, 0.9)] * 5).sort_values("n", ascending=ascending, kind="stable")
+    lost = (table["task"] == "t4") & (table["method"] == "vapt") & (table["n"] == (0 if how == "no floor" else 800))
+    if how == "diverged":
+        table.loc[lost, ["status", "accuracy"]] = [DIVERGED, np.nan]
+    else:
+        table = table[~lost]
+    assert sorted(floor_table(table)["task"]) == ["t0", "t1", "t2", "t3"]
+    found = floor_verdict(table)
+    assert (found.verdict, found.found[:14]) == (Verdict.HOLDS, "In 4 of 4 task")
+    assert found.found.endswith("not counted, without a floor or an accuracy of both: t4")
+    assert report.winners_of(table)[-1].endswith("of both methods: t4")
+    alone = table[table["task"] == "t4"]
+    assert floor_verdict(alone).verdict is None
+    assert floor_verdict(alone).found.endswith("of both methods: t4")
+
+
+def test_v_cross_names_a_task_that_it_cannot_compare():
+    table = curves([0.1] * 5, [(1.0, 0.9)] * 5)
+    used = effective(table, {"vpt_deep": 10.0, "vapt": 50.0})
+    excess = excess_table(used, table)
+    table.loc[(table["task"] == "t4") & (table["method"] == "vapt") & (table["n"] == 50), "status"] = DIVERGED
+    found = cross_verdict(table, excess, 0)
+    assert found.verdict is Verdict.HOLDS
+    assert "t4 does not count: vapt and vpt_deep are not compared" in found.found
 
 
 def test_v_cross_by_its_rule():
