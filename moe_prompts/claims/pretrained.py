@@ -27,16 +27,30 @@ DIFFERENCE_RULE = (
     "below (fails), else not decidable here; three replicates are enough only if differences are close to normal. Odds "
     "take the published gain of adaptive prompts for the truth, 3.5 points"
 )
-MEAN_RULE = (
-    "Student's 90 % interval of the difference of test accuracies at n = 200, in the mean over four tasks, replicate "
-    "by replicate: above 0 (holds), below (fails), else not decidable here. Odds take the published gain of adaptive "
-    "prompts for the truth, 3.5 points"
-)
-MEAN_BASIS = "trainings of [the study on a pretrained backbone](pretrained_study.md), four tasks, five replicates"
-RULE_OF_TWO, BASIS_OF_TWO = (text.replace("four tasks", "two tasks") for text in (MEAN_RULE, MEAN_BASIS))
-FULL_RULE = RULE_OF_TWO.replace(
-    "gain of adaptive prompts for the truth, 3.5", "gain over full tuning for the truth, 7.3"
-)
+
+
+def mean_rule(tasks: str, gain: str = "of adaptive prompts", points: float = 3.5) -> str:
+    """Return the rule of a claim on the mean over tasks.
+
+    tasks   how many, in a word
+    gain    which published gain odds take for the truth
+    points  that gain, in points of accuracy
+    """
+    return (
+        f"Student's 90 % interval of the difference of test accuracies at n = 200, in the mean over {tasks} tasks, "
+        "replicate by replicate: above 0 (holds), below (fails), else not decidable here. Odds take the published gain "
+        f"{gain} for the truth, {points:g} points"
+    )
+
+
+def mean_basis(tasks: str) -> str:
+    """Return the trainings that a claim on the mean over so many tasks, in a word, stands on."""
+    return f"trainings of [the study on a pretrained backbone](pretrained_study.md), {tasks} tasks, five replicates"
+
+
+MEAN_RULE, MEAN_BASIS = mean_rule("four"), mean_basis("four")
+RULE_OF_TWO, BASIS_OF_TWO = mean_rule("two"), mean_basis("two")
+FULL_RULE = mean_rule("two", "over full tuning", 7.3)
 FLOOR_RULE = (
     "over at least four tasks: holds where a coin would agree so often with probability at most .1, fails where it "
     "would agree so seldom"

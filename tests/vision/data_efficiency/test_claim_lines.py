@@ -161,6 +161,21 @@ def test_the_committed_lines_are_what_the_committed_tables_say():
         assert record == other | close
 
 
+def test_claims_on_means_say_their_tasks_and_gain():
+    """Character for character as the records of the page have them, and each names its own number of tasks."""
+    records = {one["id"]: one for one in json.loads((ROOT / "docs" / "claims.json").read_text("utf-8"))}
+    own = [claim for claim in pretrained.CLAIMS if "in the mean of" in claim.statement]
+    assert len(own) >= 7
+    for claim in own:
+        tasks = claim.statement.split("in the mean of ")[1].split()[0]
+        assert claim.rule == records[claim.id]["rule"]
+        assert f"over {tasks} tasks" in claim.rule
+        assert f"{tasks} tasks, five" in claim.basis
+    assert pretrained.mean_rule("six", "of LoRA", 2.0).endswith("published gain of LoRA for the truth, 2 points")
+    assert "over six tasks" in pretrained.mean_rule("six")
+    assert "six tasks, five" in pretrained.mean_basis("six")
+
+
 def test_every_claim_on_the_backbone_has_lines_and_says_what_was_not_measured():
     verdicts = {claim.id: judged(claim, {}, 0) for claim in (*pretrained.CLAIMS, *planted.CLAIMS)}
     assert {record["claim"] for record in pretrained.committed_lines()} == set(verdicts)
