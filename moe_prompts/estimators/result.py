@@ -57,16 +57,19 @@ class FitStatus(Enum):
 class Certificate(Shown):
     """Give the evidence that a fit stands at a local optimum.
 
-    kind           "maximum likelihood" or "least squares"
+    kind           "maximum likelihood", "least squares" or "cross-entropy"
     gap_nats       estimated gain left, g'(-H)^-1 g / 2 in total nats; infinite where -H is not positive
-                   definite
+                   definite, or unknown where the fit ended
     relative_lmin  smallest eigenvalue of the curvature in its own units, as follows
 
     For maximum likelihood, ``relative_lmin`` is that of I_c^-1 (-H), with I_c the complete-data information.
     At a stationary point it is 1 - (contraction rate of EM), so that EM would need about 4 / relative_lmin
     iterations. For least squares it is that of D^-1/2 (-H) D^-1/2, with D the diagonal of the Gauss-Newton
     matrix, on the parameters that the box does not hold. It is 0 up to rounding where surplus prompts
-    coincide.
+    coincide. For cross-entropy (prompts of a ViT) it is the smallest curvature that Lanczos' method met, in
+    the metric of the Gauss-Newton matrix, or of its diagonal above 3000 parameters; no smallest eigenvalue
+    lies above it. There 1 is the curvature of Fisher information alone and 0 that of a symmetry, and NaN says
+    that no curvature was asked for.
 
     >>> import moe_prompts as mp
     >>> fit = mp.fit(mp.sample("gmoe-1", 500, seed=0), k=2, seed=0, starts=2)

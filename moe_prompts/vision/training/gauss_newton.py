@@ -235,8 +235,10 @@ def fit(
 
     The value is the fitted trial (``PackedTrials``). ``log_likelihood`` is that of the data, without the
     ridge. The history has "value" (Q), "gain" (predicted, in nats) and "damping" of each iteration;
-    ``passes`` counts values, gradients, those in the precision of steering ("steered"), matrices G and
-    products with H.
+    ``passes`` counts values, gradients, those in the precision of steering ("steered"), matrices G or their
+    diagonals ("gauss_newton"), products with G where there is no matrix ("gauss_newton_product") and products
+    with H ("hessian"). A fit that ends on a step, before G and H are asked at the new point, has no evidence
+    there: its certificate says an infinite gain and a curvature of NaN.
 
     Raises ``InputError`` for a start of another shape, or a bound or tolerance that is not positive.
 
@@ -264,7 +266,7 @@ def fit(
         )
     x = x.clamp(-bound, bound)
     probe = torch.from_numpy(rng.standard_normal(len(x))).to(x)
-    passes = {"value": 0, "gradient": 1, "steered": 0, "gauss_newton": 0, "hessian": 0}
+    passes = {"value": 0, "gradient": 1, "steered": 0, "gauss_newton": 0, "gauss_newton_product": 0, "hessian": 0}
     history: dict[str, list[float]] = {"value": [], "gain": [], "damping": []}
     value, gradient = objective.value_and_gradient(x)
     damping, factor, gain, smallest = 1e-2, 2.0, float("inf"), float("nan")
@@ -274,10 +276,14 @@ def fit(
         passes["hessian"] += 1
         return objective.hessian_product(x, direction)
 
+    def fisher(direction: Tensor) -> Tensor:
+        passes["gauss_newton_product"] += 1
+        return objective.gauss_newton_product(x, direction)
+
     for _ in range(max_iterations):
         if model is None:
             free = ~((x.abs() >= bound) & (gradient * x < 0))
-            coordinates, model = _gauss_newton_model(objective, x, gradient, free, FLOOR * tolerance)
+            coordinates, model = _gauss_newton_model(objective, x, gradient, free, FLOOR * tolerance, fisher)
             passes["gauss_newton"] += 1
             gain, smallest = model.gain, float("nan")
             # Far away H is often indefinite and a product with it is dear, while steps of G descend well.
@@ -293,6 +299,7 @@ def fit(
                         status = FitStatus.CERTIFIED
                     else:
                         gain, lower = float("inf"), _lower(objective, x, value, seen, bound)
+                        passes["value"] += 2 * len(ESCAPES)
                         if lower is None:
                             status = FitStatus.STALLED
                         else:
@@ -349,6 +356,8 @@ def fit(
             damping, factor = max(damping * max(1 / 5, 1 - (2 * ratio - 1) ** 3), MIN_DAMPING), 2.0
         else:
             damping, factor = damping * factor, 2 * factor
+    if model is None:  # what is known belongs to the point before the last step
+        gain, smallest = float("inf"), float("nan")
     held = int((x.abs() >= bound).sum())
     said = [f"{held} parameters lie on the bound {bound:g}"] if held else []
     penalty = float((objective.ridge * x**2).sum()) / 2
@@ -366,15 +375,22 @@ def fit(
 
 
 def _gauss_newton_model(
-    objective: CrossEntropy, x: Tensor, gradient: Tensor, free: Tensor, floor: float
+    objective: CrossEntropy,
+    x: Tensor,
+    gradient: Tensor,
+    free: Tensor,
+    floor: float,
+    product: Callable[[Tensor], Tensor],
 ) -> tuple[Coordinates, Matrix | Krylov]:
-    """Return coordinates and the model of Q whose curvature is G, which is a matrix where it is small enough."""
+    """Return coordinates and the model of Q whose curvature is G, which is a matrix where it is small enough.
+
+    product  of G with a direction, where there is no matrix
+    """
     if len(x) <= DENSE:
         matrix = objective.gauss_newton(x)
         coordinates = Coordinates(matrix, matrix.diagonal(), free, objective.sizes, floor)
         return coordinates, Matrix(coordinates, gradient)
     coordinates = Coordinates(None, objective.gauss_newton_diagonal(x), free, objective.sizes, floor)
-    product = lambda direction: objective.gauss_newton_product(x, direction)
     return coordinates, lanczos(coordinates, product, coordinates.into(gradient), GAUSS_NEWTON_PRODUCTS, floor)
 
 

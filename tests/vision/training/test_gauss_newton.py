@@ -246,6 +246,58 @@ def test_a_search_that_is_cut_short_says_so():
     assert found.certificate.gap_nats > 1e-3
 
 
+@pytest.mark.parametrize("dense", [3000, 10], ids=["with a matrix", "without"])
+@pytest.mark.parametrize("iterations", [1, 2, 3])
+def test_a_fit_that_ends_on_a_step_says_nothing_of_the_point_it_reached(iterations, dense, monkeypatch):
+    """What was asked at the point before the step is no evidence at the point behind it."""
+    monkeypatch.setattr(gauss_newton, "DENSE", dense)
+    Q = objective(None, n=40)
+    start = torch.ones(len(Q.ridge), dtype=torch.float64)
+    found = fit(Q, start, rng=rng(), max_iterations=iterations)
+    reached = CrossEntropy(found.value, Q.states, Q.targets, RIDGE).start()
+    assert found.status is FitStatus.NOT_CERTIFIED
+    assert Q.value(reached) < found.history["value"][-1]
+    assert found.certificate.gap_nats == np.inf
+    assert np.isnan(found.certificate.relative_lmin)
+
+
+@pytest.mark.parametrize("dense", [3000, 10], ids=["with a matrix", "without"])
+def test_every_pass_over_the_images_is_counted(dense, monkeypatch):
+    """From a saddle, so that steps along negative curvature are among them where there is no matrix."""
+    monkeypatch.setattr(gauss_newton, "DENSE", dense)
+    teacher = objective(VPT(2, blocks=2), known_head(), n=40)
+    x = teacher.start()
+    law = teacher.logits(x, teacher.states).softmax(dim=-1)
+    Q = objective(VPT(2, blocks=2), known_head(), law, n=40)
+    kinds = {
+        "value": "value",
+        "gradient": "value_and_gradient",
+        "steered": "steered",
+        "gauss_newton": "gauss_newton" if dense > len(x) else "gauss_newton_diagonal",
+        "gauss_newton_product": "gauss_newton_product",
+        "hessian": "hessian_product",
+    }
+    calls = dict.fromkeys(kinds, 0)
+
+    def counted(kind, method):
+        def call(*arguments):
+            calls[kind] += 1
+            return method(*arguments)
+
+        return call
+
+    for kind, name in kinds.items():
+        monkeypatch.setattr(Q, name, counted(kind, getattr(Q, name)))
+    lowered = []
+    lower = gauss_newton._lower
+    monkeypatch.setattr(gauss_newton, "_lower", lambda *arguments: lowered.append(1) or lower(*arguments))
+    equal = x.view(2, -1).mean(dim=0).expand(2, -1).reshape(-1)
+    found = fit(Q, equal, rng=rng())
+    assert bool(lowered) == (dense < len(x))
+    assert found.passes == calls
+    assert (calls["gauss_newton_product"] > 0) == (dense < len(x))
+
+
 def test_bad_input_is_named():
     Q = objective(VPT(1))
     with pytest.raises(InputError, match="without a ridge, and data that it separates have no finite maximum"):
