@@ -20,8 +20,7 @@ from moe_prompts.checks import expect, one_of, real, shown, whole
 from moe_prompts.errors import InputError
 from moe_prompts.vision.prompting.prompted import check_prompted, prompt_parameters
 from moe_prompts.vision.prompting.prompted_model import Prompted
-from moe_prompts.vision.training.optimisers import torch_optimiser
-from moe_prompts.vision.training.sgd import Recipe, Setting, factors, free_step, waiting_parameters
+from moe_prompts.vision.training.sgd import Recipe, Setting, Steps, factors
 
 #: Rates that are tried first, by optimiser.
 RATES = {"adamw": 3e-3, "sgd": 1e-2, "lamb": 1e-2}
@@ -81,10 +80,8 @@ def train_prompts(
         RATES[optimiser] if lr is None else real(lr, "(0, inf)", "train_prompts: lr"),
         real(weight_decay, "[0, inf)", "train_prompts: weight_decay"),
     )
-    taking = torch_optimiser(prompt_parameters(model).items(), setting.lr, setting.weight_decay, recipe)
-    rates, usual = factors(recipe, 0), [group["lr"] for group in taking.param_groups]
-    waiting, free_from = waiting_parameters(model), free_step(recipe, 0)
-    trained = [parameter for group in taking.param_groups for parameter in group["params"]]
+    taken = Steps(model, prompt_parameters(model).items(), setting.lr, setting.weight_decay, recipe, 0)
+    rates = factors(recipe, 0)
     training, losses = model.training, []
     model.train()
     try:
@@ -99,15 +96,7 @@ def train_prompts(
                     f"train_prompts: a loss of {losses[-1]} at step {number + 1} with lr = {setting.lr:g}; expected "
                     "finite images, or a smaller lr"
                 )
-            taking.zero_grad()
-            loss.backward()
-            if number < free_from:
-                for parameter in waiting:
-                    parameter.grad = None
-            torch.nn.utils.clip_grad_norm_(trained, CLIP)
-            for group, own in zip(taking.param_groups, usual, strict=True):
-                group["lr"] = own * rates[number]
-            taking.step()
+            taken.take(loss, rates[number], longest=CLIP)
     finally:
         model.train(training)
     return losses

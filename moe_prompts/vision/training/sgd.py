@@ -13,7 +13,7 @@ Sources: arXiv 2203.12119 and 2501.18936 (protocol).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from math import ceil
 
@@ -190,6 +190,49 @@ def waiting_parameters(model: nn.Module) -> list[nn.Parameter]:
     return [parameter for name, parameter in prompt_parameters(model).items() if waits(name, config)]
 
 
+class Steps:
+    """Take the steps of a run of one model: rates by the schedule, and what waits stays as it is.
+
+    model         whose parameters are trained; with ``VAPT(start="vpt")`` some of them wait
+    parameters    those that are trained, with their names
+    lr            of a step at factor 1
+    weight_decay  of the parameters that the recipe lets decay
+    n             images of the run
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        parameters: Iterable[tuple[str, nn.Parameter]],
+        lr: float,
+        weight_decay: float,
+        recipe: Recipe,
+        n: int,
+    ) -> None:
+        self.optimiser = torch_optimiser(parameters, lr, weight_decay, recipe)
+        self.usual = [group["lr"] for group in self.optimiser.param_groups]
+        self.trained = [parameter for group in self.optimiser.param_groups for parameter in group["params"]]
+        self.waiting, self.free_from, self.done = waiting_parameters(model), free_step(recipe, n), 0
+
+    def take(self, loss: Tensor, factor: float, longest: float = float("inf")) -> None:
+        """Take one step down the gradient of a loss.
+
+        factor   multiplies every rate
+        longest  norm to which the gradient of all trained parameters that do not wait is clipped
+        """
+        self.optimiser.zero_grad()
+        loss.backward()
+        if self.done < self.free_from:
+            for parameter in self.waiting:
+                parameter.grad = None
+        if longest < float("inf"):
+            nn.utils.clip_grad_norm_(self.trained, longest)
+        for group, lr in zip(self.optimiser.param_groups, self.usual, strict=True):
+            group["lr"] = lr * factor
+        self.optimiser.step()
+        self.done += 1
+
+
 def _first(images: ImageSet | Sequence[ImageSet]) -> ImageSet:
     return images[0] if isinstance(images, Sequence) else images
 
@@ -295,26 +338,15 @@ def train_packed(
 def train_alone(model: nn.Module, images: ImageSet, trial: Trial, recipe: Recipe, progress: bool = False) -> Outcome:
     """Train what has ``requires_grad`` in one model, in its training mode, and return how it ended."""
     trained = ((name, value) for name, value in model.named_parameters() if value.requires_grad)
-    optimiser = torch_optimiser(trained, trial.setting.lr * recipe.batch / 256, trial.setting.weight_decay, recipe)
-    usual = [group["lr"] for group in optimiser.param_groups]
-    free_from, done = free_step(recipe, len(images.labels)), 0
-    waiting = waiting_parameters(model)
+    lr, weight_decay = trial.setting.lr * recipe.batch / 256, trial.setting.weight_decay
+    steps = Steps(model, trained, lr, weight_decay, recipe, len(images.labels))
     model.train()
 
     def step(images: Tensor, labels: Tensor, batch_of: Tensor, noise_seeds: list[int], factor: float) -> Tensor:
         with seeded_noise(noise_seeds[0], images.device), recipe.autocast(images.device):
             logits = model(images[0])
         loss = F.cross_entropy(_wide(logits), labels[0])
-        optimiser.zero_grad()
-        loss.backward()
-        nonlocal done
-        done += 1
-        if done <= free_from:
-            for parameter in waiting:
-                parameter.grad = None
-        for group, lr in zip(optimiser.param_groups, usual, strict=True):
-            group["lr"] = lr * factor
-        optimiser.step()
+        steps.take(loss, factor)
         return loss.detach()[None]
 
     return _run(step, [images], [trial.seed], recipe, next(model.parameters()), progress)[0]
