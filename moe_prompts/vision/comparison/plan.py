@@ -108,7 +108,7 @@ def run_tune(cell: TuneCell, replicates: tuple[int, ...], entropy: int) -> list[
     trials = [Trial(cell.settings[index], entropy) for index in replicates]
     train, val = task.split("train800"), task.split("val200")
     results = train_and_score(cell.method, cell.setup, task.classes, trials, train, val)
-    return _rows(cell, "tune", replicates, trials, results, train, len(val.labels))
+    return _rows(cell, "tune", replicates, _runs(trials), results, train, len(val.labels))
 
 
 def run_final(cell: FinalCell, replicates: tuple[int, ...], entropy: int) -> list[Row]:
@@ -116,30 +116,34 @@ def run_final(cell: FinalCell, replicates: tuple[int, ...], entropy: int) -> lis
     task = opened(cell.task)
     train = task.split("train800val200")
     if cell.setting is None:
-        none = Setting(float("inf"), 0.0)
-        trials = [Trial(none, cell.seeds[index]) for index in replicates]
-        missing = (Outcome(float("nan"), UNTUNED), Score(float("nan"), float("nan")))
-        return _rows(cell, "final", replicates, trials, [missing] * len(trials), train, 0)
+        untrained = (Outcome(float("nan"), UNTUNED), Score(float("nan"), float("nan")))
+        runs = [(None, cell.seeds[index]) for index in replicates]
+        return _rows(cell, "final", replicates, runs, [untrained] * len(runs), train, 0)
     trials = [Trial(cell.setting, cell.seeds[index]) for index in replicates]
     test = task.split("test")
     results = train_and_score(cell.method, cell.setup, task.classes, trials, train, test)
-    return _rows(cell, "final", replicates, trials, results, train, len(test.labels))
+    return _rows(cell, "final", replicates, _runs(trials), results, train, len(test.labels))
+
+
+def _runs(trials: Sequence[Trial]) -> list[tuple[Setting | None, int]]:
+    """Return the setting and the seed of each trial."""
+    return [(trial.setting, trial.seed) for trial in trials]
 
 
 def _rows(
     cell: TuneCell | FinalCell,
     stage: str,
     replicates: Sequence[int],
-    trials: Sequence[Trial],
+    runs: Sequence[tuple[Setting | None, int]],
     results: Sequence[tuple[Outcome, Score]],
     train: ImageSet,
     judged: int,
 ) -> list[Row]:
+    """Return the rows of runs, each with a setting and a seed; a run without a setting was not trained."""
     task = opened(cell.task)
     model = backbone(cell.setup)
     rows = []
-    for replicate, trial, (outcome, score) in zip(replicates, trials, results, strict=True):
-        setting = trial.setting
+    for replicate, (setting, seed), (outcome, score) in zip(replicates, runs, results, strict=True):
         status = status_of(outcome, score)
         rows.append(
             {
@@ -150,9 +154,9 @@ def _rows(
                 "n": len(train.labels),
                 "judged": judged,
                 "replicate": replicate,
-                "seed": trial.seed,
-                "lr": setting.lr,
-                "weight_decay": setting.weight_decay,
+                "seed": seed,
+                "lr": float("nan") if setting is None else setting.lr,
+                "weight_decay": float("nan") if setting is None else setting.weight_decay,
                 "parameters": trained_parameters(cell.method, cell.setup.sizes, model),
                 "accuracy": score.accuracy if status == TRAINED else float("nan"),
                 "cross_entropy": score.cross_entropy,

@@ -92,10 +92,10 @@ class PackedTrials(nn.Module):
     rngs         one generator for each trial: its first prompts and head are those of ``prompt(model, config,
                  num_classes, rng=...)``
     mean_states  for ``source="mean"``: the states of each block, as ``prompted.mean_states`` gives them
+    head_init    first values of new heads: "published" or "zero"
 
     Raises ``InputError`` for a model that is not frozen or has prompts, and for prompts that cannot be
     packed.
-    head_init    first values of new heads: "published" or "zero"
 
     >>> import timm, torch
     >>> from moe_prompts.vision import VPT, PackedTrials

@@ -23,7 +23,7 @@ from moe_prompts.vision.prompting.prompted_model import Prompted
 from moe_prompts.vision.training.sgd import Recipe, Setting, Steps, factors
 
 #: Rates that are tried first, by optimiser.
-RATES = {"adamw": 3e-3, "sgd": 1e-2, "lamb": 1e-2}
+FIRST_RATES = {"adamw": 3e-3, "sgd": 1e-2, "lamb": 1e-2}
 #: Largest norm of the gradient of all prompts and head together.
 CLIP = 1.0
 
@@ -69,7 +69,7 @@ def train_prompts(
     check_prompted(model, "train_prompts")
     steps = whole(steps, 1, "train_prompts: steps")
     expect(batches, Iterable, "train_prompts: batches")
-    optimiser = one_of(optimiser, RATES, "train_prompts: optimiser")
+    optimiser = one_of(optimiser, FIRST_RATES, "train_prompts: optimiser")
     recipe = Recipe(
         steps=steps,
         warmup=real(warmup, "[0, 1)", "train_prompts: warmup"),
@@ -77,7 +77,7 @@ def train_prompts(
         fixed_first=real(fixed_first, "[0, 1)", "train_prompts: fixed_first"),
     )
     setting = Setting(
-        RATES[optimiser] if lr is None else real(lr, "(0, inf)", "train_prompts: lr"),
+        FIRST_RATES[optimiser] if lr is None else real(lr, "(0, inf)", "train_prompts: lr"),
         real(weight_decay, "[0, inf)", "train_prompts: weight_decay"),
     )
     taken = Steps(model, prompt_parameters(model).items(), setting.lr, setting.weight_decay, recipe, 0)

@@ -23,6 +23,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from moe_prompts.checks import one_of
+from moe_prompts.checks import settings as checked
 from moe_prompts.errors import InputError
 from moe_prompts.seeds import address, rng_at
 from moe_prompts.vision.backbones.normalisation import NORMALISATIONS
@@ -78,13 +80,8 @@ class Recipe:
     fixed_first: float = 0.5
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch", *([] if self.steps is None else ["steps"])):
-            value = getattr(self, name)
-            if not isinstance(value, int) or value < 1:
-                raise InputError(f"Recipe: {name} = {value!r}; expected a whole number of at least 1")
-        for name in ("warmup", "momentum", "fixed_first"):
-            if not 0 <= getattr(self, name) < 1:
-                raise InputError(f"Recipe: {name} = {getattr(self, name)}; expected at least 0, less than 1")
+        checked(self, epochs=1, batch=1, **({} if self.steps is None else {"steps": 1}))
+        checked(self, warmup="[0, 1)", momentum="[0, 1)", fixed_first="[0, 1)")
         choices = (
             ("schedule", tuple(SCHEDULES)),
             ("normalisation", tuple(NORMALISATIONS)),
@@ -93,8 +90,7 @@ class Recipe:
             ("rates", RATES),
         )
         for name, allowed in choices:
-            if getattr(self, name) not in allowed:
-                raise InputError(f"Recipe: {name} {getattr(self, name)!r}; expected one of {', '.join(allowed)}")
+            one_of(getattr(self, name), allowed, f"Recipe: {name}")
 
     @property
     def decay_rule(self) -> str:
@@ -118,8 +114,8 @@ class Recipe:
 class Setting:
     """Hold what is tuned.
 
-    lr            base learning rate, for 256 images a step; greater than 0
-    weight_decay  at least 0
+    lr            base learning rate, for 256 images a step; greater than 0 and finite
+    weight_decay  at least 0 and finite
 
     Raises ``InputError`` for values out of range.
     """
@@ -128,8 +124,7 @@ class Setting:
     weight_decay: float
 
     def __post_init__(self) -> None:
-        if not self.lr > 0 or not self.weight_decay >= 0:
-            raise InputError(f"{self}; expected a positive lr and a weight decay of at least 0")
+        checked(self, lr="(0, inf)", weight_decay="[0, inf)")
 
 
 @dataclass(frozen=True)
@@ -241,11 +236,6 @@ def _cosine(progress: np.ndarray) -> np.ndarray:
     return (1 + np.cos(np.pi * progress)) / 2
 
 
-def seeded(seed: int, purpose: str, *numbers: int) -> np.random.Generator:
-    """Return the generator of one purpose of one trial's seed; ``numbers`` tell several of them apart."""
-    return rng_at(seed, purpose, *numbers)
-
-
 def checked_device(name: str) -> str:
     """Return ``name``; raise ``InputError`` if it is a GPU and torch sees none."""
     if name.startswith("cuda") and not torch.cuda.is_available():
@@ -282,14 +272,14 @@ def trial_seed(entropy: int, replicate: int) -> int:
 
 def init_generator(seed: int) -> torch.Generator:
     """Return the generator that draws the first prompts and head of a trial."""
-    return torch.Generator().manual_seed(int(seeded(seed, "init").integers(2**63)))
+    return torch.Generator().manual_seed(int(rng_at(seed, "init").integers(2**63)))
 
 
 def batches(n: int, recipe: Recipe, seed: int) -> Iterator[np.ndarray]:
     """Yield the indices of each step: a new order in each pass, whose last batch may be short."""
     left, epoch = recipe.total(n), 0
     while left:
-        order = seeded(seed, "order", epoch).permutation(n)
+        order = rng_at(seed, "order", epoch).permutation(n)
         cuts = [recipe.batch * step for step in range(1, recipe.per_epoch(n))]
         yield from np.split(order, cuts)[:left]
         left -= min(left, recipe.per_epoch(n))
@@ -375,9 +365,9 @@ def _run(
     rates = factors(recipe, n)
     for number, chosen in enumerate(tqdm(streams, total=len(rates), desc="steps", leave=False, disable=not progress)):
         drawn = zip(distinct.items(), chosen, strict=True)
-        pixels = [one.batch(own, seeded(seed, "augmentation", number)) for ((_, seed), one), own in drawn]
+        pixels = [one.batch(own, rng_at(seed, "augmentation", number)) for ((_, seed), one), own in drawn]
         labels = np.stack([one.labels[own] for one, own in zip(distinct.values(), chosen, strict=True)])
-        noise = {seed: int(seeded(seed, "dropout", number).integers(2**63)) for seed in dict.fromkeys(seeds)}
+        noise = {seed: int(rng_at(seed, "dropout", number).integers(2**63)) for seed in dict.fromkeys(seeds)}
         inputs = as_input(np.stack(pixels), recipe.normalisation, like)
         targets = torch.from_numpy(labels).to(like.device)
         losses.append(step(inputs, targets, batch_of, [noise[seed] for seed in seeds], rates[number]))
@@ -403,7 +393,7 @@ def evaluate(forward: Callable[[Tensor], Tensor], images: ImageSet, recipe: Reci
     feeds has nothing to do with the order of a list. No batch is of one image, unless there is but one.
     """
     n = len(images.labels)
-    order = seeded(n, "evaluation").permutation(n)
+    order = rng_at(n, "evaluation").permutation(n)
     right, nats = [], []
     for indices in np.array_split(order, ceil(n / EVALUATION_BATCH)):
         labels = torch.from_numpy(images.labels[indices]).to(like.device)

@@ -198,6 +198,8 @@ def test_where_every_setting_diverges_nothing_is_trained_and_the_report_says_so(
     tuned, final = run_plan(plan, tmp_path, progress=False)
     assert set(tuned["status"]) == {DIVERGED}
     assert set(final["status"]) == {UNTUNED}
+    assert final[["lr", "weight_decay"]].isna().all(axis=None)
+    assert set(plan.chosen(final).values()) == {None}
     text = report.text(final)
     assert "none trained" in text
     assert "2 of 2 seeds diverged or had no sound setting" in text
@@ -454,7 +456,7 @@ def test_an_fgvc_task_runs(tmp_path, monkeypatch, capsys):
         (("--task", "stand-in:count", "--steps", "5", "--epochs", "2"), "--steps 5 with --epochs 2"),
         (("--task", "fgvc:cub", "--data", ".", "--fraction", "0.1"), "--fraction 0.1 without --steps"),
         (("--task", "dtd", "--data", ".", "--n", "50"), "--n 50 with dtd; only stand-ins"),
-        (("--task", "stand-in:count", "--schedule", "step"), "schedule 'step'; expected one of smooth, official"),
+        (("--task", "stand-in:count", "--schedule", "step"), "schedule = 'step'; expected one of smooth, official"),
         (("--task", "stand-in:count", "--fraction", "0.5", "--steps", "5"), "only FGVC tasks are cut by fractions"),
         (("--task", "stand-in:count", "--size", "7"), "size 7; expected a whole number of pixels from 8 to 1024"),
         (

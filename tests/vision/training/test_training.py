@@ -188,9 +188,13 @@ def test_scores_count_right_answers():
     ("options", "message"),
     [
         ({"steps": 0}, "steps = 0; expected a whole number of at least 1"),
-        ({"schedule": "linear"}, "schedule 'linear'; expected one of smooth, official"),
-        ({"normalisation": "vgg"}, "normalisation 'vgg'; expected one of imagenet, half, none"),
-        ({"warmup": 1.0}, "warmup = 1.0; expected at least 0, less than 1"),
+        ({"steps": True}, "Recipe: steps = True; expected a whole number of at least 1"),
+        ({"batch": "64"}, "Recipe: batch = '64'; expected a whole number of at least 1"),
+        ({"schedule": "linear"}, "schedule = 'linear'; expected one of smooth, official"),
+        ({"normalisation": "vgg"}, "normalisation = 'vgg'; expected one of imagenet, half, none"),
+        ({"rates": ["mu"]}, r"rates = \['mu'\]; expected one of uniform, mu"),
+        ({"warmup": 1.0}, r"warmup = 1\.0; expected a number in \[0, 1\)"),
+        ({"momentum": "much"}, r"Recipe: momentum = 'much'; expected a number in \[0, 1\)"),
     ],
 )
 def test_wrong_recipes(options, message):
@@ -199,5 +203,13 @@ def test_wrong_recipes(options, message):
 
 
 def test_wrong_settings():
-    with pytest.raises(InputError, match="expected a positive lr"):
-        Setting(0.0, 0.1)
+    cases = {
+        (0.0, 0.1): r"Setting: lr = 0\.0; expected a number in \(0, inf\)",
+        (float("inf"), 0.1): r"Setting: lr = inf; expected a number in \(0, inf\)",
+        ("1", 0.1): r"Setting: lr = '1'; expected a number in \(0, inf\)",
+        (1.0, -0.1): r"Setting: weight_decay = -0\.1; expected a number in \[0, inf\)",
+        (1.0, float("inf")): r"Setting: weight_decay = inf; expected a number in \[0, inf\)",
+    }
+    for values, message in cases.items():
+        with pytest.raises(InputError, match=message):
+            Setting(*values)
