@@ -64,19 +64,7 @@ def architecture(name: str, size: int, entropy: int, gain: bool = False) -> Visi
     """
     with torch.random.fork_rng(devices=[]):
         model = VisionTransformer(img_size=size, num_classes=0, **ARCHITECTURES[name])
-    rng = torch.Generator().manual_seed(address(f"backbone {name}") + entropy)
-    with torch.no_grad():
-        for key, parameter in model.named_parameters():
-            if parameter.ndim == 1:
-                parameter.fill_(1.0 if "norm" in key and key.endswith("weight") else 0.0)
-            elif key.startswith("patch_embed"):
-                parameter.normal_(0, (parameter[0].numel()) ** -0.5, generator=rng)
-            elif gain:
-                token = key in ("cls_token", "pos_embed")
-                parameter.normal_(0, 0.5 if token else parameter.shape[1] ** -0.5, generator=rng)
-            else:
-                parameter.normal_(0, 0.02, generator=rng)
-    return model
+    return _drawn_anew(model, address(f"backbone {name}") + entropy, gain)
 
 
 #: Seeds of torch are below 2^64; an address of at most 2^32 is added.
@@ -145,8 +133,8 @@ def create_backbone(
     return model.eval()
 
 
-def _drawn_anew(model: VisionTransformer, seed: int) -> VisionTransformer:
-    """Return the same architecture with timm's initial weights; its scales are 1, as if pretrained."""
+def _drawn_anew(model: VisionTransformer, seed: int, gain: bool = False) -> VisionTransformer:
+    """Return the model with first weights, as ``architecture`` says; its scales are 1, as if pretrained."""
     rng = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for key, parameter in model.named_parameters():
@@ -155,6 +143,9 @@ def _drawn_anew(model: VisionTransformer, seed: int) -> VisionTransformer:
                 parameter.fill_(1.0 if whole else 0.0)
             elif key.startswith("patch_embed"):
                 parameter.normal_(0, parameter[0].numel() ** -0.5, generator=rng)
+            elif gain:
+                token = key in ("cls_token", "pos_embed")
+                parameter.normal_(0, 0.5 if token else parameter.shape[1] ** -0.5, generator=rng)
             else:
                 parameter.normal_(0, 0.02, generator=rng)
     return model
