@@ -13,7 +13,9 @@ Sources: arXiv 2106.09685 (LoRA), 2406.06820 (Adapter+).
 from __future__ import annotations
 
 import math
+from copy import deepcopy
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -31,6 +33,8 @@ from moe_prompts.vision.prompting.prompts import check_generator
 ADAPTER_STD = 0.01
 #: How ``peft`` begins the names of parameters in its files.
 PEFT_PREFIX = "base_model.model."
+#: What ``peft`` calls its files; older versions wrote the second kind of weights.
+CONFIG, WEIGHTS = "adapter_config.json", ("adapter_model.safetensors", "adapter_model.bin")
 #: A rank beyond every width.
 MOST_RANK = 10**6
 
@@ -203,11 +207,17 @@ def save_lora(model: VisionTransformer, folder: str | Path) -> None:
         raise InputError("save_lora: this model has no LoRA; expected one that add_lora made")
     state = {PEFT_PREFIX + name: value for name, value in peft.get_peft_model_state_dict(model).items()}
     state |= {f"{PEFT_PREFIX}head.{name}": value for name, value in model.head.state_dict().items()}
-    folder.mkdir(parents=True, exist_ok=True)
-    config.modules_to_save = ["head"]
-    config.save_pretrained(folder)
+    own = deepcopy(config)
+    own.modules_to_save = ["head"]
+    with TemporaryDirectory() as place:
+        own.save_pretrained(place)
+        described = (Path(place) / CONFIG).read_bytes()
     content = save({name: value.detach().cpu().contiguous() for name, value in state.items()})
-    write_atomically(folder / "adapter_model.safetensors", content)
+    folder.mkdir(parents=True, exist_ok=True)
+    # The config comes last, and no older one stays: a stop between leaves a folder that load_lora refuses.
+    (folder / CONFIG).unlink(missing_ok=True)
+    write_atomically(folder / WEIGHTS[0], content)
+    write_atomically(folder / CONFIG, described)
 
 
 def load_lora(model: VisionTransformer, folder: str | Path) -> VisionTransformer:
@@ -228,8 +238,10 @@ def load_lora(model: VisionTransformer, folder: str | Path) -> VisionTransformer
     """
     folder, peft = file_path(folder, "load_lora: folder"), _peft()
     expect(model, VisionTransformer, "load_lora: model")
-    if not (folder / "adapter_config.json").is_file():
-        raise InputError(f"{folder}: no adapter_config.json; expected a folder that save_lora or peft wrote")
+    if not (folder / CONFIG).is_file():
+        raise InputError(f"{folder}: no {CONFIG}; expected a folder that save_lora or peft wrote")
+    if not any((folder / name).is_file() for name in WEIGHTS):
+        raise InputError(f"{folder}: no {WEIGHTS[0]}; expected a folder that save_lora or peft wrote")
     try:
         loaded = peft.PeftModel.from_pretrained(model, str(folder))
     except (RuntimeError, ValueError) as error:

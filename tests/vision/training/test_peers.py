@@ -147,6 +147,33 @@ def test_files_are_those_of_peft(tmp_path):
     assert json.loads((tmp_path / "ours" / "adapter_config.json").read_text())["r"] == 2
 
 
+@pytest.mark.parametrize("last", ["adapter_model.safetensors", "adapter_config.json"])
+def test_a_stop_while_lora_is_written_leaves_a_folder_that_is_refused(last, tmp_path, monkeypatch):
+    """Also where an older LoRA lies in the folder: its config must not describe the new weights."""
+    model = trained("lora", Sizes(rank=2))
+    save_lora(model, tmp_path)
+    assert model.peft_config["default"].modules_to_save is None  # the model's own config is left as it is
+    write = peers.write_atomically
+
+    def stopping(path, content):
+        if path.name == last:
+            raise KeyboardInterrupt
+        write(path, content)
+
+    monkeypatch.setattr(peers, "write_atomically", stopping)
+    with pytest.raises(KeyboardInterrupt):
+        save_lora(model, tmp_path)
+    with pytest.raises(InputError, match=r"no adapter_config\.json; expected a folder that save_lora or peft wrote"):
+        load_lora(vit(), tmp_path)
+
+
+def test_a_folder_without_weights_is_refused_in_one_line(tmp_path):
+    save_lora(trained("lora", Sizes(rank=2)), tmp_path)
+    (tmp_path / "adapter_model.safetensors").unlink()
+    with pytest.raises(InputError, match=r"no adapter_model\.safetensors; expected a folder"):
+        load_lora(vit(), tmp_path)
+
+
 def test_wrong_input_is_one_line(tmp_path, monkeypatch):
     save_lora(trained("lora", Sizes(rank=2)), tmp_path / "ours")
     cases = [
