@@ -28,7 +28,7 @@ from moe_prompts.vision.data_efficiency.sources import TEST_IMAGES, student_conf
 from moe_prompts.vision.data_efficiency.teacher import CLASSES, Planted
 from moe_prompts.vision.prompting.config import VAPT, VPT
 from moe_prompts.vision.tasks.replicates import TEST
-from moe_prompts.vision.training.cross_entropy import CrossEntropy, in_precision
+from moe_prompts.vision.training.cross_entropy import TOGETHER, CrossEntropy, in_precision, theta_of
 from moe_prompts.vision.training.gauss_newton import fit
 from moe_prompts.vision.training.methods import Sizes
 from moe_prompts.vision.training.packed import PackedTrials, entering_states
@@ -99,8 +99,7 @@ def run_cell(cell: SearchCell, replicates: tuple[int, ...], entropy: int) -> lis
     torch.set_num_threads(1)
     truth = teacher_of(cell.truth, cell.setup, entropy + cell.teacher)
     found, Q, entropy_of_targets = searched(cell, truth, entropy)
-    student = found.value
-    x = CrossEntropy(student, Q.states, Q.targets).start()
+    x = theta_of(found.value)
     return [
         {
             "truth": cell.truth,
@@ -150,9 +149,7 @@ def first_student(cell: SearchCell, truth: Planted, entropy: int) -> PackedTrial
         # Another teacher of the same kind on the same network: the same law, another draw.
         other = replace(truth, entropy=_other_seed(cell, entropy))
         made = PackedTrials(truth.model, truth.config, truth.head, [torch.Generator().manual_seed(0)])
-        with torch.no_grad():
-            for (_, value), (_, drawn) in zip(made.named_parts(), other.teacher.named_parts(), strict=True):
-                value.copy_(drawn)
+        made.fill(dict(other.teacher.named_parts()))
         return in_precision(made, torch.float64)
     config = {
         OFFICIAL: truth.config,
@@ -199,7 +196,7 @@ def excess(objective: CrossEntropy, x: Tensor, truth: Planted) -> float:
     pixels = truth.draw(TEST_IMAGES, TEST).pixels
     law = truth.log_probabilities(pixels).double()
     with torch.no_grad():
-        blocks = states_of(objective.trials, truth, pixels).split(100)
+        blocks = states_of(objective.trials, truth, pixels).split(TOGETHER)
         ours = torch.cat([objective.logits(x, block) for block in blocks]).log_softmax(dim=-1)
     return float((law.exp() * (law - ours)).sum(dim=-1).mean())
 

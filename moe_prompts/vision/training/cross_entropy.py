@@ -25,7 +25,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from moe_prompts.checks import whole
 from moe_prompts.errors import InputError
 from moe_prompts.vision.prompting.config import VAPT
-from moe_prompts.vision.training.packed import PackedTrials
+from moe_prompts.vision.training.packed import PackedTrials, key_of
 
 #: Images that are computed at once.
 TOGETHER = 100
@@ -60,10 +60,13 @@ def in_precision(trials: PackedTrials, precision: torch.dtype, trial: int = 0) -
     means = None if trials.mean_states is None else [state.to(precision) for state in trials.mean_states]
     model = deepcopy(trials.model).to(precision)
     alone = PackedTrials(model, trials.config, head, [torch.Generator().manual_seed(0)], means).to(precision)
-    with torch.no_grad():
-        for key, value in alone.parts.items():
-            value.copy_(trials.parts[key][trial : trial + 1])
+    alone.fill({name: value[trial : trial + 1] for name, value in trials.named_parts()})
     return alone.requires_grad_(False)
+
+
+def theta_of(trials: PackedTrials) -> Tensor:
+    """Return theta (P,) of one trial: its parts in the order of ``named_parts``."""
+    return torch.cat([value.detach().reshape(-1) for _, value in trials.named_parts()])
 
 
 class CrossEntropy:
@@ -113,14 +116,13 @@ class CrossEntropy:
 
     def start(self) -> Tensor:
         """Return theta (P,) of the trial as it was given."""
-        return torch.cat([value.detach().reshape(-1) for value in self.trials.parts.values()])
+        return theta_of(self.trials)
 
     def fitted(self, vector: Tensor) -> PackedTrials:
         """Return the trial with theta in place of its own."""
         made = deepcopy(self.trials)
-        with torch.no_grad():
-            for (_, value), part in zip(made.parts.items(), self._parts(vector).values(), strict=True):
-                value.copy_(part)
+        parts = self._parts(vector)
+        made.fill({name: parts[f"trials.parts.{key_of(name)}"] for name, _ in made.named_parts()})
         return made
 
     def logits(self, vector: Tensor, states: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ computed, where the head reads no other.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -118,10 +118,7 @@ class PackedTrials(nn.Module):
         super().__init__()
         rngs = listed(rngs, "PackedTrials: rngs")
         _check(model, config, head, mean_states)
-        for rng in rngs:
-            expect(rng, torch.Generator, "PackedTrials: rngs")
-        if not rngs:
-            raise InputError("PackedTrials: no generators; expected one for each trial")
+        check_generators(rngs, "PackedTrials")
         if not isinstance(head, nn.Linear):
             head = whole(head, 1, "PackedTrials: head")
         one_of(head_init, HEADS, "PackedTrials: head_init")
@@ -174,6 +171,26 @@ class PackedTrials(nn.Module):
     def named_parts(self) -> Iterator[tuple[str, nn.Parameter]]:
         """Return all parameters, stacked (R, ...), with their names as in ``prompt_parameters``."""
         return ((_name(key), value) for key, value in self.parts.items())
+
+    @torch.no_grad()
+    def fill(self, values: Mapping[str, Tensor]) -> None:
+        """Copy these values into the parameters of all trials.
+
+        values  by the names of ``named_parts``, each of the parameter's shape (R, ...), of any real type
+
+        Raises ``InputError`` for other names or another shape; then nothing is copied.
+        """
+        own = dict(self.named_parts())
+        if values.keys() != own.keys():
+            other = sorted(values.keys() ^ own.keys())
+            raise InputError(f"PackedTrials.fill: {other[0]} is missing or too many; expected {', '.join(own)}")
+        for name, value in own.items():
+            if values[name].shape != value.shape:
+                raise InputError(
+                    f"PackedTrials.fill: {name} of shape {tuple(values[name].shape)}; expected {tuple(value.shape)}"
+                )
+        for name, value in own.items():
+            value.copy_(values[name])
 
     def forward(self, images: Tensor, batch_of: Tensor | None = None, noise: Noise = SILENT) -> Tensor:
         """Return the logits (R, B, C) of every trial.
@@ -347,6 +364,14 @@ def _check(
     if mean_states is not None:
         for one in listed(mean_states, "PackedTrials: mean_states"):
             expect(one, Tensor, "PackedTrials: mean_states")
+
+
+def check_generators(rngs: Sequence[torch.Generator], what: str) -> None:
+    """Raise ``InputError`` unless there are generators, and nothing else; ``what`` takes them."""
+    for rng in rngs:
+        expect(rng, torch.Generator, f"{what}: rngs")
+    if not rngs:
+        raise InputError(f"{what}: no generators; expected one for each trial")
 
 
 def check_frozen(model: VisionTransformer, what: str) -> None:

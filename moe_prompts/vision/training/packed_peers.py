@@ -24,7 +24,7 @@ from timm.layers import Mlp
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from moe_prompts.checks import expect, listed, one_of, whole
+from moe_prompts.checks import listed, one_of, whole
 from moe_prompts.errors import InputError
 from moe_prompts.vision.prompting.prompted import HEADS
 from moe_prompts.vision.training.methods import BIASES, PEERS, Sizes, trainable_copy
@@ -34,6 +34,7 @@ from moe_prompts.vision.training.packed import (
     PackedTrials,
     attend,
     check_frozen,
+    check_generators,
     is_known,
     key_of,
     mixed,
@@ -118,10 +119,7 @@ class PackedPeers(PackedTrials):
         one_of(method, PACKED, "PackedPeers: method")
         one_of(head_init, HEADS, "PackedPeers: head_init")
         classes, rngs = whole(classes, 1, "PackedPeers: classes"), listed(rngs, "PackedPeers: rngs")
-        for rng in rngs:
-            expect(rng, torch.Generator, "PackedPeers: rngs")
-        if not rngs:
-            raise InputError("PackedPeers: no generators; expected one for each trial")
+        check_generators(rngs, "PackedPeers")
         reason = why_alone(method, model)
         if reason is not None:
             raise InputError(f"PackedPeers: {method} on this model: {reason}; expected trials one by one")

@@ -9,6 +9,7 @@ from packed_backbones import backbone
 from timm.models.vision_transformer import ParallelScalingBlock
 from torch.nn import functional as F
 
+from moe_prompts.errors import InputError
 from moe_prompts.vision import VAPT, VPT, PackedTrials, prompt
 from moe_prompts.vision.prompting.prompted import mean_states, prompt_parameters, set_mean_states
 
@@ -103,3 +104,20 @@ def test_logits_and_gradients_are_those_of_separate_trials(config, options):
         at_rest = packed(images[0])
         for index, one in enumerate(alone):
             torch.testing.assert_close(at_rest[index], one.eval()(images[0]), rtol=0, atol=1e-12)
+
+
+def test_values_are_filled_by_name_and_shape_whatever_their_order():
+    packed = PackedTrials(backbone(), VPT(2), 3, [torch.Generator().manual_seed(seed) for seed in (0, 1)])
+    other = PackedTrials(backbone(), VPT(2), 3, [torch.Generator().manual_seed(seed) for seed in (2, 3)])
+    values = {name: value.detach().float() for name, value in other.named_parts()}
+    packed.fill(dict(reversed(values.items())))
+    for name, value in packed.named_parts():
+        assert torch.equal(value, values[name].double())
+        assert value.dtype == torch.float64
+    with pytest.raises(InputError, match=r"fill: more is missing or too many; expected 0\.tokens"):
+        packed.fill(values | {"more": torch.zeros(2)})
+    with pytest.raises(InputError, match=r"fill: head\.bias of shape \(1, 3\); expected \(2, 3\)"):
+        packed.fill(
+            {name: torch.zeros_like(value) for name, value in values.items()} | {"head.bias": torch.zeros(1, 3)}
+        )
+    assert torch.equal(packed.trial(0)["0.tokens"], values["0.tokens"][0].double())  # a refusal leaves all as it was
