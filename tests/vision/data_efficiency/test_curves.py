@@ -266,6 +266,24 @@ def test_differences_are_paired_by_replicate_at_the_largest_n():
     assert found.loc["loss", "verdict"] == "fails"
 
 
+@pytest.mark.parametrize(("n", "named"), [(200, False), (800, True), (3200, False)])
+def test_a_claim_is_named_where_its_rule_applies(n, named):
+    """V-gain is judged task by task at n = 800, V-blind and V-lora in the mean of four tasks only."""
+    table = with_accuracies(
+        *(
+            (method, n, [value, value, value + 0.01])
+            for method, value in (("vapt", 0.5), ("vpt_deep", 0.4), ("vapt_constant", 0.3), ("lora", 0.2))
+        )
+    ).assign(parameters=10, cross_entropy=1.0)
+    told = (curves_report.text(table, 0), "\n".join(curves_report.ending_of(table, 0).findings))
+    for text in told:
+        assert ("V-gain" in text) == named
+        assert "V-blind" not in text
+        assert "V-lora" not in text
+        assert all(f"vapt above {other}" in text for other in ("vpt_deep", "vapt_constant", "lora"))
+    assert f"count: vapt above lora at n = {n} by +30.0" in told[1]
+
+
 def test_differences_that_scatter_or_stand_alone_decide_nothing():
     table = with_accuracies(("vapt", 50, [0.5, 0.3, 0.4]), ("vpt_deep", 50, [0.4, 0.4, 0.4]))
     assert differences(table, {"gain": ("vapt", "vpt_deep")})["verdict"].tolist() == ["not decidable here"]
