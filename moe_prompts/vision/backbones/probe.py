@@ -22,6 +22,7 @@ from sklearn.preprocessing import StandardScaler
 from timm.models.vision_transformer import VisionTransformer
 
 from moe_prompts.vision.backbones.normalisation import normalised
+from moe_prompts.vision.prompting.layouts import embedded
 from moe_prompts.vision.tasks.task import SPLITS, Task
 
 #: Penalties of the ridge classifier.
@@ -109,7 +110,7 @@ def tokens_by_block(model: VisionTransformer, pixels: np.ndarray, normalisation:
     like, found = next(model.parameters()), []
     with torch.no_grad():
         for chunk in np.array_split(pixels, max(1, len(pixels) // 32)):
-            x = model.norm_pre(model._pos_embed(model.patch_embed(normalised(chunk, normalisation, like))))
+            x = embedded(model, normalised(chunk, normalisation, like))
             rows = []
             for block in model.blocks:
                 x = block(x)

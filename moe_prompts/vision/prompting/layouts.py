@@ -34,6 +34,11 @@ ACTIVATIONS = {
 }
 
 
+def embedded(model: VisionTransformer, images: Tensor) -> Tensor:
+    """Return the states (B, T, d) that enter the first block of timm's model, without prompts."""
+    return model.norm_pre(model._pos_embed(model.patch_embed(images)))
+
+
 @dataclass(frozen=True)
 class AttentionParts:
     """Hold the parts of a block's attention: softmax of one q'k in each head.
@@ -146,7 +151,7 @@ class TimmLayout:
 
     def embed(self, images: Tensor) -> Tensor:
         """Return the states (B, T, d) that enter the first block, without prompts."""
-        return self.model.norm_pre(self.model._pos_embed(self.model.patch_embed(images)))
+        return embedded(self.model, images)
 
     def run(self, block: nn.Module, states: Tensor) -> Tensor:
         """Return the states after a plain block."""

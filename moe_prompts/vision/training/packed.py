@@ -29,6 +29,7 @@ from torch import Tensor, nn
 from moe_prompts.checks import expect, listed, one_of, whole
 from moe_prompts.errors import InputError
 from moe_prompts.vision.prompting.config import VAPT, VPT, first_block
+from moe_prompts.vision.prompting.layouts import embedded
 from moe_prompts.vision.prompting.prompted import (
     HEADS,
     PromptedVisionTransformer,
@@ -328,12 +329,12 @@ def entering_states(model: VisionTransformer, first: int, images: Tensor) -> Ten
     and training on kept states is the same as training without them.
     """
     if first == 0:
-        return model.norm_pre(model._pos_embed(model.patch_embed(images)))
+        return embedded(model, images)
     missing = -len(images) % GROUP
     filled = torch.cat([images, images.new_zeros(missing, *images.shape[1:])]) if missing else images
     found = []
     for group in filled.split(GROUP):
-        x = model.norm_pre(model._pos_embed(model.patch_embed(group)))
+        x = embedded(model, group)
         for block in model.blocks[:first]:
             x = block(x)
         found.append(x)
