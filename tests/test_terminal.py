@@ -156,11 +156,12 @@ def of_trainings() -> Ending:
     from moe_prompts.vision.comparison.report import ending_of
     from moe_prompts.vision.figures import MARKS
     from moe_prompts.vision.tasks import fgvc, vtab
+    from moe_prompts.vision.tasks.named import FGVC
 
     rng = np.random.default_rng(0)
     keys = [
         (task, method, seed)
-        for task in [*vtab.TASKS, *(fgvc.PREFIX + name for name in fgvc.TASKS)]
+        for task in [*vtab.TASKS, *(FGVC + name for name in fgvc.TASKS)]
         for method in MARKS
         for seed in (42, 44, 82)
     ]

@@ -88,14 +88,17 @@ def _add_tasks(add, size: int) -> None:
 
 def tasks_of(arguments: argparse.Namespace, train: int, test: int) -> list[Task]:
     """Return the tasks that are asked for, opened."""
-    from moe_prompts.vision.tasks.folder import PREFIX, folder_task
+    from moe_prompts.vision.tasks.folder import folder_task
+    from moe_prompts.vision.tasks.named import FOLDER
     from moe_prompts.vision.tasks.procedural import DIGITS, DIGITS_TEST, procedural_task
 
     found: list[Task] = []
     for name in arguments.task:
-        if name.startswith(PREFIX):
+        if name.startswith(FOLDER):
             if arguments.data is None:
-                raise InputError(f"--task {name} without --data; expected the folder in which {name[7:]} lies")
+                raise InputError(
+                    f"--task {name} without --data; expected the folder in which {name.removeprefix(FOLDER)} lies"
+                )
             found.append(folder_task(arguments.data, name, arguments.size, entropy=arguments.entropy))
         else:
             most = (DIGITS - DIGITS_TEST, DIGITS_TEST) if name == "digits" else (train, test)

@@ -106,16 +106,15 @@ ORIGINS = {
 
 def check(arguments: argparse.Namespace) -> None:
     """Print one line for each fault; the exit code is 1 if there is a problem, warnings are none."""
-    from moe_prompts.vision.tasks import fgvc
     from moe_prompts.vision.tasks.check import PROBLEM, check_fgvc, check_vtab
-    from moe_prompts.vision.tasks.named import task_names
+    from moe_prompts.vision.tasks.named import FGVC, task_names
 
     tasks = task_names(arguments.task)
     if not arguments.data.is_dir():
         raise InputError(f"--data {arguments.data}: no such folder; expected the root of the data (see fetch-help)")
     problems = 0
     for task in tasks:
-        look = check_fgvc if task.startswith(fgvc.PREFIX) else check_vtab
+        look = check_fgvc if task.startswith(FGVC) else check_vtab
         for finding in look(arguments.data, [task], arguments.thorough, arguments.anywhere):
             print(paragraph(str(finding), indent="  "), flush=True)
             problems += finding.kind == PROBLEM
@@ -127,9 +126,10 @@ def check(arguments: argparse.Namespace) -> None:
 def fetch_help(arguments: argparse.Namespace) -> None:
     """Say where the data come from and how they must lie."""
     from moe_prompts.vision.tasks import fgvc, vtab
+    from moe_prompts.vision.tasks.named import FGVC
 
     origins = "\n".join(f"    {name:<22}{ORIGINS.get(name, name)}" for name in vtab.TASKS)
-    folders = "\n".join(f"    {fgvc.PREFIX + name:<22}<root>/{data.folders[0]}" for name, data in fgvc.TASKS.items())
+    folders = "\n".join(f"    {FGVC + name:<22}<root>/{data.folders[0]}" for name, data in fgvc.TASKS.items())
     told = FETCH_HELP.format(origins=origins, folders=folders)
     print("\n".join(cli.wrapped(told)))
 
@@ -215,7 +215,7 @@ def plan_of(arguments: argparse.Namespace, share: float = 1.0):
     from moe_prompts.vision.comparison.plan import SEEDS, Plan
     from moe_prompts.vision.comparison.settings import read_settings
     from moe_prompts.vision.comparison.tokens import read_tokens
-    from moe_prompts.vision.tasks.named import TaskSpec, task_names
+    from moe_prompts.vision.tasks.named import STAND_IN, TaskSpec, task_names
     from moe_prompts.vision.training.methods import METHODS, Sizes, check_method, check_peers
     from moe_prompts.vision.training.runs import Setup
     from moe_prompts.vision.training.sgd import Recipe, checked_device, checked_precision
@@ -227,7 +227,7 @@ def plan_of(arguments: argparse.Namespace, share: float = 1.0):
     for method in methods:
         check_method(method)
     check_peers(methods)
-    real = [name for name in names if not name.startswith("stand-in:")]
+    real = [name for name in names if not name.startswith(STAND_IN)]
     default = REAL if real else STAND_INS
     backbone = arguments.backbone or default[0]
     # Those of the package have one size; the others are made for the images they are given.

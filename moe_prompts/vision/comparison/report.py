@@ -19,6 +19,7 @@ from moe_prompts.intervals import LEVEL, mean_interval
 from moe_prompts.shown import Ending
 from moe_prompts.tables import markdown
 from moe_prompts.vision.comparison.plan import choose
+from moe_prompts.vision.tasks.named import short
 from moe_prompts.vision.training.methods import METHODS
 
 #: Column of the published table of each method that it has: ViT-B/16, supervised ImageNet-21k.
@@ -200,7 +201,7 @@ def ending_of(final: pd.DataFrame, setup: str, notes: Sequence[str] = (), baseli
         key = (row.task, row.method)
         body.append(
             [
-                str(row.task).removeprefix("stand-in:"),
+                short(str(row.task)),
                 row.method,
                 _cell(pd.Series(row._asdict())).replace("±", "+-"),
                 _difference(gains.loc[key]) if key in gains.index else "",

@@ -21,6 +21,7 @@ from moe_prompts.vision.figures import (
     _method_style,
     ordered,
 )
+from moe_prompts.vision.tasks.named import short
 from moe_prompts.vision.tasks.procedural import FORMULAS
 
 #: Name, colour, line and marker of students of planted prompts.
@@ -104,7 +105,7 @@ def draw_over_n(ax: Axes, table: pd.DataFrame, value: str, methods: Sequence[str
 
 def chance(task: str) -> float | None:
     """Return the accuracy of a guess on a task that needs no download, 1 / classes; None for others."""
-    name = task.removeprefix("stand-in:")
+    name = short(task)
     if name == task or not (name == "digits" or name in FORMULAS):
         return None
     return 1 / (10 if name == "digits" else FORMULAS[name].classes)
@@ -226,7 +227,7 @@ def draw_winners(ax: Axes, winners: pd.DataFrame) -> None:
     ax.plot([-across, across], [-across, across], color="0.4", linestyle=":")
     sizes = sorted(winners["n"].unique())
     for number, (task, own) in enumerate(winners.groupby("task", sort=False)):
-        marker, name = "osD^vP*"[number % 7], str(task).removeprefix("stand-in:")
+        marker, name = "osD^vP*"[number % 7], short(str(task))
         for i in own.index:
             place = winners.index.get_loc(i)
             low, high = max(observed[place] - own["low"][i], 0), max(own["high"][i] - observed[place], 0)
@@ -268,7 +269,7 @@ def methods_figure(table: pd.DataFrame, differences: pd.DataFrame) -> Figure:
         heights = (0.105 * rows + 0.6, 0.22 * len(differences) + 0.85)
         figure = Figure(figsize=(SINGLE, sum(heights) + 0.75), layout="constrained")
         above, below = figure.subplots(2, 1, height_ratios=heights)
-        shown = table.assign(task=table["task"].str.removeprefix("stand-in:"), accuracy=100 * table["accuracy"])
+        shown = table.assign(task=table["task"].map(short), accuracy=100 * table["accuracy"])
         _draw_by_task(above, shown, 100 * half_width(table["accuracy_error"], table["fits"]))
         above.set_xlabel("accuracy on test, percent")
         most = table.loc[table.groupby("task", sort=False)["accuracy"].idxmax(), "method"]

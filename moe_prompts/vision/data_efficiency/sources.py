@@ -26,7 +26,7 @@ from moe_prompts.vision.data_efficiency.curves import PLANTED
 from moe_prompts.vision.data_efficiency.teacher import Planted
 from moe_prompts.vision.prompting.config import VAPT, VPT, first_block
 from moe_prompts.vision.prompting.prompted import mean_states
-from moe_prompts.vision.tasks.named import STAND_IN, TaskSpec
+from moe_prompts.vision.tasks.named import TaskSpec, short
 from moe_prompts.vision.tasks.procedural import FORMULAS, Procedural
 from moe_prompts.vision.tasks.replicates import ENDLESS, TEST, TUNING, VALIDATION, replicate_images
 from moe_prompts.vision.tasks.subsets import stratified_subset
@@ -149,7 +149,7 @@ class TaskImages:
     @property
     def endless(self) -> bool:
         """Return whether as many images can be drawn as one likes."""
-        return self.spec.is_stand_in and self.name.removeprefix(STAND_IN) in FORMULAS
+        return self.spec.is_stand_in and short(self.name) in FORMULAS
 
     def check(self, methods: Sequence[str], sizes: Sequence[int], setup: Setup, entropy: int) -> None:
         """Raise ``InputError`` for what this task does not take.
@@ -257,13 +257,13 @@ class TaskImages:
 
 @lru_cache(maxsize=8)
 def _drawn_once(name: str, *where: int) -> Pixels:
-    return replicate_images(name.removeprefix(STAND_IN), *where)
+    return replicate_images(short(name), *where)
 
 
 @lru_cache(maxsize=1)
 def _drawn_endless(name: str, *where: int) -> Pixels:
     """Return a row of some hundred megabytes: one at a time, which all methods on a task share."""
-    return replicate_images(name.removeprefix(STAND_IN), *where)
+    return replicate_images(short(name), *where)
 
 
 def halves(images: ImageSet, entropy: int) -> tuple[ImageSet, ImageSet]:

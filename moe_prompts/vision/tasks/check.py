@@ -17,7 +17,7 @@ import numpy as np
 from moe_prompts.errors import InputError
 from moe_prompts.vision.tasks import fgvc, vtab
 from moe_prompts.vision.tasks.images import Files, Resize, leads_below, read_header, read_rgb, shown
-from moe_prompts.vision.tasks.task import SPLITS
+from moe_prompts.vision.tasks.task import FGVC, SPLITS
 
 PROBLEM, WARNING, NOTE = "problem", "warning", "note"
 COUNTS = {"train800": 800, "val200": 200, "train800val200": 1000}
@@ -70,7 +70,7 @@ def check_fgvc(root: str | Path, names: Sequence[str], thorough: bool = False, a
     """
     shorts = [fgvc.short_name(name) for name in names]
     return [
-        Finding(fgvc.PREFIX + short, kind, text)
+        Finding(FGVC + short, kind, text)
         for short in shorts
         for kind, text in _fgvc(Path(root), short, thorough, anywhere)
     ]

@@ -34,10 +34,9 @@ from moe_prompts.errors import InputError
 from moe_prompts.seeds import rng_at
 from moe_prompts.vision.tasks.images import ANTIALIASED, Decoded, Files, Resize, cached_ragged
 from moe_prompts.vision.tasks.subsets import stratified_subset
-from moe_prompts.vision.tasks.task import ImageSet, Subset
+from moe_prompts.vision.tasks.task import FGVC, ImageSet, Subset
 from moe_prompts.vision.tasks.vtab import as_on_disk, check_split, image_facts, plain_name
 
-PREFIX = "fgvc:"
 JSON_FILES = ("train", "val", "test")
 #: Where images are looked for, under the data set's folder.
 IMAGE_FOLDERS = ("", "images", "Images", "jpg", "car_ims")
@@ -97,14 +96,14 @@ def fgvc_task(
     resize = Resize(round(size * 8 / 7), keep_aspect=True, resample=resample)
     folder = dataset_folder(Path(root), short)
     kept = None if cache is None else Path(cache)
-    return FgvcTask(folder, PREFIX + short, size, resize, kept, float(fraction), seed, anywhere)
+    return FgvcTask(folder, FGVC + short, size, resize, kept, float(fraction), seed, anywhere)
 
 
 def short_name(name: str) -> str:
     """Return the name of a task without its prefix "fgvc:"; raise ``InputError`` if there is no such task."""
-    short = name.removeprefix(PREFIX)
+    short = name.removeprefix(FGVC)
     if short not in TASKS:
-        raise InputError(f"unknown FGVC task {name!r}; expected one of {', '.join(PREFIX + known for known in TASKS)}")
+        raise InputError(f"unknown FGVC task {name!r}; expected one of {', '.join(FGVC + known for known in TASKS)}")
     return short
 
 

@@ -20,11 +20,9 @@ from moe_prompts.errors import InputError
 from moe_prompts.seeds import rng_at
 from moe_prompts.vision.tasks.images import ANTIALIASED, Files, Resize, image_set
 from moe_prompts.vision.tasks.subsets import stratified_order
-from moe_prompts.vision.tasks.task import ImageSet, Subset
+from moe_prompts.vision.tasks.task import FOLDER, ImageSet, Subset
 from moe_prompts.vision.tasks.vtab import check_split, image_facts
 
-#: What comes before the folder's name where tasks are named.
-PREFIX = "folder:"
 #: Share of the training images that settings are fitted on; the others judge them.
 FIT = 0.8
 
@@ -47,7 +45,7 @@ def folder_task(
 
     Raises ``InputError`` for a folder of another form.
     """
-    where = Path(root) / name.removeprefix(PREFIX)
+    where = Path(root) / name.removeprefix(FOLDER)
     return FolderTask(where, Resize(size, resample=resample), None if cache is None else Path(cache), entropy)
 
 
@@ -74,7 +72,7 @@ class FolderTask:
     @property
     def name(self) -> str:
         """Return the task's name, as command lines have it."""
-        return PREFIX + self.folder.name
+        return FOLDER + self.folder.name
 
     @cached_property
     def names(self) -> tuple[str, ...]:

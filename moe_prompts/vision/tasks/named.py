@@ -14,9 +14,12 @@ from pathlib import Path
 from typing import Protocol
 
 from moe_prompts.errors import InputError
-from moe_prompts.vision.tasks.task import Task
+from moe_prompts.vision.tasks.task import FGVC, FOLDER, STAND_IN, Task
 
-STAND_IN, FGVC, FOLDER = "stand-in:", "fgvc:", "folder:"
+
+def short(task: str) -> str:
+    """Return the name of a task as figures and tables print it: a stand-in loses its prefix."""
+    return task.removeprefix(STAND_IN)
 
 
 class Spec(Hashable, Protocol):
@@ -98,8 +101,7 @@ class TaskSpec:
         if self.is_stand_in:
             from moe_prompts.vision.tasks.procedural import procedural_task
 
-            short = self.name.removeprefix(STAND_IN)
-            return procedural_task(short, size=self.size, n_train=self.n_train, entropy=self.entropy)
+            return procedural_task(short(self.name), size=self.size, n_train=self.n_train, entropy=self.entropy)
         assert self.root is not None
         cache = None if self.cache is None else Path(self.cache)
         if self.name.startswith(FGVC):
@@ -137,7 +139,7 @@ def task_names(text: str, stand_ins: bool = False) -> list[str]:
 
     drawn = [STAND_IN + name for name in procedural.NAMES] if stand_ins else []
     groups = {group: [name for name, data in vtab.TASKS.items() if data.group == group] for group in vtab.GROUPS}
-    groups |= {"all": list(vtab.TASKS), "fgvc": [fgvc.PREFIX + name for name in fgvc.TASKS]}
+    groups |= {"all": list(vtab.TASKS), "fgvc": [FGVC + name for name in fgvc.TASKS]}
     known = groups | {name: [name] for name in [*groups["all"], *groups["fgvc"], *drawn]}
     asked = [part.strip() for part in text.split(",") if part.strip()]
     known |= {name: [name] for name in asked if name.startswith(FOLDER) and len(name) > len(FOLDER)}

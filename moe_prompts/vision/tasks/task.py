@@ -14,6 +14,8 @@ import numpy as np
 
 from moe_prompts.errors import InputError
 
+#: What the names of some tasks begin with: of those drawn here, of FGVC's, and of plain folders.
+STAND_IN, FGVC, FOLDER = "stand-in:", "fgvc:", "folder:"
 SPLITS = ("train800", "val200", "train800val200", "test")
 
 

@@ -8,6 +8,7 @@ from scipy import ndimage, stats
 
 from moe_prompts.errors import InputError
 from moe_prompts.vision.tasks.drawing import HEART_CENTRE, HEART_RADIUS, SHAPES, Scenes, render
+from moe_prompts.vision.tasks.named import short
 from moe_prompts.vision.tasks.procedural import (
     BLOCK,
     FORMULAS,
@@ -294,3 +295,12 @@ def test_wrong_input_is_one_clear_error(call, message):
     with pytest.raises(InputError, match=message) as error:
         call()
     assert "\n" not in str(error.value)
+
+
+def test_a_stand_in_is_shown_without_its_prefix_and_other_tasks_by_their_name():
+    assert [short(name) for name in ("stand-in:count", "fgvc:dogs", "folder:emoji", "dtd")] == [
+        "count",
+        "fgvc:dogs",
+        "folder:emoji",
+        "dtd",
+    ]
