@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 
     from moe_prompts.engine.grid import Study
 
-#: As ``vision.data_efficiency.curves`` names them, whose packages an extra brings.
+#: Names of the planted truths, as in ``vision.data_efficiency.curves``. They are written here again, since the
+#: packages that module imports may not be installed where the help is asked for.
 PLANTED = ("planted-fixed", "planted-adaptive")
 #: What a preset says where nothing else is given.
 PRESETS: dict[str, dict[str, Any]] = {
@@ -173,8 +174,10 @@ QUICK = {
 QUICK_PRETRAINED = {"task": ["count"], "lr": "0.25"}
 #: Where only planted truths are asked for.
 QUICK_PLANTED = {"task": ["planted-adaptive"], "lr": "0.25", "fresh_reps": 0}
-#: What rates of methods on tasks belong to.
+#: Parts of a setup that must be the same where rates are used and where they were tuned, for methods on tasks.
 CASE = ("backbone", "weights", "sizes", "size", "standardised", "head")
+#: The backbone of real tasks where nothing else is said, which is the papers'.
+REAL = "vit_base_patch16_224.orig_in21k"
 #: Base rates that --tune tries: for prompts on planted truths, whose head is known, and for methods on tasks.
 PLANTED_LRS, TASK_LRS, TASK_DECAY = (0.05, 0.2, 0.8, 3.2), (0.05, 0.25, 1.0, 2.5, 10.0), 1e-4
 #: Prompts of methods on tasks where nothing else is said.
@@ -249,7 +252,8 @@ def parser() -> argparse.ArgumentParser:
     )
     add(
         "--backbone",
-        help="dinov2-small-focus, small, small-random, small-gain, a name of timm (default small; planted small-gain)",
+        help="dinov2-small-focus, small, small-random, small-gain, a name of timm (default small; real tasks that of "
+        f"the papers, {REAL}; planted small-gain)",
     )
     add("--weights", type=Path, metavar="FILE", help="of the backbone (default: from the cache, or from the hub)")
     add("--data", type=Path, metavar="ROOT", help="the folder of the folders of real tasks")
@@ -291,7 +295,7 @@ def main() -> None:
     study = studies[0] if len(studies) == 1 else joined("data-efficiency", studies)
     arguments.workers = processes(setup.device, arguments.workers, arguments.executor, arguments.scheduler)
     workers = arguments.workers or available_cores()
-    minutes = expected_minutes(study, setup, arguments.size or 32, workers)
+    minutes = expected_minutes(study, workers)
     shown = cli.hours_or_minutes(minutes)
     print(f"about {shown} of training with {workers} processes, and start and images", flush=True)
     if arguments.estimate:
@@ -364,14 +368,18 @@ def fill_in(arguments: argparse.Namespace) -> None:
 
 def setup_of(arguments: argparse.Namespace):
     """Return the setup of methods on tasks: backbone, prompts and steps."""
-    from moe_prompts.vision.backbones.create import OWN
+    from moe_prompts.vision.backbones.create import OWN, SMALL_SIZE
     from moe_prompts.vision.backbones.normalisation import normalisation_of
+    from moe_prompts.vision.tasks.named import STAND_IN
     from moe_prompts.vision.training.methods import Sizes
     from moe_prompts.vision.training.runs import Setup
     from moe_prompts.vision.training.sgd import Recipe, checked_device
     from moe_prompts.vision.training.states import MEMORY
 
-    backbone = arguments.backbone or "small"
+    names = task_names([name for name in arguments.task if name not in PLANTED], arguments)
+    real = [name for name in names if not name.startswith(STAND_IN)]
+    # Images of 32 pixels are those of the backbone that comes along, also where tasks are real.
+    backbone = arguments.backbone or (REAL if real and arguments.size != SMALL_SIZE else "small")
     recipe = Recipe(
         steps=arguments.steps,
         batch=arguments.batch or 64,
@@ -421,7 +429,8 @@ def planted_setup(arguments: argparse.Namespace):
     return Setup(
         backbone,
         weights,
-        sizes=Sizes(arguments.teacher_tokens, arguments.teacher_hidden or Sizes.hidden, blocks=arguments.last_blocks),
+        arguments.pack,
+        Sizes(arguments.teacher_tokens, arguments.teacher_hidden or Sizes.hidden, blocks=arguments.last_blocks),
         recipe=recipe,
         device=arguments.device or "cpu",
         size=None if backbone in OWN and beside_tasks else arguments.size,
@@ -594,20 +603,24 @@ def fractions(text: str, points: int) -> list[float]:
     return [parts[0] * step**number for number in range(max(2, points))]
 
 
-def expected_minutes(study: Study, setup, size: int, workers: int) -> float:
+def expected_minutes(study: Study, workers: int) -> float:
     """Return how long the study takes, from a few steps of one pack of VAPT trials on this machine.
 
-    Work of a resumed run counts again. Blocks that read kept states and blocks that do not are timed each by
-    steps of their kind; tuning counts with the replicates that it is for.
+    Work of a resumed run counts again. Blocks of each setup, and of each those that read kept states and those
+    that do not, are timed by steps of their kind; tuning counts with the replicates that it is for.
     """
     from moe_prompts.vision.training.runs import seconds_per_step
 
-    packs = replace(setup, pack=min(setup.pack, study.replicates))
-    steps = {True: 0.0, False: 0.0}
+    costs: dict[Any, float] = {}
     for block in study.blocks:
-        steps[block.cell.reads_states(len(block.replicates))] += block.cost
-    kinds = {True: packs, False: replace(packs, states=None, memory=0)}
-    return sum(seconds_per_step(kinds[read], size) * cost for read, cost in steps.items() if cost) / workers / 60
+        setup = block.cell.setup
+        # Fresh images have more steps, each of which takes as long.
+        recipe = replace(setup.recipe, steps=1)
+        kind = replace(setup, pack=min(setup.pack, study.replicates), recipe=recipe)
+        if not block.cell.reads_states(len(block.replicates)):
+            kind = replace(kind, states=None, memory=0)
+        costs[kind] = costs.get(kind, 0.0) + block.cost
+    return sum(seconds_per_step(kind) * cost for kind, cost in costs.items()) / workers / 60
 
 
 def tell(results: pd.DataFrame, entropy: int, out: Path, files: dict[str, str]) -> None:

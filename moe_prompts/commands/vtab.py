@@ -311,10 +311,10 @@ def expected_minutes(plan, workers: int) -> float:
 
     from moe_prompts.vision.training.runs import seconds_per_step
 
-    steps, size = plan.vapt_steps, plan.tasks[0].size
+    steps = plan.vapt_steps
     ends = sorted({min(steps), max(steps)})
     sizes = [replace(plan.setup.sizes, tokens=tokens) for tokens in ends]
-    seconds = [seconds_per_step(replace(plan.setup, sizes=own), size) for own in sizes]
+    seconds = [seconds_per_step(replace(plan.setup, sizes=own)) for own in sizes]
     return float(np.interp(list(steps), ends, seconds) @ np.array(list(steps.values()))) / workers / 60
 
 

@@ -9,12 +9,14 @@ from functools import cache, lru_cache
 from hashlib import sha256
 from math import ceil
 from pathlib import Path
+from re import fullmatch
 from typing import Any
 
 import numpy as np
 import torch
 from timm.models.vision_transformer import VisionTransformer
 
+from moe_prompts.checks import settings, shown
 from moe_prompts.engine.grid import BLOCK_SIZE
 from moe_prompts.errors import InputError
 from moe_prompts.vision.backbones.create import create_backbone
@@ -63,13 +65,16 @@ class Setup:
     pack      how many trials train at once: memory grows with them, results differ by rounding
     sizes     of the prompts
     recipe    how long and in which steps to train
-    device    "cpu", or "cuda": each process on a device of its own as far as there are as many (``devices``)
+    device    "cpu", or "cuda": each process on a device of its own as far as there are as many (``devices``);
+              "cuda:0": all of them on this one
     size      side in pixels of the images that the backbone is made for; None: its own
     states    folder of states that enter the first block with prompts (``states``); None: see ``memory``
     memory    most bytes of such states that each process holds where ``states`` is None; where those of one
               call take more, they are computed in each step
     standardised  whether features are scaled on unlabelled images first (``backbones.standardised``)
     head      first values of new heads: "published" or "zero"
+
+    Raises ``InputError`` for an unknown head or device, a pack or size below 1, and a negative memory.
     """
 
     backbone: str = "small"
@@ -87,6 +92,9 @@ class Setup:
     def __post_init__(self) -> None:
         if self.head not in HEADS:
             raise InputError(f"Setup: head {self.head!r}; expected one of {', '.join(HEADS)}")
+        settings(self, pack=1, memory=0, **({} if self.size is None else {"size": 1}))
+        if not isinstance(self.device, str) or not fullmatch("cpu|cuda(:[0-9]+)?", self.device):
+            raise InputError(f"Setup: device = {shown(self.device)}; expected cpu, cuda, or one GPU as cuda:0")
 
     def identity(self) -> dict[str, Any]:
         """Return what results depend on, for files that say which run they belong to.
@@ -289,19 +297,20 @@ def opened(spec: Spec) -> Task:
     return spec.open()
 
 
-def seconds_per_step(setup: Setup, size: int) -> float:
-    """Measure the seconds of one step of one VAPT trial in a pack, on random images.
+def seconds_per_step(setup: Setup) -> float:
+    """Measure the seconds of one step of one VAPT trial in a pack, on random images of the backbone's size.
 
-    size  side of the images in pixels; on a CPU, two large images stand for a batch
+    On a CPU, two large images stand for a batch.
 
     Prompts are in the blocks that ``setup.sizes`` says. Where states before them are kept, steps read states:
     give ``memory=0`` for a study whose sets are larger than its memory.
     """
     torch.set_num_threads(1)
     model = backbone(setup)
-    batch = setup.recipe.batch if size <= 64 or setup.device != "cpu" else 2
+    height, width = model.patch_embed.img_size
+    batch = setup.recipe.batch if max(height, width) <= 64 or setup.device != "cpu" else 2
     rng = np.random.default_rng(0)
-    images = Pixels(rng.integers(0, 256, (batch, size, size, 3), dtype=np.uint8), rng.integers(0, 10, batch))
+    images = Pixels(rng.integers(0, 256, (batch, height, width, 3), dtype=np.uint8), rng.integers(0, 10, batch))
     trials = [Trial(Setting(0.1, 0.0), 0)] * setup.pack
     prompts = VAPT(setup.sizes.tokens, kernel=None, blocks=setup.sizes.blocks)
     packed = PackedTrials(model, prompts, 10, [init_generator(0)] * len(trials))

@@ -51,7 +51,11 @@ class TunedFile:
 
 
 def differing(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
-    """Return, in words, where the case of a file differs from that of this run; what is usual has no key."""
+    """Return, in words, where the case of a file differs from that of this run.
+
+    A key that only one of the two has is told "as usual" for the other, which leaves out what has its usual
+    value.
+    """
 
     def told(case: Mapping[str, Any], key: str) -> str:
         return f"{case[key]}" if key in case else "as usual"

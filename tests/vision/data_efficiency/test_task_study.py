@@ -159,13 +159,13 @@ def test_the_command_remembers_states_where_no_folder_is_given():
 def test_minutes_are_those_of_steps_that_read_states_only_where_they_fit(monkeypatch, tmp_path):
     """Two replicates of 16 images and 80 test images fit, two of 32 do not; a pool's test set is not known."""
     script = importlib.import_module("moe_prompts.commands.data_efficiency")
-    monkeypatch.setattr(runs, "seconds_per_step", lambda setup, size: 1.0 if setup.memory else 100.0)
+    monkeypatch.setattr(runs, "seconds_per_step", lambda setup: 1.0 if setup.memory else 100.0)
     setup = replace(SETUP, sizes=Sizes(2, 4, 2, blocks=2))
     fits = replace(setup, memory=states.states_bytes(runs.backbone(setup), 2 * 16 + 80))
     for own, kept in ((fits, {16}), (setup, set()), (replace(setup, states="here", memory=1), {16, 32})):
         made = efficiency_study([TaskImages(COUNT)], ["vapt"], {COUNT.name: [16, 32]}, 2, own, 2, 0, ONE, 0)
         seconds = sum(block.cost * (1 if block.cell.n in kept else 100) for block in made.blocks)
-        assert script.expected_minutes(made, own, 32, 2) == pytest.approx(seconds / 2 / 60)
+        assert script.expected_minutes(made, 2) == pytest.approx(seconds / 2 / 60)
     make_fgvc_root(tmp_path, "flowers", per_class=(1, 1, 1))
     pool = TaskImages(TaskSpec("fgvc:flowers", 32, root=str(tmp_path)))
     assert not pool.reads_states(1, fits)
@@ -431,3 +431,73 @@ def test_an_estimate_trains_nothing(tmp_path, monkeypatch, capsys):
     command.main()
     assert re.fullmatch(r"about [\d.]+ (minutes|hours) of training with \d+ processes, .*\n", capsys.readouterr().out)
     assert not (tmp_path / "run").exists()
+
+
+def test_the_printed_command_of_a_real_task_has_images_that_its_backbone_takes(tmp_path, monkeypatch):
+    """The papers' backbone is a large one from the hub: a small one of the size that is asked for stands in."""
+    from timm.models.vision_transformer import VisionTransformer
+
+    script = importlib.import_module("moe_prompts.commands.data_efficiency")
+    [printed] = [line for line in script.__doc__.splitlines() if "--task fgvc:dogs" in line]
+    words = printed.split()[2:]
+    words[words.index("--data") + 1] = str(tmp_path)
+    words[words.index("--device") + 1] = "cpu"
+    words[words.index("--fraction") + 1] = "0.1..1"  # a hundredth of the real 12000 images has all 120 classes
+    make_fgvc_root(tmp_path, "dogs", per_class=(10, 2, 1))
+    asked = []
+
+    def stand_in(name, file=None, size=None):
+        asked.append(name)
+        return VisionTransformer(img_size=size, patch_size=56, embed_dim=8, depth=3, num_heads=2, num_classes=0)
+
+    runs._backbone.cache_clear()
+    monkeypatch.setattr(runs, "create_backbone", stand_in)
+    arguments = script.parser().parse_args([*words, "--cache", "none", "--methods", "linear", "--fresh-reps", "0"])
+    script.fill_in(arguments)
+    [made] = script.studies_of(arguments, script.setup_of(arguments))
+    runs._backbone.cache_clear()
+    assert set(asked) == {"vit_base_patch16_224.orig_in21k"}
+    assert {cell.setup.size for cell in made.cells} == {224}
+
+
+def test_each_kind_of_cell_is_timed_with_its_own_setup(monkeypatch):
+    """Planted cells stand on another backbone than tasks."""
+    from moe_prompts.engine.grid import joined
+
+    script = importlib.import_module("moe_prompts.commands.data_efficiency")
+    monkeypatch.setattr(runs, "seconds_per_step", lambda setup: {"small": 1.0, "small-gain": 100.0}[setup.backbone])
+    arguments = script.parser().parse_args(["--quick", "--task", "planted-fixed,count"])
+    script.fill_in(arguments)
+    planted, tasks = studies = script.studies_of(arguments, script.setup_of(arguments))
+    costs = [sum(block.cost for block in made.blocks) for made in (planted, tasks)]
+    expected = (100 * costs[0] + costs[1]) / 60
+    assert script.expected_minutes(joined("both", studies), 1) == pytest.approx(expected)
+
+
+def test_steps_are_timed_on_images_of_the_backbones_size(monkeypatch):
+    """A backbone that takes images of one size, which is not the usual one."""
+    from timm.models.vision_transformer import VisionTransformer
+
+    def made(name, file=None, size=None):
+        return VisionTransformer(img_size=48, patch_size=16, embed_dim=8, depth=3, num_heads=2, num_classes=0)
+
+    runs._backbone.cache_clear()
+    monkeypatch.setattr(runs, "create_backbone", made)
+    assert runs.seconds_per_step(Setup("another", None, 1, Sizes(2, 4, 2), Recipe(steps=1, batch=2))) > 0
+    runs._backbone.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"pack": 0}, "Setup: pack = 0; expected a whole number of at least 1"),
+        ({"memory": -1}, "Setup: memory = -1; expected a whole number of at least 0"),
+        ({"size": 0}, "Setup: size = 0; expected a whole number of at least 1"),
+        ({"device": "tpu"}, "Setup: device = 'tpu'; expected cpu, cuda, or one GPU as cuda:0"),
+    ],
+)
+def test_a_wrong_setup_is_one_clear_line(wrong, said):
+    with pytest.raises(InputError) as raised:
+        Setup(**wrong)
+    assert str(raised.value) == said
+    assert Setup(device="cuda:1").device == "cuda:1"
