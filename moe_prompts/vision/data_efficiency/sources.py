@@ -11,8 +11,8 @@ PlantedImages  drawn images whose labels a teacher's prompts draw, in a frozen m
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from importlib import metadata
 from typing import Any, ClassVar, Protocol
@@ -190,9 +190,10 @@ class TaskImages:
             raise InputError(f"task {self.name}, n = {n}: {error}") from error
 
     def tuning_images(self, n: int, setup: Setup, entropy: int) -> tuple[ImageSet, ImageSet]:
-        """Return images to fit settings on and images to judge them by, which no replicate trains on.
+        """Return images to fit settings on, and images to judge them by.
 
-        Of a pool they are four fifths and one fifth of the first replicate's images.
+        Of a drawn task no replicate trains on them. Of a pool they are replicate 0's own: four fifths fit and
+        one fifth judges.
         """
         if not self.endless:
             return halves(self.images(n, 0, setup, entropy), entropy)
@@ -352,9 +353,12 @@ class PlantedImages:
     ) -> list[tuple[Outcome, Score]]:
         """Train the trials on one set and return their scores by the labels of another."""
         truth = self._truth(setup, entropy)
-        packed, outcomes, read = _students(method, truth, setup, trials, [train] * len(trials), judge)
-        forward = packed.of_states if isinstance(read, States) else packed
-        return list(zip(outcomes, evaluate(forward, read, _recipe(truth, setup), truth.head.weight), strict=True))
+        results: list[tuple[Outcome, Score]] = []
+        for packed, outcomes, read in _students(method, truth, setup, trials, [train] * len(trials), judge):
+            forward = packed.of_states if isinstance(read, States) else packed
+            scores = evaluate(forward, read, _recipe(truth, setup), truth.head.weight)
+            results += zip(outcomes, scores, strict=True)
+        return results
 
     def measured(
         self, method: str, setup: Setup, trials: Sequence[Trial], train: Sequence[ImageSet], entropy: int
@@ -366,12 +370,14 @@ class PlantedImages:
         """
         truth = self._truth(setup, entropy)
         test = _planted_once(truth, TEST_IMAGES, TEST, _keeping(truth, setup))
-        packed, outcomes, read = _students(method, truth, setup, trials, train, test)
-        risks = truth.risks(packed, read)
-        return [
-            (outcome, {name: float(risks[name][number]) for name in self.measures})
-            for number, outcome in enumerate(outcomes)
-        ]
+        results: list[Measured] = []
+        for packed, outcomes, read in _students(method, truth, setup, trials, train, test):
+            risks = truth.risks(packed, read)
+            results += [
+                (outcome, {name: float(risks[name][number]) for name in self.measures})
+                for number, outcome in enumerate(outcomes)
+            ]
+        return results
 
     @classmethod
     def identity(
@@ -390,30 +396,41 @@ class PlantedImages:
         }
         if setup.weights is not None:
             planting["weights"] = weights_hash(setup.weights)
-        return {"planting": planting | unusual(setup, sources[0].sharpness), "planted rates": rates}
+        by_source = {source.name: source.sharpness for source in sources}
+        values = set(by_source.values())
+        sharpness = values.pop() if len(values) == 1 else by_source
+        return {"planting": planting | unusual(setup, sharpness), "planted rates": rates}
 
     def _truth(self, setup: Setup, entropy: int) -> Planted:
         return teacher_of(self.truth, setup, entropy, self.sharpness)
 
 
-def unusual(setup: Setup, sharpness: float = Planted.sharpness) -> dict[str, Any]:
-    """Return what else decides rows of planted truths, where it is not as in runs that do not name it."""
-    found: dict[str, Any] = {
+def unusual(setup: Setup, sharpness: float | dict[str, float] = Planted.sharpness) -> dict[str, Any]:
+    """Return the settings of planted truths that differ from the defaults, by name.
+
+    sharpness  of all sources, or of each by its name where they differ
+
+    Backbone, weights, tokens, steps and device are not among them, and neither is what changes rows by rounding
+    alone. Every setting of the recipe is, but that images are normalised as the backbone wants it, whatever the
+    recipe says.
+    """
+    recipe = asdict(setup.recipe)
+    del recipe["normalisation"]
+    if recipe.pop("steps") is not None:
+        del recipe["epochs"]  # which then change nothing
+    usual = {name: getattr(Recipe, name) for name in recipe}
+    found = recipe | {
         "size": setup.size,
         "blocks": setup.sizes.blocks,
         "hidden": setup.sizes.hidden,
         "normalisation": normalisation_of(setup.backbone),
-        "batch": setup.recipe.batch,
-        "optimiser": setup.recipe.optimiser,
         "sharpness": sharpness,
     }
-    usual = {
+    usual |= {
         "size": None,
         "blocks": None,
         "hidden": Sizes.hidden,
         "normalisation": "half",
-        "batch": Recipe.batch,
-        "optimiser": Recipe.optimiser,
         "sharpness": Planted.sharpness,
     }
     return {name: value for name, value in found.items() if value != usual[name]}
@@ -481,23 +498,26 @@ def _planted_endless(truth: Planted, n: int, keeping: Setup) -> Pixels:
 
 def _students(
     student: str, truth: Planted, setup: Setup, trials: Sequence[Trial], images: Sequence[ImageSet], judge: ImageSet
-) -> tuple[PackedTrials, list[Outcome], ImageSet]:
-    """Return all trials of a student, trained at once, how each ended, and what they are judged on.
+) -> Iterator[tuple[PackedTrials, list[Outcome], ImageSet]]:
+    """Yield the trials of a student in packs of at most ``setup.pack``, which train at once.
 
-    That is ``judge`` or its states, as steps read images or states.
+    With each pack come how its trials ended, and what they are judged on: ``judge`` or its states, as steps
+    read images or states.
     """
     config, means = student_config(student, truth), None
     if isinstance(config, VAPT) and config.source == "mean":
         pixels = _planted_once(truth, VALIDATION_IMAGES, VALIDATION, _keeping(truth, setup)).pixels
         means = mean_states(truth.model, [normalised(pixels, truth.normalisation, truth.head.weight)])
-    packed = PackedTrials(truth.model, config, truth.head, [init_generator(trial.seed) for trial in trials], means)
-    if student == AT_TEACHER:
-        there = dict(truth.teacher.named_parts())
-        with torch.no_grad():
-            for name, value in packed.named_parts():
-                value.copy_(there[name].expand_as(value))
     read, judged = entering(truth.first, _keeping(truth, setup), truth.model, list(images), judge)
-    return packed, train_packed(packed, read, trials, _recipe(truth, setup)), judged
+    for start in range(0, len(trials), setup.pack):
+        some, own = trials[start : start + setup.pack], read[start : start + setup.pack]
+        packed = PackedTrials(truth.model, config, truth.head, [init_generator(trial.seed) for trial in some], means)
+        if student == AT_TEACHER:
+            there = dict(truth.teacher.named_parts())
+            with torch.no_grad():
+                for name, value in packed.named_parts():
+                    value.copy_(there[name].expand_as(value))
+        yield packed, train_packed(packed, own, some, _recipe(truth, setup)), judged
 
 
 def _recipe(truth: Planted, setup: Setup) -> Recipe:

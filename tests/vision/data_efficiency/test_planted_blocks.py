@@ -4,6 +4,7 @@ import importlib
 import json
 import sys
 from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -122,6 +123,66 @@ def test_what_is_new_is_in_the_identity_and_in_the_case_of_rates():
     assert {name: planting[name] for name in new} == new
     assert script.case(arguments, script.setup_of(arguments))["planted"] == {"backbone": REAL, "tokens": 1} | new
     assert not set(planting) & {"states", "memory"}  # they change no row
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"precision": "bfloat16"},
+        {"momentum": 0.5},
+        {"warmup": 0.2},
+        {"schedule": "official"},
+        {"rates": "mu"},
+        {"fixed_first": 0.25},
+    ],
+)
+def test_every_setting_of_the_recipe_is_in_the_identity_where_it_is_not_the_usual_one(change):
+    usual, other = (Setup("small-random", recipe=replace(RECIPE, **more)) for more in ({}, change))
+    source = PlantedImages(PLANTED[0])
+    before, after = (PlantedImages.identity([source], setup, 3, [])["planting"] for setup in (usual, other))
+    assert after == before | change
+    # Steps are given, so epochs change nothing.
+    assert module.unusual(replace(usual, recipe=replace(RECIPE, epochs=3))) == module.unusual(usual)
+
+
+def test_sources_of_different_sharpness_are_told_apart():
+    planting = lambda *values: PlantedImages.identity(
+        [PlantedImages(*pair) for pair in zip(PLANTED, values, strict=True)], SETUP, 3, []
+    )["planting"]
+    assert planting(2.0, 2.0)["sharpness"] == 2.0
+    assert planting(6.0, 2.0)["sharpness"] == {PLANTED[0]: 6.0, PLANTED[1]: 2.0}
+    assert "sharpness" not in planting(6.0, 6.0)
+
+
+@pytest.mark.parametrize("student", ["vapt", "vapt_constant", "at_teacher"])
+def test_students_train_in_packs_of_the_given_size_and_rows_do_not_depend_on_it(monkeypatch, student):
+    source, trials = PlantedImages(PLANTED[1], 2.0), [Trial(Setting(0.2, 0.0), seed) for seed in (1, 2, 3)]
+    packs, rows, scores = [], {}, {}
+    train = module.train_packed
+
+    def counted(packed, images, some, recipe):
+        packs.append((len(images), len(some)))
+        return train(packed, images, some, recipe)
+
+    monkeypatch.setattr(module, "train_packed", counted)
+    for pack in (3, 2):
+        setup = replace(SETUP, pack=pack)
+        sets = [source.images(30, replicate, setup, 0) for replicate in (0, 1, 2)]
+        rows[pack] = source.measured(student, setup, trials, sets, 0)
+        scores[pack] = source.judged(student, setup, trials, *source.tuning_images(30, setup, 0), 0)
+    assert packs == [(3, 3)] * 2 + [(2, 2), (1, 1)] * 2
+    for (one, values), (other, same) in zip(rows[3], rows[2], strict=True):
+        assert values == pytest.approx(same, rel=1e-4, abs=1e-5)
+        assert one.train_loss == pytest.approx(other.train_loss, rel=1e-4)
+    losses = [[score.cross_entropy for _, score in scores[pack]] for pack in (3, 2)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+
+
+def test_the_command_gives_its_pack_to_planted_truths():
+    script = importlib.import_module("moe_prompts.commands.data_efficiency")
+    arguments = script.parser().parse_args(["--task", "planted-fixed", "--pack", "3"])
+    script.fill_in(arguments)
+    assert script.planted_setup(arguments).pack == 3
 
 
 @pytest.mark.parametrize("truth", PLANTED)
