@@ -76,12 +76,14 @@ def main() -> None:
         raise InputError(f"--seed {arguments.seed}; expected {entropy}, that of {arguments.run}, or none")
     arguments.seed = entropy
     cli.check_run(arguments)
-    there = [str(name) for name in curves["task"].unique() if str(name).startswith(STAND_IN)]
+    drawn = [str(name) for name in curves["task"].unique() if str(name).startswith(STAND_IN)]
+    of_run = {name: TaskImages(TaskSpec(name, size=setup.size or 32, entropy=entropy)) for name in drawn}
+    there = [name for name, source in of_run.items() if source.endless]  # others have no images but the run's own
     full = [name if name in there else STAND_IN + name for name in arguments.task or there]
     unknown = [name for name in full if name not in there]
     if unknown or not full:
         raise InputError(f"--task {', '.join(unknown)}; expected drawn tasks of the run: {', '.join(there) or 'none'}")
-    sources = [TaskImages(TaskSpec(name, size=setup.size or 32, entropy=entropy)) for name in full]
+    sources = [of_run[name] for name in full]
     study = effective_study(asked(curves, arguments), sources, setup, arguments.images, arguments.reps, entropy)
     arguments.workers = processes(setup.device, arguments.workers, arguments.executor, arguments.scheduler)
     out = arguments.out or cli.default_folder("predicted-excess")

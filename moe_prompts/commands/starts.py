@@ -72,6 +72,7 @@ def main() -> None:
     cli.fill_in(arguments, PRESETS[arguments.preset] | (QUICK if arguments.quick else {}))
 
     from moe_prompts.vision.backbones.create import check_name
+    from moe_prompts.vision.backbones.normalisation import normalisation_of
     from moe_prompts.vision.data_efficiency.screening import OPTIMISERS, WIDER, screening
     from moe_prompts.vision.training.devices import processes
     from moe_prompts.vision.training.methods import Sizes
@@ -79,7 +80,7 @@ def main() -> None:
     from moe_prompts.vision.training.sgd import Recipe
 
     check_name(arguments.backbone)
-    recipe = Recipe(steps=arguments.steps, batch=arguments.batch, normalisation="half")
+    recipe = Recipe(steps=arguments.steps, batch=arguments.batch, normalisation=normalisation_of(arguments.backbone))
     setup = Setup(arguments.backbone, sizes=Sizes(arguments.tokens), recipe=recipe)
     study = screening(
         arguments.students,

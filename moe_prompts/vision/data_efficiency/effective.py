@@ -39,6 +39,8 @@ from moe_prompts.vision.training.statuses import TRAINED
 
 #: Images whose gradients are computed at once, each by a copy of the trial.
 TOGETHER = 16
+#: Weight decay of a run that does not name it.
+USUAL_DECAY = 1e-4
 
 
 def effective_parameters(gram: np.ndarray, ridge: float) -> float:
@@ -202,8 +204,15 @@ def effective_study(
     replicates  of each method, task and n, at most as many as the table has
     entropy     that of the table's run
 
-    Raises ``InputError`` if the table has no such rows.
+    Raises ``InputError`` if the table has no such rows, and for a task with a pool, whose further images are
+    those that fits train on.
     """
+    pools = [source.name for source in sources if not source.endless]
+    if pools:
+        raise InputError(
+            f"effective_study: {pools[0]} has a pool of images and no new ones; expected tasks whose images are drawn "
+            "without end"
+        )
     sound = curves[(curves["n"] != FRESH) & (curves["status"] == TRAINED)]
     cells = []
     for source in sources:
@@ -215,5 +224,9 @@ def effective_study(
     if not cells:
         raise InputError("effective_study: no rows of linear, VPT or VAPT on these tasks; expected a finished run")
     facts: dict[str, Any] = {"place": setup.identity(), "images": images}
-    rates = [[cell.source.name, cell.method, cell.n, cell.setting.lr] for cell in cells]
+    rates = [
+        [cell.source.name, cell.method, cell.n, cell.setting.lr]
+        + ([] if cell.setting.weight_decay == USUAL_DECAY else [cell.setting.weight_decay])
+        for cell in cells
+    ]
     return Study("effective-parameters", cells, replicates, entropy, run_cell, facts | {"rates": rates})

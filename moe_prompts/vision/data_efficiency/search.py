@@ -32,7 +32,7 @@ from moe_prompts.vision.training.cross_entropy import TOGETHER, CrossEntropy, in
 from moe_prompts.vision.training.gauss_newton import fit
 from moe_prompts.vision.training.methods import Sizes
 from moe_prompts.vision.training.packed import PackedTrials, entering_states
-from moe_prompts.vision.training.runs import Setup
+from moe_prompts.vision.training.runs import Setup, weights_hash
 from moe_prompts.vision.training.sgd import init_generator, trial_seed
 
 #: Starts by name: where prompts begin by default; a draw of the law that the teacher is a draw of; the
@@ -224,7 +224,8 @@ def search_study(
     starts      of ``STARTS``
     count       fits from each start for each teacher, n and kind of target; each has images of its own
     entropy     seed of everything
-    setup       backbone and tokens; None: ``small-gain`` with four, as the planted study has them
+    setup       backbone, with its weights, device and size, and tokens; None: ``small-gain`` with four, as the
+                planted study has them. A fit takes no recipe
     iterations  after which a fit gives up
     once        starts that are fitted once with the law as targets, as nothing but the images changes there;
                 with drawn labels every start is fitted to every data set, so that differences are paired
@@ -247,12 +248,15 @@ def search_study(
         for start in starts
         if number == 0 or kind == "drawn" or start not in once
     ]
-    identity = {
-        "search": {
-            "backbone": setup.backbone,
-            "sizes": asdict(setup.sizes),
-            "iterations": iterations,
-            "tolerance": TOLERANCE,
-        }
+    facts = {
+        "backbone": setup.backbone,
+        "sizes": asdict(setup.sizes),
+        "iterations": iterations,
+        "tolerance": TOLERANCE,
     }
+    # Runs that do not name these have the default ones.
+    if setup.weights is not None:
+        facts["weights"] = weights_hash(setup.weights)
+    facts |= {name: getattr(setup, name) for name in ("size", "device") if getattr(setup, name) != getattr(Setup, name)}
+    identity = {"search": facts}
     return Study("search", cells, 1, entropy, run_cell, identity)

@@ -13,7 +13,7 @@ from moe_prompts.errors import InputError
 from moe_prompts.intervals import Verdict
 from moe_prompts.vision.backbones.create import create_backbone
 from moe_prompts.vision.data_efficiency import claim_lines, report
-from moe_prompts.vision.data_efficiency.effective import effective_parameters, gradients, ridge_of
+from moe_prompts.vision.data_efficiency.effective import effective_parameters, effective_study, gradients, ridge_of
 from moe_prompts.vision.data_efficiency.link import (
     cross_verdict,
     excess_table,
@@ -27,9 +27,13 @@ from moe_prompts.vision.data_efficiency.link import (
     winner_verdict,
     winners_text,
 )
+from moe_prompts.vision.data_efficiency.sources import TaskImages
 from moe_prompts.vision.prompting.config import VAPT, VPT
 from moe_prompts.vision.prompting.prompted import prompt, prompt_parameters
+from moe_prompts.vision.tasks.named import TaskSpec
+from moe_prompts.vision.training.methods import Sizes
 from moe_prompts.vision.training.packed import PackedTrials
+from moe_prompts.vision.training.runs import Setup
 from moe_prompts.vision.training.sgd import Recipe, Setting, init_generator
 from moe_prompts.vision.training.statuses import DIVERGED, TRAINED
 
@@ -326,6 +330,33 @@ def test_the_committed_tables_say_what_their_summaries_say(name):
     seed = json.loads((data / name / "meta.json").read_text(encoding="utf-8"))["identity"]["entropy"]
     summary = text(found, findings_of(table, found, seed), winner_table(table, found))
     assert (data / name / "summary.md").read_text(encoding="utf-8") == summary + "\n"
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_committed_runs_are_known_again_by_what_they_say_of_themselves(name):
+    """What the study asks of a folder before it goes on in it is what the committed folder says."""
+    data = ROOT / "paper_figures" / "data"
+    identity = json.loads((data / name / "meta.json").read_text(encoding="utf-8"))["identity"]
+    table = pd.read_parquet(data / RUNS[name] / "results.parquet")
+    place = dict(identity["place"])
+    plain = {key: place[key] for key in ("backbone", "pack", "size", "standardised", "head")}
+    setup = Setup(**plain, sizes=Sizes(**place["sizes"]), recipe=Recipe(**place["recipe"]))
+    names = dict.fromkeys(rate[0] for rate in identity["rates"])
+    sources = [TaskImages(TaskSpec(task, size=setup.size)) for task in names]
+    asked = {tuple(rate[1:3]) for rate in identity["rates"]}
+    rows = table[[pair in asked for pair in zip(table["method"], table["n"], strict=True)]]
+    made = effective_study(rows, sources, setup, identity["images"], 1, identity["entropy"]).identity
+    assert made["rates"] == identity["rates"]
+    assert made["images"] == identity["images"]
+    other = effective_study(rows.assign(weight_decay=0.01), sources, setup, 200, 1, 0).identity["rates"]
+    assert other == [[*rate, 0.01] for rate in identity["rates"]]
+
+
+def test_a_task_with_a_pool_has_no_new_images():
+    table = pd.DataFrame({"task": ["stand-in:digits"], "method": "vapt", "n": 50, "status": TRAINED})
+    rows = table.assign(lr=0.1, weight_decay=1e-4)
+    with pytest.raises(InputError, match="effective_study: stand-in:digits has a pool of images and no new ones"):
+        effective_study(rows, [TaskImages(TaskSpec("stand-in:digits", size=32))], Setup(), 10, 1, 0)
 
 
 def test_the_page_shows_the_committed_table_of_the_first_task():

@@ -168,3 +168,16 @@ def markdown_rows(run: Path) -> list[str]:
     """Return the rows of the last table: what each start gains over the official one."""
     last = (run / "summary.md").read_text(encoding="utf-8").strip().split("\n\n")[-1]
     return last.splitlines()[2:]
+
+
+def test_the_command_says_the_normalisation_that_its_backbone_is_given(monkeypatch, tmp_path):
+    from moe_prompts.commands import starts
+    from moe_prompts.vision.backbones.normalisation import normalisation_of
+
+    made = []
+    monkeypatch.setattr(starts.cli, "results", lambda study, *others: made.append(study))
+    monkeypatch.setattr(starts, "tell", lambda *others: None)
+    for backbone in ("small-gain", "dinov2-small-focus"):
+        monkeypatch.setattr("sys.argv", ["starts.py", "--backbone", backbone, "--out", str(tmp_path)])
+        starts.main()
+        assert made[-1].identity["place"]["recipe"]["normalisation"] == normalisation_of(backbone)

@@ -123,6 +123,23 @@ def test_the_first_part_is_a_part_of_the_whole_design():
     assert len(ordinary) == 24
 
 
+def test_a_run_says_the_backbone_that_its_fits_stand_on(tmp_path):
+    """Weights, size and device are named where they are not the usual ones, so that committed runs still agree."""
+
+    def facts(**more):
+        setup = Setup("small-gain", sizes=Sizes(4), **more)
+        return search_study("planted-adaptive", [0], [20], ["law"], [TEACHER], 1, entropy=0, setup=setup).identity[
+            "search"
+        ]
+
+    for run in ("search", "search_crossing"):
+        committed = json.loads((DATA / run / "meta.json").read_text(encoding="utf-8"))["identity"]["search"]
+        assert facts() == committed
+    assert facts(size=56, device="cuda") == facts() | {"size": 56, "device": "cuda"}
+    (tmp_path / "weights").write_bytes(b"of a backbone")
+    assert len(facts(weights=str(tmp_path / "weights"))["weights"]) == 64
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
