@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 
     from moe_prompts.engine.grid import Study
 
-#: Names of the planted truths, as in ``vision.data_efficiency.curves``. They are written here again, since the
-#: packages that module imports may not be installed where the help is asked for.
+#: Names of the planted truths, as in ``vision.data_efficiency.curves``. They are written here again: that
+#: module may need packages that are not installed where the help is asked for.
 PLANTED = ("planted-fixed", "planted-adaptive")
 #: What a preset says where nothing else is given.
 PRESETS: dict[str, dict[str, Any]] = {
@@ -174,7 +174,7 @@ QUICK = {
 QUICK_PRETRAINED = {"task": ["count"], "lr": "0.25"}
 #: Where only planted truths are asked for.
 QUICK_PLANTED = {"task": ["planted-adaptive"], "lr": "0.25", "fresh_reps": 0}
-#: Parts of a setup that must be the same where rates are used and where they were tuned, for methods on tasks.
+#: Parts of a setup of methods on tasks that must be the same where rates are used and where they were tuned.
 CASE = ("backbone", "weights", "sizes", "size", "standardised", "head")
 #: The backbone of real tasks where nothing else is said, which is the papers'.
 REAL = "vit_base_patch16_224.orig_in21k"

@@ -224,8 +224,8 @@ def search_study(
     starts      of ``STARTS``
     count       fits from each start for each teacher, n and kind of target; each has images of its own
     entropy     seed of everything
-    setup       backbone, with its weights, device and size, and tokens; None: ``small-gain`` with four, as the
-                planted study has them. A fit takes no recipe
+    setup       backbone, with its weights, device and size, and tokens; a fit takes no recipe. None:
+                ``small-gain`` with four tokens, as the planted study has them
     iterations  after which a fit gives up
     once        starts that are fitted once with the law as targets, as nothing but the images changes there;
                 with drawn labels every start is fitted to every data set, so that differences are paired

@@ -410,9 +410,9 @@ def unusual(setup: Setup, sharpness: float | dict[str, float] = Planted.sharpnes
 
     sharpness  of all sources, or of each by its name where they differ
 
-    Backbone, weights, tokens, steps and device are not among them, and neither is what changes rows by rounding
-    alone. Every setting of the recipe is, but that images are normalised as the backbone wants it, whatever the
-    recipe says.
+    Backbone, weights, tokens, steps and device are not among them, and neither is what changes rows by
+    rounding alone. Every setting of the recipe is, but not its normalisation: images are normalised as the
+    backbone wants it, whatever the recipe says.
     """
     recipe = asdict(setup.recipe)
     del recipe["normalisation"]

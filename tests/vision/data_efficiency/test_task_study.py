@@ -295,7 +295,7 @@ def test_another_optimiser_takes_the_steps_and_has_rates_of_its_own(tmp_path, mo
         (("--tune", "--weight-decay", "0.1,x"), "--weight-decay 0.1,x; expected numbers"),
         (("--tune", "--weight-decay", "inf"), "--weight-decay inf; expected numbers"),
         (("--tune", "--weight-decay", "nan"), "--weight-decay nan; expected numbers"),
-        (("--tune", "--weight-decay=-1"), "weight decay of at least 0"),
+        (("--tune", "--weight-decay=-1"), "weight_decay = -1.0; expected a number in [0, inf)"),
         (("--tokens", "3"), "tuned for another case (tasks {"),
         (("--fraction", "0..1", "--task", "count"), "expected shares in (0, 1]"),
         (("--fraction", "0.5"), "--fraction 0.5 with planted-fixed; expected FGVC tasks alone"),
