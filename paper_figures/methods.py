@@ -11,7 +11,7 @@ import runs
 from matplotlib.figure import Figure
 
 from moe_prompts.errors import InputError
-from moe_prompts.vision.data_efficiency.claim_lines import SEVENTH, SIXTH, joined
+from moe_prompts.vision.data_efficiency.claim_lines import ELEVENTH, SEVENTH, SIXTH, joined
 from moe_prompts.vision.data_efficiency.curves import mean_curves, mean_differences
 from moe_prompts.vision.data_efficiency.figures import methods_figure
 
@@ -22,7 +22,7 @@ FIRST = runs.DATA / SIXTH[0]
 def figure(run: Path) -> Figure:
     """Return accuracies of methods on all tasks at the largest n, and how far VAPT is ahead of each in the mean."""
     own = runs.read_table(run, "experiments/data_efficiency.py", "task", "method", "n", "accuracy")
-    table = joined(runs.DATA, SIXTH, SEVENTH) if run == FIRST else own
+    table = joined(runs.DATA, SIXTH, (*SEVENTH, *ELEVENTH)) if run == FIRST else own
     table = table[table["n"] == table["n"].max()]
     # A mean over tasks needs all of them; full tuning was trained on two of the four.
     trained_on = table.groupby("method")["task"].nunique()

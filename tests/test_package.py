@@ -155,11 +155,11 @@ def test_readme_shows_lines_of_the_committed_run():
     assert set(rates) <= set(derived.splitlines())
 
 
-def test_the_page_on_accuracy_shows_numbers_of_the_committed_run():
-    """Every risk of its table of planted prompts is one that the command printed, with its error."""
+def test_the_page_on_accuracy_shows_numbers_of_the_committed_runs():
+    """Every risk of its tables of planted prompts is one that a command printed, with its error."""
     page = (ROOT / "docs" / "theory_meets_accuracy.md").read_text(encoding="utf-8")
-    printed = (ROOT / "paper_figures" / "data" / "planted_vit" / "summary.md").read_text(encoding="utf-8")
-    printed = re.sub(" +", " ", printed)  # columns are aligned
+    summaries = (DATA / run / "summary.md" for run in ("planted_vit", "planted_pretrained"))
+    printed = re.sub(" +", " ", "".join(path.read_text(encoding="utf-8") for path in summaries))  # columns are aligned
     shown = re.findall(r"\| (\d\.\d{3}(?: \+- \d\.\d{3})?) (?=\|)", page)
     assert len(shown) > 25
     assert [cell for cell in shown if f"| {cell} |" not in printed] == []
@@ -173,6 +173,7 @@ def test_the_page_on_accuracy_shows_numbers_of_the_committed_run():
 RUNS = sorted(DATA.iterdir())
 #: Runs inside a Vision Transformer; that of the planted head has its test beside its other ones.
 CURVES = (
+    "planted_pretrained",
     "planted_vit",
     "pretrained_count",
     "pretrained_dsprites_loc",
@@ -185,6 +186,8 @@ CURVES = (
     *(f"pretrained_seventh_{task}_more" for task in ("azimuth", "count", "dsprites_loc", "letters")),
     *(f"pretrained_eighth_{task}{more}" for task in ("count", "letters") for more in ("", "_full")),
     *(f"pretrained_ninth_{task}" for task in ("count", "letters")),
+    *(f"pretrained_tenth_{task}_{optimiser}" for task in ("count", "letters") for optimiser in ("adamw", "lamb")),
+    *(f"pretrained_eleventh_{task}" for task in ("azimuth", "count", "dsprites_loc", "letters")),
     "pretrained_fourth_count",
     "pretrained_fourth_dsprites_loc",
     "pretrained_second_count",

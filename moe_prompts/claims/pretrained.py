@@ -189,6 +189,27 @@ CLAIMS = [
         f"{LIMITS}. {UNSTABLE}",
         basis=BASIS_OF_TWO,
     ),
+    *(
+        _claim(
+            f"V-{name.lower()}",
+            f"On a pretrained ViT with 200 labelled images, adaptive prompts trained by {name} are more accurate than "
+            "by SGD, in the mean of two tasks.",
+            "asked here",
+            f"mean accuracy of vapt by {name} above that of vapt by SGD",
+            RULE_OF_TWO,
+            basis=BASIS_OF_TWO,
+        )
+        for name in ("LAMB", "AdamW")
+    ),
+    _claim(
+        "V-bias",
+        "On a pretrained ViT with 200 labelled images, adaptive prompts are more accurate than tuning the biases of "
+        "the same blocks, in the mean of four tasks.",
+        "asked here",
+        "mean accuracy of vapt above that of bias_blocks",
+        MEAN_RULE,
+        basis=MEAN_BASIS,
+    ),
     _claim(
         "V-start",
         "On a pretrained ViT, adaptive prompts that begin elsewhere (tokens, vpt, gain) are more accurate than from "

@@ -62,20 +62,25 @@ LATER = {
 #: lines call both, and their claims.
 SIXTH = tuple(f"pretrained_sixth_{task}" for task in ("letters", "count", "azimuth", "dsprites_loc"))
 SEVENTH = tuple(run.replace("sixth", "seventh") + more for more in ("", "_more") for run in SIXTH)
+ELEVENTH = tuple(run.replace("sixth", "eleventh") for run in SIXTH)
 BY_ACCURACY = "rates by accuracy"
 MEANS = {
     "V-small": ("vapt", "vpt_deep"),
     "V-blind": ("vapt", "vapt_constant"),
     "V-another": ("vapt", "vapt_shuffled"),
     "V-lora": ("vapt", "lora"),
+    "V-bias": ("vapt", "bias_blocks"),
 }
 #: Runs on two of its tasks: of adaptive prompts and of full tuning, by AdamW, on the same new images; of
-#: adaptive prompts in all blocks on these images.
+#: adaptive prompts in all blocks on these images; and of adaptive prompts by other optimisers on the sixth
+#: part's.
 TWO = ("letters", "count")
 EIGHTH = tuple(f"pretrained_eighth_{task}{more}" for task in TWO for more in ("", "_full"))
 NINTH = tuple(f"pretrained_ninth_{task}" for task in TWO)
+OPTIMISERS = ("lamb", "adamw")
+TENTH = {f"pretrained_tenth_{task}_{name}": f"vapt_{name}" for task in TWO for name in OPTIMISERS}
 #: What the method of some runs is called beside those of others.
-CALLED = dict.fromkeys(NINTH, "vapt_all")
+CALLED = dict.fromkeys(NINTH, "vapt_all") | TENTH
 #: Runs that count the parameters that fits of a part use.
 EFFECTIVE = {
     "100 steps": ("predicted_excess", "predicted_excess_count"),
@@ -98,6 +103,7 @@ PUBLISHED_GAIN, PUBLISHED_OVER_FULL = 0.0348, 0.0734
 OF_TWO = (
     ((*EIGHTH, *NINTH), {"V-full": ("vapt", "full"), "V-full-all": ("vapt_all", "full")}, PUBLISHED_OVER_FULL),
     ((*EIGHTH, *NINTH), {"V-blocks": ("vapt_all", "vapt")}, PUBLISHED_GAIN),
+    ((*SIXTH[:2], *TENTH), {f"V-{name}": (f"vapt_{name}", "vapt") for name in OPTIMISERS}, PUBLISHED_GAIN),
 )
 #: Simulated runs behind the odds of V-excess.
 SIMULATIONS = 10_000
@@ -110,14 +116,14 @@ Record = dict[str, Any]
 def claim_records(folder: Path) -> list[Record]:
     """Return the lines of evidence of all claims on the pretrained backbone, one record a line.
 
-    folder  holds the committed runs of ``PARTS``, ``LATER``, ``SIXTH`` to ``NINTH``, ``EFFECTIVE``,
+    folder  holds the committed runs of ``PARTS``, ``LATER``, ``SIXTH`` to ``ELEVENTH``, ``EFFECTIVE``,
             ``SEARCH`` and ``SGD``
 
     Raises ``InputError`` where a run is missing or damaged, or a later one has other images.
     """
     tables = {part: table_of(folder, part) for part in PARTS}
     lines = [line for claim in SHOWN for part, table in tables.items() for line in difference_lines(claim, part, table)]
-    lines += lines_of_differences(mean_differences(joined(folder, SIXTH, SEVENTH), MEANS), BY_ACCURACY)
+    lines += lines_of_differences(mean_differences(joined(folder, SIXTH, (*SEVENTH, *ELEVENTH)), MEANS), BY_ACCURACY)
     for runs, pairs, published in OF_TWO:
         lines += lines_of_differences(mean_differences(table_of_runs(folder, runs), pairs), BY_ACCURACY, published)
     search = search_line(read_table(folder / SEARCH), read_table(folder / SGD))

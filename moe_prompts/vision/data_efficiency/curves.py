@@ -191,7 +191,7 @@ def predicted_crossing(extra: float, gap: float) -> float:
 
 
 def comparable(table: pd.DataFrame, task: str, fixed: str, adaptive: str, value: str = "excess") -> bool:
-    """Return whether some replicate of a task has both methods at every n, so that ``crossing`` compares them.
+    """Return whether ``crossing`` can compare two methods: some replicate of the task has both at every n.
 
     value  the column that is compared
     """

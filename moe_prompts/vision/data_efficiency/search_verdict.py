@@ -48,8 +48,8 @@ FIXED_FLOOR = 0.266
 #: The share of starts that is worth a search (four starts find it), the levels of its one-sided ends, the
 #: least number of counted fits, and the least share of certified ones.
 SHARE, ENDS, LEAST, CERTIFIED = 0.25, (0.1, 0.9), 9, 0.8
-#: The share of starts that reach the floor where the landscape is to blame: of 24 fits about one, by luck. Odds
-#: take it for the truth (docs/search_for_prompts.md, on the power of the design).
+#: The share of starts that reach the floor where the landscape is to blame: about one of 24 fits. Odds take
+#: it for the truth (docs/search_for_prompts.md, on the power of the design).
 SELDOM = 0.05
 #: Methods of ``data_efficiency.py`` whose class holds an adaptive truth, and that do not begin at it.
 SGD = ("vapt", "vapt_offset")

@@ -203,8 +203,8 @@ def test_the_command_writes_the_lines(monkeypatch, tmp_path, capsys):
 
 @pytest.fixture(scope="module")
 def at_200():
-    """Rows of the sixth and seventh part."""
-    return claim_lines.joined(DATA, claim_lines.SIXTH, claim_lines.SEVENTH)
+    """Rows of the sixth, seventh and eleventh part."""
+    return claim_lines.joined(DATA, claim_lines.SIXTH, (*claim_lines.SEVENTH, *claim_lines.ELEVENTH))
 
 
 def test_pages_say_what_was_found_at_200_images(at_200):
@@ -220,6 +220,8 @@ def test_pages_say_what_was_found_at_200_images(at_200):
     value, low, high = shown["V-small"]
     assert f"{value} points above fixed ones (90 % interval {low} to {high}: not decided)" in readme
     assert f"{shown['V-blind'][0].lstrip('+')} points above a control whose prompts do not see the image" in readme
+    below = shown["V-bias"][0].lstrip("-")
+    assert f"{below} points above them (V-bias {found['V-bias'].verdict})" in readme
     another = shown["V-another"][0].lstrip("+")
     assert (
         f"{another} above one whose prompts come from another image (V-another {found['V-another'].verdict})" in readme
@@ -237,6 +239,9 @@ def test_pages_say_what_was_found_on_two_tasks(at_200):
             value, low, high = (f"{100 * end:+.1f}" for end in (row.difference, row.low, row.high))
             line = f"{row.claim}: {row.better} above {row.other} | 200 | {value} | [{low}, {high}] | {row.count} | "
             assert f"| {line}{row.verdict} |" in page
+            if row.claim == "V-lamb":
+                assert f"LAMB is {value.lstrip('+')} points better for adaptive prompts" in readme
+                assert f"{value.lstrip('+')} points [{low.lstrip('+')}, {high.lstrip('+')}] above SGD" in training
             if row.claim == "V-full":
                 ends = f"{value.lstrip('-')} [{high.lstrip('-')}, {low.lstrip('-')}]"
                 assert (
@@ -265,5 +270,5 @@ def test_tables_at_200_images_are_what_was_trained(at_200):
         cells.append(shown(wide.mean(axis="columns").to_numpy()) if "not run" not in cells else "not run")
         named = f"| {method} | {own['parameters'].iloc[0]} |"
         assert f"{named} {' | '.join(cells)} |\n" in page
-        if method in ("linear", "vpt_deep", "vapt", "lora", "bias"):
+        if method in ("linear", "vpt_deep", "vapt", "lora", "bias", "bias_blocks"):
             assert f"{named} {' | '.join(cell.split()[0] for cell in cells)} |\n" in readme
