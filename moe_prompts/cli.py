@@ -63,35 +63,41 @@ def fill_in(arguments: argparse.Namespace, values: Mapping[str, Any]) -> None:
             setattr(arguments, name, value)
 
 
-def sizes(text: str, points: int, option: str = "--n") -> list[int]:
-    """Return the sizes that an option names, ascending and without duplicates.
+def sizes(text: str, points: int, option: str = "--n", unit: str = "pairs", most: int = SIZE_LIMITS[1]) -> list[int]:
+    """Return the sizes that an option names, ascending.
 
-    text    a range such as ``1e3..1e6``, or a list such as ``1e3,1e4``; whole numbers from 10 to 1e8
-    points  how many sizes a range has, evenly spaced on a logarithmic scale and rounded; at least 2
+    text    a range such as ``1e3..1e6``, or a list such as ``1e3,1e4``; whole numbers from 10 to ``most``
+    points  how many sizes a range has, evenly spaced on a logarithmic scale and rounded; at least 2; those
+            that rounding makes equal are one
     option  its name in errors
+    unit    what is counted, in errors
+    most    largest size
 
-    Raises ``InputError`` for anything else.
+    Raises ``InputError`` for anything else, and for a list that names a size twice.
     """
     if points < 2 and ".." in text:
         raise InputError(f"--points {points}; expected at least 2 sizes for a range")
     parts = text.split("..") if ".." in text else text.split(",")
     if ".." in text and len(parts) != 2:
         raise InputError(f"{option} {text}; expected one range such as 1e3..1e6")
-    values = [_size(part, text, option) for part in parts]
-    if ".." in text:
+    values = [_size(part, text, option, unit, most) for part in parts]
+    if ".." not in text:
+        once(values, f"{option} {text}")
+    else:
         if values[0] >= values[1]:
             raise InputError(f"{option} {text}; the range runs downwards: expected low..high, such as 1e3..1e6")
         values = [round(float(n)) for n in np.geomspace(values[0], values[1], points)]
     return sorted(set(values))
 
 
-def _size(part: str, text: str, option: str) -> int:
+def _size(part: str, text: str, option: str, unit: str, most: int) -> int:
     if not re.fullmatch(r"\s*\d+(\.\d*)?([eE]\+?\d+)?\s*", part):
         raise InputError(f"{option} {text}; {part!r} is not a size: expected a range 1e3..1e6 or a list 1e3,1e4")
     value = float(part)
-    low, high = SIZE_LIMITS
-    if not low <= value <= high or value != int(value):
-        raise InputError(f"{option} {text}; {part} is not a whole number of pairs from {low} to {high:.0e}")
+    low = SIZE_LIMITS[0]
+    if not low <= value <= most or value != int(value):
+        high = f"{most:.0e}" if most == float(f"{most:.0e}") else most
+        raise InputError(f"{option} {text}; {part} is not a whole number of {unit} from {low} to {high}")
     return int(value)
 
 
@@ -108,29 +114,67 @@ def positive(name: str) -> Callable[[str], int]:
     return parse
 
 
+def once(values: Sequence[Any], given: str) -> None:
+    """Raise ``InputError`` where a list has a value twice; ``given`` is what was typed, for the error."""
+    twice = [value for number, value in enumerate(values) if value in values[:number]]
+    if twice:
+        shown = f"{twice[0]:g}" if isinstance(twice[0], float) else twice[0]
+        raise InputError(f"{given}; named twice: {shown}; expected each once")
+
+
+def _parsed(values: list[Any], text: str) -> list[Any]:
+    """Return the values of an argparse type; raise its error where one stands there twice."""
+    try:
+        once(values, repr(text))
+    except InputError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+    return values
+
+
 def positives(name: str) -> Callable[[str], list[int]]:
-    """Return an argparse type for a comma-separated list of whole numbers of at least 1."""
-    return lambda text: [positive(name)(part.strip()) for part in text.split(",")]
+    """Return an argparse type for a comma-separated list of different whole numbers of at least 1."""
+    return lambda text: _parsed([positive(name)(part.strip()) for part in text.split(",")], text)
 
 
-def numbers(text: str | None, option: str) -> tuple[float, ...] | None:
-    """Return a comma-separated list as numbers, or None for None; ``option`` is its name in errors.
+def numbers(text: str | None, option: str, interval: str = "(-inf, inf)") -> tuple[float, ...] | None:
+    """Return a comma-separated list as numbers, or None for None.
 
-    Raises ``InputError`` where a part is no finite number.
+    option    its name in errors
+    interval  of every number: "(-inf, inf)", "(0, inf)" or "[0, inf)"
+
+    Raises ``InputError`` where a part is no finite number of the interval, or a number stands there twice.
     """
     if text is None:
         return None
+    kinds = {
+        "(-inf, inf)": ("numbers", lambda number: True),
+        "(0, inf)": ("positive numbers", lambda number: number > 0),
+        "[0, inf)": ("numbers of at least 0", lambda number: number >= 0),
+    }
+    kind, inside = kinds[interval]
     try:
         found = tuple(float(part) for part in text.split(","))
     except ValueError:
         found = ()
-    if not found or not all(math.isfinite(number) for number in found):
-        raise InputError(f"{option} {text}; expected numbers such as 0.25,1,2.5")
+    if not found or not all(math.isfinite(number) and inside(number) for number in found):
+        raise InputError(f"{option} {text}; expected {kind} such as 0.25,1,2.5")
+    once(found, f"{option} {text}")
     return found
 
 
 def names(text: str) -> list[str]:
-    """Return the names in a comma-separated list, without spaces and empty parts."""
+    """Return the different names in a comma-separated list, without spaces and empty parts; an argparse type."""
+    return _parsed(_split(text), text)
+
+
+def names_of(text: str, option: str) -> list[str]:
+    """Return what ``names`` does, of a text that an option gave; ``InputError`` where a name stands there twice."""
+    found = _split(text)
+    once(found, f"{option} {text}")
+    return found
+
+
+def _split(text: str) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()]
 
 

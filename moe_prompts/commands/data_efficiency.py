@@ -16,6 +16,7 @@ python experiments/data_efficiency.py --task fgvc:dogs --data fgvc --fraction 0.
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -314,6 +315,8 @@ def refuse(arguments: argparse.Namespace) -> None:
     cli.check_run(arguments)
     if (arguments.fresh_reps or 0) < 0:
         raise InputError(f"--fresh-reps {arguments.fresh_reps}; expected a whole number of at least 0")
+    if not re.fullmatch("cpu|cuda(:[0-9]+)?", arguments.device or "cpu"):
+        raise InputError(f"--device {arguments.device}; expected cpu, cuda or cuda:N, such as cuda:0")
     if arguments.tune and arguments.rates is not None:
         raise InputError("--tune with --rates; expected one of them")
     if arguments.n is not None and arguments.fraction is not None:
@@ -480,8 +483,8 @@ def studies_of(arguments: argparse.Namespace, setup) -> list[Study]:
     tasks = [spec(name, arguments) for name in task_names([n for n in arguments.task if n not in PLANTED], arguments)]
     if not tasks:
         refuse_given(arguments, OF_TASKS, f"of methods on tasks; expected a task beside {', '.join(truths)}")
-    lrs = cli.numbers(arguments.lr, "--lr")
-    decays = cli.numbers(arguments.weight_decay, "--weight-decay") or (TASK_DECAY,)
+    lrs = cli.numbers(arguments.lr, "--lr", "(0, inf)")
+    decays = cli.numbers(arguments.weight_decay, "--weight-decay", "[0, inf)") or (TASK_DECAY,)
     for_planted: Rates
     for_tasks: Rates
     if arguments.tune:
@@ -502,7 +505,7 @@ def studies_of(arguments: argparse.Namespace, setup) -> list[Study]:
     if truths:
         if arguments.n is None:
             raise InputError(f"--fraction {arguments.fraction} with {truths[0]}; expected FGVC tasks alone, else --n")
-        students, sizes = arguments.students or [*STUDENTS, AT_TEACHER], cli.sizes(arguments.n, arguments.points)
+        students, sizes = arguments.students or [*STUDENTS, AT_TEACHER], image_counts(arguments.n, arguments)
         planted = [PlantedImages(truth, sharpness_of(arguments)) for truth in truths]
         where = planted_setup(arguments)
         studies.append(efficiency_study(planted, students, sizes, setup=where, rates=for_planted, **common))
@@ -526,7 +529,7 @@ def full_study(images: Sequence[Any], arguments: argparse.Namespace, setup, comm
 
     by_adamw = replace(setup, recipe=replace(setup.recipe, optimiser="adamw"))
     rates = Tune(tuple(Setting(lr, TASK_DECAY) for lr in sorted(FULL_LRS)), judge_of(arguments))
-    sizes = cli.sizes(arguments.full_n, arguments.points)
+    sizes = image_counts(arguments.full_n, arguments)
     no_floors = common | {"fresh_replicates": 0}
     study = efficiency_study(images, [FULL], sizes, setup=by_adamw, rates=rates, **no_floors)
     return replace(study, identity={FULL: study.identity})
@@ -547,6 +550,7 @@ def task_names(names: list[str], arguments: argparse.Namespace) -> list[str]:
             f"{named.STAND_IN}{twin[0]}"
         )
     full = [named.STAND_IN + name if name in short else name for name in names]
+    cli.once(full, f"--task {','.join(arguments.task)}")
     try:
         return named.task_names(",".join(full), stand_ins=True)
     except InputError as error:
@@ -576,8 +580,8 @@ def sizes_of(arguments: argparse.Namespace, tasks: list) -> dict[str, list[int]]
     if arguments.fraction is None:
         from moe_prompts.vision.data_efficiency.sources import TaskImages
 
-        sizes = cli.sizes(arguments.n, arguments.points)
-        more = [] if arguments.drawn_n is None else cli.sizes(arguments.drawn_n, arguments.points)
+        sizes = image_counts(arguments.n, arguments)
+        more = [] if arguments.drawn_n is None else image_counts(arguments.drawn_n, arguments)
         return {task.name: [*sizes, *(more if TaskImages(task).endless else [])] for task in tasks}
 
     from moe_prompts.vision.tasks.named import FGVC
@@ -592,13 +596,21 @@ def sizes_of(arguments: argparse.Namespace, tasks: list) -> dict[str, list[int]]
     return found
 
 
+def image_counts(text: str, arguments: argparse.Namespace) -> list[int]:
+    """Return numbers of training images, of which a replicate has at most ``replicates.APART``."""
+    from moe_prompts.vision.tasks.replicates import APART
+
+    return cli.sizes(text, arguments.points, unit="images", most=APART)
+
+
 def fractions(text: str, points: int) -> list[float]:
     """Return the shares of a list 0.01,0.1,1 or of a range 0.01..1, evenly spaced on a log scale."""
-    parts = cli.numbers(text.replace("..", ","), "--fraction") or ()
+    ends = text.split("..")
+    parts = [part for end in ends for part in cli.numbers(end, "--fraction") or ()]
     if not all(0 < part <= 1 for part in parts) or (".." in text and (len(parts) != 2 or parts[0] >= parts[1])):
         raise InputError(f"--fraction {text}; expected shares in (0, 1], a list 0.01,0.1 or a range 0.01..1")
     if ".." not in text:
-        return list(parts)
+        return parts
     step = (parts[1] / parts[0]) ** (1 / max(1, points - 1))
     return [parts[0] * step**number for number in range(max(2, points))]
 

@@ -125,10 +125,15 @@ def asked(curves: pd.DataFrame, arguments: argparse.Namespace) -> pd.DataFrame:
             lacking = [value for value in wanted if value not in set(curves[column])]
             if lacking:
                 raise InputError(
-                    f"{option} {lacking[0]}; expected some of {', '.join(map(str, curves[column].unique()))}"
+                    f"{option} {_as_typed(lacking[0])}; expected some of {', '.join(map(str, curves[column].unique()))}"
                 )
             curves = curves[curves[column].isin(wanted)]
     return curves
+
+
+def _as_typed(value: str | float) -> str:
+    """Return a name or a number as it is written: whole numbers without a decimal point."""
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
 def tell(results: pd.DataFrame, curves: pd.DataFrame, entropy: int, out: Path) -> None:

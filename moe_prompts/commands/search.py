@@ -102,9 +102,11 @@ def main() -> None:
     cli.check_run(arguments)
     cli.fill_in(arguments, PRESETS[arguments.preset] | (QUICK if arguments.quick else {}))
     teachers = whole_numbers(arguments.teachers)
-    sizes = cli.sizes(arguments.n, 5)
 
     from moe_prompts.vision.data_efficiency.search import search_study
+    from moe_prompts.vision.tasks.replicates import APART
+
+    sizes = cli.sizes(arguments.n, 5, unit="images", most=APART)
 
     sgd = sgd_rows(arguments.sgd)
     study = search_study(
@@ -166,8 +168,10 @@ def tell(rows: pd.DataFrame, sgd: pd.DataFrame | None, out: Path) -> None:
 
 
 def whole_numbers(text: str) -> list[int]:
-    """Return the numbers of a list 0,1,2."""
+    """Return the numbers of a list 0,1,2; raise ``InputError`` for another text, or where one stands there twice."""
     parts = [part.strip() for part in text.split(",")]
     if not all(part.isdecimal() for part in parts):
         raise InputError(f"--teachers {text}; expected whole numbers such as 0,1,2")
-    return [int(part) for part in dict.fromkeys(parts)]
+    found = [int(part) for part in parts]
+    cli.once(found, f"--teachers {text}")
+    return found

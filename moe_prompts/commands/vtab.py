@@ -198,7 +198,7 @@ def fill_in(arguments: argparse.Namespace) -> None:
     """Fill in what the preset says, where nothing else is given."""
     preset = QUICK if arguments.quick else PRESETS[arguments.preset] if arguments.preset else {}
     methods = str(arguments.method or preset.get("method", USUAL))
-    if arguments.full_optimiser and "full" not in cli.names(methods):
+    if arguments.full_optimiser and "full" not in cli.names_of(methods, "--method"):
         raise InputError(
             f"--full-optimiser {arguments.full_optimiser} without the method full; expected it in --method {methods}"
         )
@@ -222,8 +222,9 @@ def plan_of(arguments: argparse.Namespace, share: float = 1.0):
 
     if arguments.task is None:
         raise InputError("run: no --task; expected names such as dtd or stand-in:count, or --preset small")
+    cli.names_of(arguments.task, "--task")  # groups may share a task, but no name stands there twice
     names = task_names(arguments.task, stand_ins=True)
-    methods = cli.names(arguments.method or USUAL)
+    methods = cli.names_of(arguments.method or USUAL, "--method")
     for method in methods:
         check_method(method)
     check_peers(methods)
@@ -270,8 +271,8 @@ def plan_of(arguments: argparse.Namespace, share: float = 1.0):
         tasks,
         tuple(name for name in METHODS if name in methods),
         setup,
-        lrs=cli.numbers(arguments.lr, "--lr"),
-        weight_decays=cli.numbers(arguments.weight_decay, "--weight-decay"),
+        lrs=cli.numbers(arguments.lr, "--lr", "(0, inf)"),
+        weight_decays=cli.numbers(arguments.weight_decay, "--weight-decay", "[0, inf)"),
         seeds=tuple(arguments.seeds or SEEDS),
         entropy=arguments.seed,
         tokens=by_task,

@@ -14,7 +14,7 @@ import platform
 import stat
 import subprocess
 import sys
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from functools import cache
@@ -47,6 +47,8 @@ MOST_JSON = 2**25
 #: What a command may allow that is refused otherwise, with its option.
 CODE_CHANGE, CLEAR, SIZE = "code change", "clear", "size"
 ALLOWED = {CODE_CHANGE: "--accept-code-change", CLEAR: "--clear", SIZE: "--insist"}
+#: Differences that an error tells of two studies; what stands for an entry that one of them lacks.
+MOST_TOLD, ABSENT = 5, object()
 
 
 @cache
@@ -178,11 +180,11 @@ class RunFolder:
                     f"choose another --out, or let rows of both stand in one table with {ALLOWED[CODE_CHANGE]}"
                 )
         elif differing:
-            shown = "; ".join(
-                f"{key}: {_short(found.get(key))} there, {_short(identity.get(key))} here" for key in differing
-            )
+            told = [line for key in differing for line in _differences(key, found, identity)]
+            more = [f"and {len(told) - MOST_TOLD} more"] if len(told) > MOST_TOLD else []
             raise InputError(
-                f"{self.path} holds another study ({shown}); give the same options or choose another --out"
+                f"{self.path} holds another study ({'; '.join([*told[:MOST_TOLD], *more])}); give the same options or "
+                "choose another --out"
             )
         return meta
 
@@ -497,10 +499,27 @@ def _gathered(source: Shards, target: Shards) -> list[Path]:
     return source.set_aside
 
 
-def _short(value: Any) -> str:
-    """Return a value as JSON, cut to 60 characters."""
-    text = json.dumps(value)
-    return text if len(text) <= 60 else text[:57] + "..."
+def _differences(key: str, there: Mapping[str, Any], here: Mapping[str, Any], inside: str = "") -> list[str]:
+    """Return where two entries differ, in words: a line for each part of them that is no object itself.
+
+    inside  what the entry is part of, with a full stop behind it
+    """
+    values = [side.get(key, ABSENT) for side in (there, here)]
+    if isinstance(values[0], Mapping) and isinstance(values[1], Mapping):
+        parts = {**values[0], **values[1]}
+        unequal = [part for part in parts if values[0].get(part, ABSENT) != values[1].get(part, ABSENT)]
+        return [line for part in unequal for line in _differences(part, *values, f"{inside}{key}.")]
+    one, other = _short(*("nothing" if value is ABSENT else json.dumps(value) for value in values))
+    return [f"{inside}{key}: {one} there, {other} here"]
+
+
+def _short(one: str, other: str) -> tuple[str, str]:
+    """Return two texts of at most 60 characters, which show where they begin to differ."""
+    begin = next((at for at, pair in enumerate(zip(one, other, strict=False)) if len(set(pair)) > 1), 0)
+    cut = max(0, begin - 20) if max(len(one), len(other)) > 60 and begin > 40 else 0
+    texts = [("..." if cut else "") + text[cut:] for text in (one, other)]
+    first, second = (text if len(text) <= 60 else text[:57] + "..." for text in texts)
+    return first, second
 
 
 def describe(study: Study, identity: dict[str, Any]) -> dict[str, Any]:

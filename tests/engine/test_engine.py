@@ -203,6 +203,24 @@ def test_a_folder_of_another_study_is_refused(tmp_path):
         run_study(small(truths=["gmoe-1"], kinds=["adaptive"], ks=[3]), tmp_path, resume=True, progress=False)
 
 
+def test_of_nested_entries_only_those_that_differ_are_told(tmp_path):
+    """The two objects begin with the same sixty characters and more; an entry that one of them lacks is nothing."""
+    place = {"backbone": "b" * 70, "recipe": {"schedule": "smooth", "steps": 2}, "rates": ["r" * 70 + "1"]}
+    other = {"backbone": "b" * 70, "recipe": {"schedule": "smooth", "steps": 3}, "rates": ["r" * 70 + "2"], "size": 56}
+    many = {"kinds": {str(number): number for number in range(7)}}
+    run = Study("toy", [Toy("a")], replicates=1, entropy=1, run=square, identity={"place": place, "kinds": {}})
+    run_study(run, tmp_path, progress=False)
+    with pytest.raises(InputError) as caught:
+        run_study(replace(run, identity={"place": other, "kinds": {}}), tmp_path, resume=True, progress=False)
+    assert str(caught.value).split(" holds another study ")[1] == (
+        "(place.recipe.steps: 2 there, 3 here; "
+        f'place.rates: ...{"r" * 20}1"] there, ...{"r" * 20}2"] here; place.size: nothing there, 56 here); '
+        "give the same options or choose another --out"
+    )
+    with pytest.raises(InputError, match=r"kinds\.4: nothing there, 4 here; and 2 more\)"):
+        run_study(replace(run, identity={"place": place} | many), tmp_path, resume=True, progress=False)
+
+
 @dataclass(frozen=True)
 class Toy:
     label: str

@@ -442,6 +442,15 @@ def test_an_fgvc_task_runs(tmp_path, monkeypatch, capsys):
     assert set(final["n"]) == {2 * 102}
 
 
+def test_a_seed_is_given_once(monkeypatch, capsys):
+    with pytest.raises(SystemExit) as ended:
+        call(monkeypatch, "run", "--task", "stand-in:count", "--seeds", "42,42", "--estimate")
+    assert ended.value.code == 2
+    assert "argument --seeds: '42,42'; named twice: 42; expected each once" in capsys.readouterr().err
+    with pytest.raises(InputError, match="seeds 42, 42; expected different ones"):
+        small_plan(seeds=(42, 42))
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -450,9 +459,13 @@ def test_an_fgvc_task_runs(tmp_path, monkeypatch, capsys):
         (("--task", "dtdd"), "--task dtdd; expected some of"),
         (("--task", "dtd", "--data", "nowhere"), "--data nowhere: no such folder"),
         (("--task", "stand-in:count", "--method", "vpt"), "method 'vpt'; expected one of linear"),
-        (("--task", "stand-in:count", "--lr", "1,x"), "--lr 1,x; expected numbers"),
+        (("--task", "stand-in:count", "--lr", "1,x"), "--lr 1,x; expected positive numbers"),
+        (("--task", "stand-in:count", "--lr", "0"), "--lr 0; expected positive numbers"),
+        (("--task", "stand-in:count", "--lr", "1,1"), "--lr 1,1; named twice: 1"),
+        (("--task", "stand-in:count", "--weight-decay=-1"), "--weight-decay -1; expected numbers of at least 0"),
+        (("--task", "stand-in:count", "--method", "vapt,vapt"), "--method vapt,vapt; named twice: vapt"),
+        (("--task", "dtd,cifar,dtd"), "--task dtd,cifar,dtd; named twice: dtd"),
         (("--task", "stand-in:count", "--resume"), "--resume needs --out"),
-        (("--task", "stand-in:count", "--seeds", "42,42"), "seeds 42, 42; expected different ones"),
         (("--task", "stand-in:count", "--steps", "5", "--epochs", "2"), "--steps 5 with --epochs 2"),
         (("--task", "fgvc:cub", "--data", ".", "--fraction", "0.1"), "--fraction 0.1 without --steps"),
         (("--task", "dtd", "--data", ".", "--n", "50"), "--n 50 with dtd; only stand-ins"),

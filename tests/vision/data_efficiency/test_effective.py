@@ -409,7 +409,12 @@ def test_the_command_trains_the_same_fits_again(tmp_path):
     assert ((again["effective"] > 0) & (again["effective"] <= 12)).all()
     assert "V-floor: not measured" in done.stdout
     assert (out / "predicted_excess.png").is_file()
-    for wrong, message in ((("--methods", "full"), "--methods full"), (("--task", "dtd"), "--task stand-in:dtd")):
+    twenty_one = (("--n", "20,21"), "--n 21; expected some of 20, 40")
+    for wrong, message in (
+        twenty_one,
+        (("--methods", "full"), "--methods full"),
+        (("--task", "dtd"), "--task stand-in:dtd"),
+    ):
         bad = call("predicted_excess.py", "--run", run, *wrong)
         assert (bad.returncode, bad.stderr.count("\n")) == (2, 1), bad.stderr
         assert message in bad.stderr

@@ -287,6 +287,8 @@ def test_the_figure_tells_certified_fits_from_others():
     ("option", "value"),
     [
         ("--teachers", "one"),
+        ("--teachers", "0,1,0"),
+        ("--n", "0"),
         ("--starts", "nowhere"),
         ("--count", "0"),
         ("--judge", "nowhere"),
@@ -299,6 +301,10 @@ def test_wrong_options_are_one_line(option, value):
     done = call("search.py", "--quick", option, value)
     assert done.returncode == 2
     assert len(done.stderr.strip().splitlines()) == 1
+    if value == "0,1,0":
+        assert "--teachers 0,1,0; named twice: 0; expected each once" in done.stderr
+    if option == "--n":
+        assert "--n 0; 0 is not a whole number of images from 10 to 16777216" in done.stderr
     if option == "--sgd":
         assert "expected a run of experiments/data_efficiency.py on planted truths" in done.stderr
 

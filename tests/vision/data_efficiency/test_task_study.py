@@ -273,7 +273,14 @@ def test_another_optimiser_takes_the_steps_and_has_rates_of_its_own(tmp_path, mo
         (("--task", "dtd"), "task dtd needs images: give their folder with --data"),
         (("--students", "vpt_deep,dora"), "student 'dora'; expected one of vpt_deep"),
         (("--methods", "dora"), "method 'dora'; expected one of linear"),
-        (("--n", "5"), "not a whole number of pairs from 10"),
+        (("--n", "5"), "--n 5; 5 is not a whole number of images from 10 to 16777216"),
+        (("--task", "count", "--n", "100000000", "--estimate"), "not a whole number of images from 10 to 16777216"),
+        (("--n", "50,100,50"), "--n 50,100,50; named twice: 50; expected each once"),
+        (("--task", "count,stand-in:count"), "--task count,stand-in:count; named twice: stand-in:count"),
+        (("--tune", "--lr", "0.1,0.2,0.1"), "--lr 0.1,0.2,0.1; named twice: 0.1"),
+        (("--tune", "--lr", "0"), "--lr 0; expected positive numbers"),
+        (("--tune", "--lr=0.1,-1"), "--lr 0.1,-1; expected positive numbers"),
+        (("--tune", "--weight-decay", "0,0.0"), "--weight-decay 0,0.0; named twice: 0"),
         (("--task", "digits", "--n", "2000", "--tune"), "the 1000 of the pool"),
         (("--backbone", "none", "--tune"), "no backbone 'none'; expected "),
         (("--resume",), "--resume needs --out"),
@@ -295,18 +302,38 @@ def test_another_optimiser_takes_the_steps_and_has_rates_of_its_own(tmp_path, mo
         (("--tune", "--weight-decay", "0.1,x"), "--weight-decay 0.1,x; expected numbers"),
         (("--tune", "--weight-decay", "inf"), "--weight-decay inf; expected numbers"),
         (("--tune", "--weight-decay", "nan"), "--weight-decay nan; expected numbers"),
-        (("--tune", "--weight-decay=-1"), "weight_decay = -1.0; expected a number in [0, inf)"),
+        (("--tune", "--weight-decay=-1"), "--weight-decay -1; expected numbers of at least 0"),
         (("--tokens", "3"), "tuned for another case (tasks {"),
         (("--fraction", "0..1", "--task", "count"), "expected shares in (0, 1]"),
         (("--fraction", "0.5"), "--fraction 0.5 with planted-fixed; expected FGVC tasks alone"),
         (("--data", "nowhere"), "--data nowhere: no such folder"),
+        (("--fraction", "0.5,0.5", "--task", "count", "--tune"), "--fraction 0.5,0.5; named twice: 0.5"),
         (("--device", "cuda"), "--device cuda; torch sees no GPU here"),
+        (("--device", "tpu", "--estimate"), "--device tpu; expected cpu, cuda or cuda:N"),
+        (("--device", "cuda:", "--estimate"), "--device cuda:; expected cpu, cuda or cuda:N"),
     ],
 )
 def test_wrong_input_is_one_clear_error(monkeypatch, arguments, message):
     with pytest.raises(InputError) as raised:
         call(monkeypatch, *arguments)
     assert message in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("option", "given", "twice"),
+    [
+        ("--task", "count,count", "count"),
+        ("--methods", "vapt,linear,vapt", "vapt"),
+        ("--students", "vapt, vapt", "vapt"),
+    ],
+)
+def test_a_name_is_given_once(monkeypatch, capsys, option, given, twice):
+    with pytest.raises(SystemExit) as ended:
+        call(monkeypatch, option, given, "--estimate")
+    assert ended.value.code == 2
+    said = capsys.readouterr().err
+    assert f"argument {option}: '{given}'; named twice: {twice}; expected each once" in said
+    assert said.count("\n") == 1
 
 
 def test_weight_decays_are_tried_with_every_rate():
