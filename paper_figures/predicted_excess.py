@@ -17,24 +17,26 @@ from moe_prompts.vision.data_efficiency.claim_lines import FLOORS, excess_of, ta
 from moe_prompts.vision.data_efficiency.figures import draw_predicted, draw_winners
 from moe_prompts.vision.data_efficiency.link import excess_table, winner_table
 
-#: The committed run on dsprites_loc; a run of your own is drawn alone.
-FIRST = runs.DATA / "predicted_excess"
+#: The committed run on dsprites_loc, and the part that it belongs to.
+FIRST, NO_FLOORS = runs.DATA / "predicted_excess", "100 steps"
 
 
 def figure(run: Path) -> Figure:
     """Draw half of the gap between test and training loss against P_eff / (2 n); the band is a factor of two.
 
-    Below, the same for the four tasks with floors, and the differences of test losses that theory predicts there.
+    The committed run is drawn with that on count; below, the same for the four tasks with floors, and the differences
+    of test losses that theory predicts there. A run of your own is drawn alone.
     """
-    table = excess_table(read_table(run), read_table(runs.DATA / "pretrained_dsprites_loc"))
     with plt.rc_context(STYLE):
         drawn, axes = column(3 if run == FIRST else 1, tall=3.05, below=0)
-        draw_predicted(axes[0, 0], table)
-        if run == FIRST:
-            curves = table_of(runs.DATA, FLOORS)
-            four = excess_of(runs.DATA, FLOORS, curves)
-            draw_predicted(axes[1, 0], four)
-            draw_winners(axes[2, 0], winner_table(curves, four))
+        if run != FIRST:
+            draw_predicted(axes[0, 0], excess_table(read_table(run), read_table(runs.DATA / "pretrained_dsprites_loc")))
+            return drawn
+        tables = {part: table_of(runs.DATA, part) for part in (NO_FLOORS, FLOORS)}
+        two, four = (excess_of(runs.DATA, part, table) for part, table in tables.items())
+        draw_predicted(axes[0, 0], two)
+        draw_predicted(axes[1, 0], four)
+        draw_winners(axes[2, 0], winner_table(tables[FLOORS], four))
     return drawn
 
 
