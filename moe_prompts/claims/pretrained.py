@@ -110,8 +110,8 @@ CLAIMS = [
         ADAPTIVE,
         "accuracy of vapt above that of vpt_deep; published for VTAB-1K: +3.5 points in the mean of 19 tasks",
         DIFFERENCE_RULE,
-        f"{LIMITS}. After 100 steps vapt had not learned its training images. n = 800, where the paper has 1000; rates by "
-        "cross-entropy; gains by group of tasks, which were not at hand",
+        f"{LIMITS}. After 100 steps vapt had not learned its training images. n = 800, where the paper has 1000; rates "
+        "by cross-entropy; gains by group of tasks, which were not at hand",
     ),
     _claim(
         "V-dependence",
