@@ -219,7 +219,7 @@ def saved_prompts():
     from moe_prompts.vision import VAPT, prompt, save_prompts
 
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "prompts")
+        path = Path(folder, "prompts.safetensors")
         save_prompts(prompt(plain(), VAPT(2, hidden=2), 3), path)
         return path.read_bytes()
 

@@ -24,7 +24,7 @@ from timm.layers import DropPath
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
-from moe_prompts.checks import expect, file_path
+from moe_prompts.checks import expect, file_path, shown
 from moe_prompts.engine.files import write_atomically
 from moe_prompts.errors import InputError
 from moe_prompts.vision.prompting.as_timm import timm_twin
@@ -48,6 +48,8 @@ from moe_prompts.vision.prompting.prompted import (
 
 #: Kind and version of the file.
 FORMAT = "moe-prompts 2"
+#: How names of files end.
+ENDING = ".safetensors"
 #: Without a checksum.
 OLDER = "moe-prompts 1"
 #: Modules that compute nothing of their own in evaluation mode.
@@ -73,8 +75,13 @@ def backbone_hash(model: Plain) -> str:
     if is_transformers(model):
         return backbone_hash(timm_twin(model))
     expect(model, VisionTransformer, "backbone_hash")
+    return state_hash(_backbone_state(model))
+
+
+def state_hash(state: Mapping[str, torch.Tensor]) -> str:
+    """Return the sha256 over names, shapes, types and bytes of weights."""
     digest = sha256()
-    for name, value in sorted(_backbone_state(model).items()):
+    for name, value in sorted(state.items()):
         digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
         # Bytes, since NumPy has no bfloat16; flat first, since a number cannot be viewed as several.
         digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
@@ -103,11 +110,11 @@ def save_prompts(model: Prompted, path: str | Path) -> None:
     The file appears whole or not at all.
 
     model  what ``prompt`` returned
-    path   the file to write; its folder must exist
+    path   the file to write, whose name ends in .safetensors; its folder must exist
 
     Raises ``InputError`` for what ``load_prompts`` could not restore: a head that is neither of ``prompt``'s
     making nor the plain model's own, prompts without the mean states they are computed from, a backbone that
-    is no longer the one that was prompted, and numbers that are not finite.
+    is no longer the one that was prompted, and numbers that are not finite; and for another ending.
 
     >>> import timm
     >>> from moe_prompts.vision import VPT, load_prompts, prompt, save_prompts
@@ -116,6 +123,8 @@ def save_prompts(model: Prompted, path: str | Path) -> None:
     """
     check_prompted(model, "save_prompts")
     path = file_path(path, "save_prompts: path")
+    if path.suffix != ENDING:
+        raise InputError(f"save_prompts: path {shown(str(path))}; expected a name that ends in {ENDING}")
     check_frozen_part(model, "save_prompts")
     head = _head_kind(model)
     traits = backbone_traits(model) | ({"head": repr(layout_of(model).head)} if head == KEPT else {})

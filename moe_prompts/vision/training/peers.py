@@ -20,12 +20,14 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from safetensors import SafetensorError, safe_open
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from moe_prompts.checks import expect, file_path, whole
 from moe_prompts.engine.files import write_atomically
 from moe_prompts.errors import InputError
+from moe_prompts.vision.prompting.checkpoint import state_hash
 from moe_prompts.vision.prompting.prompted import PromptedVisionTransformer
 from moe_prompts.vision.prompting.prompts import check_generator
 
@@ -72,15 +74,16 @@ class Adapter(nn.Module):
         return x + self.scale * self.up(F.gelu(self.down(x)))
 
 
-def changed_blocks(model: VisionTransformer, blocks: int | None) -> range:
+def changed_blocks(model: VisionTransformer, blocks: int | None, where: str = "") -> range:
     """Return the indices of the last ``blocks`` blocks; None: of all.
 
-    Raises ``InputError`` where the model has fewer.
+    Raises ``InputError``, in the name of the caller ``where``, if the model has fewer.
     """
+    said = f"{where}: " if where else ""
     depth = len(expect(model, VisionTransformer, "changed blocks: model").blocks)
-    number = depth if blocks is None else whole(blocks, 1, "blocks")
+    number = depth if blocks is None else whole(blocks, 1, f"{said}blocks")
     if not 1 <= number <= depth:
-        raise InputError(f"blocks = {blocks}; expected a whole number from 1 to {depth}, the blocks of the model")
+        raise InputError(f"{said}blocks = {blocks}; expected a whole number from 1 to {depth}, the blocks of the model")
     return range(depth - number, depth)
 
 
@@ -101,9 +104,9 @@ def check_timm(model: nn.Module, what: str) -> None:
             raise InputError(f"{what}: this model has {kind} already; expected a plain one, or a deepcopy made before")
 
 
-def check_rank(rank: int) -> None:
-    """Raise ``InputError`` unless ``rank`` is a whole number of at least 1."""
-    whole(rank, 1, "rank", most=MOST_RANK)
+def check_rank(rank: int, where: str = "") -> None:
+    """Raise ``InputError``, in the name of the caller ``where``, unless ``rank`` is a whole number from 1."""
+    whole(rank, 1, f"{where}: rank" if where else "rank", most=MOST_RANK)
 
 
 def lora_parameters(model: VisionTransformer, rank: int, blocks: int | None = None) -> int:
@@ -135,14 +138,14 @@ def add_lora(model: VisionTransformer, rank: int, rng: torch.Generator, blocks: 
     >>> sum("lora" in name for name, parameter in model.named_parameters() if parameter.requires_grad)
     12
     """
-    check_rank(rank)
+    check_rank(rank, "add_lora")
     check_generator(rng, "add_lora")
-    check_timm(model, "LoRA")
-    names = [f"blocks.{index}.attn.qkv" for index in changed_blocks(model, blocks)]
+    check_timm(model, "add_lora")
+    names = [f"blocks.{index}.attn.qkv" for index in changed_blocks(model, blocks, "add_lora")]
     known = {name for name, part in model.named_modules() if isinstance(part, nn.Linear)}
     missing = [name for name in names if name not in known]
     if missing:
-        raise InputError(f"LoRA: this model has no linear layer {missing[0]}; expected a timm VisionTransformer")
+        raise InputError(f"add_lora: this model has no linear layer {missing[0]}; expected a timm VisionTransformer")
     peft = _peft()
     config = peft.LoraConfig(r=rank, lora_alpha=rank, target_modules=names)
     peft.inject_adapter_in_model(config, model)
@@ -170,10 +173,10 @@ def add_adapters(model: VisionTransformer, rank: int, rng: torch.Generator, bloc
     >>> vit(torch.zeros(1, 3, 64, 64)).shape
     torch.Size([1, 1000])
     """
-    check_rank(rank)
-    check_timm(model, "adapters")
+    check_rank(rank, "add_adapters")
+    check_timm(model, "add_adapters")
     check_generator(rng, "add_adapters")
-    chosen = changed_blocks(model, blocks)
+    chosen = changed_blocks(model, blocks, "add_adapters")
     for name, value in model.named_parameters():
         value.requires_grad_(name.startswith("head."))
     for index in chosen:
@@ -187,6 +190,8 @@ def save_lora(model: VisionTransformer, folder: str | Path) -> None:
     These are adapter_model.safetensors and adapter_config.json.
 
     ``peft.PeftModel.from_pretrained(backbone, folder)`` reads them, where ``backbone`` has as many classes.
+    The description of the weights, which ``peft`` does not read, holds the hash of the backbone as
+    ``backbone_hash``; ``load_lora`` compares it.
 
     Raises ``InputError`` for a model without LoRA.
 
@@ -212,7 +217,8 @@ def save_lora(model: VisionTransformer, folder: str | Path) -> None:
     with TemporaryDirectory() as place:
         own.save_pretrained(place)
         described = (Path(place) / CONFIG).read_bytes()
-    content = save({name: value.detach().cpu().contiguous() for name, value in state.items()})
+    mark = {"format": "pt", "backbone_hash": _bare_hash(model)}
+    content = save({name: value.detach().cpu().contiguous() for name, value in state.items()}, mark)
     folder.mkdir(parents=True, exist_ok=True)
     # The config comes last, and no older one stays: a stop between leaves a folder that load_lora refuses.
     (folder / CONFIG).unlink(missing_ok=True)
@@ -225,7 +231,10 @@ def load_lora(model: VisionTransformer, folder: str | Path) -> VisionTransformer
 
     model   the backbone, with as many classes as the saved head; it is changed in place
 
-    Raises ``InputError`` for a folder without these files, and for another head.
+    Files of ``save_lora`` hold the hash of their backbone, and another one is refused: other weights, or the
+    same in another number type. Those of ``peft``, and older ones of ``save_lora``, have none and are taken.
+
+    Raises ``InputError`` for a folder without these files, another backbone, and another head.
 
     >>> import copy, timm, torch
     >>> from moe_prompts.vision import add_lora, load_lora, save_lora
@@ -242,11 +251,39 @@ def load_lora(model: VisionTransformer, folder: str | Path) -> VisionTransformer
         raise InputError(f"{folder}: no {CONFIG}; expected a folder that save_lora or peft wrote")
     if not any((folder / name).is_file() for name in WEIGHTS):
         raise InputError(f"{folder}: no {WEIGHTS[0]}; expected a folder that save_lora or peft wrote")
+    told, found = _told_hash(folder), _bare_hash(model)
+    if told not in (None, found):
+        raise InputError(
+            f"load_lora: {folder} was made on the backbone {told[:12]}, this one is {found[:12]}; expected the same "
+            "weights in the same number type: create the model as it was when LoRA was added"
+        )
     try:
         loaded = peft.PeftModel.from_pretrained(model, str(folder))
     except (RuntimeError, ValueError) as error:
         raise InputError(f"{folder}: does not fit this model: {' '.join(str(error).split())[:200]}") from error
     return loaded.eval()
+
+
+def _bare_hash(model: VisionTransformer) -> str:
+    """Return the hash of the backbone without LoRA, the same before and after ``add_lora``."""
+    state = {
+        name.removeprefix(PEFT_PREFIX).replace(".base_layer.", "."): value
+        for name, value in model.state_dict().items()
+        if "lora_" not in name
+    }
+    return state_hash({name: value for name, value in state.items() if name.split(".")[0] != "head"})
+
+
+def _told_hash(folder: Path) -> str | None:
+    """Return the backbone's hash that the weights of a folder tell; None: they tell none."""
+    if not (folder / WEIGHTS[0]).is_file():
+        return None
+    try:
+        with safe_open(folder / WEIGHTS[0], framework="pt") as file:
+            return (file.metadata() or {}).get("backbone_hash")
+    except (OSError, SafetensorError) as error:
+        why = " ".join(str(error).split())[:200]
+        raise InputError(f"load_lora: {folder / WEIGHTS[0]}: {why}; expected a file of save_lora or peft") from error
 
 
 def _peft() -> Any:

@@ -99,8 +99,8 @@ def test_a_model_started_from_fixed_prompts_is_saved_and_loaded(tmp_path):
     model = start_from(
         prompt(plain(), VPT(3), CLASSES, rng=rng(1), head="published"), adaptive("vpt"), rng=rng(2)
     ).eval()
-    save_prompts(model, tmp_path / "prompts")
-    again = load_prompts(plain(), tmp_path / "prompts").eval()
+    save_prompts(model, tmp_path / "prompts.safetensors")
+    again = load_prompts(plain(), tmp_path / "prompts.safetensors").eval()
     assert again.config == model.config
     assert torch.equal(again(images()), model(images()))
 
@@ -111,8 +111,8 @@ def test_every_start_is_saved_and_loaded(start, tmp_path):
     with torch.no_grad():
         for value in prompt_parameters(model).values():
             value.add_(0.1)
-    save_prompts(model, tmp_path / "prompts")
-    again = load_prompts(plain(), tmp_path / "prompts").eval()
+    save_prompts(model, tmp_path / "prompts.safetensors")
+    again = load_prompts(plain(), tmp_path / "prompts.safetensors").eval()
     assert again.config.start == start
     assert f"start='{start}'" in repr(again.config)
     assert torch.equal(again(images()), model(images()))

@@ -20,8 +20,8 @@ def plain():
 
 @pytest.fixture
 def saved(tmp_path):
-    save_prompts(prompt(plain(), VAPT(2, hidden=2), 3), tmp_path / "prompts")
-    return tmp_path / "prompts"
+    save_prompts(prompt(plain(), VAPT(2, hidden=2), 3), tmp_path / "prompts.safetensors")
+    return tmp_path / "prompts.safetensors"
 
 
 def metadata_of(path):
@@ -68,10 +68,12 @@ def test_nothing_is_allocated_for_a_description_that_the_file_does_not_hold(chan
 
 
 def test_older_files_without_a_checksum_are_read(tmp_path):
-    save_prompts(prompt(plain(), VPT(2), 3), tmp_path / "prompts")
-    described = {name: value for name, value in metadata_of(tmp_path / "prompts").items() if name != "payload"}
-    save_file(load_file(tmp_path / "prompts"), tmp_path / "older", described | {"format": "moe-prompts 1"})
-    first, second = (load_prompts(plain(), tmp_path / name) for name in ("prompts", "older"))
+    save_prompts(prompt(plain(), VPT(2), 3), tmp_path / "prompts.safetensors")
+    described = {
+        name: value for name, value in metadata_of(tmp_path / "prompts.safetensors").items() if name != "payload"
+    }
+    save_file(load_file(tmp_path / "prompts.safetensors"), tmp_path / "older", described | {"format": "moe-prompts 1"})
+    first, second = (load_prompts(plain(), tmp_path / name) for name in ("prompts.safetensors", "older"))
     images = torch.rand(2, 3, 16, 16)
     assert torch.equal(first.eval()(images), second.eval()(images))
 
@@ -81,8 +83,8 @@ def test_numbers_that_are_not_finite_are_neither_written_nor_read(tmp_path, save
     with torch.no_grad():
         diverged.head.bias[1] = torch.nan
     with pytest.raises(InputError, match=r"save_prompts: head.bias: not all numbers are finite"):
-        save_prompts(diverged, tmp_path / "diverged")
-    assert not (tmp_path / "diverged").exists()
+        save_prompts(diverged, tmp_path / "diverged.safetensors")
+    assert not (tmp_path / "diverged.safetensors").exists()
     described = {name: value for name, value in metadata_of(saved).items() if name != "payload"}
     tensors = load_file(saved)
     tensors[min(tensors)].view(-1)[0] = torch.inf

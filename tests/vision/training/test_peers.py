@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from safetensors import safe_open
 from timm.models.vision_transformer import VisionTransformer
 
 from moe_prompts.errors import InputError
-from moe_prompts.vision import VPT, prompt
+from moe_prompts.vision import VPT, backbone_hash, prompt
 from moe_prompts.vision.tasks.task import Pixels
 from moe_prompts.vision.training import peers
 from moe_prompts.vision.training.methods import PEERS, Sizes, config, trainable_copy
@@ -26,6 +27,13 @@ def vit(classes: int = 5, seed: int = 0) -> VisionTransformer:
     model = VisionTransformer(img_size=16, patch_size=8, embed_dim=12, depth=3, num_heads=2, num_classes=classes)
     torch.nn.init.normal_(model.head.weight)
     return model.eval()
+
+
+def another_head() -> VisionTransformer:
+    """The backbone of ``vit`` with 7 classes."""
+    model = vit()
+    model.reset_classifier(7)
+    return model
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -147,6 +155,35 @@ def test_files_are_those_of_peft(tmp_path):
     assert json.loads((tmp_path / "ours" / "adapter_config.json").read_text())["r"] == 2
 
 
+def test_lora_of_another_backbone_is_refused_in_one_line(tmp_path):
+    """By the hash that save_lora writes; files without one, as peft's, are taken."""
+    import peft
+
+    model = trained("lora", Sizes(rank=2))
+    save_lora(model, tmp_path / "ours")
+    with safe_open(tmp_path / "ours" / "adapter_model.safetensors", framework="pt") as file:
+        assert file.metadata()["backbone_hash"] == backbone_hash(vit())
+    for other in (vit(seed=5), vit().double()):
+        with pytest.raises(InputError, match=r"load_lora: .*was made on the backbone .*expected the same") as raised:
+            load_lora(other, tmp_path / "ours")
+        assert "\n" not in str(raised.value)
+        assert not any("lora" in name for name, _ in other.named_parameters())
+    again = load_lora(vit(), tmp_path / "ours")
+    again.save_pretrained(str(tmp_path / "theirs"))
+    load_lora(vit(seed=5), tmp_path / "theirs")
+    theirs = peft.PeftModel.from_pretrained(vit(), str(tmp_path / "ours")).eval()
+    with torch.no_grad():
+        torch.testing.assert_close(theirs(images()), model(images()), rtol=0, atol=0)
+
+
+def test_damaged_weights_of_lora_are_one_line(tmp_path):
+    save_lora(trained("lora", Sizes(rank=2)), tmp_path)
+    (tmp_path / "adapter_model.safetensors").write_bytes(b"damaged")
+    with pytest.raises(InputError, match=r"load_lora: .*expected a file of save_lora or peft") as raised:
+        load_lora(vit(), tmp_path)
+    assert "\n" not in str(raised.value)
+
+
 @pytest.mark.parametrize("last", ["adapter_model.safetensors", "adapter_config.json"])
 def test_a_stop_while_lora_is_written_leaves_a_folder_that_is_refused(last, tmp_path, monkeypatch):
     """Also where an older LoRA lies in the folder: its config must not describe the new weights."""
@@ -177,12 +214,16 @@ def test_a_folder_without_weights_is_refused_in_one_line(tmp_path):
 def test_wrong_input_is_one_line(tmp_path, monkeypatch):
     save_lora(trained("lora", Sizes(rank=2)), tmp_path / "ours")
     cases = [
-        (lambda: add_lora(vit(), 0, generator()), "rank = 0; expected a whole number of at least 1"),
-        (lambda: add_adapters(vit(), 2.0, generator()), "rank = 2.0; expected a whole number"),
-        (lambda: add_lora(vit(), 2, generator(), blocks=4), "blocks = 4; expected a whole number from 1 to 3"),
+        (lambda: add_lora(vit(), 0, generator()), "add_lora: rank = 0; expected a whole number of at least 1"),
+        (lambda: add_adapters(vit(), 2.0, generator()), "add_adapters: rank = 2.0; expected a whole number"),
+        (
+            lambda: add_lora(vit(), 2, generator(), blocks=4),
+            "add_lora: blocks = 4; expected a whole number from 1 to 3",
+        ),
+        (lambda: add_adapters(vit(), 2, generator(), blocks=4), "add_adapters: blocks = 4; expected"),
         (lambda: save_lora(vit(), tmp_path), "this model has no LoRA"),
         (lambda: load_lora(vit(), tmp_path / "nowhere"), "no adapter_config.json"),
-        (lambda: load_lora(vit(classes=7), tmp_path / "ours"), "does not fit this model"),
+        (lambda: load_lora(another_head(), tmp_path / "ours"), "does not fit this model"),
         (lambda: Sizes(rank=-1), "rank = -1; expected"),
     ]
     for call, message in cases:
@@ -204,7 +245,7 @@ def test_what_was_changed_already_is_refused_in_one_line():
         "adapters": lambda: made(lambda model: add_adapters(model, 2, generator())),
     }
     for kind, model in changed.items():
-        for add, what in ((add_lora, "LoRA"), (add_adapters, "adapters")):
+        for add, what in ((add_lora, "add_lora"), (add_adapters, "add_adapters")):
             with pytest.raises(InputError, match=f"{what}: this model has {kind} already; expected a plain one"):
                 add(model(), 2, generator())
 
