@@ -151,7 +151,7 @@ def _frozen(choice: HeadChoice, entropy: int) -> tuple[list[Projections], np.nda
     torch.set_num_threads(1)
     plain = create_backbone(choice.backbone, file=choice.weights, size=choice.size).double()
     wrapped = prompt(plain, VPT(1), 0, rng=torch.Generator().manual_seed(0))
-    parts = attention_parts(wrapped, choice.block)
+    parts = attention_parts(wrapped, choice.block, "planted head")
     which = range(parts.num_heads) if choice.head is None else [choice.head]
     found = [projections(wrapped, choice.block, head) for head in which]
     attn: Any = parts.module

@@ -178,10 +178,14 @@ class VAPT:
         """Raise ``InputError`` if these prompts do not fit so many blocks and this grid of patches."""
         own = blocks - first_block(self, blocks)
         if self.static_depth >= own:
+            fixed = f"VPT(num_tokens={self.num_tokens}, deep=True{'' if self.blocks is None else f', blocks={own}'})"
+            least = self.static_depth + 1
+            few = f"a model of at least {least} blocks" if self.blocks is None else f"blocks of at least {least}"
+            more = few if own == 1 else f"less than {own}"
             raise InputError(
-                f"VAPT: static_depth = {self.static_depth} leaves no adaptive prompts in a model of {own} blocks"
-                f"{'' if self.blocks is None else ' with prompts'}; "
-                f"expected less than {own}, or VPT(num_tokens={self.num_tokens}, deep=True)"
+                f"VAPT: static_depth = {self.static_depth} leaves no adaptive prompts in a model of {own} "
+                f"block{'s' if own > 1 else ''}{'' if self.blocks is None else ' with prompts'}; expected {more}, or "
+                f"{fixed}"
             )
         if min(self.positions(grid)) < 1:
             raise InputError(

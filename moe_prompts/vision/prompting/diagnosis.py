@@ -45,7 +45,7 @@ def gradient_ratio(model: Prompted, images: Tensor, rng: torch.Generator) -> dic
     """
     check_prompted(model, "gradient_ratio")
     expect(rng, torch.Generator, "gradient_ratio: rng")
-    check_images(model, images, "gradient_ratio")
+    check_images(model, images, "gradient_ratio", finite=True)
     training, blocks = model.training, layout_of(model).blocks
     like = next(blocks.parameters())
     direction = torch.randn(_width(model), generator=rng).to(like)

@@ -136,8 +136,8 @@ def read_head(model: Prompted, images: Tensor, block: int, head: int) -> HeadRea
     (2, [0.0, 0.0, 0.0, 0.0])
     """
     attn = attention_parts(model, block, "read_head")
-    head = _head_of(attn, head)
-    check_images(model, images, "read_head")
+    head = head_of(attn, head, "read_head")
+    check_images(model, images, "read_head", finite=True)
     [tokens] = _attention_inputs(model, images, [attn])
     return _reading(model, attn, tokens, head, images)
 
@@ -159,10 +159,10 @@ def prompt_table(model: Prompted, images: Tensor) -> pd.DataFrame:
     (72, True)
     """
     check_prompted(model, "prompt_table")
-    check_images(model, images, "prompt_table")
+    check_images(model, images, "prompt_table", finite=True)
     if len(images) < 2:
         raise InputError(f"prompt_table: {len(images)} image; expected at least 2, to see what varies between them")
-    attentions = [attention_parts(model, block) for block in range(len(layout_of(model).blocks))]
+    attentions = [attention_parts(model, block, "prompt_table") for block in range(len(layout_of(model).blocks))]
     rows = []
     for block, (attn, tokens) in enumerate(zip(attentions, _attention_inputs(model, images, attentions), strict=True)):
         for head in range(attn.num_heads):
@@ -194,11 +194,16 @@ def projections(model: Prompted, block: int, head: int) -> Projections:
     >>> queries.shape
     (192, 64)
     """
-    attn = attention_parts(model, block, "projections")
-    head = _head_of(attn, head)
+    return _projections(model, block, head, "projections")
+
+
+def _projections(model: Prompted, block: int, head: int, where: str) -> Projections:
+    """Return what ``projections`` does; ``where`` names the caller."""
+    attn = attention_parts(model, block, where)
+    head = head_of(attn, head, where)
     if attn.normed:
         raise InputError(
-            f"projections: block {block} norms its queries and keys, so its logits are no x'Ax; read_head takes it"
+            f"{where}: block {block} norms its queries and keys, so its logits are no x'Ax; read_head takes it"
         )
     weights = attn.weights.detach().double().cpu()[:, head]
     bias = attn.offsets
@@ -226,10 +231,10 @@ def gate_rank(model: Prompted, block: int, head: int) -> GateRank:
     (64, 192)
     """
     attn = attention_parts(model, block, "gate_rank")
-    head = _head_of(attn, head)
+    head = head_of(attn, head, "gate_rank")
     made = []
     for number in range(attn.num_heads):
-        W_Q, W_K, *_ = projections(model, block, number)
+        W_Q, W_K, *_ = _projections(model, block, number, "gate_rank")
         made.append(W_Q @ W_K.T / np.sqrt(attn.head_dim))
     return GateRank(
         attn.head_dim,
@@ -251,12 +256,13 @@ def attention_parts(model: Prompted, block: int, where: str = "attention_parts")
     """
     check_prompted(model, where)
     layout = layout_of(model)
-    found = layout.blocks[_place("block", block, len(layout.blocks))]
-    return layout.attention(found.block if isinstance(found, PromptedBlock) else found, f"block {block}")
+    found = layout.blocks[_place(f"{where}: block", block, len(layout.blocks))]
+    return layout.attention(found.block if isinstance(found, PromptedBlock) else found, f"{where}: block {block}")
 
 
-def _head_of(attn: AttentionParts, head: int) -> int:
-    return _place("head", head, attn.num_heads)
+def head_of(attn: AttentionParts, head: int, where: str) -> int:
+    """Return the index of a head; raise ``InputError``, in the name ``where``, unless the block has it."""
+    return _place(f"{where}: head", head, attn.num_heads)
 
 
 def _place(what: str, value: int, number: int) -> int:

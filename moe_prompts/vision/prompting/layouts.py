@@ -14,6 +14,7 @@ from math import prod
 from typing import Any
 
 import torch
+from timm.layers import PatchEmbed
 from timm.models.vision_transformer import Attention, VisionTransformer
 from torch import Tensor, nn
 
@@ -148,6 +149,19 @@ class TimmLayout:
         """Return height and width of images (B, C, H, W) in patches."""
         height, width = self.model.patch_embed.dynamic_feat_size((images.shape[-2], images.shape[-1]))
         return height, width
+
+    def size_fault(self, images: Tensor) -> str | None:
+        """Return why the model does not take images of this size, and what to try; None if it does."""
+        (height, width), embed = images.shape[-2:], self.model.patch_embed
+        if getattr(embed, "strict_img_size", False) and embed.img_size is not None:
+            own = tuple(embed.img_size)
+            if (height, width) != own:
+                return f"this model takes {own[0]} x {own[1]}: resize them, or create it with dynamic_img_size=True"
+        elif isinstance(embed, PatchEmbed) and not embed.dynamic_img_pad:
+            tall, wide = embed.patch_size
+            if height % tall or width % wide:
+                return f"expected multiples of the patches' {tall} x {wide}: resize or crop them"
+        return None
 
     def embed(self, images: Tensor) -> Tensor:
         """Return the states (B, T, d) that enter the first block, without prompts."""
@@ -351,6 +365,10 @@ class TransformersLayout:
         tall, wide = self.patch_size
         return images.shape[-2] // tall, images.shape[-1] // wide
 
+    def size_fault(self, images: Tensor) -> str | None:
+        """Return None: which sizes a model takes depends on an option of its call, and is checked there."""
+        return None
+
     def options(self, images: Tensor) -> dict[str, Any]:
         """Return what the base model must be given with these images.
 
@@ -432,12 +450,15 @@ def layout_of(model: nn.Module) -> Layout:
     raise InputError(f"a {type(model).__name__}; expected timm's VisionTransformer, or one of {', '.join(FAMILIES)}")
 
 
-def check_images(model: nn.Module, images: Any, where: str = "") -> None:
+def check_images(model: nn.Module, images: Any, where: str = "", *, finite: bool = False) -> None:
     """Raise ``InputError`` for what is no batch of real images (B, C, H, W) for a model, plain or prompted.
 
-    where  names the caller, for whom an empty batch is a mistake too; empty: the model itself
+    where   names the caller, for whom an empty batch and another number type than the model's are mistakes,
+            too; empty: the model itself
+    finite  whether NaN and infinities are refused, which means a look at every number
     """
-    said, channels = f"{where}: " if where else "", layout_of(model).channels
+    layout = layout_of(model)
+    said, channels = f"{where}: " if where else "", layout.channels
     if not isinstance(images, Tensor):
         raise InputError(f"{said}images of type {type(images).__name__}; expected a tensor (B, {channels}, H, W)")
     if images.is_complex():
@@ -449,6 +470,17 @@ def check_images(model: nn.Module, images: Any, where: str = "") -> None:
         )
     if images.ndim != 4 or images.shape[1] != channels or (where and not len(images)):
         raise InputError(f"{said}images of shape {tuple(images.shape)}; expected (B, {channels}, height, width)")
+    fault = layout.size_fault(images)
+    if fault:
+        raise InputError(f"{said}images of {images.shape[-2]} x {images.shape[-1]} pixels; {fault}")
+    own = next(layout.blocks.parameters()).dtype
+    if where and own.is_floating_point and images.dtype != own and not torch.is_autocast_enabled(images.device.type):
+        raise InputError(f"{said}images of {images.dtype}; this model has weights of {own}: try images.to({own})")
+    if finite and not torch.isfinite(images).all():
+        raise InputError(
+            f"{said}images with {int((~torch.isfinite(images)).sum())} numbers that are NaN or infinite; expected "
+            "finite ones: look for a division by 0 in how they were normalised"
+        )
 
 
 def _pair(value: Any) -> Grid:

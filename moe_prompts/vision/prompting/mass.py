@@ -9,7 +9,7 @@ from torch import Tensor
 from moe_prompts.checks import expect
 from moe_prompts.errors import InputError
 from moe_prompts.vision.figures import draw_mass as draw_map
-from moe_prompts.vision.prompting.head_as_moe import attention_parts, read_head
+from moe_prompts.vision.prompting.head_as_moe import attention_parts, head_of, read_head
 from moe_prompts.vision.prompting.layouts import check_images, layout_of
 from moe_prompts.vision.prompting.prompted import check_prompted
 from moe_prompts.vision.prompting.prompted_model import Prompted
@@ -30,9 +30,10 @@ def gate_mass(model: Prompted, image: Tensor, block: int | None = None, head: in
         shape = tuple(image.shape) if isinstance(image, Tensor) else type(image).__name__
         raise InputError(f"draw_mass: image {shape}; expected one tensor (C, H, W)")
     images = image if image.ndim == 4 else image[None]
-    check_images(model, images, "draw_mass")
+    check_images(model, images, "draw_mass", finite=True)
     block = len(layout_of(model).blocks) - 1 if block is None else block
-    heads = range(attention_parts(model, block).num_heads) if head is None else [head]
+    attn = attention_parts(model, block, "draw_mass")
+    heads = range(attn.num_heads) if head is None else [head_of(attn, head, "draw_mass")]
     return torch.stack([read_head(model, images, block, one).mass_map[0] for one in heads]).mean(dim=0)
 
 

@@ -23,7 +23,7 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from moe_prompts.checks import one_of, whole
+from moe_prompts.checks import one_of, shown, whole
 from moe_prompts.errors import InputError
 from moe_prompts.vision.prompting.config import VAPT, VPT, first_block
 from moe_prompts.vision.prompting.layouts import (
@@ -211,12 +211,6 @@ class PromptedVisionTransformer(Prompted, VisionTransformer):
         check_images(self, images)
         if attn_mask is not None or is_causal:
             raise InputError("a prompted model takes no attention mask: it would not cover the prompts")
-        size, own = tuple(images.shape[-2:]), self.patch_embed.img_size
-        if getattr(self.patch_embed, "strict_img_size", False) and own is not None and size != tuple(own):
-            raise InputError(
-                f"images of {size[0]} x {size[1]} pixels; this model takes {own[0]} x {own[1]}: resize them, or create "
-                "it with dynamic_img_size=True"
-            )
         self.hand_grid(images)
 
 
@@ -441,7 +435,7 @@ def mean_states(model: Plain, images: Iterable[Tensor]) -> list[Tensor]:
             f"mean_states: one {type(images).__name__}; expected batches of images, as [images] or a data loader"
         )
     for batch in images:
-        check_images(model, batch, "mean_states")
+        check_images(model, batch, "mean_states", finite=True)
         x = layout.embed(batch)
         for index, block in enumerate(blocks):
             sums[index] = sums[index].to(x.device) + x[:, layout.num_prefix_tokens :].double().sum(dim=0)
@@ -481,6 +475,7 @@ def trainable_summary(model: Prompted) -> TrainableSummary:
     >>> trainable_summary(model)
     1536 in prompts + 650 in the head train (0.71%), 306240 are frozen
     """
+    check_prompted(model, "trainable_summary")
     trained = prompt_parameters(model)
     head = sum(parameter.numel() for parameter in layout_of(model).head.parameters())
     frozen = sum(
@@ -508,6 +503,7 @@ def parameter_groups(model: Prompted, weight_decay: float, rule: str = "no_decay
     >>> [group["weight_decay"] for group in optimiser.param_groups]
     [0.0001, 0.0]
     """
+    check_prompted(model, "parameter_groups")
     return decay_groups(prompt_parameters(model).items(), weight_decay, rule)
 
 
@@ -522,6 +518,8 @@ def check_prompted(model: nn.Module, where: str) -> None:
 
 def refusal(model: nn.Module) -> str | None:
     """Return in a few words why ``prompt`` does not take this model; None if it does."""
+    if not isinstance(model, nn.Module):
+        return f"it is {shown(model)}; expected a model, such as timm.create_model('test_vit')"
     if isinstance(model, Prompted):
         return "it has prompts already; unprompt it first"
     if hasattr(model, "peft_config"):
@@ -529,17 +527,22 @@ def refusal(model: nn.Module) -> str | None:
             "it has LoRA or another part of peft, which would not train beside prompts; merge it first "
             "(PeftModel.merge_and_unload), or take a plain model"
         )
-    if isinstance(model, nn.Module) and any(getattr(module, "is_adapter", False) for module in model.modules()):
+    if any(getattr(module, "is_adapter", False) for module in model.modules()):
         return "it has adapters, which would not train beside prompts; take a plain model"
     if is_transformers(model):
         name = type(model).__name__
         if name in FAMILIES:
             return TransformersLayout(model).refusal()
-        reason = REFUSED_TRANSFORMERS.get(name, "only these have the sequence of tokens that prompts join")
+        reason = REFUSED_TRANSFORMERS.get(name, "no other class of that library is taken")
         return f"its class is {name} of transformers, not one of {', '.join(FAMILIES)}: {reason}"
     if type(model) is not VisionTransformer:
-        reason = REFUSED.get(type(model).__name__, "only this class has the sequence of tokens that prompts join")
-        return f"its class is {type(model).__name__}, not timm's VisionTransformer: {reason}"
+        name = type(model).__name__
+        if name in REFUSED:
+            return f"its class is {name}, not timm's VisionTransformer: {REFUSED[name]}"
+        return (
+            f"its class is {name}; expected timm's VisionTransformer, such as timm.create_model('test_vit'), or one of "
+            f"transformers: {', '.join(FAMILIES)}"
+        )
     if not isinstance(model.patch_drop, nn.Identity):
         return "patch_drop_rate > 0 drops patches at random; create it with patch_drop_rate=0"
     if not hasattr(model.patch_embed, "dynamic_feat_size"):

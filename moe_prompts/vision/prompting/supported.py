@@ -70,18 +70,22 @@ def supported_models(names: Iterable[str] | None = None) -> pd.DataFrame:
 
     names  of models; None: all of ``vision_transformers``
 
+    A model of another class than timm's ``VisionTransformer`` has a row of ``no``.
+
     Raises ``InputError`` for a name that timm does not know.
 
     >>> from moe_prompts.vision import supported_models
     >>> supported_models(["vit_tiny_patch16_224"])["why not"].tolist()  # none: it takes all kinds
     ['']
     """
-    rows = []
-    for name in vision_transformers() if names is None else listed(names, "supported_models: names"):
+    rows, known = [], vision_transformers()
+    for name in known if names is None else listed(names, "supported_models: names"):
         if not isinstance(name, str) or not timm.is_model(name.split(".")[0]):
             raise InputError(f"supported_models: {shown(name)}; expected names from timm.list_models()")
         with torch.device("meta"):
-            model: Any = timm.create_model(name, weight_init="skip")
+            # Other classes have no such option.
+            options = {"weight_init": "skip"} if name.split(".")[0] in known else {}
+            model: Any = timm.create_model(name, **options)
         against = {kind: _against(model, kind) for kind in CONFIGS}
         verdicts = {kind: "no" if reason else "yes" for kind, reason in against.items()}
         reasons = dict.fromkeys(reason for reason in against.values() if reason)

@@ -14,10 +14,11 @@ from itertools import islice
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from moe_prompts.checks import expect, one_of, real, shown, whole
 from moe_prompts.errors import InputError
+from moe_prompts.vision.prompting.layouts import check_images, layout_of
 from moe_prompts.vision.prompting.prompted import check_prompted, prompt_parameters
 from moe_prompts.vision.prompting.prompted_model import Prompted
 from moe_prompts.vision.training.sgd import Recipe, Setting, Steps, factors
@@ -44,7 +45,8 @@ def train_prompts(
         lr(t) = lr * factor(t),    factor: linear warm-up, then half a cosine that ends above 0
 
     batches       (images, labels): a DataLoader or a list; it is gone through again and again until ``steps``
-                  are done
+                  are done. Images (B, C, H, W) have the model's number type, labels (B,) are whole numbers
+                  from 0
     steps         updates, at least 1
     lr            at the end of the warm-up; None: .01 for SGD and LAMB, .003 for AdamW. Try a third and three
                   times as much (docs/training.md)
@@ -55,8 +57,8 @@ def train_prompts(
                   0 after ``start_from``, whose fixed prompts are trained already
 
     Gradients are clipped to a norm of 1. The model ends in the mode in which it was. Raises ``InputError``
-    for a model without prompts, batches that are empty or of another form, and a loss that is not finite:
-    then the rate was too large.
+    for a model without prompts or without a head, batches that are empty or of another form, and a loss that
+    is not finite: then the rate was too large.
 
     >>> import timm, torch
     >>> from moe_prompts.vision import VAPT, prompt, train_prompts
@@ -67,6 +69,11 @@ def train_prompts(
     (5, True)
     """
     check_prompted(model, "train_prompts")
+    if isinstance(layout_of(model).head, nn.Identity):
+        raise InputError(
+            "train_prompts: a model without a head (num_classes = 0), whose features are no logits; expected one of "
+            "prompt(model, config, num_classes=C) for C classes"
+        )
     steps = whole(steps, 1, "train_prompts: steps")
     expect(batches, Iterable, "train_prompts: batches")
     optimiser = one_of(optimiser, FIRST_RATES, "train_prompts: optimiser")
@@ -86,9 +93,15 @@ def train_prompts(
     model.train()
     try:
         for number, (images, labels) in enumerate(islice(_again(batches), steps)):
+            check_images(model, images, "train_prompts")
             answer = model(images)
             # Models of transformers answer with a record that holds the logits.
             logits = getattr(answer, "logits", answer)
+            if logits.ndim != 2:
+                raise InputError(
+                    f"train_prompts: logits of shape {tuple(logits.shape)}; expected one row for each image: a model "
+                    "that pools its tokens (global_pool)"
+                )
             loss = F.cross_entropy(logits, _known(labels, *logits.shape))
             losses.append(float(loss.detach()))
             if not torch.isfinite(loss):
@@ -102,15 +115,29 @@ def train_prompts(
     return losses
 
 
+#: Number types of labels.
+WHOLE = (torch.int8, torch.int16, torch.int32, torch.int64, torch.uint8, torch.uint16, torch.uint32, torch.uint64)
+
+
 def _known(labels: Tensor, images: int, classes: int) -> Tensor:
-    """Return the labels; raise ``InputError`` for classes that are not there, which end the process on a GPU."""
-    if not isinstance(labels, Tensor) or (labels.is_floating_point() and labels.ndim == 1):
+    """Return the labels (B,) as int64.
+
+    Raises ``InputError`` for other shapes and types, and for classes that are not there, which end the
+    process on a GPU.
+    """
+    if not isinstance(labels, Tensor):
         raise InputError(
             f"train_prompts: labels {shown(labels)}; expected a tensor of whole numbers, one for each image"
         )
-    if labels.ndim > 0 and len(labels) != images:
+    if labels.ndim != 1 or labels.dtype not in WHOLE:
+        raise InputError(
+            f"train_prompts: labels of shape {tuple(labels.shape)} and {labels.dtype}; expected a tensor of whole "
+            f"numbers, one for each image: shape ({images},), as labels.reshape(-1).long() gives"
+        )
+    if len(labels) != images:
         raise InputError(f"train_prompts: {images} images and {len(labels)} labels in a batch; expected one label each")
-    if labels.ndim == 1 and len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < classes:
+    labels = labels.long()
+    if not 0 <= int(labels.min()) <= int(labels.max()) < classes:
         raise InputError(
             f"train_prompts: labels from {int(labels.min())} to {int(labels.max())}; this model has num_classes = "
             f"{classes}: expected 0 to {classes - 1}"

@@ -198,10 +198,17 @@ def test_wrapped_models_are_named(wrap, tmp_path):
 
 
 def test_nothing_stays_behind_where_a_folder_stands(tmp_path):
-    (tmp_path / "there").mkdir()
+    (tmp_path / "there.safetensors").mkdir()
     with pytest.raises(InputError, match=r"cannot write .*choose a file in an existing folder"):
-        save_prompts(prompted(VPT(3)), tmp_path / "there")
-    assert [entry.name for entry in tmp_path.iterdir()] == ["there"]
+        save_prompts(prompted(VPT(3)), tmp_path / "there.safetensors")
+    assert [entry.name for entry in tmp_path.iterdir()] == ["there.safetensors"]
+
+
+@pytest.mark.parametrize("name", ["prompts.pt", "prompts", "prompts.safetensors.bak"])
+def test_another_ending_is_refused_before_anything_is_written(name, tmp_path):
+    with pytest.raises(InputError, match=r"save_prompts: path .*; expected a name that ends in \.safetensors$"):
+        save_prompts(prompted(VPT(3)), tmp_path / name)
+    assert not any(tmp_path.iterdir())
 
 
 def test_another_backbone_is_refused(tmp_path):
@@ -519,6 +526,13 @@ def test_rows_that_are_kept_are_not_made_again(tmp_path):
     path.write_text("[]\n")
     with pytest.raises(InputError, match="no file of rows"):
         kept(path, {"timm": "1"}, lambda: make("a"), "a")
+
+
+@pytest.mark.parametrize(("name", "reason"), [("resnet18", "its class is ResNet; expected timm's VisionTransformer")])
+def test_models_of_another_class_have_a_row_of_no(name, reason):
+    [row] = supported_models([name]).to_dict("records")
+    assert [row[kind] for kind in ("VPT-shallow", "VPT-deep", "VAPT")] == ["no"] * 3
+    assert row["why not"].startswith(reason)
 
 
 def test_supported_models_of_each_kind():

@@ -14,6 +14,7 @@ from moe_prompts.models.prompt_attention import PromptAttention
 from moe_prompts.vision import VAPT, VPT, gate_rank, projections, prompt, prompt_table, read_head
 from moe_prompts.vision.figures import draw_input_dependence, draw_mass
 from moe_prompts.vision.prompting.head_as_moe import HeadReading, attention_parts
+from moe_prompts.vision.prompting.mass import gate_mass
 
 
 def attention_call(model, batch, block):
@@ -131,12 +132,23 @@ def test_reading_leaves_the_model_as_it_was():
     ("call", "match"),
     [
         (lambda: read_head(plain(), images(), 0, 0), "expected a model that prompt"),
-        (lambda: read_head(prompted(VPT(3)), images(), DEPTH, 0), f"block {DEPTH}; expected 0 to {DEPTH - 1}"),
-        (lambda: read_head(prompted(VPT(3)), images(), 0, HEADS), f"head {HEADS}; expected 0 to {HEADS - 1}"),
+        (
+            lambda: read_head(prompted(VPT(3)), images(), DEPTH, 0),
+            f"read_head: block {DEPTH}; expected 0 to {DEPTH - 1}",
+        ),
+        (
+            lambda: read_head(prompted(VPT(3)), images(), 0, HEADS),
+            f"read_head: head {HEADS}; expected 0 to {HEADS - 1}",
+        ),
         (lambda: read_head(prompted(VPT(3)), images(), True, 0), "block True; expected 0"),
         (lambda: read_head(prompted(VPT(3)), images(), 0, 1.0), r"head 1\.0; expected 0"),
         (lambda: prompt_table(prompted(VPT(3)), images(number=1)), "1 image; expected at least 2"),
-        (lambda: projections(prompted(VPT(3), qk_norm=True), 0, 0), "norms its queries and keys"),
+        (lambda: projections(prompted(VPT(3), qk_norm=True), 0, 0), "projections: block 0 norms its queries and keys"),
+        (lambda: gate_rank(prompted(VPT(3), qk_norm=True), 0, 0), "gate_rank: block 0 norms its queries and keys"),
+        (lambda: gate_rank(prompted(VPT(3)), 99, 0), f"gate_rank: block 99; expected 0 to {DEPTH - 1}"),
+        (lambda: gate_rank(prompted(VPT(3)), 0, 99), f"gate_rank: head 99; expected 0 to {HEADS - 1}"),
+        (lambda: gate_mass(prompted(VPT(3)), images()[0], 99), f"draw_mass: block 99; expected 0 to {DEPTH - 1}"),
+        (lambda: gate_mass(prompted(VPT(3)), images()[0], 0, 99), f"draw_mass: head 99; expected 0 to {HEADS - 1}"),
         (lambda: read_head(prompted(VPT(3), scale_attn_norm=True), images(), 0, 0), "no sum over heads"),
     ],
 )

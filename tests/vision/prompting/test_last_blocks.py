@@ -97,7 +97,10 @@ def test_they_train():
     (lambda: VAPT(3, blocks=1.5), "VAPT: blocks = 1.5; expected a whole number"),
     (lambda: prompt(plain(), VPT(3, blocks=4), 7), "VPT: blocks = 4 in a model of 3 blocks; expected at most 3"),
     (lambda: prompt(plain(), VAPT(3, blocks=9), 7), "VAPT: blocks = 9 in a model of 3 blocks"),
-    (lambda: prompt(plain(), VAPT(3, blocks=1), 7), "leaves no adaptive prompts in a model of 1 blocks with prompts"),
+    (lambda: prompt(plain(), VAPT(3, blocks=1), 7), "a model of 1 block with prompts; expected blocks of at "
+     r"least 2, or VPT\(num_tokens=3, deep=True, blocks=1\)"),
+    (lambda: prompt(plain(depth=1), VAPT(3), 7), r"of 1 block; expected a model of at least 2 blocks, or VPT\("),
+    (lambda: prompt(plain(), VAPT(3, static_depth=2, blocks=2), 7), "2 blocks with prompts; expected less than 2, or"),
     (lambda: VPT(3, blocks=4).n_parameters(16, 3, (4, 4)), "blocks = 4 in a model of 3"),
 ])  # fmt: skip
 def test_what_does_not_fit_is_one_line(make, words):

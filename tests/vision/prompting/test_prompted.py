@@ -32,8 +32,21 @@ from vision_models import (
 )
 
 from moe_prompts.errors import InputError
-from moe_prompts.vision import VAPT, VPT, AdaptivePrompts, parameter_groups, prompt, trainable_summary, unprompt
-from moe_prompts.vision.prompting.prompted import prompt_parameters
+from moe_prompts.vision import (
+    VAPT,
+    VPT,
+    AdaptivePrompts,
+    draw_mass,
+    gradient_ratio,
+    parameter_groups,
+    prompt,
+    prompt_table,
+    read_head,
+    train_prompts,
+    trainable_summary,
+    unprompt,
+)
+from moe_prompts.vision.prompting.prompted import mean_states, prompt_parameters
 from moe_prompts.vision.prompting.prompted_model import prompt_modules
 from moe_prompts.vision.prompting.prompts import StaticPrompts, position_map, resized_map
 from moe_prompts.vision.prompting.weight_decay import decay_groups
@@ -394,7 +407,7 @@ def test_map_pooling():
         ("eva02_tiny_patch14_224", "Eva.*rotary"),
         ("naflexvit_base_patch16_gap", "NaFlexVit.*padding"),
         ("deit_tiny_distilled_patch16_224", "VisionTransformerDistilled.*two heads"),
-        ("resnet10t", "ResNet.*only this class"),
+        ("resnet10t", "ResNet; expected timm's VisionTransformer, such as"),
     ],
 )
 def test_other_models_are_refused(model, reason):
@@ -424,6 +437,65 @@ def test_wrong_input_is_refused_before_anything_changes(arguments, match):
     with pytest.raises(InputError, match=match):
         prompt(model, *rest)
     assert (type(model), [name for name, _ in model.named_modules()]) == before
+
+
+@pytest.mark.parametrize("given", ["test_vit", None, 3])
+def test_what_is_no_model_is_refused_in_one_line(given):
+    with pytest.raises(InputError) as error:
+        prompt(given, VPT(3), 7)
+    assert str(error.value).startswith(
+        f"prompt: this model cannot take prompts: it is {given!r}; expected a model, such"
+    )
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("call", [trainable_summary, lambda model: parameter_groups(model, 0.1)])
+def test_errors_name_the_function_that_was_called(call):
+    with pytest.raises(
+        InputError, match=r"^(trainable_summary|parameter_groups): a VisionTransformer; expected a model"
+    ):
+        call(plain())
+
+
+SIZED = VAPT(3, kernel=None, resize="bilinear")
+
+
+@pytest.mark.parametrize("config", [VPT(3), VPT(3, deep=False), SIZED], ids=["deep", "shallow", "VAPT"])
+def test_images_that_are_no_whole_number_of_patches_are_one_line(config):
+    """timm says so in an AssertionError; with padding it takes them."""
+    model = prompted(config, dynamic_img_size=True)
+    pixels = torch.rand(2, 3, 18, 16).double()
+    calls = {
+        "": lambda: model(pixels),
+        "train_prompts: ": lambda: train_prompts(model, [(pixels, torch.tensor([0, 1]))], 1),
+        "gradient_ratio: ": lambda: gradient_ratio(model, pixels, rng()),
+        "prompt_table: ": lambda: prompt_table(model, pixels),
+    }
+    for where, call in calls.items():
+        with pytest.raises(InputError) as error:
+            call()
+        expected = f"{where}images of 18 x 16 pixels; expected multiples of the patches' 4 x 4: resize or crop them"
+        assert str(error.value) == expected
+    assert prompted(config, dynamic_img_size=True, dynamic_img_pad=True)(pixels).shape == (2, CLASSES)
+
+
+def test_images_that_are_not_finite_give_no_reading():
+    model = prompted(VPT(3))
+    for value in (torch.nan, torch.inf):
+        pixels = images().clone()
+        pixels[0, 0, 0, :2] = value
+        calls = {
+            "prompt_table": lambda pixels=pixels: prompt_table(model, pixels),
+            "gradient_ratio": lambda pixels=pixels: gradient_ratio(model, pixels, rng()),
+            "read_head": lambda pixels=pixels: read_head(model, pixels, 0, 0),
+            "draw_mass": lambda pixels=pixels: draw_mass(model, pixels[0]),
+            "mean_states": lambda pixels=pixels: mean_states(model, [pixels]),
+        }
+        for name, call in calls.items():
+            with pytest.raises(InputError, match=f"^{name}: images with 2 numbers that are NaN or infinite") as error:
+                call()
+            assert "\n" not in str(error.value)
+        assert not model(pixels)[0].isfinite().all()  # a forward pass does not look at every number
 
 
 def test_other_wrong_input():

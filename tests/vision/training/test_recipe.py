@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 import timm
 import torch
+import torch.nn.functional as F
+from timm.models.vision_transformer import VisionTransformer
 from timm.optim import Lamb
 
 from moe_prompts.errors import InputError
@@ -248,7 +250,54 @@ WRONG = [
     (lambda model, batch: train_prompts(model, [batch], lr=-1.0), "expected a number in (0, inf)"),
     (lambda model, batch: train_prompts(model, [batch], optimiser="adam"), "expected one of adamw, sgd, lamb"),
     (lambda model, batch: train_prompts(model, [(batch[0] * np.nan, batch[1])]), "a loss of nan at step 1"),
+    (lambda model, batch: train_prompts(model, [(batch[0], batch[1][:, None])]), "labels of shape (10, 1) and torch.i"),
+    (lambda model, batch: train_prompts(model, [(batch[0], batch[1][0])]), "labels of shape () and torch.int64; expec"),
+    (
+        lambda model, batch: train_prompts(model, [(batch[0], batch[1] > 2)]),
+        "labels of shape (10,) and torch.bool; exp",
+    ),
+    (
+        lambda model, batch: train_prompts(model, [(batch[0], F.one_hot(batch[1]).float())]),
+        "of shape (10, 5) and torch.f",
+    ),
+    (lambda model, batch: train_prompts(model, [(batch[0].double(), batch[1])]), "images of torch.float64; this model"),
+    (
+        lambda model, batch: train_prompts(model, [(batch[0].half(), batch[1])]),
+        "images of torch.float16; this model has",
+    ),
+    (lambda model, batch: train_prompts(model, [(batch[0][:0], batch[1][:0])]), "train_prompts: images of shape (0, 3"),
+    (
+        lambda model, batch: train_prompts(without_head(), [batch]),
+        "expected one of prompt(model, config, num_classes=C)",
+    ),
+    (lambda model, batch: train_prompts(without_pooling(), [batch]), "train_prompts: logits of shape (10, 17, 5)"),
 ]
+
+
+def without_head():
+    return prompt(create_backbone("small"), VPT(3), 0)
+
+
+def without_pooling():
+    sizes = {"img_size": 32, "patch_size": 8, "embed_dim": 16, "depth": 2, "num_heads": 2}
+    return prompt(VisionTransformer(**sizes, global_pool=""), VPT(3), 5)
+
+
+@pytest.mark.parametrize("kind", [torch.uint8, torch.int16, torch.int32, torch.uint16, torch.int64])
+def test_labels_of_every_whole_number_type_train_alike(kind):
+    found = []
+    for labels in (torch.arange(10) % 5, (torch.arange(10) % 5).to(kind)):
+        torch.manual_seed(0)
+        model, batch = model_and_batch(VPT(3))
+        found.append(train_prompts(model, [(batch[0], labels)], steps=2))
+    assert found[0] == found[1]
+
+
+def test_images_of_half_precision_train_under_autocast():
+    model, batch = model_and_batch(VPT(3))
+    with torch.autocast("cpu", torch.bfloat16):
+        losses = train_prompts(model, [(batch[0].bfloat16(), batch[1])], steps=1)
+    assert np.isfinite(losses).all()
 
 
 @pytest.mark.parametrize("wrong", WRONG, ids=lambda pair: pair[1][:40])
