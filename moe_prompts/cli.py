@@ -10,9 +10,10 @@ import re
 import shlex
 import shutil
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from textwrap import wrap
@@ -163,12 +164,15 @@ def numbers(text: str | None, option: str, interval: str = "(-inf, inf)") -> tup
 
 
 def names(text: str) -> list[str]:
-    """Return the different names in a comma-separated list, without spaces and empty parts; an argparse type."""
+    """Return the different names in a comma-separated list, without spaces and empty parts.
+
+    It is an argparse type, which refuses a name that stands there twice.
+    """
     return _parsed(_split(text), text)
 
 
 def names_of(text: str, option: str) -> list[str]:
-    """Return what ``names`` does, of a text that an option gave; ``InputError`` where a name stands there twice."""
+    """Return the different names that an option gave; raise ``InputError`` where one stands there twice."""
     found = _split(text)
     once(found, f"{option} {text}")
     return found
@@ -183,6 +187,30 @@ def folder(text: str) -> Path:
     if not text.strip():
         raise argparse.ArgumentTypeError("an empty name; expected a folder")
     return Path(text)
+
+
+def check_writable(path: Path | None, option: str) -> None:
+    """Raise ``InputError`` unless files can be written to the folder, made first where it is missing.
+
+    What is made for the check is removed again. None is allowed.
+
+    option  its name in errors
+    """
+    if path is None:
+        return
+    from moe_prompts.engine.files import reason
+
+    missing = [folder for folder in (path, *path.parents) if not folder.exists()]
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path):
+            pass
+    except OSError as error:
+        raise InputError(f"{option} {path}: {reason(error)}; expected a folder you may write to") from error
+    finally:
+        for folder in missing:
+            with suppress(OSError):  # was not made, or another process uses it by now
+                folder.rmdir()
 
 
 def default_folder(experiment: str) -> Path:

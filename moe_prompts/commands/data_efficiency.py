@@ -16,9 +16,11 @@ python experiments/data_efficiency.py --task fgvc:dogs --data fgvc --fraction 0.
 from __future__ import annotations
 
 import argparse
+import math
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -293,9 +295,11 @@ def main() -> None:
 
     setup = setup_of(arguments)
     studies = studies_of(arguments, setup)
+    cli.check_writable(arguments.states, "--states")
     study = studies[0] if len(studies) == 1 else joined("data-efficiency", studies)
     arguments.workers = processes(setup.device, arguments.workers, arguments.executor, arguments.scheduler)
-    workers = arguments.workers or available_cores()
+    cli.executor(arguments)  # refuses what a run would refuse
+    workers = min(arguments.workers or available_cores(), len(study.blocks))
     minutes = expected_minutes(study, workers)
     shown = cli.hours_or_minutes(minutes)
     print(f"about {shown} of training with {workers} processes, and start and images", flush=True)
@@ -317,6 +321,9 @@ def refuse(arguments: argparse.Namespace) -> None:
         raise InputError(f"--fresh-reps {arguments.fresh_reps}; expected a whole number of at least 0")
     if not re.fullmatch("cpu|cuda(:[0-9]+)?", arguments.device or "cpu"):
         raise InputError(f"--device {arguments.device}; expected cpu, cuda or cuda:N, such as cuda:0")
+    sharpness = arguments.teacher_sharpness
+    if sharpness is not None and not (0 < sharpness < math.inf):
+        raise InputError(f"--teacher-sharpness {sharpness:g}; expected a positive number, such as 6")
     if arguments.tune and arguments.rates is not None:
         raise InputError("--tune with --rates; expected one of them")
     if arguments.n is not None and arguments.fraction is not None:
@@ -483,6 +490,15 @@ def studies_of(arguments: argparse.Namespace, setup) -> list[Study]:
     tasks = [spec(name, arguments) for name in task_names([n for n in arguments.task if n not in PLANTED], arguments)]
     if not tasks:
         refuse_given(arguments, OF_TASKS, f"of methods on tasks; expected a task beside {', '.join(truths)}")
+    # What no table of rates could mend is said before rates are looked for.
+    for where in [planted_setup(arguments)] * bool(truths) + [setup] * bool(tasks):
+        check_place(arguments, where)
+    students = arguments.students or [*STUDENTS, AT_TEACHER]
+    planted = [PlantedImages(truth, sharpness_of(arguments)) for truth in truths]
+    for source in planted:
+        with named_blocks(arguments, f"{source.name} and adaptive students"):
+            source.check(students, (), planted_setup(arguments), arguments.seed)
+    check_fresh(arguments, bool(truths) or any(TaskImages(task).endless for task in tasks), setup.recipe.batch)
     lrs = cli.numbers(arguments.lr, "--lr", "(0, inf)")
     decays = cli.numbers(arguments.weight_decay, "--weight-decay", "[0, inf)") or (TASK_DECAY,)
     for_planted: Rates
@@ -505,19 +521,76 @@ def studies_of(arguments: argparse.Namespace, setup) -> list[Study]:
     if truths:
         if arguments.n is None:
             raise InputError(f"--fraction {arguments.fraction} with {truths[0]}; expected FGVC tasks alone, else --n")
-        students, sizes = arguments.students or [*STUDENTS, AT_TEACHER], image_counts(arguments.n, arguments)
-        planted = [PlantedImages(truth, sharpness_of(arguments)) for truth in truths]
-        where = planted_setup(arguments)
+        sizes, where = image_counts(arguments.n, arguments), planted_setup(arguments)
         studies.append(efficiency_study(planted, students, sizes, setup=where, rates=for_planted, **common))
     if tasks:
         methods = arguments.methods or distinct_methods(setup.sizes, backbone(setup))
         check_peers(methods)
+        check_prompts(methods, arguments, setup)
         images = [TaskImages(task) for task in tasks]
         by_task = sizes_of(arguments, tasks)
         studies.append(efficiency_study(images, methods, by_task, setup=setup, rates=for_tasks, **common))
         if arguments.full_n is not None:
             studies.append(full_study(images, arguments, setup, common))
     return studies
+
+
+def check_place(arguments: argparse.Namespace, setup) -> None:
+    """Raise ``InputError`` for a ``--size`` or ``--last-blocks`` that the backbone of ``setup`` does not take."""
+    from moe_prompts.vision.backbones.create import OWN, SMALL_SIZE
+    from moe_prompts.vision.training.runs import backbone
+
+    size, last = setup.size, arguments.last_blocks
+    if setup.backbone in OWN and size not in (None, SMALL_SIZE):
+        raise InputError(f"--size {size}; {setup.backbone} takes {SMALL_SIZE} pixels: leave it out")
+    if arguments.size is None and last is None:
+        return
+    try:
+        depth = len(backbone(setup).blocks)
+    except InputError as error:
+        raise InputError(f"--{error}" if str(error).startswith(f"size {size};") else str(error)) from error
+    if last is not None and last > depth:
+        raise InputError(f"--last-blocks {last}; expected at most {depth}, the blocks of {setup.backbone}")
+
+
+def check_fresh(arguments: argparse.Namespace, endless: bool, batch: int) -> None:
+    """Raise ``InputError`` for more replicates, or more steps on fresh images, than there are images for."""
+    from moe_prompts.vision.tasks.replicates import APART, REPLICATES
+
+    if arguments.reps > REPLICATES:
+        raise InputError(f"--reps {arguments.reps}; expected at most {REPLICATES}, which have images of their own")
+    if endless and arguments.fresh_reps and arguments.fresh_steps * batch > APART:
+        raise InputError(
+            f"--fresh-steps {arguments.fresh_steps}; expected at most {APART // batch}, as {batch} images are read in "
+            f"a step and {APART} are drawn at most"
+        )
+
+
+def check_prompts(methods: Sequence[str], arguments: argparse.Namespace, setup) -> None:
+    """Raise ``InputError`` for a method whose prompts do not fit the blocks that are to have them."""
+    from moe_prompts.vision.training.methods import config
+    from moe_prompts.vision.training.runs import backbone
+
+    model = backbone(setup)
+    for method in methods:
+        prompts = config(method, setup.sizes, model)
+        if prompts is not None:
+            with named_blocks(arguments, f"the method {method}"):
+                prompts.check(len(model.blocks), model.patch_embed.grid_size)
+
+
+@contextmanager
+def named_blocks(arguments: argparse.Namespace, user: str) -> Iterator[None]:
+    """Name ``--last-blocks`` in errors on prompts of ``user`` that do not fit their blocks."""
+    try:
+        yield
+    except InputError as error:
+        if arguments.last_blocks is None or "static_depth" not in str(error):
+            raise
+        raise InputError(
+            f"--last-blocks {arguments.last_blocks} with {user}, whose first block has fixed prompts; expected at least 2, "
+            "or methods with fixed prompts alone"
+        ) from error
 
 
 def full_study(images: Sequence[Any], arguments: argparse.Namespace, setup, common: dict[str, Any]) -> Study:

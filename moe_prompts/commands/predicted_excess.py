@@ -76,6 +76,7 @@ def main() -> None:
         raise InputError(f"--seed {arguments.seed}; expected {entropy}, that of {arguments.run}, or none")
     arguments.seed = entropy
     cli.check_run(arguments)
+    cli.check_writable(arguments.states, "--states")
     drawn = [str(name) for name in curves["task"].unique() if str(name).startswith(STAND_IN)]
     of_run = {name: TaskImages(TaskSpec(name, size=setup.size or 32, entropy=entropy)) for name in drawn}
     there = [name for name, source in of_run.items() if source.endless]  # others have no images but the run's own

@@ -149,6 +149,7 @@ def run(arguments: argparse.Namespace) -> None:
     check_tracker(arguments.track)
     arguments.workers = processes(arguments.device, arguments.workers, arguments.executor, arguments.scheduler)
     workers = arguments.workers or available_cores()
+    cli.executor(arguments)  # refuses what a run would refuse
     for plan in plans.values():
         plan.check()
     minutes = sum(expected_minutes(plan, workers) for plan in plans.values())

@@ -22,7 +22,7 @@ from moe_prompts.errors import InputError
 from moe_prompts.vision.backbones.create import create_backbone
 from moe_prompts.vision.backbones.normalisation import normalised
 from moe_prompts.vision.backbones.standardised import standardised
-from moe_prompts.vision.prompting.config import VAPT, first_block
+from moe_prompts.vision.prompting.config import VAPT, VPT, first_block
 from moe_prompts.vision.prompting.prompted import HEADS, mean_states
 from moe_prompts.vision.tasks.named import Spec
 from moe_prompts.vision.tasks.task import ImageSet, Pixels, Task
@@ -302,8 +302,9 @@ def seconds_per_step(setup: Setup) -> float:
 
     On a CPU, two large images stand for a batch.
 
-    Prompts are in the blocks that ``setup.sizes`` says. Where states before them are kept, steps read states:
-    give ``memory=0`` for a study whose sets are larger than its memory.
+    Prompts are in the blocks that ``setup.sizes`` says. In one block alone no prompt can be adaptive: there
+    the step is one of fixed prompts, which takes as long. Where states before them are kept, steps read
+    states: give ``memory=0`` for a study whose sets are larger than its memory.
     """
     torch.set_num_threads(1)
     model = backbone(setup)
@@ -312,7 +313,9 @@ def seconds_per_step(setup: Setup) -> float:
     rng = np.random.default_rng(0)
     images = Pixels(rng.integers(0, 256, (batch, height, width, 3), dtype=np.uint8), rng.integers(0, 10, batch))
     trials = [Trial(Setting(0.1, 0.0), 0)] * setup.pack
-    prompts = VAPT(setup.sizes.tokens, kernel=None, blocks=setup.sizes.blocks)
+    vapt = VAPT(setup.sizes.tokens, kernel=None, blocks=setup.sizes.blocks)
+    adaptive = len(model.blocks) - first_block(vapt, len(model.blocks)) > vapt.static_depth
+    prompts = vapt if adaptive else VPT(setup.sizes.tokens, blocks=setup.sizes.blocks)
     packed = PackedTrials(model, prompts, 10, [init_generator(0)] * len(trials))
     [read], _ = entering(packed.first, replace(setup, states=None), model, [images], images)
     times = []

@@ -236,11 +236,14 @@ def test_students_have_the_blocks_of_the_teacher_and_lose_nothing_where_it_stand
     [
         (("--last-blocks", "2"), "choose rates with --tune"),
         (("--teacher-sharpness", "2"), "choose rates with --tune"),
-        (("--last-blocks", "5", "--tune"), "blocks = 5 in a model of 4 blocks; expected at most 4"),
-        (("--last-blocks", "1", "--tune"), "static_depth = 1 leaves no adaptive prompts in a model of 1 blocks"),
-        (("--size", "56", "--tune"), "it has its own weights, 32 pixels and 4 blocks"),
-        (("--teacher-sharpness=-2", "--tune"), "Planted: sharpness = -2.0; expected"),
-        (("--teacher-sharpness", "nan", "--tune"), "Planted: sharpness = nan; expected"),
+        (("--last-blocks", "5"), "--last-blocks 5; expected at most 4, the blocks of small-gain"),
+        (
+            ("--last-blocks", "1"),
+            "--last-blocks 1 with planted-adaptive and adaptive students, whose first block has fixed",
+        ),
+        (("--size", "56"), "--size 56; small-gain takes 32 pixels: leave it out"),
+        (("--teacher-sharpness=-2", "--tune"), "--teacher-sharpness -2; expected a positive number"),
+        (("--teacher-sharpness", "nan"), "--teacher-sharpness nan; expected a positive number"),
     ],
 )
 def test_wrong_options_are_one_line(tmp_path, monkeypatch, options, message):
@@ -252,6 +255,14 @@ def test_wrong_options_are_one_line(tmp_path, monkeypatch, options, message):
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.skipif(cached_file(REAL) is None, reason=how_to_fetch(REAL))
+def test_a_size_that_the_real_backbone_does_not_take_is_told_before_rates(monkeypatch):
+    script = importlib.import_module("moe_prompts.commands.data_efficiency")
+    monkeypatch.setattr(sys, "argv", ["data_efficiency.py", "--task", "count", "--backbone", REAL, "--size", "55"])
+    with pytest.raises(InputError, match=r"^--size 55; expected a multiple of 14, the side of a patch, such as 56$"):
+        script.main()
 
 
 @pytest.mark.skipif(cached_file(REAL) is None, reason=how_to_fetch(REAL))

@@ -309,6 +309,18 @@ def test_another_optimiser_takes_the_steps_and_has_rates_of_its_own(tmp_path, mo
         (("--data", "nowhere"), "--data nowhere: no such folder"),
         (("--fraction", "0.5,0.5", "--task", "count", "--tune"), "--fraction 0.5,0.5; named twice: 0.5"),
         (("--device", "cuda"), "--device cuda; torch sees no GPU here"),
+        (("--task", "count", "--last-blocks", "99"), "--last-blocks 99; expected at most 4, the blocks of small"),
+        (
+            ("--task", "count", "--last-blocks", "1", "--methods", "linear,vapt", "--tune", "--estimate"),
+            "--last-blocks 1 with the method vapt, whose first block has fixed prompts; expected at least 2",
+        ),
+        (("--workers", "100000", "--estimate"), "workers = 100000; expected at most "),
+        (("--reps", "10001"), "--reps 10001; expected at most 10000"),
+        (("--fresh-steps", "300000", "--estimate"), "--fresh-steps 300000; expected at most 262144, as 64 images"),
+        (
+            ("--states", "/proc/x", "--estimate"),
+            "--states /proc/x: No such file or directory; expected a folder you may",
+        ),
         (("--device", "tpu", "--estimate"), "--device tpu; expected cpu, cuda or cuda:N"),
         (("--device", "cuda:", "--estimate"), "--device cuda:; expected cpu, cuda or cuda:N"),
     ],
@@ -317,6 +329,17 @@ def test_wrong_input_is_one_clear_error(monkeypatch, arguments, message):
     with pytest.raises(InputError) as raised:
         call(monkeypatch, *arguments)
     assert message in str(raised.value)
+
+
+def test_an_estimate_needs_no_adaptive_prompts_and_leaves_no_folder(tmp_path, monkeypatch, capsys):
+    """In one block alone no prompt can be adaptive; more workers than blocks take as long as a worker for each."""
+    options = ("--task", "count", "--last-blocks", "1", "--methods", "linear,vpt_deep", "--tune", "--n", "20")
+    more = ("--steps", "9000", "--fresh-reps", "0", "--states", tmp_path / "new" / "states", "--estimate")
+    call(monkeypatch, *options, *more, "--workers", "100000", "--insist")
+    shown = capsys.readouterr().out
+    assert "with 2 processes" in shown
+    assert float(re.search(r"about ([0-9.]+) minutes", shown)[1]) > 0
+    assert not (tmp_path / "new").exists()
 
 
 @pytest.mark.parametrize(
