@@ -588,8 +588,8 @@ def named_blocks(arguments: argparse.Namespace, user: str) -> Iterator[None]:
         if arguments.last_blocks is None or "static_depth" not in str(error):
             raise
         raise InputError(
-            f"--last-blocks {arguments.last_blocks} with {user}, whose first block has fixed prompts; expected at least 2, "
-            "or methods with fixed prompts alone"
+            f"--last-blocks {arguments.last_blocks} with {user}, whose first block has fixed prompts; expected at "
+            "least 2, or methods with fixed prompts alone"
         ) from error
 
 
