@@ -469,7 +469,8 @@ def check_images(model: nn.Module, images: Any, where: str = "", *, finite: bool
             "(timm.data.create_transform gives them)"
         )
     if images.ndim != 4 or images.shape[1] != channels or (where and not len(images)):
-        raise InputError(f"{said}images of shape {tuple(images.shape)}; expected (B, {channels}, height, width)")
+        some = ", B at least 1" if where else ""
+        raise InputError(f"{said}images of shape {tuple(images.shape)}; expected (B, {channels}, height, width){some}")
     fault = layout.size_fault(images)
     if fault:
         raise InputError(f"{said}images of {images.shape[-2]} x {images.shape[-1]} pixels; {fault}")

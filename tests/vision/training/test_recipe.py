@@ -265,7 +265,10 @@ WRONG = [
         lambda model, batch: train_prompts(model, [(batch[0].half(), batch[1])]),
         "images of torch.float16; this model has",
     ),
-    (lambda model, batch: train_prompts(model, [(batch[0][:0], batch[1][:0])]), "train_prompts: images of shape (0, 3"),
+    (
+        lambda model, batch: train_prompts(model, [(batch[0][:0], batch[1][:0])]),
+        "(0, 3, 32, 32); expected (B, 3, height, width), B at least 1",
+    ),
     (
         lambda model, batch: train_prompts(without_head(), [batch]),
         "expected one of prompt(model, config, num_classes=C)",
