@@ -8,9 +8,11 @@ stands on the line before such a block, or on the line of a command within text.
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import runpy
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -195,6 +197,45 @@ def test_make_targets_exist():
     for command in COMMANDS:
         if command.text.startswith("make "):
             assert command.text.split()[1] in made, command.place
+
+
+#: Stands for Python on a machine with a GPU: it notes what it is called with, and takes long where SLOW says so.
+STUB = """#!/bin/sh
+echo "$*" >> "$NOTES"
+case "$*" in *"$SLOW"*) exec sleep 60 ;; esac
+echo done
+"""
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
+def test_one_call_of_make_gpu_ends_in_its_minutes_whatever_part_takes_long(tmp_path):
+    """A part that was cut off begins again in the next call, one that ended does not."""
+    stub = tmp_path / "python"
+    stub.write_text(STUB, encoding="utf-8")
+    stub.chmod(0o755)
+    notes = tmp_path / "notes"
+
+    def call(slow: str) -> tuple[str, list[str]]:
+        notes.write_text("", encoding="utf-8")
+        here = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "NOTES": str(notes), "SLOW": slow}
+        asked = ["make", "--silent", "gpu", "MINUTES=0.05", f"GPU_RUN={tmp_path / 'run'}"]
+        done = subprocess.run(asked, cwd=ROOT, env=os.environ | here, capture_output=True, text=True, timeout=50)
+        assert done.returncode == 0, done.stderr
+        scripts = re.findall(r"experiments/(\w+)\.py", notes.read_text(encoding="utf-8"))
+        return done.stdout, scripts
+
+    for slow, parts in (
+        ("benchmark_vision", ["benchmark_vision"]),
+        ("benchmark_bfloat16", ["benchmark_vision", "benchmark_bfloat16"]),
+        ("data_efficiency", ["benchmark_bfloat16", "data_efficiency"]),
+        ("data_efficiency", ["data_efficiency"]),
+    ):
+        shown, called = call(slow)
+        assert called == parts
+        assert "stopped after 0.05 minutes: make gpu goes on" in shown
+    shown, called = call("nothing")
+    assert called == ["data_efficiency"]
+    assert "stopped after" not in shown
 
 
 def is_run(command: Command) -> bool:

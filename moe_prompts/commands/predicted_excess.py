@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 #: Images whose gradients are taken, and those of a smoke run.
 IMAGES, QUICK = 200, 20
+#: Fewest steps of the trainings that the rules were registered for.
+STEPS = 100
 
 
 def parser() -> argparse.ArgumentParser:
@@ -89,7 +91,19 @@ def main() -> None:
     arguments.workers = processes(setup.device, arguments.workers, arguments.executor, arguments.scheduler)
     out = arguments.out or cli.default_folder("predicted-excess")
     results = cli.results(study, out, arguments, "predicted_excess.py")
-    tell(results, curves, entropy, out)
+    tell(results, curves, entropy, out, smoke_of(arguments.images, setup.recipe.steps))
+
+
+def smoke_of(images: int, steps: int | None) -> str:
+    """Return what makes a run smaller than those that the rules are for, in words; "" if nothing does.
+
+    images  whose gradients are taken
+    steps   of each training of the run; None where epochs were given
+    """
+    small = [] if images >= IMAGES else [f"gradients of {images} images, where the registered rule wants {IMAGES}"]
+    if steps is not None and steps < STEPS:
+        small.append(f"trainings of {steps} steps, where it wants at least {STEPS}")
+    return "; ".join(small)
 
 
 def setup_of(place: dict[str, Any], arguments: argparse.Namespace):
@@ -137,8 +151,11 @@ def _as_typed(value: str | float) -> str:
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
-def tell(results: pd.DataFrame, curves: pd.DataFrame, entropy: int, out: Path) -> None:
-    """Write the table, what the rules find, and the figure, then print them."""
+def tell(results: pd.DataFrame, curves: pd.DataFrame, entropy: int, out: Path, smoke: str = "") -> None:
+    """Write the table, what the rules find, and the figure, then print them.
+
+    smoke  why the rules judge nothing here, as ``smoke_of`` says it
+    """
     import matplotlib.pyplot as plt
     from matplotlib.figure import Figure
 
@@ -147,7 +164,7 @@ def tell(results: pd.DataFrame, curves: pd.DataFrame, entropy: int, out: Path) -
     from moe_prompts.vision.data_efficiency.figures import draw_predicted
 
     table = link.excess_table(results, curves)
-    findings = link.findings_of(curves, table, entropy)
+    findings = [replace(finding, smoke=smoke) for finding in link.findings_of(curves, table, entropy)]
 
     def draw() -> list[Path]:
         with plt.rc_context(STYLE):

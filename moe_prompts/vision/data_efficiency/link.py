@@ -39,6 +39,7 @@ class RuleFinding:
     found    the numbers, in words
     counted  how many agreements and disagreements a coin is asked about; 0 for a rule without a coin
     tasks    of how many tasks they are
+    smoke    what makes the run smaller than those that rules judge, in words; "" if nothing does
     """
 
     claim: str
@@ -46,9 +47,12 @@ class RuleFinding:
     found: str
     counted: int = 0
     tasks: int = 0
+    smoke: str = ""
 
     def __str__(self) -> str:
         said = "not measured" if self.verdict is None else self.verdict.value
+        if self.verdict is not None and self.smoke:
+            said = f"not judged ({self.smoke})"
         return f"{self.claim}: {said}. {self.found}"
 
 

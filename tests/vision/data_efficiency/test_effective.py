@@ -1,6 +1,7 @@
 """Effective parameters by brute force, gradients of single images by autograd, and rules on tables made by hand."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -198,6 +199,19 @@ def test_excess_is_half_the_gap_beside_the_prediction():
 )
 def test_v_excess_by_its_rule(ratios, verdict):
     assert excess_verdict(pd.DataFrame({"ratio": ratios})).verdict is verdict
+
+
+def test_a_smoke_run_is_not_judged():
+    """The numbers are told, the verdict is not; a run of the registered size keeps its verdict."""
+    from moe_prompts.commands.predicted_excess import smoke_of
+
+    table = pd.DataFrame({"ratio": [9.0, 9.0]})
+    small = replace(excess_verdict(table), smoke=smoke_of(5, 2))
+    assert str(small).startswith("V-excess: not judged (gradients of 5 images, where the registered rule wants 200; ")
+    assert "0% of 2 cells" in str(small)
+    assert "trainings of 2 steps, where it wants at least 100" in str(small)
+    assert str(replace(small, smoke=smoke_of(200, 100))).startswith("V-excess: fails. ")
+    assert smoke_of(200, None) == ""
 
 
 def test_v_floor_by_its_rule():
@@ -408,6 +422,10 @@ def test_the_command_trains_the_same_fits_again(tmp_path):
     np.testing.assert_allclose(both["train_loss"], both["train_loss_run"], rtol=1e-4)
     assert ((again["effective"] > 0) & (again["effective"] <= 12)).all()
     assert "V-floor: not measured" in done.stdout
+    smoke = (
+        "not judged (gradients of 12 images, where the registered rule wants 200; trainings of 6 steps, where it wants"
+    )
+    assert f"V-excess: {smoke} at least 100). " in " ".join(done.stdout.split())
     assert (out / "predicted_excess.png").is_file()
     twenty_one = (("--n", "20,21"), "--n 21; expected some of 20, 40")
     for wrong, message in (
