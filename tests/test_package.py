@@ -188,6 +188,7 @@ CURVES = (
     *(f"pretrained_ninth_{task}" for task in ("count", "letters")),
     *(f"pretrained_tenth_{task}_{optimiser}" for task in ("count", "letters") for optimiser in ("adamw", "lamb")),
     *(f"pretrained_eleventh_{task}" for task in ("azimuth", "count", "dsprites_loc", "letters")),
+    "pretrained_head_count",
     "pretrained_fourth_count",
     "pretrained_fourth_dsprites_loc",
     "pretrained_second_count",
@@ -221,6 +222,7 @@ VISION_RUNS = (
     "starts_second",
     "search",
     "search_crossing",
+    "search_rivals",
 )
 
 
