@@ -504,12 +504,11 @@ def _differences(key: str, there: Mapping[str, Any], here: Mapping[str, Any], in
 
     inside  what the entry is part of, with a full stop behind it
     """
-    values = [side.get(key, ABSENT) for side in (there, here)]
-    if isinstance(values[0], Mapping) and isinstance(values[1], Mapping):
-        parts = {**values[0], **values[1]}
-        unequal = [part for part in parts if values[0].get(part, ABSENT) != values[1].get(part, ABSENT)]
-        return [line for part in unequal for line in _differences(part, *values, f"{inside}{key}.")]
-    one, other = _short(*("nothing" if value is ABSENT else json.dumps(value) for value in values))
+    old, new = there.get(key, ABSENT), here.get(key, ABSENT)
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        unequal = [part for part in {**old, **new} if old.get(part, ABSENT) != new.get(part, ABSENT)]
+        return [line for part in unequal for line in _differences(part, old, new, f"{inside}{key}.")]
+    one, other = _short(*("nothing" if value is ABSENT else json.dumps(value) for value in (old, new)))
     return [f"{inside}{key}: {one} there, {other} here"]
 
 
