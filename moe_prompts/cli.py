@@ -132,9 +132,18 @@ def _parsed(values: list[Any], text: str) -> list[Any]:
     return values
 
 
-def positives(name: str) -> Callable[[str], list[int]]:
-    """Return an argparse type for a comma-separated list of different whole numbers of at least 1."""
-    return lambda text: _parsed([positive(name)(part.strip()) for part in text.split(",")], text)
+def positives(name: str, again: bool = False) -> Callable[[str], list[int]]:
+    """Return an argparse type for a comma-separated list of whole numbers of at least 1.
+
+    name   what is counted, for errors
+    again  whether a number may stand there twice
+    """
+
+    def parse(text: str) -> list[int]:
+        found = [positive(name)(part.strip()) for part in text.split(",")]
+        return found if again else _parsed(found, text)
+
+    return parse
 
 
 def numbers(text: str | None, option: str, interval: str = "(-inf, inf)") -> tuple[float, ...] | None:

@@ -22,7 +22,7 @@ def parser() -> argparse.ArgumentParser:
     add = parser.add_argument_group("the model").add_argument
     add("--model", default=None, metavar="NAME", help="see --models; without it, the rates of all models are printed")
     add("--models", action="store_true", help="print the names of all models")
-    add("--cells", type=cli.positives("fitted atoms"), help="fitted atoms per true atom (default 1,2)")
+    add("--cells", type=cli.positives("fitted atoms", again=True), help="fitted atoms per true atom (default 1,2)")
     add("--frozen", type=int, default=None, help="known experts (default: 1 beside prompts, 0 otherwise)")
     add("--d", type=cli.positive("inputs"), default=None, help="inputs of a prompt (default 2)")
     add("--hidden", type=cli.positive("hidden units"), default=None, help="of an adaptive prompt (default 1)")

@@ -235,7 +235,7 @@ def test_a_run_is_not_resumed_with_another_activation_of_the_same_name(tmp_path)
     forgotten()
     run_study(replace(a_study("x/sqrt(1+x**2)"), **look), tmp_path / "run", resume=True, progress=False)
     forgotten()
-    with pytest.raises(InputError, match=r"prompt_activations_used: .*x/sqrt.* there, .*tanh\(2\*x\).* here"):
+    with pytest.raises(InputError, match=r"prompt_activations_used.own: .*x/sqrt.* there, .*tanh\(2\*x\).* here"):
         run_study(replace(a_study("tanh(2*x)"), **look), tmp_path / "run", resume=True, progress=False)
 
 

@@ -84,7 +84,7 @@ def supported_models(names: Iterable[str] | None = None) -> pd.DataFrame:
             raise InputError(f"supported_models: {shown(name)}; expected names from timm.list_models()")
         with torch.device("meta"):
             # Other classes have no such option.
-            options = {"weight_init": "skip"} if name.split(".")[0] in known else {}
+            options: dict[str, Any] = {"weight_init": "skip"} if name.split(".")[0] in known else {}
             model: Any = timm.create_model(name, **options)
         against = {kind: _against(model, kind) for kind in CONFIGS}
         verdicts = {kind: "no" if reason else "yes" for kind, reason in against.items()}
