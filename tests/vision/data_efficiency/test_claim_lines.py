@@ -221,7 +221,7 @@ def test_pages_say_what_was_found_at_200_images(at_200):
     assert f"{value} points above fixed ones (90 % interval {low} to {high}: not decided)" in readme
     assert f"{shown['V-blind'][0].lstrip('+')} points above a control whose prompts do not see the image" in readme
     below = shown["V-bias"][0].lstrip("-")
-    assert f"{below} points above them (V-bias {found['V-bias'].verdict})" in readme
+    assert f"{below} points above adaptive prompts (V-bias {found['V-bias'].verdict})" in readme
     another = shown["V-another"][0].lstrip("+")
     assert (
         f"{another} above one whose prompts come from another image (V-another {found['V-another'].verdict})" in readme
