@@ -223,6 +223,7 @@ VISION_RUNS = (
     "search",
     "search_crossing",
     "search_rivals",
+    "search_fixed_first",
 )
 
 

@@ -78,6 +78,11 @@ class SearchVerdict:
     sizes: tuple[int, ...] = ()
 
     def __str__(self) -> str:
+        if not self.fits:
+            starts = " and ".join(f"'{start}'" for start in ORDINARY)
+            return (
+                f"T-search: not judged. Its rule takes fits to an adaptive teacher's law from {starts}; there are none"
+            )
         sgd = ", ".join(f"{name} {share:.0%}" for name, share in self.sgd.items()) or "not run"
         at = f" at n = {', '.join(map(str, self.sizes))}" if self.sizes else ""
         return (

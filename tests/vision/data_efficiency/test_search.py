@@ -190,6 +190,20 @@ def test_each_outcome_comes_from_a_table_that_says_so():
     assert rule.search_verdict(table(high, status=mixed)).outcome == rule.OPEN
 
 
+def test_a_run_without_ordinary_starts_is_not_judged():
+    """No share of no fits is told."""
+    said = str(rule.search_verdict(table([0.3] * 3, start=FIXED)))
+    assert said.startswith("T-search: not judged. Its rule takes fits to an adaptive teacher's law from 'official' ")
+
+
+@pytest.mark.parametrize("name", ["search", "search_crossing", "search_rivals", "search_fixed_first"])
+def test_committed_searches_are_what_their_rows_say(name):
+    sgd_rows = read_table(DATA / "planted_vit") if name == "search" else None
+    assert (DATA / name / "summary.md").read_text(encoding="utf-8") == rule.text(
+        read_table(DATA / name), sgd_rows
+    ) + "\n"
+
+
 def test_only_ordinary_starts_on_the_law_are_judged():
     others = pd.concat([table([0.0] * 20, start=TEACHER), table([0.0] * 20, targets="drawn")])
     verdict = rule.search_verdict(pd.concat([table([0.3] * 20), others]), sgd(0.28))
