@@ -9,6 +9,7 @@ import attention_1e7
 import attention_random
 import claims_map
 import claims_map_experts
+import gains
 import input_dependence
 import methods
 import noise_free_profiles
@@ -53,6 +54,7 @@ FIGURES = {
         planted_vit,
         pretrained,
         methods,
+        gains,
         pretrained_heads,
         predicted_excess,
         starts,

@@ -188,6 +188,11 @@ CURVES = (
     *(f"pretrained_ninth_{task}" for task in ("count", "letters")),
     *(f"pretrained_tenth_{task}_{optimiser}" for task in ("count", "letters") for optimiser in ("adamw", "lamb")),
     *(f"pretrained_eleventh_{task}" for task in ("azimuth", "count", "dsprites_loc", "letters")),
+    *(
+        f"pretrained_twelfth_{task}{by}"
+        for task in ("azimuth", "count", "distance", "dsprites_loc", "dsprites_ori", "letters")
+        for by in ("", "_lamb")
+    ),
     "pretrained_head_count",
     "pretrained_fourth_count",
     "pretrained_fourth_dsprites_loc",

@@ -78,9 +78,15 @@ TWO = ("letters", "count")
 EIGHTH = tuple(f"pretrained_eighth_{task}{more}" for task in TWO for more in ("", "_full"))
 NINTH = tuple(f"pretrained_ninth_{task}" for task in TWO)
 OPTIMISERS = ("lamb", "adamw")
-TENTH = {f"pretrained_tenth_{task}_{name}": f"vapt_{name}" for task in TWO for name in OPTIMISERS}
-#: What the method of some runs is called beside those of others.
-CALLED = dict.fromkeys(NINTH, "vapt_all") | TENTH
+TENTH = {f"pretrained_tenth_{task}_{name}": {"vapt": f"vapt_{name}"} for task in TWO for name in OPTIMISERS}
+#: Runs of both kinds of prompt on six tasks with 1000 images, by SGD and by LAMB.
+SIX = (*TWO, "azimuth", "dsprites_loc", "distance", "dsprites_ori")
+BY_LAMB = {name: f"{name}_lamb" for name in ("vapt", "vpt_deep")}
+TWELFTH = {f"pretrained_twelfth_{task}": {} for task in SIX} | {
+    f"pretrained_twelfth_{task}_lamb": BY_LAMB for task in SIX
+}
+#: What methods of some runs are called beside those of others.
+CALLED = {run: {"vapt": "vapt_all"} for run in NINTH} | TENTH | TWELFTH
 #: Runs that count the parameters that fits of a part use.
 EFFECTIVE = {
     "100 steps": ("predicted_excess", "predicted_excess_count"),
@@ -98,12 +104,22 @@ SHOWN = {
 #: Mean accuracy of VAPT less that of VPT-deep on the 19 tasks of VTAB-1K as published: 72.91 and 69.43 %, and
 #: less that of full tuning, 65.57 %.
 PUBLISHED_GAIN, PUBLISHED_OVER_FULL = 0.0348, 0.0734
-#: Claims on the mean of two tasks: runs, the pairs of methods, and the published difference that odds are
+#: Other claims on means over tasks: runs, the pairs of methods, and the published difference that odds are
 #: taken at.
-OF_TWO = (
+OTHER_MEANS = (
     ((*EIGHTH, *NINTH), {"V-full": ("vapt", "full"), "V-full-all": ("vapt_all", "full")}, PUBLISHED_OVER_FULL),
     ((*EIGHTH, *NINTH), {"V-blocks": ("vapt_all", "vapt")}, PUBLISHED_GAIN),
     ((*SIXTH[:2], *TENTH), {f"V-{name}": (f"vapt_{name}", "vapt") for name in OPTIMISERS}, PUBLISHED_GAIN),
+    (
+        tuple(TWELFTH),
+        {
+            "V-thousand": ("vapt", "vpt_deep"),
+            "V-thousand-lamb": ("vapt_lamb", "vpt_deep_lamb"),
+            "V-lamb-again": ("vapt_lamb", "vapt"),
+            "V-lamb-fixed": ("vpt_deep_lamb", "vpt_deep"),
+        },
+        PUBLISHED_GAIN,
+    ),
 )
 #: Simulated runs behind the odds of V-excess.
 SIMULATIONS = 10_000
@@ -116,7 +132,7 @@ Record = dict[str, Any]
 def claim_records(folder: Path) -> list[Record]:
     """Return the lines of evidence of all claims on the pretrained backbone, one record a line.
 
-    folder  holds the committed runs of ``PARTS``, ``LATER``, ``SIXTH`` to ``ELEVENTH``, ``EFFECTIVE``,
+    folder  holds the committed runs of ``PARTS``, ``LATER``, ``SIXTH`` to ``TWELFTH``, ``EFFECTIVE``,
             ``SEARCH`` and ``SGD``
 
     Raises ``InputError`` where a run is missing or damaged, or a later one has other images.
@@ -124,7 +140,7 @@ def claim_records(folder: Path) -> list[Record]:
     tables = {part: table_of(folder, part) for part in PARTS}
     lines = [line for claim in SHOWN for part, table in tables.items() for line in difference_lines(claim, part, table)]
     lines += lines_of_differences(mean_differences(joined(folder, SIXTH, (*SEVENTH, *ELEVENTH)), MEANS), BY_ACCURACY)
-    for runs, pairs, published in OF_TWO:
+    for runs, pairs, published in OTHER_MEANS:
         lines += lines_of_differences(mean_differences(table_of_runs(folder, runs), pairs), BY_ACCURACY, published)
     search = search_line(read_table(folder / SEARCH), read_table(folder / SGD))
     return [*lines, *rule_lines(tables, folder), search]
@@ -163,8 +179,10 @@ def table_of_runs(folder: Path, runs: tuple[str, ...]) -> pd.DataFrame:
         raise InputError(
             f"{folder}: runs of one part with seeds {seeds}; expected one seed, so that images are the same"
         )
-    named = {run: {"run": run} | ({"method": CALLED[run]} if run in CALLED else {}) for run in runs}
-    return pd.concat([read_table(folder / run).assign(**new) for run, new in named.items()])
+    tables = {run: read_table(folder / run) for run in runs}
+    return pd.concat(
+        [table.assign(run=run, method=table["method"].replace(CALLED.get(run, {}))) for run, table in tables.items()]
+    )
 
 
 def seed_of(run: Path) -> int:

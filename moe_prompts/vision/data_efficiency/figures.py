@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, StrMethodFormatter
 
 from moe_prompts.figures.style import SINGLE, STYLE, finding, legend_of
 from moe_prompts.intervals import half_width
@@ -290,6 +290,46 @@ def methods_figure(table: pd.DataFrame, differences: pd.DataFrame) -> Figure:
         said = [f"{word} {', '.join(names)}" for word, names in (("above", ahead), ("below", behind)) if len(names)]
         finding(below, f"in the mean vapt is decidedly {' and '.join(said) if said else 'above or below none'}", 46)
         legend_of(figure, [above], 3, "bars: 90 % intervals over replicates")
+    return figure
+
+
+def gains_figure(differences: pd.DataFrame, published: float) -> Figure:
+    """Return the figure of how far adaptive prompts are ahead of fixed ones: by task, and in the mean.
+
+    Bars are 90 % intervals over replicates.
+
+    differences  rows of ``curves.differences`` and ``curves.mean_differences`` at one n, whose claims are
+                 names of optimisers
+    published    the published gain, in points
+    """
+    tasks = list(dict.fromkeys(differences["task"]))
+    optimisers = list(dict.fromkeys(differences["claim"]))
+    with plt.rc_context(STYLE):
+        figure = Figure(figsize=(SINGLE, 0.15 * len(tasks) * (len(optimisers) + 0.5) + 1.2), layout="constrained")
+        ax = figure.subplots()
+        ax.axvline(0, color="0.4", linestyle=":")
+        label = f"published for VTAB-1K, {published:+.1f} points"
+        ax.axvline(published, color=COLOURS["VAPT"], linestyle="--", label=label)
+        for place, name in enumerate(optimisers):
+            own = differences[differences["claim"] == name].set_index("task").reindex(tasks)
+            colour, marker, filled = OPTIMISER_STYLES[name]
+            style = {"color": colour, "marker": marker, "markerfacecolor": colour if filled else "white"}
+            at = np.arange(len(tasks)) + 0.5 * (place - (len(optimisers) - 1) / 2) / len(optimisers)
+            ends = 100 * np.array([own["difference"] - own["low"], own["high"] - own["difference"]], dtype=float)
+            said = f"both by {name.upper()}"
+            ax.errorbar(100 * own["difference"], at, xerr=ends, linestyle="none", label=said, **style)
+        ax.set_yticks(range(len(tasks)), [short(task) for task in tasks])
+        ax.set_ylim(len(tasks) - 0.5, -0.5)
+        ax.axhline(len(tasks) - 1.5, color="0.8", linewidth=0.6)
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+        ax.set_xlabel("vapt less vpt_deep, points of accuracy on test")
+        own = differences[differences["task"] == tasks[-1]]
+        said = " and ".join(
+            f"{100 * row.difference:+.1f} [{100 * row.low:+.1f}, {100 * row.high:+.1f}] by {row.claim.upper()}"
+            for row in own.itertuples()
+        )
+        finding(ax, f"n = {int(own['n'].iloc[0])}, {short(tasks[-1])}: adaptive less fixed prompts {said}", 46)
+        legend_of(figure, [ax], 1, "bars: 90 % intervals over replicates")
     return figure
 
 

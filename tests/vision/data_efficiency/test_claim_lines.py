@@ -234,14 +234,25 @@ def test_pages_say_what_was_found_on_two_tasks(at_200):
         " ".join((ROOT / name).read_text("utf-8").split())
         for name in ("README.md", PRETRAINED, "docs/theory_meets_accuracy.md", "docs/training.md")
     )
-    for runs, pairs, _ in claim_lines.OF_TWO:
+    for runs, pairs, _ in claim_lines.OTHER_MEANS:
         for row in mean_differences(claim_lines.table_of_runs(DATA, runs), pairs).itertuples():
             value, low, high = (f"{100 * end:+.1f}" for end in (row.difference, row.low, row.high))
-            line = f"{row.claim}: {row.better} above {row.other} | 200 | {value} | [{low}, {high}] | {row.count} | "
+            line = f"{row.claim}: {row.better} above {row.other} | {row.n} | {value} | [{low}, {high}] | {row.count} | "
             assert f"| {line}{row.verdict} |" in page
             if row.claim == "V-lamb":
-                assert f"LAMB is {value.lstrip('+')} points better for adaptive prompts" in readme
                 assert f"{value.lstrip('+')} points [{low.lstrip('+')}, {high.lstrip('+')}] above SGD" in training
+            said = f"{value.lstrip('+')} points [{low.lstrip('+')}, {high.lstrip('+')}]"
+            behind = value.lstrip("-")
+            if row.claim == "V-lamb-again":
+                assert f"LAMB is {value.lstrip('+')} points better than SGD for adaptive prompts" in readme
+                assert f"LAMB is {said} above SGD for adaptive prompts" in training
+            if row.claim == "V-lamb-fixed":
+                assert f"{value.lstrip('+')} for fixed ones (V-lamb-again, V-lamb-fixed hold)" in readme
+                assert f"and {said} for fixed ones" in training
+            if row.claim == "V-thousand":
+                assert f"{behind} points behind by SGD (V-thousand {row.verdict})" in readme
+            if row.claim == "V-thousand-lamb":
+                assert f"{behind} by LAMB (V-thousand-lamb {row.verdict})" in readme
             if row.claim == "V-full":
                 ends = f"{value.lstrip('-')} [{high.lstrip('-')}, {low.lstrip('-')}]"
                 assert (
@@ -259,16 +270,33 @@ def test_pages_say_what_was_found_on_two_tasks(at_200):
     assert f"{fixed[0]} points above fixed prompts and {adaptive[0]} above adaptive ones" in training
 
 
-def test_tables_at_200_images_are_what_was_trained(at_200):
-    """A row for each method: accuracy by task, and the mean over tasks with the error of its five replicates."""
-    page, readme = ((ROOT / name).read_text("utf-8") for name in (PRETRAINED, "README.md"))
-    tasks = list(dict.fromkeys(at_200["task"]))
+def rows_by_task(table):
+    """For each method its parameters and cells: accuracy by task, and the mean over tasks with its own error."""
+    tasks = list(dict.fromkeys(table["task"]))
     shown = lambda values: f"{100 * values.mean():.1f} +- {100 * standard_error(values):.1f}"
-    for method, own in at_200.groupby("method"):
+    for method, own in table.groupby("method"):
         wide = own.pivot(index="replicate", columns="task", values="accuracy").reindex(columns=tasks)
         cells = [shown(wide[task].to_numpy()) if wide[task].notna().all() else "not run" for task in tasks]
         cells.append(shown(wide.mean(axis="columns").to_numpy()) if "not run" not in cells else "not run")
-        named = f"| {method} | {own['parameters'].iloc[0]} |"
+        yield method, f"| {method} | {own['parameters'].iloc[0]} |", cells
+
+
+def test_tables_at_200_images_are_what_was_trained(at_200):
+    """A row for each method: accuracy by task, and the mean over tasks with the error of its five replicates."""
+    page, readme = ((ROOT / name).read_text("utf-8") for name in (PRETRAINED, "README.md"))
+    for method, named, cells in rows_by_task(at_200):
         assert f"{named} {' | '.join(cells)} |\n" in page
         if method in ("linear", "vpt_deep", "vapt", "lora", "bias", "bias_blocks"):
             assert f"{named} {' | '.join(cell.split()[0] for cell in cells)} |\n" in readme
+
+
+def test_tables_at_1000_images_are_what_was_trained():
+    """The same for both kinds of prompt by both optimisers; the page on training shows the means."""
+    page, training = ((ROOT / name).read_text("utf-8") for name in (PRETRAINED, "docs/training.md"))
+    means = {}
+    for method, named, cells in rows_by_task(claim_lines.table_of_runs(DATA, tuple(claim_lines.TWELFTH))):
+        assert f"{named} {' | '.join(cells)} |\n" in page
+        means[method] = cells[-1]
+    assert set(means) == {"linear", "vpt_deep", "vapt", "vpt_deep_lamb", "vapt_lamb"}
+    for name, method in (("VPT-deep", "vpt_deep"), ("VAPT", "vapt")):
+        assert f"| {name} | {means[method]} | {means[f'{method}_lamb']} | " in training

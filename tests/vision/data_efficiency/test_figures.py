@@ -6,11 +6,12 @@ import pandas as pd
 import pytest
 
 from moe_prompts.intervals import mean_interval
-from moe_prompts.vision.data_efficiency.curves import mean_curves, mean_differences
+from moe_prompts.vision.data_efficiency.curves import differences, mean_curves, mean_differences
 from moe_prompts.vision.data_efficiency.figures import (
     draw_excess,
     draw_over_n,
     draw_winners,
+    gains_figure,
     methods_figure,
     starts_figure,
 )
@@ -119,3 +120,33 @@ def test_methods_stand_at_their_accuracies_and_differences():
     said = " ".join(below.get_title(loc="left").split())
     assert said == "in the mean vapt is decidedly above linear"
     assert "vapt on 2 of 2 tasks" in " ".join(above.get_title(loc="left").split())
+
+
+def test_gains_stand_by_task_and_in_the_mean():
+    """Two tasks and three replicates: 10 and 20 points by SGD, so 15 in the mean; 0 by LAMB on one, not on both."""
+    rows = [
+        {"task": task, "n": 1000, "status": TRAINED, "method": method, "replicate": i, "accuracy": value + 0.01 * i}
+        for task, gain in (("stand-in:count", 0.1), ("letters", 0.2))
+        for method, value in (("vpt_deep", 0.3), ("vapt", 0.3 + gain), ("a", 0.5), ("b", 0.4 + gain))
+        for i in range(3)
+    ]
+    rows = pd.DataFrame(rows)
+    rows.loc[rows["method"] == "b", "accuracy"] += 0.03 * (rows["replicate"] == 2)
+    pairs = {"sgd": ("vapt", "vpt_deep"), "lamb": ("b", "a")}
+    table = pd.concat([differences(rows, pairs), mean_differences(rows, pairs)])
+    figure = gains_figure(table, 3.5)
+    (ax,) = figure.axes
+    assert [text.get_text() for text in ax.get_yticklabels()] == ["count", "letters", "mean of 2 tasks"]
+    marks = {container.get_label(): container.lines[0].get_xydata() for container in ax.containers}
+    np.testing.assert_allclose(marks["both by SGD"][:, 0], [10, 20, 15], rtol=1e-12)
+    np.testing.assert_allclose(marks["both by LAMB"][:, 0], [1, 11, 6], rtol=1e-12)
+    assert (marks["both by LAMB"][:, 1] > marks["both by SGD"][:, 1]).all()
+    for container, name in zip(ax.containers, pairs, strict=True):
+        bars = [segment[:, 0] for segment in container.lines[2][0].get_segments()]
+        np.testing.assert_allclose(bars, 100 * table.loc[table["claim"] == name, ["low", "high"]], atol=1e-10)
+    lines = [line.get_xdata()[0] for line in ax.lines if len(set(line.get_xdata())) == 1 and len(line.get_xdata()) == 2]
+    assert lines[:2] == [0, 3.5]
+    said = " ".join(ax.get_title(loc="left").split())
+    assert said.startswith(
+        "n = 1000, mean of 2 tasks: adaptive less fixed prompts +15.0 [+15.0, +15.0] by SGD and +6.0 ["
+    )
