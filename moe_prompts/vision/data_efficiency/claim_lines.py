@@ -82,7 +82,7 @@ TENTH = {f"pretrained_tenth_{task}_{name}": {"vapt": f"vapt_{name}"} for task in
 #: Runs of both kinds of prompt on six tasks with 1000 images, by SGD and by LAMB.
 SIX = (*TWO, "azimuth", "dsprites_loc", "distance", "dsprites_ori")
 BY_LAMB = {name: f"{name}_lamb" for name in ("vapt", "vpt_deep")}
-TWELFTH = {f"pretrained_twelfth_{task}": {} for task in SIX} | {
+TWELFTH: dict[str, dict[str, str]] = {f"pretrained_twelfth_{task}": {} for task in SIX} | {
     f"pretrained_twelfth_{task}_lamb": BY_LAMB for task in SIX
 }
 #: What methods of some runs are called beside those of others.

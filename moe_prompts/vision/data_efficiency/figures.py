@@ -313,7 +313,8 @@ def gains_figure(differences: pd.DataFrame, published: float) -> Figure:
         for place, name in enumerate(optimisers):
             own = differences[differences["claim"] == name].set_index("task").reindex(tasks)
             colour, marker, filled = OPTIMISER_STYLES[name]
-            style = {"color": colour, "marker": marker, "markerfacecolor": colour if filled else "white"}
+            style: dict[str, Any] = {"color": colour, "marker": marker}
+            style["markerfacecolor"] = colour if filled else "white"
             at = np.arange(len(tasks)) + 0.5 * (place - (len(optimisers) - 1) / 2) / len(optimisers)
             ends = 100 * np.array([own["difference"] - own["low"], own["high"] - own["difference"]], dtype=float)
             said = f"both by {name.upper()}"
