@@ -51,7 +51,7 @@ def train_prompts(
     lr            at the end of the warm-up; None: .01 for SGD and LAMB, .003 for AdamW. Try a third and three
                   times as much (docs/training.md)
     weight_decay  of arrays with more than one axis, at least 0
-    optimiser     "sgd" (momentum .9), "adamw" or "lamb"
+    optimiser     "sgd" (momentum .9, as in the papers), "adamw" or "lamb", which docs/training.md recommends
     warmup        share of the steps in which the rate grows, in [0, 1)
     fixed_first   share of the steps in which ``VAPT(start="vpt")`` trains its fixed prompts alone, in [0, 1);
                   0 after ``start_from``, whose fixed prompts are trained already
