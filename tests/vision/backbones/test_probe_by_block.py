@@ -22,7 +22,7 @@ from moe_prompts.vision.tasks.procedural import procedural_task
 
 @pytest.mark.parametrize("options", [{}, {"reg_tokens": 2, "no_embed_class": True}], ids=["cls", "registers"])
 def test_a_block_stands_for_the_backbone_that_ends_there(options):
-    """Token by token what timm computes with the blocks after it taken away; float64 in chunks of other sizes."""
+    """Token by token what timm computes with the blocks after it taken away: rounding of float64 in other chunks."""
     model = plain(seed=4, **options).eval()
     pixels = np.random.default_rng(0).integers(0, 256, (70, 16, 16, 3), dtype=np.uint8)
     found = tokens_by_block(model, pixels, "half")
