@@ -76,8 +76,8 @@ class CrossEntropy:
     states   (n, T, d), what enters its first block with prompts, float64
     targets  (n, C), probabilities of the classes, whose rows sum to 1
     ridge    coefficients by name of a part, as {"head.weight": 1.0}; parts that are not named have none
-    steering  precision of what steers steps and decides nothing: the dense Gauss-Newton matrix, and the
-              slopes of ``steered``
+    steering  precision of what steers steps and decides nothing: the dense Gauss-Newton matrix, the slopes
+              of ``steered``, and products with the Hessian that are asked for roughly
     threads   blocks of images that are computed at once; the numbers are the same bits whatever it is
 
     A vector theta has the trial's parts in the order of ``named_parts``, (P,).
@@ -162,17 +162,20 @@ class CrossEntropy:
             total, gradient = total + value, gradient + slope
         return total, gradient
 
-    def hessian_product(self, vector: Tensor, direction: Tensor) -> Tensor:
-        """Return H v (P,), the exact Hessian times a direction."""
+    def hessian_product(self, vector: Tensor, direction: Tensor, roughly: bool = False) -> Tensor:
+        """Return H v (P,), the exact Hessian times a direction, in float64.
+
+        roughly  computed in the precision of steering, for steps and not for certificates
+        """
 
         def of_block(module: _OfStates, states: Tensor, targets: Tensor) -> Tensor:
-            theta = vector.detach().clone().requires_grad_(True)
+            theta = vector.detach().to(states.dtype).clone().requires_grad_(True)
             # Backwards twice: forwards over backwards gives the same digits in one and a half times the time.
             slope = torch.autograd.grad(self._loss(module, theta, states, targets), theta, create_graph=True)[0]
-            return torch.autograd.grad(slope @ direction, theta)[0]
+            return torch.autograd.grad(slope @ direction.to(slope), theta)[0]
 
         product = self.ridge * direction
-        for part in self._of_blocks(of_block):
+        for part in self._of_blocks(of_block, roughly):
             product = product + part
         return product
 

@@ -5,10 +5,11 @@
 Far from a minimum A is the Gauss-Newton matrix G, held as a matrix up to ``DENSE`` parameters and as
 products beyond. Close to one it is the exact Hessian H. Lanczos' method sees H in the metric of G, where H
 is near to I: a few products give the step, the gain that is left and the smallest curvature. Everything
-that decides anything is computed in float64; the dense G and the slopes of BFGS, which steer steps, may be of
-single precision.
+that decides anything is computed in float64. What steers steps may be of single precision: the dense G, the
+slopes of BFGS, and products with H as long as they promise a gain.
 A part's step is at most as long as the part, or as one of rms 1, since norms inside a network make lengths of
-prompts a symmetry. Where G promises little, steps of BFGS follow with the same G.
+prompts a symmetry. Where a step promises little, steps of BFGS follow with the same G and with what is known
+of H.
 
 **What a certificate says.** The gain left in the quadratic model of Q at the fit, g'H^-1 g / 2, is at most
 the tolerance, and Lanczos' method, from the gradient and from a random direction, met no direction along
@@ -52,11 +53,14 @@ LEAST = 1e-2
 MAX_DAMPING, MIN_DAMPING = 1e10, 1e-8
 #: The longest step of a part, in units of the longer of the part and of one of rms 1.
 REACH = 1.0
-#: Steps that follow one of G with the same matrix, the share of that one's gain below which no other follows,
-#: and the predicted gain in nats below which there are such steps.
+#: Steps of BFGS that follow a step with the same matrix, the share of that one's gain, or of the tolerance
+#: where it is larger, below which no other follows, and the predicted gain in nats below which there are such
+#: steps.
 SECANT_STEPS, WORTH, NEAR = 20, 0.02, 1.0
 #: Shortenings of such a step before it is given up.
 SHORTENED = 3
+#: What ``FitResult.passes`` of these fits counts.
+PASSES = ("value", "gradient", "steered", "gauss_newton", "gauss_newton_product", "hessian", "hessian_steered")
 #: Gains in nats that steps along negative curvature try for.
 ESCAPES = (10.0, 1.0, 0.1, 0.01, 1e-3, 1e-4)
 
@@ -90,6 +94,10 @@ class Coordinates:
         if self.factor is None:
             return self.scale * vector
         return self.scale * torch.linalg.solve_triangular(self.factor.T, vector[:, None], upper=True)[:, 0]
+
+    def inverse(self, vector: Tensor) -> Tensor:
+        """Return the product (G + floor S^-2)^-1 v of theta."""
+        return self.back(self.into(vector))
 
     def lengths(self, vectors: Tensor) -> Tensor:
         """Return the squared lengths (K,) of S^-1 theta of vectors u, the columns of (P, K)."""
@@ -236,9 +244,10 @@ def fit(
     The value is the fitted trial (``PackedTrials``). ``log_likelihood`` is that of the data, without the
     ridge. The history has "value" (Q), "gain" (predicted, in nats) and "damping" of each iteration;
     ``passes`` counts values, gradients, those in the precision of steering ("steered"), matrices G or their
-    diagonals ("gauss_newton"), products with G where there is no matrix ("gauss_newton_product") and products
-    with H ("hessian"). A fit that ends on a step, before G and H are asked at the new point, has no evidence
-    there: its certificate says an infinite gain and a curvature of NaN.
+    diagonals ("gauss_newton"), products with G where there is no matrix ("gauss_newton_product"), products
+    with H in float64 ("hessian"), and those in the precision of steering ("hessian_steered"). A fit that ends
+    on a step, before G and H are asked at the new point, has no evidence there: its certificate says an
+    infinite gain and a curvature of NaN.
 
     Raises ``InputError`` for a start of another shape, or a bound or tolerance that is not positive.
 
@@ -266,15 +275,21 @@ def fit(
         )
     x = x.clamp(-bound, bound)
     probe = torch.from_numpy(rng.standard_normal(len(x))).to(x)
-    passes = {"value": 0, "gradient": 1, "steered": 0, "gauss_newton": 0, "gauss_newton_product": 0, "hessian": 0}
+    passes = dict.fromkeys(PASSES, 0) | {"gradient": 1}
     history: dict[str, list[float]] = {"value": [], "gain": [], "damping": []}
     value, gradient = objective.value_and_gradient(x)
     damping, factor, gain, smallest = 1e-2, 2.0, float("inf"), float("nan")
     status, model, eager = FitStatus.NOT_CERTIFIED, None, False
+    bends: list[tuple[Tensor, Tensor]] = []
 
     def hessian(direction: Tensor) -> Tensor:
         passes["hessian"] += 1
         return objective.hessian_product(x, direction)
+
+    def steering_hessian(direction: Tensor) -> Tensor:
+        passes["hessian_steered"] += 1
+        bends.append((direction, objective.hessian_product(x, direction, roughly=True)))
+        return bends[-1][1]
 
     def fisher(direction: Tensor) -> Tensor:
         passes["gauss_newton_product"] += 1
@@ -286,12 +301,18 @@ def fit(
             coordinates, model = _gauss_newton_model(objective, x, gradient, free, FLOOR * tolerance, fisher)
             passes["gauss_newton"] += 1
             gain, smallest = model.gain, float("nan")
+            bends.clear()
             # Far away H is often indefinite and a product with it is dear, while steps of G descend well.
             # Near a minimum H is needed: for the last steps, and since G cannot tell a minimum from a saddle.
             if gain < CLOSE * tolerance:
                 pushed = coordinates.into(gradient)
-                model = lanczos(coordinates, hessian, pushed if pushed.norm() > 0 else probe, PRODUCTS, tolerance)
+                pushed = pushed if pushed.norm() > 0 else probe
+                model = lanczos(coordinates, steering_hessian, pushed, PRODUCTS, tolerance)
                 gain, smallest = model.gain, model.smallest
+                # Single precision may say where a step leads, but not that there is no gain or no minimum.
+                if not tolerance < gain < float("inf"):
+                    model = lanczos(coordinates, hessian, pushed, PRODUCTS, tolerance)
+                    gain, smallest = model.gain, model.smallest
                 if gain <= tolerance:
                     seen = lanczos(coordinates, hessian, probe, PROBES, tolerance)
                     smallest = min(smallest, seen.smallest)
@@ -339,9 +360,11 @@ def fit(
                 slope = objective.value_and_gradient(x + step)[1]
                 passes["gradient"] += 1
             # Farther away a new matrix is worth more than steps with the old one.
-            if isinstance(model, Matrix) and gain < NEAR:
-                first, x, value, gradient = (step, slope - gradient), x + step, found, slope
-                ahead, count = _secant_steps(objective, x, model.solver(damping), first, WORTH * won, bound)
+            if coordinates.factor is not None and gain < NEAR:
+                pairs, x, value, gradient = [*bends, (step, slope - gradient)], x + step, found, slope
+                inverse = model.solver(damping) if isinstance(model, Matrix) else coordinates.inverse
+                worth = WORTH * max(won, tolerance)
+                ahead, count = _secant_steps(objective, x, inverse, pairs, worth, bound)
                 passes["steered"] += count
                 # The steps were taken at rounded slopes. Whether they led down is asked in float64.
                 if ahead is not None:
@@ -398,7 +421,7 @@ def _secant_steps(
     objective: CrossEntropy,
     x: Tensor,
     inverse: Callable[[Tensor], Tensor],
-    first: tuple[Tensor, Tensor],
+    pairs: list[tuple[Tensor, Tensor]],
     worth: float,
     bound: float,
 ) -> tuple[Tensor | None, int]:
@@ -409,10 +432,11 @@ def _secant_steps(
     what G leaves out of the Hessian.
 
     inverse  product with (G + damping D)^-1
-    first    the step that led to x, and the change of the gradient along it
+    pairs    steps and the changes of the gradient along them, the last of them the step that led to x; the new
+             ones are added
     worth    a gain in nats; after a step with less there is no other
     """
-    pairs, length, begun = [first], 1.0, x
+    length, begun = 1.0, x
     value, gradient = objective.steered(x)
     count = 1
     for _ in range(SECANT_STEPS):

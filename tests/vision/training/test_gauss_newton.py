@@ -125,6 +125,10 @@ def test_slopes_that_steer_are_those_of_the_objective_to_single_precision(name):
     assert found != value
     assert slope.dtype == torch.float64
     assert float((slope - gradient).norm()) < 1e-4 * float(gradient.norm())
+    direction = torch.randn(len(Q.ridge), generator=draws(3), dtype=torch.float64)
+    product, rough = (Q.hessian_product(Q.start(), direction, roughly) for roughly in (False, True))
+    assert rough.dtype == torch.float64
+    assert 0 < float((rough - product).norm()) < 1e-4 * float(product.norm())
 
 
 def test_slopes_that_lie_take_no_step(monkeypatch):
@@ -139,6 +143,22 @@ def test_slopes_that_lie_take_no_step(monkeypatch):
     last = CrossEntropy(found.value, Q.states, Q.targets).start()
     assert -found.log_likelihood == pytest.approx(Q.value(last), rel=1e-12)
     assert Q.value(last) <= found.history["value"][-1]
+
+
+@pytest.mark.parametrize("lie", [1e6, -1e6], ids=["nothing is left", "bent down"])
+def test_products_that_lie_certify_nothing(lie, monkeypatch):
+    """What steers says at a saddle that H is very large, or negative: H is asked in float64, and is neither."""
+    teacher = objective(VPT(2, blocks=2), known_head(), n=40)
+    x = teacher.start()
+    law = teacher.logits(x, teacher.states).softmax(dim=-1)
+    Q = objective(VPT(2, blocks=2), known_head(), law, n=40)
+    exact = Q.hessian_product
+    monkeypatch.setattr(Q, "hessian_product", lambda x, v, roughly=False: lie * v if roughly else exact(x, v))
+    found = fit(Q, x.view(2, -1).mean(dim=0).expand(2, -1).reshape(-1), rng=rng())
+    assert found.status is FitStatus.CERTIFIED
+    assert found.passes["hessian_steered"] > 0
+    apart = found.value.trial(0)["1.tokens"]
+    assert float((apart[0] - apart[1]).norm()) > 0.1
 
 
 def test_the_hessian_is_gauss_newton_where_the_fit_is_the_law():
@@ -277,12 +297,12 @@ def test_every_pass_over_the_images_is_counted(dense, monkeypatch):
         "gauss_newton_product": "gauss_newton_product",
         "hessian": "hessian_product",
     }
-    calls = dict.fromkeys(kinds, 0)
+    calls = dict.fromkeys((*kinds, "hessian_steered"), 0)
 
     def counted(kind, method):
-        def call(*arguments):
-            calls[kind] += 1
-            return method(*arguments)
+        def call(*arguments, **options):
+            calls[kind + "_steered" * options.get("roughly", False)] += 1
+            return method(*arguments, **options)
 
         return call
 
