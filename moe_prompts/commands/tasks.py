@@ -64,7 +64,7 @@ def parser() -> argparse.ArgumentParser:
     add("--train", type=cli.positive("images"), default=1000, help="training images (default 1000)")
     add("--test", type=cli.positive("images"), default=1000, help="test images (default 1000; digits have 797)")
     add("--quick", action="store_true", help=f"at most {QUICK} images of either: a smoke run")
-    add("--out", type=Path, default=None, help="folder (default: a new one under results/)")
+    add("--out", type=cli.folder, default=None, help="folder (default: a new one under results/)")
     one = cli.add_part(
         commands,
         "emoji",
@@ -145,6 +145,7 @@ def probe(arguments: argparse.Namespace) -> None:
     from moe_prompts.vision.backbones.probe import pixels, ridge, tokens_by_block
 
     torch.set_num_threads(1)
+    cli.check_writable(arguments.out, "--out")
     if arguments.quick:
         arguments.train, arguments.test = min(arguments.train, QUICK), min(arguments.test, QUICK)
     model = create_backbone(arguments.backbone, file=arguments.weights, size=arguments.size)

@@ -198,7 +198,7 @@ def one_run(arguments: argparse.Namespace, plan, out: Path, resume: bool):
 def fill_in(arguments: argparse.Namespace) -> None:
     """Fill in what the preset says, where nothing else is given."""
     preset = QUICK if arguments.quick else PRESETS[arguments.preset] if arguments.preset else {}
-    methods = str(arguments.method or preset.get("method", USUAL))
+    methods = str(preset.get("method", USUAL) if arguments.method is None else arguments.method)
     if arguments.full_optimiser and "full" not in cli.names_of(methods, "--method"):
         raise InputError(
             f"--full-optimiser {arguments.full_optimiser} without the method full; expected it in --method {methods}"
@@ -225,7 +225,7 @@ def plan_of(arguments: argparse.Namespace, share: float = 1.0):
         raise InputError("run: no --task; expected names such as dtd or stand-in:count, or --preset small")
     cli.names_of(arguments.task, "--task")  # groups may share a task, but no name stands there twice
     names = task_names(arguments.task, stand_ins=True)
-    methods = cli.names_of(arguments.method or USUAL, "--method")
+    methods = cli.names_of(USUAL if arguments.method is None else arguments.method, "--method")
     for method in methods:
         check_method(method)
     check_peers(methods)

@@ -51,6 +51,9 @@ def test_prompts_in_the_heads_of_the_given_backbone(weights, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (("head_as_moe.py", "--out", __file__), f"--out {__file__}: File exists; expected a folder"),
+        (("tasks.py", "probe", "--quick", "--out", __file__), f"--out {__file__}: File exists; expected a folder"),
+        (("tasks.py", "probe", "--task", ""), "--task: '' names nothing; expected one name"),
         (("head_as_moe.py", "--size", "56"), "--size and --weights are of a pretrained backbone"),
         (("planted_head.py", "--backbone", "small", "--size", "56"), "small: file None, size 56"),
         (("planted_head.py", "--backbone", NAME, "--weights", "gone.pth", "--quick"), "gone.pth"),
@@ -58,6 +61,7 @@ def test_prompts_in_the_heads_of_the_given_backbone(weights, tmp_path):
     ],
 )
 def test_wrong_options_are_one_clear_error(arguments, message, tmp_path):
-    done = call(arguments[0], *arguments[1:], "--out", str(tmp_path / "out"))
+    out = () if "--out" in arguments else ("--out", str(tmp_path / "out"))
+    done = call(arguments[0], *arguments[1:], *out)
     assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
     assert message in done.stderr

@@ -112,6 +112,17 @@ def test_the_probe_of_a_fetched_backbone(source, tmp_path):
     assert "expected a multiple of 14" in refusal.stderr
 
 
+def test_the_probe_is_refused_before_it_computes(source, tmp_path, monkeypatch):
+    """What it takes minutes to compute would be lost where the folder cannot be made."""
+    fetched.fetch("tiny", source)
+    monkeypatch.setattr("moe_prompts.vision.backbones.probe.by_block", lambda *arguments: pytest.fail("computed"))
+    file = tmp_path / "file"
+    file.touch()
+    assert f"--out {file}: File exists; expected a folder" in refused("probe", "tiny", "--size", "28", "--out", file)
+    assert "argument --task: '' names nothing; expected one name" in refused("probe", "tiny", "--task", "")
+    assert "argument --check: '28.5' is not a number of pixels" in refused("fetch", "tiny", "--check", "28.5")
+
+
 def test_weights_of_the_hub_stay_in_the_cache(tmp_path, monkeypatch):
     """The hub is asked once, here by weights of another seed; later the cache has them, and no hub is asked."""
     name, asked = "vit_tiny_patch16_224.augreg_in21k", []

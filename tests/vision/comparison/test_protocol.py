@@ -464,6 +464,7 @@ def test_a_seed_is_given_once(monkeypatch, capsys):
         (("--task", "stand-in:count", "--lr", "1,1"), "--lr 1,1; named twice: 1"),
         (("--task", "stand-in:count", "--weight-decay=-1"), "--weight-decay -1; expected numbers of at least 0"),
         (("--task", "stand-in:count", "--method", "vapt,vapt"), "--method vapt,vapt; named twice: vapt"),
+        (("--task", "stand-in:count", "--method", ""), "--method ''; expected one name"),
         (("--task", "dtd,cifar,dtd"), "--task dtd,cifar,dtd; named twice: dtd"),
         (("--task", "stand-in:count", "--resume"), "--resume needs --out"),
         (("--task", "stand-in:count", "--steps", "5", "--epochs", "2"), "--steps 5 with --epochs 2"),
