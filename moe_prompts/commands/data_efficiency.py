@@ -187,6 +187,8 @@ PLANTED_LRS, TASK_LRS, TASK_DECAY = (0.05, 0.2, 0.8, 3.2), (0.05, 0.25, 1.0, 2.5
 TASK_TOKENS = 10
 #: Prompts of the teachers of planted truths where nothing else is said.
 TEACHER_TOKENS = 4
+#: Sizes in a range where nothing else is said.
+POINTS = 5
 #: The method whose weights all train, which has rates and n of its own in the presets that say so.
 FULL = "full"
 #: Options of planted truths alone.
@@ -223,7 +225,7 @@ def parser() -> argparse.ArgumentParser:
     add = parser.add_argument_group("sizes, steps and replicates").add_argument
     add("--n", help="a list 200,1000 or a range 50..1000")
     add("--fraction", help="of an FGVC task's training images instead of --n: a list 0.01,0.1 or a range 0.01..1")
-    add("--points", type=int, default=5, help="sizes in a range (default 5)")
+    add("--points", type=cli.positive("sizes"), help=f"sizes in a range (default {POINTS})")
     add("--reps", type=cli.positive("replicates"), help="data sets and starts")
     add("--steps", type=cli.positive("steps"), help="on n images, whatever n is")
     add("--fresh-steps", type=cli.positive("steps"), help="on fresh images, for floors")
@@ -334,7 +336,12 @@ def refuse(arguments: argparse.Namespace) -> None:
     if not set(asked) & set(PLANTED):
         refuse_given(arguments, OF_PLANTED, f"of planted truths; expected {' or '.join(PLANTED)} in --task")
     if set(asked) <= set(PLANTED):
-        refuse_given(arguments, ("methods",), f"of methods on tasks; expected a task beside {', '.join(asked)}")
+        names = ("methods", "data", *OF_TASKS)
+        refuse_given(arguments, names, f"of methods on tasks; expected a task beside {', '.join(asked)}")
+    if arguments.anywhere and arguments.data is None:
+        raise InputError("--anywhere without --data, whose lists it is about; expected both or neither")
+    if arguments.points is not None and ".." not in (arguments.n or arguments.fraction or preset_of(arguments)["n"]):
+        raise InputError(f"--points {arguments.points} without a range; expected --n with one, such as 50..1000")
 
 
 def refuse_given(arguments: argparse.Namespace, names: Sequence[str], of: str) -> None:
@@ -357,7 +364,7 @@ def preset_of(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def fill_in(arguments: argparse.Namespace) -> None:
     """Fill in what --quick and the preset say, where nothing else is given."""
-    wanted = {"teacher_tokens": TEACHER_TOKENS, "optimiser": "sgd"} | preset_of(arguments)
+    wanted = {"teacher_tokens": TEACHER_TOKENS, "optimiser": "sgd", "points": POINTS} | preset_of(arguments)
     if arguments.quick or arguments.n is not None or arguments.fraction is not None:
         wanted.pop("drawn_n", None)
     full_n = wanted.pop("full_n", None)
@@ -488,8 +495,12 @@ def studies_of(arguments: argparse.Namespace, setup) -> list[Study]:
         check_name(arguments.backbone)  # before rates are looked for that were tuned for it
     truths = [name for name in arguments.task if name in PLANTED]
     tasks = [spec(name, arguments) for name in task_names([n for n in arguments.task if n not in PLANTED], arguments)]
-    if not tasks:
-        refuse_given(arguments, OF_TASKS, f"of methods on tasks; expected a task beside {', '.join(truths)}")
+    # Options that were given have been refused by now: these are the preset's.
+    if not tasks and any(getattr(arguments, name) is not None for name in OF_TASKS):
+        raise InputError(
+            f"--preset {arguments.preset} is of methods on tasks; expected a task beside {', '.join(truths)}, or "
+            "another preset"
+        )
     # What no table of rates could mend is said before rates are looked for.
     for where in [planted_setup(arguments)] * bool(truths) + [setup] * bool(tasks):
         check_place(arguments, where)

@@ -17,8 +17,8 @@ which Q is bent down: a step of length 1 gains at most half the tolerance by cur
 in which a step along one parameter alone costs half a nat. So the fit is a local minimum of Q to this
 tolerance, on the box and with the ridge that are given, as far as these products see. ``relative_lmin`` is
 the smallest curvature that was met, relative to G: 1 where Fisher information alone bends Q, and 0 along
-symmetries. Nothing is said of other minima. At a kink of relu, H is that of the smooth piece on which the
-fit stands.
+symmetries. Of a fit that is not certified both numbers may be of single precision. Nothing is said of other
+minima. At a kink of relu, H is that of the smooth piece on which the fit stands.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ class Coordinates:
         return self.scale * torch.linalg.solve_triangular(self.factor.T, vector[:, None], upper=True)[:, 0]
 
     def inverse(self, vector: Tensor) -> Tensor:
-        """Return the product (G + floor S^-2)^-1 v of theta."""
+        """Return the product (G + floor S^-2)^-1 v of theta; without a matrix S^2 v."""
         return self.back(self.into(vector))
 
     def lengths(self, vectors: Tensor) -> Tensor:

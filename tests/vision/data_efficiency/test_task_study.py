@@ -295,6 +295,13 @@ def test_another_optimiser_takes_the_steps_and_has_rates_of_its_own(tmp_path, mo
             ("--task", "planted-fixed", "--tokens", "3"),
             "--tokens is of methods on tasks; expected a task beside",
         ),
+        (("--task", "planted-fixed", "--data", "."), "--data is of methods on tasks; expected a task beside"),
+        (
+            ("--task", "planted-fixed", "--preset", "real"),
+            "--preset real is of methods on tasks; expected a task beside",
+        ),
+        (("--task", "count", "--anywhere"), "--anywhere without --data"),
+        (("--task", "count", "--points", "3"), "--points 3 without a range; expected --n with one"),
         (("--task", "planted-fixed", "--last-blocks", "2"), "tuned for another case (planted {"),
         (("--task", "planted-fixed", "--methods", "vapt"), "--methods is of methods on tasks; expected a task beside"),
         (("--task", "count", "--students", "vapt"), "--students is of planted truths; expected planted-fixed or"),
