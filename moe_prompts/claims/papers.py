@@ -86,7 +86,8 @@ PAPERS = (
             "V-full-all",
             "V-start",
         ),
-        "VTAB-1K and FGVC themselves, 224 pixels, prompts in all blocks, its backbone and its 100 epochs",
+        "VTAB-1K and FGVC themselves, 224 pixels, its backbone and its 100 epochs; prompts in all blocks but in "
+        "V-full-all",
     ),
     Paper(
         "Visual Prompt Tuning (ECCV 2022)",

@@ -58,7 +58,7 @@ def train_prompts(
 
     Gradients are clipped to a norm of 1. The model ends in the mode in which it was. Raises ``InputError``
     for a model without prompts or without a head, batches that are empty or of another form, and a loss that
-    is not finite: then the rate was too large.
+    is not finite: then the rate was too large, and the prompts are lost.
 
     >>> import timm, torch
     >>> from moe_prompts.vision import VAPT, prompt, train_prompts
@@ -105,6 +105,13 @@ def train_prompts(
             loss = F.cross_entropy(logits, _known(labels, *logits.shape))
             losses.append(float(loss.detach()))
             if not torch.isfinite(loss):
+                if number == 0 and images.isfinite().all():
+                    largest = max(float(value.detach().abs().max()) for value in prompt_parameters(model).values())
+                    raise InputError(
+                        f"train_prompts: a loss of {losses[-1]} at step 1 on finite images, with prompts and head up "
+                        f"to {largest:.3g}; expected those that prompt(...) makes: training at too large a rate spoils "
+                        "them"
+                    )
                 raise InputError(
                     f"train_prompts: a loss of {losses[-1]} at step {number + 1} with lr = {setting.lr:g}; expected "
                     "finite images, or a smaller lr"

@@ -250,6 +250,10 @@ WRONG = [
     (lambda model, batch: train_prompts(model, [batch], lr=-1.0), "expected a number in (0, inf)"),
     (lambda model, batch: train_prompts(model, [batch], optimiser="adam"), "expected one of adamw, sgd, lamb"),
     (lambda model, batch: train_prompts(model, [(batch[0] * np.nan, batch[1])]), "a loss of nan at step 1"),
+    (
+        lambda model, batch: train_prompts(broken(model), [batch]),
+        "at step 1 on finite images, with prompts and head up to",
+    ),
     (lambda model, batch: train_prompts(model, [(batch[0], batch[1][:, None])]), "labels of shape (10, 1) and torch.i"),
     (lambda model, batch: train_prompts(model, [(batch[0], batch[1][0])]), "labels of shape () and torch.int64; expec"),
     (
@@ -275,6 +279,13 @@ WRONG = [
     ),
     (lambda model, batch: train_prompts(without_pooling(), [batch]), "train_prompts: logits of shape (10, 17, 5)"),
 ]
+
+
+def broken(model):
+    """The model as a training with a rate of 1e30 leaves it."""
+    with pytest.raises(InputError, match="expected finite images, or a smaller lr"):
+        train_prompts(model, [(torch.rand(4, 3, 32, 32), torch.arange(4) % 5)], steps=30, lr=1e30)
+    return model
 
 
 def without_head():
