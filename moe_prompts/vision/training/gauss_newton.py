@@ -61,8 +61,9 @@ SECANT_STEPS, WORTH, NEAR = 20, 0.02, 1.0
 SHORTENED = 3
 #: What ``FitResult.passes`` of these fits counts.
 PASSES = ("value", "gradient", "steered", "gauss_newton", "gauss_newton_product", "hessian", "hessian_steered")
-#: Gains in nats that steps along negative curvature try for.
-ESCAPES = (10.0, 1.0, 0.1, 0.01, 1e-3, 1e-4)
+#: Gains in nats that steps along negative curvature try for. Where Q bends up again soon, only the short ones
+#: go down.
+ESCAPES = (10.0, 1.0, 0.1, 0.01, 1e-3, 1e-4, 1e-5, 1e-6, 1e-7, 1e-8)
 
 
 class Coordinates:

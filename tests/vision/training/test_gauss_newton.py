@@ -5,6 +5,7 @@ Tolerances are rounding where nothing else is said: float64, sums in another ord
 """
 
 import dataclasses
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -244,6 +245,18 @@ def test_a_saddle_is_no_minimum():
     assert float((apart[0] - apart[1]).norm()) > 0.1
     least = float(-(law * law.log()).sum())
     assert -found.log_likelihood - least < 0.01
+
+
+def test_a_saddle_that_bends_up_again_is_left_by_a_short_step():
+    """Q = k x^4 - x^2 / 2 lies below 0 for x^2 < 1 / (2 k) alone, at most 1 / (16 k) = 6e-7 nats deep."""
+    k, one = 1e5, torch.ones(1, dtype=torch.float64)
+    coordinates = gauss_newton.Coordinates(None, one, one > 0, [1], 1.0)
+    seen = gauss_newton.Krylov(coordinates, one[:, None], -one, one[:, None], 0 * one, 1e-3 * one)
+    quartic = SimpleNamespace(value=lambda x: float(k * x**4 - x**2 / 2))
+    found = gauss_newton._lower(quartic, 0 * one, 0.0, seen, bound=1e3)
+    assert -1 / (16 * k) <= quartic.value(found) < -1 / (32 * k)
+    flat = SimpleNamespace(value=lambda x: float(x**2))
+    assert gauss_newton._lower(flat, 0 * one, 0.0, seen, bound=1e3) is None
 
 
 def test_parameters_on_the_bound_are_held_and_said():
