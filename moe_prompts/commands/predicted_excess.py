@@ -132,15 +132,19 @@ def setup_of(place: dict[str, Any], arguments: argparse.Namespace):
 
 def asked(curves: pd.DataFrame, arguments: argparse.Namespace) -> pd.DataFrame:
     """Return the rows of the methods and sizes that are asked for."""
-    for option, column, wanted in (
-        ("--methods", "method", arguments.methods),
-        ("--n", "n", cli.numbers(arguments.n, "--n")),
+    from moe_prompts.vision.data_efficiency.curves import FRESH
+    from moe_prompts.vision.data_efficiency.effective import countable
+
+    methods = [method for method in curves["method"].unique() if countable(method)]
+    for option, column, wanted, there, why in (
+        ("--methods", "method", arguments.methods, methods, ", whose images have gradients of their own"),
+        ("--n", "n", cli.numbers(arguments.n, "--n"), [n for n in curves["n"].unique() if n != FRESH], ""),
     ):
         if wanted is not None:
-            lacking = [value for value in wanted if value not in set(curves[column])]
+            lacking = [value for value in wanted if value not in there]
             if lacking:
                 raise InputError(
-                    f"{option} {_as_typed(lacking[0])}; expected some of {', '.join(map(str, curves[column].unique()))}"
+                    f"{option} {_as_typed(lacking[0])}; expected some of {', '.join(map(str, there)) or 'none'}{why}"
                 )
             curves = curves[curves[column].isin(wanted)]
     return curves

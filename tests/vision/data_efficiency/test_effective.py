@@ -432,6 +432,8 @@ def test_the_command_trains_the_same_fits_again(tmp_path):
     for wrong, message in (
         twenty_one,
         (("--methods", "full"), "--methods full"),
+        (("--methods", "vapt_shuffled"), "--methods vapt_shuffled; expected some of linear, vapt, whose images"),
+        (("--n", "0"), "--n 0; expected some of 20, 40"),
         (("--task", "dtd"), "--task stand-in:dtd"),
     ):
         bad = call("predicted_excess.py", "--run", run, *wrong)
