@@ -63,6 +63,7 @@ def main() -> None:
     from moe_prompts.vision.data_efficiency.sources import TaskImages
     from moe_prompts.vision.tasks.named import STAND_IN, TaskSpec
     from moe_prompts.vision.training.devices import processes
+    from moe_prompts.vision.training.runs import backbone
 
     curves = read_table(arguments.run)
     if arguments.quick and arguments.n is None:
@@ -86,6 +87,7 @@ def main() -> None:
     unknown = [name for name in full if name not in there]
     if unknown or not full:
         raise InputError(f"--task {', '.join(unknown)}; expected drawn tasks of the run: {', '.join(there) or 'none'}")
+    backbone(setup)  # one that is not there is said before every fit says it
     sources = [of_run[name] for name in full]
     study = effective_study(asked(curves, arguments), sources, setup, arguments.images, arguments.reps, entropy)
     arguments.workers = processes(setup.device, arguments.workers, arguments.executor, arguments.scheduler)

@@ -71,6 +71,10 @@ QUICK = {
 #: What changes nothing beside --judge.
 UNJUDGED = ("resume", "shard", "quick", "teachers", "n", "targets", "starts", "count", "iterations")
 
+#: What is planted in searches, and what an identity of a run of data_efficiency.py names where it differs.
+PLANTED_HERE = {"backbone": "small-gain", "tokens": 4}
+UNUSUAL = ("hidden", "blocks", "sharpness", "optimiser")
+
 
 def parser() -> argparse.ArgumentParser:
     parser = cli.OneLineParser("search.py", description=__doc__)
@@ -79,7 +83,7 @@ def parser() -> argparse.ArgumentParser:
     add("--quick", action="store_true", help="tiny fits: a smoke run")
     add("--truth", default="planted-adaptive", help="planted-adaptive or planted-fixed (default planted-adaptive)")
     add("--teachers", metavar="LIST", help="numbers of teachers, each another draw")
-    add("--n", metavar="SIZES", help="training images, a list 500,1000")
+    add("--n", metavar="SIZES", help="training images, a list 500,1000 or a range 500..8000 of five")
     add("--targets", type=cli.names, help="law (the teacher's probabilities), drawn (labels)")
     add("--starts", type=cli.names, help="official, teacher's law, teacher, fixed first, fixed alone")
     add("--count", type=cli.positive("fits"), help="from each start, with images of their own")
@@ -134,6 +138,7 @@ def judge(arguments: argparse.Namespace) -> None:
     rows = read_table(arguments.judge)
     if missing := [name for name in ("targets", "start", "train_excess") if name not in rows]:
         raise InputError(f"--judge {arguments.judge}: no column {missing[0]}; expected a run of experiments/search.py")
+    cli.check_writable(arguments.out, "--out")
     tell(rows, sgd_rows(arguments.sgd), arguments.out or arguments.judge)
 
 
@@ -144,13 +149,22 @@ def sgd_rows(folder: Path | None) -> pd.DataFrame | None:
     """
     if folder is None:
         return None
-    from moe_prompts.engine.store import read_table
+    from moe_prompts.engine.store import described_in, identity_of, read_table
 
     rows = read_table(folder)
     if missing := [name for name in ("task", "n", "method", "excess", "status") if name not in rows]:
         raise InputError(
             f"--sgd {folder}: no column {missing[0]}; expected a run of experiments/data_efficiency.py on planted "
             "truths"
+        )
+    planting = identity_of(folder).get("planting", {})
+    with described_in(folder / "meta.json"):
+        other = {name: planting[name] for name in (*PLANTED_HERE, *UNUSUAL) if name in planting}
+        other = {name: value for name, value in other.items() if PLANTED_HERE.get(name) != value}
+    if other:
+        raise InputError(
+            f"--sgd {folder}: planted with {', '.join(f'{name} {value}' for name, value in other.items())}; expected a "
+            "run of SGD on what is searched here: backbone small-gain, tokens 4"
         )
     return rows
 

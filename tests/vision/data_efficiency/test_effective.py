@@ -32,6 +32,7 @@ from moe_prompts.vision.data_efficiency.sources import TaskImages
 from moe_prompts.vision.prompting.config import VAPT, VPT
 from moe_prompts.vision.prompting.prompted import prompt, prompt_parameters
 from moe_prompts.vision.tasks.named import TaskSpec
+from moe_prompts.vision.training import runs
 from moe_prompts.vision.training.methods import Sizes
 from moe_prompts.vision.training.packed import PackedTrials
 from moe_prompts.vision.training.runs import Setup
@@ -403,6 +404,16 @@ def test_the_page_of_the_study_shows_what_theory_says_of_the_fifth_part():
         if finding.claim == "V-floor":  # of the third part
             continue
         assert f"**{finding.claim}: {finding.verdict.value}" in page
+
+
+def test_a_backbone_that_was_not_fetched_is_said_before_any_fit(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    runs._backbone.cache_clear()  # another test may have loaded it
+    run = ROOT / "paper_figures" / "data" / "pretrained_dsprites_loc"
+    done = call("predicted_excess.py", "--run", run, "--quick", "--out", tmp_path / "out")
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
+    assert done.stderr.startswith("predicted_excess.py: dinov2-small-focus: not in ")
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.slow

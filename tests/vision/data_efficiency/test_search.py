@@ -309,6 +309,7 @@ def test_the_figure_tells_certified_fits_from_others():
         ("--threads", "0"),
         ("--sgd", DATA / "search"),  # no run of SGD: said before any fit
         ("--sgd", DATA / "pretrained_count"),  # no excess risk
+        ("--sgd", DATA / "planted_pretrained"),  # another backbone
     ],
 )
 def test_wrong_options_are_one_line(option, value):
@@ -319,7 +320,9 @@ def test_wrong_options_are_one_line(option, value):
         assert "--teachers 0,1,0; named twice: 0; expected each once" in done.stderr
     if option == "--n":
         assert "--n 0; 0 is not a whole number of images from 10 to 16777216" in done.stderr
-    if option == "--sgd":
+    if value == DATA / "planted_pretrained":
+        assert "planted with backbone dinov2-small-focus, tokens 1, hidden 2, blocks 3" in done.stderr
+    elif option == "--sgd":
         assert "expected a run of experiments/data_efficiency.py on planted truths" in done.stderr
 
 
