@@ -116,7 +116,7 @@ def test_kinds_select_lines_of_the_study_that_knows_them(tmp_path):
         (["--kinds", "decoupled", "--study", "gaussian"], "unknown prompt kind 'decoupled'; expected fixed, adaptive,"),
         (["--kinds", "fixed:tied", "--study", "attention"], "expected fixed, decoupled, adaptive, adaptive:SIGMA"),
         (["--study", "attention", "--start", "data"], "start of prompts in attention = 'data'"),
-        (["--kinds", ""], "--kinds is empty"),
+        (["--kinds", ""], "argument --kinds: '' names nothing; expected one name"),
         (["--truth", "moon"], "--truth moon; expected one of adaptive"),
         (["--seed", "-1"], "--seed -1; expected a whole number of at least 0"),
         (["--resume"], "--resume needs --out"),

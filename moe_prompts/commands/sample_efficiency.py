@@ -87,8 +87,6 @@ def main() -> None:
     if arguments.study not in STUDIES:
         raise InputError(f"unknown study {arguments.study!r}; expected one of {', '.join(STUDIES)}")
     cli.check_run(arguments)
-    if arguments.kinds is not None and not arguments.kinds:
-        raise InputError("--kinds is empty; expected a list such as fixed,adaptive")
     quick = arguments.quick
     longest = {"attention": "1e3..1e7", "softmax": "1e3..1e5"}.get(arguments.study, "1e3..1e6")
     sizes = cli.sizes(
