@@ -68,8 +68,8 @@ QUICK = {
     "iterations": 2,
 }
 
-#: What changes nothing beside --judge.
-UNJUDGED = ("resume", "shard", "quick", "teachers", "n", "targets", "starts", "count", "iterations")
+#: What --judge heeds. Any other option would change nothing beside it.
+OF_JUDGING = ("judge", "sgd", "out")
 
 #: What is planted in searches, and what an identity of a run of data_efficiency.py names where it differs.
 PLANTED_HERE = {"backbone": "small-gain", "tokens": 4}
@@ -132,9 +132,11 @@ def judge(arguments: argparse.Namespace) -> None:
     """Judge the rows of a run again, and write its report and figure to --out, or into its folder."""
     from moe_prompts.engine.store import read_table
 
-    given = [name for name in UNJUDGED if getattr(arguments, name) not in (None, False)]
+    usual = vars(parser().parse_args([]))
+    given = [name for name, value in vars(arguments).items() if name not in OF_JUDGING and value != usual[name]]
     if given:
-        raise InputError(f"--judge fits nothing, and judges all rows of a run; expected no --{given[0]} beside it")
+        option = given[0].replace("_", "-")
+        raise InputError(f"--judge fits nothing, and judges all rows of a run; expected no --{option} beside it")
     rows = read_table(arguments.judge)
     if missing := [name for name in ("targets", "start", "train_excess") if name not in rows]:
         raise InputError(f"--judge {arguments.judge}: no column {missing[0]}; expected a run of experiments/search.py")

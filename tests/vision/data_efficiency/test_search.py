@@ -326,7 +326,17 @@ def test_wrong_options_are_one_line(option, value):
         assert "expected a run of experiments/data_efficiency.py on planted truths" in done.stderr
 
 
-@pytest.mark.parametrize("options", [("--starts", "official"), ("--n", "1000"), ("--quick",)])
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--starts", "official"),
+        ("--n", "1000"),
+        ("--quick",),
+        ("--seed", "1"),
+        ("--preset", "judged"),
+        ("--threads", "2"),
+    ],
+)
 def test_judging_takes_no_option_that_it_would_not_heed(options, tmp_path):
     done = call("search.py", "--judge", DATA / "search", "--out", tmp_path, *options)
     assert done.returncode == 2
