@@ -193,6 +193,7 @@ CURVES = (
         for task in ("azimuth", "count", "distance", "dsprites_loc", "dsprites_ori", "letters")
         for by in ("", "_lamb")
     ),
+    *(f"pretrained_thirteenth_{setting}" for setting in ("tokens_2", "tokens_40", "decay_0.01", "decay_0.1")),
     "pretrained_head_count",
     "pretrained_fourth_count",
     "pretrained_fourth_dsprites_loc",
@@ -202,11 +203,6 @@ CURVES = (
     "pretrained_third_distance",
     "pretrained_third_dsprites_ori",
     "pretrained_third_letters",
-    "recipe_base",
-    "recipe_decay_0.01",
-    "recipe_decay_0.1",
-    "recipe_tokens_2",
-    "recipe_tokens_40",
 )
 VISION_RUNS = (
     *CURVES,

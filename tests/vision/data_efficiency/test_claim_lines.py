@@ -13,8 +13,9 @@ from moe_prompts import intervals
 from moe_prompts.claims import planted, pretrained
 from moe_prompts.claims.claim import judged
 from moe_prompts.commands import console
+from moe_prompts.engine.store import read_table
 from moe_prompts.errors import InputError
-from moe_prompts.intervals import standard_error
+from moe_prompts.intervals import mean_interval, standard_error
 from moe_prompts.vision.data_efficiency import claim_lines
 from moe_prompts.vision.data_efficiency.claim_lines import (
     PUBLISHED_GAIN,
@@ -300,3 +301,31 @@ def test_tables_at_1000_images_are_what_was_trained():
     assert set(means) == {"linear", "vpt_deep", "vapt", "vpt_deep_lamb", "vapt_lamb"}
     for name, method in (("VPT-deep", "vpt_deep"), ("VAPT", "vapt")):
         assert f"| {name} | {means[method]} | {means[f'{method}_lamb']} | " in training
+
+
+def test_pages_say_what_tokens_and_weight_decay_gave():
+    """Accuracy and test cross-entropy at each setting, and what they differ from the usual one by, in pairs."""
+    page, training = ((ROOT / name).read_text("utf-8") for name in (PRETRAINED, "docs/training.md"))
+    settings = {
+        "10 | .0001": "twelfth_count_lamb",
+        "2 | .0001": "thirteenth_tokens_2",
+        "40 | .0001": "thirteenth_tokens_40",
+        "10 | .01": "thirteenth_decay_0.01",
+        "10 | .1": "thirteenth_decay_0.1",
+    }
+    tables = {said: read_table(DATA / f"pretrained_{run}") for said, run in settings.items()}
+    usual = next(iter(tables.values()))
+    for said, table in tables.items():
+        for column, scale, digits, pages in (("accuracy", 100, 1, (page, training)), ("cross_entropy", 1, 2, (page,))):
+            cells = []
+            for method in ("vpt_deep", "vapt"):
+                own, known = (
+                    scale * one[one["method"] == method].sort_values("replicate")[column].to_numpy()
+                    for one in (table, usual)
+                )
+                cells.append(f"{own.mean():.{digits}f} +- {standard_error(own):.{digits}f}")
+                found = mean_interval(own - known)
+                ends = f"{found.value:+.{digits}f} [{found.low:+.{digits}f}, {found.high:+.{digits}f}]"
+                cells.append("" if table is usual else ends)
+            for text in pages:
+                assert f"| {said} | {' | '.join(cells)} |\n".replace("|  |", "| |") in text

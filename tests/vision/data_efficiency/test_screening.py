@@ -1,6 +1,5 @@
 """The screening of starts: rows of a run of few steps, and tables on rows that say what they must."""
 
-import re
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +8,7 @@ import pytest
 from commands import call
 
 from moe_prompts.errors import InputError
-from moe_prompts.intervals import half_width, mean_interval
+from moe_prompts.intervals import half_width
 from moe_prompts.vision.data_efficiency import screening as module
 from moe_prompts.vision.data_efficiency.screening import (
     OPTIMISERS,
@@ -121,47 +120,6 @@ def test_committed_screening_is_what_its_rows_say():
     page = (run.parents[2] / "docs" / "training.md").read_text(encoding="utf-8")
     for line in markdown_rows(run):
         assert line in page
-
-
-def test_the_page_says_what_weight_decay_and_tokens_gave():
-    data = Path(__file__).parents[3] / "paper_figures" / "data"
-    page = (data.parents[1] / "docs" / "training.md").read_text(encoding="utf-8")
-    cases = {
-        "base": "10 | .0001",
-        "decay_0.01": "10 | .01",
-        "decay_0.1": "10 | .1",
-        "tokens_2": "2 | .0001",
-        "tokens_40": "40 | .0001",
-    }
-    for name, said in cases.items():
-        values = 100 * pd.read_parquet(data / f"recipe_{name}" / "results.parquet").set_index("method")["accuracy"]
-        cells = [
-            f"{own.mean():.1f} +- {own.std(ddof=1) / len(own) ** 0.5:.1f}"
-            for own in (values["vpt_deep"], values["vapt"])
-        ]
-        assert f"| {said} | {cells[0]} | {cells[1]} |" in page
-
-    def fall(name: str, method: str, column: str = "cross_entropy", sign: int = 1) -> str:
-        """What the cross-entropy on test, or the accuracy in points, falls by, replicate by replicate."""
-        first, second = (pd.read_parquet(data / f"recipe_{one}" / "results.parquet") for one in ("base", name))
-        pairs = (one[one["method"] == method].sort_values("replicate") for one in (first, second))
-        before, after = (own[column].to_numpy() for own in pairs)
-        digits, scale = (2, sign) if column == "cross_entropy" else (1, 100 * sign)
-        found = mean_interval(scale * (before - after))
-        text = f"{found.value:.{digits}f} [{found.low:.{digits}f}, {found.high:.{digits}f}]"
-        return re.sub(r"\b0\.", ".", text)
-
-    words = " ".join(page.split())
-    assert f"with .1 by {fall('decay_0.1', 'vpt_deep')} nats for VPT-deep and {fall('decay_0.1', 'vapt')} for" in words
-    assert f"with .01 by {fall('decay_0.01', 'vapt')} for VAPT" in words
-    points = {name: [fall(name, one, "accuracy") for one in ("vpt_deep", "vapt")] for name in cases if name != "base"}
-    assert f"costs fixed prompts {points['decay_0.1'][0]} points" in words
-    assert f"({points['decay_0.1'][1]}; table below)" in words
-    assert f"by {points['tokens_40'][0]} and {points['tokens_40'][1]} points" in words
-    more = [fall("tokens_2", one, "accuracy", sign=-1) for one in ("vpt_deep", "vapt")]
-    assert f"by {more[0]} points for VPT-deep and {more[1]} for VAPT" in words
-    above = [fall("tokens_2", one, sign=-1) for one in ("vpt_deep", "vapt")]
-    assert f"({above[0]} and {above[1]} nats above)" in words
 
 
 def markdown_rows(run: Path) -> list[str]:
