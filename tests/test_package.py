@@ -194,6 +194,10 @@ CURVES = (
         for by in ("", "_lamb")
     ),
     *(f"pretrained_thirteenth_{setting}" for setting in ("tokens_2", "tokens_40", "decay_0.01", "decay_0.1")),
+    *(
+        f"pretrained_fourteenth_{task}"
+        for task in ("azimuth", "count", "distance", "dsprites_loc", "dsprites_ori", "letters")
+    ),
     "pretrained_head_count",
     "pretrained_fourth_count",
     "pretrained_fourth_dsprites_loc",

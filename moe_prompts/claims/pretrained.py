@@ -221,7 +221,7 @@ CLAIMS = [
         _claim(
             name,
             f"On a pretrained ViT with 1000 labelled images, {better}, in the mean of six tasks.",
-            f"asked here, after {ADAPTIVE}",
+            "asked here" if name.startswith("V-bias") else f"asked here, after {ADAPTIVE}",
             f"mean accuracy of {prediction}",
             RULE_OF_SIX,
             SIX_LIMITS,
@@ -248,6 +248,16 @@ CLAIMS = [
                 "V-lamb-fixed",
                 "fixed prompts trained by LAMB are more accurate than by SGD",
                 "vpt_deep by LAMB above that of vpt_deep by SGD",
+            ),
+            (
+                "V-bias-lamb",
+                "adaptive prompts are more accurate than tuning the biases of the same blocks, both by LAMB",
+                "vapt above that of bias_blocks, both by LAMB",
+            ),
+            (
+                "V-bias-fixed",
+                "fixed prompts are more accurate than tuning the biases of the same blocks, both by LAMB",
+                "vpt_deep above that of bias_blocks, both by LAMB",
             ),
         )
     ),

@@ -967,6 +967,8 @@ def test_the_page_of_papers_is_what_the_records_say():
         "V-lamb-fixed",
         "V-adamw",
         "V-bias",
+        "V-bias-lamb",
+        "V-bias-fixed",
         "V-floor",
         "V-cross",
         "V-winner",

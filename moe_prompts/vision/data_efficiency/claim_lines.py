@@ -85,8 +85,10 @@ BY_LAMB = {name: f"{name}_lamb" for name in ("vapt", "vpt_deep")}
 TWELFTH: dict[str, dict[str, str]] = {f"pretrained_twelfth_{task}": {} for task in SIX} | {
     f"pretrained_twelfth_{task}_lamb": BY_LAMB for task in SIX
 }
+#: Runs of the biases of the same blocks by LAMB, on the images of the twelfth part.
+FOURTEENTH = {f"pretrained_fourteenth_{task}": {"bias_blocks": "bias_blocks_lamb"} for task in SIX}
 #: What methods of some runs are called beside those of others.
-CALLED = {run: {"vapt": "vapt_all"} for run in NINTH} | TENTH | TWELFTH
+CALLED = {run: {"vapt": "vapt_all"} for run in NINTH} | TENTH | TWELFTH | FOURTEENTH
 #: Runs that count the parameters that fits of a part use.
 EFFECTIVE = {
     "100 steps": ("predicted_excess", "predicted_excess_count"),
@@ -120,6 +122,14 @@ OTHER_MEANS = (
         },
         PUBLISHED_GAIN,
     ),
+    (
+        (*TWELFTH, *FOURTEENTH),
+        {
+            "V-bias-lamb": ("vapt_lamb", "bias_blocks_lamb"),
+            "V-bias-fixed": ("vpt_deep_lamb", "bias_blocks_lamb"),
+        },
+        PUBLISHED_GAIN,
+    ),
 )
 #: Simulated runs behind the odds of V-excess.
 SIMULATIONS = 10_000
@@ -132,8 +142,8 @@ Record = dict[str, Any]
 def claim_records(folder: Path) -> list[Record]:
     """Return the lines of evidence of all claims on the pretrained backbone, one record a line.
 
-    folder  holds the committed runs of ``PARTS``, ``LATER``, ``SIXTH`` to ``TWELFTH``, ``EFFECTIVE``,
-            ``SEARCH`` and ``SGD``
+    folder  holds the committed runs of ``PARTS``, ``LATER``, ``SIXTH`` to ``FOURTEENTH``,
+            ``EFFECTIVE``, ``SEARCH`` and ``SGD``
 
     Raises ``InputError`` where a run is missing or damaged, or a later one has other images.
     """

@@ -254,11 +254,15 @@ def test_pages_say_what_was_found_on_two_tasks(at_200):
                 assert f"{behind} points behind by SGD (V-thousand {row.verdict})" in readme
             if row.claim == "V-thousand-lamb":
                 assert f"{behind} by LAMB (V-thousand-lamb {row.verdict})" in readme
+            if row.claim == "V-bias-lamb":
+                ends = f"{behind} points [{high.lstrip('-')}, {low.lstrip('-')}]"
+                assert f"{behind} points by LAMB at n = 1000 (V-bias-lamb {row.verdict};" in readme
+                assert f"they are {ends} above adaptive prompts (V-bias-lamb {row.verdict})" in training
+                assert f"{ends} above adaptive prompts (V-bias-lamb {row.verdict})" in theory
             if row.claim == "V-full":
                 ends = f"{value.lstrip('-')} [{high.lstrip('-')}, {low.lstrip('-')}]"
-                assert (
-                    f"{value.lstrip('-')} points above them in the mean of two tasks (V-full {row.verdict})" in readme
-                )
+                above = f"{value.lstrip('-')} points above adaptive prompts at n = 200, in the mean of two tasks"
+                assert f"{above} (V-full {row.verdict})" in readme
                 assert f"tuning all weights by AdamW {ends} in the mean of two (V-full {row.verdict}" in theory
     pairs = {"fixed": ("bias", "vpt_deep"), "adaptive": ("bias", "vapt")}
     fixed, adaptive = (
@@ -295,10 +299,11 @@ def test_tables_at_1000_images_are_what_was_trained():
     """The same for both kinds of prompt by both optimisers; the page on training shows the means."""
     page, training = ((ROOT / name).read_text("utf-8") for name in (PRETRAINED, "docs/training.md"))
     means = {}
-    for method, named, cells in rows_by_task(claim_lines.table_of_runs(DATA, tuple(claim_lines.TWELFTH))):
+    runs = (*claim_lines.TWELFTH, *claim_lines.FOURTEENTH)
+    for method, named, cells in rows_by_task(claim_lines.table_of_runs(DATA, runs)):
         assert f"{named} {' | '.join(cells)} |\n" in page
         means[method] = cells[-1]
-    assert set(means) == {"linear", "vpt_deep", "vapt", "vpt_deep_lamb", "vapt_lamb"}
+    assert set(means) == {"linear", "vpt_deep", "vapt", "vpt_deep_lamb", "vapt_lamb", "bias_blocks_lamb"}
     for name, method in (("VPT-deep", "vpt_deep"), ("VAPT", "vapt")):
         assert f"| {name} | {means[method]} | {means[f'{method}_lamb']} | " in training
 
