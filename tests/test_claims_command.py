@@ -46,7 +46,7 @@ def test_one_claim_from_run_to_verdict_and_again(tmp_path):
         (("--resume",), "--resume needs --out"),
         (("--seed", "-1"), "--seed -1; expected a whole number of at least 0"),
         (("--workers", "0"), "not a number of workers"),
-        (("--only", ","), "no claim is named; expected some of P-density"),
+        (("--only", ","), "',' names nothing; expected one name"),
         (("--resume", "--out", "nowhere"), "nowhere holds no run to resume"),
         (("--rejudge", "--draw", "nothing"), "--rejudge with --draw; expected one of them"),
         (("--rejudge", "--list"), "--rejudge with --list; expected one of them"),

@@ -22,15 +22,10 @@ ALONE = {
 }
 
 
-def _ids(text: str) -> list[str]:
-    """Return the names of claims in a text; none where it names none, which is refused with the list of claims."""
-    return cli.names(text) if text.strip(" ,") else []
-
-
 def parser() -> argparse.ArgumentParser:
     parser = cli.OneLineParser(prog="claims.py", description=__doc__)
     add = parser.add_argument_group("which claims, and what happens to them").add_argument
-    add("--only", type=_ids, default=None, metavar="IDS", help="such as P-rank,G-over (default: all claims)")
+    add("--only", type=cli.names, default=None, metavar="IDS", help="such as P-rank,G-over (default: all claims)")
     add("--list", action="store_true", help="print the claims with their rules, and stop")
     add(
         "--published-slopes",

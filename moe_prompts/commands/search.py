@@ -71,9 +71,8 @@ QUICK = {
 #: What --judge heeds. Any other option would change nothing beside it.
 OF_JUDGING = ("judge", "sgd", "out")
 
-#: What is planted in searches, and what an identity of a run of data_efficiency.py names where it differs.
-PLANTED_HERE = {"backbone": "small-gain", "tokens": 4}
-UNUSUAL = ("hidden", "blocks", "sharpness", "optimiser")
+#: What the identity of a run of data_efficiency.py names only where it differs from what is searched here.
+UNUSUAL = ("weights", "hidden", "blocks", "sharpness", "optimiser")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -152,6 +151,7 @@ def sgd_rows(folder: Path | None) -> pd.DataFrame | None:
     if folder is None:
         return None
     from moe_prompts.engine.store import described_in, identity_of, read_table
+    from moe_prompts.vision.data_efficiency.search import SETUP
 
     rows = read_table(folder)
     if missing := [name for name in ("task", "n", "method", "excess", "status") if name not in rows]:
@@ -160,14 +160,12 @@ def sgd_rows(folder: Path | None) -> pd.DataFrame | None:
             "truths"
         )
     planting = identity_of(folder).get("planting", {})
+    here = {"backbone": SETUP.backbone, "tokens": SETUP.sizes.tokens}
     with described_in(folder / "meta.json"):
-        other = {name: planting[name] for name in (*PLANTED_HERE, *UNUSUAL) if name in planting}
-        other = {name: value for name, value in other.items() if PLANTED_HERE.get(name) != value}
-    if other:
-        raise InputError(
-            f"--sgd {folder}: planted with {', '.join(f'{name} {value}' for name, value in other.items())}; expected a "
-            "run of SGD on what is searched here: backbone small-gain, tokens 4"
-        )
+        there = {name: planting[name] for name in (*here, *UNUSUAL) if name in planting}
+    if any(here.get(name) != value for name, value in there.items()):
+        found, wanted = (", ".join(f"{name} {value}" for name, value in one.items()) for one in (there, here))
+        raise InputError(f"--sgd {folder}: planted with {found}; expected a run of SGD on what is searched, {wanted}")
     return rows
 
 

@@ -35,6 +35,8 @@ from moe_prompts.vision.training.packed import PackedTrials, entering_states
 from moe_prompts.vision.training.runs import Setup, weights_hash
 from moe_prompts.vision.training.sgd import init_generator, trial_seed
 
+#: Where prompts are planted unless another place is given: as in the planted study.
+SETUP = Setup("small-gain", sizes=Sizes(4))
 #: Starts by name: where prompts begin by default; a draw of the law that the teacher is a draw of; the
 #: teacher; fixed prompts fitted first, with adaptive ones of no effect beside them; and the fixed prompts
 #: alone, for comparison.
@@ -237,7 +239,7 @@ def search_study(
         unknown = [name for name in given if name not in known]
         if unknown:
             raise InputError(f"search: {what} {unknown[0]!r}; expected some of {', '.join(known)}")
-    setup = setup or Setup("small-gain", sizes=Sizes(4))
+    setup = setup or SETUP
     # All starts of one number before the next number: a run that is cut short has something of each.
     cells = [
         SearchCell(truth, teacher, n, kind, start, number, setup, iterations, threads)

@@ -28,7 +28,7 @@ from moe_prompts.vision.data_efficiency.claim_lines import (
     replicates_needed,
     search_line,
 )
-from moe_prompts.vision.data_efficiency.curves import mean_differences
+from moe_prompts.vision.data_efficiency.curves import differences, mean_differences
 from moe_prompts.vision.training.statuses import TRAINED
 
 ROOT = Path(__file__).parents[3]
@@ -306,6 +306,27 @@ def test_tables_at_1000_images_are_what_was_trained():
     assert set(means) == {"linear", "vpt_deep", "vapt", "vpt_deep_lamb", "vapt_lamb", "bias_blocks_lamb"}
     for name, method in (("VPT-deep", "vpt_deep"), ("VAPT", "vapt")):
         assert f"| {name} | {means[method]} | {means[f'{method}_lamb']} | " in training
+
+
+def test_pages_say_where_biases_by_lamb_are_ahead():
+    """Biases less either kind of prompt, task by task: what the sentences beside the table say."""
+    table = claim_lines.table_of_runs(DATA, (*claim_lines.TWELFTH, *claim_lines.FOURTEENTH))
+    table = table.assign(task=table["task"].str.removeprefix("stand-in:"))
+    found = differences(table, {name: ("bias_blocks_lamb", f"{name}_lamb") for name in ("vapt", "vpt_deep")})
+    found = found.set_index(["task", "claim"])
+    ahead = found[found["low"] > 0].index.get_level_values("task")
+    both = {task for task in ahead if list(ahead).count(task) == 2}
+    assert both == {"dsprites_loc", "count"}
+    points = 100 * found.loc[sorted(both), "difference"]
+    page, training = (" ".join((ROOT / name).read_text("utf-8").split()) for name in (PRETRAINED, "docs/training.md"))
+    said = f"{points.min():.0f} to {points.max():.0f} points"
+    assert f"above both kinds, by {said}" in page
+    assert f"biases are {said} above both kinds on two tasks, and 6 points below both on letters" in training
+    assert (found.loc["letters", "high"] < 0).all()
+    assert set((-100 * found.loc["letters", "difference"]).round()) == {6}
+    row = 100 * found.loc[("azimuth", "vpt_deep"), ["difference", "low", "high"]]
+    assert f"on azimuth {-row['difference']:.1f} [{-row['high']:.1f}, {-row['low']:.1f}] behind fixed prompts" in page
+    assert found.loc[("azimuth", "vapt"), "low"] < 0 < found.loc[("azimuth", "vapt"), "high"]
 
 
 def test_pages_say_what_tokens_and_weight_decay_gave():
