@@ -27,156 +27,13 @@ from typing import TYPE_CHECKING, Any
 
 from moe_prompts import cli
 from moe_prompts.errors import InputError
+from moe_prompts.vision.data_efficiency.presets import PLANTED, PRESETS, QUICK, QUICK_PLANTED, QUICK_PRETRAINED
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from moe_prompts.engine.grid import Study
 
-#: Names of the planted truths, as in ``vision.data_efficiency.curves``. They are written here again: that
-#: module may need packages that are not installed where the help is asked for.
-PLANTED = ("planted-fixed", "planted-adaptive")
-#: What a preset says where nothing else is given.
-PRESETS: dict[str, dict[str, Any]] = {
-    "small": {
-        "task": [*PLANTED, "stand-in:dsprites_loc", "count"],
-        "students": ["vpt_deep", "vpt_matched", "vapt", "at_teacher"],
-        "n": "50,200,1000",
-        "reps": 2,
-        "steps": 120,
-        "fresh_steps": 240,
-        "fresh_reps": 1,
-    },
-    "night": {
-        "task": [*PLANTED, "stand-in:dsprites_loc", "count"],
-        "n": "500,2000,8000",
-        "reps": 5,
-        "steps": 600,
-        "fresh_steps": 1500,
-        "fresh_reps": 1,
-    },
-    "gpu": {
-        "task": [*PLANTED, "stand-in:dsprites_loc", "stand-in:dsprites_ori", "count", "distance", "digits"],
-        "n": "50,100,200,400,700,1000",
-        "reps": 5,
-        "steps": 1000,
-        "fresh_steps": 10_000,
-        "fresh_reps": 2,
-        "tune": True,
-        "device": "cuda",
-    },
-}
-#: A real pretrained backbone at 56 pixels, with prompts in its last six blocks. Every method has standardised
-#: features, a head that begins at zero, the same steps, and a rate that the same grid gives on validation
-#: images. "real" compares LoRA in the same blocks, too, and full tuning by AdamW, with rates and n of its
-#: own.
-PRETRAINED: dict[str, Any] = {
-    "backbone": "dinov2-small-focus",
-    "size": 56,
-    "last_blocks": 6,
-    "standardise": True,
-    "head": "zero",
-    "batch": 32,
-    "tune": True,
-}
-PRESETS["real"] = PRETRAINED | {
-    "task": ["stand-in:dsprites_loc", "stand-in:dsprites_ori", "count", "distance", "letters", "azimuth", "digits"],
-    "methods": ["linear", "bias", "lora", "vpt_deep", "vpt_matched", "vapt", "vapt_constant", "vapt_shuffled"],
-    "n": "50,100,200,400,800",
-    "drawn_n": "3200",
-    "reps": 5,
-    "steps": 200,
-    "fresh_steps": 300,
-    "fresh_reps": 1,
-    "lr": "0.005,0.05,0.25,1",
-    "tune_by": "accuracy",
-    "full_n": "200,800",
-}
-#: The same with larger images and prompts in all ten blocks: hours of a GPU.
-PRESETS["real-gpu"] = PRESETS["real"] | {"size": 112, "last_blocks": 10, "device": "cuda"}
-#: The first registered part: fewer tasks, methods, sizes, steps and replicates.
-PRESETS["real-first"] = PRETRAINED | {
-    "task": ["stand-in:dsprites_loc", "count"],
-    "methods": ["linear", "vpt_deep", "vapt", "vapt_shuffled"],
-    "n": "50,200,800",
-    "reps": 3,
-    "steps": 100,
-    "fresh_reps": 0,
-    "fresh_steps": 100,
-    "lr": "0.05,0.25,1,4",
-}
-#: The second registered part: where adaptive prompts begin, with twice the steps and two more decades of
-#: rates.
-PRESETS["real-second"] = PRETRAINED | {
-    "task": ["stand-in:dsprites_loc", "count"],
-    "methods": ["linear", "vpt_deep", "vapt", "vapt_tokens", "vapt_vpt"],
-    "n": "800",
-    "reps": 3,
-    "steps": 200,
-    "fresh_reps": 0,
-    "fresh_steps": 200,
-    "lr": "0.0005,0.005,0.05,0.25,1,4",
-}
-#: The third registered part: four other tasks, with fresh images for floors.
-PRESETS["real-third"] = PRETRAINED | {
-    "task": ["stand-in:dsprites_ori", "distance", "letters", "stand-in:azimuth"],
-    "methods": ["linear", "vpt_deep", "vapt"],
-    "n": "800",
-    "reps": 3,
-    "steps": 200,
-    "fresh_reps": 1,
-    "fresh_steps": 300,
-    "lr": "0.005,0.05,0.25,1",
-}
-#: Prompts planted in the last three blocks of the same backbone, one in each: few enough parameters that
-#: P / (2 n) is of the size of what is measured. States before them are kept on disk. With a sharpness
-#: of 2, labels have .65 to 1.40 nats of entropy (seeds 99 to 101); with 6, those of adaptive teachers .21 to
-#: .38.
-PRESETS["planted-pretrained"] = {
-    "task": [*PLANTED],
-    "backbone": "dinov2-small-focus",
-    "size": 56,
-    "last_blocks": 3,
-    "teacher_tokens": 1,
-    "teacher_hidden": 2,
-    "teacher_sharpness": 2.0,
-    "students": ["vpt_deep", "vapt", "at_teacher"],
-    "n": "500,2000,8000",
-    "reps": 3,
-    "steps": 150,
-    "fresh_steps": 300,
-    "fresh_reps": 1,
-    "batch": 32,
-    "optimiser": "adamw",
-    "tune": True,
-    "lr": "0.0003,0.003",
-    "states": Path("results/states"),
-}
-PRESETS["real-quick"] = PRETRAINED | {
-    "task": ["stand-in:dsprites_loc"],
-    "methods": ["linear", "vpt_deep", "vapt"],
-    "n": "50,200",
-    "reps": 2,
-    "steps": 40,
-    "fresh_reps": 0,
-    "fresh_steps": 40,
-    "lr": "0.05,0.25",
-}
-QUICK = {
-    "task": ["planted-adaptive", "count"],
-    "students": ["vpt_deep", "vapt"],
-    "methods": ["linear", "vapt"],
-    "n": "20,40",
-    "reps": 2,
-    "steps": 3,
-    "fresh_steps": 3,
-    "fresh_reps": 1,
-}
-#: On the pretrained backbone as well: planted truths label thousands of images by it, and each rate costs
-#: trainings.
-QUICK_PRETRAINED = {"task": ["count"], "lr": "0.25"}
-#: Where only planted truths are asked for.
-QUICK_PLANTED = {"task": ["planted-adaptive"], "lr": "0.25", "fresh_reps": 0}
 #: Parts of a setup of methods on tasks that must be the same where rates are used and where they were tuned.
 CASE = ("backbone", "weights", "sizes", "size", "standardised", "head")
 #: The backbone of real tasks where nothing else is said, which is the papers'.
@@ -191,6 +48,8 @@ TEACHER_TOKENS = 4
 POINTS = 5
 #: The method whose weights all train, which has rates and n of its own in the presets that say so.
 FULL = "full"
+#: Folder of decoded images of real tasks where nothing else is said.
+CACHE = "results/images"
 #: Options of planted truths alone.
 OF_PLANTED = ("students", "teacher_tokens", "teacher_hidden", "teacher_sharpness")
 #: Options of methods on tasks alone.
@@ -263,7 +122,7 @@ def parser() -> argparse.ArgumentParser:
     add("--weights", type=Path, metavar="FILE", help="of the backbone (default: from the cache, or from the hub)")
     add("--data", type=Path, metavar="ROOT", help="the folder of the folders of real tasks")
     add("--anywhere", action="store_true", help="lists may name images outside the folders in --data")
-    add("--cache", default="results/images", metavar="FOLDER", help="of decoded images; none: decode every time")
+    add("--cache", metavar="FOLDER", help=f"of decoded images (default {CACHE}; none: decode every time)")
     add("--size", type=cli.positive("pixels"), help="of images (default 32, real tasks 224, planted the backbone's)")
     add = parser.add_argument_group("learning rates, and how trials are run").add_argument
     add("--tune", action="store_true", default=None, help="choose rates at every n instead of taking them from a table")
@@ -338,8 +197,17 @@ def refuse(arguments: argparse.Namespace) -> None:
     if set(asked) <= set(PLANTED):
         names = ("methods", "data", *OF_TASKS)
         refuse_given(arguments, names, f"of methods on tasks; expected a task beside {', '.join(asked)}")
-    if arguments.anywhere and arguments.data is None:
-        raise InputError("--anywhere without --data, whose lists it is about; expected both or neither")
+    if arguments.data is None:
+        if arguments.anywhere:
+            raise InputError("--anywhere without --data, whose lists it is about; expected both or neither")
+        if arguments.cache not in (None, "none"):
+            raise InputError(f"--cache {arguments.cache} without --data, whose images it keeps; expected both or none")
+    starts = preset_of(arguments)["fresh_reps"] if arguments.fresh_reps is None else arguments.fresh_reps
+    if arguments.fresh_steps is not None and not starts:
+        raise InputError(
+            f"--fresh-steps {arguments.fresh_steps} with no start on fresh images; expected --fresh-reps of at least "
+            "1, or no --fresh-steps"
+        )
     if arguments.points is not None and ".." not in (arguments.n or arguments.fraction or preset_of(arguments)["n"]):
         raise InputError(f"--points {arguments.points} without a range; expected --n with one, such as 50..1000")
 
@@ -653,7 +521,7 @@ def spec(name: str, arguments: argparse.Namespace):
         name,
         size=arguments.size or (32 if name.startswith(STAND_IN) else 224),
         root=None if arguments.data is None else str(arguments.data),
-        cache=None if arguments.cache == "none" else arguments.cache,
+        cache=None if arguments.cache == "none" else arguments.cache or CACHE,
         entropy=arguments.seed,
         anywhere=arguments.anywhere,
     )

@@ -10,6 +10,7 @@ effective       counts the parameters that a fit really uses, and predicts what 
 search          certified second-order fits of planted prompts, from several starts
 search_verdict  the rule of T-search: landscape, algorithm or start
 link            holds predictions beside what was observed, with rules fixed beforehand
+presets         what the command trains where options say nothing else
 claim_lines     the committed runs as lines of evidence for the page of claims
 report          the tables in words, and the figures
 figures         draw_*(ax, table)

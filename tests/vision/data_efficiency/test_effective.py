@@ -421,7 +421,7 @@ def test_the_command_trains_the_same_fits_again(tmp_path):
     """On the small backbone: the losses are those of the run up to rounding, whose packs held other trials beside."""
     run, out = tmp_path / "run", tmp_path / "out"
     options = ("--task", "count", "--methods", "linear,vapt,vapt_shuffled", "--n", "20,40", "--reps", "2")
-    steps = ("--steps", "6", "--fresh-steps", "3", "--fresh-reps", "0", "--tune", "--lr", "0.5", "--cache", "none")
+    steps = ("--steps", "6", "--fresh-reps", "0", "--tune", "--lr", "0.5")
     made = call("data_efficiency.py", *options, *steps, "--workers", "1", "--executor", "in-process", "--out", run)
     assert made.returncode == 0, made.stderr
     done = call("predicted_excess.py", "--run", run, "--images", "12", "--executor", "in-process", "--out", out)

@@ -252,7 +252,7 @@ def test_another_optimiser_takes_the_steps_and_has_rates_of_its_own(tmp_path, mo
         command.main()
 
     options = ("--task", "count", "--methods", "linear,vapt", "--n", "20", "--reps", "2", "--steps", "3")
-    more = ("--fresh-steps", "3", "--fresh-reps", "0", "--cache", "none", "--workers", "1", "--executor", "in-process")
+    more = ("--fresh-reps", "0", "--workers", "1", "--executor", "in-process")
     losses = {}
     for name in ("sgd", "lamb"):
         tuned = ("--tune", "--lr", "0.05", "--optimiser", name, "--out", tmp_path / name)
@@ -301,6 +301,12 @@ def test_another_optimiser_takes_the_steps_and_has_rates_of_its_own(tmp_path, mo
             "--preset real is of methods on tasks; expected a task beside",
         ),
         (("--task", "count", "--anywhere"), "--anywhere without --data"),
+        (("--task", "count", "--cache", "images"), "--cache images without --data, whose images it keeps"),
+        (
+            ("--task", "count", "--fresh-steps", "3", "--fresh-reps", "0"),
+            "--fresh-steps 3 with no start on fresh images; expected --fresh-reps of at least 1",
+        ),
+        (("--preset", "real-first", "--fresh-steps", "3"), "--fresh-steps 3 with no start on fresh images"),
         (("--task", "count", "--points", "3"), "--points 3 without a range; expected --n with one"),
         (("--task", "planted-fixed", "--last-blocks", "2"), "tuned for another case (planted {"),
         (("--task", "planted-fixed", "--methods", "vapt"), "--methods is of methods on tasks; expected a task beside"),
