@@ -227,6 +227,7 @@ VISION_RUNS = (
     "starts_second",
     "search",
     "search_crossing",
+    "search_crossing_second",
     "search_rivals",
     "search_fixed_first",
 )

@@ -196,12 +196,34 @@ def test_a_run_without_ordinary_starts_is_not_judged():
     assert said.startswith("T-search: not judged. Its rule takes fits to an adaptive teacher's law from 'official' ")
 
 
-@pytest.mark.parametrize("name", ["search", "search_crossing", "search_rivals", "search_fixed_first"])
+@pytest.mark.parametrize(
+    "name", ["search", "search_crossing", "search_crossing_second", "search_rivals", "search_fixed_first"]
+)
 def test_committed_searches_are_what_their_rows_say(name):
     sgd_rows = read_table(DATA / "planted_vit") if name == "search" else None
     assert (DATA / name / "summary.md").read_text(encoding="utf-8") == rule.text(
         read_table(DATA / name), sgd_rows
     ) + "\n"
+
+
+def test_the_page_has_the_rows_of_the_crossing():
+    """Loss on the images at hand, excess and status of every fit, and what the regular theory makes of them."""
+    page, theory = (
+        (DATA.parents[1] / "docs" / name).read_text(encoding="utf-8")
+        for name in ("search_for_prompts.md", "theory_meets_accuracy.md")
+    )
+    called = {OFFICIAL: "adaptive, official start", TEACHER: "adaptive, from the teacher", FIXED: "fixed alone"}
+    rows = read_table(DATA / "search_crossing_second").set_index("start")
+    for start, row in rows.iterrows():
+        said = f"{row['train_excess']:.3f} | {row['excess']:.3f} | {row['status'].lower().replace('_', ' ')} |"
+        assert f"| {row['n']} | {called[start]} | {said.replace('0.', '.')}" in page
+    assert f"{rows.loc[TEACHER, 'excess'] - rows.loc[FIXED, 'excess']:.2f}".lstrip("0") + " nats behind fixed" in page
+    priced = {name: row["parameters"] / (2 * row["n"]) for name, row in rows.iterrows()}
+    floor = 0.266  # of fixed prompts on this teacher, by SGD on fresh images
+    assert f".266 + {priced[FIXED]:.3f} = {floor + priced[FIXED]:.3f} nats for fixed".replace("0.", ".") in page
+    assert f"is {priced[TEACHER]:.3f}.".replace("0.", ".") in page
+    assert f"excess of {rows.loc[TEACHER, 'excess']:.2f} nats".replace("0.", ".") in theory
+    assert f"have {rows.loc[FIXED, 'excess']:.2f} ([search]".replace("0.", ".") in theory
 
 
 def test_only_ordinary_starts_on_the_law_are_judged():
