@@ -79,11 +79,15 @@ def parser() -> argparse.ArgumentParser:
 
 
 def fetch(arguments: argparse.Namespace) -> None:
-    from moe_prompts.vision.backbones import fetched
+    from moe_prompts.vision.backbones import fetched, from_onnx
 
     if arguments.name not in fetched.SOURCES:
         fetch_from_hub(arguments)
         return
+    if arguments.check:  # what the check needs is said before 90 MB are fetched for it
+        from_onnx.check_onnxruntime()
+        for size in arguments.check:
+            fetched.check_size(size, fetched.SOURCES[arguments.name].patch)
     folder, content = fetched.fetch(arguments.name, arguments.file)
     cli.print_files(folder, dict.fromkeys(["fp32.safetensors", "fp16.safetensors", "provenance.json", "NOTICE"], ""))
     print("\n".join(cli.wrapped((folder / "NOTICE").read_text(encoding="utf-8"))))
@@ -134,9 +138,11 @@ def probe(arguments: argparse.Namespace) -> None:
     if arguments.quick:
         arguments.train, arguments.test = min(arguments.train, QUICK), min(arguments.test, QUICK)
     depth = fetched.depth_of(arguments.name, arguments.weights) if arguments.name in fetched.SOURCES else None
-    common = {"file": arguments.weights, "size": arguments.size, "blocks": arguments.blocks or depth}
-    trained = create_backbone(arguments.name, **common)
-    untrained = create_backbone(arguments.name, **common, pretrained=False, entropy=arguments.entropy)
+    common = {"size": arguments.size, "blocks": arguments.blocks or depth}
+    trained = create_backbone(arguments.name, **common, file=arguments.weights)
+    # Of a fetched backbone the file tells the architecture, too; of others timm knows it.
+    like = {"file": arguments.weights} if arguments.name in fetched.SOURCES else {}
+    untrained = create_backbone(arguments.name, **common, **like, pretrained=False, entropy=arguments.entropy)
     tasks: list[Any] = [
         procedural_task(name, arguments.size, arguments.train, arguments.test, arguments.entropy)
         for name in arguments.task

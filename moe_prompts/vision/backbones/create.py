@@ -13,6 +13,9 @@ any timm name       with published weights from the cache, the hub or a local fi
 from __future__ import annotations
 
 import json
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -27,7 +30,7 @@ from torch import Tensor
 from moe_prompts.checks import file_path, flag, named, whole
 from moe_prompts.errors import InputError
 from moe_prompts.seeds import address
-from moe_prompts.vision.backbones.fetched import SOURCES, cache_folder, cached_file, read_fetched
+from moe_prompts.vision.backbones.fetched import SOURCES, cache_folder, cached_file, check_size, read_fetched
 from moe_prompts.vision.prompting.checkpoint import read_torch_file
 from moe_prompts.vision.prompting.convert import MOCO_HEADS, MOCO_WIDTHS
 
@@ -86,8 +89,10 @@ def create_backbone(
                 ``small``; untrained ``small-random`` (weights as timm's) and ``small-gain`` (see
                 ``architecture``); or a name of timm, such as ``vit_base_patch16_224.augreg_in21k``
     pretrained  published weights, from the cache or the hub; False: random ones, from the entropy's address
-    file        take the weights from this file instead; its head is left out
-    size        side of the images in pixels; None: the model's own; position embeddings are resampled
+    file        take the weights from this file instead; its head is left out. With pretrained=False only a
+                fetched backbone takes one, which then tells the architecture alone
+    size        side of the images in pixels, the model's own (None) or a multiple of the patch; position
+                embeddings are resampled
     blocks      only the first so many blocks and the final norm; None: all, of dinov2-small-focus the first
                 ten
     entropy     seed of random weights
@@ -118,6 +123,8 @@ def create_backbone(
         if name == "small":
             model.load_state_dict(load((_data() / "small.safetensors").read_bytes()))
         return model.eval()
+    if file is not None and not pretrained:
+        raise InputError(f"{name}: file {file} with pretrained=False; expected one of them")
     if file is None and pretrained:
         file = cached_file(name)
     from_hub = pretrained and file is None
@@ -192,7 +199,8 @@ def _of_timm(name: str, from_hub: bool, size: int | None) -> VisionTransformer:
             f"{name} is made by {maker.__module__}, not a VisionTransformer; expected one: see supported_models()"
         )
     try:
-        model: Any = timm.create_model(name, pretrained=from_hub, num_classes=0, **options)
+        with _quiet_hub():
+            model: Any = timm.create_model(name, pretrained=from_hub, num_classes=0, **options)
     except Exception as error:  # the hub's client raises many kinds, and which depends on its version
         reason = str(error).split("\n")[0]
         raise InputError(
@@ -201,7 +209,21 @@ def _of_timm(name: str, from_hub: bool, size: int | None) -> VisionTransformer:
         ) from error
     if not isinstance(model, VisionTransformer):
         raise InputError(f"{name} is a {type(model).__name__}; expected a VisionTransformer: see supported_models()")
+    if size not in (None, model.pretrained_cfg["input_size"][-1]):  # what lies beyond the last patch would not be seen
+        check_size(size, model.patch_embed.feat_ratio(as_scalar=True))
     return model
+
+
+@contextmanager
+def _quiet_hub() -> Iterator[None]:
+    """Keep to itself what the hub's client says of each try: the error at the end says it in one line."""
+    log = logging.getLogger("huggingface_hub")
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        log.setLevel(level)
 
 
 def without_prefixes(state: dict[str, Tensor]) -> dict[str, Tensor]:

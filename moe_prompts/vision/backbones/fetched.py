@@ -53,6 +53,7 @@ class Source:
     why      why not all
     size     side of the images in pixels where nothing else is asked for
     notice   the notice that its licences ask to be kept
+    patch    side of a patch in pixels
     """
 
     package: str
@@ -64,6 +65,7 @@ class Source:
     why: str
     size: int
     notice: str
+    patch: int = 14
 
 
 SOURCES = {
@@ -183,8 +185,7 @@ def model_of(state: dict[str, Tensor], heads: int, size: int, blocks: int) -> Vi
     """
     width, _, patch, _ = state["patch_embed.proj.weight"].shape
     depth = len(_blocks(state))
-    if size % patch or size < patch:
-        raise InputError(f"size {size}; expected a multiple of {patch}, the side of a patch, such as {4 * patch}")
+    check_size(size, patch)
     if not 1 <= blocks <= depth:
         raise InputError(f"blocks = {blocks}; expected 1 to {depth}, the blocks of this backbone")
     with torch.random.fork_rng(devices=[]):
@@ -202,6 +203,12 @@ def model_of(state: dict[str, Tensor], heads: int, size: int, blocks: int) -> Vi
     own["pos_embed"] = resampled_positions(state["pos_embed"], model.patch_embed.grid_size)
     model.load_state_dict(own)
     return model.eval()
+
+
+def check_size(size: int, patch: int) -> None:
+    """Raise ``InputError`` for images whose side is no multiple of that of a patch, both in pixels."""
+    if size % patch or size < patch:
+        raise InputError(f"size {size}; expected a multiple of {patch}, the side of a patch, such as {4 * patch}")
 
 
 def depth_of(name: str, file: Path | None = None) -> int:

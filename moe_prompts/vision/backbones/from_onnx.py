@@ -81,11 +81,7 @@ def final_tokens(content: bytes, images: np.ndarray) -> np.ndarray:
     A conversion is checked against them; this needs ``onnx`` and ``onnxruntime``. Raises ``InputError`` where
     one of these is missing.
     """
-    onnx = _onnx()
-    try:
-        import onnxruntime
-    except ModuleNotFoundError as error:
-        raise InputError("the check of a conversion needs onnxruntime; try: pip install onnxruntime") from error
+    onnx, onnxruntime = _onnx(), _onnxruntime()
     model = onnx.load_model_from_string(content)
     graph = model.graph
     # The exporter wrote one size into the signature; the graph itself reads sizes from its input.
@@ -115,6 +111,19 @@ def resampled_positions(table: Tensor, grid: tuple[int, int]) -> Tensor:
 def check_onnx() -> None:
     """Raise ``InputError`` if the package ``onnx`` is missing."""
     _onnx()
+
+
+def check_onnxruntime() -> None:
+    """Raise ``InputError`` if the package ``onnxruntime`` is missing, which the check of a conversion needs."""
+    _onnxruntime()
+
+
+def _onnxruntime() -> Any:
+    try:
+        import onnxruntime
+    except ModuleNotFoundError as error:
+        raise InputError("the check of a conversion needs onnxruntime; try: pip install onnxruntime") from error
+    return onnxruntime
 
 
 def _onnx() -> Any:

@@ -1,5 +1,6 @@
 """Backbones by name: the same name the same weights, files read strictly, and one line where there is no way."""
 
+import logging
 import re
 
 import numpy as np
@@ -10,6 +11,7 @@ from safetensors.torch import save_file
 
 from moe_prompts.errors import InputError
 from moe_prompts.vision import VPT, prompt
+from moe_prompts.vision.backbones import create
 from moe_prompts.vision.backbones.create import check_heads, create_backbone
 from moe_prompts.vision.prompting.checkpoint import backbone_hash
 
@@ -212,6 +214,28 @@ def test_no_way_to_the_hub_is_one_line(monkeypatch, tmp_path):
     assert "\n" not in str(error.value)
 
 
+def test_what_the_hub_s_client_says_of_each_try_is_not_shown(monkeypatch, caplog):
+    def unreachable(*arguments, **options):
+        logging.getLogger("huggingface_hub.utils._http").warning("Retrying in 8s")
+        raise OSError("no way")
+
+    monkeypatch.setattr(timm, "create_model", unreachable)
+    with pytest.raises(InputError, match=r"cannot be created \(OSError: no way\)"):
+        create_backbone("vit_tiny_patch16_224.augreg_in21k")
+    assert not caplog.records
+    logging.getLogger("huggingface_hub.utils._http").warning("heard again")
+    assert len(caplog.records) == 1
+
+
+def test_a_model_keeps_its_own_size_where_patches_do_not_fill_it():
+    """SigLIP's 384 pixels are no multiple of 14: what is published so is taken so."""
+    name = "vit_so400m_patch14_siglip_gap_384"
+    with torch.device("meta"), pytest.raises(InputError, match="size 400; expected a multiple of 14"):
+        create._of_timm(name, False, 400)
+    with torch.device("meta"):
+        assert create._of_timm(name, False, 384).patch_embed.grid_size == (27, 27)
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
@@ -224,6 +248,11 @@ def test_no_way_to_the_hub_is_one_line(monkeypatch, tmp_path):
             "resnet18 is made by timm.models.resnet",
         ),
         (lambda: create_backbone("small", size=64), "small: file None, size 64, blocks None; it has its own weights"),
+        (lambda: create_backbone(NAME, size=50, pretrained=False), "size 50; expected a multiple of 16, the side of a"),
+        (
+            lambda: create_backbone(NAME, file="nowhere.pth", pretrained=False),
+            "file nowhere.pth with pretrained=False; expected one of them",
+        ),
         (lambda: create_backbone(NAME, file="nowhere.pth"), "nowhere.pth: .* expected the weights of this model"),
     ],
 )

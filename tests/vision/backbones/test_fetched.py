@@ -120,7 +120,25 @@ def test_the_probe_is_refused_before_it_computes(source, tmp_path, monkeypatch):
     file.touch()
     assert f"--out {file}: File exists; expected a folder" in refused("probe", "tiny", "--size", "28", "--out", file)
     assert "argument --task: '' names nothing; expected one name" in refused("probe", "tiny", "--task", "")
+    (tmp_path / "cache" / "moe-prompts" / "tiny" / "NOTICE").unlink()
+    assert "size 30; expected a multiple of 14" in refused("fetch", "tiny", "--file", source, "--check", "28,30")
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    assert "pip install onnxruntime" in refused("fetch", "tiny", "--file", source, "--check", "28")
+    assert not (fetched.cache_folder("tiny") / "NOTICE").exists()  # nothing was fetched
     assert "argument --check: '28.5' is not a number of pixels" in refused("fetch", "tiny", "--check", "28.5")
+
+
+def test_drawn_weights_beside_a_file_are_drawn(tmp_path, monkeypatch):
+    """``--weights`` of a model of timm are those of one of the two that are compared."""
+    seen = []
+    monkeypatch.setattr("moe_prompts.vision.backbones.probe.by_block", lambda *models: seen.extend(models) or 1 / 0)
+    file = tmp_path / "w.pth"
+    torch.save(create_backbone("vit_tiny_patch16_224", pretrained=False, entropy=5, size=32).state_dict(), file)
+    with pytest.raises(ZeroDivisionError):
+        call("backbone.py", "probe", "vit_tiny_patch16_224", "--size", "32", "--quick", "--weights", file)
+    trained, untrained = (backbone_hash(model) for model in seen[:2])
+    assert trained == backbone_hash(create_backbone("vit_tiny_patch16_224", file=file, size=32))
+    assert untrained == backbone_hash(create_backbone("vit_tiny_patch16_224", pretrained=False, size=32))
 
 
 def test_weights_of_the_hub_stay_in_the_cache(tmp_path, monkeypatch):
