@@ -83,9 +83,10 @@ print(link.excess_verdict(excess))
 print(link.floor_verdict(first))
 
 # %% [markdown]
-# $P_{\mathrm{eff}}$ is one 40th to one 235th of $P$, and near 130 for all methods: by this count prompts cost about
-# as much as a linear head. It predicts less than is paid, by a factor of 1.7 to 4.6. Floors need images without end,
-# which these runs have not.
+# $P_{\mathrm{eff}}$ is one 40th to one 235th of $P$, and near 130 for all methods. It predicts less than is paid, by
+# a factor of 1.7 to 4.6. But it was counted with 200 images, which cannot show more than 200: with 1000 the linear
+# head has 404 at $n = 800$. So it says little of methods against each other. Floors need images without end, which
+# these runs have not.
 #
 # ## Where the truth is known
 #

@@ -36,7 +36,11 @@ def parser() -> argparse.ArgumentParser:
         "--methods", type=cli.names, help="of the run's methods (default: all whose images have gradients of their own)"
     )
     add("--n", metavar="LIST", help="of the run's sizes (default: all)")
-    add("--images", type=cli.positive("images"), help="whose gradients are taken (default 200)")
+    add(
+        "--images",
+        type=cli.positive("images"),
+        help="whose gradients are taken, more than P_eff can be (default 200, at most 1000)",
+    )
     add("--quick", action="store_true", help=f"smallest n, {QUICK} images, if not given: a smoke run of minutes")
     add("--reps", type=cli.positive("replicates"), default=1, help="of each fit (default 1)")
     add(

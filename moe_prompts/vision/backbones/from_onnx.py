@@ -114,7 +114,7 @@ def check_onnx() -> None:
 
 
 def check_onnxruntime() -> None:
-    """Raise ``InputError`` if the package ``onnxruntime`` is missing, which the check of a conversion needs."""
+    """Raise ``InputError`` if the package ``onnxruntime`` is missing; the check of a conversion needs it."""
     _onnxruntime()
 
 

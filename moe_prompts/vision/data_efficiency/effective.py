@@ -4,7 +4,8 @@
     P_eff = tr F (F + ridge)^-1 = sum_j mu_j / (mu_j + ridge),   mu_j eigenvalues of K / m,   K_il = g_i' g_l
     predicted excess risk = P_eff / (2 n) nats
 
-F is the Fisher information. Its trace needs only the m x m matrix K, however many parameters there are.
+F is the Fisher information. Its trace needs only the m x m matrix K, however many parameters there are. F has
+rank m at most, so P_eff < m: a count that is no small part of m says as much of m as of the fit.
 The training fixes ``ridge``, not the data: SGD that moves a direction of curvature mu for a time S leaves the
 share exp(-mu S) of the way undone, as a ridge of about 1 / S does. S sums the rates of all steps, over
 1 - momentum; weight decay adds to the ridge. A regular fit on n images pays P / (2 n) on new images and gains
@@ -47,6 +48,8 @@ def effective_parameters(gram: np.ndarray, ridge: float) -> float:
     """Return P_eff = sum_j mu_j / (mu_j + ridge) from K (m, m), the products of m gradients.
 
     ridge  positive, in the units of the eigenvalues mu_j of K / m
+
+    It is below m, whatever the fit uses.
 
     Raises ``InputError`` for another shape, entries that are not finite, or a ridge that is not positive.
     """
@@ -160,7 +163,7 @@ def run_cell(cell: EffectiveCell, replicates: tuple[int, ...], entropy: int) -> 
         def count(packed: PackedTrials, drawn: int = replicate, found: list[dict[str, float]] = found) -> None:
             rng = rng_at(entropy, "labels of gradients", cell.label, drawn)
             like = next(packed.parameters())
-            some = unlabelled.batch(np.arange(min(cell.images, len(unlabelled.labels))))
+            some = unlabelled.batch(np.arange(cell.images))
             rows = gradients(packed, 0, as_input(some, setup.recipe.normalisation, like), rng)
             found.append(
                 {"all_parameters": rows.shape[1], "effective": effective_parameters(rows @ rows.T, ridge)}
@@ -200,13 +203,18 @@ def effective_study(
     curves      its rows; those on n images of a method whose images have gradients of their own are taken
     sources     the tasks of the table that are asked for
     setup       as the table's run had it
-    images      m, the number of new images whose gradients are taken
+    images      m, the number of new images whose gradients are taken, at most ``VALIDATION_IMAGES``
     replicates  of each method, task and n, at most as many as the table has
     entropy     that of the table's run
 
-    Raises ``InputError`` if the table has no such rows, and for a task with a pool, whose further images are
-    those that fits train on.
+    Raises ``InputError`` if the table has no such rows, for more images than there are, and for a task with a
+    pool, whose further images are those that fits train on.
     """
+    if images > VALIDATION_IMAGES:
+        raise InputError(
+            f"effective_study: {images} images; expected at most {VALIDATION_IMAGES}, the new ones whose gradients can "
+            "be taken"
+        )
     pools = [source.name for source in sources if not source.endless]
     if pools:
         raise InputError(

@@ -330,8 +330,9 @@ def ending_of(table: pd.DataFrame, findings: list[RuleFinding]) -> Ending:
     ]
     header = ["task", "method", "n", "P", "P_eff", "predicted", "observed", "observed / predicted"]
     legend = (
-        "P: parameters; P_eff: those that the fit uses, from its Fisher information; predicted: excess risk P_eff / (2 "
-        "n) in nats; observed: half of test less training cross-entropy."
+        "P: parameters; P_eff: those that the fit uses, from its Fisher information, and fewer than the images whose "
+        "gradients are taken; predicted: excess risk P_eff / (2 n) in nats; observed: half of test less training "
+        "cross-entropy."
     )
     return Ending([str(finding) for finding in findings], header, body, legend, keys=3)
 

@@ -60,6 +60,14 @@ def test_effective_parameters_are_the_trace_formula(ridge):
     assert effective_parameters(rows @ rows.T, ridge) == pytest.approx(expected, rel=1e-9)
 
 
+def test_effective_parameters_are_fewer_than_the_images():
+    """60 parameters that all count at this ridge: of 20 images less than 20 are seen, of 2000 nearly all."""
+    rows = np.random.default_rng(4).standard_normal((2000, 60))
+    found = [effective_parameters(some @ some.T, 1e-3) for some in (rows[:20], rows)]
+    assert 19.9 < found[0] < 20
+    assert found[1] == pytest.approx(60 * 1 / 1.001, abs=0.1)
+
+
 def test_effective_parameters_lie_between_none_and_all():
     _, _, rows = logistic()
     gram = rows @ rows.T
@@ -372,6 +380,10 @@ def test_a_task_with_a_pool_has_no_new_images():
     rows = table.assign(lr=0.1, weight_decay=1e-4)
     with pytest.raises(InputError, match="effective_study: stand-in:digits has a pool of images and no new ones"):
         effective_study(rows, [TaskImages(TaskSpec("stand-in:digits", size=32))], Setup(), 10, 1, 0)
+    with pytest.raises(
+        InputError, match="1001 images; expected at most 1000, the new ones whose gradients can be taken"
+    ):
+        effective_study(rows, [TaskImages(TaskSpec("stand-in:count", size=32))], Setup(), 1001, 1, 0)
 
 
 def test_the_page_shows_the_committed_table_of_the_first_task():
