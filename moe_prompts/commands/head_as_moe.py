@@ -142,7 +142,11 @@ def parser() -> argparse.ArgumentParser:
     add = parser.add_argument_group("what is trained and drawn").add_argument
     add("--backbone", help="dinov2-small-focus or a name of timm (default: a small one with random weights)")
     add("--weights", metavar="FILE", help="of the backbone (default: those of its name)")
-    add("--size", type=cli.positive("pixels"), help="of the images of a pretrained backbone (default 98)")
+    add(
+        "--size",
+        type=cli.positive("pixels"),
+        help="of the images of a given backbone (default 98; small 32, a name of timm its own)",
+    )
     add("--last-blocks", type=cli.positive("blocks"), help="prompts in the last so many blocks (default: in all)")
     add(
         "--steps",
@@ -174,11 +178,24 @@ def write_table(table, out: Path, options: dict[str, Any]) -> None:
     keep_sums(out, "results.parquet")
 
 
+def size_of(backbone: str) -> int:
+    """Return the side of the images in pixels where none is asked for; raise ``InputError`` for an unknown name."""
+    import timm
+
+    from moe_prompts.vision.backbones.create import OWN, SMALL_SIZE, check_name
+    from moe_prompts.vision.backbones.fetched import SOURCES
+
+    check_name(backbone)
+    if backbone in OWN:
+        return SMALL_SIZE
+    return PRETRAINED_SIZE if backbone in SOURCES else timm.get_pretrained_cfg(backbone).input_size[-1]
+
+
 def case_of(arguments: argparse.Namespace) -> Case:
     """Return what is asked for; raise ``InputError`` for options that would change nothing."""
     if arguments.backbone is None and (arguments.weights or arguments.size):
         raise InputError("--size and --weights are of a pretrained backbone; expected --backbone beside them")
-    size = SIZE if arguments.backbone is None else arguments.size or PRETRAINED_SIZE
+    size = SIZE if arguments.backbone is None else arguments.size or size_of(arguments.backbone)
     full = STEPS if arguments.backbone is None else PRETRAINED_STEPS
     steps = arguments.steps or (QUICK_STEPS if arguments.quick else full)
     return Case(arguments.backbone, arguments.weights, size, arguments.last_blocks, steps, arguments.seed)

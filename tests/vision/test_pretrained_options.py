@@ -9,6 +9,7 @@ import timm
 from commands import call
 from safetensors.torch import save_file
 
+from moe_prompts.commands.head_as_moe import size_of
 from moe_prompts.vision.planted_head.head import HeadChoice, frozen_head
 
 NAME, BLOCKS, HEADS = "vit_tiny_patch16_224", 12, 3
@@ -46,6 +47,15 @@ def test_prompts_in_the_heads_of_the_given_backbone(weights, tmp_path):
     made = json.loads((tmp_path / "meta.json").read_text())["identity"]["options"]
     assert made["backbone"] == NAME
     assert made["weights"] == sha256(weights.read_bytes()).hexdigest()
+
+
+@pytest.mark.parametrize(
+    ("backbone", "size"),
+    [("dinov2-small-focus", 98), ("small", 32), (NAME, 224), ("vit_base_patch14_dinov2.lvd142m", 518)],
+)
+def test_images_have_a_size_that_the_backbone_takes(backbone, size):
+    """98 pixels are no whole number of patches of 16."""
+    assert size_of(backbone) == size
 
 
 @pytest.mark.parametrize(
