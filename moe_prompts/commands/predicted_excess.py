@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 #: Images whose gradients are taken, and those of a smoke run.
-IMAGES, QUICK = 200, 20
+IMAGES, QUICK = 1000, 20
 #: Fewest steps of the trainings that the rules were registered for.
 STEPS = 100
 
@@ -39,7 +39,7 @@ def parser() -> argparse.ArgumentParser:
     add(
         "--images",
         type=cli.positive("images"),
-        help="whose gradients are taken, more than P_eff can be (default 200, at most 1000)",
+        help="whose gradients are taken; P_eff has to be smaller (default 1000, which is the most)",
     )
     add("--quick", action="store_true", help=f"smallest n, {QUICK} images, if not given: a smoke run of minutes")
     add("--reps", type=cli.positive("replicates"), default=1, help="of each fit (default 1)")

@@ -4,8 +4,9 @@
     P_eff = tr F (F + ridge)^-1 = sum_j mu_j / (mu_j + ridge),   mu_j eigenvalues of K / m,   K_il = g_i' g_l
     predicted excess risk = P_eff / (2 n) nats
 
-F is the Fisher information. Its trace needs only the m x m matrix K, however many parameters there are. F has
-rank m at most, so P_eff < m: a count that is no small part of m says as much of m as of the fit.
+F is the Fisher information. Its trace needs only the m x m matrix K, however many parameters there are. This F,
+of a sample of m images, has rank m at most, so its P_eff < m, and is below that of all images even where m is
+several times as large. ``parameters_of_all`` estimates the latter from the same K.
 The training fixes ``ridge``, not the data: SGD that moves a direction of curvature mu for a time S leaves the
 share exp(-mu S) of the way undone, as a ridge of about 1 / S does. S sums the rates of all steps, over
 1 - momentum; weight decay adds to the ridge. A regular fit on n images pays P / (2 n) on new images and gains
@@ -22,6 +23,7 @@ import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
+from scipy.optimize import brentq
 from torch import Tensor
 
 from moe_prompts.engine.grid import Row, Study
@@ -40,6 +42,8 @@ from moe_prompts.vision.training.statuses import TRAINED
 
 #: Images whose gradients are computed at once, each by a copy of the trial.
 TOGETHER = 16
+#: Smallest ridge of a sample that is tried, as a share of the ridge of all images.
+SMALLEST = 1e-9
 #: Weight decay of a run that does not name it.
 USUAL_DECAY = 1e-4
 
@@ -49,18 +53,59 @@ def effective_parameters(gram: np.ndarray, ridge: float) -> float:
 
     ridge  positive, in the units of the eigenvalues mu_j of K / m
 
-    It is below m, whatever the fit uses.
+    It is below m, whatever the fit uses: it is that of these m images, and ``parameters_of_all`` that of all.
 
     Raises ``InputError`` for another shape, entries that are not finite, or a ridge that is not positive.
     """
-    if gram.ndim != 2 or gram.shape[0] != gram.shape[1] or not np.isfinite(gram).all() or not ridge > 0:
-        raise InputError(
-            f"effective_parameters: K of shape {gram.shape}, ridge {ridge}; expected a square matrix of finite "
-            "numbers and a positive ridge"
-        )
+    _check("effective_parameters", gram, ridge)
     # K has no negative eigenvalues; those of rounding would count as negative parameters.
     sizes = np.maximum(np.linalg.eigvalsh(gram / len(gram)), 0.0)
     return float((sizes / (sizes + ridge)).sum())
+
+
+def parameters_of_all(gram: np.ndarray, ridge: float) -> float:
+    """Return P_eff of all images, tr F (F + ridge)^-1 with F = E g g', from K (m, m) of m of them.
+
+        q_i = 1 - t R_ii,   R = (K / m + t)^-1,   P_eff = sum_i q_i,
+        where t > 0 solves   ridge = sum_i (q_i / R_ii) / sum_i q_i
+
+    ridge  positive, in the units of the eigenvalues of K / m
+
+    A sample of m gradients with the ridge t uses as many parameters as all gradients with a larger ridge. To
+    see this let S be the sample's matrix, d_i = g_i' (S_i + t)^-1 g_i / m with image i left out of S_i, and
+    g_i = sqrt(w_i) z_i with z_i of one law, independent of w_i. In high dimension d_i is w_i times a constant.
+    Then (S + t)^-1 S is near (S + t)^-1 c F with c = sum_i d_i / (1 + d_i) / sum_i d_i, so S (S + t)^-1 is near
+    F (F + t / c)^-1. By Sherman and Morrison d_i / (1 + d_i) = q_i.
+
+    The result is NaN where it would be m or more: then m images do not say it. Raises ``InputError`` as
+    ``effective_parameters`` does.
+    """
+    _check("parameters_of_all", gram, ridge)
+    sizes, vectors = np.linalg.eigh(gram / len(gram))
+    sizes, weights = np.maximum(sizes, 0.0), vectors**2
+
+    def of_sample(own: float) -> tuple[float, float]:
+        """Return the ridge of all images that a ridge of the sample amounts to, and the count of both."""
+        diagonal = weights @ (1 / (sizes + own))
+        shares = weights @ (sizes / (sizes + own))
+        return float((shares / diagonal).sum() / shares.sum()), float(shares.sum())
+
+    if sizes[-1] == 0.0:
+        return 0.0
+    least = SMALLEST * ridge
+    if of_sample(least)[0] > ridge:
+        return float("nan")
+    own = brentq(lambda own: of_sample(own)[0] - ridge, least, ridge, xtol=least, rtol=1e-12)
+    return of_sample(own)[1]
+
+
+def _check(caller: str, gram: np.ndarray, ridge: float) -> None:
+    """Raise ``InputError`` for a matrix K or a ridge that is none."""
+    if gram.ndim != 2 or gram.shape[0] != gram.shape[1] or not np.isfinite(gram).all() or not ridge > 0:
+        raise InputError(
+            f"{caller}: K of shape {gram.shape}, ridge {ridge}; expected a square matrix of finite numbers and a "
+            "positive ridge"
+        )
 
 
 def ridge_of(recipe: Recipe, setting: Setting, n: int) -> float:
@@ -149,7 +194,9 @@ class EffectiveCell:
 def run_cell(cell: EffectiveCell, replicates: tuple[int, ...], entropy: int) -> list[Row]:
     """Train the replicates again as the curve's run did, and return a row for each.
 
-    ``all_parameters`` counts the head too, as P_eff does; ``half_gap`` is half of test less training loss.
+    ``all_parameters`` counts the head too, as P_eff does. ``effective`` is P_eff of all images (NaN where
+    ``cell.images`` are too few to say it), ``of_sample`` that of the images whose gradients were taken.
+    ``half_gap`` is half of test less training loss.
     """
     torch.set_num_threads(1)
     source, setup = cell.source, cell.setup
@@ -165,11 +212,11 @@ def run_cell(cell: EffectiveCell, replicates: tuple[int, ...], entropy: int) -> 
             like = next(packed.parameters())
             some = unlabelled.batch(np.arange(cell.images))
             rows = gradients(packed, 0, as_input(some, setup.recipe.normalisation, like), rng)
-            found.append(
-                {"all_parameters": rows.shape[1], "effective": effective_parameters(rows @ rows.T, ridge)}
-                if np.isfinite(rows).all()
-                else {"all_parameters": rows.shape[1], "effective": np.nan}
-            )
+            counts = {"effective": np.nan, "of_sample": np.nan}
+            if np.isfinite(rows).all():
+                gram = rows @ rows.T
+                counts = {"effective": parameters_of_all(gram, ridge), "of_sample": effective_parameters(gram, ridge)}
+            found.append({"all_parameters": rows.shape[1]} | counts)
 
         trial = Trial(cell.setting, trial_seed(entropy, replicate))
         images: ImageSet = source.images(cell.n, replicate, setup, entropy)

@@ -97,17 +97,20 @@ def excess_table(effective: pd.DataFrame, curves: pd.DataFrame) -> pd.DataFrame:
 
 
 def excess_verdict(table: pd.DataFrame) -> RuleFinding:
-    """Return V-excess from ``excess_table``: how many cells lie within a factor of two of the prediction."""
+    """Return V-excess from ``excess_table``: how many cells lie within a factor of two of the prediction.
+
+    A cell whose parameters could not be counted does not.
+    """
     ratio = table["ratio"].to_numpy()
     near = float(((ratio >= 1 / FACTOR) & (ratio <= FACTOR)).mean())
     verdict = Verdict.HOLDS if near >= MOST else Verdict.FAILS if near <= FEW else Verdict.UNDECIDED
-    spread = np.quantile(ratio, [0.0, 0.5, 1.0])
-    return RuleFinding(
-        "V-excess",
-        verdict,
-        f"{near:.0%} of {len(ratio)} cells within a factor of {FACTOR:g}; observed over predicted {spread[1]:.2f} in "
-        f"the median, {spread[0]:.2f} to {spread[2]:.2f}",
-    )
+    missing = int(np.isnan(ratio).sum())
+    found = f"{near:.0%} of {len(ratio)} cells within a factor of {FACTOR:g}; observed over predicted "
+    if missing == len(ratio):
+        return RuleFinding("V-excess", None, "No fit could be counted with so few images")
+    low, median, high = np.nanquantile(ratio, [0.0, 0.5, 1.0])
+    found += f"{median:.2f} in the median, {low:.2f} to {high:.2f}" + f"; {missing} not counted" * bool(missing)
+    return RuleFinding("V-excess", verdict, found)
 
 
 def floor_table(curves: pd.DataFrame) -> pd.DataFrame:
@@ -330,9 +333,9 @@ def ending_of(table: pd.DataFrame, findings: list[RuleFinding]) -> Ending:
     ]
     header = ["task", "method", "n", "P", "P_eff", "predicted", "observed", "observed / predicted"]
     legend = (
-        "P: parameters; P_eff: those that the fit uses, from its Fisher information, and fewer than the images whose "
-        "gradients are taken; predicted: excess risk P_eff / (2 n) in nats; observed: half of test less training "
-        "cross-entropy."
+        "P: parameters; P_eff: those that the fit uses, from its Fisher information, nan where it would not be below "
+        "the number of images whose gradients are taken; predicted: excess risk P_eff / (2 n) in nats; observed: half "
+        "of test less training cross-entropy."
     )
     return Ending([str(finding) for finding in findings], header, body, legend, keys=3)
 
