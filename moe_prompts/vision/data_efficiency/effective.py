@@ -4,9 +4,9 @@
     P_eff = tr F (F + ridge)^-1 = sum_j mu_j / (mu_j + ridge),   mu_j eigenvalues of K / m,   K_il = g_i' g_l
     predicted excess risk = P_eff / (2 n) nats
 
-F is the Fisher information. Its trace needs only the m x m matrix K, however many parameters there are. This F,
-of a sample of m images, has rank m at most, so its P_eff < m, and is below that of all images even where m is
-several times as large. ``parameters_of_all`` estimates the latter from the same K.
+F is the Fisher information. Its trace needs only the m x m matrix K, however many parameters there are. As
+this F is that of a sample of m images, it has rank m at most: its P_eff is below m, and below that of all
+images even where m is several times as large. ``parameters_of_all`` estimates the latter from the same K.
 The training fixes ``ridge``, not the data: SGD that moves a direction of curvature mu for a time S leaves the
 share exp(-mu S) of the way undone, as a ridge of about 1 / S does. S sums the rates of all steps, over
 1 - momentum; weight decay adds to the ridge. A regular fit on n images pays P / (2 n) on new images and gains
@@ -74,8 +74,8 @@ def parameters_of_all(gram: np.ndarray, ridge: float) -> float:
     A sample of m gradients with the ridge t uses as many parameters as all gradients with a larger ridge. To
     see this let S be the sample's matrix, d_i = g_i' (S_i + t)^-1 g_i / m with image i left out of S_i, and
     g_i = sqrt(w_i) z_i with z_i of one law, independent of w_i. In high dimension d_i is w_i times a constant.
-    Then (S + t)^-1 S is near (S + t)^-1 c F with c = sum_i d_i / (1 + d_i) / sum_i d_i, so S (S + t)^-1 is near
-    F (F + t / c)^-1. By Sherman and Morrison d_i / (1 + d_i) = q_i.
+    Then (S + t)^-1 S is near (S + t)^-1 c F with c = sum_i d_i / (1 + d_i) / sum_i d_i, so S (S + t)^-1 is
+    near F (F + t / c)^-1. By Sherman and Morrison d_i / (1 + d_i) = q_i.
 
     The result is NaN where it would be m or more: then m images do not say it. Raises ``InputError`` as
     ``effective_parameters`` does.
