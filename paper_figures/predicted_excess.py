@@ -13,12 +13,12 @@ from matplotlib.figure import Figure
 
 from moe_prompts.engine.store import read_table
 from moe_prompts.figures.style import STYLE, column
-from moe_prompts.vision.data_efficiency.claim_lines import FLOORS, excess_of, table_of
+from moe_prompts.vision.data_efficiency.claim_lines import FLOORS, all_counted, table_of
 from moe_prompts.vision.data_efficiency.figures import draw_predicted, draw_winners
 from moe_prompts.vision.data_efficiency.link import excess_table, winner_table
 
 #: The committed run on dsprites_loc, and the part that it belongs to.
-FIRST, NO_FLOORS = runs.DATA / "predicted_excess", "100 steps"
+FIRST, NO_FLOORS = runs.DATA / "predicted_excess_again", "100 steps"
 
 
 def figure(run: Path) -> Figure:
@@ -33,7 +33,7 @@ def figure(run: Path) -> Figure:
             draw_predicted(axes[0, 0], excess_table(read_table(run), read_table(runs.DATA / "pretrained_dsprites_loc")))
             return drawn
         tables = {part: table_of(runs.DATA, part) for part in (NO_FLOORS, FLOORS)}
-        two, four = (excess_of(runs.DATA, part, table) for part, table in tables.items())
+        two, four = (all_counted(runs.DATA, part, table) for part, table in tables.items())
         draw_predicted(axes[0, 0], two)
         draw_predicted(axes[1, 0], four)
         draw_winners(axes[2, 0], winner_table(tables[FLOORS], four))

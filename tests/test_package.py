@@ -208,6 +208,9 @@ CURVES = (
     "pretrained_third_dsprites_ori",
     "pretrained_third_letters",
 )
+PARTS_COUNTED = tuple(
+    f"_{part}_{task}" for part in ("third", "fifth") for task in ("letters", "azimuth", "distance", "dsprites_ori")
+)
 VISION_RUNS = (
     *CURVES,
     "planted_head",
@@ -216,13 +219,8 @@ VISION_RUNS = (
     "planted_block_fits",
     "head_as_moe",
     "pretrained_heads",
-    "predicted_excess",
-    "predicted_excess_count",
-    *(
-        f"predicted_excess_{part}_{task}"
-        for part in ("third", "fifth")
-        for task in ("letters", "azimuth", "distance", "dsprites_ori")
-    ),
+    *(f"predicted_excess{part}{again}" for part in ("", "_count", *PARTS_COUNTED) for again in ("", "_again")),
+    *(f"predicted_excess_third_{task}_3000" for task in ("letters", "azimuth", "distance")),
     "starts",
     "starts_second",
     "search",

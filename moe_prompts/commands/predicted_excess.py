@@ -39,7 +39,7 @@ def parser() -> argparse.ArgumentParser:
     add(
         "--images",
         type=cli.positive("images"),
-        help="whose gradients are taken; P_eff has to be smaller (default 1000, which is the most)",
+        help="whose gradients are taken; P_eff has to be smaller (default 1000, at most 10000)",
     )
     add("--quick", action="store_true", help=f"smallest n, {QUICK} images, if not given: a smoke run of minutes")
     add("--reps", type=cli.positive("replicates"), default=1, help="of each fit (default 1)")

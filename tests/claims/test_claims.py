@@ -960,6 +960,7 @@ def test_the_page_of_papers_is_what_the_records_say():
         "P-rank",
         "P-singular",
         "V-excess",
+        "V-excess-again",
         "V-lora",
         "V-blocks",
         "V-lamb",
@@ -972,6 +973,7 @@ def test_the_page_of_papers_is_what_the_records_say():
         "V-floor",
         "V-cross",
         "V-winner",
+        "V-winner-again",
         "T-search",
     }
 

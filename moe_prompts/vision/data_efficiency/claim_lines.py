@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +95,12 @@ EFFECTIVE = {
     "100 steps": ("predicted_excess", "predicted_excess_count"),
     FLOORS: tuple(f"predicted_excess_{run.removeprefix('pretrained_')}" for run in (*PARTS[FLOORS], *LATER[FLOORS])),
 }
+#: The same fits counted again, with 1000 images and for all images; and what ends the names of their claims.
+AGAIN = "-again"
+EFFECTIVE_AGAIN = {part: tuple(f"{run}_again" for run in runs) for part, runs in EFFECTIVE.items()}
+#: Counts with 3000 images: of the fits of the second count that 1000 images could not count, and of two that
+#: they could. They were made after its verdicts and decide nothing.
+MORE_IMAGES = tuple(f"predicted_excess_third_{task}_3000" for task in ("letters", "azimuth", "distance"))
 #: The run of certified searches for planted prompts, and that of SGD beside them.
 SEARCH, SGD = "search", "planted_vit"
 #: Claim of the page -> claims of the study whose differences are its lines.
@@ -143,7 +150,7 @@ def claim_records(folder: Path) -> list[Record]:
     """Return the lines of evidence of all claims on the pretrained backbone, one record a line.
 
     folder  holds the committed runs of ``PARTS``, ``LATER``, ``SIXTH`` to ``FOURTEENTH``,
-            ``EFFECTIVE``, ``SEARCH`` and ``SGD``
+            ``EFFECTIVE``, ``EFFECTIVE_AGAIN``, ``SEARCH`` and ``SGD``
 
     Raises ``InputError`` where a run is missing or damaged, or a later one has other images.
     """
@@ -200,9 +207,25 @@ def seed_of(run: Path) -> int:
     return int(identity_of(run, entropy=int)["entropy"])
 
 
-def excess_of(folder: Path, part: str, curves: pd.DataFrame) -> pd.DataFrame:
-    """Return ``link.excess_table`` of a part, whose rows are ``curves``."""
-    return link.excess_table(pd.concat([read_table(folder / run) for run in EFFECTIVE[part]]), curves)
+def excess_of(folder: Path, runs: tuple[str, ...], curves: pd.DataFrame) -> pd.DataFrame:
+    """Return ``link.excess_table`` of the fits that some runs counted, whose rows are among ``curves``."""
+    return link.excess_table(pd.concat([read_table(folder / run) for run in runs]), curves)
+
+
+def all_counted(folder: Path, part: str, curves: pd.DataFrame) -> pd.DataFrame:
+    """Return ``link.excess_table`` of a part's second count, from ``MORE_IMAGES`` where it has none."""
+    again = pd.concat([read_table(folder / run) for run in EFFECTIVE_AGAIN[part]]).set_index(["task", "method", "n"])
+    more = pd.concat([read_table(folder / run) for run in MORE_IMAGES]).set_index(["task", "method", "n"])
+    missing = again["effective"].isna()
+    again.loc[missing, "effective"] = more["effective"].reindex(again.index[missing])
+    return link.excess_table(again.reset_index(), curves)
+
+
+def counted_cells(folder: Path, part: str, runs: tuple[str, ...], curves: pd.DataFrame) -> pd.DataFrame:
+    """Return ``excess_of`` of some runs, for the cells (task, method, n) of the part's first count."""
+    key = ["task", "method", "n"]
+    first = pd.concat([read_table(folder / run) for run in EFFECTIVE[part]])[key]
+    return excess_of(folder, runs, curves).merge(first, on=key)
 
 
 def file_of_records(folder: Path) -> str:
@@ -264,16 +287,18 @@ def chance_to_hold(difference: float, deviation: float, count: int) -> float:
 def excess_odds(ratio: np.ndarray, instead: np.ndarray, rng: np.random.Generator) -> tuple[float, float]:
     """Return how often V-excess holds where its prediction is true, and where another one is.
 
-    ratio    (m,) observed over predicted excess of each cell of a run
+    ratio    (m,) observed over predicted excess of each cell of a run; NaN where it was not counted, which is
+             near nothing
     instead  (m,) the other prediction over the one that is judged
     rng      source of the simulation
 
     Log ratios are drawn from those of the run, less their median.
     """
-    scatter = np.log(ratio) - np.median(np.log(ratio))
-    drawn = rng.choice(scatter, size=(SIMULATIONS, len(ratio)))
-    near = lambda logs: (np.abs(logs) <= np.log(link.FACTOR)).mean(axis=1) >= link.MOST
-    return float(near(drawn).mean()), float(near(drawn + np.log(instead)).mean())
+    counted = ~np.isnan(ratio)
+    seen = np.log(ratio[counted])
+    drawn = rng.choice(seen - np.median(seen), size=(SIMULATIONS, len(seen)))
+    near = lambda logs: (np.abs(logs) <= np.log(link.FACTOR)).sum(axis=1) >= link.MOST * len(ratio)
+    return float(near(drawn).mean()), float(near(drawn + np.log(instead[counted])).mean())
 
 
 def coin_odds(count: int, tasks: int | None = None) -> tuple[float, float]:
@@ -302,23 +327,25 @@ def rule_lines(tables: dict[str, pd.DataFrame], folder: Path) -> Iterator[Record
     tables  rows of each part
     folder  holds the runs that counted parameters
     """
-    excesses = {part: excess_of(folder, part, tables[part]) for part in EFFECTIVE}
-    for part, table in excesses.items():
-        seed = seed_of(folder / EFFECTIVE[part][0])
-        others = (table["all_parameters"] / table["effective"]).to_numpy()
-        odds = excess_odds(table["ratio"].to_numpy(), others, bootstrap_rng(seed, "odds", "V-excess"))
-        finding = link.excess_verdict(table)
-        yield rule_line(finding, part, table["task"].unique(), "within a factor of 2", odds, "all parameters count")
-    curves, table = tables[FLOORS], excesses[FLOORS]
+    curves = tables[FLOORS]
     tasks, seed = curves["task"].unique(), seed_of(folder / PARTS[FLOORS][0])
-    winners = link.winner_table(curves, table)
-    for finding in (
-        link.floor_verdict(curves),
-        link.cross_verdict(curves, table, seed),
-        link.winner_verdict(winners),
-    ):
-        odds = coin_odds(finding.counted, finding.tasks)
-        yield rule_line(finding, FLOORS, tasks, "more often than a coin", odds, "a coin")
+    for counted, ending in ((EFFECTIVE, ""), (EFFECTIVE_AGAIN, AGAIN)):
+        for part, runs in counted.items():
+            table = counted_cells(folder, part, runs, tables[part])
+            others = (table["all_parameters"] / table["effective"]).to_numpy()
+            rng = bootstrap_rng(seed_of(folder / runs[0]), "odds", "V-excess")
+            odds = excess_odds(table["ratio"].to_numpy(), others, rng)
+            finding = link.excess_verdict(table)
+            finding = replace(finding, claim=finding.claim + ending)
+            yield rule_line(finding, part, table["task"].unique(), "within a factor of 2", odds, "all parameters count")
+        table = counted_cells(folder, FLOORS, counted[FLOORS], curves)
+        winner = link.winner_verdict(link.winner_table(curves, table))
+        findings = [replace(winner, claim=winner.claim + ending)]
+        if not ending:  # floors do not depend on the count, nor does n* of these tasks
+            findings = [link.floor_verdict(curves), link.cross_verdict(curves, table, seed), *findings]
+        for finding in findings:
+            odds = coin_odds(finding.counted, finding.tasks)
+            yield rule_line(finding, FLOORS, tasks, "more often than a coin", odds, "a coin")
 
 
 def rule_line(

@@ -42,6 +42,8 @@ from moe_prompts.vision.training.statuses import TRAINED
 
 #: Images whose gradients are computed at once, each by a copy of the trial.
 TOGETHER = 16
+#: Most images whose gradients are taken.
+MOST = 10_000
 #: Smallest ridge of a sample that is tried, as a share of the ridge of all images.
 SMALLEST = 1e-9
 #: Weight decay of a run that does not name it.
@@ -73,7 +75,7 @@ def parameters_of_all(gram: np.ndarray, ridge: float) -> float:
 
     A sample of m gradients with the ridge t uses as many parameters as all gradients with a larger ridge. To
     see this let S be the sample's matrix, d_i = g_i' (S_i + t)^-1 g_i / m with image i left out of S_i, and
-    g_i = sqrt(w_i) z_i with z_i of one law, independent of w_i. In high dimension d_i is w_i times a constant.
+    g_i = sqrt(w_i) z_i with z_i of one law, independent of w_i. In high dimension all d_i / w_i are near.
     Then (S + t)^-1 S is near (S + t)^-1 c F with c = sum_i d_i / (1 + d_i) / sum_i d_i, so S (S + t)^-1 is
     near F (F + t / c)^-1. By Sherman and Morrison d_i / (1 + d_i) = q_i.
 
@@ -201,7 +203,7 @@ def run_cell(cell: EffectiveCell, replicates: tuple[int, ...], entropy: int) -> 
     torch.set_num_threads(1)
     source, setup = cell.source, cell.setup
     task = opened(source.spec)
-    unlabelled = source.images(VALIDATION_IMAGES, VALIDATION, setup, entropy)
+    unlabelled, shown = (source.images(m, VALIDATION, setup, entropy) for m in (VALIDATION_IMAGES, cell.images))
     ridge = ridge_of(setup.recipe, cell.setting, cell.n)
     rows = []
     for replicate in replicates:
@@ -210,7 +212,7 @@ def run_cell(cell: EffectiveCell, replicates: tuple[int, ...], entropy: int) -> 
         def count(packed: PackedTrials, drawn: int = replicate, found: list[dict[str, float]] = found) -> None:
             rng = rng_at(entropy, "labels of gradients", cell.label, drawn)
             like = next(packed.parameters())
-            some = unlabelled.batch(np.arange(cell.images))
+            some = shown.batch(np.arange(cell.images))
             rows = gradients(packed, 0, as_input(some, setup.recipe.normalisation, like), rng)
             counts = {"effective": np.nan, "of_sample": np.nan}
             if np.isfinite(rows).all():
@@ -250,17 +252,16 @@ def effective_study(
     curves      its rows; those on n images of a method whose images have gradients of their own are taken
     sources     the tasks of the table that are asked for
     setup       as the table's run had it
-    images      m, the number of new images whose gradients are taken, at most ``VALIDATION_IMAGES``
+    images      m, the number of new images whose gradients are taken, at most ``MOST``
     replicates  of each method, task and n, at most as many as the table has
     entropy     that of the table's run
 
     Raises ``InputError`` if the table has no such rows, for more images than there are, and for a task with a
     pool, whose further images are those that fits train on.
     """
-    if images > VALIDATION_IMAGES:
+    if images > MOST:
         raise InputError(
-            f"effective_study: {images} images; expected at most {VALIDATION_IMAGES}, the new ones whose gradients can "
-            "be taken"
+            f"effective_study: {images} images; expected at most {MOST}, whose products of gradients fill 800 MB"
         )
     pools = [source.name for source in sources if not source.endless]
     if pools:

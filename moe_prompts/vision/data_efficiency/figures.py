@@ -201,7 +201,7 @@ def draw_predicted(ax: Axes, table: pd.DataFrame) -> None:
     ax.legend()
     told = ", ".join(str(n) for n in sizes)
     ax.annotate(
-        f"small to large marks: n = {told}\nbars: 90 % intervals over replicates",
+        f"small to large:\nn = {told}\nbars: 90 % intervals",
         (0.98, 0.02),
         xycoords="axes fraction",
         ha="right",
