@@ -12,7 +12,7 @@ import runs
 from matplotlib.figure import Figure
 
 from moe_prompts.engine.store import read_table
-from moe_prompts.figures.style import STYLE, column
+from moe_prompts.figures.style import STYLE, column, finding
 from moe_prompts.vision.data_efficiency.claim_lines import FLOORS, all_counted, table_of
 from moe_prompts.vision.data_efficiency.figures import draw_predicted, draw_winners
 from moe_prompts.vision.data_efficiency.link import excess_table, winner_table
@@ -34,8 +34,9 @@ def figure(run: Path) -> Figure:
             return drawn
         tables = {part: table_of(runs.DATA, part) for part in (NO_FLOORS, FLOORS)}
         two, four = (all_counted(runs.DATA, part, table) for part, table in tables.items())
-        draw_predicted(axes[0, 0], two)
-        draw_predicted(axes[1, 0], four)
+        for ax, table, of in ((axes[0, 0], two, "two tasks, 100 steps"), (axes[1, 0], four, "four tasks, 200 steps")):
+            draw_predicted(ax, table)
+            finding(ax, f"{of}: {' '.join(ax.get_title(loc='left').split())}", 46)
         draw_winners(axes[2, 0], winner_table(tables[FLOORS], four))
     return drawn
 

@@ -70,13 +70,13 @@ def main() -> None:
     from moe_prompts.vision.training.runs import backbone
 
     curves = read_table(arguments.run)
-    if arguments.quick and arguments.n is None:
-        arguments.n = str(min((n for n in curves["n"] if n != FRESH), default=0))
     identity = identity_of(arguments.run, entropy=int)
-    if "place" not in identity:
+    if "place" not in identity or not {"task", "method", "n", "lr", "weight_decay"} <= set(curves):
         raise InputError(
             f"{arguments.run}: a run without methods on tasks; expected one of data_efficiency.py on tasks"
         )
+    if arguments.quick and arguments.n is None:
+        arguments.n = str(min((n for n in curves["n"] if n != FRESH), default=0))
     with described_in(arguments.run / "meta.json"):
         setup, entropy = setup_of(identity["place"], arguments), identity["entropy"]
     if arguments.seed not in (None, entropy):

@@ -192,6 +192,9 @@ def draw_predicted(ax: Axes, table: pd.DataFrame) -> None:
     ax.set_ylabel("observed: half of test - training loss, nats")
     ratio = positive["ratio"]
     near = int(((ratio >= 0.5) & (ratio <= 2)).sum())
+    if positive.empty:
+        finding(ax, "no fit could be counted, or none has a positive gap", 46)
+        return
     finding(
         ax,
         f"observed is {ratio.min():.1f} to {ratio.max():.1f} times predicted; {near} of {len(ratio)} marks lie within "
@@ -242,16 +245,21 @@ def draw_winners(ax: Axes, winners: pd.DataFrame) -> None:
                 elinewidth=0.6,
                 label=name if i == own.index[0] else None,
             )
-    ax.set_xlim(-across, across)
+    ax.set_xscale("symlog", linthresh=LINEAR)
     ax.set_yscale("symlog", linthresh=LINEAR)
+    ax.set_xlim(-across, across)
     ax.set_ylim(-up, up)
-    ax.yaxis.set_minor_locator(NullLocator())
-    ax.set_xlabel("predicted: loss of adaptive - fixed prompts, nats")
-    ax.set_ylabel(f"observed, nats (linear up to {LINEAR:g})")
+    for axis, end in ((ax.xaxis, across), (ax.yaxis, up)):
+        shown = [value for value in (0.5, 1, 2, 5, 10, 20, 50) if value < end]
+        ticks = [*(-value for value in shown), 0, *shown]
+        axis.set_ticks(ticks, [f"{value:g}" for value in ticks])
+        axis.set_minor_locator(NullLocator())
+    ax.set_xlabel(f"predicted: loss of adaptive - fixed prompts,\nnats (both axes linear up to {LINEAR:g})")
+    ax.set_ylabel("observed, nats")
     agree = int(winners["agree"].sum())
     finding(ax, f"the predicted winner has the lower test loss in {agree} of {len(winners)} marks (grey)", 46)
     told = ", ".join(str(n) for n in sizes)
-    ax.legend(loc="lower left", fontsize=6.5, title=f"small to large:\nn = {told}", title_fontsize=6.5)
+    ax.legend(loc="lower right", fontsize=6.5, title=f"small to large:\nn = {told}", title_fontsize=6.5)
 
 
 def methods_figure(table: pd.DataFrame, differences: pd.DataFrame) -> Figure:

@@ -65,7 +65,8 @@ def excess_table(effective: pd.DataFrame, curves: pd.DataFrame) -> pd.DataFrame:
     ``predicted`` is P_eff / (2 n), ``counted`` P / (2 n) with all parameters; ``half_gap`` is the mean over
     replicates of half of test less training loss, ``half_gap_error`` its standard error (NaN with one of its
     ``fits``), ``above_floor`` the mean test loss above that on fresh images (NaN without them). ``ratio`` is
-    half_gap / predicted.
+    half_gap / predicted. Where one of several fits of a cell could not be counted, the cell is not: the mean
+    of the others would be too low.
     """
     sound = curves[curves["status"] == TRAINED]
     rows = []
@@ -75,7 +76,7 @@ def excess_table(effective: pd.DataFrame, curves: pd.DataFrame) -> pd.DataFrame:
         here, fresh = own[own["n"] == n], own[own["n"] == FRESH]
         gaps = (here["cross_entropy"] - here["train_loss"]) / 2
         gap = float(gaps.mean())
-        counted, used = float(group["all_parameters"].iloc[0]), float(group["effective"].mean())
+        counted, used = float(group["all_parameters"].iloc[0]), float(group["effective"].mean(skipna=False))
         size = int(str(n))
         rows.append(
             {
@@ -194,7 +195,9 @@ def cross_verdict(curves: pd.DataFrame, table: pd.DataFrame, entropy: int) -> Ru
         floors = rows[rows["n"] == FRESH].groupby("method")["cross_entropy"].mean()
         if not {FIXED, ADAPTIVE} <= set(largest.index) & set(floors.index):
             continue
-        n = predicted_crossing(float(largest[ADAPTIVE] - largest[FIXED]), float(floors[FIXED] - floors[ADAPTIVE]))
+        extra, gap = float(largest[ADAPTIVE] - largest[FIXED]), float(floors[FIXED] - floors[ADAPTIVE])
+        # Without a count there is no n*, unless the sign of the gap gives it; NaN lies in no interval.
+        n = float("nan") if np.isnan(extra) and gap > 0 else predicted_crossing(extra, gap)
         if not comparable(curves, str(task), FIXED, ADAPTIVE, "cross_entropy"):
             told.append(f"{task} does not count: {not_compared(FIXED, ADAPTIVE)}")
             continue
@@ -215,8 +218,8 @@ def not_compared(fixed: str, adaptive: str) -> str:
 
 
 def _in_words(n: float) -> str:
-    """Return a number of images, "never" for an infinite one."""
-    return "never" if np.isinf(n) else f"{n:.0f}"
+    """Return a number of images, "never" for an infinite one, "not counted" for NaN."""
+    return "never" if np.isinf(n) else "not counted" if np.isnan(n) else f"{n:.0f}"
 
 
 def winner_table(curves: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:

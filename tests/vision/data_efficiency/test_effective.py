@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 import torch
 from commands import call
+from matplotlib.figure import Figure
 
 from moe_prompts.errors import InputError
 from moe_prompts.intervals import Verdict
@@ -23,6 +24,7 @@ from moe_prompts.vision.data_efficiency.effective import (
     parameters_of_all,
     ridge_of,
 )
+from moe_prompts.vision.data_efficiency.figures import draw_predicted
 from moe_prompts.vision.data_efficiency.link import (
     cross_verdict,
     excess_table,
@@ -148,6 +150,39 @@ def test_parameters_of_all_images_need_more_images_than_they_are():
     assert parameters_of_all(rows @ rows.T, 0.1) == pytest.approx(effective_parameters(rows @ rows.T, 0.1), rel=0.01)
 
 
+@pytest.mark.parametrize("wide", [20, 400])
+def test_every_ridge_has_a_count_or_none(wide):
+    """From far below rounding to far above the gradients, counts fall; far above them P_eff is tr F / ridge."""
+    rows = np.random.default_rng(5).standard_normal((40, wide))
+    gram, ridges = rows @ rows.T, 10.0 ** np.arange(-12, 301, 3)
+    found = np.array([parameters_of_all(gram, ridge) for ridge in ridges])
+    counted = found[~np.isnan(found)]
+    assert np.isnan(found).any() == (wide == 400)
+    assert (np.diff(counted) < 0).all()
+    np.testing.assert_allclose(found[ridges > 1e12], np.trace(gram) / 40 / ridges[ridges > 1e12], rtol=1e-9)
+    # One gradient of squared norm 4: P_eff = 4 / ridge, of which one image says what is below 1.
+    assert parameters_of_all(np.array([[4.0]]), 5.0) == pytest.approx(0.8)
+    assert np.isnan(parameters_of_all(np.array([[4.0]]), 3.0))
+
+
+def test_where_the_count_of_all_images_misleads():
+    """Gradients of 0 say nothing; copies hide parameters; directions that few images have count several times."""
+    rows = np.random.default_rng(6).standard_normal((60, 400))
+    rows[12:] = 0.0
+    assert np.isnan(parameters_of_all(rows @ rows.T, 1.0))  # 12 gradients cannot say 12 or more, nor can 48 of 0
+    twice = np.concatenate([rows[:12], rows[:12]])
+    assert parameters_of_all(twice @ twice.T, 1.0) < 12
+    mu, found = np.arange(1, 2001.0) ** -2, []
+    ridge = 7.5e-4  # at which F has 56 parameters
+    exact = (mu / (mu + ridge)).sum()
+    for seed in range(3):
+        rng = np.random.default_rng(seed)
+        rows = rng.standard_normal((400, 2000)) * np.sqrt(mu)
+        rows[:, :1000] *= (rng.random((400, 1)) < 0.05) / 0.05**0.5
+        found.append(parameters_of_all(rows @ rows.T, ridge))
+    assert (np.array(found) > 2 * exact).all()
+
+
 def test_effective_parameters_lie_between_none_and_all():
     _, _, rows = logistic()
     gram = rows @ rows.T
@@ -235,10 +270,21 @@ def test_the_ridge_is_that_of_the_summed_rates():
     assert ridge_of(recipe, Setting(2.0, 1e-3), 100) == pytest.approx(0.1 / total + 1e-3)
 
 
-@pytest.mark.parametrize(("gram", "ridge"), [(np.eye(2), 0.0), (np.ones((2, 3)), 1.0), (np.full((2, 2), np.nan), 1.0)])
-def test_wrong_matrices_are_one_clear_error(gram, ridge):
+@pytest.mark.parametrize("count", [effective_parameters, parameters_of_all])
+@pytest.mark.parametrize(
+    ("gram", "ridge"),
+    [
+        (np.eye(2), 0.0),
+        (np.eye(2), np.inf),
+        (np.eye(2), np.nan),
+        (np.ones((2, 3)), 1.0),
+        (np.full((2, 2), np.nan), 1.0),
+        (np.ones((0, 0)), 1.0),
+    ],
+)
+def test_wrong_matrices_are_one_clear_error(count, gram, ridge):
     with pytest.raises(InputError, match="expected a square matrix of finite numbers and a positive ridge"):
-        effective_parameters(gram, ridge)
+        count(gram, ridge)
 
 
 def curves(gains, floors=None, replicates=3):
@@ -280,6 +326,18 @@ def test_excess_is_half_the_gap_beside_the_prediction():
     assert row["counted"] == pytest.approx(10)
     assert row["ratio"] == pytest.approx(0.3005 / 0.6)
     assert np.isnan(row["above_floor"])
+
+
+def test_a_cell_with_a_fit_that_was_not_counted_is_not_counted():
+    """The mean of its other fits would be that of those that use few parameters; nor is there an n*."""
+    table = curves([0.1] * 4, [(1.0, 0.9)] * 4)
+    used = pd.concat([effective(table, {"vpt_deep": 10.0, "vapt": more}) for more in (50.0, np.nan)])
+    found = excess_table(used, table).set_index(["task", "method", "n"])["effective"]
+    assert found["t0", "vpt_deep", 50] == 10
+    assert np.isnan(found["t0", "vapt", 50])
+    crossed = cross_verdict(table, excess_table(used, table), 0)
+    assert crossed.found.startswith("In 0 of 4 tasks")
+    assert "t0 n* not counted, seen [" in crossed.found
 
 
 @pytest.mark.parametrize(
@@ -467,6 +525,20 @@ def test_committed_runs_are_known_again_by_what_they_say_of_themselves(name):
     assert made["images"] == identity["images"]
     other = effective_study(rows.assign(weight_decay=0.01), sources, setup, 200, 1, 0).identity["rates"]
     assert other == [[*rate, 0.01] for rate in identity["rates"]]
+
+
+def test_a_figure_without_marks_says_so():
+    table = curves([0.0])
+    ax = Figure().subplots()
+    draw_predicted(ax, excess_table(effective(table, {"vpt_deep": np.nan, "vapt": np.nan}), table))
+    assert "".join(ax.get_title(loc="left").split("\n")).startswith("no fit could be counted")
+
+
+def test_a_count_is_no_run_of_trainings(tmp_path):
+    run = ROOT / "paper_figures" / "data" / "predicted_excess_again"
+    done = call("predicted_excess.py", "--run", run, "--quick", "--out", tmp_path / "out")
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
+    assert "a run without methods on tasks; expected one of data_efficiency.py on tasks" in done.stderr
 
 
 def test_a_task_with_a_pool_has_no_new_images():

@@ -88,6 +88,30 @@ def test_winners_stand_where_both_differences_are():
     plt.close(figure)
 
 
+def test_the_dotted_line_of_winners_is_where_both_differences_are_equal():
+    """Also where axes are logarithmic: the line between its two ends goes through (2, 2), as drawn."""
+    rows = pd.DataFrame(
+        {
+            "task": ["stand-in:count"],
+            "n": [50],
+            "predicted_fixed": [1.0],
+            "predicted_adaptive": [9.0],
+            "loss_fixed": [1.0],
+            "loss_adaptive": [4.0],
+            "low": [2.0],
+            "high": [4.0],
+            "agree": [True],
+        }
+    )
+    figure, ax = plt.subplots()
+    draw_winners(ax, rows)
+    [line] = [line for line in ax.lines if line.get_linestyle() == ":"]
+    ends, (between,) = (ax.transData.transform(points) for points in (line.get_xydata(), [(2.0, 2.0)]))
+    (a, b), (c, d) = ends[1] - ends[0], between - ends[0]
+    assert a * d == pytest.approx(b * c, rel=1e-9)
+    plt.close(figure)
+
+
 def test_methods_stand_at_their_accuracies_and_differences():
     """Two tasks and three replicates; the mean difference of vapt and linear is 20 points, and decided."""
     rows = [
