@@ -84,8 +84,8 @@ print(link.floor_verdict(first))
 
 # %% [markdown]
 # $P_{\mathrm{eff}}$ is one 9th to one 62nd of $P$. It predicts what is paid within a factor of two at $n = 200$ and
-# 800, and up to three times as much at $n = 50$. So theory describes fits of this size once their parameters are
-# counted. It does not say here which kind of prompt wins: floors need images without end, which these runs have not.
+# 800, and up to 3.3 times as much at $n = 50$. So once parameters are counted theory has the size of what fits on 200
+# and 800 images pay here. It does not say here which kind wins: floors need fresh images, which these runs have not.
 #
 # ## Where the truth is known
 #
