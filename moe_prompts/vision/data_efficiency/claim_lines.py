@@ -301,18 +301,19 @@ def excess_odds(ratio: np.ndarray, instead: np.ndarray, rng: np.random.Generator
     return float(near(drawn).mean()), float(near(drawn + np.log(instead[counted])).mean())
 
 
-def coin_odds(count: int, tasks: int | None = None) -> tuple[float, float]:
+def coin_odds(count: int, tasks: int | None = None, missing: int = 0) -> tuple[float, float]:
     """Return how often V-floor, V-cross or V-winner holds: if all agree, and if a coin decides.
 
-    count  how many tasks are counted, or cells (task, n)
-    tasks  of how many tasks they are; None: each is one
+    count    how many tasks are counted, or cells (task, n)
+    tasks    of how many tasks they are; None: each is one
+    missing  how many of them have no prediction, which agrees with nothing
 
-    >>> coin_odds(2), coin_odds(4), coin_odds(6, tasks=3)
-    ((0.0, 0.0), (1.0, 0.0625), (0.0, 0.0))
+    >>> coin_odds(2), coin_odds(4), coin_odds(6, tasks=3), coin_odds(8, tasks=4, missing=4)
+    ((0.0, 0.0), (1.0, 0.0625), (0.0, 0.0), (0.0, 0.0))
     """
-    tasks = count if tasks is None else tasks
-    enough = [k for k in range(count + 1) if link.coin_verdict(k, count, tasks) is Verdict.HOLDS]
-    return (1.0, float(binom.sf(min(enough) - 1, count, 0.5))) if enough else (0.0, 0.0)
+    tasks, able = count if tasks is None else tasks, count - missing
+    enough = [k for k in range(able + 1) if link.coin_verdict(k, count, tasks) is Verdict.HOLDS]
+    return (1.0, float(binom.sf(min(enough) - 1, able, 0.5))) if enough else (0.0, 0.0)
 
 
 def replicates_needed(difference: float, deviation: float) -> int:
@@ -339,12 +340,14 @@ def rule_lines(tables: dict[str, pd.DataFrame], folder: Path) -> Iterator[Record
             finding = replace(finding, claim=finding.claim + ending)
             yield rule_line(finding, part, table["task"].unique(), "within a factor of 2", odds, "all parameters count")
         table = counted_cells(folder, FLOORS, counted[FLOORS], curves)
-        winner = link.winner_verdict(link.winner_table(curves, table))
-        findings = [replace(winner, claim=winner.claim + ending)]
+        winners = link.winner_table(curves, table)
+        winner = link.winner_verdict(winners)
+        unknown = int((link.judged_winners(winners)["predicted"] == "").sum())
+        findings = [(replace(winner, claim=winner.claim + ending), unknown)]
         if not ending:  # floors do not depend on the count, nor does n* of these tasks
-            findings = [link.floor_verdict(curves), link.cross_verdict(curves, table, seed), *findings]
-        for finding in findings:
-            odds = coin_odds(finding.counted, finding.tasks)
+            findings = [(link.floor_verdict(curves), 0), (link.cross_verdict(curves, table, seed), 0), *findings]
+        for finding, missing in findings:
+            odds = coin_odds(finding.counted, finding.tasks, missing)
             yield rule_line(finding, FLOORS, tasks, "more often than a coin", odds, "a coin")
 
 

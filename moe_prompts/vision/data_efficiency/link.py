@@ -282,6 +282,8 @@ def winner_verdict(winners: pd.DataFrame) -> RuleFinding:
     agree = [bool(right) for right in judged["agree"]] if len(judged) else []
     tasks = int(judged["task"].nunique()) if len(judged) else 0
     what = "the method with the lower F + P_eff / (2 n) has the lower test loss"
+    missing = int((judged["predicted"] == "").sum()) if len(judged) else 0
+    what += f"; {missing} have no prediction" * bool(missing)
     return _against_a_coin("V-winner", agree, what, "cells (task, n)", tasks)
 
 
