@@ -1,4 +1,4 @@
-"""Draw how far adaptive prompts are ahead of fixed ones on a pretrained backbone, by SGD and by LAMB.
+"""Draw how far adaptive prompts are ahead of fixed ones on a pretrained backbone, by SGD and by LAMB, at two n.
 
 python paper_figures/gains.py
 """
@@ -12,26 +12,28 @@ import runs
 from matplotlib.figure import Figure
 
 from moe_prompts.errors import InputError
-from moe_prompts.vision.data_efficiency.claim_lines import PUBLISHED_GAIN, TWELFTH, table_of_runs
+from moe_prompts.vision.data_efficiency.claim_lines import FIFTEENTH, PUBLISHED_GAIN, TWELFTH, table_of_runs
 from moe_prompts.vision.data_efficiency.curves import differences, mean_differences
 from moe_prompts.vision.data_efficiency.figures import gains_figure
 
-#: The committed run on letters by SGD, with which all others of its part are drawn; a run of your own is drawn alone.
+#: The committed run on letters by SGD, with which all others of its part and those at 100 images are drawn; a
+#: run of your own is drawn alone.
 FIRST = runs.DATA / next(iter(TWELFTH))
 #: What is compared, by optimiser.
 PAIRS = {"sgd": ("vapt", "vpt_deep"), "lamb": ("vapt_lamb", "vpt_deep_lamb")}
 
 
 def figure(run: Path) -> Figure:
-    """Return the difference of both kinds of prompt, by task and in the mean, at the largest n."""
+    """Return the difference of both kinds of prompt, by task and in the mean; of one run at its largest n."""
     own = runs.read_table(run, "experiments/data_efficiency.py", "task", "method", "n", "accuracy")
-    table = table_of_runs(runs.DATA, tuple(TWELFTH)) if run == FIRST else own
-    parts = [differences(table, PAIRS)]
-    if table["task"].nunique() > 1:
-        parts.append(mean_differences(table, PAIRS))
+    parts = []
+    for table in [table_of_runs(runs.DATA, tuple(part)) for part in (TWELFTH, FIFTEENTH)] if run == FIRST else [own]:
+        parts.append(differences(table, PAIRS))
+        if table["task"].nunique() > 1:
+            parts.append(mean_differences(table, PAIRS))
     found = pd.concat(parts)
     if found.empty:
-        raise InputError(f"{run} has {', '.join(table['method'].unique())}; expected vapt and vpt_deep on its tasks")
+        raise InputError(f"{run} has {', '.join(own['method'].unique())}; expected vapt and vpt_deep on its tasks")
     return gains_figure(found, 100 * PUBLISHED_GAIN)
 
 

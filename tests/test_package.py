@@ -195,7 +195,8 @@ CURVES = (
     ),
     *(f"pretrained_thirteenth_{setting}" for setting in ("tokens_2", "tokens_40", "decay_0.01", "decay_0.1")),
     *(
-        f"pretrained_fourteenth_{task}"
+        f"pretrained_{part}_{task}"
+        for part in ("fourteenth", "fifteenth")
         for task in ("azimuth", "count", "distance", "dsprites_loc", "dsprites_ori", "letters")
     ),
     "pretrained_head_count",

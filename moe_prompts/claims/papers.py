@@ -78,6 +78,8 @@ PAPERS = (
             "V-gain",
             "V-thousand",
             "V-thousand-lamb",
+            "V-hundred-lamb",
+            "V-fewer-lamb",
             "V-small",
             "V-dependence",
             "V-blind",

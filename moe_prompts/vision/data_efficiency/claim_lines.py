@@ -32,7 +32,7 @@ from moe_prompts.errors import InputError
 from moe_prompts.intervals import TAILS, Verdict
 from moe_prompts.seeds import bootstrap_rng
 from moe_prompts.vision.data_efficiency import link, search_verdict
-from moe_prompts.vision.data_efficiency.curves import differences, mean_differences
+from moe_prompts.vision.data_efficiency.curves import differences, lead_changes, mean_differences
 from moe_prompts.vision.data_efficiency.report import CLAIMS
 
 #: Runs of each part, below the folder of committed tables.
@@ -88,8 +88,10 @@ TWELFTH: dict[str, dict[str, str]] = {f"pretrained_twelfth_{task}": {} for task 
 }
 #: Runs of the biases of the same blocks by LAMB, on the images of the twelfth part.
 FOURTEENTH = {f"pretrained_fourteenth_{task}": {"bias_blocks": "bias_blocks_lamb"} for task in SIX}
+#: Runs of both kinds of prompt by LAMB on these tasks with 100 images.
+FIFTEENTH = {f"pretrained_fifteenth_{task}": BY_LAMB for task in SIX}
 #: What methods of some runs are called beside those of others.
-CALLED = {run: {"vapt": "vapt_all"} for run in NINTH} | TENTH | TWELFTH | FOURTEENTH
+CALLED = {run: {"vapt": "vapt_all"} for run in NINTH} | TENTH | TWELFTH | FOURTEENTH | FIFTEENTH
 #: Runs that count the parameters that fits of a part use.
 EFFECTIVE = {
     "100 steps": ("predicted_excess", "predicted_excess_count"),
@@ -137,7 +139,11 @@ OTHER_MEANS = (
         },
         PUBLISHED_GAIN,
     ),
+    (tuple(FIFTEENTH), {"V-hundred-lamb": ("vapt_lamb", "vpt_deep_lamb")}, PUBLISHED_GAIN),
 )
+#: Runs at two n, and the claim that a lead is larger where images are few.
+AT_TWO_N = (*(run for run in TWELFTH if run.endswith("_lamb")), *FIFTEENTH)
+FEWER = {"V-fewer-lamb": ("vapt_lamb", "vpt_deep_lamb")}
 #: Simulated runs behind the odds of V-excess.
 SIMULATIONS = 10_000
 #: Power that is asked for, and the most replicates that are tried.
@@ -149,7 +155,7 @@ Record = dict[str, Any]
 def claim_records(folder: Path) -> list[Record]:
     """Return the lines of evidence of all claims on the pretrained backbone, one record a line.
 
-    folder  holds the committed runs of ``PARTS``, ``LATER``, ``SIXTH`` to ``FOURTEENTH``,
+    folder  holds the committed runs of ``PARTS``, ``LATER``, ``SIXTH`` to ``FIFTEENTH``,
             ``EFFECTIVE``, ``EFFECTIVE_AGAIN``, ``SEARCH`` and ``SGD``
 
     Raises ``InputError`` where a run is missing or damaged, or a later one has other images.
@@ -159,6 +165,7 @@ def claim_records(folder: Path) -> list[Record]:
     lines += lines_of_differences(mean_differences(joined(folder, SIXTH, (*SEVENTH, *ELEVENTH)), MEANS), BY_ACCURACY)
     for runs, pairs, published in OTHER_MEANS:
         lines += lines_of_differences(mean_differences(table_of_runs(folder, runs), pairs), BY_ACCURACY, published)
+    lines += lines_of_differences(lead_changes(table_of_runs(folder, AT_TWO_N), FEWER), BY_ACCURACY)
     search = search_line(read_table(folder / SEARCH), read_table(folder / SGD))
     return [*lines, *rule_lines(tables, folder), search]
 

@@ -111,18 +111,43 @@ def mean_differences(table: pd.DataFrame, pairs: Mapping[str, tuple[str, str]]) 
     A replicate counts where all tasks have both methods in it; pairs are left out where a task lacks one.
     """
     rows, sound = [], _trained(table)
-    n, tasks = int(sound["n"].max()), sound["task"].nunique()
-    wide = sound[sound["n"] == n].pivot(index="replicate", columns=["task", "method"], values="accuracy")
+    n, tasks = int(sound["n"].max()), f"mean of {sound['task'].nunique()} tasks"
     for claim, (better, other) in pairs.items():
-        both = [
-            wide.xs(method, axis="columns", level="method")
-            for method in (better, other)
-            if method in wide.columns.levels[1]
-        ]
-        if len(both) == 2 and all(own.shape[1] == tasks for own in both):
-            apart = (both[0] - both[1]).dropna().mean(axis="columns")
-            rows.append((f"mean of {tasks} tasks", claim, better, other, n, *_judged(apart.to_numpy())))
+        lead = _mean_lead(sound, better, other, n)
+        if lead is not None:
+            rows.append((tasks, claim, better, other, n, *_judged(lead.to_numpy())))
     return pd.DataFrame(rows, columns=DIFFERENCES)
+
+
+def lead_changes(table: pd.DataFrame, pairs: Mapping[str, tuple[str, str]]) -> pd.DataFrame:
+    """Return how much larger the first method's lead is at the smallest n than at the largest.
+
+    The arguments, the rule and the columns are those of ``mean_differences``; n is a text with both n. A
+    replicate counts where all tasks have both methods in it at both n.
+    """
+    rows, sound = [], _trained(table)
+    few, many = int(sound["n"].min()), int(sound["n"].max())
+    tasks = f"mean of {sound['task'].nunique()} tasks"
+    for claim, (better, other) in pairs.items():
+        at_few, at_many = (_mean_lead(sound, better, other, n) for n in (few, many))
+        if at_few is not None and at_many is not None:
+            change = (at_few - at_many).dropna()
+            rows.append((tasks, claim, better, other, f"{few} less that at {many}", *_judged(change.to_numpy())))
+    return pd.DataFrame(rows, columns=DIFFERENCES)
+
+
+def _mean_lead(sound: pd.DataFrame, better: str, other: str, n: int) -> pd.Series | None:
+    """Return accuracy of one method less that of another at n, replicate by replicate, in the mean over tasks.
+
+    None where a task of ``sound``, the trainings that ended, lacks one of the two.
+    """
+    wide = sound[sound["n"] == n].pivot(index="replicate", columns=["task", "method"], values="accuracy")
+    if not {better, other} <= set(wide.columns.levels[1]):
+        return None
+    both = [wide.xs(method, axis="columns", level="method") for method in (better, other)]
+    if any(own.shape[1] != sound["task"].nunique() for own in both):
+        return None
+    return (both[0] - both[1]).dropna().mean(axis="columns")
 
 
 def _trained(table: pd.DataFrame) -> pd.DataFrame:

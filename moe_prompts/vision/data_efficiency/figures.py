@@ -42,6 +42,8 @@ OPTIMISER_STYLES = {
     "adamw-mu": ("0.5", "^", False),
     "lamb": ("0.3", "D", False),
 }
+#: Where a figure shows differences at a smaller n as well: colour, marker, whether it is filled.
+FEWER_IMAGES = ("0.6", "s", True)
 #: Starts of second-order searches: colour and marker. The first two know nothing of the teacher.
 START_STYLES = {
     "official": (COLOURS["VAPT"], "o"),
@@ -306,26 +308,28 @@ def gains_figure(differences: pd.DataFrame, published: float) -> Figure:
 
     Bars are 90 % intervals over replicates.
 
-    differences  rows of ``curves.differences`` and ``curves.mean_differences`` at one n, whose claims are
-                 names of optimisers
+    differences  rows of ``curves.differences`` and ``curves.mean_differences``, whose claims are names of
+                 optimisers; those at the largest n come first
     published    the published gain, in points
     """
     tasks = list(dict.fromkeys(differences["task"]))
-    optimisers = list(dict.fromkeys(differences["claim"]))
+    series = list(dict.fromkeys(zip(differences["claim"], differences["n"], strict=True)))
+    several = differences["n"].nunique() > 1
     with plt.rc_context(STYLE):
-        figure = Figure(figsize=(SINGLE, 0.15 * len(tasks) * (len(optimisers) + 0.5) + 1.2), layout="constrained")
+        figure = Figure(figsize=(SINGLE, 0.15 * len(tasks) * (len(series) + 0.5) + 1.2), layout="constrained")
         ax = figure.subplots()
         ax.axvline(0, color="0.4", linestyle=":")
         label = f"published for VTAB-1K, {published:+.1f} points"
         ax.axvline(published, color=COLOURS["VAPT"], linestyle="--", label=label)
-        for place, name in enumerate(optimisers):
-            own = differences[differences["claim"] == name].set_index("task").reindex(tasks)
-            colour, marker, filled = OPTIMISER_STYLES[name]
+        for place, (name, n) in enumerate(series):
+            chosen = (differences["claim"] == name) & (differences["n"] == n)
+            own = differences[chosen].set_index("task").reindex(tasks)
+            colour, marker, filled = OPTIMISER_STYLES[name] if n == series[0][1] else FEWER_IMAGES
             style: dict[str, Any] = {"color": colour, "marker": marker}
             style["markerfacecolor"] = colour if filled else "white"
-            at = np.arange(len(tasks)) + 0.5 * (place - (len(optimisers) - 1) / 2) / len(optimisers)
+            at = np.arange(len(tasks)) + 0.5 * (place - (len(series) - 1) / 2) / len(series)
             ends = 100 * np.array([own["difference"] - own["low"], own["high"] - own["difference"]], dtype=float)
-            said = f"both by {name.upper()}"
+            said = f"both by {name.upper()}" + f", n = {n}" * several
             ax.errorbar(100 * own["difference"], at, xerr=ends, linestyle="none", label=said, **style)
         ax.set_yticks(range(len(tasks)), [short(task) for task in tasks])
         ax.set_ylim(len(tasks) - 0.5, -0.5)
@@ -333,11 +337,15 @@ def gains_figure(differences: pd.DataFrame, published: float) -> Figure:
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
         ax.set_xlabel("vapt less vpt_deep, points of accuracy on test")
         own = differences[differences["task"] == tasks[-1]]
-        said = " and ".join(
-            f"{100 * row.difference:+.1f} [{100 * row.low:+.1f}, {100 * row.high:+.1f}] by {row.claim.upper()}"
-            for row in own.itertuples()
+        said = "; ".join(
+            f"n = {n}: "
+            + " and ".join(
+                f"{100 * row.difference:+.1f} [{100 * row.low:+.1f}, {100 * row.high:+.1f}] by {row.claim.upper()}"
+                for row in rows.itertuples()
+            )
+            for n, rows in own.groupby("n", sort=False)
         )
-        finding(ax, f"n = {int(own['n'].iloc[0])}, {short(tasks[-1])}: adaptive less fixed prompts {said}", 46)
+        finding(ax, f"{short(tasks[-1])}, adaptive less fixed prompts, {said}", 46)
         legend_of(figure, [ax], 1, "bars: 90 % intervals over replicates")
     return figure
 

@@ -28,7 +28,7 @@ from moe_prompts.vision.data_efficiency.claim_lines import (
     replicates_needed,
     search_line,
 )
-from moe_prompts.vision.data_efficiency.curves import differences, mean_differences
+from moe_prompts.vision.data_efficiency.curves import differences, lead_changes, mean_differences
 from moe_prompts.vision.training.statuses import TRAINED
 
 ROOT = Path(__file__).parents[3]
@@ -93,6 +93,24 @@ def test_a_mean_over_tasks_is_judged_replicate_by_replicate():
     # A replicate that one task lacks does not count, and two replicates decide nothing.
     (short,) = mean_differences(pd.DataFrame([*one, *two[:-1]]), {"V-small": pairs["V-small"]}).itertuples()
     assert (short.count, short.verdict) == (2, "not decidable here")
+
+
+def test_a_change_of_a_lead_is_judged_replicate_by_replicate():
+    """Leads of 2, 4, 6 points at n = 200 and of 1, 2, 0 at n = 900: 1, 2 and 6 more, so 3 +- 2.920 sqrt(7 / 3)."""
+    few = pd.DataFrame(rows_of("a", vapt=(0.42, 0.45, 0.48), vpt_deep=(0.40, 0.41, 0.42)))
+    many = pd.DataFrame(rows_of("a", vapt=(0.81, 0.92, 0.70), vpt_deep=(0.80, 0.90, 0.70))).assign(n=900)
+    pairs = {"V-fewer-lamb": ("vapt", "vpt_deep"), "V-bias": ("vapt", "bias")}
+    (row,) = lead_changes(pd.concat([many, few]), pairs).itertuples()
+    assert (row.claim, row.n, row.count, row.verdict) == (
+        "V-fewer-lamb",
+        "200 less that at 900",
+        3,
+        "not decidable here",
+    )
+    assert row.difference == pytest.approx(0.03)
+    assert row.high - row.difference == pytest.approx(0.01 * 2.9199856 * np.sqrt(7 / 3))
+    # A task that lacks one of the two at one n leaves nothing to judge.
+    assert lead_changes(pd.concat([many, few, few.assign(task="b")]), pairs).empty
 
 
 def test_a_difference_becomes_a_line_in_points():
@@ -254,6 +272,9 @@ def test_pages_say_what_was_found_on_two_tasks(at_200):
                 assert f"{behind} points behind by SGD (V-thousand {row.verdict})" in readme
             if row.claim == "V-thousand-lamb":
                 assert f"{behind} by LAMB (V-thousand-lamb {row.verdict})" in readme
+            if row.claim == "V-hundred-lamb":
+                assert f"{value} [{low}, {high}]; V-hundred-lamb)" in theory
+                assert row.verdict == "not decidable here"
             if row.claim == "V-bias-lamb":
                 ends = f"{behind} points [{high.lstrip('-')}, {low.lstrip('-')}]"
                 assert f"{behind} points by LAMB at n = 1000 (V-bias-lamb {row.verdict};" in readme
@@ -264,6 +285,10 @@ def test_pages_say_what_was_found_on_two_tasks(at_200):
                 above = f"{value.lstrip('-')} points above adaptive prompts at n = 200, in the mean of two tasks"
                 assert f"{above} (V-full {row.verdict})" in readme
                 assert f"tuning all weights by AdamW {ends} in the mean of two (V-full {row.verdict}" in theory
+    [row] = lead_changes(claim_lines.table_of_runs(DATA, claim_lines.AT_TWO_N), claim_lines.FEWER).itertuples()
+    value, low, high = (f"{100 * end:+.1f}" for end in (row.difference, row.low, row.high))
+    line = f"{row.claim}: {row.better} above {row.other} | {row.n} | {value} | [{low}, {high}] | {row.count} | "
+    assert f"| {line}{row.verdict} |" in page
     pairs = {"fixed": ("bias", "vpt_deep"), "adaptive": ("bias", "vapt")}
     fixed, adaptive = (
         [f"{100 * end:.1f}" for end in (row.difference, row.low, row.high)]
@@ -306,6 +331,27 @@ def test_tables_at_1000_images_are_what_was_trained():
     assert set(means) == {"linear", "vpt_deep", "vapt", "vpt_deep_lamb", "vapt_lamb", "bias_blocks_lamb"}
     for name, method in (("VPT-deep", "vpt_deep"), ("VAPT", "vapt")):
         assert f"| {name} | {means[method]} | {means[f'{method}_lamb']} | " in training
+
+
+def test_the_table_at_100_images_is_what_was_trained():
+    page = (ROOT / PRETRAINED).read_text("utf-8")
+    table = claim_lines.table_of_runs(DATA, tuple(claim_lines.FIFTEENTH))
+    for method, named, cells in rows_by_task(table):
+        assert method in ("vpt_deep_lamb", "vapt_lamb")
+        assert f"{named} {' | '.join(cells)} |\n" in page
+    found = differences(table, {"V-hundred-lamb": ("vapt_lamb", "vpt_deep_lamb")})
+    ahead = found[found["low"] > 0]
+    assert set(ahead["task"]) == {"stand-in:letters", "stand-in:dsprites_ori"}
+    assert not (found["high"] < 0).any()
+    shown = {
+        row.task.removeprefix("stand-in:"): [f"{100 * end:.1f}" for end in (row.difference, row.low, row.high)]
+        for row in ahead.itertuples()
+    }
+    value, low, high = shown["letters"]
+    assert f"on letters by {value} points [{low}, {high}]" in page
+    value, low, high = (end.removeprefix("0") for end in shown["dsprites_ori"])
+    assert f"on dsprites_ori by {value} [{low}, 1.3]" in page
+    assert high == "1.3"
 
 
 def test_pages_say_where_biases_by_lamb_are_ahead():

@@ -172,5 +172,12 @@ def test_gains_stand_by_task_and_in_the_mean():
     assert lines[:2] == [0, 3.5]
     said = " ".join(ax.get_title(loc="left").split())
     assert said.startswith(
-        "n = 1000, mean of 2 tasks: adaptive less fixed prompts +15.0 [+15.0, +15.0] by SGD and +6.0 ["
+        "mean of 2 tasks, adaptive less fixed prompts, n = 1000: +15.0 [+15.0, +15.0] by SGD and +6.0 ["
     )
+    # Rows at a smaller n are a series of their own.
+    few = table[table["claim"] == "lamb"].assign(n=100)
+    (ax,) = gains_figure(pd.concat([table, few]), 3.5).axes
+    marks = {container.get_label(): container.lines[0] for container in ax.containers}
+    assert list(marks) == ["both by SGD, n = 1000", "both by LAMB, n = 1000", "both by LAMB, n = 100"]
+    assert len({mark.get_marker() for mark in marks.values()}) == 3
+    assert "; n = 100: +6.0 [" in " ".join(ax.get_title(loc="left").split())
