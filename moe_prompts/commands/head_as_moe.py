@@ -188,7 +188,8 @@ def size_of(backbone: str) -> int:
     check_name(backbone)
     if backbone in OWN:
         return SMALL_SIZE
-    return PRETRAINED_SIZE if backbone in SOURCES else timm.get_pretrained_cfg(backbone).input_size[-1]
+    known: Any = timm.get_pretrained_cfg(backbone)
+    return PRETRAINED_SIZE if backbone in SOURCES else known.input_size[-1]
 
 
 def case_of(arguments: argparse.Namespace) -> Case:

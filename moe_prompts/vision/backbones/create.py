@@ -209,7 +209,8 @@ def _of_timm(name: str, from_hub: bool, size: int | None) -> VisionTransformer:
         ) from error
     if not isinstance(model, VisionTransformer):
         raise InputError(f"{name} is a {type(model).__name__}; expected a VisionTransformer: see supported_models()")
-    if size not in (None, model.pretrained_cfg["input_size"][-1]):  # what lies beyond the last patch would not be seen
+    known: Any = model.pretrained_cfg
+    if size not in (None, known["input_size"][-1]):  # what lies beyond the last patch would not be seen
         check_size(size, model.patch_embed.feat_ratio(as_scalar=True))
     return model
 
