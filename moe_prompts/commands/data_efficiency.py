@@ -72,7 +72,8 @@ def parser() -> argparse.ArgumentParser:
     add(
         "--task",
         type=cli.names,
-        help="planted-fixed, planted-adaptive; stand-ins stand-in:dsprites_loc, count, ...; with --data real tasks",
+        help="planted-fixed, planted-adaptive; stand-ins stand-in:dsprites_loc, count, ...; with --data real tasks, "
+        "folder:NAME among them",
     )
     add("--students", type=cli.names, help="of planted truths (default by preset)")
     add(
@@ -509,7 +510,7 @@ def task_names(names: list[str], arguments: argparse.Namespace) -> list[str]:
         raise InputError(
             f"--task {','.join(arguments.task)}; expected some of "
             f"{', '.join([*PLANTED, *short, *(named.STAND_IN + name for name in procedural.NAMES)])}, or with "
-            f"--data names of VTAB-1K or FGVC tasks"
+            f"--data names of VTAB-1K or FGVC tasks, or folder:NAME"
         ) from error
 
 
