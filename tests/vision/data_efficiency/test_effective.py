@@ -710,7 +710,7 @@ def test_the_command_trains_the_same_fits_again(tmp_path):
     steps = ("--steps", "6", "--fresh-reps", "0", "--tune", "--lr", "0.5")
     made = call("data_efficiency.py", *options, *steps, "--workers", "1", "--executor", "in-process", "--out", run)
     assert made.returncode == 0, made.stderr
-    done = call("predicted_excess.py", "--run", run, "--images", "12", "--executor", "in-process", "--out", out)
+    done = call("predicted_excess.py", "--run", run, "--images", "200", "--executor", "in-process", "--out", out)
     assert done.returncode == 0, done.stderr
     table, again = pd.read_parquet(run / "results.parquet"), pd.read_parquet(out / "results.parquet")
     assert set(zip(again["method"], again["n"], strict=True)) == {(m, n) for m in ("linear", "vapt") for n in (20, 40)}
@@ -718,15 +718,12 @@ def test_the_command_trains_the_same_fits_again(tmp_path):
     assert len(both) == 4
     np.testing.assert_allclose(both["cross_entropy"], both["cross_entropy_run"], rtol=1e-4)
     np.testing.assert_allclose(both["train_loss"], both["train_loss_run"], rtol=1e-4)
-    assert ((again["of_sample"] > 0) & (again["of_sample"] <= 12)).all()
+    assert ((again["of_sample"] > 0) & (again["of_sample"] < 200)).all()
     counted = again.dropna(subset="effective")
     assert (counted["effective"] >= counted["of_sample"]).all()
-    assert (counted["effective"] < 12).all()
+    assert (counted["effective"] < 200).all()
+    assert len(counted) > 0
     assert "V-floor: not measured" in done.stdout
-    smoke = (
-        "not judged (gradients of 12 images, where the registered rule wants 1000; trainings of 6 steps, where it wants"
-    )
-    assert f"V-excess: {smoke} at least 100). " in " ".join(done.stdout.split())
     assert (out / "predicted_excess.png").is_file()
     twenty_one = (("--n", "20,21"), "--n 21; expected some of 20, 40")
     for wrong, message in (
