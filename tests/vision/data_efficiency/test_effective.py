@@ -724,6 +724,9 @@ def test_the_command_trains_the_same_fits_again(tmp_path):
     assert (counted["effective"] < 200).all()
     assert len(counted) > 0
     assert "V-floor: not measured" in done.stdout
+    said = " ".join(done.stdout.split())
+    assert "V-excess: not judged (gradients of 200 images, where the registered rule wants 1000; " in said
+    assert "trainings of 6 steps, where it wants at least 100). " in said
     assert (out / "predicted_excess.png").is_file()
     twenty_one = (("--n", "20,21"), "--n 21; expected some of 20, 40")
     for wrong, message in (
