@@ -106,9 +106,9 @@ def excess_verdict(table: pd.DataFrame) -> RuleFinding:
     near = float(((ratio >= 1 / FACTOR) & (ratio <= FACTOR)).mean())
     verdict = Verdict.HOLDS if near >= MOST else Verdict.FAILS if near <= FEW else Verdict.UNDECIDED
     missing = int(np.isnan(ratio).sum())
-    found = f"{near:.0%} of {len(ratio)} cells within a factor of {FACTOR:g}; observed over predicted "
     if missing == len(ratio):
         return RuleFinding("V-excess", None, "No fit could be counted with so few images")
+    found = f"{near:.0%} of {len(ratio)} cells within a factor of {FACTOR:g}; observed over predicted "
     low, median, high = np.nanquantile(ratio, [0.0, 0.5, 1.0])
     found += f"{median:.2f} in the median, {low:.2f} to {high:.2f}" + f"; {missing} not counted" * bool(missing)
     return RuleFinding("V-excess", verdict, found)
