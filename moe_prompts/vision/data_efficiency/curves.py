@@ -207,12 +207,12 @@ def crossing(
 def predicted_crossing(extra: float, gap: float) -> float:
     """Return n* = (P_a - P_f) / (2 (F_f - F_a)), at least 0; infinite where the gap is not positive.
 
-    extra  P_a - P_f, a number of parameters
+    extra  P_a - P_f, a number of parameters; NaN gives NaN where the gap is positive
     gap    F_f - F_a in nats; NaN gives NaN
     """
     if np.isnan(gap):
         return float("nan")
-    return max(0.0, extra / (2 * gap)) if gap > 0 else float("inf")
+    return float(np.maximum(0.0, extra / (2 * gap))) if gap > 0 else float("inf")
 
 
 def comparable(table: pd.DataFrame, task: str, fixed: str, adaptive: str, value: str = "excess") -> bool:

@@ -195,9 +195,7 @@ def cross_verdict(curves: pd.DataFrame, table: pd.DataFrame, entropy: int) -> Ru
         floors = rows[rows["n"] == FRESH].groupby("method")["cross_entropy"].mean()
         if not {FIXED, ADAPTIVE} <= set(largest.index) & set(floors.index):
             continue
-        extra, gap = float(largest[ADAPTIVE] - largest[FIXED]), float(floors[FIXED] - floors[ADAPTIVE])
-        # Without a count there is no n*, unless the sign of the gap gives it; NaN lies in no interval.
-        n = float("nan") if np.isnan(extra) and gap > 0 else predicted_crossing(extra, gap)
+        n = predicted_crossing(float(largest[ADAPTIVE] - largest[FIXED]), float(floors[FIXED] - floors[ADAPTIVE]))
         if not comparable(curves, str(task), FIXED, ADAPTIVE, "cross_entropy"):
             told.append(f"{task} does not count: {not_compared(FIXED, ADAPTIVE)}")
             continue

@@ -93,6 +93,11 @@ def test_predicted_crossings(extra, gap, expected):
     assert predicted_crossing(extra, gap) == expected
 
 
+def test_a_count_that_is_missing_has_no_crossing_where_the_gap_is_positive():
+    assert np.isnan(predicted_crossing(np.nan, 0.1))
+    assert predicted_crossing(np.nan, -0.1) == np.inf  # no count changes that
+
+
 def test_a_crossing_is_where_the_regular_curves_cross():
     n = predicted_crossing(200, 0.2)
     assert regular(100, n, floor=0.3) == pytest.approx(regular(300, n, floor=0.1))
