@@ -208,9 +208,9 @@ def test_committed_searches_are_what_their_rows_say(name):
 
 def test_the_page_has_the_rows_of_the_crossing():
     """Loss on the images at hand, excess and status of every fit, and what the regular theory makes of them."""
-    page, theory = (
+    page, planted = (
         " ".join((DATA.parents[1] / "docs" / name).read_text(encoding="utf-8").split())
-        for name in ("search_for_prompts.md", "theory_meets_accuracy.md")
+        for name in ("search_for_prompts.md", "planted_vit.md")
     )
     called = {OFFICIAL: "adaptive, official start", TEACHER: "adaptive, from the teacher", FIXED: "fixed alone"}
     rows = read_table(DATA / "search_crossing_second").set_index("start")
@@ -221,10 +221,10 @@ def test_the_page_has_the_rows_of_the_crossing():
     priced = {name: row["parameters"] / (2 * row["n"]) for name, row in rows.iterrows()}
     floor = 0.266  # of fixed prompts on this teacher, by SGD on fresh images
     assert f".266 + {priced[FIXED]:.3f} = {floor + priced[FIXED]:.3f} nats for fixed".replace("0.", ".") in page
-    for text in (page, theory):
+    for text in (page, planted):
         assert f"P / (2 n) is {priced[TEACHER]:.2f}".replace("0.", ".") in text
-    assert f"excess of {rows.loc[TEACHER, 'excess']:.2f} nats".replace("0.", ".") in theory
-    assert f"have {rows.loc[FIXED, 'excess']:.2f} ([search]".replace("0.", ".") in theory
+    assert f"excess of {rows.loc[TEACHER, 'excess']:.2f} nats".replace("0.", ".") in planted
+    assert f"have {rows.loc[FIXED, 'excess']:.2f} ([search]".replace("0.", ".") in planted
 
 
 def test_only_ordinary_starts_on_the_law_are_judged():
