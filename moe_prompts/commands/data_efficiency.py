@@ -72,8 +72,8 @@ def parser() -> argparse.ArgumentParser:
     add(
         "--task",
         type=cli.names,
-        help="planted-fixed, planted-adaptive; stand-ins stand-in:dsprites_loc, count, ...; with --data real tasks, "
-        "folder:NAME among them",
+        help="planted-fixed, planted-adaptive; stand-ins stand-in:dsprites_loc, count, ...; with --data also real "
+        "tasks, folder:NAME among them",
     )
     add("--students", type=cli.names, help="of planted truths (default by preset)")
     add(
@@ -262,8 +262,7 @@ def setup_of(arguments: argparse.Namespace):
     from moe_prompts.vision.training.sgd import Recipe, checked_device
     from moe_prompts.vision.training.states import MEMORY
 
-    names = task_names([name for name in arguments.task if name not in PLANTED], arguments)
-    real = [name for name in names if not name.startswith(STAND_IN)]
+    real = [name for name in task_names(arguments) if not name.startswith(STAND_IN)]
     # Images of 32 pixels are those of the backbone that comes along, also where tasks are real.
     backbone = arguments.backbone or (REAL if real and arguments.size != SMALL_SIZE else "small")
     recipe = Recipe(
@@ -363,7 +362,7 @@ def studies_of(arguments: argparse.Namespace, setup) -> list[Study]:
     if arguments.backbone is not None:
         check_name(arguments.backbone)  # before rates are looked for that were tuned for it
     truths = [name for name in arguments.task if name in PLANTED]
-    tasks = [spec(name, arguments) for name in task_names([n for n in arguments.task if n not in PLANTED], arguments)]
+    tasks = specs(arguments)
     # Options that were given have been refused by now: these are the preset's.
     if not tasks and any(getattr(arguments, name) is not None for name in OF_TASKS):
         raise InputError(
@@ -488,14 +487,14 @@ def full_study(images: Sequence[Any], arguments: argparse.Namespace, setup, comm
     return replace(study, identity={FULL: study.identity})
 
 
-def task_names(names: list[str], arguments: argparse.Namespace) -> list[str]:
-    """Return the full names of tasks; stand-ins may be given by short names that no real task has."""
+def task_names(arguments: argparse.Namespace) -> list[str]:
+    """Return the full names of the tasks in --task; stand-ins may be given by short names that no real task has."""
     from moe_prompts.vision.tasks import named, procedural, vtab
 
+    names = [name for name in arguments.task if name not in PLANTED]
     if not names:
         return []
-    # A name of VTAB-1K means that task in every command: its stand-in has the prefix.
-    short = () if arguments.data is not None else [name for name in procedural.NAMES if name not in vtab.TASKS]
+    short = named.short_names()
     twin = [name for name in names if arguments.data is None and name in vtab.TASKS and name in procedural.NAMES]
     if twin:
         raise InputError(
@@ -514,18 +513,23 @@ def task_names(names: list[str], arguments: argparse.Namespace) -> list[str]:
         ) from error
 
 
-def spec(name: str, arguments: argparse.Namespace):
-    """Return where the images of a task come from."""
+def specs(arguments: argparse.Namespace) -> list:
+    """Return where the images of each task in --task come from; all have one size, that of the backbone's images."""
     from moe_prompts.vision.tasks.named import STAND_IN, TaskSpec
 
-    return TaskSpec(
-        name,
-        size=arguments.size or (32 if name.startswith(STAND_IN) else 224),
-        root=None if arguments.data is None else str(arguments.data),
-        cache=None if arguments.cache == "none" else arguments.cache or CACHE,
-        entropy=arguments.seed,
-        anywhere=arguments.anywhere,
-    )
+    names = task_names(arguments)
+    drawn_alone = all(name.startswith(STAND_IN) for name in names)
+    return [
+        TaskSpec(
+            name,
+            size=arguments.size or (32 if drawn_alone else 224),
+            root=None if arguments.data is None else str(arguments.data),
+            cache=None if arguments.cache == "none" else arguments.cache or CACHE,
+            entropy=arguments.seed,
+            anywhere=arguments.anywhere,
+        )
+        for name in names
+    ]
 
 
 def sizes_of(arguments: argparse.Namespace, tasks: list) -> dict[str, list[int]]:

@@ -35,6 +35,17 @@ def make_vtab_root(path, task, pixels=8, test=40, suffix="png", counts=(800, 200
     return folder
 
 
+def make_plain_folder(path, name, per_class=(20, 4), pixels=8, seed=0):
+    """Write ``path``/``name`` with images of three classes, ``per_class`` for training and for testing."""
+    rng = np.random.default_rng(seed)
+    for part, number in zip(("train", "test"), per_class, strict=True):
+        for label in range(3):
+            folder = path / name / part / f"class {label}"
+            folder.mkdir(parents=True)
+            for index in range(number):
+                Image.fromarray(tiny_image(label, 3, (pixels, pixels), rng)).save(folder / f"{index}.png")
+
+
 def make_fgvc_root(path, name, per_class=(4, 1, 1), shape=(9, 13), images="images", seed=0):
     """Write ``path``/<folder of the data set> with three splits of ``per_class`` images; return that folder.
 

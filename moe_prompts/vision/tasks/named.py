@@ -126,12 +126,22 @@ class TaskSpec:
         return vtab_task(self.root, self.name, self.size, cache, self.resample, self.anywhere)
 
 
+def short_names() -> list[str]:
+    """Return the stand-ins that may be named without their prefix.
+
+    A name that VTAB-1K has, too, means that task in every command, with and without a folder.
+    """
+    from moe_prompts.vision.tasks import procedural, vtab
+
+    return [name for name in procedural.NAMES if name not in vtab.TASKS]
+
+
 def task_names(text: str, stand_ins: bool = False) -> list[str]:
     """Return the tasks that a comma-separated text names, each once, in order.
 
     text       names of tasks, with ``folder:NAME`` for plain folders; ``all`` (VTAB-1K), ``fgvc`` and the
                groups of VTAB-1K stand for their tasks
-    stand_ins  True also allows tasks that are drawn
+    stand_ins  True also allows tasks that are drawn, by their full names and ``short_names``
 
     Raises ``InputError`` for an unknown name, and for none.
     """
@@ -141,6 +151,8 @@ def task_names(text: str, stand_ins: bool = False) -> list[str]:
     groups = {group: [name for name, data in vtab.TASKS.items() if data.group == group] for group in vtab.GROUPS}
     groups |= {"all": list(vtab.TASKS), "fgvc": [FGVC + name for name in fgvc.TASKS]}
     known = groups | {name: [name] for name in [*groups["all"], *groups["fgvc"], *drawn]}
+    if stand_ins:
+        known |= {name: [STAND_IN + name] for name in short_names()}
     asked = [part.strip() for part in text.split(",") if part.strip()]
     known |= {name: [name] for name in asked if name.startswith(FOLDER) and len(name) > len(FOLDER)}
     unknown = [name for name in asked if name not in known]

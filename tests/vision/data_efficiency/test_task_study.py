@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
-from data_roots import make_fgvc_root
+from data_roots import make_fgvc_root, make_plain_folder
 
 from moe_prompts.engine.runner import run_study
 from moe_prompts.errors import InputError
@@ -243,6 +243,34 @@ def test_a_real_task_by_fractions(tmp_path, monkeypatch, capsys):
     assert "\nfgvc:dogs linear 0 " in re.sub(" +", " ", capsys.readouterr().out)
 
 
+@pytest.mark.parametrize("names", ["letters,azimuth,distance", "folder:paint,letters"], ids=["drawn", "mixed"])
+def test_drawn_tasks_have_their_short_names_beside_folders(names, tmp_path, monkeypatch):
+    """With --data, too; the images of all tasks of a run have one size."""
+    from moe_prompts.commands import data_efficiency
+
+    make_plain_folder(tmp_path / "data", "paint")
+    options = ["--task", names, "--data", tmp_path / "data", "--backbone", "small", "--size", "32", "--n", "10"]
+    options += ["--methods", "linear", "--tune", "--lr", "0.5,1", "--steps", "2", "--reps", "1", "--fresh-reps", "0"]
+    options += ["--cache", "none", "--workers", "1", "--executor", "in-process", "--out", tmp_path / "run"]
+    monkeypatch.setattr(sys, "argv", ["x", *map(str, options)])
+    data_efficiency.main()
+    table = pd.read_parquet(tmp_path / "run" / "results.parquet")
+    expected = [name if ":" in name else f"stand-in:{name}" for name in names.split(",")]
+    assert list(table["task"].unique()) == expected
+    assert (table["status"] == TRAINED).all()
+
+
+@pytest.mark.parametrize(("more", "size"), [((), 224), (("--size", "32"), 32)])
+def test_a_drawn_task_beside_a_folder_has_images_of_the_same_size(more, size, tmp_path):
+    from moe_prompts.commands import data_efficiency as command
+
+    make_plain_folder(tmp_path, "paint")
+    given = ["--task", "letters,folder:paint", "--data", str(tmp_path), *more]
+    assert [one.size for one in command.specs(command.parser().parse_args([*given, "--seed", "3"]))] == [size, size]
+    [alone] = command.specs(command.parser().parse_args(["--task", "letters", "--data", str(tmp_path), "--seed", "3"]))
+    assert alone.size == 32
+
+
 def test_another_optimiser_takes_the_steps_and_has_rates_of_its_own(tmp_path, monkeypatch):
     """Rows differ from those of SGD, the run says so, and its rates are refused for SGD."""
     from moe_prompts.commands import data_efficiency, predicted_excess
@@ -271,6 +299,11 @@ def test_another_optimiser_takes_the_steps_and_has_rates_of_its_own(tmp_path, mo
     [
         (("--task", "planted-fixed,counts"), "--task planted-fixed,counts; expected some of planted-fixed, planted-"),
         (("--task", "dtd"), "task dtd needs images: give their folder with --data"),
+        (("--task", "letters,lettres", "--data", "."), "--task letters,lettres; expected some of planted-fixed, "),
+        (
+            ("--task", "dsprites_loc", "--data", ".", "--size", "32", "--tune"),
+            "no folder dsprites_loc; expected <root>",
+        ),
         (("--students", "vpt_deep,dora"), "student 'dora'; expected one of vpt_deep"),
         (("--methods", "dora"), "method 'dora'; expected one of linear"),
         (("--n", "5"), "--n 5; 5 is not a whole number of images from 10 to 16777216"),
@@ -412,8 +445,7 @@ def test_the_real_preset_asks_for_more_images_where_they_can_be_drawn():
     def sizes(*more):
         arguments = command.parser().parse_args(["--preset", "real", *more])
         command.fill_in(arguments)
-        tasks = [command.spec(name, arguments) for name in command.task_names(arguments.task, arguments)]
-        return command.sizes_of(arguments, tasks)
+        return command.sizes_of(arguments, command.specs(arguments))
 
     by_task = sizes()
     assert len(by_task) == 7

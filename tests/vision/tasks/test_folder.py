@@ -68,6 +68,16 @@ def test_a_folder_task_by_name(tmp_path):
         TaskSpec("folder:paint")
 
 
+def test_drawn_tasks_have_short_names_where_no_real_task_has_them():
+    assert task_names("folder:paint,letters,dsprites_loc", stand_ins=True) == [
+        "folder:paint",
+        "stand-in:letters",
+        "dsprites_loc",
+    ]
+    with pytest.raises(InputError, match="--task letters; expected some of natural"):
+        task_names("letters")
+
+
 def read_all(root):
     task = folder_task(root, "paint", size=8)
     for split in ("train800val200", "test"):
