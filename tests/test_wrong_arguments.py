@@ -323,7 +323,15 @@ def the_rest() -> dict:
         "verify": call(mp.verify, certificate=next(iter(RATES["certificates"].values()))),
         "verify_table": call(mp.verify_table, table=RATES),
         "Study": call(
-            mp.Study, name="one", cells=[OneCell()], replicates=1, entropy=0, run=print, identity={}, describe={}
+            mp.Study,
+            name="one",
+            cells=[OneCell()],
+            replicates=1,
+            entropy=0,
+            run=print,
+            identity={},
+            describe={},
+            weights={},
         ),
     }
 

@@ -159,16 +159,17 @@ def parser() -> argparse.ArgumentParser:
     return parser
 
 
-def write_table(table, out: Path, options: dict[str, Any]) -> None:
-    """Write the table with what it depends on."""
+def write_table(table, out: Path, options: dict[str, Any], weights: dict[str, str]) -> None:
+    """Write the table with what it depends on; ``weights`` are hashes of those that were loaded."""
     from importlib import metadata
 
     from moe_prompts.engine.files import appearing, write_atomically
-    from moe_prompts.engine.store import keep_sums, surroundings, versions
+    from moe_prompts.engine.store import WEIGHTS, keep_sums, surroundings, versions
 
     packages = versions() | {name: metadata.version(name) for name in ("torch", "timm")}
+    identity = {"study": "head-as-moe", "entropy": options["seed"], "versions": packages, "options": options}
     meta = {
-        "identity": {"study": "head-as-moe", "entropy": options["seed"], "versions": packages, "options": options},
+        "identity": identity | {WEIGHTS: weights},
         **surroundings(),
         "commands": [[Path(sys.argv[0]).name, *sys.argv[1:]]],
     }
@@ -203,7 +204,7 @@ def case_of(arguments: argparse.Namespace) -> Case:
 
 
 def options_of(case: Case) -> dict[str, Any]:
-    """Return what the table depends on; weights of a pretrained backbone are named by their sha256."""
+    """Return what the table depends on; a file of weights is named by its sha256."""
     from moe_prompts.vision.training.runs import weights_hash
 
     found: dict[str, Any] = {"steps": case.steps, "seed": case.seed}
@@ -223,7 +224,7 @@ def main() -> None:
     import torch
 
     from moe_prompts.figures.style import save
-    from moe_prompts.vision import gate_rank, prompt_table
+    from moe_prompts.vision import backbone_hash, gate_rank, prompt_table
 
     torch.set_num_threads(1)
     case = case_of(arguments)
@@ -241,7 +242,8 @@ def main() -> None:
             f"directions of a prompt, all heads of the block {rank.rank_of_all_heads}"
         )
     table = pd.concat(tables, ignore_index=True)
-    write_table(table, out, options_of(case))
+    weights = {case.backbone or "drawn from the seed": backbone_hash(models["VAPT"])}
+    write_table(table, out, options_of(case), weights)
     means = table.groupby(["block", "method"])[["mass", "variation"]].mean()
     body = [
         [str(block), method, f"{row.mass:.4f}", f"{row.variation:.4f}"] for (block, method), row in means.iterrows()

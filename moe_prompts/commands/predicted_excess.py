@@ -61,13 +61,12 @@ def main() -> None:
     arguments = parser().parse_args()
     arguments.images = arguments.images or (QUICK if arguments.quick else IMAGES)
 
-    from moe_prompts.engine.store import described_in, identity_of, read_table
+    from moe_prompts.engine.store import WEIGHTS, described_in, identity_of, other_weights, read_table
     from moe_prompts.vision.data_efficiency.curves import FRESH
     from moe_prompts.vision.data_efficiency.effective import effective_study
     from moe_prompts.vision.data_efficiency.sources import TaskImages
     from moe_prompts.vision.tasks.named import STAND_IN, TaskSpec
     from moe_prompts.vision.training.devices import processes
-    from moe_prompts.vision.training.runs import backbone
 
     curves = read_table(arguments.run)
     identity = identity_of(arguments.run, entropy=int)
@@ -91,7 +90,14 @@ def main() -> None:
     unknown = [name for name in full if name not in there]
     if unknown or not full:
         raise InputError(f"--task {', '.join(unknown)}; expected drawn tasks of the run: {', '.join(there) or 'none'}")
-    backbone(setup)  # one that is not there is said before every fit says it
+    loaded = setup.loaded()  # a backbone that is not there is said before every fit says it
+    with described_in(arguments.run / "meta.json"):
+        others = other_weights(identity, {WEIGHTS: loaded})
+    if others:
+        raise InputError(
+            f"--run {arguments.run}: its backbone {others[0]} has other weights than are loaded here (their hash in "
+            "meta.json differs); expected the same: give their file with --weights, or run data_efficiency.py anew"
+        )
     sources = [of_run[name] for name in full]
     study = effective_study(asked(curves, arguments), sources, setup, arguments.images, arguments.reps, entropy)
     arguments.workers = processes(setup.device, arguments.workers, arguments.executor, arguments.scheduler)

@@ -143,6 +143,7 @@ def probe(arguments: argparse.Namespace) -> None:
     from moe_prompts.vision.backbones.create import create_backbone
     from moe_prompts.vision.backbones.normalisation import normalisation_of
     from moe_prompts.vision.backbones.probe import pixels, ridge, tokens_by_block
+    from moe_prompts.vision.prompting.checkpoint import backbone_hash
 
     torch.set_num_threads(1)
     cli.check_writable(arguments.out, "--out")
@@ -164,6 +165,7 @@ def probe(arguments: argparse.Namespace) -> None:
     out = arguments.out or cli.default_folder("tasks")
     out.mkdir(parents=True, exist_ok=True)
     facts = {"backbone": arguments.backbone, "size": arguments.size, "entropy": arguments.entropy, "rows": rows}
+    facts["backbone hash"] = backbone_hash(model)
     write_atomically(out / "probe.json", (json.dumps(facts, indent=1) + "\n").encode())
     print()
     cli.print_files(out, {"probe.json": "backbone, options and rows"})

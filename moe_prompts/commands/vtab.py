@@ -357,12 +357,12 @@ def setup_line(runs: list[Path]) -> str:
 
     Raises ``InputError`` if they differ.
     """
-    from moe_prompts.engine.store import described_in, identity_of
+    from moe_prompts.engine.store import described_in, identity_of, other_weights
 
-    found, lines = {}, {}
+    found, lines, identities = {}, {}, {}
     numbers: dict[Path, Any] = {}
     for folder in runs:
-        identity = identity_of(folder / "final", "entropy", place=dict, tasks=dict)
+        identity = identities[folder] = identity_of(folder / "final", "entropy", place=dict, tasks=dict)
         found[folder] = {key: identity[key] for key in ("place", "entropy")}
         with described_in(folder / "final" / "meta.json"):
             lines[folder] = place_line(identity["place"])
@@ -379,7 +379,9 @@ def setup_line(runs: list[Path]) -> str:
             lines.setdefault(name, str(formats[name]))
     first = runs[0]
     for folder in runs[1:]:
-        if found[folder] != found[first]:
+        with described_in(folder / "final" / "meta.json"):
+            weights = [name for one in runs for name in other_weights(identities[folder], identities[one])]
+        if found[folder] != found[first] or weights:
             raise InputError(f"{folder}: made in another way than {first} (see meta.json); report them one by one")
     shown = sorted({lines[name] for name in lines if name not in runs})
     by_task = f" N by task: {', '.join(f'{name} {number}' for name, number in numbers.items())}." if numbers else ""

@@ -82,6 +82,8 @@ class Study:
                 import it
     identity    what a folder must agree on, besides name and entropy, to be resumed; the grid itself may grow
     describe    further entries of meta.json
+    weights     hashes of the frozen weights that rows are computed with, by a name; a folder must agree on
+                them, too, where it has any: those of earlier versions have none
 
     Raises ``InputError`` for fewer than one replicate, for no cells, and for two cells with the same label.
 
@@ -99,6 +101,7 @@ class Study:
     run: RunCell
     identity: dict[str, Any] = field(default_factory=dict)
     describe: dict[str, Any] = field(default_factory=dict)
+    weights: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         named(self.name, "Study: name")
@@ -107,7 +110,7 @@ class Study:
         if not callable(self.run):
             raise InputError(f"Study: run = {shown(self.run)}; expected a function (cell, replicates, entropy) -> rows")
         object.__setattr__(self, "cells", tuple(listed(self.cells, "Study: cells")))
-        for name in ("identity", "describe"):
+        for name in ("identity", "describe", "weights"):
             expect(getattr(self, name), dict, f"Study: {name}")
         if not self.cells:
             raise InputError("the study has no cells: its choices of kinds, k and truths leave nothing to fit")
@@ -212,4 +215,5 @@ def joined(name: str, studies: Sequence[Study]) -> Study:
         run=Dispatch({type(cell): study.run for study in studies for cell in study.cells}),
         identity={key: value for study in studies for key, value in study.identity.items()},
         describe={key: value for study in studies for key, value in study.describe.items()},
+        weights={key: value for study in studies for key, value in study.weights.items()},
     )

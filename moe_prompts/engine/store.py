@@ -44,6 +44,8 @@ RESULTS, TIMINGS = "results.parquet", "timings.parquet"
 CPU_NUMBERS = {"family": "cpu family", "model": "model", "stepping": "stepping"}
 #: Bytes of a description; that of 500 000 cells is smaller.
 MOST_JSON = 2**25
+#: Where an identity has the hashes of weights that were loaded.
+WEIGHTS = "loaded weights"
 #: What a command may allow that is refused otherwise, with its option.
 CODE_CHANGE, CLEAR, SIZE = "code change", "clear", "size"
 ALLOWED = {CODE_CHANGE: "--accept-code-change", CLEAR: "--clear", SIZE: "--insist"}
@@ -170,7 +172,7 @@ class RunFolder:
     def _of_this_study(self, identity: dict[str, Any], code_may_change: bool) -> dict[str, Any]:
         """Return meta.json as the commands so far left it; raise ``InputError`` if it holds another study."""
         meta = self.read_meta()
-        found = meta["identity"]
+        found = {WEIGHTS: identity.get(WEIGHTS)} | meta["identity"]  # earlier versions did not write them
         differing = sorted(key for key in found.keys() | identity.keys() if found.get(key) != identity.get(key))
         if differing == ["code"]:
             if not code_may_change:
@@ -218,7 +220,7 @@ class RunFolder:
         Versions and code are part of it, so that no table mixes two of them unnoticed.
         """
         shared = {"study": study.name, "entropy": study.entropy, "versions": versions(), "code": code_of(study.run)}
-        return shared | study.identity
+        return shared | study.identity | ({WEIGHTS: study.weights} if study.weights else {})
 
     def write_error(self, name: str, text: str) -> None:
         """Keep the traceback of a block."""
@@ -272,8 +274,18 @@ def _command(identity: dict[str, Any], study: Study) -> dict[str, Any]:
         "seal": seal_of(identity),
         "code": identity["code"],
         "replicates": study.replicates,
+        **({WEIGHTS: study.weights} if study.weights else {}),
         **surroundings(),
     }
+
+
+def other_weights(one: Mapping[str, Any], another: Mapping[str, Any]) -> list[str]:
+    """Return the names of weights that have one hash in an identity and another hash in another one.
+
+    An identity of an earlier version has no hashes.
+    """
+    there, here = one.get(WEIGHTS, {}), another.get(WEIGHTS, {})
+    return [name for name in there.keys() & here.keys() if there[name] != here[name]]
 
 
 def _check_meta(meta: dict[str, Any]) -> None:
@@ -437,8 +449,10 @@ def _gather(target: RunFolder, parts: Sequence[Path], allow: Collection[str]) ->
     if target.meta.exists():
         raise InputError(f"{out} already holds a run; choose another --out")
     metas = [_part_meta(part) for part in parts]
+    # Parts of earlier versions do not know what weights were loaded: all are compared with one that does.
+    known = next((number for number, meta in enumerate(metas) if WEIGHTS in meta["identity"]), 0)
     for part, meta in zip(parts, metas, strict=True):
-        _refuse_other(part, meta, parts[0], metas[0], CODE_CHANGE in allow)
+        _refuse_other(part, meta, parts[known], metas[known], CODE_CHANGE in allow)
     out.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
         stack.enter_context(locked(out))
@@ -452,7 +466,7 @@ def _gather(target: RunFolder, parts: Sequence[Path], allow: Collection[str]) ->
             for path in _gathered(Shards(part, seals_of(meta)), shards):
                 print(f"{path}: damaged or of another study; its blocks are missing", file=sys.stderr)
         # Last, so that a folder that was not filled is no run.
-        content = {key: value for key, value in metas[0].items() if key != "sha256"} | {"commands": commands}
+        content = {key: value for key, value in metas[known].items() if key != "sha256"} | {"commands": commands}
         write_atomically(target.meta, json.dumps(content, indent=2).encode())
         return len(shards.finished())
 
@@ -470,6 +484,8 @@ def _part_meta(part: Path) -> dict[str, Any]:
 def _refuse_other(part: Path, meta: dict[str, Any], first: Path, wanted: dict[str, Any], code_may_change: bool) -> None:
     """Raise ``InputError`` unless two parts are of one study, one grid and one code."""
     own, other = dict(meta["identity"]), dict(wanted["identity"])
+    if WEIGHTS in other:
+        own.setdefault(WEIGHTS, other[WEIGHTS])
     if own.pop("code", None) != other.pop("code", None) and not code_may_change and own == other:
         raise InputError(
             f"{part} and {first} were made by different code; make one of them anew, or let rows of both stand in one "

@@ -127,6 +127,94 @@ def test_gather_refuses_parts_of_other_grids_and_leaves_parts_as_they_are(tmp_pa
     assert {path: path.read_bytes() for path in (tmp_path / "one").rglob("*.arrow")} == before
 
 
+# Weights -------------------------------------------------------------------------------------------------------------
+
+
+def forget_weights(run):
+    """Leave a folder as an earlier version would have: without the hashes of what was loaded."""
+    meta = json.loads((run / "meta.json").read_text())
+    for entry in (meta["identity"], *meta["commands"]):
+        del entry["loaded weights"]
+    (run / "meta.json").write_text(json.dumps(meta))
+
+
+def weights_of(run):
+    meta = json.loads((run / "meta.json").read_text())
+    return meta["identity"].get("loaded weights"), [one.get("loaded weights") for one in meta["commands"]]
+
+
+def test_a_run_is_not_completed_with_other_weights_of_the_same_name(tmp_path):
+    own, others = {"vit": "0a", "small": "1b"}, {"vit": "0a", "small": "2c"}
+    run_study(study(weights=own), tmp_path, progress=False)
+    with pytest.raises(InputError, match=r'another study \(loaded weights\.small: "1b" there, "2c" here\)'):
+        run_study(study(weights=others), tmp_path, resume=True, progress=False)
+    with pytest.raises(InputError, match=r"loaded weights: .* there, nothing here"):
+        run_study(study(), tmp_path, resume=True, progress=False)
+    assert run_study(study(weights=own), tmp_path, resume=True, progress=False)["value"].tolist() == values(1)
+    assert weights_of(tmp_path) == (own, [own, own])
+
+
+def test_a_run_of_an_earlier_version_is_completed_and_has_its_weights_from_then_on(tmp_path):
+    """Its entry for every command tells which of them knew the weights."""
+    own = {"vit": "0a"}
+    run_study(study(weights=own), tmp_path, progress=False)
+    forget_weights(tmp_path)
+    path = sorted((tmp_path / "blocks").glob("*.arrow"))[0]
+    path.unlink()
+    assert run_study(study(weights=own), tmp_path, resume=True, progress=False)["value"].tolist() == values(1)
+    assert weights_of(tmp_path) == (own, [None, own])
+    with pytest.raises(InputError, match=r'loaded weights\.vit: "0a" there, "2c" here'):
+        run_study(study(weights={"vit": "2c"}), tmp_path, resume=True, progress=False)
+
+
+def test_parts_with_other_weights_are_not_gathered(tmp_path):
+    """One of an earlier version goes with any, and the whole has the weights of a part that knows them."""
+    own, others = {"vit": "0a"}, {"vit": "2c"}
+    for name, weights in {"old": own, "new": own, "other": others}.items():
+        run_study(study(weights=weights), tmp_path / name, progress=False)
+    forget_weights(tmp_path / "old")
+    for number, names in enumerate([("new", "other"), ("old", "new", "other"), ("other", "old", "new")]):
+        with pytest.raises(InputError, match=r"no parts of one study \(they differ in loaded weights\)"):
+            gather(tmp_path / f"out{number}", [tmp_path / name for name in names])
+    for number, names in enumerate([("old", "new"), ("new", "old")]):
+        assert gather(tmp_path / f"whole{number}", [tmp_path / name for name in names]) == 4
+        assert weights_of(tmp_path / f"whole{number}")[0] == own
+    assert gather(tmp_path / "whole", [tmp_path / "old"]) == 4
+    assert weights_of(tmp_path / "whole") == (None, [None])
+    rows = run_study(study(weights=own), tmp_path / "whole", resume=True, progress=False)
+    assert rows["value"].tolist() == values(1)
+
+
+COMMITTED = sorted(
+    path.parent
+    for path in HERE.parents[1].glob("paper_figures/data/*/meta.json")
+    if json.loads(path.read_text(encoding="utf-8")).get("layout") == store.LAYOUT
+)
+
+
+@pytest.mark.parametrize("run", COMMITTED, ids=[run.name for run in COMMITTED])
+def test_committed_runs_are_gathered_and_resumed(run, tmp_path, monkeypatch):
+    """None of them knows its weights; their packages and code are those of their day."""
+    meta = json.loads((run / "meta.json").read_text(encoding="utf-8"))
+    for part in ("1", "2"):  # copies, as a gather leaves a lock beside what it reads
+        (tmp_path / part).mkdir()
+        shutil.copy(run / "meta.json", tmp_path / part)
+    assert gather(tmp_path / "whole", [tmp_path / "1", tmp_path / "2"]) == 0
+    identity = {key: value for key, value in meta["identity"].items() if key not in ("study", "entropy", "code")}
+    monkeypatch.setattr(store, "versions", lambda: identity["versions"])
+    cells = [SimpleNamespace(label=label, cost=1.0, data_size=1) for label in meta["cells"]]
+    again = Study(meta["identity"]["study"], cells, 1, meta["identity"]["entropy"], print, identity)
+    own = replace(again, weights={"vit": "0a"})
+    for made in (again, own, own):
+        with RunFolder(tmp_path / "whole").opened(made, resume=True, allow=["code change"]) as (_, finished):
+            assert not finished
+    with (
+        pytest.raises(InputError, match=r'loaded weights\.vit: "0a" there, "2c" here'),
+        RunFolder(tmp_path / "whole").opened(replace(again, weights={"vit": "2c"}), resume=True, allow=["code change"]),
+    ):
+        pass
+
+
 def test_gather_says_what_is_wrong_with_a_part(tmp_path):
     (tmp_path / "empty").mkdir()
     for name, message in {

@@ -281,7 +281,7 @@ class Plan:
         else:
             identity["grid"] = [self.lrs, self.weight_decays]
         run: Any = run_tune if stage == "tune" else run_final
-        return Study(f"vtab-{stage}", cells, 1, self.entropy, run, identity)
+        return Study(f"vtab-{stage}", cells, 1, self.entropy, run, identity, weights=self.setup.loaded())
 
     @property
     def facts(self) -> dict[str, dict[str, Any]]:

@@ -293,4 +293,5 @@ def effective_study(
         + ([] if cell.setting.weight_decay == USUAL_DECAY else [cell.setting.weight_decay])
         for cell in cells
     ]
-    return Study("effective-parameters", cells, replicates, entropy, run_cell, facts | {"rates": rates})
+    facts["rates"] = rates
+    return Study("effective-parameters", cells, replicates, entropy, run_cell, facts, weights=setup.loaded())

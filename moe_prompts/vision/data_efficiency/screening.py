@@ -215,7 +215,8 @@ def screening(
         for optimiser in optimisers
     ]
     rates = {name: list(grid[name]) for name in optimisers}
-    return Study("starts", cells, replicates, entropy, run_cell, {"place": setup.identity(), "rates": rates})
+    identity = {"place": setup.identity(), "rates": rates}
+    return Study("starts", cells, replicates, entropy, run_cell, identity, weights=setup.loaded())
 
 
 def best_rows(table: pd.DataFrame) -> pd.DataFrame:

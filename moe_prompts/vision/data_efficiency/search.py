@@ -261,4 +261,4 @@ def search_study(
         facts["weights"] = weights_hash(setup.weights)
     facts |= {name: getattr(setup, name) for name in ("size", "device") if getattr(setup, name) != getattr(Setup, name)}
     identity = {"search": facts}
-    return Study("search", cells, 1, entropy, run_cell, identity)
+    return Study("search", cells, 1, entropy, run_cell, identity, weights=setup.loaded())

@@ -142,4 +142,4 @@ def efficiency_study(
             for n, where, count in lengths
         ]
     identity = sources[0].identity(sources, setup, fresh_steps, rates.facts)
-    return Study(sources[0].study, cells, replicates, entropy, run_cell, identity)
+    return Study(sources[0].study, cells, replicates, entropy, run_cell, identity, weights=setup.loaded())

@@ -101,13 +101,19 @@ class HeadChoice:
             raise InputError(f"mass = {self.mass}, noise = {self.noise}; expected a share in (0, 1) and a positive one")
 
     def facts(self) -> dict[str, Any]:
-        """Return what results depend on: weights by their sha256, and nothing that was not asked for."""
+        """Return what results depend on: a file of weights by its sha256, nothing not asked for."""
         found = {name: value for name, value in asdict(self).items() if value is not None}
         if self.weights is not None:
             from moe_prompts.vision.training.runs import weights_hash
 
             found["weights"] = weights_hash(self.weights)
         return found
+
+    def loaded(self) -> dict[str, str]:
+        """Return the hash of the weights that the backbone really has, as ``Setup.loaded`` does."""
+        from moe_prompts.vision.training.runs import Setup
+
+        return Setup(self.backbone, self.weights, size=self.size).loaded()
 
     @property
     def name(self) -> str:
@@ -185,6 +191,7 @@ class PlantedHead:
     planted       by name: the truths as they were drawn, in p
     truths        by name: the same functions in q, with noise and design
     outputs       (d_h or D, l): the combinations of the outputs that f consists of
+    weights       hash of the backbone's weights by its name; {} where the head was read from none
     """
 
     choice: HeadChoice
@@ -198,6 +205,7 @@ class PlantedHead:
     planted: dict[str, PromptAttention]
     truths: dict[str, PromptTruth]
     outputs: np.ndarray
+    weights: dict[str, str]
 
     @property
     def visibility(self) -> Visibility:
@@ -252,9 +260,8 @@ def planted_head(choice: HeadChoice, entropy: int, read: Callable | None = None)
         truths[name] = PromptTruth(
             f"{choice.name}-{name}", own, noise, z, f"this project: planted in a head of the backbone {choice.backbone}"
         )
-    return PlantedHead(
-        choice, head, z, kept, kept_outputs, unit, basis, without_prompts(head, z), planted, truths, outputs
-    )
+    plain, weights = without_prompts(head, z), choice.loaded() if read is None else {}
+    return PlantedHead(choice, head, z, kept, kept_outputs, unit, basis, plain, planted, truths, outputs, weights)
 
 
 def _frozen_head(

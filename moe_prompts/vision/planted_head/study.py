@@ -196,7 +196,7 @@ def noise_free_study(
             time = round(FLOOR_TIME * _random_starts(design, one, starts) * _load(design) * size)
             cells.append(NoiseFreeCell(FLOORS, one.truth, one.kind, one.k, time))
     run, identity = NoiseFree(design, starts), {"head": _plain(design), "starts": starts}
-    return Study("planted-head-noise-free", cells, 1, entropy, run, identity)
+    return Study("planted-head-noise-free", cells, 1, entropy, run, identity, weights=design.weights)
 
 
 @dataclass(frozen=True)
@@ -331,7 +331,8 @@ def fit_study(
     if noise_free is None:
         return Study("planted-head", cells, replicates, entropy, _refused)
     run = Fits(design, starts_from(noise_free), splits_from(noise_free))
-    return Study("planted-head", cells, replicates, entropy, run, {"head": _plain(design)})
+    identity = {"head": _plain(design)}
+    return Study("planted-head", cells, replicates, entropy, run, identity, weights=design.weights)
 
 
 def _refused(cell: FitCell, replicates: tuple[int, ...], entropy: int) -> list[Row]:

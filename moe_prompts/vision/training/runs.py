@@ -22,6 +22,7 @@ from moe_prompts.errors import InputError
 from moe_prompts.vision.backbones.create import create_backbone
 from moe_prompts.vision.backbones.normalisation import normalised
 from moe_prompts.vision.backbones.standardised import standardised
+from moe_prompts.vision.prompting.checkpoint import backbone_hash
 from moe_prompts.vision.prompting.config import VAPT, VPT, first_block
 from moe_prompts.vision.prompting.prompted import HEADS, mean_states
 from moe_prompts.vision.tasks.named import Spec
@@ -99,7 +100,7 @@ class Setup:
     def identity(self) -> dict[str, Any]:
         """Return what results depend on, for files that say which run they belong to.
 
-        Weights are known by their sha256, not by a path. Options that change nothing are left out.
+        A file of weights is known by its sha256, not by its path. Options that change nothing are left out.
         """
         found = asdict(self)
         del found["states"], found["memory"]
@@ -117,6 +118,21 @@ class Setup:
             if found["recipe"][name] == getattr(Recipe, name):
                 del found["recipe"][name]
         return found
+
+    def loaded(self) -> dict[str, str]:
+        """Return the hash of the weights that the backbone really has, by its name, as ``Study.weights``.
+
+        A name tells what was asked for: a hub, a cache or a file may give other weights on another day.
+        Positions that were resampled and weights that were drawn differ by rounding between kinds of
+        processors, and so does their hash. They are loaded by the CPU, whatever computes with them.
+        """
+        name = self.backbone if self.size is None else f"{self.backbone}, {self.size} pixels"
+        return {name: _hash_of(backbone(replace(self, device="cpu")))}
+
+
+@lru_cache(maxsize=2)
+def _hash_of(model: VisionTransformer) -> str:
+    return backbone_hash(model)
 
 
 @cache
