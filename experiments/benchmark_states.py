@@ -1,9 +1,10 @@
 """Measure what a training step costs with prompts in the last blocks alone, and with the states before them kept.
 
-Three ways, with packed trials and in one thread: prompts in all blocks; prompts in the last blocks, where every step
-computes the blocks before them; the same with the states that enter the first of these blocks read from a file. The
-last two end with the same parameters, bit for bit, and the command fails where they do not. Each round makes all
-three, so that a busy machine disturbs all alike; a ratio is the median of ratios within a round.
+Four ways, with packed trials and in one thread: prompts in all blocks; prompts in the last blocks, where every step
+computes the blocks before them; the same with the states that enter the first of these blocks read from a file; and
+that in bfloat16, where the processor multiplies it itself. The second and the third end with the same parameters, bit
+for bit, and the command fails where they do not. Each round makes all of them, so that a busy machine disturbs all
+alike; a ratio is the median of ratios within a round.
 
 python experiments/benchmark_states.py
 python experiments/benchmark_states.py --backbone small-random --size 32 --last-blocks 2 --trials 2 --steps 1 --rounds 1
@@ -19,6 +20,7 @@ for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
 import argparse
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -39,8 +41,10 @@ HEADER = (
     "all blocks, ms",
     "last blocks, ms",
     "with states, ms",
+    "bfloat16, ms",
     "last blocks: times cheaper",
     "with states: times cheaper",
+    "bfloat16: times cheaper",
 )
 
 
@@ -53,7 +57,14 @@ def measure(method: str, arguments: argparse.Namespace) -> tuple[list[str], bool
     from moe_prompts.vision.tasks import procedural_task
     from moe_prompts.vision.training.methods import Sizes, config
     from moe_prompts.vision.training.runs import first_read
-    from moe_prompts.vision.training.sgd import Recipe, Setting, Trial, init_generator, train_packed
+    from moe_prompts.vision.training.sgd import (
+        Recipe,
+        Setting,
+        Trial,
+        init_generator,
+        multiplies_bfloat16,
+        train_packed,
+    )
     from moe_prompts.vision.training.states import kept_states
 
     recipe = Recipe(steps=arguments.steps, batch=BATCH, normalisation=normalisation_of(arguments.backbone))
@@ -69,7 +80,7 @@ def measure(method: str, arguments: argparse.Namespace) -> tuple[list[str], bool
             f"{len(backbone.blocks) - 1}"
         )
 
-    def trained(sizes: Sizes, read) -> tuple[float, list[dict[str, torch.Tensor]]]:
+    def trained(sizes: Sizes, read, recipe: Recipe = recipe) -> tuple[float, list[dict[str, torch.Tensor]]]:
         packed = PackedTrials(
             backbone, config(method, sizes, backbone), task.classes, [init_generator(one.seed) for one in pack]
         )
@@ -78,21 +89,26 @@ def measure(method: str, arguments: argparse.Namespace) -> tuple[list[str], bool
         return time.process_time() - began, [packed.trial(index) for index in range(arguments.trials)]
 
     with TemporaryDirectory() as folder:
-        states = kept_states(backbone, first, images, recipe.normalisation, recipe.precision, Path(folder))
+        recipes = [recipe, *([replace(recipe, precision="bfloat16")] if multiplies_bfloat16() else [])]
+        states = [
+            kept_states(backbone, first, images, one.normalisation, one.precision, Path(folder)) for one in recipes
+        ]
         times, same = [], True
         for _ in range(arguments.rounds + 1):  # the first warms up
-            (whole, _), (part, computed), (kept, read) = (
+            (whole, _), (part, computed), (kept, read), *short = (
                 trained(Sizes(), images),
                 trained(last, images),
-                trained(last, states),
+                *(trained(last, own, one) for own, one in zip(states, recipes, strict=True)),
             )
-            times.append((whole, part, kept))
+            times.append((whole, part, kept, *(seconds for seconds, _ in short)))
             pairs = zip(computed, read, strict=True)
             same = same and all(torch.equal(one[name], other[name]) for one, other in pairs for name in one)
     found = np.array(times[1:])
     each = 1e3 * np.median(found, axis=0) / (arguments.steps * arguments.trials)
     ratios = np.median(found[:, :1] / found[:, 1:], axis=0)
-    return [method, *(f"{value:.1f}" for value in each), *(f"{ratio:.2f}" for ratio in ratios)], same
+    missing = ["-"] * (4 - len(each))
+    shown = [*(f"{value:.1f}" for value in each), *missing], [*(f"{ratio:.2f}" for ratio in ratios), *missing]
+    return [method, *shown[0], *shown[1]], same
 
 
 def parser() -> argparse.ArgumentParser:
@@ -117,8 +133,9 @@ def main() -> None:
     measured = [measure(method, arguments) for method in METHODS]
     rows = [row for row, _ in measured]
     print(markdown(HEADER, rows))
-    met = sum(float(row[-1]) >= TARGET for row in rows)
-    print(f"\ntarget: {TARGET:g} times cheaper than prompts in all blocks; met in {met} of {len(rows)}")
+    for name, column in (("float32", -2), ("bfloat16", -1)):
+        met = sum(row[column] != "-" and float(row[column]) >= TARGET for row in rows)
+        print(f"\ntarget: {TARGET:g} times cheaper than prompts in all blocks, in {name}; met in {met} of {len(rows)}")
     if not all(same for _, same in measured):
         sys.exit("benchmark_states.py: kept states ended with other parameters than computed ones")
 

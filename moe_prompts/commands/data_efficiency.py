@@ -53,7 +53,7 @@ CACHE = "results/images"
 #: Options of planted truths alone.
 OF_PLANTED = ("students", "teacher_tokens", "teacher_hidden", "teacher_sharpness")
 #: Options of methods on tasks alone.
-OF_TASKS = ("standardise", "head", "weight_decay", "tokens")
+OF_TASKS = ("standardise", "head", "weight_decay", "tokens", "precision")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -138,6 +138,11 @@ def parser() -> argparse.ArgumentParser:
     add("--rates", metavar="FILE", help="rates.json of another run (default: the table of the package)")
     add("--pack", type=cli.positive("trials"), default=8, help="trials that train at once (default 8)")
     add("--device", help="cpu or cuda (default cpu)")
+    add(
+        "--precision",
+        choices=("float32", "bfloat16"),
+        help="of forward passes on tasks (default float32; bfloat16 needs a GPU, or a processor that multiplies it)",
+    )
     cli.add_execution(parser)
     cli.add_shard(parser)
     cli.add_run(parser, "entropy of everything")
@@ -259,7 +264,7 @@ def setup_of(arguments: argparse.Namespace):
     from moe_prompts.vision.tasks.named import STAND_IN
     from moe_prompts.vision.training.methods import Sizes
     from moe_prompts.vision.training.runs import Setup
-    from moe_prompts.vision.training.sgd import Recipe, checked_device
+    from moe_prompts.vision.training.sgd import Recipe, checked_device, checked_precision
     from moe_prompts.vision.training.states import MEMORY
 
     real = [name for name in task_names(arguments) if not name.startswith(STAND_IN)]
@@ -270,6 +275,7 @@ def setup_of(arguments: argparse.Namespace):
         batch=arguments.batch or 64,
         normalisation=normalisation_of(backbone),
         optimiser=arguments.optimiser,
+        precision=checked_precision(arguments.precision or Recipe.precision, arguments.device or "cpu"),
     )
     weights = None if arguments.weights is None else str(arguments.weights)
     device = checked_device(arguments.device or "cpu")
@@ -337,10 +343,12 @@ def judge_of(arguments: argparse.Namespace) -> str:
 
 
 def case(arguments: argparse.Namespace, setup) -> dict[str, Any]:
-    """Return what tuned rates belong to: they hold for this setup, optimiser and teacher only."""
+    """Return what tuned rates belong to: they hold for this setup, optimiser, precision and teacher only."""
     from moe_prompts.vision.data_efficiency.sources import unusual
+    from moe_prompts.vision.training.sgd import Recipe
 
-    other = {"optimiser": setup.recipe.optimiser} if setup.recipe.optimiser != "sgd" else {}
+    used = {name: getattr(setup.recipe, name) for name in ("optimiser", "precision")}
+    other = {name: value for name, value in used.items() if value != getattr(Recipe, name)}
     planted = {"backbone": arguments.backbone or "small-gain", "tokens": arguments.teacher_tokens}
     return {
         "tasks": {name: setup.identity()[name] for name in CASE if name in setup.identity()} | other,

@@ -50,8 +50,11 @@ def test_logits_in_bfloat16_are_compared_for_all_methods(monkeypatch, capsys):
         assert float(row[4]) > 90
 
 
-def test_kept_states_are_timed_and_change_no_bit(monkeypatch, capsys):
+@pytest.mark.parametrize("bfloat16", [True, False])
+def test_kept_states_are_timed_and_change_no_bit(monkeypatch, capsys, bfloat16):
+    """Where the processor does not multiply bfloat16, its two columns are empty and the target is not met there."""
     script = loaded("benchmark_states")
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": bfloat16}, raising=False)
     monkeypatch.setattr(
         sys, "argv", ["benchmark_states.py", *SMALL, *["--last-blocks", "2", "--trials", "2", "--rounds", "1"]]
     )
@@ -61,13 +64,16 @@ def test_kept_states_are_timed_and_change_no_bit(monkeypatch, capsys):
     assert [row[0] for row in rows] == list(script.METHODS)
     for row in rows:
         # One round: the ratio of the medians is the median of the ratios, to the digits that are shown.
-        assert float(row[5]) == pytest.approx(float(row[1]) / float(row[3]), rel=0.03)
-    assert re.search(r"met in [012] of 2$", shown.strip())
+        for column in (5, 6, *([7] if bfloat16 else [])):
+            assert float(row[column]) == pytest.approx(float(row[1]) / float(row[column - 3]), rel=0.03)
+        assert (row[4] == "-", row[7] == "-") == (not bfloat16, not bfloat16)
+    assert re.search(r"in float32; met in [012] of 2$", shown, flags=re.M)
+    assert re.search(rf"in bfloat16; met in {'[012]' if bfloat16 else '0'} of 2$", shown.strip())
 
 
 def test_other_parameters_from_kept_states_are_an_error(monkeypatch, capsys):
     script = loaded("benchmark_states")
-    monkeypatch.setattr(script, "measure", lambda method, arguments: ([method, *"111111"[1:]], False))
+    monkeypatch.setattr(script, "measure", lambda method, arguments: ([method, *"1111111"], False))
     monkeypatch.setattr(sys, "argv", ["benchmark_states.py", *SMALL])
     with pytest.raises(SystemExit, match="ended with other parameters"):
         script.main()

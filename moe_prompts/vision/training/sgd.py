@@ -248,7 +248,7 @@ def checked_precision(name: str, device: str) -> str:
 
     There each product is computed in float32 and rounded, which takes several times as long as float32.
     """
-    if name == "bfloat16" and device == "cpu" and not _bfloat16_on_cpu():
+    if name == "bfloat16" and device == "cpu" and not multiplies_bfloat16():
         raise InputError(
             "--precision bfloat16 --device cpu; this processor has no instructions for it (AVX512-BF16 or AMX), so it "
             "would be slower than float32: use --precision float32, or a GPU"
@@ -256,7 +256,7 @@ def checked_precision(name: str, device: str) -> str:
     return name
 
 
-def _bfloat16_on_cpu() -> bool:
+def multiplies_bfloat16() -> bool:
     """Return whether the processor multiplies bfloat16 itself; True where this version of torch cannot tell."""
     capabilities = getattr(torch.cpu, "get_capabilities", None)
     if capabilities is None:

@@ -9,6 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from data_roots import make_fgvc_root, make_plain_folder
 
 from moe_prompts.engine.runner import run_study
@@ -294,9 +295,37 @@ def test_another_optimiser_takes_the_steps_and_has_rates_of_its_own(tmp_path, mo
         call(predicted_excess, "--run", tmp_path / "lamb", "--out", tmp_path / "neither")
 
 
+def test_bfloat16_is_taken_where_it_is_multiplied_and_has_rates_of_its_own(tmp_path, monkeypatch):
+    """Losses are those of float32 up to what 8 bits leave, the run says so, and another processor refuses."""
+    from moe_prompts.commands import data_efficiency
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["x", *map(str, arguments)])
+        data_efficiency.main()
+
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True}, raising=False)
+    options = ("--task", "count", "--methods", "linear,vapt", "--n", "20", "--reps", "2", "--steps", "3")
+    more = ("--fresh-reps", "0", "--workers", "1", "--executor", "in-process")
+    losses = {}
+    for name in ("float32", "bfloat16"):
+        call(*options, *more, "--tune", "--lr", "0.05", "--precision", name, "--out", tmp_path / name)
+        losses[name] = pd.read_parquet(tmp_path / name / "results.parquet")["cross_entropy"]
+        assert f'"precision": "{name}"' in (tmp_path / name / "meta.json").read_text()
+    assert (losses["bfloat16"] != losses["float32"]).all()
+    np.testing.assert_allclose(
+        losses["bfloat16"], losses["float32"], rtol=0.02
+    )  # logits of 8 bits, 2^-8 = .004, three steps
+    with pytest.raises(InputError, match="tuned for another case"):
+        call(*options, *more, "--rates", tmp_path / "bfloat16" / "rates.json", "--out", tmp_path / "no")
+    monkeypatch.setattr(torch.cpu, "get_capabilities", dict, raising=False)
+    with pytest.raises(InputError, match="this processor has no instructions for it"):
+        call(*options, *more, "--tune", "--lr", "0.05", "--precision", "bfloat16", "--out", tmp_path / "no")
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (("--task", "planted-fixed", "--precision", "bfloat16"), "--precision is of methods on tasks; expected a task"),
         (("--task", "planted-fixed,counts"), "--task planted-fixed,counts; expected some of planted-fixed, planted-"),
         (("--task", "dtd"), "task dtd needs images: give their folder with --data"),
         (("--task", "letters,lettres", "--data", "."), "--task letters,lettres; expected some of planted-fixed, "),
