@@ -257,7 +257,10 @@ def checked_precision(name: str, device: str) -> str:
 
 
 def multiplies_bfloat16() -> bool:
-    """Return whether the processor multiplies bfloat16 itself; True where this version of torch cannot tell."""
+    """Return whether the processor multiplies bfloat16 itself.
+
+    True where this version of torch cannot tell.
+    """
     capabilities = getattr(torch.cpu, "get_capabilities", None)
     if capabilities is None:
         return True
