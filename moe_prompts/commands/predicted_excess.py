@@ -122,7 +122,7 @@ def setup_of(place: dict[str, Any], arguments: argparse.Namespace):
     """Return the setup of the run, from what its meta.json says."""
     from moe_prompts.vision.training.methods import Sizes
     from moe_prompts.vision.training.runs import Setup, weights_hash
-    from moe_prompts.vision.training.sgd import Recipe, checked_device
+    from moe_prompts.vision.training.sgd import Recipe, checked_device, multiplies_bfloat16
     from moe_prompts.vision.training.states import MEMORY
 
     weights = None if arguments.weights is None else str(arguments.weights)
@@ -133,6 +133,11 @@ def setup_of(place: dict[str, Any], arguments: argparse.Namespace):
         raise InputError(
             f"--run {arguments.run}: trained with {optimiser}; expected a run with SGD, whose rates say how large the "
             "ridge of P_eff is"
+        )
+    if place["recipe"].get("precision") == "bfloat16" and place["device"] == "cpu" and not multiplies_bfloat16():
+        raise InputError(
+            f"--run {arguments.run}: trained in bfloat16, for which this processor has no instructions (AVX512-BF16 or "
+            "AMX); expected a run in float32, or a processor that has them"
         )
     if not isinstance(place["backbone"], str) or type(place["pack"]) is not int:
         raise TypeError("an entry of another kind")

@@ -182,7 +182,7 @@ class RunFolder:
                     f"choose another --out, or let rows of both stand in one table with {ALLOWED[CODE_CHANGE]}"
                 )
         elif differing:
-            told = [line for key in differing for line in _differences(key, found, identity)]
+            told = [_told(*parts) for key in differing for parts in _unequal(key, found, identity)]
             more = [f"and {len(told) - MOST_TOLD} more"] if len(told) > MOST_TOLD else []
             raise InputError(
                 f"{self.path} holds another study ({'; '.join([*told[:MOST_TOLD], *more])}); give the same options or "
@@ -491,7 +491,8 @@ def _refuse_other(part: Path, meta: dict[str, Any], first: Path, wanted: dict[st
             f"{part} and {first} were made by different code; make one of them anew, or let rows of both stand in one "
             f"table with {ALLOWED[CODE_CHANGE]}"
         )
-    differing = sorted(key for key in own.keys() | other.keys() if own.get(key) != other.get(key))
+    unequal = sorted(key for key in own.keys() | other.keys() if own.get(key) != other.get(key))
+    differing = [name for key in unequal for name, _, _ in _unequal(key, own, other)]
     differing += [key for key in ("cells", "replicates") if meta.get(key) != wanted.get(key)]
     if differing:
         raise InputError(
@@ -515,17 +516,24 @@ def _gathered(source: Shards, target: Shards) -> list[Path]:
     return source.set_aside
 
 
-def _differences(key: str, there: Mapping[str, Any], here: Mapping[str, Any], inside: str = "") -> list[str]:
-    """Return where two entries differ, in words: a line for each part of them that is no object itself.
+def _unequal(
+    key: str, there: Mapping[str, Any], here: Mapping[str, Any], inside: str = ""
+) -> list[tuple[str, Any, Any]]:
+    """Return the parts in which two entries differ and which are no objects: name, value there and value here.
 
     inside  what the entry is part of, with a full stop behind it
     """
     old, new = there.get(key, ABSENT), here.get(key, ABSENT)
     if isinstance(old, Mapping) and isinstance(new, Mapping):
         unequal = [part for part in {**old, **new} if old.get(part, ABSENT) != new.get(part, ABSENT)]
-        return [line for part in unequal for line in _differences(part, old, new, f"{inside}{key}.")]
-    one, other = _short(*("nothing" if value is ABSENT else json.dumps(value) for value in (old, new)))
-    return [f"{inside}{key}: {one} there, {other} here"]
+        return [found for part in unequal for found in _unequal(part, old, new, f"{inside}{key}.")]
+    return [(f"{inside}{key}", old, new)]
+
+
+def _told(name: str, there: Any, here: Any) -> str:
+    """Return the line that tells how a part of an entry differs."""
+    one, other = _short(*("nothing" if value is ABSENT else json.dumps(value) for value in (there, here)))
+    return f"{name}: {one} there, {other} here"
 
 
 def _short(one: str, other: str) -> tuple[str, str]:

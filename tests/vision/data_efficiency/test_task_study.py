@@ -13,6 +13,7 @@ import torch
 from data_roots import make_fgvc_root, make_plain_folder
 
 from moe_prompts.engine.runner import run_study
+from moe_prompts.engine.store import gather
 from moe_prompts.errors import InputError
 from moe_prompts.vision.comparison import plan as protocol
 from moe_prompts.vision.data_efficiency import sources
@@ -297,11 +298,11 @@ def test_another_optimiser_takes_the_steps_and_has_rates_of_its_own(tmp_path, mo
 
 def test_bfloat16_is_taken_where_it_is_multiplied_and_has_rates_of_its_own(tmp_path, monkeypatch):
     """Losses are those of float32 up to what 8 bits leave, the run says so, and another processor refuses."""
-    from moe_prompts.commands import data_efficiency
+    from moe_prompts.commands import data_efficiency, predicted_excess
 
-    def call(*arguments):
+    def call(*arguments, command=data_efficiency):
         monkeypatch.setattr(sys, "argv", ["x", *map(str, arguments)])
-        data_efficiency.main()
+        command.main()
 
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True}, raising=False)
     options = ("--task", "count", "--methods", "linear,vapt", "--n", "20", "--reps", "2", "--steps", "3")
@@ -316,7 +317,19 @@ def test_bfloat16_is_taken_where_it_is_multiplied_and_has_rates_of_its_own(tmp_p
     np.testing.assert_allclose(losses["bfloat16"], losses["float32"], rtol=0.02)
     with pytest.raises(InputError, match="tuned for another case"):
         call(*options, *more, "--rates", tmp_path / "bfloat16" / "rates.json", "--out", tmp_path / "no")
+    with pytest.raises(InputError, match=r'another study \(place.recipe.precision: "bfloat16" there, "float32" here\)'):
+        call(*options, *more, "--tune", "--lr", "0.05", "--out", tmp_path / "bfloat16", "--resume")
+    with pytest.raises(InputError, match=r"no parts of one study \(they differ in place.recipe.precision\)"):
+        gather(tmp_path / "whole", [tmp_path / "bfloat16", tmp_path / "float32"])
+    count = ("--quick", "--workers", "1", "--executor", "in-process", "--out")
+    call("--run", tmp_path / "bfloat16", *count, tmp_path / "count", command=predicted_excess)
+    counted = pd.read_parquet(tmp_path / "count" / "results.parquet")
+    # A fit is made again as the run made it, so its loss is nearer to that of the run than to the one in float32.
+    away = {name: np.abs(counted["cross_entropy"].to_numpy() - losses[name][::2]) for name in losses}
+    assert (away["bfloat16"] < away["float32"]).all()
     monkeypatch.setattr(torch.cpu, "get_capabilities", dict, raising=False)
+    with pytest.raises(InputError, match="trained in bfloat16, for which this processor has no instructions"):
+        call("--run", tmp_path / "bfloat16", *count, tmp_path / "no", command=predicted_excess)
     with pytest.raises(InputError, match="this processor has no instructions for it"):
         call(*options, *more, "--tune", "--lr", "0.05", "--precision", "bfloat16", "--out", tmp_path / "no")
 
