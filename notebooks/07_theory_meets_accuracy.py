@@ -129,6 +129,7 @@ for truth, student in [("planted-fixed", "vapt"), ("planted-adaptive", "vapt"), 
 #
 # The pretrained runs look like the last line: on `dsprites_loc` twice the steps (on other images, with smaller rates to
 # choose from) took `vapt` from 41 to 62 %, and no other start helped. What is behind each number:
+# [the study](../docs/pretrained_study.md) and [planted prompts](../docs/planted_vit.md); all in short:
 # [docs/theory_meets_accuracy.md](../docs/theory_meets_accuracy.md).
 #
 # **Change one line:** with `fixed = "vpt_matched"`, the fixed student has more tokens, and more parameters than the
