@@ -202,6 +202,7 @@ CURVES = (
         for part in ("fourteenth", "fifteenth")
         for task in ("azimuth", "count", "distance", "dsprites_loc", "dsprites_ori", "letters")
     ),
+    *(f"pretrained_sixteenth_{task}" for task in ("count", "dsprites_loc")),
     "pretrained_head_count",
     "pretrained_fourth_count",
     "pretrained_fourth_dsprites_loc",

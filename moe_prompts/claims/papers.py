@@ -80,6 +80,7 @@ PAPERS = (
             "V-thousand-lamb",
             "V-hundred-lamb",
             "V-fewer-lamb",
+            "V-steps-lamb",
             "V-small",
             "V-dependence",
             "V-blind",

@@ -90,8 +90,13 @@ TWELFTH: dict[str, dict[str, str]] = {f"pretrained_twelfth_{task}": {} for task 
 FOURTEENTH = {f"pretrained_fourteenth_{task}": {"bias_blocks": "bias_blocks_lamb"} for task in SIX}
 #: Runs of both kinds of prompt by LAMB on these tasks with 100 images.
 FIFTEENTH = {f"pretrained_fifteenth_{task}": BY_LAMB for task in SIX}
+#: Runs of both by LAMB on two tasks with 1000 images and 600 steps, where all others have 200 at most.
+SIXTEENTH = {
+    f"pretrained_sixteenth_{task}": {name: f"{called}_600" for name, called in BY_LAMB.items()}
+    for task in ("count", "dsprites_loc")
+}
 #: What methods of some runs are called beside those of others.
-CALLED = {run: {"vapt": "vapt_all"} for run in NINTH} | TENTH | TWELFTH | FOURTEENTH | FIFTEENTH
+CALLED = {run: {"vapt": "vapt_all"} for run in NINTH} | TENTH | TWELFTH | FOURTEENTH | FIFTEENTH | SIXTEENTH
 #: Runs that count the parameters that fits of a part use.
 EFFECTIVE = {
     "100 steps": ("predicted_excess", "predicted_excess_count"),
@@ -140,6 +145,7 @@ OTHER_MEANS = (
         PUBLISHED_GAIN,
     ),
     (tuple(FIFTEENTH), {"V-hundred-lamb": ("vapt_lamb", "vpt_deep_lamb")}, PUBLISHED_GAIN),
+    (tuple(SIXTEENTH), {"V-steps-lamb": ("vapt_lamb_600", "vpt_deep_lamb_600")}, PUBLISHED_GAIN),
 )
 #: Runs at two n, and the claim that a lead is larger where images are few.
 AT_TWO_N = (*(run for run in TWELFTH if run.endswith("_lamb")), *FIFTEENTH)
@@ -155,7 +161,7 @@ Record = dict[str, Any]
 def claim_records(folder: Path) -> list[Record]:
     """Return the lines of evidence of all claims on the pretrained backbone, one record a line.
 
-    folder  holds the committed runs of ``PARTS``, ``LATER``, ``SIXTH`` to ``FIFTEENTH``,
+    folder  holds the committed runs of ``PARTS``, ``LATER``, ``SIXTH`` to ``SIXTEENTH``,
             ``EFFECTIVE``, ``EFFECTIVE_AGAIN``, ``SEARCH`` and ``SGD``
 
     Raises ``InputError`` where a run is missing or damaged, or a later one has other images.

@@ -355,6 +355,36 @@ def test_the_table_at_100_images_is_what_was_trained():
     assert high == "1.3"
 
 
+def test_the_page_says_what_more_steps_gave():
+    """Rows with 600 and 200 steps, what each kind gains, and how the lead changes, by task and in the mean."""
+    page, training = (" ".join((ROOT / name).read_text("utf-8").split()) for name in (PRETRAINED, "docs/training.md"))
+    before = [f"{run.replace('sixteenth', 'twelfth')}_lamb" for run in claim_lines.SIXTEENTH]
+    table = claim_lines.table_of_runs(DATA, (*claim_lines.SIXTEENTH, *before))
+    for _, named, cells in rows_by_task(table):
+        assert f"{named} {' | '.join(cells)} |" in page
+    pairs = {name: (f"{called}_600", called) for name, called in claim_lines.BY_LAMB.items()}
+    shown = {
+        row.claim: f"{100 * row.difference:.1f} [{100 * row.low:.1f}, {100 * row.high:.1f}]"
+        for row in mean_differences(table, pairs).itertuples()
+    }
+    fixed = shown["vpt_deep"].replace(" [", " points [")
+    assert f"fixed prompts {fixed} in the mean, adaptive ones {shown['vapt']}." in page
+    assert f"gain {fixed} for fixed prompts and {shown['vapt']} for adaptive ones" in training
+    table = table.assign(task=table["task"].str.removeprefix("stand-in:"))
+    values = 100 * table.pivot(index=["task", "replicate"], columns="method", values="accuracy")
+    leads = [values[f"vapt_lamb{steps}"] - values[f"vpt_deep_lamb{steps}"] for steps in ("", "_600")]
+    by_task = {task: own.to_numpy() for task, own in (leads[1] - leads[0]).groupby("task")}
+    changes = {
+        name: f"{found.value:+.1f} [{found.low:.1f}, {found.high:.1f}]"
+        for name, found in ((name, mean_interval(own)) for name, own in by_task.items())
+    }
+    mean = mean_interval(np.mean([*by_task.values()], axis=0))
+    said = f"(mean: {mean.value:+.1f} [{mean.low:.1f}, {mean.high:.1f}])"
+    loc = changes["dsprites_loc"].replace(" [", " points [")
+    assert f"on dsprites_loc alone**, by {loc}, and on count by {changes['count']} {said}" in page
+    assert {task: len(own) for task, own in by_task.items()} == {"count": 5, "dsprites_loc": 5}
+
+
 def test_pages_say_where_biases_by_lamb_are_ahead():
     """Biases less either kind of prompt, task by task: what the sentences beside the table say."""
     table = claim_lines.table_of_runs(DATA, (*claim_lines.TWELFTH, *claim_lines.FOURTEENTH))
