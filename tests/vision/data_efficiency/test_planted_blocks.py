@@ -285,3 +285,24 @@ def test_the_real_backbone(tmp_path):
     for size, blocks, message in ((60, 3, "60"), (56, 11, "blocks = 11 in a model of 10 blocks")):
         with pytest.raises(InputError, match=message):
             source.check(["vpt_deep"], [32], Setup(REAL, size=size, sizes=Sizes(1, blocks=blocks)), 99)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(cached_file(REAL) is None, reason=how_to_fetch(REAL))
+def test_the_page_says_how_far_teachers_of_the_pretrained_backbone_are_from_no_prompts():
+    """Excess of the model without prompts, and the entropy of labels, on 512 images for three seeds of trials."""
+    vit = create_backbone(REAL, size=56).requires_grad_(False).eval()
+    page = " ".join((COMMITTED.parents[3] / "docs" / "planted_vit.md").read_text("utf-8").split())
+    excess, entropy = {}, []
+    for kind in PLANTED:
+        for seed in (99, 100, 101):
+            truth = Planted(kind, vit, 1, 2.0, seed, "imagenet", blocks=3, hidden=2)
+            pixels = truth._pixels(TEST, 512)
+            law = truth.log_probabilities(pixels)
+            plain = truth.head(truth._features(pixels)).log_softmax(dim=-1)
+            excess.setdefault(kind, []).append(float((law.exp() * (law - plain)).sum(dim=-1).mean()))
+            entropy.append(float(-(law.exp() * law).sum(dim=-1).mean()))
+    shown = {kind: f"{min(own):.2f} to {max(own):.2f}".replace("0.", ".") for kind, own in excess.items()}
+    fixed, adaptive = (shown[kind] for kind in PLANTED)
+    assert f"excess of {fixed} nats on the fixed truth and {adaptive} on the adaptive one" in page
+    assert f"entropy of {min(entropy):.2f} to {max(entropy):.2f} nats".replace("0.", ".") in page
