@@ -232,7 +232,7 @@ CLAIMS = [
         _claim(
             name,
             f"On a pretrained ViT with 1000 labelled images, {better}, in the mean of six tasks.",
-            "asked here" if name.startswith("V-bias") else f"asked here, after {ADAPTIVE}",
+            "asked here" if name.startswith(("V-bias", "V-lora")) else f"asked here, after {ADAPTIVE}",
             f"mean accuracy of {prediction}",
             RULE_OF_SIX,
             SIX_LIMITS,
@@ -269,6 +269,16 @@ CLAIMS = [
                 "V-bias-fixed",
                 "fixed prompts are more accurate than tuning the biases of the same blocks, both by LAMB",
                 "vpt_deep above that of bias_blocks, both by LAMB",
+            ),
+            (
+                "V-lora-lamb",
+                "adaptive prompts are more accurate than LoRA of rank 8 in the same blocks, both by LAMB",
+                "vapt above that of lora, both by LAMB",
+            ),
+            (
+                "V-lora-fixed",
+                "fixed prompts are more accurate than LoRA of rank 8 in the same blocks, both by LAMB",
+                "vpt_deep above that of lora, both by LAMB",
             ),
         )
     ),

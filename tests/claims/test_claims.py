@@ -970,6 +970,8 @@ def test_the_page_of_papers_is_what_the_records_say():
         "V-bias",
         "V-bias-lamb",
         "V-bias-fixed",
+        "V-lora-lamb",
+        "V-lora-fixed",
         "V-floor",
         "V-cross",
         "V-winner",

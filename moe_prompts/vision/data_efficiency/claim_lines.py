@@ -95,8 +95,12 @@ SIXTEENTH = {
     f"pretrained_sixteenth_{task}": {name: f"{called}_600" for name, called in BY_LAMB.items()}
     for task in ("count", "dsprites_loc")
 }
+#: Runs of LoRA by LAMB, on the images of the twelfth part.
+EIGHTEENTH = {f"pretrained_eighteenth_{task}": {"lora": "lora_lamb"} for task in SIX}
 #: What methods of some runs are called beside those of others.
-CALLED = {run: {"vapt": "vapt_all"} for run in NINTH} | TENTH | TWELFTH | FOURTEENTH | FIFTEENTH | SIXTEENTH
+CALLED = (
+    {run: {"vapt": "vapt_all"} for run in NINTH} | TENTH | TWELFTH | FOURTEENTH | FIFTEENTH | SIXTEENTH | EIGHTEENTH
+)
 #: Runs that count the parameters that fits of a part use.
 EFFECTIVE = {
     "100 steps": ("predicted_excess", "predicted_excess_count"),
@@ -146,6 +150,11 @@ OTHER_MEANS = (
     ),
     (tuple(FIFTEENTH), {"V-hundred-lamb": ("vapt_lamb", "vpt_deep_lamb")}, PUBLISHED_GAIN),
     (tuple(SIXTEENTH), {"V-steps-lamb": ("vapt_lamb_600", "vpt_deep_lamb_600")}, PUBLISHED_GAIN),
+    (
+        (*TWELFTH, *EIGHTEENTH),
+        {"V-lora-lamb": ("vapt_lamb", "lora_lamb"), "V-lora-fixed": ("vpt_deep_lamb", "lora_lamb")},
+        PUBLISHED_GAIN,
+    ),
 )
 #: Runs at two n, and the claim that a lead is larger where images are few.
 AT_TWO_N = (*(run for run in TWELFTH if run.endswith("_lamb")), *FIFTEENTH)
@@ -161,7 +170,7 @@ Record = dict[str, Any]
 def claim_records(folder: Path) -> list[Record]:
     """Return the lines of evidence of all claims on the pretrained backbone, one record a line.
 
-    folder  holds the committed runs of ``PARTS``, ``LATER``, ``SIXTH`` to ``SIXTEENTH``,
+    folder  holds the committed runs of ``PARTS``, ``LATER``, ``SIXTH`` to ``SIXTEENTH``, ``EIGHTEENTH``,
             ``EFFECTIVE``, ``EFFECTIVE_AGAIN``, ``SEARCH`` and ``SGD``
 
     Raises ``InputError`` where a run is missing or damaged, or a later one has other images.

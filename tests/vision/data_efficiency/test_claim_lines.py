@@ -280,6 +280,16 @@ def test_pages_say_what_was_found_on_two_tasks(at_200):
                 assert f"{behind} points by LAMB at n = 1000 (V-bias-lamb {row.verdict};" in readme
                 assert f"they are {ends} above adaptive prompts (V-bias-lamb {row.verdict})" in training
                 assert f"{ends} above adaptive prompts (V-bias-lamb {row.verdict})" in theory
+            if row.claim in ("V-lora-lamb", "V-lora-fixed"):
+                ends = f"{behind} points [{high.lstrip('-')}, {low.lstrip('-')}]"
+                assert row.verdict == "fails"
+                for text in (page, theory, training):
+                    if row.claim == "V-lora-lamb":
+                        assert f"{ends} above adaptive" in text
+                    else:
+                        assert f"{ends.replace(' points', '')} above fixed" in text
+                kind = "adaptive prompts" if row.claim == "V-lora-lamb" else "fixed ones"
+                assert f"{behind}{' points' if row.claim == 'V-lora-lamb' else ''} above {kind}" in readme
             if row.claim == "V-full":
                 ends = f"{value.lstrip('-')} [{high.lstrip('-')}, {low.lstrip('-')}]"
                 above = f"{value.lstrip('-')} points above adaptive prompts at n = 200, in the mean of two tasks"
@@ -353,6 +363,35 @@ def test_the_table_at_100_images_is_what_was_trained():
     value, low, high = (end.removeprefix("0") for end in shown["dsprites_ori"])
     assert f"on dsprites_ori by {value} [{low}, 1.3]" in page
     assert high == "1.3"
+
+
+def test_the_page_says_where_lora_is_ahead():
+    """LoRA by LAMB less each kind of prompt and biases, by task and in the mean, and losses on their own images."""
+    page = " ".join((ROOT / PRETRAINED).read_text("utf-8").split())
+    runs = (*claim_lines.TWELFTH, *claim_lines.FOURTEENTH, *claim_lines.EIGHTEENTH)
+    table = claim_lines.table_of_runs(DATA, runs)
+    for method, named, cells in rows_by_task(table):
+        if method == "lora_lamb":
+            assert f"{named} {' | '.join(cells)} |" in page
+    kinds = {name: ("lora_lamb", called) for name, called in claim_lines.BY_LAMB.items()}
+    found = differences(table, kinds)
+    assert (len(found), (found["low"] > 0).all()) == (12, True)
+    ends = [f"{100 * end:.0f}" for end in (found["difference"].min(), found["difference"].max())]
+    assert f"on each of the six tasks, by {ends[0]} to {ends[1]} points" in page
+    biases = {"ahead": ("lora_lamb", "bias_blocks_lamb"), "behind": ("bias_blocks_lamb", "lora_lamb")}
+    shown = {
+        (row.claim, row.task): (f"{100 * end:.1f}" for end in (row.difference, row.low, row.high))
+        for row in pd.concat([differences(table, biases), mean_differences(table, biases)]).itertuples()
+    }
+    value, low, high = shown["ahead", "mean of 6 tasks"]
+    assert f"also {value} points [{low}, {high}] above the biases" in page
+    value, low, high = shown["behind", "stand-in:count"]
+    assert f"though {value} [{low}, {high}] behind them on count" in page
+    losses = table.groupby(["method", "task"])["train_loss"].mean()
+    own, prompts = losses["lora_lamb"], losses["vapt_lamb"]
+    assert (own < prompts).all()
+    shown = [f"{losses.min():.2f} to {losses.max():.2f}".replace("0.", ".") for losses in (own, prompts)]
+    assert f"({shown[0]} nats; they have {shown[1]})" in page
 
 
 def test_the_page_says_what_more_steps_gave():
