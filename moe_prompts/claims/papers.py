@@ -81,6 +81,7 @@ PAPERS = (
             "V-hundred-lamb",
             "V-fewer-lamb",
             "V-steps-lamb",
+            "V-steps-six",
             "V-small",
             "V-dependence",
             "V-blind",

@@ -97,9 +97,21 @@ SIXTEENTH = {
 }
 #: Runs of LoRA by LAMB, on the images of the twelfth part.
 EIGHTEENTH = {f"pretrained_eighteenth_{task}": {"lora": "lora_lamb"} for task in SIX}
+#: The sixteenth part's trainings on six tasks, with forward passes in bfloat16.
+NINETEENTH = {
+    f"pretrained_nineteenth_{task}": {name: f"{called}_600_bfloat16" for name, called in BY_LAMB.items()}
+    for task in SIX
+}
 #: What methods of some runs are called beside those of others.
 CALLED = (
-    {run: {"vapt": "vapt_all"} for run in NINTH} | TENTH | TWELFTH | FOURTEENTH | FIFTEENTH | SIXTEENTH | EIGHTEENTH
+    {run: {"vapt": "vapt_all"} for run in NINTH}
+    | TENTH
+    | TWELFTH
+    | FOURTEENTH
+    | FIFTEENTH
+    | SIXTEENTH
+    | EIGHTEENTH
+    | NINETEENTH
 )
 #: Runs that count the parameters that fits of a part use.
 EFFECTIVE = {
@@ -155,6 +167,11 @@ OTHER_MEANS = (
         {"V-lora-lamb": ("vapt_lamb", "lora_lamb"), "V-lora-fixed": ("vpt_deep_lamb", "lora_lamb")},
         PUBLISHED_GAIN,
     ),
+    (
+        tuple(NINETEENTH),
+        {"V-steps-six": ("vapt_lamb_600_bfloat16", "vpt_deep_lamb_600_bfloat16")},
+        PUBLISHED_GAIN,
+    ),
 )
 #: Runs at two n, and the claim that a lead is larger where images are few.
 AT_TWO_N = (*(run for run in TWELFTH if run.endswith("_lamb")), *FIFTEENTH)
@@ -171,7 +188,7 @@ def claim_records(folder: Path) -> list[Record]:
     """Return the lines of evidence of all claims on the pretrained backbone, one record a line.
 
     folder  holds the committed runs of ``PARTS``, ``LATER``, ``SIXTH`` to ``SIXTEENTH``, ``EIGHTEENTH``,
-            ``EFFECTIVE``, ``EFFECTIVE_AGAIN``, ``SEARCH`` and ``SGD``
+            ``NINETEENTH``, ``EFFECTIVE``, ``EFFECTIVE_AGAIN``, ``SEARCH`` and ``SGD``
 
     Raises ``InputError`` where a run is missing or damaged, or a later one has other images.
     """

@@ -42,8 +42,8 @@ OPTIMISER_STYLES = {
     "adamw-mu": ("0.5", "^", False),
     "lamb": ("0.3", "D", False),
 }
-#: Where a figure shows differences at a smaller n as well: colour, marker, whether it is filled.
-FEWER_IMAGES = ("0.6", "s", True)
+#: Series of differences, in their order: colour, marker, whether it is filled.
+SERIES_STYLES = (("0.0", "o", True), ("0.3", "D", False), ("0.3", "^", True), ("0.6", "s", True))
 #: Starts of second-order searches: colour and marker. The first two know nothing of the teacher.
 START_STYLES = {
     "official": (COLOURS["VAPT"], "o"),
@@ -308,8 +308,8 @@ def gains_figure(differences: pd.DataFrame, published: float) -> Figure:
 
     Bars are 90 % intervals over replicates.
 
-    differences  rows of ``curves.differences`` and ``curves.mean_differences``, whose claims are names of
-                 optimisers; those at the largest n come first
+    differences  rows of ``curves.differences`` and ``curves.mean_differences``, whose claims say by what both
+                 are trained; at most four of these, or of n, are told apart
     published    the published gain, in points
     """
     tasks = list(dict.fromkeys(differences["task"]))
@@ -324,12 +324,12 @@ def gains_figure(differences: pd.DataFrame, published: float) -> Figure:
         for place, (name, n) in enumerate(series):
             chosen = (differences["claim"] == name) & (differences["n"] == n)
             own = differences[chosen].set_index("task").reindex(tasks)
-            colour, marker, filled = OPTIMISER_STYLES[name] if n == series[0][1] else FEWER_IMAGES
+            colour, marker, filled = SERIES_STYLES[place]
             style: dict[str, Any] = {"color": colour, "marker": marker}
             style["markerfacecolor"] = colour if filled else "white"
             at = np.arange(len(tasks)) + 0.5 * (place - (len(series) - 1) / 2) / len(series)
             ends = 100 * np.array([own["difference"] - own["low"], own["high"] - own["difference"]], dtype=float)
-            said = f"both by {name.upper()}" + f", n = {n}" * several
+            said = f"both by {name}" + f", n = {n}" * several
             ax.errorbar(100 * own["difference"], at, xerr=ends, linestyle="none", label=said, **style)
         ax.set_yticks(range(len(tasks)), [short(task) for task in tasks])
         ax.set_ylim(len(tasks) - 0.5, -0.5)
@@ -339,8 +339,8 @@ def gains_figure(differences: pd.DataFrame, published: float) -> Figure:
         own = differences[differences["task"] == tasks[-1]]
         said = "; ".join(
             f"n = {n}: "
-            + " and ".join(
-                f"{100 * row.difference:+.1f} [{100 * row.low:+.1f}, {100 * row.high:+.1f}] by {row.claim.upper()}"
+            + ", ".join(
+                f"{100 * row.difference:+.1f} [{100 * row.low:+.1f}, {100 * row.high:+.1f}] by {row.claim}"
                 for row in rows.itertuples()
             )
             for n, rows in own.groupby("n", sort=False)

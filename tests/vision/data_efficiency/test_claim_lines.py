@@ -243,7 +243,7 @@ ANSWERS = {
     "V-thousand": "`vapt` | `vpt_deep`, by SGD",
     "V-thousand-lamb": "`vapt` | `vpt_deep`, by LAMB",
     "V-hundred-lamb": "`vapt` | the same with few images",
-    "V-steps-lamb": "`vapt` | the same with 600 steps, not 200",
+    "V-steps-six": "`vapt` | the same with 600 steps, not 200",
     "V-blind": "`vapt` | prompts that do not see the image",
     "V-another": "`vapt` | its prompts from another image",
     "V-lora-lamb": "`vapt` | `lora`, by LAMB",
@@ -290,6 +290,10 @@ def test_pages_say_what_was_found_on_two_tasks(at_200):
                 assert f"LAMB is {said} above SGD for adaptive prompts" in training
             if row.claim == "V-lamb-fixed":
                 assert f"and {said} for fixed ones" in training
+            if row.claim == "V-steps-six":
+                ends = f"{behind} points [{high.lstrip('-')}, {low.lstrip('-')}] behind"
+                for text in (page, theory, training):
+                    assert ends in text
             if row.claim == "V-hundred-lamb":
                 assert f"{value} [{low}, {high}]; V-hundred-lamb)" in theory
                 assert row.verdict == "not decidable here"
@@ -409,7 +413,7 @@ def test_the_page_says_where_lora_is_ahead():
 
 def test_the_page_says_what_more_steps_gave():
     """Rows with 600 and 200 steps, what each kind gains, and how the lead changes, by task and in the mean."""
-    page, training = (" ".join((ROOT / name).read_text("utf-8").split()) for name in (PRETRAINED, "docs/training.md"))
+    page = " ".join((ROOT / PRETRAINED).read_text("utf-8").split())
     before = [f"{run.replace('sixteenth', 'twelfth')}_lamb" for run in claim_lines.SIXTEENTH]
     table = claim_lines.table_of_runs(DATA, (*claim_lines.SIXTEENTH, *before))
     for _, named, cells in rows_by_task(table):
@@ -421,7 +425,6 @@ def test_the_page_says_what_more_steps_gave():
     }
     fixed = shown["vpt_deep"].replace(" [", " points [")
     assert f"fixed prompts {fixed} in the mean, adaptive ones {shown['vapt']}." in page
-    assert f"gain {fixed} for fixed prompts and {shown['vapt']} for adaptive ones" in training
     table = table.assign(task=table["task"].str.removeprefix("stand-in:"))
     values = 100 * table.pivot(index=["task", "replicate"], columns="method", values="accuracy")
     leads = [values[f"vapt_lamb{steps}"] - values[f"vpt_deep_lamb{steps}"] for steps in ("", "_600")]
@@ -435,6 +438,42 @@ def test_the_page_says_what_more_steps_gave():
     loc = changes["dsprites_loc"].replace(" [", " points [")
     assert f"on dsprites_loc alone**, by {loc}, and on count by {changes['count']} {said}" in page
     assert {task: len(own) for task, own in by_task.items()} == {"count": 5, "dsprites_loc": 5}
+
+
+def test_the_page_says_what_600_steps_gave_on_six_tasks():
+    """Rows in bfloat16, what each kind gains over 200 steps, how the lead changes, and what bfloat16 costs."""
+    page, training = (" ".join((ROOT / name).read_text("utf-8").split()) for name in (PRETRAINED, "docs/training.md"))
+    before = [f"{run.replace('nineteenth', 'twelfth')}_lamb" for run in claim_lines.NINETEENTH]
+    table = claim_lines.table_of_runs(DATA, (*claim_lines.NINETEENTH, *before))
+    for _, named, cells in rows_by_task(table):
+        assert f"{named} {' | '.join(cells)} |" in page
+    said = lambda row: f"{100 * row.difference:.1f} [{100 * row.low:.1f}, {100 * row.high:.1f}]"
+    pairs = {name: (f"{called}_600_bfloat16", called) for name, called in claim_lines.BY_LAMB.items()}
+    shown = {row.claim: said(row) for row in mean_differences(table, pairs).itertuples()}
+    fixed = shown["vpt_deep"].replace(" [", " points [")
+    assert f"fixed prompts gain {fixed} in the mean, adaptive ones {shown['vapt']}" in page
+    assert f"gain {fixed} for fixed prompts and {shown['vapt']} for adaptive ones" in training
+    every = differences(table, pairs)
+    undecided = every[every["low"] <= 0]
+    assert [*zip(undecided["claim"], undecided["task"], strict=True)] == [("vpt_deep", "stand-in:dsprites_ori")]
+    ends = [f"{100 * end:.0f}" for end in (every["difference"].min(), every["difference"].max())]
+    assert f"on every task, by {ends[0]} to {ends[1]} points" in page
+    values = 100 * table.pivot(index=["replicate", "task"], columns="method", values="accuracy")
+    leads = [values[f"vapt_lamb{steps}"] - values[f"vpt_deep_lamb{steps}"] for steps in ("", "_600_bfloat16")]
+    mean = mean_interval((leads[1] - leads[0]).groupby("replicate").mean().to_numpy())
+    assert f"by {mean.value:+.1f} points [{mean.low:.1f}, {mean.high:.1f}] in the mean" in page
+    losses = table[table["task"] == "stand-in:distance"].groupby("method")[["train_loss", "cross_entropy"]].mean()
+    for kind in ("vapt", "vpt_deep"):
+        own = [f"{losses.loc[f'{kind}_lamb{steps}', 'train_loss']:.2f}" for steps in ("", "_600_bfloat16")]
+        assert f"from {own[0]} to {own[1].lstrip('0')}" in page
+    away = table[table["task"] != "stand-in:distance"]
+    [row] = mean_differences(away, {"five": ("vpt_deep_lamb_600_bfloat16", "vapt_lamb_600_bfloat16")}).itertuples()
+    assert f"of the five other tasks they are {said(row).replace(' [', ' points [')} behind" in page
+    same = [run.replace("sixteenth", "nineteenth") for run in claim_lines.SIXTEENTH]
+    both = claim_lines.table_of_runs(DATA, (*claim_lines.SIXTEENTH, *same))
+    costs = {name: (f"{called}_600_bfloat16", f"{called}_600") for name, called in claim_lines.BY_LAMB.items()}
+    shown = {row.claim: said(row) for row in mean_differences(both, costs).itertuples()}
+    assert f"fixed prompts differ by {shown['vpt_deep']} and adaptive ones by {shown['vapt']}" in page
 
 
 def test_pages_say_where_biases_by_lamb_are_ahead():

@@ -156,7 +156,7 @@ def test_gains_stand_by_task_and_in_the_mean():
     ]
     rows = pd.DataFrame(rows)
     rows.loc[rows["method"] == "b", "accuracy"] += 0.03 * (rows["replicate"] == 2)
-    pairs = {"sgd": ("vapt", "vpt_deep"), "lamb": ("b", "a")}
+    pairs = {"SGD": ("vapt", "vpt_deep"), "LAMB": ("b", "a")}
     table = pd.concat([differences(rows, pairs), mean_differences(rows, pairs)])
     figure = gains_figure(table, 3.5)
     (ax,) = figure.axes
@@ -172,10 +172,10 @@ def test_gains_stand_by_task_and_in_the_mean():
     assert lines[:2] == [0, 3.5]
     said = " ".join(ax.get_title(loc="left").split())
     assert said.startswith(
-        "mean of 2 tasks, adaptive less fixed prompts, n = 1000: +15.0 [+15.0, +15.0] by SGD and +6.0 ["
+        "mean of 2 tasks, adaptive less fixed prompts, n = 1000: +15.0 [+15.0, +15.0] by SGD, +6.0 ["
     )
     # Rows at a smaller n are a series of their own.
-    few = table[table["claim"] == "lamb"].assign(n=100)
+    few = table[table["claim"] == "LAMB"].assign(n=100)
     (ax,) = gains_figure(pd.concat([table, few]), 3.5).axes
     marks = {container.get_label(): container.lines[0] for container in ax.containers}
     assert list(marks) == ["both by SGD, n = 1000", "both by LAMB, n = 1000", "both by LAMB, n = 100"]
