@@ -203,6 +203,7 @@ CURVES = (
         for task in ("azimuth", "count", "distance", "dsprites_loc", "dsprites_ori", "letters")
     ),
     *(f"pretrained_sixteenth_{task}" for task in ("count", "dsprites_loc")),
+    *(f"pretrained_twentieth_{task}" for task in ("emoji", "digits")),
     "pretrained_head_count",
     "pretrained_fourth_count",
     "pretrained_fourth_dsprites_loc",

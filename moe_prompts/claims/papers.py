@@ -82,6 +82,7 @@ PAPERS = (
             "V-fewer-lamb",
             "V-steps-lamb",
             "V-steps-six",
+            "V-real-gain",
             "V-small",
             "V-dependence",
             "V-blind",
@@ -97,7 +98,7 @@ PAPERS = (
         "Visual Prompt Tuning (ECCV 2022)",
         "2203.12119",
         "no theorem: VPT-deep is more accurate than a linear head on VTAB-1K and FGVC",
-        ("V-prompts",),
+        ("V-prompts", "V-real-prompts"),
         "as in the row above",
     ),
     Paper(

@@ -972,6 +972,7 @@ def test_the_page_of_papers_is_what_the_records_say():
         "V-bias-fixed",
         "V-lora-lamb",
         "V-lora-fixed",
+        "V-real-lora",
         "V-floor",
         "V-cross",
         "V-winner",

@@ -102,6 +102,9 @@ NINETEENTH = {
     f"pretrained_nineteenth_{task}": {name: f"{called}_600_bfloat16" for name, called in BY_LAMB.items()}
     for task in SIX
 }
+#: Runs by LAMB with 800 images of two tasks that are not drawn by formula.
+NOT_DRAWN = {name: f"{name}_lamb" for name in ("linear", "vpt_deep", "vapt", "lora")}
+TWENTIETH = {f"pretrained_twentieth_{task}": NOT_DRAWN for task in ("emoji", "digits")}
 #: What methods of some runs are called beside those of others.
 CALLED = (
     {run: {"vapt": "vapt_all"} for run in NINTH}
@@ -112,6 +115,7 @@ CALLED = (
     | SIXTEENTH
     | EIGHTEENTH
     | NINETEENTH
+    | TWENTIETH
 )
 #: Runs that count the parameters that fits of a part use.
 EFFECTIVE = {
@@ -172,6 +176,15 @@ OTHER_MEANS = (
         {"V-steps-six": ("vapt_lamb_600_bfloat16", "vpt_deep_lamb_600_bfloat16")},
         PUBLISHED_GAIN,
     ),
+    (
+        tuple(TWENTIETH),
+        {
+            "V-real-gain": ("vapt_lamb", "vpt_deep_lamb"),
+            "V-real-prompts": ("vpt_deep_lamb", "linear_lamb"),
+            "V-real-lora": ("vapt_lamb", "lora_lamb"),
+        },
+        PUBLISHED_GAIN,
+    ),
 )
 #: Runs at two n, and the claim that a lead is larger where images are few.
 AT_TWO_N = (*(run for run in TWELFTH if run.endswith("_lamb")), *FIFTEENTH)
@@ -187,8 +200,8 @@ Record = dict[str, Any]
 def claim_records(folder: Path) -> list[Record]:
     """Return the lines of evidence of all claims on the pretrained backbone, one record a line.
 
-    folder  holds the committed runs of ``PARTS``, ``LATER``, ``SIXTH`` to ``SIXTEENTH``, ``EIGHTEENTH``,
-            ``NINETEENTH``, ``EFFECTIVE``, ``EFFECTIVE_AGAIN``, ``SEARCH`` and ``SGD``
+    folder  holds the committed runs of ``PARTS``, ``LATER``, ``SIXTH`` to ``SIXTEENTH``, ``EIGHTEENTH`` to
+            ``TWENTIETH``, ``EFFECTIVE``, ``EFFECTIVE_AGAIN``, ``SEARCH`` and ``SGD``
 
     Raises ``InputError`` where a run is missing or damaged, or a later one has other images.
     """

@@ -244,6 +244,8 @@ ANSWERS = {
     "V-thousand-lamb": "`vapt` | `vpt_deep`, by LAMB",
     "V-hundred-lamb": "`vapt` | `vpt_deep`, by LAMB",
     "V-steps-six": "`vapt` | `vpt_deep`, by LAMB, 600 steps",
+    "V-real-gain": "`vapt` | `vpt_deep`, by LAMB, digits and emoji",
+    "V-real-prompts": "`vpt_deep` | `linear`, by LAMB, digits and emoji",
     "V-blind": "`vapt` | prompts that do not see the image",
     "V-another": "`vapt` | its prompts from another image",
     "V-lora-lamb": "`vapt` | `lora`, by LAMB",
@@ -477,6 +479,37 @@ def test_the_page_says_what_600_steps_gave_on_six_tasks():
     costs = {name: (f"{called}_600_bfloat16", f"{called}_600") for name, called in claim_lines.BY_LAMB.items()}
     shown = {row.claim: said(row) for row in mean_differences(both, costs).itertuples()}
     assert f"fixed prompts differ by {shown['vpt_deep']} and adaptive ones by {shown['vapt']}" in page
+
+
+def test_the_page_says_what_was_found_on_digits_and_emoji():
+    """Rows by task and in the mean, differences that no rule asked for, and losses."""
+    page = " ".join((ROOT / PRETRAINED).read_text("utf-8").split())
+    table = claim_lines.table_of_runs(DATA, tuple(claim_lines.TWENTIETH))
+    for _, named, cells in rows_by_task(table):
+        assert f"{named} {' | '.join(cells)} |" in page
+    pairs = {
+        "gain": ("vapt_lamb", "vpt_deep_lamb"),
+        "prompts": ("vpt_deep_lamb", "linear_lamb"),
+        "lora": ("vpt_deep_lamb", "lora_lamb"),
+    }
+    found = {(row.claim, row.task): row for row in differences(table, pairs).itertuples()}
+    said = lambda row: f"{100 * row.difference:.1f} points [{100 * row.low:.1f}, {100 * row.high:.1f}]"
+    assert f"On digits they are {said(found['gain', 'stand-in:digits'])} above fixed" in page
+    assert found["gain", "folder:emoji"].verdict == "not decidable here"
+    assert f"on emoji it is {said(found['lora', 'folder:emoji'])} behind fixed prompts" in page
+    by = [found["prompts", task] for task in ("folder:emoji", "stand-in:digits")]
+    shown = [f"{100 * row.difference:.1f}" for row in by]
+    assert f"by {shown[0]} on emoji and {shown[1]} on digits, decidedly on both" in page
+    assert all(row.low > 0 for row in by)
+    losses = table[table["task"] == "folder:emoji"].groupby("method")[["train_loss", "cross_entropy"]].mean()
+    own, new = (
+        [f"{end:.{digits}f}" for end in (losses[name].min(), losses[name].max())]
+        for name, digits in (("train_loss", 2), ("cross_entropy", 1))
+    )
+    assert (
+        f"({own[0].lstrip('0')} to {own[1].lstrip('0')} nats), LoRA best, and end at {new[0]} to {new[1]} nats" in page
+    )
+    assert (losses["train_loss"].idxmin(), losses["cross_entropy"].idxmax()) == ("lora_lamb", "lora_lamb")
 
 
 def test_pages_say_where_biases_by_lamb_are_ahead():
