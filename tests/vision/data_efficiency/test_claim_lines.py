@@ -471,8 +471,17 @@ def test_the_page_says_what_600_steps_gave_on_six_tasks():
     for kind in ("vapt", "vpt_deep"):
         own = [f"{losses.loc[f'{kind}_lamb{steps}', 'train_loss']:.2f}" for steps in ("", "_600_bfloat16")]
         assert f"from {own[0]} to {own[1].lstrip('0')}" in page
+    losses = table[table["task"] == "stand-in:dsprites_ori"].groupby("method")[["train_loss", "cross_entropy"]].mean()
+    own, new = losses.loc["vapt_lamb_600_bfloat16"]
+    assert f"end at {own:.2f} nats on their own images and {new:.2f} on new ones".replace("0.", ".") in page
+    own, new = losses.loc["vpt_deep_lamb_600_bfloat16"]
+    assert f"fixed ones at {own:.2f} and {new:.2f}." in page
+    ahead = {"fixed": ("vpt_deep_lamb_600_bfloat16", "vapt_lamb_600_bfloat16")}
+    behind = differences(table, ahead).set_index("task")
+    assert f"they are {said(behind.loc['stand-in:distance']).replace(' [', ' points [')} behind" in page
+    assert set(behind.index[behind["low"] > 0]) == {"stand-in:letters", "stand-in:count", "stand-in:distance"}
     away = table[table["task"] != "stand-in:distance"]
-    [row] = mean_differences(away, {"five": ("vpt_deep_lamb_600_bfloat16", "vapt_lamb_600_bfloat16")}).itertuples()
+    [row] = mean_differences(away, ahead).itertuples()
     assert f"of the five other tasks they are {said(row).replace(' [', ' points [')} behind" in page
     same = [run.replace("sixteenth", "nineteenth") for run in claim_lines.SIXTEENTH]
     both = claim_lines.table_of_runs(DATA, (*claim_lines.SIXTEENTH, *same))
@@ -491,12 +500,16 @@ def test_the_page_says_what_was_found_on_digits_and_emoji():
         "gain": ("vapt_lamb", "vpt_deep_lamb"),
         "prompts": ("vpt_deep_lamb", "linear_lamb"),
         "lora": ("vpt_deep_lamb", "lora_lamb"),
+        "above": ("lora_lamb", "vpt_deep_lamb"),
+        "adaptive": ("vapt_lamb", "lora_lamb"),
     }
     found = {(row.claim, row.task): row for row in differences(table, pairs).itertuples()}
     said = lambda row: f"{100 * row.difference:.1f} points [{100 * row.low:.1f}, {100 * row.high:.1f}]"
     assert f"On digits they are {said(found['gain', 'stand-in:digits'])} above fixed" in page
     assert found["gain", "folder:emoji"].verdict == "not decidable here"
-    assert f"on emoji it is {said(found['lora', 'folder:emoji'])} behind fixed prompts" in page
+    assert f"and {said(found['lora', 'folder:emoji'])} behind them on emoji" in page
+    assert f"LoRA is {said(found['above', 'stand-in:digits'])} above fixed prompts on digits" in page
+    assert {found["adaptive", task].verdict for task in table["task"].unique()} == {"not decidable here"}
     by = [found["prompts", task] for task in ("folder:emoji", "stand-in:digits")]
     shown = [f"{100 * row.difference:.1f}" for row in by]
     assert f"by {shown[0]} on emoji and {shown[1]} on digits, decidedly on both" in page
