@@ -69,6 +69,25 @@ def known_head() -> nn.Linear:
     return layer
 
 
+def at_a_saddle() -> tuple[CrossEntropy, torch.Tensor, float]:
+    """Q of a student of two prompts in the last block, a point where they are equal, and the least value of Q.
+
+    Q is least at the teacher, where it is the entropy of the law of labels. By symmetry the gradient never parts
+    two equal prompts.
+    """
+    teacher = objective(VPT(2, blocks=1), known_head(), n=40)
+    x = teacher.start()
+    law = teacher.logits(x, teacher.states).softmax(dim=-1)
+    equal = x.view(2, -1).mean(dim=0).expand(2, -1).reshape(-1)
+    return objective(VPT(2, blocks=1), known_head(), law, n=40), equal, float(-(law * law.log()).sum())
+
+
+def apart(found) -> float:
+    """Return how far the two prompts of a fit are from each other."""
+    first, second = found.value.trial(0)["2.tokens"]
+    return float((first - second).norm())
+
+
 @pytest.mark.parametrize("name", CONFIGS)
 def test_derivatives_are_those_of_finite_differences(name):
     """The tolerance is that of a central difference with step h: h^2 of the third derivative, and rounding / h."""
@@ -149,17 +168,13 @@ def test_slopes_that_lie_take_no_step(monkeypatch):
 @pytest.mark.parametrize("lie", [1e6, -1e6], ids=["nothing is left", "bent down"])
 def test_products_that_lie_certify_nothing(lie, monkeypatch):
     """What steers says at a saddle that H is very large, or negative: H is asked in float64, and is neither."""
-    teacher = objective(VPT(2, blocks=2), known_head(), n=40)
-    x = teacher.start()
-    law = teacher.logits(x, teacher.states).softmax(dim=-1)
-    Q = objective(VPT(2, blocks=2), known_head(), law, n=40)
+    Q, equal, _ = at_a_saddle()
     exact = Q.hessian_product
     monkeypatch.setattr(Q, "hessian_product", lambda x, v, roughly=False: lie * v if roughly else exact(x, v))
-    found = fit(Q, x.view(2, -1).mean(dim=0).expand(2, -1).reshape(-1), rng=rng())
+    found = fit(Q, equal, rng=rng())
     assert found.status is FitStatus.CERTIFIED
     assert found.passes["hessian_steered"] > 0
-    apart = found.value.trial(0)["1.tokens"]
-    assert float((apart[0] - apart[1]).norm()) > 0.1
+    assert apart(found) > 0.1
 
 
 def test_the_hessian_is_gauss_newton_where_the_fit_is_the_law():
@@ -208,13 +223,13 @@ def test_a_head_is_that_of_scikit_learn():
 
 
 @pytest.mark.parametrize("steering", [torch.float64, torch.float32], ids=["float64", "float32"])
-@pytest.mark.parametrize("dense", [3000, 10], ids=["with a matrix", "without"])
-def test_a_student_at_the_teacher_stays_and_one_beside_it_comes_back(dense, steering, monkeypatch):
+@pytest.mark.parametrize(("dense", "blocks"), [(3000, 2), (10, 1)], ids=["with a matrix", "without"])
+def test_a_student_at_the_teacher_stays_and_one_beside_it_comes_back(dense, blocks, steering, monkeypatch):
     """On the teacher's own probabilities Q is least at the teacher, where it is the entropy."""
     monkeypatch.setattr(gauss_newton, "DENSE", dense)
-    teacher = objective(VPT(1, blocks=2), known_head(), n=40)
+    teacher = objective(VPT(1, blocks=blocks), known_head(), n=20)
     law = teacher.logits(teacher.start(), teacher.states).softmax(dim=-1)
-    Q = objective(VPT(1, blocks=2), known_head(), law, n=40, steering=steering)
+    Q = objective(VPT(1, blocks=blocks), known_head(), law, n=20, steering=steering)
     least = float(-(law * law.log()).sum())
     there = fit(Q, rng=rng())
     assert there.status is FitStatus.CERTIFIED
@@ -229,22 +244,6 @@ def test_a_student_at_the_teacher_stays_and_one_beside_it_comes_back(dense, stee
     else:  # in the metric of the diagonal 8 products may not be enough for a certificate, which then is not given
         assert back.certified == (back.certificate.gap_nats <= gauss_newton.TOLERANCE)
     assert all(b <= a for a, b in zip(back.history["value"], back.history["value"][1:], strict=False))
-
-
-def test_a_saddle_is_no_minimum():
-    """Two equal prompts are a saddle that steps along the gradient never leave: certified is what is below it."""
-    model_head = known_head()
-    teacher = objective(VPT(2, blocks=2), model_head, n=40)
-    x = teacher.start()
-    law = teacher.logits(x, teacher.states).softmax(dim=-1)
-    Q = objective(VPT(2, blocks=2), model_head, law, n=40)
-    equal = x.view(2, -1).mean(dim=0).expand(2, -1).reshape(-1)
-    found = fit(Q, equal, rng=rng())
-    apart = found.value.trial(0)["1.tokens"]
-    assert found.status is FitStatus.CERTIFIED
-    assert float((apart[0] - apart[1]).norm()) > 0.1
-    least = float(-(law * law.log()).sum())
-    assert -found.log_likelihood - least < 0.01
 
 
 def test_a_saddle_that_bends_up_again_is_left_by_a_short_step():
@@ -295,18 +294,18 @@ def test_a_fit_that_ends_on_a_step_says_nothing_of_the_point_it_reached(iteratio
 
 
 @pytest.mark.parametrize("dense", [3000, 10], ids=["with a matrix", "without"])
-def test_every_pass_over_the_images_is_counted(dense, monkeypatch):
-    """From a saddle, so that steps along negative curvature are among them where there is no matrix."""
+def test_a_saddle_is_no_minimum_and_every_pass_over_the_images_is_counted(dense, monkeypatch):
+    """Two equal prompts are a saddle that steps along the gradient never leave: certified is what is below it.
+
+    Where there is no matrix, steps along negative curvature are among the passes.
+    """
     monkeypatch.setattr(gauss_newton, "DENSE", dense)
-    teacher = objective(VPT(2, blocks=2), known_head(), n=40)
-    x = teacher.start()
-    law = teacher.logits(x, teacher.states).softmax(dim=-1)
-    Q = objective(VPT(2, blocks=2), known_head(), law, n=40)
+    Q, equal, least = at_a_saddle()
     kinds = {
         "value": "value",
         "gradient": "value_and_gradient",
         "steered": "steered",
-        "gauss_newton": "gauss_newton" if dense > len(x) else "gauss_newton_diagonal",
+        "gauss_newton": "gauss_newton" if dense > len(equal) else "gauss_newton_diagonal",
         "gauss_newton_product": "gauss_newton_product",
         "hessian": "hessian_product",
     }
@@ -324,11 +323,13 @@ def test_every_pass_over_the_images_is_counted(dense, monkeypatch):
     lowered = []
     lower = gauss_newton._lower
     monkeypatch.setattr(gauss_newton, "_lower", lambda *arguments: lowered.append(1) or lower(*arguments))
-    equal = x.view(2, -1).mean(dim=0).expand(2, -1).reshape(-1)
     found = fit(Q, equal, rng=rng())
-    assert bool(lowered) == (dense < len(x))
+    assert found.status is FitStatus.CERTIFIED
+    assert apart(found) > 0.1
+    assert -found.log_likelihood - least < 0.01
+    assert bool(lowered) == (dense < len(equal))
     assert found.passes == calls
-    assert (calls["gauss_newton_product"] > 0) == (dense < len(x))
+    assert (calls["gauss_newton_product"] > 0) == (dense < len(equal))
 
 
 def test_bad_input_is_named():
