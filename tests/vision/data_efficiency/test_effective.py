@@ -105,32 +105,32 @@ def test_parameters_of_all_images_are_seen_in_a_sample(norms, m, ridge):
 
 
 def test_parameters_of_all_images_in_a_softmax_regression():
-    """16 classes and 100 inputs, so 1600 parameters: F from 20000 inputs and all labels beside 600 drawn labels.
+    """8 classes and 60 inputs, so 480 parameters: F from 20000 inputs and all labels beside 300 drawn labels.
 
     Here gradients are no inputs of one law times a size of their own, so the estimate is off by some per cent.
     """
     rng = np.random.default_rng(0)
-    scale, weights = np.arange(1, 101) ** -0.5, rng.standard_normal((16, 100))
+    scale, weights = np.arange(1, 61) ** -0.5, rng.standard_normal((8, 60))
 
     def probabilities(inputs):
         logits = inputs @ weights.T
         p = np.exp(logits - logits.max(axis=1, keepdims=True))
         return p / p.sum(axis=1, keepdims=True)
 
-    inputs = rng.standard_normal((20_000, 100)) * scale
+    inputs = rng.standard_normal((20_000, 60)) * scale
     p = probabilities(inputs)
     blocks = [
-        [(inputs * (p[:, a] * ((a == b) - p[:, b]))[:, None]).T @ inputs / len(inputs) for b in range(16)]
-        for a in range(16)
+        [(inputs * (p[:, a] * ((a == b) - p[:, b]))[:, None]).T @ inputs / len(inputs) for b in range(8)]
+        for a in range(8)
     ]
     sizes = np.maximum(np.linalg.eigvalsh(np.block(blocks)), 0.0)
     exact = (sizes / (sizes + 0.01)).sum()
     found = []
     for _ in range(3):
-        inputs = rng.standard_normal((600, 100)) * scale
+        inputs = rng.standard_normal((300, 60)) * scale
         p = probabilities(inputs)
-        drawn = (rng.random((600, 1)) > p.cumsum(axis=1)[:, :-1]).sum(axis=1)
-        gram = ((np.eye(16)[drawn] - p) @ (np.eye(16)[drawn] - p).T) * (inputs @ inputs.T)
+        drawn = (rng.random((300, 1)) > p.cumsum(axis=1)[:, :-1]).sum(axis=1)
+        gram = ((np.eye(8)[drawn] - p) @ (np.eye(8)[drawn] - p).T) * (inputs @ inputs.T)
         found.append(parameters_of_all(gram, 0.01))
         assert effective_parameters(gram, 0.01) < 0.8 * exact
     assert np.mean(found) == pytest.approx(exact, rel=0.05)

@@ -266,18 +266,20 @@ def test_a_size_that_the_real_backbone_does_not_take_is_told_before_rates(monkey
 
 
 @pytest.mark.skipif(cached_file(REAL) is None, reason=how_to_fetch(REAL))
-def test_the_real_backbone(tmp_path):
+def test_the_real_backbone(tmp_path, monkeypatch):
     """Its teacher is the model with a prompt in each of three blocks; students read states; a size must fit."""
-    of = lambda **place: Setup(REAL, size=56, sizes=Sizes(1, 2, blocks=3), recipe=RECIPE, **place)
+    monkeypatch.setattr(module, "TEST_IMAGES", 8)  # each takes as long as a hundred of the small backbone
+    recipe = replace(RECIPE, steps=2, batch=4)
+    of = lambda **place: Setup(REAL, size=56, sizes=Sizes(1, 2, blocks=3), recipe=recipe, **place)
     source, trials = PlantedImages(PLANTED[0], 2.0), [Trial(Setting(0.05, 0.0), 0)]
     truth = teacher_of(PLANTED[0], of(), 99, 2.0)
     assert (truth.first, len(truth.model.blocks), truth.normalisation) == (7, 10, "imagenet")
     assert source.parameters("vpt_deep", of(), 99) == 3 * 384
-    pixels = truth.draw(8, TEST).pixels
+    pixels = truth.draw(4, TEST).pixels
     torch.testing.assert_close(truth.log_probabilities(pixels), by_hand(truth, pixels), rtol=0, atol=1e-4)
     rows = []
     for setup in (of(), of(states=str(tmp_path))):
-        images = source.images(32, 0, setup, 99)
+        images = source.images(10, 0, setup, 99)
         rows.append(source.measured("vpt_deep", setup, trials, [images], 99))
     assert rows[0] == rows[1]
     [(_, values)] = source.measured("at_teacher", of(), [Trial(Setting(1e-12, 0.0), 0)], [images], 99)
