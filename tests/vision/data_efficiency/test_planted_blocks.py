@@ -189,12 +189,12 @@ def test_the_command_gives_its_pack_to_planted_truths():
 def test_kept_states_change_no_bit(tmp_path, truth):
     source, train = PlantedImages(truth, 2.0), [Trial(Setting(0.2, 0.0), seed) for seed in (1, 2)]
     places = {"none": {}, "memory": {"memory": MEMORY}, "folder": {"states": str(tmp_path)}}
-    found = {}
+    found, recipe = {}, replace(RECIPE, steps=2, batch=10)
     for name, place in places.items():
-        setup = Setup("small-random", sizes=SETUP.sizes, recipe=RECIPE, **place)
-        assert source.reads_states(2 * 30, setup) == (name != "none")
-        sets = [source.images(30, replicate, setup, 0) for replicate in (0, 1)]
-        tuning = source.tuning_images(30, setup, 0)
+        setup = Setup("small-random", sizes=SETUP.sizes, recipe=recipe, **place)
+        assert source.reads_states(2 * 20, setup) == (name != "none")
+        sets = [source.images(20, replicate, setup, 0) for replicate in (0, 1)]
+        tuning = source.tuning_images(20, setup, 0)
         found[name] = [[one.labels.tolist() for one in (*sets, *tuning)]]
         for student in ("vpt_deep", "vapt", "vapt_constant", "vapt_offset", "at_teacher"):
             found[name].append(source.measured(student, setup, train, sets, 0))
@@ -268,7 +268,10 @@ def test_a_size_that_the_real_backbone_does_not_take_is_told_before_rates(monkey
 @pytest.mark.skipif(cached_file(REAL) is None, reason=how_to_fetch(REAL))
 def test_the_real_backbone(tmp_path, monkeypatch):
     """Its teacher is the model with a prompt in each of three blocks; students read states; a size must fit."""
-    monkeypatch.setattr(module, "TEST_IMAGES", 8)  # each takes as long as a hundred of the small backbone
+    # An image takes as long as a hundred of the small backbone: few to test on, and few to centre the head's features.
+    monkeypatch.setattr(module, "TEST_IMAGES", 8)
+    pixels_of = Planted._pixels
+    monkeypatch.setattr(Planted, "_pixels", lambda truth, replicate, n: pixels_of(truth, replicate, min(n, 32)))
     recipe = replace(RECIPE, steps=2, batch=4)
     of = lambda **place: Setup(REAL, size=56, sizes=Sizes(1, 2, blocks=3), recipe=recipe, **place)
     source, trials = PlantedImages(PLANTED[0], 2.0), [Trial(Setting(0.05, 0.0), 0)]
