@@ -11,7 +11,7 @@ other, never with published tables.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import Any, Protocol
 
@@ -350,7 +350,7 @@ def procedural_task(
 def fresh(task_name: str, size: int, start: int, count: int, entropy: int) -> Pixels:
     """Return images start .. start + count - 1 of an endless row that shares no seed with any split.
 
-    Images are drawn in blocks of 64, so whole blocks are the cheapest to ask for. Raises ``InputError`` for
+    Images are seeded in blocks of 64, so whole blocks are the cheapest to ask for. Raises ``InputError`` for
     digits, which are finitely many, and for numbers out of range.
     """
     if task_name == "digits":
@@ -372,11 +372,14 @@ def block_scenes(name: str, role: str, block: int, entropy: int) -> Any:
 
 
 def _drawn(name: str, role: str, size: int, start: int, number: int, entropy: int) -> Pixels:
-    first = start // BLOCK
-    blocks = [block_scenes(name, role, block, entropy) for block in range(first, -(-(start + number) // BLOCK))]
-    here = slice(start - BLOCK * first, start - BLOCK * first + number)
-    pixels = np.concatenate([FORMULAS[name].render(scenes, size) for scenes in blocks])[here]
-    return Pixels(pixels, np.concatenate([scenes.labels for scenes in blocks])[here])
+    chosen = []
+    for block in range(start // BLOCK, -(-(start + number) // BLOCK)):
+        scenes, first = block_scenes(name, role, block, entropy), BLOCK * block
+        here = slice(max(start - first, 0), start + number - first)
+        # A block is seeded as a whole; of its images those that are asked for are rendered.
+        chosen.append(replace(scenes, **{one.name: getattr(scenes, one.name)[here] for one in fields(scenes)}))
+    pixels = np.concatenate([FORMULAS[name].render(scenes, size) for scenes in chosen])
+    return Pixels(pixels, np.concatenate([scenes.labels for scenes in chosen]))
 
 
 def _digits(size: int, start: int, number: int, entropy: int) -> Pixels:
