@@ -5,6 +5,7 @@ Packages of Jupyter are loaded by the tests that need them: they take seconds, w
 
 import json
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,12 @@ SCRIPTS = sorted((ROOT / "notebooks").glob("[0-9]*.py"))
 LARGEST, MOST_LINES = 300_000, 60
 
 pytestmark = pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
+
+
+@pytest.fixture(autouse=True)
+def without_grammars(monkeypatch):
+    """Loading jsonschema compiles grammars of Internet addresses where it finds them: seconds, for nothing here."""
+    monkeypatch.setitem(sys.modules, "rfc3987_syntax", None)
 
 
 def read(script):

@@ -104,6 +104,19 @@ def export_onnx(model: Prompted, path: str | Path) -> float:
         raise InputError(
             f'export_onnx needs {error.name}; try: pip install -e ".[export]" -c requirements.lock'
         ) from error
+    training = model.training
+    try:
+        images = [_images(model, number) for number in CHECKED]
+        with torch.no_grad():
+            expected = [Logits(model.eval())(batch).cpu().double() for batch in images]
+    finally:
+        model.train(training)
+    sizes = [float(logits.abs().max()) for logits in expected]
+    if 0 in sizes:
+        raise InputError(
+            "export_onnx: all logits are 0, as of an untrained head, so that nothing can be compared; "
+            "expected a trained model, or prompt(..., head='published')"
+        )
     program = torch.onnx.export(
         exported(model), (), input_names=["images"], output_names=["logits"], dynamo=True, verbose=False
     )
@@ -111,22 +124,9 @@ def export_onnx(model: Prompted, path: str | Path) -> float:
     content = program.model_proto.SerializeToString()
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
     apart = 0.0
-    training = model.training
-    try:
-        for number in CHECKED:
-            images = _images(model, number)
-            with torch.no_grad():
-                expected = Logits(model.eval())(images).cpu().double()
-            [found] = session.run(None, {session.get_inputs()[0].name: images.cpu().numpy()})
-            size = float(expected.abs().max())
-            if size == 0:
-                raise InputError(
-                    "export_onnx: all logits are 0, as of an untrained head, so that nothing can be compared; "
-                    "expected a trained model, or prompt(..., head='published')"
-                )
-            apart = max(apart, float((torch.from_numpy(found).double() - expected).abs().max()) / size)
-    finally:
-        model.train(training)
+    for batch, logits, size in zip(images, expected, sizes, strict=True):
+        [found] = session.run(None, {session.get_inputs()[0].name: batch.cpu().numpy()})
+        apart = max(apart, float((torch.from_numpy(found).double() - logits).abs().max()) / size)
     if not apart <= TOLERANCE:
         raise InputError(
             f"export_onnx: onnxruntime's logits differ from torch's by {apart:.1e} of the largest; expected at most "

@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import pandas as pd
 import pytest
 import timm
@@ -35,13 +36,19 @@ COUNT = TaskSpec("stand-in:count", size=SIZE)
 RECIPE = Recipe(steps=2, batch=8, normalisation="half")
 
 
+@pytest.fixture(autouse=True)
+def without_figures(monkeypatch):
+    """No figures are saved, which other tests look at."""
+    monkeypatch.setattr("moe_prompts.figures.style.save", lambda figure, out, name: plt.close(figure) or [])
+
+
 @pytest.fixture
 def hub(monkeypatch, tmp_path):
     """Make the hub give a small model with weights of a seed, which the returned list holds."""
     seed, create = [7], timm.create_model
 
     def published(model, pretrained=False, **options):
-        made = create(model, depth=2, **options)
+        made = create(model, depth=2, embed_dim=48, **options)
         if pretrained:
             rng = torch.Generator().manual_seed(seed[0])
             for parameter in made.parameters():

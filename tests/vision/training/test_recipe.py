@@ -1,6 +1,7 @@
 """Optimisers of stacked trials against torch's and timm's, and training in one call."""
 
 import re
+from copy import deepcopy
 
 import numpy as np
 import pytest
@@ -193,9 +194,9 @@ def tiny(name: str):
 
 
 def check_descends(name: str, steps: int = 20) -> None:
+    plain, images = tiny(name)
     for config in (VPT(4), VAPT(4), VAPT(4, start="tokens")):
-        model, images = tiny(name)
-        model = prompt(model, config, 7, rng=torch.Generator().manual_seed(0))
+        model = prompt(deepcopy(plain), config, 7, rng=torch.Generator().manual_seed(0))
         losses = train_prompts(model, [(images, torch.arange(14) % 7)], steps=steps)
         assert len(losses) == steps
         assert losses[0] == pytest.approx(np.log(7), abs=1e-5)
