@@ -65,17 +65,43 @@ def profile(known: SoftmaxTruth, loss: float, low: float = -1.0, high: float = 1
             moved[free] += v
             return moved
 
-        def divergence(v: np.ndarray, atoms=atoms) -> float:
+        def divergence(v: np.ndarray, atoms=atoms, free: np.ndarray = free) -> tuple[float, np.ndarray]:
+            """Return KL and its slope."""
             beta0, beta, a, b, log_s = atoms(v).T[:, :, None]
             logits = beta0 + beta * x
-            joint = logits - 0.5 * (LOG_2PI + log_s + (y - a * x - b) ** 2 * np.exp(-log_s))
-            return float(weights @ (at_truth - logsumexp(joint, axis=0) + logsumexp(logits, axis=0)))
+            off, precision = y - a * x - b, np.exp(-log_s)
+            joint = logits - 0.5 * (LOG_2PI + log_s + off**2 * precision)
+            of_pairs, of_inputs = logsumexp(joint, axis=0), logsumexp(logits, axis=0)
+            share, gate = weights * np.exp(joint - of_pairs), weights * np.exp(logits - of_inputs)
+            moved, pull = gate - share, share * off * precision
+            widths = 0.5 * (share - pull * off).sum(axis=1)
+            slope = np.stack([moved.sum(axis=1), moved @ x, -pull @ x, -pull.sum(axis=1), widths], axis=1)
+            return float(weights @ (at_truth - of_pairs + of_inputs)), slope[free]
 
-        def split_loss(v: np.ndarray, atoms=atoms, rows: np.ndarray = rows) -> float:
+        def split_loss(
+            v: np.ndarray, atoms=atoms, rows: np.ndarray = rows, free: np.ndarray = free
+        ) -> tuple[float, np.ndarray]:
+            """Return the loss and its slope."""
             here, there = atoms(v)[:2], rows[:2]
-            d = np.abs(here - there)
-            d[:, 4] = np.abs(np.exp(here[:, 4]) - np.exp(there[:, 4]))
-            return float(np.exp(here[:, 0]) @ (d[:, 1] ** 2 + d[:, 2] ** 2 + d[:, 3] ** 4 + d[:, 4] ** 2))
+            mass, s, d = np.exp(here[:, 0]), np.exp(here[:, 4]), here - there
+            d[:, 4] = s - np.exp(there[:, 4])
+            each = mass * (d[:, 1] ** 2 + d[:, 2] ** 2 + d[:, 3] ** 4 + d[:, 4] ** 2)
+            slope = np.zeros((3, 5))
+            slope[:2, 0] = each
+            slope[:2, 1:] = mass[:, None] * np.stack(
+                [2 * d[:, 1], 2 * d[:, 2], 4 * d[:, 3] ** 3, 2 * d[:, 4] * s], axis=1
+            )
+            return float(each.sum()), slope[free]
+
+        def scaled(v: np.ndarray, divergence=divergence) -> tuple[float, np.ndarray]:
+            value, slope = divergence(v)
+            return SCALED * value, SCALED * slope
+
+        held = {
+            "type": "eq",
+            "fun": lambda v, split_loss=split_loss: split_loss(v)[0] / loss - 1,
+            "jac": lambda v, split_loss=split_loss: split_loss(v)[1] / loss,
+        }
 
         bounds = [
             (-LIGHT, LIGHT) if name in ("beta0", "s") else (-20.0, 20.0) for name in np.tile(NAMES, 3)[free.ravel()]
@@ -83,17 +109,18 @@ def profile(known: SoftmaxTruth, loss: float, low: float = -1.0, high: float = 1
         for _ in range(STARTS):
             start, step = np.zeros(size), rng.standard_normal(3)
             start[1:4], start[6:9] = step, -step
-            start *= np.sqrt(loss / split_loss(start))
+            start *= np.sqrt(loss / split_loss(start)[0])
             ends = minimize(
-                lambda v: SCALED * divergence(v),
+                scaled,
                 start,
+                jac=True,
                 method="SLSQP",
-                constraints={"type": "eq", "fun": lambda v: split_loss(v) / loss - 1},
+                constraints=held,
                 bounds=bounds,
                 options={"maxiter": 150, "ftol": 1e-8},
             )
-            if abs(split_loss(ends.x) / loss - 1) < 1e-3:
-                found.append(max(divergence(ends.x), 0.0))
+            if abs(held["fun"](ends.x)) < 1e-3:
+                found.append(max(divergence(ends.x)[0], 0.0))
     return min(found)
 
 

@@ -55,14 +55,15 @@ def test_prompts_of_the_teacher_matter(truth):
 def test_labels_have_the_law_of_the_teacher(truth):
     """Pearson's test of the numbers of labels on many draws for the same images, at level 1e-4 (seeded)."""
     drawn = truth.draw(1000, 3)
-    expected = truth.log_probabilities(drawn.pixels).exp().double().sum(dim=0).numpy()
+    found = truth.log_probabilities(drawn.pixels)
+    expected = found.exp().double().sum(dim=0).numpy()
     keep = expected > 5
     counts = np.bincount(drawn.labels, minlength=CLASSES)
     # Labels of different images have different laws, so the variance is at most that of Pearson's: a safe test.
     statistic = ((counts - expected)[keep] ** 2 / expected[keep]).sum()
     assert statistic < stats.chi2.ppf(1 - 1e-4, keep.sum())
-    agreement = (truth.log_probabilities(drawn.pixels).argmax(dim=1).numpy() == drawn.labels).mean()
-    top = truth.log_probabilities(drawn.pixels).exp().max(dim=1).values.double()
+    agreement = (found.argmax(dim=1).numpy() == drawn.labels).mean()
+    top = found.exp().max(dim=1).values.double()
     error = float((top * (1 - top)).mean() / 1000) ** 0.5
     assert abs(agreement - float(top.mean())) < 4 * error
 
@@ -85,15 +86,15 @@ def test_a_student_that_starts_at_the_teacher_stays_near_it(truth):
 
 def test_at_the_teacher_the_mean_score_is_noise(truth):
     """The gradient of the log-likelihood has mean zero there: every entry within 5 standard errors over images."""
-    student = at_teacher(truth)
     data = truth.draw(96, 1)
-    scores = []
-    for index in range(len(data.labels)):
-        student.zero_grad()
-        inputs = normalised(data.pixels[index : index + 1], truth.normalisation, truth.head.weight)
-        student(inputs)[0].log_softmax(dim=-1)[0, data.labels[index]].backward()
-        scores.append(torch.cat([value.grad.flatten() for value in student.parameters()]))
-    found = torch.stack(scores)
+    places = torch.arange(len(data.labels))
+    # One student for each image, all of them the teacher: the gradients of all images in one pass.
+    students = PackedTrials(truth.model, truth.config, truth.head, [init_generator(0)] * len(places))
+    students.fill({name: value.expand(len(places), *value.shape[1:]) for name, value in truth.teacher.named_parts()})
+    inputs = normalised(data.pixels, truth.normalisation, truth.head.weight)
+    logits = students(inputs[:, None], places)[:, 0]
+    logits.log_softmax(dim=-1)[places, torch.from_numpy(data.labels)].sum().backward()
+    found = torch.cat([value.grad.flatten(1) for _, value in students.named_parts()], dim=1)
     z = found.mean(dim=0) / (found.std(dim=0) / len(found) ** 0.5 + 1e-12)
     # Thousands of correlated entries: 5 standard errors bound all of them at level about 1e-3.
     assert float(z.abs().max()) < 5

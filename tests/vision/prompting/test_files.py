@@ -472,7 +472,7 @@ def test_moco_v3_takes_the_heads_that_its_weights_were_trained_with(arch, traine
     """Equal shapes for 6 and 12 heads: the file's ``arch`` says which, and where it does not nothing is guessed."""
 
     def small(heads):
-        model = plain(embed_dim=384, num_heads=heads, num_classes=0)
+        model = plain(embed_dim=384, depth=1, num_heads=heads, num_classes=0)
         with torch.no_grad():  # timm's initial weights give attention that is all but uniform, whatever the heads
             for parameter in model.parameters():
                 if parameter.ndim == 2:
@@ -482,7 +482,7 @@ def test_moco_v3_takes_the_heads_that_its_weights_were_trained_with(arch, traine
     made, path = small(trained), tmp_path / "moco.pth.tar"
     state = {f"module.base_encoder.{name}": value for name, value in made.state_dict().items()}
     torch.save({"state_dict": state} | ({} if arch is None else {"arch": arch}), path)
-    mine = plain(embed_dim=384, num_heads=6, num_classes=0).eval()
+    mine = plain(embed_dim=384, depth=1, num_heads=6, num_classes=0).eval()
     if arch != "vit_small":
         with pytest.raises(InputError, match=r"does not say its architecture .* has 6 heads, MoCo-v3's ViT-S 12"):
             load_moco_v3(mine, path)

@@ -171,7 +171,7 @@ def test_figures_draw_what_they_are_given():
 
 
 def test_the_command_writes_its_table_and_its_figure(tmp_path):
-    done = call("head_as_moe.py", "--quick", "--out", tmp_path / "run", cwd=tmp_path)
+    done = call("head_as_moe.py", "--steps", 2, "--out", tmp_path / "run", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     written = {path.name for path in (tmp_path / "run").iterdir()}
     assert written == {"results.parquet", "meta.json", "summary.md", "head_as_moe.pdf", "head_as_moe.png"}

@@ -79,9 +79,19 @@ def test_long_rows_are_the_same_numbers(name, monkeypatch):
     torch.testing.assert_close(packed(images[0]), written_out, rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize("options", MODELS.values(), ids=list(MODELS))
-@pytest.mark.parametrize("config", CONFIGS.values(), ids=list(CONFIGS))
-def test_logits_and_gradients_are_those_of_separate_trials(config, options):
+#: The kinds of prompts that meet every model; their options meet the first one, and the others in slow tests.
+KINDS = ("linear", "shallow", "deep", "vapt")
+
+
+def pair(name, model):
+    """Both names as the arguments of a test."""
+    slow = name not in KINDS and model != "class token"
+    return pytest.param(name, model, marks=[pytest.mark.slow] if slow else [], id=f"{name}-{model}")
+
+
+@pytest.mark.parametrize(("name", "model"), [pair(name, model) for name in CONFIGS for model in MODELS])
+def test_logits_and_gradients_are_those_of_separate_trials(name, model):
+    config, options = CONFIGS[name], MODELS[model]
     torch.manual_seed(2)
     images = torch.randn(2, 4, 3, 32, 24, dtype=torch.float64)
     batch_of, seeds = torch.tensor([1, 0, 1]), [11, 12, 11]

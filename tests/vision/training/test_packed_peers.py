@@ -81,7 +81,7 @@ def test_logits_and_gradients_are_those_of_separate_trials(method, options):
 def test_packed_trials_train_as_separate_ones(method, schedule):
     """Same first values, batches and steps: apart only by rounding of float64, which training amplifies."""
     rng = np.random.default_rng(0)
-    data = Pixels(rng.integers(0, 256, (21, 32, 24, 3), dtype=np.uint8), rng.integers(0, CLASSES, 21))
+    data = Pixels(rng.integers(0, 256, (12, 32, 24, 3), dtype=np.uint8), rng.integers(0, CLASSES, 12))
     recipe = Recipe(epochs=3, batch=8, warmup=0.4, schedule=schedule)
     trials = [Trial(Setting(0.5, 0.1), 5), Trial(Setting(0.2, 0.0), 6), Trial(Setting(1.0, 0.01), 5)]
     model = backbone()

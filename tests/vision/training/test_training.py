@@ -76,7 +76,7 @@ def test_packed_trials_train_as_separate_ones(config, schedule):
     """Same init, batches, dropout and steps: apart only by rounding of float64, which training amplifies."""
     recipe = Recipe(epochs=3, batch=8, warmup=0.4, schedule=schedule)
     trials = [Trial(Setting(2.0, 0.1), 5), Trial(Setting(0.5, 0.0), 6), Trial(Setting(4.0, 0.01), 5)]
-    data = images()
+    data = images(12)
     model = backbone().double().requires_grad_(False)
     packed = PackedTrials(model, config, 3, [init_generator(trial.seed) for trial in trials])
     outcomes = train_packed(packed, data, trials, recipe)
@@ -149,7 +149,7 @@ def test_training_learns_what_can_be_learned():
     pixels = (data.pixels // 4 + 80 * labels[:, None, None, None]).astype(np.uint8)
     train, test = Pixels(pixels[:90], labels[:90]), Pixels(pixels[90:], labels[90:])
     trials = [Trial(Setting(lr, 1e-4), 0) for lr in (0.1, 1.0)]
-    recipe = Recipe(steps=60)
+    recipe = Recipe(steps=60, batch=16)
     for config in (None, VPT(2), VAPT(2)):
         packed = PackedTrials(backbone().requires_grad_(False), config, 3, [init_generator(0)] * 2)
         outcomes = train_packed(packed, train, trials, recipe)
