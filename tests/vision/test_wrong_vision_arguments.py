@@ -33,8 +33,9 @@ def named_models(names):
 @pytest.fixture(scope="module")
 def calls(tmp_path_factory):
     folder = tmp_path_factory.mktemp("saved")
-    model, config = plain(), CONFIGS["VAPT"]
-    adapted, low_rank = prompted(config), plain()
+    # Two blocks: most of the time goes into copies of models.
+    model, config = plain(depth=2), CONFIGS["VAPT"]
+    adapted, low_rank = prompted(config, depth=2), plain(depth=2)
     vision.save_prompts(adapted, folder / "prompts.safetensors")
     vision.add_lora(low_rank, 2, rng())
     vision.save_lora(low_rank, folder / "lora")
@@ -64,7 +65,11 @@ def calls(tmp_path_factory):
         "gradient_ratio": (vision.gradient_ratio, {"model": adapted, "images": pixels, "rng": rng()}),
         "start_from": (
             on_a_copy(vision.start_from),
-            {"model": prompted(CONFIGS["VPT-deep"]), "config": VAPT(3, start="vpt", offset=True), "rng": rng()},
+            {
+                "model": prompted(CONFIGS["VPT-deep"], depth=2),
+                "config": VAPT(3, start="vpt", offset=True),
+                "rng": rng(),
+            },
         ),
         "train_prompts": (
             on_a_copy(vision.train_prompts),
@@ -90,9 +95,9 @@ def calls(tmp_path_factory):
         "backbone_hash": (vision.backbone_hash, {"model": model}),
         "set_mean_states": (
             on_a_copy(vision.set_mean_states),
-            {"model": prompted(VAPT(3, hidden=4, source="mean")), "images": [pixels]},
+            {"model": prompted(VAPT(3, hidden=4, source="mean"), depth=2), "images": [pixels]},
         ),
-        "PackedTrials": (PackedTrials, {"model": plain().requires_grad_(False).eval(), **packed}),
+        "PackedTrials": (PackedTrials, {"model": plain(depth=2).requires_grad_(False).eval(), **packed}),
         "add_lora": (on_a_copy(vision.add_lora), {"model": model, "rank": 2, "rng": rng(), "blocks": None}),
         "add_adapters": (on_a_copy(vision.add_adapters), {"model": model, "rank": 2, "rng": rng(), "blocks": None}),
         "save_lora": (vision.save_lora, {"model": low_rank, "folder": folder / "lora-again"}),
@@ -109,7 +114,7 @@ def calls(tmp_path_factory):
         ),
         "supported_models": (named_models, {"names": ["vit_tiny_patch16_224"]}),
         "as_timm": (on_a_copy(vision.as_timm), {"model": model}),
-        "merge": (vision.merge, {"model": prompted(CONFIGS["VPT-deep"])}),
+        "merge": (vision.merge, {"model": prompted(CONFIGS["VPT-deep"], depth=2)}),
         "exported": (vision.exported, {"model": None}),
         "export_onnx": (vision.export_onnx, {"model": None, "path": folder / "model.onnx"}),
         "from_official": (vision.from_official, {"params": {}, "options": {"heads": 2, "prompt": None}}),

@@ -93,7 +93,7 @@ def test_at_the_teacher_the_mean_score_is_noise(truth):
     students.fill({name: value.expand(len(places), *value.shape[1:]) for name, value in truth.teacher.named_parts()})
     inputs = normalised(data.pixels, truth.normalisation, truth.head.weight)
     logits = students(inputs[:, None], places)[:, 0]
-    logits.log_softmax(dim=-1)[places, torch.from_numpy(data.labels)].sum().backward()
+    logits.log_softmax(dim=-1)[places, torch.tensor(data.labels)].sum().backward()
     found = torch.cat([value.grad.flatten(1) for _, value in students.named_parts()], dim=1)
     z = found.mean(dim=0) / (found.std(dim=0) / len(found) ** 0.5 + 1e-12)
     # Thousands of correlated entries: 5 standard errors bound all of them at level about 1e-3.

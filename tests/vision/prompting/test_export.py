@@ -88,9 +88,10 @@ def test_only_prompted_models_are_taken_out():
             way(plain())
 
 
-@pytest.mark.parametrize("config", [VPT(2), VAPT_2], ids=["vpt", "vapt"])
+#: Adaptive prompts are fixed ones in the first block: what is exported of these is in a program of those as well.
+@pytest.mark.parametrize("config", [pytest.param(VPT(2), marks=pytest.mark.slow), VAPT_2], ids=["vpt", "vapt"])
 def test_a_program_takes_any_number_of_images(config, tmp_path):
-    model = prompted(config).train()
+    model = prompted(config, depth=2).train()
     torch.export.save(exported(model), tmp_path / "model.pt2")
     assert model.training
     program = torch.export.load(tmp_path / "model.pt2").module()
@@ -104,7 +105,7 @@ def test_onnx_agrees_with_torch(library, tmp_path):
     for package in ("onnx", "onnxscript", "onnxruntime"):
         pytest.importorskip(package, reason="needs the extra export: pip install -e '.[export]'")
     if library == "timm":
-        model = prompted(VAPT_2).float()
+        model = prompted(VAPT_2, depth=2).float()
     else:
         transformers = pytest.importorskip("transformers", reason="needs the extra hf: pip install -e '.[hf]'")
         config = transformers.ViTConfig(
@@ -146,12 +147,14 @@ def test_a_merged_model_of_timms_own_making():
         assert (merge(model).eval()(batch) - expected).abs().max() < 1e-5 * expected.abs().max()
 
 
-@pytest.mark.parametrize("config", [VPT(2, deep=False), VAPT_2], ids=["shallow", "vapt"])
+@pytest.mark.parametrize(
+    "config", [pytest.param(VPT(2, deep=False), marks=pytest.mark.slow), VAPT_2], ids=["shallow", "vapt"]
+)
 def test_a_program_of_transformers_takes_any_number_of_images(config):
     """While it is exported, transformers makes a mask for the plain tokens, which must not reach the blocks."""
     transformers = pytest.importorskip("transformers", reason="needs the extra hf: pip install -e '.[hf]'")
     settings = transformers.ViTConfig(
-        hidden_size=16, num_hidden_layers=3, num_attention_heads=2, intermediate_size=24, image_size=16, patch_size=4
+        hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=24, image_size=16, patch_size=4
     )
     model = prompt(
         transformers.ViTModel(settings), config, 7, rng=torch.Generator().manual_seed(0), head="published"
