@@ -51,7 +51,7 @@ def killed_runs(folder, *deaths):
     """For each (blocks, resume) of ``deaths`` a process that is killed when so many blocks are written."""
     code = (
         "import os, signal, sys; sys.path.insert(0, sys.argv[1]); from pathlib import Path; "
-        "from fault_cases import KilledAfter, small; from moe_prompts import run_study\n"
+        "from fault_cases import KilledAfter, small; from moe_prompts import run_study; small()\n"  # loads once
         f"for blocks, resume in {deaths}:\n"
         "    if (child := os.fork()) == 0:\n"
         "        run_study(small(), Path(sys.argv[2]), executor=KilledAfter(blocks), resume=resume, progress=False)\n"

@@ -65,7 +65,7 @@ def whole(tmp_path_factory):
 
 
 def drawn_nowhere(monkeypatch):
-    """No figures, which another test looks at."""
+    """No figures are written: the first run of a VTAB root writes one, at which its test looks."""
     monkeypatch.setattr("moe_prompts.figures.style.save", lambda figure, out, name: plt.close(figure) or [])
 
 
@@ -406,6 +406,7 @@ def test_a_vtab_root_goes_through_check_run_and_report(tmp_path, monkeypatch, ca
     settings = json.loads((tmp_path / "run" / "settings.json").read_text())
     assert [one["method"] for one in settings["settings"]] == ["linear", "vpt_deep"]
     assert (tmp_path / "run" / "accuracies.png").stat().st_size > 0
+    drawn_nowhere(monkeypatch)
     given = ("--settings", tmp_path / "run" / "settings.json", "--out", tmp_path / "again")
     call(monkeypatch, "run", "--task", "cifar", "--method", "linear,vpt_deep", *given, *options)
     assert not (tmp_path / "again" / "tune").exists()

@@ -6,6 +6,7 @@ import re
 import sys
 from dataclasses import replace
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -43,6 +44,16 @@ def few_images(monkeypatch):
     protocol.opened.cache_clear()
     yield
     protocol.opened.cache_clear()
+
+
+@pytest.fixture
+def drawn_nowhere(monkeypatch):
+    """Figures are made and not written, which takes as long as all else: a test of the command looks at its files."""
+    undrawn(monkeypatch)
+
+
+def undrawn(monkeypatch):
+    monkeypatch.setattr("moe_prompts.figures.style.save", lambda figure, out, name: plt.close(figure) or [])
 
 
 def study(tasks, methods, sizes, rates=ONE, fresh_replicates=1, entropy=0):
@@ -206,6 +217,7 @@ def test_the_command_on_planted_truths_and_tasks(tmp_path, monkeypatch, capsys):
     assert "\ncount linear 0 " in shown
     for name in ("planted.png", "tasks.png", "rates.json"):
         assert (tmp_path / "run" / name).stat().st_size > 0
+    undrawn(monkeypatch)
     own = ("--rates", tmp_path / "run" / "rates.json", "--task", "count", "--workers", 1)
     call(monkeypatch, "--quick", *own, "--out", tmp_path / "again")
     first, second = (pd.read_parquet(tmp_path / name / "results.parquet") for name in ("run", "again"))
@@ -214,6 +226,7 @@ def test_the_command_on_planted_truths_and_tasks(tmp_path, monkeypatch, capsys):
     pd.testing.assert_frame_equal(first[columns], second[columns])
 
 
+@pytest.mark.usefixtures("drawn_nowhere")
 def test_a_real_task_by_fractions(tmp_path, monkeypatch, capsys):
     make_fgvc_root(tmp_path / "data", "dogs")
     call(
@@ -245,6 +258,7 @@ def test_a_real_task_by_fractions(tmp_path, monkeypatch, capsys):
     assert "\nfgvc:dogs linear 0 " in re.sub(" +", " ", capsys.readouterr().out)
 
 
+@pytest.mark.usefixtures("drawn_nowhere")
 @pytest.mark.parametrize("names", ["letters,azimuth,distance", "folder:paint,letters"], ids=["drawn", "mixed"])
 def test_drawn_tasks_have_their_short_names_beside_folders(names, tmp_path, monkeypatch):
     """With --data, too; the images of all tasks of a run have one size."""
@@ -273,6 +287,7 @@ def test_a_drawn_task_beside_a_folder_has_images_of_the_same_size(more, size, tm
     assert alone.size == 32
 
 
+@pytest.mark.usefixtures("drawn_nowhere")
 def test_another_optimiser_takes_the_steps_and_has_rates_of_its_own(tmp_path, monkeypatch):
     """Rows differ from those of SGD, the run says so, and its rates are refused for SGD."""
     from moe_prompts.commands import data_efficiency, predicted_excess
@@ -296,6 +311,7 @@ def test_another_optimiser_takes_the_steps_and_has_rates_of_its_own(tmp_path, mo
         call(predicted_excess, "--run", tmp_path / "lamb", "--out", tmp_path / "neither")
 
 
+@pytest.mark.usefixtures("drawn_nowhere")
 def test_bfloat16_is_taken_where_it_is_multiplied_and_has_rates_of_its_own(tmp_path, monkeypatch):
     """Losses are those of float32 up to what 8 bits leave, the run says so, and another processor refuses."""
     from moe_prompts.commands import data_efficiency, predicted_excess
