@@ -16,6 +16,7 @@ from moe_prompts.figures.replication import median_bars, panels, ratio_title, re
 from moe_prompts.losses.softmax_voronoi import UNIDENTIFIED, softmax_loss
 from moe_prompts.models.softmax_truths import softmax_sample, softmax_truth
 from moe_prompts.seeds import start_rng
+from moe_prompts.slopes import slope
 from moe_prompts.study import replication
 from moe_prompts.study.gaussian import gaussian_study
 from moe_prompts.study.replication import (
@@ -37,7 +38,15 @@ from moe_prompts.study.replication_report import (
     summarise_replication,
 )
 
+#: Enough for intervals of which no digit is read; those of a report have more.
+FEW = 200
 KEY = ["truth", "k", "n", "replicate", "procedure"]
+
+
+@pytest.fixture(autouse=True)
+def few_resamples(monkeypatch):
+    few = lambda losses, rng, statistic, resamples: slope(losses, rng, statistic, min(resamples, FEW))
+    monkeypatch.setattr("moe_prompts.study.replication_report.slope", few)
 
 
 def small(paper, **changes):
