@@ -77,7 +77,9 @@ def timm_twin(model: Any, with_head: bool = False) -> VisionTransformer:
     if isinstance(head, nn.Linear):
         state |= {f"head.{name}": value for name, value in head.state_dict().items()}
     with torch.device("meta"):
-        twin = VisionTransformer(**_arguments(layout, state), num_classes=getattr(head, "out_features", 0))
+        twin = VisionTransformer(
+            **_arguments(layout, state), num_classes=getattr(head, "out_features", 0), weight_init="skip"
+        )
     twin.load_state_dict({name: value.detach().clone() for name, value in state.items()}, assign=True)
     return twin.eval()
 
