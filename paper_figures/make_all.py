@@ -11,6 +11,7 @@ import claims_map
 import claims_map_experts
 import gains
 import input_dependence
+import learning_curves
 import methods
 import noise_free_profiles
 import parameter_rates
@@ -55,6 +56,7 @@ FIGURES = {
         pretrained,
         methods,
         gains,
+        learning_curves,
         pretrained_heads,
         predicted_excess,
         starts,

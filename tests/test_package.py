@@ -199,12 +199,11 @@ CURVES = (
     *(f"pretrained_thirteenth_{setting}" for setting in ("tokens_2", "tokens_40", "decay_0.01", "decay_0.1")),
     *(
         f"pretrained_{part}_{task}"
-        for part in ("fourteenth", "fifteenth", "eighteenth", "nineteenth")
+        for part in ("fourteenth", "fifteenth", "eighteenth", "nineteenth", "twenty_first")
         for task in ("azimuth", "count", "distance", "dsprites_loc", "dsprites_ori", "letters")
     ),
     *(f"pretrained_sixteenth_{task}" for task in ("count", "dsprites_loc")),
     *(f"pretrained_twentieth_{task}" for task in ("emoji", "digits")),
-    *(f"pretrained_twenty_first_{task}" for task in ("distance", "dsprites_loc")),
     "pretrained_head_count",
     "pretrained_fourth_count",
     "pretrained_fourth_dsprites_loc",
@@ -297,7 +296,7 @@ def run_examples(pages, tmp_path, vision, own_process=False):
     blocks = []
     for page in pages:
         text = (ROOT / page).read_text(encoding="utf-8")
-        every = re.findall(r"(<!-- not run: .+? -->\n)?```python\n(.*?)```", text, flags=re.S)
+        every = re.findall(r"(<!-- not run: .+? -->\n+)?```python\n(.*?)```", text, flags=re.S)
         own = [block for marker, block in every if not marker and ("moe_prompts.vision" in block) == vision]
         assert own
         blocks += own

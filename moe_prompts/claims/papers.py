@@ -82,6 +82,8 @@ PAPERS = (
             "V-fewer-lamb",
             "V-steps-lamb",
             "V-steps-six",
+            "V-most",
+            "V-fewer-again",
             "V-real-gain",
             "V-small",
             "V-dependence",

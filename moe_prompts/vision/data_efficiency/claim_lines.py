@@ -105,6 +105,11 @@ NINETEENTH = {
 #: Runs by LAMB with 800 images of two tasks that are not drawn by formula.
 NOT_DRAWN = {name: f"{name}_lamb" for name in ("linear", "vpt_deep", "vapt", "lora")}
 TWENTIETH = {f"pretrained_twentieth_{task}": NOT_DRAWN for task in ("emoji", "digits")}
+#: Trainings as in the nineteenth part with 3200 images.
+TWENTY_FIRST = {
+    f"pretrained_twenty_first_{task}": {name: f"{called}_600_bfloat16" for name, called in BY_LAMB.items()}
+    for task in SIX
+}
 #: What methods of some runs are called beside those of others.
 CALLED = (
     {run: {"vapt": "vapt_all"} for run in NINTH}
@@ -116,6 +121,7 @@ CALLED = (
     | EIGHTEENTH
     | NINETEENTH
     | TWENTIETH
+    | TWENTY_FIRST
 )
 #: Runs that count the parameters that fits of a part use.
 EFFECTIVE = {
@@ -140,6 +146,8 @@ SHOWN = {
 #: Mean accuracy of VAPT less that of VPT-deep on the 19 tasks of VTAB-1K as published: 72.91 and 69.43 %, and
 #: less that of full tuning, 65.57 %.
 PUBLISHED_GAIN, PUBLISHED_OVER_FULL = 0.0348, 0.0734
+#: Both kinds of prompt after 600 steps in bfloat16.
+LONG = ("vapt_lamb_600_bfloat16", "vpt_deep_lamb_600_bfloat16")
 #: Other claims on means over tasks: runs, the pairs of methods, and the published difference that odds are
 #: taken at.
 OTHER_MEANS = (
@@ -171,11 +179,7 @@ OTHER_MEANS = (
         {"V-lora-lamb": ("vapt_lamb", "lora_lamb"), "V-lora-fixed": ("vpt_deep_lamb", "lora_lamb")},
         PUBLISHED_GAIN,
     ),
-    (
-        tuple(NINETEENTH),
-        {"V-steps-six": ("vapt_lamb_600_bfloat16", "vpt_deep_lamb_600_bfloat16")},
-        PUBLISHED_GAIN,
-    ),
+    (tuple(NINETEENTH), {"V-steps-six": LONG}, PUBLISHED_GAIN),
     (
         tuple(TWENTIETH),
         {
@@ -185,10 +189,16 @@ OTHER_MEANS = (
         },
         PUBLISHED_GAIN,
     ),
+    (tuple(TWENTY_FIRST), {"V-most": LONG}, PUBLISHED_GAIN),
 )
-#: Runs at two n, and the claim that a lead is larger where images are few.
-AT_TWO_N = (*(run for run in TWELFTH if run.endswith("_lamb")), *FIFTEENTH)
-FEWER = {"V-fewer-lamb": ("vapt_lamb", "vpt_deep_lamb")}
+#: Runs at two n, and the claim that a lead is larger where images are fewer.
+AT_TWO_N = (
+    (
+        (*(run for run in TWELFTH if run.endswith("_lamb")), *FIFTEENTH),
+        {"V-fewer-lamb": ("vapt_lamb", "vpt_deep_lamb")},
+    ),
+    ((*NINETEENTH, *TWENTY_FIRST), {"V-fewer-again": LONG}),
+)
 #: Simulated runs behind the odds of V-excess.
 SIMULATIONS = 10_000
 #: Power that is asked for, and the most replicates that are tried.
@@ -201,7 +211,7 @@ def claim_records(folder: Path) -> list[Record]:
     """Return the lines of evidence of all claims on the pretrained backbone, one record a line.
 
     folder  holds the committed runs of ``PARTS``, ``LATER``, ``SIXTH`` to ``SIXTEENTH``, ``EIGHTEENTH`` to
-            ``TWENTIETH``, ``EFFECTIVE``, ``EFFECTIVE_AGAIN``, ``SEARCH`` and ``SGD``
+            ``TWENTY_FIRST``, ``EFFECTIVE``, ``EFFECTIVE_AGAIN``, ``SEARCH`` and ``SGD``
 
     Raises ``InputError`` where a run is missing or damaged, or a later one has other images.
     """
@@ -210,7 +220,8 @@ def claim_records(folder: Path) -> list[Record]:
     lines += lines_of_differences(mean_differences(joined(folder, SIXTH, (*SEVENTH, *ELEVENTH)), MEANS), BY_ACCURACY)
     for runs, pairs, published in OTHER_MEANS:
         lines += lines_of_differences(mean_differences(table_of_runs(folder, runs), pairs), BY_ACCURACY, published)
-    lines += lines_of_differences(lead_changes(table_of_runs(folder, AT_TWO_N), FEWER), BY_ACCURACY)
+    for runs, pairs in AT_TWO_N:
+        lines += lines_of_differences(lead_changes(table_of_runs(folder, runs), pairs), BY_ACCURACY)
     search = search_line(read_table(folder / SEARCH), read_table(folder / SGD))
     return [*lines, *rule_lines(tables, folder), search]
 

@@ -136,6 +136,22 @@ def lead_changes(table: pd.DataFrame, pairs: Mapping[str, tuple[str, str]]) -> p
     return pd.DataFrame(rows, columns=DIFFERENCES)
 
 
+def mean_over_tasks(table: pd.DataFrame) -> pd.DataFrame:
+    """Return a row for each method, n and replicate with its mean accuracy over tasks.
+
+    table  rows of methods on tasks; what did not train, or lacks a task, is left out
+
+    Columns: task ("mean of T tasks"), method, parameters (of the first task), n, replicate, accuracy (a share),
+    status.
+    """
+    sound, tasks = _trained(table), table["task"].nunique()
+    means = sound.groupby(["method", "n", "replicate"], sort=False).agg(
+        parameters=("parameters", "first"), accuracy=("accuracy", "mean"), tasks=("task", "nunique")
+    )
+    whole = means[means["tasks"] == tasks].drop(columns="tasks").reset_index()
+    return whole.assign(task=f"mean of {tasks} tasks", status=TRAINED)
+
+
 def _mean_lead(sound: pd.DataFrame, better: str, other: str, n: int) -> pd.Series | None:
     """Return accuracy of one method less that of another at n, replicate by replicate, in the mean over tasks.
 

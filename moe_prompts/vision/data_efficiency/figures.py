@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, StrMethodFormatter
 
-from moe_prompts.figures.style import SINGLE, STYLE, finding, legend_of
+from moe_prompts.figures.style import SINGLE, STYLE, column, finding, legend_of
 from moe_prompts.intervals import half_width
 from moe_prompts.vision.data_efficiency.curves import regular
 from moe_prompts.vision.figures import (
@@ -347,6 +347,36 @@ def gains_figure(differences: pd.DataFrame, published: float) -> Figure:
         )
         finding(ax, f"{short(tasks[-1])}, adaptive less fixed prompts, {said}", 46)
         legend_of(figure, [ax], 1, "bars: 90 % intervals over replicates")
+    return figure
+
+
+def learning_figure(table: pd.DataFrame) -> Figure:
+    """Return the figure of accuracy against n on several tasks, a line for each method in each series of runs.
+
+    Bars are 90 % intervals over replicates. Where there are several series, marks of the first are hollow.
+
+    table  rows of ``curves.mean_curves`` of several tasks, with a column ``series``, the text of which follows
+           the method's name in the legend
+    """
+    tasks, series = list(dict.fromkeys(table["task"])), list(dict.fromkeys(table["series"]))
+    shown = table.assign(accuracy=100 * table["accuracy"], accuracy_error=100 * table["accuracy_error"])
+    with plt.rc_context(STYLE):
+        figure, axes = column((len(tasks) + 1) // 2, 1.25, 1.1, across=2)
+        for ax in axes.flat[len(tasks) :]:
+            ax.remove()
+        for ax, task in zip(axes.flat, tasks, strict=False):
+            for said in series:
+                of_series = shown[(shown["task"] == task) & (shown["series"] == said)]
+                for name in ordered(of_series["method"]):
+                    style = _method_style(name) | {"label": name + said}
+                    if said == series[0] and len(series) > 1:
+                        style["markerfacecolor"] = "white"
+                    own = of_series[of_series["method"] == name]
+                    _draw_over_n(ax, own, "accuracy", shown["n"].max(), **style)
+            _sizes_axis(ax, shown)
+            ax.set_title(short(task), loc="left")
+        figure.supylabel("accuracy on test, percent")
+        legend_of(figure, [axes[0, 0]], 2, "bars: 90 % intervals over replicates")
     return figure
 
 

@@ -244,6 +244,7 @@ ANSWERS = {
     "V-thousand-lamb": "`vapt` | `vpt_deep`, by LAMB",
     "V-hundred-lamb": "`vapt` | `vpt_deep`, by LAMB",
     "V-steps-six": "`vapt` | `vpt_deep`, by LAMB, 600 steps",
+    "V-most": "`vapt` | `vpt_deep`, by LAMB, 600 steps",
     "V-real-gain": "`vapt` | `vpt_deep`, by LAMB, digits and emoji",
     "V-real-prompts": "`vpt_deep` | `linear`, by LAMB, digits and emoji",
     "V-blind": "`vapt` | prompts that do not see the image",
@@ -316,10 +317,11 @@ def test_pages_say_what_was_found_on_two_tasks(at_200):
                 over = ends.replace(" [", " points [")
                 assert f"in the mean of two tasks, tuning all weights by AdamW is {over} above them" in theory
                 assert f"above them (V-full {row.verdict})" in theory
-    [row] = lead_changes(claim_lines.table_of_runs(DATA, claim_lines.AT_TWO_N), claim_lines.FEWER).itertuples()
-    value, low, high = (f"{100 * end:+.1f}" for end in (row.difference, row.low, row.high))
-    line = f"{row.claim}: {row.better} above {row.other} | {row.n} | {value} | [{low}, {high}] | {row.count} | "
-    assert f"| {line}{row.verdict} |" in page
+    for runs, pairs in claim_lines.AT_TWO_N:
+        [row] = lead_changes(claim_lines.table_of_runs(DATA, runs), pairs).itertuples()
+        value, low, high = (f"{100 * end:+.1f}" for end in (row.difference, row.low, row.high))
+        line = f"{row.claim}: {row.better} above {row.other} | {row.n} | {value} | [{low}, {high}] | {row.count} | "
+        assert f"| {line}{row.verdict} |" in page
     pairs = {"fixed": ("bias", "vpt_deep"), "adaptive": ("bias", "vapt")}
     fixed, adaptive = (
         [f"{100 * end:.1f}" for end in (row.difference, row.low, row.high)]
@@ -523,6 +525,27 @@ def test_the_page_says_what_was_found_on_digits_and_emoji():
         f"({own[0].lstrip('0')} to {own[1].lstrip('0')} nats), LoRA best, and end at {new[0]} to {new[1]} nats" in page
     )
     assert (losses["train_loss"].idxmin(), losses["cross_entropy"].idxmax()) == ("lora_lamb", "lora_lamb")
+
+
+def test_the_page_says_what_3200_images_gave():
+    """Rows at both n, what each kind gains from the images, and how the lead changes, by task and in the mean."""
+    page = " ".join((ROOT / PRETRAINED).read_text("utf-8").split())
+    few, many = (
+        claim_lines.table_of_runs(DATA, tuple(part)) for part in (claim_lines.NINETEENTH, claim_lines.TWENTY_FIRST)
+    )
+    for table in (few, many):
+        for method, named, cells in rows_by_task(table):
+            shown = named.replace(method, f"{method}, n = {table['n'].iloc[0]}")
+            assert f"{shown} {' | '.join(cells)} |" in page
+    values = 100 * pd.concat([few, many]).pivot(index=["replicate", "task"], columns=["n", "method"], values="accuracy")
+    gains = values[3200] - values[1000]
+    said = lambda own: "{0.value:+.1f} [{0.low:.1f}, {0.high:.1f}]".format(mean_interval(own.to_numpy()))
+    mean = gains.groupby("replicate").mean()
+    adaptive, fixed = claim_lines.LONG
+    assert f"fixed prompts gain {said(mean[fixed])} in the mean, adaptive ones {said(mean[adaptive])}" in page
+    changes = gains[adaptive] - gains[fixed]
+    for task, own in changes.groupby("task"):
+        assert f"{task.removeprefix('stand-in:')} {said(own)}" in page
 
 
 def test_pages_say_where_biases_by_lamb_are_ahead():

@@ -6,17 +6,18 @@ import pandas as pd
 import pytest
 
 from moe_prompts.intervals import mean_interval
-from moe_prompts.vision.data_efficiency.curves import differences, mean_curves, mean_differences
+from moe_prompts.vision.data_efficiency.curves import differences, mean_curves, mean_differences, mean_over_tasks
 from moe_prompts.vision.data_efficiency.figures import (
     draw_excess,
     draw_over_n,
     draw_winners,
     gains_figure,
+    learning_figure,
     methods_figure,
     starts_figure,
 )
 from moe_prompts.vision.data_efficiency.screening import screening_table
-from moe_prompts.vision.training.statuses import TRAINED
+from moe_prompts.vision.training.statuses import DIVERGED, TRAINED
 
 VALUES = {50: (0.30, 0.34, 0.41), 200: (0.12, 0.13, 0.17)}
 
@@ -181,3 +182,37 @@ def test_gains_stand_by_task_and_in_the_mean():
     assert list(marks) == ["both by SGD, n = 1000", "both by LAMB, n = 1000", "both by LAMB, n = 100"]
     assert len({mark.get_marker() for mark in marks.values()}) == 3
     assert "; n = 100: +6.0 [" in " ".join(ax.get_title(loc="left").split())
+
+
+def test_learning_curves_stand_by_task_and_in_the_mean():
+    """Two tasks and two series: means of the rows, bars as Student's, and hollow marks where there are several."""
+    rows = [
+        {"task": task, "n": n, "status": TRAINED, "method": "vapt", "parameters": 10, "replicate": i}
+        | {"accuracy": value + more}
+        for task, more in (("stand-in:count", 0.0), ("letters", 0.2))
+        for n, own in VALUES.items()
+        for i, value in enumerate(own)
+    ]
+    rows = pd.DataFrame(rows)
+    lost = rows.assign(status=np.where((rows["task"] == "letters") & (rows["replicate"] == 2), DIVERGED, TRAINED))
+    mean = mean_over_tasks(lost)
+    assert mean.groupby("n")["replicate"].apply(list).tolist() == [[0, 1], [0, 1]]
+    assert set(mean["task"]) == {"mean of 2 tasks"}
+    table = mean_curves(pd.concat([rows, mean_over_tasks(rows)]))
+    both = pd.concat([table.assign(series=", few"), table[table["n"] == 200].assign(series=", many")])
+    axes = learning_figure(both).axes
+    assert [ax.get_title(loc="left") for ax in axes] == ["count", "letters", "mean of 2 tasks"]
+    for ax, more in zip(axes, (0, 20, 10), strict=True):
+        few, many = ax.containers
+        assert (few.get_label(), many.get_label()) == ("vapt, few", "vapt, many")
+        assert few.lines[0].get_markerfacecolor() == "white" != many.lines[0].get_markerfacecolor()
+        wanted = [100 * np.mean(own) + more for own in VALUES.values()]
+        np.testing.assert_allclose(few.lines[0].get_xydata()[:, 1], wanted, rtol=1e-12)
+        np.testing.assert_allclose(many.lines[0].get_xydata(), [(200, wanted[1])], rtol=1e-12)
+        bars = [segment[:, 1] for segment in few.lines[2][0].get_segments()]
+        ends = [mean_interval(100 * np.array(own) + more) for own in VALUES.values()]
+        np.testing.assert_allclose(bars, [(one.low, one.high) for one in ends], rtol=1e-12)
+    # One series alone has filled marks and no text after its methods.
+    [few] = learning_figure(table.assign(series="")).axes[0].containers
+    assert few.get_label() == "vapt"
+    assert few.lines[0].get_markerfacecolor() == few.lines[0].get_color()
