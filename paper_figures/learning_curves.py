@@ -33,7 +33,7 @@ SERIES = {
 
 
 def figure(run: Path) -> Figure:
-    """Return accuracy against n of both kinds of prompt, on each task and in the mean of all."""
+    """Return accuracy against n of both kinds of prompt, on each task and, where there are several, in the mean."""
     series = {said: [runs.DATA / name for name in names] for said, names in SERIES.items()}
     parts = []
     for said, folders in series.items() if run == FIRST else [("", [run])]:

@@ -23,7 +23,7 @@ from moe_prompts.errors import InputError
 from moe_prompts.figures.style import save
 from moe_prompts.study.report import of_study
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).resolve().parent
 DATA = HERE / "data"
 #: The committed run of the README's first command, which several figures draw.
 FIRST_COMMAND: dict[str, Any] = {
@@ -54,7 +54,8 @@ class Drawing:
 
     def draw(self, run: Path | None = None, to: Path = HERE) -> list[Path]:
         """Draw the figure of the run in ``run`` (default: the committed one) as PDF and PNG in ``to``."""
-        return save(self.figure(run or self.data), to, self.name)
+        # Figures compare the folder with that of the committed run, however it is written.
+        return save(self.figure((run or self.data).resolve()), to, self.name)
 
     def regenerated(self, out: Path, quick: bool) -> Path:
         """Make a new run in ``out`` by the command, whose paths start at the root of the repository."""

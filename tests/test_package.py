@@ -199,7 +199,10 @@ CURVES = (
     *(f"pretrained_thirteenth_{setting}" for setting in ("tokens_2", "tokens_40", "decay_0.01", "decay_0.1")),
     *(
         f"pretrained_{part}_{task}"
-        for part in ("fourteenth", "fifteenth", "eighteenth", "nineteenth", "twenty_first")
+        for part in (
+            *("fourteenth", "fifteenth", "eighteenth", "nineteenth"),
+            *("twenty_first", "twenty_third"),
+        )
         for task in ("azimuth", "count", "distance", "dsprites_loc", "dsprites_ori", "letters")
     ),
     *(f"pretrained_sixteenth_{task}" for task in ("count", "dsprites_loc")),

@@ -143,6 +143,15 @@ def test_the_same_figure_is_the_same_file(drawings, tmp_path):
     assert b"/Type3" not in first[0]
 
 
+def test_the_committed_run_is_known_however_its_folder_is_written(drawings, monkeypatch):
+    """Beside it stand the runs on five other tasks and the mean of all."""
+    gains, drawn = drawings["gains"], []
+    monkeypatch.setattr("runs.save", lambda figure, to, name: drawn.append(figure) or [])
+    monkeypatch.chdir(FOLDER)
+    gains.draw(Path("data") / gains.data.name)
+    assert len(drawn[0].axes[0].get_yticklabels()) == 7
+
+
 def test_there_is_one_style():
     assert (FOLDER / "style.mplstyle").resolve() == (ROOT / "moe_prompts" / "figures" / "style.mplstyle").resolve()
     assert STYLE["pdf.fonttype"] == 42

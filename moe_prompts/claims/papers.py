@@ -91,6 +91,7 @@ PAPERS = (
             "V-another",
             "V-full",
             "V-full-all",
+            "V-full-lamb",
             "V-start",
         ),
         "VTAB-1K and FGVC themselves, 224 pixels, its backbone and its 100 epochs; prompts in all blocks but in "
@@ -99,8 +100,8 @@ PAPERS = (
     Paper(
         "Visual Prompt Tuning (ECCV 2022)",
         "2203.12119",
-        "no theorem: VPT-deep is more accurate than a linear head on VTAB-1K and FGVC",
-        ("V-prompts", "V-real-prompts"),
+        "no theorem: VPT-deep is more accurate than a linear head, and than full tuning, on VTAB-1K and FGVC",
+        ("V-prompts", "V-real-prompts", "V-full-fixed"),
         "as in the row above",
     ),
     Paper(

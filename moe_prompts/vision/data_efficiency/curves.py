@@ -139,17 +139,18 @@ def lead_changes(table: pd.DataFrame, pairs: Mapping[str, tuple[str, str]]) -> p
 def mean_over_tasks(table: pd.DataFrame) -> pd.DataFrame:
     """Return a row for each method, n and replicate with its mean accuracy over tasks.
 
-    table  rows of methods on tasks; what did not train, or lacks a task, is left out
+    table  rows of methods on tasks; fresh images, what did not train, and what lacks a task are left out
 
-    Columns: task ("mean of T tasks"), method, parameters (of the first task), n, replicate, accuracy (a share),
-    status.
+    Columns: task ("mean of T tasks"), method, parameters (the most of any task), n, replicate, accuracy (a
+    share), status.
     """
     sound, tasks = _trained(table), table["task"].nunique()
     means = sound.groupby(["method", "n", "replicate"], sort=False).agg(
-        parameters=("parameters", "first"), accuracy=("accuracy", "mean"), tasks=("task", "nunique")
+        accuracy=("accuracy", "mean"), tasks=("task", "nunique")
     )
     whole = means[means["tasks"] == tasks].drop(columns="tasks").reset_index()
-    return whole.assign(task=f"mean of {tasks} tasks", status=TRAINED)
+    most = whole["method"].map(sound.groupby("method")["parameters"].max())
+    return whole.assign(task=f"mean of {tasks} tasks", parameters=most, status=TRAINED)
 
 
 def _mean_lead(sound: pd.DataFrame, better: str, other: str, n: int) -> pd.Series | None:

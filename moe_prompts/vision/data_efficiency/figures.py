@@ -351,12 +351,13 @@ def gains_figure(differences: pd.DataFrame, published: float) -> Figure:
 
 
 def learning_figure(table: pd.DataFrame) -> Figure:
-    """Return the figure of accuracy against n on several tasks, a line for each method in each series of runs.
+    """Return the figure of accuracy against n on several tasks, a line for each method and series of runs.
 
-    Bars are 90 % intervals over replicates. Where there are several series, marks of the first are hollow.
+    Bars are 90 % intervals of each method over replicates; they are not those of a difference of two methods.
+    Of two series the first has hollow marks.
 
-    table  rows of ``curves.mean_curves`` of several tasks, with a column ``series``, the text of which follows
-           the method's name in the legend
+    table  rows of ``curves.mean_curves`` of several tasks, with a column ``series``: what follows the name of
+           the method in the legend
     """
     tasks, series = list(dict.fromkeys(table["task"])), list(dict.fromkeys(table["series"]))
     shown = table.assign(accuracy=100 * table["accuracy"], accuracy_error=100 * table["accuracy_error"])
@@ -373,10 +374,10 @@ def learning_figure(table: pd.DataFrame) -> Figure:
                         style["markerfacecolor"] = "white"
                     own = of_series[of_series["method"] == name]
                     _draw_over_n(ax, own, "accuracy", shown["n"].max(), **style)
-            _sizes_axis(ax, shown)
+            _sizes_axis(ax, shown[shown["task"] == task])
             ax.set_title(short(task), loc="left")
         figure.supylabel("accuracy on test, percent")
-        legend_of(figure, [axes[0, 0]], 2, "bars: 90 % intervals over replicates")
+        legend_of(figure, axes.flat[: len(tasks)], 2, "bars: 90 % intervals over replicates")
     return figure
 
 

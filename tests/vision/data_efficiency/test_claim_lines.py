@@ -252,6 +252,8 @@ ANSWERS = {
     "V-lora-lamb": "`vapt` | `lora`, by LAMB",
     "V-bias-lamb": "`vapt` | `bias_blocks`, by LAMB",
     "V-full": "`vapt` | all weights, tuned by AdamW",
+    "V-full-lamb": "`vapt`, by LAMB | all weights, tuned by AdamW",
+    "V-full-fixed": "`vpt_deep`, by LAMB | all weights, tuned by AdamW",
     "V-lamb-again": "`vapt`, by LAMB | `vapt`, by SGD",
 }
 
@@ -312,6 +314,18 @@ def test_pages_say_what_was_found_on_two_tasks(at_200):
                         assert f"{ends} above adaptive" in text
                     else:
                         assert f"{ends.replace(' points', '')} above fixed" in text
+            if row.claim in ("V-full-lamb", "V-full-fixed"):
+                ends = f"{behind} [{high.lstrip('-')}, {low.lstrip('-')}]"
+                kind = "adaptive" if row.claim == "V-full-lamb" else "fixed"
+                assert row.verdict == "fails"
+                assert f"{ends} above {kind}" in theory
+                assert f"{ends.replace(' [', ' points [') if kind == 'adaptive' else ends} above {kind}" in training
+                assert f"{ends.replace(' [', ' points [')} above {kind} prompts" in page
+            if row.claim == "V-most":
+                ends = f"{behind} [{high.lstrip('-')}, {low.lstrip('-')}]"
+                assert f"{ends} (V-most {row.verdict})" in theory
+                for text in (page, training):
+                    assert f"{ends.replace(' [', ' points [')} behind" in text
             if row.claim == "V-full":
                 ends = f"{value.lstrip('-')} [{high.lstrip('-')}, {low.lstrip('-')}]"
                 over = ends.replace(" [", " points [")
@@ -546,6 +560,54 @@ def test_the_page_says_what_3200_images_gave():
     changes = gains[adaptive] - gains[fixed]
     for task, own in changes.groupby("task"):
         assert f"{task.removeprefix('stand-in:')} {said(own)}" in page
+    others = changes[changes.index.get_level_values("task") != "stand-in:distance"].groupby("replicate").mean()
+    assert f"without distance nothing is decided: {said(others)}" in page
+    on_distance = gains.xs("stand-in:distance", level="task")
+    shown = f"fixed prompts gain {said(on_distance[fixed])}, which is not decided, and adaptive ones "
+    assert shown + said(on_distance[adaptive]) in page
+    lows = {key: mean_interval(own.to_numpy()).low for key, own in gains.stack().groupby(["method", "task"])}
+    assert [key for key, low in lows.items() if low <= 0] == [(fixed, "stand-in:distance")]
+    behind = differences(many, {"behind": (fixed, adaptive)}).set_index("task")
+    assert set(behind.index[behind["low"] > 0]) == {"stand-in:count", "stand-in:azimuth", "stand-in:distance"}
+    assert (behind["high"] > 0).all()
+    shown = {task.removeprefix("stand-in:"): f"{100 * row.difference:.1f}" for task, row in behind.iterrows()}
+    said_of = f"count ({shown['count']} points), azimuth ({shown['azimuth']}) and distance ({shown['distance']})"
+    assert f"decidedly behind on {said_of}, and decidedly ahead on none" in page
+    [row] = mean_differences(many[many["task"] != "stand-in:distance"], {"behind": (fixed, adaptive)}).itertuples()
+    five = f"{100 * row.difference:.1f} points [{100 * row.low:.1f}, {100 * row.high:.1f}] behind"
+    assert f"of the five tasks without distance they are {five}" in page
+    losses = pd.concat([few, many])
+    losses = losses[losses["task"] == "stand-in:distance"].groupby(["method", "n"])[["train_loss", "cross_entropy"]]
+    own = losses.mean().map(lambda nats: f"{nats:.2f}".removeprefix("0"))
+    for method, begins in ((adaptive, "images falls from "), (fixed, "That of fixed prompts falls from ")):
+        start, end = own.loc[method, 1000], own.loc[method, 3200]
+        assert f"{begins}{start['cross_entropy']}" in page
+        assert f"from {start['train_loss']} to {end['train_loss']}" in page
+        assert f"to {end['cross_entropy']}" in page
+
+
+def test_the_page_says_what_full_tuning_gave_at_1000_images():
+    """The row of full tuning, what it is ahead of either kind of prompt by, task by task, and losses."""
+    page = " ".join((ROOT / PRETRAINED).read_text("utf-8").split())
+    table = claim_lines.table_of_runs(DATA, (*claim_lines.TWELFTH, *claim_lines.TWENTY_THIRD))
+    for method, named, cells in rows_by_task(table):
+        if method in ("full", "vpt_deep_lamb", "vapt_lamb"):
+            assert f"{named} {' | '.join(cells)} |" in page
+    pairs = {"adaptive": ("full", "vapt_lamb"), "fixed": ("full", "vpt_deep_lamb")}
+    for row in differences(table, pairs).itertuples():
+        shown = f"{100 * row.difference:+.1f} [{100 * row.low:.1f}, {100 * row.high:.1f}]"
+        assert f"{row.task.removeprefix('stand-in:')} {shown}" in page, row
+    losses = table[table["method"] == "full"].groupby("task")["train_loss"].mean()
+    ends = [f"{end:.2f}".removeprefix("0") for end in (losses.min(), losses.max())]
+    assert f"ends at {ends[0]} to {ends[1]} nats on its own images" in page
+    table = claim_lines.table_of_runs(DATA, (*claim_lines.TWENTY_THIRD, *claim_lines.EIGHTEENTH))
+    pair = {"LoRA": ("lora_lamb", "full")}
+    [row] = mean_differences(table, pair).itertuples()
+    shown = f"{100 * row.difference:+.1f} points [{100 * row.low:.1f}, {100 * row.high:.1f}]"
+    assert f"LoRA less full tuning is {shown}" in page
+    found = differences(table, pair).set_index("task").rename(index=lambda task: task.removeprefix("stand-in:"))
+    assert set(found.index[found["low"] > 0]) == {"letters", "azimuth", "dsprites_ori"}
+    assert set(found.index[found["high"] < 0]) == {"count", "dsprites_loc"}
 
 
 def test_pages_say_where_biases_by_lamb_are_ahead():
