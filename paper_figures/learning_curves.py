@@ -18,6 +18,7 @@ from moe_prompts.vision.data_efficiency.claim_lines import (
     NINETEENTH,
     TWELFTH,
     TWENTY_FIRST,
+    TWENTY_SECOND,
 )
 from moe_prompts.vision.data_efficiency.curves import mean_curves, mean_over_tasks
 from moe_prompts.vision.data_efficiency.figures import learning_figure
@@ -27,7 +28,7 @@ from moe_prompts.vision.data_efficiency.figures import learning_figure
 FIRST = runs.DATA / next(iter(FIFTEENTH))
 #: What follows a method's name in the legend -> committed runs, at all n.
 SERIES = {
-    ", 200 steps": (*FIFTEENTH, *(run for run in TWELFTH if run.endswith("_lamb"))),
+    ", 200 steps": (*FIFTEENTH, *TWENTY_SECOND, *(run for run in TWELFTH if run.endswith("_lamb"))),
     ", 600 steps": (*NINETEENTH, *TWENTY_FIRST),
 }
 

@@ -84,6 +84,7 @@ PAPERS = (
             "V-steps-six",
             "V-most",
             "V-fewer-again",
+            "V-four-hundred",
             "V-real-gain",
             "V-small",
             "V-dependence",

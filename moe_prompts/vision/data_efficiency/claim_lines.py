@@ -110,6 +110,10 @@ TWENTY_FIRST = {
     f"pretrained_twenty_first_{task}": {name: f"{called}_600_bfloat16" for name, called in BY_LAMB.items()}
     for task in SIX
 }
+#: Trainings as in the fifteenth part with 400 images, with forward passes in bfloat16.
+TWENTY_SECOND = {
+    f"pretrained_twenty_second_{task}": {name: f"{called}_bfloat16" for name, called in BY_LAMB.items()} for task in SIX
+}
 #: Runs of full tuning by AdamW, on the images of the twelfth part.
 TWENTY_THIRD: dict[str, dict[str, str]] = {f"pretrained_twenty_third_{task}": {} for task in SIX}
 #: What methods of some runs are called beside those of others.
@@ -124,6 +128,7 @@ CALLED = (
     | NINETEENTH
     | TWENTIETH
     | TWENTY_FIRST
+    | TWENTY_SECOND
 )
 #: Runs that count the parameters that fits of a part use.
 EFFECTIVE = {
@@ -192,6 +197,7 @@ OTHER_MEANS = (
         PUBLISHED_GAIN,
     ),
     (tuple(TWENTY_FIRST), {"V-most": LONG}, PUBLISHED_GAIN),
+    (tuple(TWENTY_SECOND), {"V-four-hundred": ("vapt_lamb_bfloat16", "vpt_deep_lamb_bfloat16")}, PUBLISHED_GAIN),
     ((*TWELFTH, *TWENTY_THIRD), {"V-full-lamb": ("vapt_lamb", "full")}, PUBLISHED_OVER_FULL),
     ((*TWELFTH, *TWENTY_THIRD), {"V-full-fixed": ("vpt_deep_lamb", "full")}, FIXED_OVER_FULL),
 )
@@ -215,7 +221,7 @@ def claim_records(folder: Path) -> list[Record]:
     """Return the lines of evidence of all claims on the pretrained backbone, one record a line.
 
     folder  holds the committed runs of ``PARTS``, ``LATER``, ``SIXTH`` to ``SIXTEENTH``, ``EIGHTEENTH`` to
-            ``TWENTY_FIRST``, ``TWENTY_THIRD``, ``EFFECTIVE``, ``EFFECTIVE_AGAIN``, ``SEARCH`` and ``SGD``
+            ``TWENTY_THIRD``, ``EFFECTIVE``, ``EFFECTIVE_AGAIN``, ``SEARCH`` and ``SGD``
 
     Raises ``InputError`` where a run is missing or damaged, or a later one has other images.
     """

@@ -244,6 +244,7 @@ ANSWERS = {
     "V-thousand-lamb": "`vapt` | `vpt_deep`, by LAMB",
     "V-hundred-lamb": "`vapt` | `vpt_deep`, by LAMB",
     "V-steps-six": "`vapt` | `vpt_deep`, by LAMB, 600 steps",
+    "V-four-hundred": "`vapt` | `vpt_deep`, by LAMB",
     "V-most": "`vapt` | `vpt_deep`, by LAMB, 600 steps",
     "V-real-gain": "`vapt` | `vpt_deep`, by LAMB, digits and emoji",
     "V-real-prompts": "`vpt_deep` | `linear`, by LAMB, digits and emoji",
@@ -584,6 +585,21 @@ def test_the_page_says_what_3200_images_gave():
         assert f"{begins}{start['cross_entropy']}" in page
         assert f"from {start['train_loss']} to {end['train_loss']}" in page
         assert f"to {end['cross_entropy']}" in page
+
+
+def test_the_page_says_what_400_images_gave():
+    """Rows, and what adaptive prompts are ahead by, task by task."""
+    page = " ".join((ROOT / PRETRAINED).read_text("utf-8").split())
+    table = claim_lines.table_of_runs(DATA, tuple(claim_lines.TWENTY_SECOND))
+    for _, named, cells in rows_by_task(table):
+        assert f"{named} {' | '.join(cells)} |" in page
+    pair = {"V-four-hundred": ("vapt_lamb_bfloat16", "vpt_deep_lamb_bfloat16")}
+    for row in differences(table, pair).itertuples():
+        shown = f"{100 * row.difference:+.1f} [{100 * row.low:.1f}, {100 * row.high:.1f}]"
+        assert f"{row.task.removeprefix('stand-in:')} {shown}" in page, row
+    [row] = mean_differences(table[table["task"] != "stand-in:count"], pair).itertuples()
+    shown = f"{100 * row.difference:+.1f} points [{100 * row.low:.1f}, {100 * row.high:.1f}]"
+    assert f"in the mean of the five other tasks the difference is {shown}" in page
 
 
 def test_the_page_says_what_full_tuning_gave_at_1000_images():
