@@ -29,26 +29,25 @@ DIFFERENCE_RULE = (
 )
 
 
-def mean_rule(tasks: str, gain: str = "of adaptive prompts", points: float = 3.5, n: int = 200) -> str:
+def mean_rule(
+    tasks: str, gain: str = "of adaptive prompts", points: float = 3.5, n: int = 200, less_at: int | None = None
+) -> str:
     """Return the rule of a claim on the mean over tasks.
 
-    tasks   how many, in a word
-    gain    which published gain odds take for the truth
-    points  that gain, in points of accuracy
-    n       how many labelled images a method has
+    tasks    how many, in a word
+    gain     which published gain odds take for the truth
+    points   that gain, in points of accuracy
+    n        how many labelled images a method has
+    less_at  n of the same difference that is taken away, where the claim is on a change; None: of none
     """
+    where, truth = f"at n = {n}", f"the published gain {gain} for the truth, {points:g} points"
+    if less_at is not None:
+        where += f", less the same difference at n = {less_at}"
+        truth = f"a change of {points:g} points, as large as the published gain {gain}"
     return (
-        f"Student's 90 % interval of the difference of test accuracies at n = {n}, in the mean over {tasks} tasks, "
-        "replicate by replicate: above 0 (holds), below (fails), else not decidable here. Odds take the published gain "
-        f"{gain} for the truth, {points:g} points"
+        f"Student's 90 % interval of the difference of test accuracies {where}, in the mean over {tasks} tasks, "
+        f"replicate by replicate: above 0 (holds), below (fails), else not decidable here. Odds take {truth}"
     )
-
-
-def rule_of_change(rule: str, few: int, many: int) -> str:
-    """Return a rule of ``mean_rule`` at ``few`` images for the same difference less that at ``many``."""
-    changed = rule.replace(f"at n = {few}", f"at n = {few}, less the same difference at n = {many}")
-    start, _, _ = changed.partition("Odds take")
-    return f"{start}Odds take a change of 3.5 points, as large as the published gain of adaptive prompts"
 
 
 def mean_basis(tasks: str) -> str:
@@ -62,9 +61,9 @@ RULE_OF_SIX, BASIS_OF_SIX = mean_rule("six", n=1000), mean_basis("six")
 RULE_AT_100 = mean_rule("six", n=100)
 RULE_OF_STEPS = mean_rule("two", n=1000)
 RULE_AT_800 = mean_rule("two", n=800)
-RULE_OF_FEWER = rule_of_change(RULE_AT_100, 100, 1000)
+RULE_OF_FEWER = mean_rule("six", n=100, less_at=1000)
 RULE_AT_400, RULE_AT_3200 = mean_rule("six", n=400), mean_rule("six", n=3200)
-RULE_OF_FEWER_AGAIN = rule_of_change(RULE_OF_SIX, 1000, 3200)
+RULE_OF_FEWER_AGAIN = mean_rule("six", n=1000, less_at=3200)
 FULL_RULE = mean_rule("two", "over full tuning", 7.3)
 EXCESS_RULE = (
     "holds where three quarters of all (task, method, n) lie within a factor of two, fails where half or fewer do"
