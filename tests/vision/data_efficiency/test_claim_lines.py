@@ -277,6 +277,17 @@ def test_readme_answers_as_the_rules_do(at_200):
         assert f"| {ANSWERS[row.Index]} | {row.n} | {tasks} | {said} ({row.Index} {row.verdict}) |\n" in readme
 
 
+def test_the_page_of_tasks_quotes_full_tuning():
+    page = (ROOT / "docs" / "tasks.md").read_text("utf-8")
+    rows = claim_lines.table_of_runs(DATA, claim_lines.TWENTY_THIRD)
+    assert set(rows["n"]) == {1000}
+    means = rows[rows["method"] == "full"].groupby("task")["accuracy"].mean()
+    assert len(means) == 6
+    for task, mean in means.items():
+        [line] = [line for line in page.splitlines() if line.startswith(f"| `{task.removeprefix('stand-in:')}` | .")]
+        assert line.endswith(f"| {mean:.3f} |".replace("0.", "."))
+
+
 def test_pages_say_what_was_found_on_two_tasks(at_200):
     """Full tuning against adaptive prompts, and biases against prompts, which no rule judges."""
     page, theory, training = (

@@ -15,7 +15,7 @@ from moe_prompts.errors import InputError
 from moe_prompts.intervals import Verdict
 from moe_prompts.vision.backbones.create import create_backbone
 from moe_prompts.vision.backbones.fetched import cached_file, how_to_fetch
-from moe_prompts.vision.data_efficiency import claim_lines, report
+from moe_prompts.vision.data_efficiency import claim_lines, effective, report
 from moe_prompts.vision.data_efficiency.claim_lines import MORE_IMAGES
 from moe_prompts.vision.data_efficiency.effective import (
     effective_parameters,
@@ -47,7 +47,7 @@ from moe_prompts.vision.training import runs
 from moe_prompts.vision.training.methods import Sizes
 from moe_prompts.vision.training.packed import PackedTrials
 from moe_prompts.vision.training.runs import Setup, train_and_score
-from moe_prompts.vision.training.sgd import Recipe, Setting, Trial, as_input, init_generator, trial_seed
+from moe_prompts.vision.training.sgd import Recipe, Setting, Trial, as_input, factors, init_generator, trial_seed
 from moe_prompts.vision.training.statuses import DIVERGED, TRAINED
 
 ROOT = Path(__file__).parents[3]
@@ -263,8 +263,6 @@ def test_prompts_from_another_image_have_no_gradients_of_single_images():
 
 def test_the_ridge_is_that_of_the_summed_rates():
     """Constant rate: a schedule without decay is none here, so by the schedule's own mean factor."""
-    from moe_prompts.vision.training.sgd import factors
-
     recipe = Recipe(steps=50, batch=32)
     total = 2.0 * 32 / 256 * factors(recipe, 100).sum()
     assert ridge_of(recipe, Setting(2.0, 1e-3), 100) == pytest.approx(0.1 / total + 1e-3)
@@ -309,7 +307,7 @@ def curves(gains, floors=None, replicates=3):
     return pd.DataFrame(rows)
 
 
-def effective(table, used):
+def counts_of(table, used):
     rows = table[table["n"] > 0].drop_duplicates(["task", "method", "n"])
     counts = [used[method] for method in rows["method"]]
     return rows.assign(all_parameters=1000, effective=counts, status=TRAINED)
@@ -317,7 +315,7 @@ def effective(table, used):
 
 def test_excess_is_half_the_gap_beside_the_prediction():
     table = curves([0.0])
-    found = excess_table(effective(table, {"vpt_deep": 60.0, "vapt": 60.0}), table).set_index(["method", "n"])
+    found = excess_table(counts_of(table, {"vpt_deep": 60.0, "vapt": 60.0}), table).set_index(["method", "n"])
     row = found.loc[("vapt", 50)]
     assert row["half_gap"] == pytest.approx((1.001 - 0.4) / 2)  # the mean of three replicates
     assert row["fits"] == 3
@@ -331,7 +329,7 @@ def test_excess_is_half_the_gap_beside_the_prediction():
 def test_a_cell_with_a_fit_that_was_not_counted_is_not_counted():
     """The mean of its other fits would be that of those that use few parameters; nor is there an n*."""
     table = curves([0.1] * 4, [(1.0, 0.9)] * 4)
-    used = pd.concat([effective(table, {"vpt_deep": 10.0, "vapt": more}) for more in (50.0, np.nan)])
+    used = pd.concat([counts_of(table, {"vpt_deep": 10.0, "vapt": more}) for more in (50.0, np.nan)])
     found = excess_table(used, table).set_index(["task", "method", "n"])["effective"]
     assert found["t0", "vpt_deep", 50] == 10
     assert np.isnan(found["t0", "vapt", 50])
@@ -427,7 +425,7 @@ def test_a_task_without_a_winner_is_named(how, ascending):
 
 def test_v_cross_names_a_task_that_it_cannot_compare():
     table = curves([0.1] * 5, [(1.0, 0.9)] * 5)
-    used = effective(table, {"vpt_deep": 10.0, "vapt": 50.0})
+    used = counts_of(table, {"vpt_deep": 10.0, "vapt": 50.0})
     excess = excess_table(used, table)
     table.loc[(table["task"] == "t4") & (table["method"] == "vapt") & (table["n"] == 50), "status"] = DIVERGED
     found = cross_verdict(table, excess, 0)
@@ -440,17 +438,17 @@ def test_v_cross_by_its_rule():
     40 parameters more."""
     table = curves([0.1] * 4, [(1.0, 0.9)] * 4)
     for more, verdict in ((40.0, Verdict.HOLDS), (400.0, Verdict.FAILS)):
-        used = effective(table, {"vpt_deep": 10.0, "vapt": 10.0 + more})
+        used = counts_of(table, {"vpt_deep": 10.0, "vapt": 10.0 + more})
         assert cross_verdict(table, excess_table(used, table), 0).verdict is verdict
     bare = curves([0.1] * 4)
-    used = effective(bare, {"vpt_deep": 10.0, "vapt": 50.0})
+    used = counts_of(bare, {"vpt_deep": 10.0, "vapt": 50.0})
     assert cross_verdict(bare, excess_table(used, bare), 0).verdict is None
 
 
 def test_n_star_beyond_the_sizes_of_the_run_is_judged_by_its_side():
     """Fits counted at n = 800 only: n* = 60 lies among the run's sizes, so the crossing at 200 contradicts it."""
     table = curves([0.1] * 4, [(1.0, 0.9)] * 4)
-    used = effective(table[table["n"] != 50], {"vpt_deep": 10.0, "vapt": 22.0})
+    used = counts_of(table[table["n"] != 50], {"vpt_deep": 10.0, "vapt": 22.0})
     assert cross_verdict(table, excess_table(used, table), 0).verdict is Verdict.FAILS
 
 
@@ -458,7 +456,7 @@ def test_v_winner_by_its_rule():
     """VAPT is worse at 50 and better at 800; the cells of 50 count: on seven tasks of seven, or on none."""
     for more, predicted, verdict in ((40.0, "vpt_deep", Verdict.HOLDS), (-40.0, "vapt", Verdict.FAILS)):
         table = curves([0.1] * 7, [(1.0, 0.9)] * 7)
-        used = effective(table[table["n"] == 800], {"vpt_deep": 50.0, "vapt": 50.0 + more})
+        used = counts_of(table[table["n"] == 800], {"vpt_deep": 50.0, "vapt": 50.0 + more})
         winners = winner_table(table, excess_table(used, table))
         assert set(winners[winners["n"] == 50]["predicted"]) == {predicted}
         assert winner_verdict(winners).verdict is verdict
@@ -477,12 +475,12 @@ def test_v_winner_by_its_rule():
 def test_v_winner_wants_four_tasks_floors_and_two_sizes():
     few = curves([0.1] * 3, [(1.0, 0.9)] * 3)
     used = {"vpt_deep": 50.0, "vapt": 90.0}
-    found = winner_verdict(winner_table(few, excess_table(effective(few, used), few)))
+    found = winner_verdict(winner_table(few, excess_table(counts_of(few, used), few)))
     assert found.verdict is Verdict.UNDECIDED
     assert found.found.startswith("In 3 of 3 cells (task, n)")
     assert (found.counted, found.tasks) == (3, 3)
     for table in (curves([0.1] * 4), few[few["n"] != 50]):
-        assert winner_verdict(winner_table(table, excess_table(effective(table, used), table))).verdict is None
+        assert winner_verdict(winner_table(table, excess_table(counts_of(table, used), table))).verdict is None
 
 
 FIRST_RUNS = {"predicted_excess": "pretrained_dsprites_loc", "predicted_excess_count": "pretrained_count"} | {
@@ -530,7 +528,7 @@ def test_committed_runs_are_known_again_by_what_they_say_of_themselves(name):
 def test_a_figure_without_marks_says_so():
     table = curves([0.0])
     ax = Figure().subplots()
-    draw_predicted(ax, excess_table(effective(table, {"vpt_deep": np.nan, "vapt": np.nan}), table))
+    draw_predicted(ax, excess_table(counts_of(table, {"vpt_deep": np.nan, "vapt": np.nan}), table))
     assert "".join(ax.get_title(loc="left").split("\n")).startswith("no fit could be counted")
 
 
@@ -539,6 +537,35 @@ def test_a_count_is_no_run_of_trainings(tmp_path):
     done = call("predicted_excess.py", "--run", run, "--quick", "--out", tmp_path / "out")
     assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
     assert "a run without methods on tasks; expected one of data_efficiency.py on tasks" in done.stderr
+
+
+def test_a_row_of_the_table_has_the_counts_of_its_fit(monkeypatch):
+    """From the gradients that were taken: the trace formula with F itself, the count of all images, and the ridge."""
+    taken = []
+
+    def noted(*arguments):
+        taken.append(gradients(*arguments))
+        return taken[-1]
+
+    monkeypatch.setattr(effective, "gradients", noted)
+    monkeypatch.setattr(effective, "VALIDATION_IMAGES", 40)
+    recipe, n = Recipe(steps=6, batch=20), 40
+    setup = Setup("small-random", size=32, recipe=recipe)
+    source = TaskImages(TaskSpec("stand-in:count", size=32))
+    table = pd.DataFrame({"task": [source.name], "method": "linear", "n": n, "status": TRAINED})
+    study = effective_study(table.assign(lr=0.5, weight_decay=1e-4), [source], setup, 120, 1, 3)
+    [row] = effective.run_cell(study.cells[0], (0,), 3)
+    [rows] = taken
+    ridge = (1 - recipe.momentum) / (0.5 * 20 / 256 * factors(recipe, n).sum()) + 1e-4
+    F = rows.T @ rows / 120
+    assert F.shape == (8 * 65, 8 * 65)
+    assert row["all_parameters"] == 8 * 65
+    assert row["ridge"] == pytest.approx(ridge, rel=1e-12)
+    assert row["of_sample"] == pytest.approx(np.trace(np.linalg.solve(F + ridge * np.eye(len(F)), F)), rel=1e-6)
+    assert row["effective"] == pytest.approx(parameters_of_all(rows @ rows.T, ridge), rel=1e-12)
+    assert row["effective"] > 1.05 * row["of_sample"]
+    assert row["predicted"] == pytest.approx(row["effective"] / 80, rel=1e-12)
+    assert row["half_gap"] == pytest.approx((row["cross_entropy"] - row["train_loss"]) / 2, rel=1e-12)
 
 
 def test_a_task_with_a_pool_has_no_new_images():

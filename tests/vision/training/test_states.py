@@ -100,6 +100,23 @@ def test_backbones_of_equal_weights_and_another_function_share_no_states(other, 
     assert len(list(tmp_path.glob("*.npy"))) == len(states._MEMORY.arrays) == 2
 
 
+def test_other_weights_and_another_precision_share_no_states(model, images, tmp_path, monkeypatch):
+    """In one folder and in one memory: of two backbones of one form, and of passes in float32 and in bfloat16."""
+    monkeypatch.setattr(states, "_MEMORY", states._Memory())
+    other = deepcopy(model)
+    with torch.no_grad():
+        other.blocks[0].mlp.fc2.weight.mul_(1.5)
+    asked = [(model, "float32"), (other, "float32"), (model, "bfloat16")]
+    for ask in (
+        lambda one, precision: kept_states(one, 1, images, "half", precision, tmp_path),
+        lambda one, precision: states.remembered_states(one, 1, images, "half", precision, 2**24),
+    ):
+        first, *others = [ask(*one).values for one in asked]
+        assert all(not np.array_equal(first, values) for values in others)
+        np.testing.assert_array_equal(first, ask(*asked[0]).values)
+    assert len(list(tmp_path.glob("*.npy"))) == len(states._MEMORY.arrays) == 3
+
+
 def test_a_layer_without_weights_counts_where_it_stands(model, images):
     """Both backbones have the same kinds of layers; in one the other activation is in the block that is computed."""
     early, late = deepcopy(model), deepcopy(model)
