@@ -77,8 +77,8 @@ WINNER_RULE = (
     "probability at most .1, fails where it would agree so seldom"
 )
 LIMITS = (
-    "other tasks than those of the lines, all drawn, more than 56 pixels (16 patches), another backbone, longer "
-    "trainings than 200 steps; VTAB-1K was never run"
+    "other tasks than those of the lines, all drawn, other test images than the 2000 of each, another choice of rates, "
+    "more than 56 pixels (16 patches), another backbone, longer trainings than 200 steps; VTAB-1K was never run"
 )
 LONG_LIMITS = LIMITS.replace("200 steps", "600 steps")
 UNSTABLE = "On count four of the five trainings in all blocks did not learn their images with the rate that was chosen"
@@ -88,8 +88,9 @@ SIX_LIMITS = (
 )
 LONG_SIX_LIMITS = SIX_LIMITS.replace("200 steps", "600 steps")
 NOT_DRAWN_LIMITS = (
-    "other tasks than digits and emoji, of which nearly all images that there are were taken by each replicate; more "
-    "than 56 pixels (16 patches), another backbone, longer trainings than 200 steps; VTAB-1K was never run"
+    "other tasks than digits and emoji, of which nearly all images that there are were taken by each replicate; "
+    "another choice of rates, more than 56 pixels (16 patches), another backbone, longer trainings than 200 steps; "
+    "VTAB-1K was never run"
 )
 MINIMA = (
     f"{LIMITS}. Minima: in 15 of 16 cells the smallest rate of the grid was taken, at which fixed prompts do not learn "

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from scipy.stats import binom
+from scipy.stats import binom, norm
 
 from moe_prompts import intervals
 from moe_prompts.claims import planted, pretrained
@@ -29,6 +29,7 @@ from moe_prompts.vision.data_efficiency.claim_lines import (
     search_line,
 )
 from moe_prompts.vision.data_efficiency.curves import differences, lead_changes, mean_differences
+from moe_prompts.vision.data_efficiency.report import CLAIMS
 from moe_prompts.vision.training.statuses import TRAINED
 
 ROOT = Path(__file__).parents[3]
@@ -275,6 +276,68 @@ def test_readme_answers_as_the_rules_do(at_200):
         }[row.verdict]
         tasks = row.task.removeprefix("mean of ").removesuffix(" tasks")
         assert f"| {ANSWERS[row.Index]} | {row.n} | {tasks} | {said} ({row.Index} {row.verdict}) |\n" in readme
+
+
+def error_of_other_images(table, row, sizes=None):
+    """The most that other test images could move a difference by, as a standard error: the formula of the page."""
+    own = table[table["status"] == TRAINED]
+    total = 0.0
+    for n in sizes or (row.n,):
+        share = own[own["n"] == n].groupby(["task", "method"])["accuracy"].mean()
+        tasks = [row.task] if row.task in set(own["task"]) else list(share.index.levels[0])
+        images = [{"stand-in:digits": 797, "folder:emoji": 953}.get(task, 2000) for task in tasks]
+        total += (
+            sum(
+                share[task, method] * (1 - share[task, method]) / m
+                for task, m in zip(tasks, images, strict=True)
+                for method in (row.better, row.other)
+            )
+            / len(tasks) ** 2
+        )
+    return total**0.5
+
+
+def test_the_page_says_what_other_test_images_could_change(at_200):
+    """Every decided difference of a claim, its half width and that of the error above added by their squares."""
+    found = [(at_200, row, None) for row in mean_differences(at_200, claim_lines.MEANS).itertuples()]
+    for part in claim_lines.PARTS:
+        table = claim_lines.table_of(DATA, part)
+        shown = {name: CLAIMS[name] for names in claim_lines.SHOWN.values() for name in names}
+        found += [(table, row, None) for row in differences(table, shown).itertuples()]
+    for runs, pairs, _ in claim_lines.OTHER_MEANS:
+        table = claim_lines.table_of_runs(DATA, runs)
+        found += [(table, row, None) for row in mean_differences(table, pairs).itertuples()]
+    for runs, pairs in claim_lines.AT_TWO_N:
+        table = claim_lines.table_of_runs(DATA, runs)
+        found += [(table, row, sorted({*table["n"]})) for row in lead_changes(table, pairs).itertuples()]
+    decided, errors, lost = 0, {}, []
+    for table, row, sizes in found:
+        if row.verdict == "not decidable here":
+            continue
+        decided += 1
+        error = error_of_other_images(table, row, sizes)
+        half = np.hypot(row.high - row.difference, norm.ppf(0.95) * error)
+        kind = (
+            "change" if sizes else "not drawn" if row.claim.startswith("V-real") else row.task.removeprefix("mean of ")
+        )
+        errors.setdefault(kind if kind[0] in "246cn" else "one", []).append(round(100 * error, 1))
+        if row.difference - half < 0 < row.difference + half:
+            lost.append(
+                (row, [f"{100 * end:+.1f}" for end in (row.difference, row.difference - half, row.difference + half)])
+            )
+    page = " ".join((ROOT / PRETRAINED).read_text("utf-8").split())
+    ends = {kind: (min(some), max(some)) for kind, some in errors.items()}
+    assert ends == {"one": (1.4, 1.6), "2 tasks": (1.0, 1.1), "4 tasks": (0.7, 0.7), "6 tasks": (0.5, 0.6),
+                    "not drawn": (1.3, 1.3), "change": (0.8, 0.8)}  # fmt: skip
+    said = (
+        "1.4 to 1.6 points on one task, 1.0 to 1.1 in the mean of two, .7 in that of four and .5 to .6 in that of six"
+    )
+    assert f"{said} (1.3 in the mean of digits and emoji, .8 for the change of a lead with n)" in page
+    assert f"Then {decided - len(lost)} of the {decided} differences that a rule decided are still decided" in page
+    [(row, (value, low, high))] = lost
+    old = [f"{100 * end:+.1f}" for end in (row.low, row.high)]
+    assert (row.claim, row.task) == ("V-gain", "stand-in:distance")
+    assert f"V-gain on distance: {value} [{low}, {high}] points instead of [{', '.join(old)}]" in page
 
 
 def test_the_page_of_tasks_quotes_full_tuning():
