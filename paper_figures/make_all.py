@@ -1,8 +1,6 @@
-"""Draw every figure from its committed table: python paper_figures/make_all.py"""
+"""Draw every figure from its committed table: python paper_figures/make_all.py [--to FOLDER]"""
 
 from __future__ import annotations
-
-from pathlib import Path
 
 import attention
 import attention_1e7
@@ -65,8 +63,14 @@ FIGURES = {
 }
 
 
-def main(to: Path = runs.HERE) -> None:
-    """Draw all figures as PDF and PNG in ``to``."""
+def main() -> None:
+    """Draw all figures as PDF and PNG in the folder that ``--to`` names."""
+    parser = cli.OneLineParser("make_all.py", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument(
+        "--to", type=cli.folder, default=runs.HERE, help="folder of the figures (default: paper_figures)"
+    )
+    to = parser.parse_args().to
+    to.mkdir(parents=True, exist_ok=True)
     for drawing in FIGURES.values():
         print(*drawing.draw(to=to), sep="\n")
 

@@ -11,6 +11,7 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import matplotlib.pyplot as plt
 import pandas as pd
@@ -19,6 +20,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from test_docs import ParsedError, end_of
 from test_package import ROOT
 
+from moe_prompts import cli
 from moe_prompts.errors import InputError
 from moe_prompts.figures.gates import softmax_figure
 from moe_prompts.figures.style import SINGLE, STYLE, draw_guide
@@ -161,6 +163,47 @@ def test_every_script_has_its_files(drawings):
     assert sorted(drawings) == SCRIPTS
     for suffix in ("pdf", "png"):
         assert sorted(path.stem for path in FOLDER.glob(f"*.{suffix}")) == SCRIPTS
+
+
+@pytest.fixture
+def make_all(drawings, monkeypatch):
+    """Its command line with a stand-in for all figures, and the folders that it draws in."""
+    drawn = []
+    module = sys.modules["make_all"]
+    monkeypatch.setattr(module, "FIGURES", {"one": SimpleNamespace(draw=lambda to: drawn.append(to) or [])})
+
+    def call(*options):
+        monkeypatch.setattr(sys, "argv", ["make_all.py", *map(str, options)])
+        cli.run(module.main, "make_all.py")
+
+    return call, drawn
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "said"),
+    [
+        (["nonsense"], 2, "make_all.py: unrecognized arguments: nonsense (see --help)\n"),
+        (["--run", "a"], 2, "make_all.py: unrecognized arguments: --run a (see --help)\n"),
+        (["--to", ""], 2, "make_all.py: argument --to: an empty name; expected a folder (see --help)\n"),
+        (["--help"], 0, ""),
+    ],
+)
+def test_make_all_draws_nothing_where_it_is_asked_for_something_else(make_all, capsys, options, code, said):
+    call, drawn = make_all
+    with pytest.raises(SystemExit) as end:
+        call(*options)
+    printed = capsys.readouterr()
+    assert (end.value.code, printed.err, drawn) == (code, said, [])
+    assert ("--to TO" in printed.out) == (options == ["--help"])
+
+
+def test_make_all_draws_in_a_folder_of_its_own(make_all, tmp_path):
+    call, drawn = make_all
+    call("--to", tmp_path / "new" / "figures")
+    assert drawn == [tmp_path / "new" / "figures"]
+    assert drawn[0].is_dir()
+    call()
+    assert drawn[1] == FOLDER
 
 
 # The page ------------------------------------------------------------------------------------------------------------
