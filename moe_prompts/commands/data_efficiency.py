@@ -32,7 +32,7 @@ from moe_prompts.vision.data_efficiency.presets import PLANTED, PRESETS, QUICK, 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from moe_prompts.engine.grid import Study
+    from moe_prompts.engine.grid import Block, Study
 
 #: Parts of a setup of methods on tasks that must be the same where rates are used and where they were tuned.
 CASE = ("backbone", "weights", "sizes", "size", "standardised", "head")
@@ -166,8 +166,10 @@ def main() -> None:
     study = studies[0] if len(studies) == 1 else joined("data-efficiency", studies)
     arguments.workers = processes(setup.device, arguments.workers, arguments.executor, arguments.scheduler)
     cli.executor(arguments)  # refuses what a run would refuse
-    workers = min(arguments.workers or available_cores(), len(study.blocks))
-    minutes = expected_minutes(study, workers)
+    blocks = study.blocks if arguments.shard is None else arguments.shard.chosen(study.blocks)
+    # More parts than blocks leave some parts without any.
+    workers = max(1, min(arguments.workers or available_cores(), len(blocks)))
+    minutes = expected_minutes(blocks, study.replicates, workers)
     shown = cli.hours_or_minutes(minutes)
     print(f"about {shown} of training with {workers} processes, and start and images", flush=True)
     if arguments.estimate:
@@ -580,8 +582,12 @@ def fractions(text: str, points: int) -> list[float]:
     return [parts[0] * step**number for number in range(max(2, points))]
 
 
-def expected_minutes(study: Study, workers: int) -> float:
-    """Return how long the study takes, from a few steps of one pack of VAPT trials on this machine.
+def expected_minutes(blocks: Sequence[Block], replicates: int, workers: int) -> float:
+    """Return how long blocks of a study take, from a few steps of one pack of VAPT trials on this machine.
+
+    blocks      all of the study, or those of a part
+    replicates  of each cell of the study
+    workers     processes that share the blocks
 
     Work of a resumed run counts again. Blocks of each setup, and of each those that read kept states and those
     that do not, are timed by steps of their kind; tuning counts with the replicates that it is for.
@@ -589,11 +595,11 @@ def expected_minutes(study: Study, workers: int) -> float:
     from moe_prompts.vision.training.runs import seconds_per_step
 
     costs: dict[Any, float] = {}
-    for block in study.blocks:
+    for block in blocks:
         setup = block.cell.setup
         # Fresh images have more steps, each of which takes as long.
         recipe = replace(setup.recipe, steps=1)
-        kind = replace(setup, pack=min(setup.pack, study.replicates), recipe=recipe)
+        kind = replace(setup, pack=min(setup.pack, replicates), recipe=recipe)
         if not block.cell.reads_states(len(block.replicates)):
             kind = replace(kind, states=None, memory=0)
         costs[kind] = costs.get(kind, 0.0) + block.cost

@@ -178,7 +178,7 @@ def test_minutes_are_those_of_steps_that_read_states_only_where_they_fit(monkeyp
     for own, kept in ((fits, {16}), (setup, set()), (replace(setup, states="here", memory=1), {16, 32})):
         made = efficiency_study([TaskImages(COUNT)], ["vapt"], {COUNT.name: [16, 32]}, 2, own, 2, 0, ONE, 0)
         seconds = sum(block.cost * (1 if block.cell.n in kept else 100) for block in made.blocks)
-        assert script.expected_minutes(made, 2) == pytest.approx(seconds / 2 / 60)
+        assert script.expected_minutes(made.blocks, 2, 2) == pytest.approx(seconds / 2 / 60)
     make_fgvc_root(tmp_path, "flowers", per_class=(1, 1, 1))
     pool = TaskImages(TaskSpec("fgvc:flowers", 32, root=str(tmp_path)))
     assert not pool.reads_states(1, fits)
@@ -585,6 +585,22 @@ def test_an_estimate_trains_nothing(tmp_path, monkeypatch, capsys):
     assert not (tmp_path / "run").exists()
 
 
+def test_the_estimate_of_a_part_is_that_of_its_blocks(monkeypatch, capsys):
+    """A step takes a minute here. Three parts are the whole; the fourth of four parts of three blocks has none."""
+    monkeypatch.setattr(runs, "seconds_per_step", lambda setup: 60.0)
+    options = ("--task", "count", "--methods", "linear", "--tune", "--lr", "0.5", "--n", "20,40,80", "--reps", "1")
+    more = ("--steps", "7", "--fresh-reps", "0", "--workers", "1", "--estimate")
+
+    def minutes(*part):
+        call(monkeypatch, *options, *more, *part)
+        return float(re.match(r"about ([0-9.]+) minutes of training with 1 processes", capsys.readouterr().out)[1])
+
+    whole, parts = minutes(), [minutes("--shard", f"{number}/3") for number in (1, 2, 3)]
+    assert min(parts) > 0
+    assert sum(parts) == pytest.approx(whole, abs=0.2)  # shown in tenths of a minute
+    assert minutes("--shard", "4/4") == 0
+
+
 def test_the_printed_command_of_a_real_task_has_images_that_its_backbone_takes(tmp_path, monkeypatch):
     """The papers' backbone is a large one from the hub: a small one of the size that is asked for stands in."""
     from timm.models.vision_transformer import VisionTransformer
@@ -623,7 +639,8 @@ def test_each_kind_of_cell_is_timed_with_its_own_setup(monkeypatch):
     planted, tasks = studies = script.studies_of(arguments, script.setup_of(arguments))
     costs = [sum(block.cost for block in made.blocks) for made in (planted, tasks)]
     expected = (100 * costs[0] + costs[1]) / 60
-    assert script.expected_minutes(joined("both", studies), 1) == pytest.approx(expected)
+    made = joined("both", studies)
+    assert script.expected_minutes(made.blocks, made.replicates, 1) == pytest.approx(expected)
 
 
 def test_steps_are_timed_on_images_of_the_backbones_size(monkeypatch):
