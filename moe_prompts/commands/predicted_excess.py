@@ -96,7 +96,8 @@ def main() -> None:
     if others:
         raise InputError(
             f"--run {arguments.run}: its backbone {others[0]} has other weights than are loaded here (their hash in "
-            "meta.json differs); expected the same: give their file with --weights, or run data_efficiency.py anew"
+            "meta.json differs); expected the same: put them back where its name is loaded from, or run "
+            "data_efficiency.py anew"
         )
     sources = [of_run[name] for name in full]
     study = effective_study(asked(curves, arguments), sources, setup, arguments.images, arguments.reps, entropy)
@@ -126,6 +127,11 @@ def setup_of(place: dict[str, Any], arguments: argparse.Namespace):
     from moe_prompts.vision.training.states import MEMORY
 
     weights = None if arguments.weights is None else str(arguments.weights)
+    if weights is not None and place["weights"] is None:
+        raise InputError(
+            f"--weights {weights}; the run in {arguments.run} had no file of weights, its backbone was loaded by the "
+            f"name {place['backbone']}: leave out --weights"
+        )
     found = None if weights is None else weights_hash(weights)
     if found != place["weights"]:
         raise InputError(f"--weights {weights}, sha256 {found}; expected the run's file, sha256 {place['weights']}")

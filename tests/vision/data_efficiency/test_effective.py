@@ -577,6 +577,17 @@ def test_a_task_with_a_pool_has_no_new_images():
         effective_study(rows, [TaskImages(TaskSpec("stand-in:count", size=32))], Setup(), 10_001, 1, 0)
 
 
+def test_weights_are_not_asked_for_where_the_run_had_no_file(tmp_path):
+    """Whatever the file holds: it is not even read."""
+    run = ROOT / "paper_figures" / "data" / "pretrained_dsprites_loc"
+    done = call("predicted_excess.py", "--run", run, "--weights", "junk.safetensors", "--out", tmp_path / "out")
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
+    assert done.stderr.endswith(
+        f"--weights junk.safetensors; the run in {run} had no file of weights, its backbone was loaded by the name "
+        f"{REAL}: leave out --weights\n"
+    )
+
+
 def test_the_page_shows_a_committed_cell_of_the_first_task():
     data = ROOT / "paper_figures" / "data"
     curves = claim_lines.table_of(data, "100 steps")
