@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 #: Images whose gradients are taken, and those of a smoke run.
 IMAGES, QUICK = 1000, 20
+#: Columns of a run's table that say which fits to train again.
+COLUMNS = {"task", "method", "n", "replicate", "lr", "weight_decay"}
 #: Fewest steps of the trainings that the rules were registered for.
 STEPS = 100
 
@@ -42,7 +44,7 @@ def parser() -> argparse.ArgumentParser:
         help="whose gradients are taken; P_eff has to be smaller (default 1000, at most 10000)",
     )
     add("--quick", action="store_true", help=f"smallest n, {QUICK} images, if not given: a smoke run of minutes")
-    add("--reps", type=cli.positive("replicates"), default=1, help="of each fit (default 1)")
+    add("--reps", type=cli.positive("replicates"), default=1, help="of each fit, at most those of the run (default 1)")
     add(
         "--states",
         type=Path,
@@ -70,7 +72,7 @@ def main() -> None:
 
     curves = read_table(arguments.run)
     identity = identity_of(arguments.run, entropy=int)
-    if "place" not in identity or not {"task", "method", "n", "lr", "weight_decay"} <= set(curves):
+    if "place" not in identity or COLUMNS - set(curves):
         raise InputError(
             f"{arguments.run}: a run without methods on tasks; expected one of data_efficiency.py on tasks"
         )

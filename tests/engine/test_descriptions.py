@@ -151,7 +151,7 @@ def test_predictions_of_excess_refuse_a_damaged_description(kinds, monkeypatch, 
 
     run = tmp_path / "run"
     identity = {"place": Setup().identity() | {"fresh_steps": 3}, "entropy": 3}
-    row = {"task": "stand-in:count", "method": "vapt", "n": 50, "lr": 0.05, "weight_decay": 1e-4}
+    row = {"task": "stand-in:count", "method": "vapt", "n": 50, "replicate": 0, "lr": 0.05, "weight_decay": 1e-4}
     meta = finished(run, identity, pd.DataFrame([row]))
     given = ["predicted_excess.py", "--run", str(run), "--task", "another"]
     monkeypatch.setattr(sys, "argv", given)

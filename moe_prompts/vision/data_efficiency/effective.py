@@ -264,8 +264,8 @@ def effective_study(
     replicates  of each method, task and n, at most as many as the table has
     entropy     that of the table's run
 
-    Raises ``InputError`` if the table has no such rows, for more images than there are, and for a task with a
-    pool, whose further images are those that fits train on.
+    Raises ``InputError`` if the table has no such rows, for more images or replicates than there are, and for
+    a task with a pool, whose further images are those that fits train on.
     """
     if images > MOST:
         raise InputError(
@@ -287,6 +287,14 @@ def effective_study(
                 cells.append(EffectiveCell(source, str(method), int(str(n)), setup, setting, replicates, images))
     if not cells:
         raise InputError("effective_study: no rows of linear, VPT or VAPT on these tasks; expected a finished run")
+    there = curves.groupby(["task", "method", "n"])["replicate"].nunique()
+    for cell in cells:
+        # The gap of a further replicate was never observed, so nothing could stand beside its count.
+        if replicates > (known := there[cell.source.name, cell.method, cell.n]):
+            raise InputError(
+                f"effective_study: {replicates} replicates; expected at most {known}, as many as the table has of "
+                f"{cell.method} on {cell.source.name} with n = {cell.n}"
+            )
     facts: dict[str, Any] = {"place": setup.identity(), "images": images}
     rates = [
         [cell.source.name, cell.method, cell.n, cell.setting.lr]

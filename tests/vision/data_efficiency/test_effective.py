@@ -552,7 +552,7 @@ def test_a_row_of_the_table_has_the_counts_of_its_fit(monkeypatch):
     recipe, n = Recipe(steps=6, batch=20), 40
     setup = Setup("small-random", size=32, recipe=recipe)
     source = TaskImages(TaskSpec("stand-in:count", size=32))
-    table = pd.DataFrame({"task": [source.name], "method": "linear", "n": n, "status": TRAINED})
+    table = pd.DataFrame({"task": [source.name], "method": "linear", "n": n, "replicate": 0, "status": TRAINED})
     study = effective_study(table.assign(lr=0.5, weight_decay=1e-4), [source], setup, 120, 1, 3)
     [row] = effective.run_cell(study.cells[0], (0,), 3)
     [rows] = taken
@@ -575,6 +575,26 @@ def test_a_task_with_a_pool_has_no_new_images():
         effective_study(rows, [TaskImages(TaskSpec("stand-in:digits", size=32))], Setup(), 10, 1, 0)
     with pytest.raises(InputError, match="10001 images; expected at most 10000, whose products of gradients fill"):
         effective_study(rows, [TaskImages(TaskSpec("stand-in:count", size=32))], Setup(), 10_001, 1, 0)
+
+
+def test_fits_beyond_the_replicates_of_the_table_are_refused():
+    """Of vapt there are two, of which one diverged; of linear three."""
+    counts = {"linear": 3, "vapt": 2}
+    rows = [
+        {"task": "stand-in:count", "method": method, "n": 50, "replicate": replicate, "status": TRAINED}
+        for method, count in counts.items()
+        for replicate in range(count)
+    ]
+    rows[-1]["status"] = DIVERGED
+    table = pd.DataFrame(rows).assign(lr=0.1, weight_decay=1e-4)
+    source = TaskImages(TaskSpec("stand-in:count", size=32))
+    assert effective_study(table, [source], Setup(), 10, 2, 0).fits == 4
+    with pytest.raises(InputError) as told:
+        effective_study(table, [source], Setup(), 10, 3, 0)
+    assert str(told.value) == (
+        "effective_study: 3 replicates; expected at most 2, as many as the table has of vapt on stand-in:count with "
+        "n = 50"
+    )
 
 
 def test_weights_are_not_asked_for_where_the_run_had_no_file(tmp_path):

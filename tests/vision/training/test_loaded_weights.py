@@ -116,8 +116,9 @@ def planted(setup):
 
 
 def effective(setup):
-    row = {"task": COUNT.name, "method": "linear", "n": 16, "lr": 0.5, "weight_decay": 1e-4, "status": "TRAINED"}
-    return effective_study(pd.DataFrame([row]), [TaskImages(COUNT)], setup, 20, 1, 0)
+    row = {"task": COUNT.name, "method": "linear", "n": 16, "replicate": 0, "status": "TRAINED"}
+    table = pd.DataFrame([row | {"lr": 0.5, "weight_decay": 1e-4}])
+    return effective_study(table, [TaskImages(COUNT)], setup, 20, 1, 0)
 
 
 def searched(setup):
