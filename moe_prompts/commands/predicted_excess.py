@@ -134,6 +134,11 @@ def setup_of(place: dict[str, Any], arguments: argparse.Namespace):
             f"--weights {weights}; the run in {arguments.run} had no file of weights, its backbone was loaded by the "
             f"name {place['backbone']}: leave out --weights"
         )
+    if weights is None and place["weights"] is not None:
+        raise InputError(
+            f"--run {arguments.run} had a file of weights, sha256 {place['weights']}; expected that file: give it with "
+            "--weights"
+        )
     found = None if weights is None else weights_hash(weights)
     if found != place["weights"]:
         raise InputError(f"--weights {weights}, sha256 {found}; expected the run's file, sha256 {place['weights']}")

@@ -174,7 +174,7 @@ class EffectiveCell:
     """Hold one method on one task with n images, trained with a given setting.
 
     setup   as the curve's run had it
-    images  m, the number of new images whose gradients are taken
+    images  m, the number of validation images whose gradients are taken
     """
 
     source: TaskImages
@@ -260,7 +260,7 @@ def effective_study(
     curves      its rows; those on n images of a method whose images have gradients of their own are taken
     sources     the tasks of the table that are asked for
     setup       as the table's run had it
-    images      m, the number of new images whose gradients are taken, at most ``MOST``
+    images      m, the number of validation images whose gradients are taken, at most ``MOST``
     replicates  of each method, task and n, at most as many as the table has
     entropy     that of the table's run
 

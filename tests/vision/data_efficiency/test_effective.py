@@ -1,6 +1,7 @@
 """Effective parameters by brute force, gradients of single images by autograd, and rules on tables made by hand."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -597,7 +598,7 @@ def test_fits_beyond_the_replicates_of_the_table_are_refused():
     )
 
 
-def test_weights_are_not_asked_for_where_the_run_had_no_file(tmp_path):
+def test_weights_are_asked_for_where_the_run_had_a_file_and_only_there(tmp_path):
     """Whatever the file holds: it is not even read."""
     run = ROOT / "paper_figures" / "data" / "pretrained_dsprites_loc"
     done = call("predicted_excess.py", "--run", run, "--weights", "junk.safetensors", "--out", tmp_path / "out")
@@ -606,6 +607,14 @@ def test_weights_are_not_asked_for_where_the_run_had_no_file(tmp_path):
         f"--weights junk.safetensors; the run in {run} had no file of weights, its backbone was loaded by the name "
         f"{REAL}: leave out --weights\n"
     )
+    own = tmp_path / "own"
+    shutil.copytree(run, own)
+    about = json.loads((own / "meta.json").read_text(encoding="utf-8"))
+    about["identity"]["place"]["weights"] = "ab12"
+    (own / "meta.json").write_text(json.dumps(about), encoding="utf-8")
+    done = call("predicted_excess.py", "--run", own, "--out", tmp_path / "out")
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
+    assert f"--run {own} had a file of weights, sha256 ab12; expected that file: give it with --weights" in done.stderr
 
 
 def test_the_page_shows_a_committed_cell_of_the_first_task():
