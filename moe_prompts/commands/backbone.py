@@ -102,21 +102,37 @@ def fetch(arguments: argparse.Namespace) -> None:
 
 
 def fetch_from_hub(arguments: argparse.Namespace) -> None:
-    """Fetch the published weights of a name of timm from the hub into the same cache."""
+    """Fetch the published weights of a name of timm from the hub into the same cache.
+
+    Weights that are there stay as they are: only those that come from the hub may be called so.
+    """
     from importlib import metadata
 
     from moe_prompts.vision.backbones import fetched
-    from moe_prompts.vision.backbones.create import create_backbone
+    from moe_prompts.vision.backbones.create import OWN, check_name, create_backbone
     from moe_prompts.vision.prompting.checkpoint import backbone_hash
 
+    if arguments.name in OWN:
+        raise InputError(
+            f"{arguments.name} comes with the package and need not be fetched; expected {', '.join(fetched.SOURCES)} "
+            "or a name from timm.list_models()"
+        )
+    check_name(arguments.name, [*fetched.SOURCES])
     if arguments.check or arguments.file:
         raise InputError(f"{arguments.name} comes from the hub; --file and --check belong to {[*fetched.SOURCES]}")
+    if (known := fetched.cached_file(arguments.name)) is not None:
+        facts, _ = fetched.read_stored(known, arguments.name)
+        print(
+            f"kept      {known.parent}, which was there already (from: {facts.get('from', 'not said')}); to fetch it "
+            "anew, delete this folder first"
+        )
+        return
     model: Any = create_backbone(arguments.name)
     facts = {
         "name": arguments.name,
         "from": "the hub of timm",
         "licence": str(model.pretrained_cfg.get("license")),
-        "backbone hash": backbone_hash(model),
+        fetched.BACKBONE: backbone_hash(model),
         "versions": {part: metadata.version(part) for part in ("torch", "timm", "safetensors")},
     }
     notice = f"{arguments.name}: weights published through timm; licence: {facts['licence']}\n"
@@ -150,6 +166,8 @@ def probe(arguments: argparse.Namespace) -> None:
     table = by_block(trained, untrained, tasks, normalisation_of(arguments.name))
     best = best_block(table)
     verdict = "counts as pretrained" if deep_counts_as_pretrained(table) else "does NOT count as pretrained"
+    if arguments.quick:
+        verdict = f"is not judged (a smoke run, of at most {QUICK} images)"
     header = ["task", "block", "trained", "random", "found", "found random", "pixels", "chance"]
     body = [
         [text if isinstance(text, str) else f"{text:.3f}" for text in row]

@@ -13,6 +13,8 @@ import pytest
 import timm
 import torch
 from commands import call
+from safetensors import safe_open
+from safetensors.torch import load_file, save
 from torch.nn import functional as F
 
 from moe_prompts.errors import InputError
@@ -168,6 +170,158 @@ def test_weights_of_the_hub_stay_in_the_cache(tmp_path, monkeypatch):
     assert provenance(name)["backbone hash"] == backbone_hash(model)
     assert provenance(name)["licence"] == model.pretrained_cfg["license"]
     assert backbone_hash(create_backbone(name, pretrained=False)) != backbone_hash(model)
+
+
+@pytest.fixture
+def cached(tmp_path, monkeypatch):
+    """The fp32 file of weights that somebody stored under a name of timm; a hub that is asked is an error."""
+    create = timm.create_model
+
+    def offline(model, pretrained=False, **options):
+        assert not pretrained, "the hub was asked"
+        return create(model, pretrained, depth=2, **options)
+
+    monkeypatch.setattr(timm, "create_model", offline)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    name = "vit_tiny_patch16_224"
+    state = create_backbone(name, pretrained=False, entropy=5).state_dict()
+    return fetched.store(name, state, {"name": name, "from": "a friend"}, "own\n") / "fp32.safetensors"
+
+
+def test_what_is_in_the_cache_is_not_said_to_come_from_the_hub(cached):
+    """It stays as it is, with the provenance that it has; the one line says so, and how to fetch anew."""
+    before = {file.name: file.read_bytes() for file in cached.parent.iterdir()}
+    done = call("backbone.py", "fetch", "vit_tiny_patch16_224")
+    assert (done.returncode, done.stdout.count("\n")) == (0, 1)
+    assert f"{cached.parent}, which was there already (from: a friend)" in done.stdout
+    assert "to fetch it anew, delete this folder" in done.stdout
+    assert {file.name: file.read_bytes() for file in cached.parent.iterdir()} == before
+    rewritten(cached, lambda state, facts: state["blocks.1.norm1.bias"].add_(1.0))
+    assert f"{cached} is damaged" in refused("fetch", "vit_tiny_patch16_224")
+
+
+def test_what_comes_with_the_package_is_not_fetched():
+    for name in ("small", "small-random", "small-gain"):
+        assert f"{name} comes with the package and need not be fetched" in refused("fetch", name)
+    line = refused("fetch", "smalll")
+    assert "no backbone 'smalll'; expected dinov2-small-focus or a name from timm.list_models()" in line
+
+
+def rewritten(file, change):
+    """Write a file of fetched weights again after ``change(state, facts)``, whose hashes are then those of before."""
+    with safe_open(file, framework="pt") as opened:
+        about = opened.metadata()
+    state, facts = load_file(file), json.loads(about["provenance"])
+    change(state, facts)
+    file.write_bytes(save(state, about | {"provenance": json.dumps(facts)}))
+
+
+def as_before(state, facts):
+    """The provenance of files that were written before each precision had its own hash."""
+    facts.pop(fetched.HASHES, None)
+
+
+def test_files_without_hashes_of_their_own_are_read(source):
+    """Of float32 weights the hash of the model is known in them, too."""
+    folder, _ = fetched.fetch("tiny", source)
+    files = [folder / f"{precision}.safetensors" for precision in fetched.PRECISIONS]
+    before = [backbone_hash(create_backbone("tiny", file=file)) for file in files]
+    for file in files:
+        rewritten(file, as_before)
+    assert [backbone_hash(create_backbone("tiny", file=file)) for file in files] == before
+    rewritten(files[0], lambda state, facts: state["blocks.1.norm1.bias"].add_(1e-3))
+    with pytest.raises(InputError, match=f"{files[0]} is damaged"):
+        create_backbone("tiny")
+
+
+def number(state, facts):
+    state["blocks.2.mlp.fc2.weight"][3, 4] += 2**-6  # of a block that the backbone leaves out
+
+
+def unknown(state, facts):
+    state["blocks.0.attn.qkv.weight"][0, 0] = float("nan")
+
+
+def lost(state, facts):
+    del state["blocks.1.attn.qkv.weight"]
+
+
+def table_lost(state, facts):
+    del state["pos_embed"]
+
+
+def other_type(state, facts):
+    state["norm.bias"] = state["norm.bias"].double()
+
+
+def added(state, facts):
+    state["blocks.1.attn.more"] = torch.zeros(1)
+
+
+@pytest.mark.parametrize("precision", fetched.PRECISIONS)
+@pytest.mark.parametrize("change", [number, unknown, lost, table_lost, other_type, added])
+def test_altered_weights_are_not_read(source, precision, change):
+    folder, _ = fetched.fetch("tiny", source)
+    file = folder / f"{precision}.safetensors"
+    rewritten(file, change)
+    for read in (lambda: create_backbone("tiny", file=file), lambda: fetched.depth_of("tiny", file)):
+        with pytest.raises(InputError) as caught:
+            read()
+        assert str(caught.value).startswith(f"{file} is damaged: its weights are not those that were written")
+        assert "delete it and: python experiments/backbone.py fetch tiny" in str(caught.value)
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("change", "words"), [
+    (unknown, "NaN or infinite weights, as in blocks.0.attn.qkv.weight"),
+    (lost, "blocks.1.attn.qkv.weight missing, left over or of another shape"),
+    (table_lost, "pos_embed is missing or of another shape"),
+])  # fmt: skip
+def test_halves_without_a_hash_are_whole_and_finite(source, change, words):
+    folder, _ = fetched.fetch("tiny", source)
+    file = folder / "fp16.safetensors"
+    rewritten(file, lambda state, facts: (change(state, facts), as_before(state, facts)))
+    with pytest.raises(InputError, match=words) as caught:
+        create_backbone("tiny", file=file)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("facts", ["{}", "[]", "none", '{"name": "tiny", "sha256 of weights": 3}', None])
+def test_a_damaged_provenance_is_one_line(source, facts):
+    file = fetched.fetch("tiny", source)[0] / "fp32.safetensors"
+    about = {"format": fetched.FORMAT} | ({} if facts is None else {"provenance": facts})
+    file.write_bytes(save(load_file(file), about))
+    assert f"{file}: its provenance is damaged" in refused("probe", "tiny", "--weights", file)
+
+
+def test_weights_that_are_not_finite_are_not_stored(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    with pytest.raises(InputError, match="none, not written: NaN or infinite weights, as in b"):
+        fetched.store("none", {"a": torch.ones(2), "b": torch.tensor([1.0, -torch.inf])}, {"name": "none"}, "\n")
+    assert fetched.cached_file("none") is None
+
+
+def test_commands_refuse_damaged_weights_in_one_line(source, tmp_path):
+    file = fetched.fetch("tiny", source)[0] / "fp32.safetensors"
+    rewritten(file, lost)
+    assert f"{file} is damaged" in refused("probe", "tiny", "--weights", file)
+    done = call("data_efficiency.py", "--preset", "real-quick", "--backbone", "tiny", "--weights", file, "--size", "28",
+                "--out", tmp_path / "out")  # fmt: skip
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert f"{file} is damaged" in done.stderr
+
+
+def test_a_smoke_run_of_the_probe_judges_nothing(source, tmp_path):
+    fetched.fetch("tiny", source)
+    options = ("--size", "28", "--task", "count", "--blocks", "2", "--train", "40", "--test", "30")
+    said = {}
+    for quick in ((), ("--quick",)):
+        done = call("backbone.py", "probe", "tiny", *options, *quick, "--out", tmp_path / "out")
+        assert done.returncode == 0, done.stderr
+        said[bool(quick)] = " ".join(done.stdout.split())
+    assert "count as pretrained" in said[False] or "counts as pretrained" in said[False]
+    assert "tiny is not judged (a smoke run, of at most 64 images)" in said[True]
+    assert "as pretrained" not in said[True]
 
 
 def test_a_wheel_or_an_onnx_file_is_taken_as_it_is(source, content, tmp_path):
