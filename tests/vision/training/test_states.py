@@ -1,5 +1,6 @@
 """Training on kept states is training without them, bit for bit in float32."""
 
+import os
 from copy import deepcopy
 from dataclasses import replace
 from functools import partial
@@ -11,6 +12,7 @@ from timm.layers.activations import QuickGELU
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
+from moe_prompts.errors import InputError
 from moe_prompts.vision import VAPT, VPT, PackedTrials
 from moe_prompts.vision.tasks.task import Pixels, Subset
 from moe_prompts.vision.training import runs, states
@@ -80,6 +82,121 @@ def test_files_are_mapped_and_belong_to_images_block_and_backbone(model, images,
     for arguments in ((model, 1, images, "half"), (model, 2, images, "imagenet"), (model, 2, others, "half")):
         kept_states(*arguments, "float32", tmp_path)
     assert len(list(tmp_path.glob("*.npy"))) == 4
+
+
+@pytest.fixture
+def kept(model, images, tmp_path, monkeypatch):
+    """Return a function that reads kept states as a new process does, and the file they are in."""
+
+    def read(precision="float32", like=images):
+        monkeypatch.setattr(states, "_CHECKED", {}, raising=False)
+        return kept_states(model, 2, like, "half", precision, tmp_path).values
+
+    read()
+    return read, next(tmp_path.glob("*.npy"))
+
+
+def one(index):
+    """The states of one image become those of the one beside it."""
+
+    def change(values):
+        values[index] = values[index - 1].copy()
+
+    return change
+
+
+def lost(values):
+    values[N // 2 :] = 0
+
+
+def unknown(values):
+    values[-1, 3, 5] = np.nan
+
+
+@pytest.mark.parametrize(
+    "change", [lambda values: np.negative(values, out=values), one(0), one(N - 1), lost, unknown],
+    ids=["sign", "first", "last", "half", "NaN"],
+)  # fmt: skip
+def test_altered_states_are_not_used(change, kept):
+    read, path = kept
+    values = np.load(path)
+    change(values)
+    np.save(path, values)
+    with pytest.raises(InputError, match="tokens that were computed again are others") as caught:
+        read()
+    assert str(caught.value).startswith(f"{path}: kept states are damaged")
+    assert "delete the file" in str(caught.value)
+    path.unlink()
+    read()
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_states_of_a_machine_that_rounds_otherwise_are_used(precision, kept, images, tmp_path):
+    """Bits differ, by more than another order of sums makes of them: 1e-4 in float32, 2^-5 in bfloat16."""
+    read, path = kept
+    first = {file: np.load(file) for file in tmp_path.glob("*.npy")}
+    values = read(precision)
+    path = next((file for file in tmp_path.glob("*.npy") if file not in first), path)
+    other = values * (1 + (1e-4 if precision == "float32" else 2**-5))
+    np.save(path, other)
+    np.testing.assert_array_equal(read(precision), other)
+
+
+def test_a_file_that_this_process_altered_after_its_check_is_checked_again(model, images, kept, tmp_path):
+    read, path = kept
+    read()
+    written = path.stat().st_mtime_ns
+    np.save(path, -np.load(path))
+    os.utime(path, ns=(written, written + 10**9))  # clocks of file systems may be coarse
+    with pytest.raises(InputError, match="kept states are damaged"):
+        kept_states(model, 2, images, "half", "float32", tmp_path)
+
+
+def test_a_check_computes_one_group_once(model, kept, tmp_path, monkeypatch):
+    """Whatever the number of images; what the process itself wrote is not computed again."""
+    many = Pixels(
+        np.random.default_rng(3).integers(0, 256, (3 * GROUP, 32, 32, 3), dtype=np.uint8), np.arange(3 * GROUP)
+    )
+    computed = []
+
+    def counted(model, first, inputs):
+        computed.append(len(inputs))
+        return entering_states(model, first, inputs)
+
+    monkeypatch.setattr(states, "entering_states", counted)
+    read, _ = kept
+    read(like=many)
+    assert sum(computed) == 3 * GROUP
+    kept_states(model, 2, many, "half", "float32", tmp_path)
+    assert sum(computed) == 3 * GROUP
+    read(like=many)
+    kept_states(model, 2, many, "half", "float32", tmp_path)
+    assert sum(computed) == 4 * GROUP
+
+
+def of_another_shape(path):
+    np.save(path, np.zeros((N, 17, 35), np.float32))
+
+
+def of_another_type(path):
+    np.save(path, np.load(path).astype(np.float64))
+
+
+@pytest.mark.parametrize("damage", [
+    lambda path: path.write_bytes(path.read_bytes()[:-7]),
+    lambda path: path.write_bytes(b""),
+    lambda path: path.write_bytes(b"PK\x03\x04" + path.read_bytes()),
+    lambda path: path.write_bytes(path.read_bytes().replace(b"'descr'", b"(descr'")),
+    of_another_shape,
+    of_another_type,
+], ids=["truncated", "empty", "zip", "header", "shape", "type"])  # fmt: skip
+def test_a_file_that_cannot_be_read_is_named(damage, kept):
+    read, path = kept
+    damage(path)
+    with pytest.raises(InputError, match="delete the file, and they are computed anew") as caught:
+        read()
+    assert str(caught.value).startswith(f"{path}: kept states are damaged (")
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
