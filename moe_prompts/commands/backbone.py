@@ -129,7 +129,6 @@ def fetch_from_hub(arguments: argparse.Namespace) -> None:
         return
     model: Any = create_backbone(arguments.name)
     facts = {
-        "name": arguments.name,
         "from": "the hub of timm",
         "licence": str(model.pretrained_cfg.get("license")),
         fetched.BACKBONE: backbone_hash(model),

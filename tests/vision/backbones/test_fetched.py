@@ -185,7 +185,7 @@ def cached(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     name = "vit_tiny_patch16_224"
     state = create_backbone(name, pretrained=False, entropy=5).state_dict()
-    return fetched.store(name, state, {"name": name, "from": "a friend"}, "own\n") / "fp32.safetensors"
+    return fetched.store(name, state, {"from": "a friend"}, "own\n") / "fp32.safetensors"
 
 
 def test_what_is_in_the_cache_is_not_said_to_come_from_the_hub(cached):
@@ -297,7 +297,7 @@ def test_a_damaged_provenance_is_one_line(source, facts):
 def test_weights_that_are_not_finite_are_not_stored(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     with pytest.raises(InputError, match="none, not written: NaN or infinite weights, as in b"):
-        fetched.store("none", {"a": torch.ones(2), "b": torch.tensor([1.0, -torch.inf])}, {"name": "none"}, "\n")
+        fetched.store("none", {"a": torch.ones(2), "b": torch.tensor([1.0, -torch.inf])}, {}, "\n")
     assert fetched.cached_file("none") is None
 
 

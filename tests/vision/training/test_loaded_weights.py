@@ -73,7 +73,7 @@ def tiny_fetched(monkeypatch):
     model = timm.create_model(NAME, num_classes=0, img_size=SIZE, init_values=1.0)
     source = replace(fetched.SOURCES["dinov2-small-focus"], heads=3, blocks=2, size=SIZE, patch=16)
     monkeypatch.setitem(fetched.SOURCES, "fetched", source)
-    fetched.store("fetched", model.state_dict(), {"name": "fetched"}, "kept\n")
+    fetched.store("fetched", model.state_dict(), {}, "kept\n")
 
 
 @pytest.mark.parametrize("kind", ["small", "small-random", "small-gain", "hub", "fetched", "cached", "file"])

@@ -124,7 +124,7 @@ def test_altered_states_are_not_used(change, kept):
     np.save(path, values)
     with pytest.raises(InputError, match="tokens that were computed again are others") as caught:
         read()
-    assert str(caught.value).startswith(f"{path}: kept states are damaged")
+    assert str(caught.value).startswith(f"{path}: kept states cannot be used")
     assert "delete the file" in str(caught.value)
     path.unlink()
     read()
@@ -148,7 +148,7 @@ def test_a_file_that_this_process_altered_after_its_check_is_checked_again(model
     written = path.stat().st_mtime_ns
     np.save(path, -np.load(path))
     os.utime(path, ns=(written, written + 10**9))  # clocks of file systems may be coarse
-    with pytest.raises(InputError, match="kept states are damaged"):
+    with pytest.raises(InputError, match="kept states cannot be used"):
         kept_states(model, 2, images, "half", "float32", tmp_path)
 
 
@@ -195,7 +195,7 @@ def test_a_file_that_cannot_be_read_is_named(damage, kept):
     damage(path)
     with pytest.raises(InputError, match="delete the file, and they are computed anew") as caught:
         read()
-    assert str(caught.value).startswith(f"{path}: kept states are damaged (")
+    assert str(caught.value).startswith(f"{path}: kept states cannot be used (")
     assert "\n" not in str(caught.value)
 
 
