@@ -207,6 +207,7 @@ CURVES = (
     ),
     *(f"pretrained_sixteenth_{task}" for task in ("count", "dsprites_loc")),
     *(f"pretrained_twentieth_{task}" for task in ("emoji", "digits")),
+    *(f"pretrained_twenty_fourth_{task}" for task in ("azimuth", "count", "distance", "letters")),
     "pretrained_head_count",
     "pretrained_fourth_count",
     "pretrained_fourth_dsprites_loc",
