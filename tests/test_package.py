@@ -201,13 +201,12 @@ CURVES = (
         f"pretrained_{part}_{task}"
         for part in (
             *("fourteenth", "fifteenth", "eighteenth", "nineteenth"),
-            *("twenty_first", "twenty_second", "twenty_third"),
+            *("twenty_first", "twenty_second", "twenty_third", "twenty_fourth"),
         )
         for task in ("azimuth", "count", "distance", "dsprites_loc", "dsprites_ori", "letters")
     ),
     *(f"pretrained_sixteenth_{task}" for task in ("count", "dsprites_loc")),
     *(f"pretrained_twentieth_{task}" for task in ("emoji", "digits")),
-    *(f"pretrained_twenty_fourth_{task}" for task in ("azimuth", "count", "distance", "letters")),
     "pretrained_head_count",
     "pretrained_fourth_count",
     "pretrained_fourth_dsprites_loc",

@@ -85,6 +85,7 @@ PAPERS = (
             "V-most",
             "V-fewer-again",
             "V-four-hundred",
+            "V-ten-blocks",
             "V-real-gain",
             "V-small",
             "V-dependence",
@@ -93,17 +94,19 @@ PAPERS = (
             "V-full",
             "V-full-all",
             "V-full-lamb",
+            "V-ten-full",
             "V-start",
         ),
         "VTAB-1K and FGVC themselves, 224 pixels, its backbone and its 100 epochs; prompts in all blocks but in "
-        "V-full-all",
+        "V-full-all, V-ten-blocks and V-ten-full",
     ),
     Paper(
         "Visual Prompt Tuning (ECCV 2022)",
         "2203.12119",
         "no theorem: VPT-deep is more accurate than a linear head, and than full tuning, on VTAB-1K and FGVC",
-        ("V-prompts", "V-real-prompts", "V-full-fixed"),
-        "as in the row above",
+        ("V-prompts", "V-real-prompts", "V-full-fixed", "V-ten-full-fixed"),
+        "VTAB-1K and FGVC themselves, 224 pixels, its backbone and its 100 epochs; prompts in all blocks but in "
+        "V-ten-full-fixed",
     ),
     Paper(
         "Towards Convergence Rates for Parameter Estimation in Gaussian-gated Mixture of Experts (AISTATS 2024)",

@@ -116,6 +116,10 @@ TWENTY_SECOND = {
 }
 #: Runs of full tuning by AdamW, on the images of the twelfth part.
 TWENTY_THIRD: dict[str, dict[str, str]] = {f"pretrained_twenty_third_{task}": {} for task in SIX}
+#: Trainings as in the twelfth part by LAMB, with prompts in all blocks and forward passes in bfloat16.
+TWENTY_FOURTH = {
+    f"pretrained_twenty_fourth_{task}": {name: f"{name}_all_lamb_bfloat16" for name in BY_LAMB} for task in SIX
+}
 #: What methods of some runs are called beside those of others.
 CALLED = (
     {run: {"vapt": "vapt_all"} for run in NINTH}
@@ -129,6 +133,7 @@ CALLED = (
     | TWENTIETH
     | TWENTY_FIRST
     | TWENTY_SECOND
+    | TWENTY_FOURTH
 )
 #: Runs that count the parameters that fits of a part use.
 EFFECTIVE = {
@@ -200,6 +205,9 @@ OTHER_MEANS = (
     (tuple(TWENTY_SECOND), {"V-four-hundred": ("vapt_lamb_bfloat16", "vpt_deep_lamb_bfloat16")}, PUBLISHED_GAIN),
     ((*TWELFTH, *TWENTY_THIRD), {"V-full-lamb": ("vapt_lamb", "full")}, PUBLISHED_OVER_FULL),
     ((*TWELFTH, *TWENTY_THIRD), {"V-full-fixed": ("vpt_deep_lamb", "full")}, FIXED_OVER_FULL),
+    (tuple(TWENTY_FOURTH), {"V-ten-blocks": ("vapt_all_lamb_bfloat16", "vpt_deep_all_lamb_bfloat16")}, PUBLISHED_GAIN),
+    ((*TWENTY_THIRD, *TWENTY_FOURTH), {"V-ten-full": ("vapt_all_lamb_bfloat16", "full")}, PUBLISHED_OVER_FULL),
+    ((*TWENTY_THIRD, *TWENTY_FOURTH), {"V-ten-full-fixed": ("vpt_deep_all_lamb_bfloat16", "full")}, FIXED_OVER_FULL),
 )
 #: Runs at two n, and the claim that a lead is larger where images are fewer.
 AT_TWO_N = (
@@ -221,7 +229,7 @@ def claim_records(folder: Path) -> list[Record]:
     """Return the lines of evidence of all claims on the pretrained backbone, one record a line.
 
     folder  holds the committed runs of ``PARTS``, ``LATER``, ``SIXTH`` to ``SIXTEENTH``, ``EIGHTEENTH`` to
-            ``TWENTY_THIRD``, ``EFFECTIVE``, ``EFFECTIVE_AGAIN``, ``SEARCH`` and ``SGD``
+            ``TWENTY_FOURTH``, ``EFFECTIVE``, ``EFFECTIVE_AGAIN``, ``SEARCH`` and ``SGD``
 
     Raises ``InputError`` where a run is missing or damaged, or a later one has other images.
     """

@@ -247,6 +247,7 @@ ANSWERS = {
     "V-steps-six": "`vapt` | `vpt_deep`, by LAMB, 600 steps",
     "V-four-hundred": "`vapt` | `vpt_deep`, by LAMB",
     "V-most": "`vapt` | `vpt_deep`, by LAMB, 600 steps",
+    "V-ten-blocks": "`vapt` | `vpt_deep`, by LAMB, in all ten blocks",
     "V-real-gain": "`vapt` | `vpt_deep`, by LAMB, digits and emoji",
     "V-real-prompts": "`vpt_deep` | `linear`, by LAMB, digits and emoji",
     "V-blind": "`vapt` | prompts that do not see the image",
@@ -340,6 +341,25 @@ def test_the_page_says_what_other_test_images_could_change(at_200):
     assert f"V-gain on distance: {value} [{low}, {high}] points instead of [{', '.join(old)}]" in page
 
 
+def test_the_page_says_what_prompts_in_ten_blocks_gain_over_six():
+    page = " ".join((ROOT / PRETRAINED).read_text("utf-8").split()).split("### Results of the twenty-fourth part")[1]
+    rows = claim_lines.table_of_runs(DATA, (*claim_lines.TWELFTH, *claim_lines.TWENTY_FOURTH))
+    pairs = {name: (f"{name}_all_lamb_bfloat16", f"{name}_lamb") for name in ("vpt_deep", "vapt")}
+    fixed, adaptive = mean_differences(rows, pairs).itertuples()
+    value, low, high = (f"{-100 * end:.1f}" for end in (fixed.difference, fixed.high, fixed.low))
+    assert f"fixed ones are {value} points [{low}, {high}] worse in the mean" in page
+    value, low, high = (f"{100 * end:.1f}" for end in (adaptive.difference, adaptive.low, adaptive.high))
+    assert f"for adaptive ones nothing is decided ({value} [{low}, {high}])" in page
+    by_task = differences(rows, pairs).set_index(["task", "claim"])
+    for task, sign, words in (("distance", -1, "lose on distance"), ("dsprites_loc", 1, "gain on dsprites_loc")):
+        said = []
+        for method, kind in (("vpt_deep", "fixed"), ("vapt", "adaptive")):
+            row = by_task.loc[f"stand-in:{task}", method]
+            low, high = sorted((sign * row["low"], sign * row["high"]))
+            said.append(f"{kind} {100 * sign * row['difference']:.1f} [{100 * low:.1f}, {100 * high:.1f}]")
+        assert f"both {'kinds ' * (sign < 0)}{words} ({said[0]}, {said[1]})" in page
+
+
 def test_the_page_of_tasks_quotes_full_tuning():
     page = (ROOT / "docs" / "tasks.md").read_text("utf-8")
     rows = claim_lines.table_of_runs(DATA, claim_lines.TWENTY_THIRD)
@@ -396,6 +416,15 @@ def test_pages_say_what_was_found_on_two_tasks(at_200):
                 assert f"{ends} above {kind}" in theory
                 assert f"{ends.replace(' [', ' points [') if kind == 'adaptive' else ends} above {kind}" in training
                 assert f"{ends.replace(' [', ' points [')} above {kind} prompts" in page
+            if row.claim == "V-ten-blocks":
+                assert row.verdict == "not decidable here"
+                assert f"{value} [{low}, {high}] (V-ten-blocks)" in theory
+                assert f"{value} [{low}, {high}] in the mean of six tasks (V-ten-blocks)" in page
+            if row.claim in ("V-ten-full", "V-ten-full-fixed"):
+                ends = f"{behind} [{high.lstrip('-')}, {low.lstrip('-')}]"
+                assert row.verdict == "fails"
+                for text in (page, theory, training):
+                    assert ends in text
             if row.claim == "V-most":
                 ends = f"{behind} [{high.lstrip('-')}, {low.lstrip('-')}]"
                 assert f"{ends} (V-most {row.verdict})" in theory
