@@ -43,8 +43,8 @@ BYTES = np.dtype(np.float32).itemsize
 MEMORY = 2**28
 #: How far the states of a token may be from those computed again, relative to these: machines that share a
 #: folder round differently. On dinov2-small-focus the distance to float64 is at most 8e-6 in float32, 2e-3
-#: where the factors of the first convolution are rounded to TF32, as GPUs may, and .033 in bfloat16. These are
-#: eight times the last two.
+#: where the factors of the first convolution are rounded to TF32, as GPUs may, and .033 in bfloat16. These
+#: are eight times the last two.
 TOLERANCE = {"float32": 2.0**-6, "bfloat16": 2.0**-2}
 
 
