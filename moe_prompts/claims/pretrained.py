@@ -222,15 +222,22 @@ CLAIMS = [
             f"mean accuracy of {method} by LAMB{where} above that of full by AdamW; published for VTAB-1K: "
             f"{points:+.1f} points in the mean of 19 tasks",
             mean_rule("six", f"of {kind} prompts over full tuning", points, n=1000),
-            f"{SIX_LIMITS}; method and optimiser differ together. Full tuning had one of the four weight decays of "
-            f"the papers{limit}",
+            f"{SIX_LIMITS}; {together} differ together. Full tuning had one of the four weight decays of the papers"
+            f"{limit}",
             BASIS_OF_SIX,
         )
         for kind, method, source, points, names in (
             ("adaptive", "vapt", ADAPTIVE, 7.3, ("V-full-lamb", "V-ten-full")),
             ("fixed", "vpt_deep", "arXiv 2203.12119", 3.9, ("V-full-fixed", "V-ten-full-fixed")),
         )
-        for name, where, limit in zip(names, ("", " in all ten blocks"), ("", f". {UNLEARNED}"), strict=True)
+        for name, (where, together, limit) in zip(
+            names,
+            (
+                ("", "method, optimiser and precision", ""),
+                (" in all ten blocks", "method and optimiser", f". {UNLEARNED}"),
+            ),
+            strict=True,
+        )
     ),
     _claim(
         "V-blocks",

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from scipy.stats import binom, norm
+from scipy.stats import binom, norm, t
 
 from moe_prompts import intervals
 from moe_prompts.claims import planted, pretrained
@@ -341,23 +341,52 @@ def test_the_page_says_what_other_test_images_could_change(at_200):
     assert f"V-gain on distance: {value} [{low}, {high}] points instead of [{', '.join(old)}]" in page
 
 
-def test_the_page_says_what_prompts_in_ten_blocks_gain_over_six():
+def test_the_page_says_what_prompts_in_ten_blocks_gave():
+    """Rows, leads by task and their scatter, gains over six blocks, and losses on the images trained on."""
     page = " ".join((ROOT / PRETRAINED).read_text("utf-8").split()).split("### Results of the twenty-fourth part")[1]
-    rows = claim_lines.table_of_runs(DATA, (*claim_lines.TWELFTH, *claim_lines.TWENTY_FOURTH))
-    pairs = {name: (f"{name}_all_lamb_bfloat16", f"{name}_lamb") for name in ("vpt_deep", "vapt")}
+    parts = (*claim_lines.TWELFTH, *claim_lines.TWENTY_THIRD, *claim_lines.TWENTY_FOURTH)
+    rows = claim_lines.table_of_runs(DATA, parts)
+    ten = {name: f"{name}_all_lamb_bfloat16" for name in ("vpt_deep", "vapt")}
+    check_rows(page, rows, (*ten.values(), "vpt_deep_lamb", "vapt_lamb", "full"))
+    lead = {"lead": (ten["vapt"], ten["vpt_deep"])}
+    said = [
+        f"{row.task.removeprefix('stand-in:')} {100 * row.difference:+.1f} [{100 * row.low:.1f}, {100 * row.high:.1f}]"
+        for row in differences(rows, lead).itertuples()
+    ]
+    assert len(said) == 6
+    assert all(one in page for one in said)
+    [row] = mean_differences(rows, lead).itertuples()
+    half = 100 * (row.high - row.difference)
+    assert f"scattered by {half * 5**0.5 / t.ppf(0.95, 4):.1f} points over replicates" in page
+    pairs = {name: (called, f"{name}_lamb") for name, called in ten.items()}
     fixed, adaptive = mean_differences(rows, pairs).itertuples()
     value, low, high = (f"{-100 * end:.1f}" for end in (fixed.difference, fixed.high, fixed.low))
     assert f"fixed ones are {value} points [{low}, {high}] worse in the mean" in page
     value, low, high = (f"{100 * end:.1f}" for end in (adaptive.difference, adaptive.low, adaptive.high))
     assert f"for adaptive ones nothing is decided ({value} [{low}, {high}])" in page
     by_task = differences(rows, pairs).set_index(["task", "claim"])
-    for task, sign, words in (("distance", -1, "lose on distance"), ("dsprites_loc", 1, "gain on dsprites_loc")):
-        said = []
-        for method, kind in (("vpt_deep", "fixed"), ("vapt", "adaptive")):
-            row = by_task.loc[f"stand-in:{task}", method]
-            low, high = sorted((sign * row["low"], sign * row["high"]))
-            said.append(f"{kind} {100 * sign * row['difference']:.1f} [{100 * low:.1f}, {100 * high:.1f}]")
-        assert f"both {'kinds ' * (sign < 0)}{words} ({said[0]}, {said[1]})" in page
+
+    def change(task, method):
+        row = by_task.loc[f"stand-in:{task}", method]
+        sign = np.sign(row["difference"])
+        low, high = sorted((sign * row["low"], sign * row["high"]))
+        assert low > 0
+        return f"{100 * sign * row['difference']:.1f} [{100 * low:.1f}, {100 * high:.1f}]".removeprefix("0")
+
+    for task, words in (("distance", "lose on distance"), ("dsprites_loc", "gain on dsprites_loc")):
+        assert f"{words} (fixed {change(task, 'vpt_deep')}, adaptive {change(task, 'vapt')})" in page
+    one, two = change("count", "vpt_deep"), change("letters", "vpt_deep")
+    assert f"Fixed ones lose {one} on count and gain {two} on letters" in page
+    one, two = change("letters", "vapt"), change("dsprites_ori", "vapt")
+    assert f"adaptive ones lose {one} on letters and gain {two} on dsprites_ori" in page
+    own = rows[rows["method"].isin(ten.values())]
+    losses = own.groupby("task")["train_loss"].agg(["min", "max"]).map(lambda nats: f"{nats:.2f}".removeprefix("0"))
+    for task, words in (("distance", "they end at {min} to {max} nats"), ("count", "both end at {min} to {max} nats")):
+        assert words.format(**losses.loc[f"stand-in:{task}"]) in page
+    assert "guessing costs 1.79" in page  # log 6
+    rates = own.drop_duplicates(["task", "method"])["lr"].value_counts()
+    assert rates.to_dict() == {0.512: 8, 0.128: 4}
+    assert "took .512 in eight of twelve cells and .128 in the other four" in page
 
 
 def test_the_page_of_tasks_quotes_full_tuning():
@@ -461,6 +490,13 @@ def rows_by_task(table):
         yield method, f"| {method} | {own['parameters'].iloc[0]} |", cells
 
 
+def check_rows(page, table, only=None):
+    """Look for the row of each method on the page; ``only`` names some methods."""
+    for method, named, cells in rows_by_task(table):
+        if only is None or method in only:
+            assert f"{named} {' | '.join(cells)} |" in page
+
+
 def test_tables_at_200_images_are_what_was_trained(at_200):
     """A row for each method: accuracy by task, and the mean over tasks with the error of its five replicates."""
     page, readme = ((ROOT / name).read_text("utf-8") for name in (PRETRAINED, "README.md"))
@@ -538,8 +574,7 @@ def test_the_page_says_what_more_steps_gave():
     page = " ".join((ROOT / PRETRAINED).read_text("utf-8").split())
     before = [f"{run.replace('sixteenth', 'twelfth')}_lamb" for run in claim_lines.SIXTEENTH]
     table = claim_lines.table_of_runs(DATA, (*claim_lines.SIXTEENTH, *before))
-    for _, named, cells in rows_by_task(table):
-        assert f"{named} {' | '.join(cells)} |" in page
+    check_rows(page, table)
     pairs = {name: (f"{called}_600", called) for name, called in claim_lines.BY_LAMB.items()}
     shown = {
         row.claim: f"{100 * row.difference:.1f} [{100 * row.low:.1f}, {100 * row.high:.1f}]"
@@ -567,8 +602,7 @@ def test_the_page_says_what_600_steps_gave_on_six_tasks():
     page, training = (" ".join((ROOT / name).read_text("utf-8").split()) for name in (PRETRAINED, "docs/training.md"))
     before = [f"{run.replace('nineteenth', 'twelfth')}_lamb" for run in claim_lines.NINETEENTH]
     table = claim_lines.table_of_runs(DATA, (*claim_lines.NINETEENTH, *before))
-    for _, named, cells in rows_by_task(table):
-        assert f"{named} {' | '.join(cells)} |" in page
+    check_rows(page, table)
     said = lambda row: f"{100 * row.difference:.1f} [{100 * row.low:.1f}, {100 * row.high:.1f}]"
     pairs = {name: (f"{called}_600_bfloat16", called) for name, called in claim_lines.BY_LAMB.items()}
     shown = {row.claim: said(row) for row in mean_differences(table, pairs).itertuples()}
@@ -614,8 +648,7 @@ def test_the_page_says_what_was_found_on_digits_and_emoji():
     """Rows by task and in the mean, differences that no rule asked for, and losses."""
     page = " ".join((ROOT / PRETRAINED).read_text("utf-8").split())
     table = claim_lines.table_of_runs(DATA, tuple(claim_lines.TWENTIETH))
-    for _, named, cells in rows_by_task(table):
-        assert f"{named} {' | '.join(cells)} |" in page
+    check_rows(page, table)
     pairs = {
         "gain": ("vapt_lamb", "vpt_deep_lamb"),
         "prompts": ("vpt_deep_lamb", "linear_lamb"),
@@ -694,8 +727,7 @@ def test_the_page_says_what_400_images_gave():
     """Rows, and what adaptive prompts are ahead by, task by task."""
     page = " ".join((ROOT / PRETRAINED).read_text("utf-8").split())
     table = claim_lines.table_of_runs(DATA, tuple(claim_lines.TWENTY_SECOND))
-    for _, named, cells in rows_by_task(table):
-        assert f"{named} {' | '.join(cells)} |" in page
+    check_rows(page, table)
     pair = {"V-four-hundred": ("vapt_lamb_bfloat16", "vpt_deep_lamb_bfloat16")}
     found = differences(table, pair)
     behind = found.loc[found["high"] < 0, "task"].str.removeprefix("stand-in:")
@@ -713,9 +745,7 @@ def test_the_page_says_what_full_tuning_gave_at_1000_images():
     """The row of full tuning, what it is ahead of either kind of prompt by, task by task, and losses."""
     page = " ".join((ROOT / PRETRAINED).read_text("utf-8").split())
     table = claim_lines.table_of_runs(DATA, (*claim_lines.TWELFTH, *claim_lines.TWENTY_THIRD))
-    for method, named, cells in rows_by_task(table):
-        if method in ("full", "vpt_deep_lamb", "vapt_lamb"):
-            assert f"{named} {' | '.join(cells)} |" in page
+    check_rows(page, table, ("full", "vpt_deep_lamb", "vapt_lamb"))
     pairs = {"adaptive": ("full", "vapt_lamb"), "fixed": ("full", "vpt_deep_lamb")}
     for row in differences(table, pairs).itertuples():
         shown = f"{100 * row.difference:+.1f} [{100 * row.low:.1f}, {100 * row.high:.1f}]"
