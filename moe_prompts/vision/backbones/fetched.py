@@ -39,7 +39,7 @@ from moe_prompts.vision.prompting.checkpoint import backbone_hash, fill, read_te
 FORMAT = "moe-prompts backbone 1"
 PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16}
 #: Where a provenance holds the sha256 of the weights, by precision. Files that earlier versions wrote have
-#: that of fp32 alone, under BACKBONE: it is the hash of the model of all blocks, whose weights are the file's.
+#: that of fp32 alone, under BACKBONE, the hash of the model of all blocks: its weights are the file's.
 HASHES = "sha256 of weights"
 BACKBONE = "backbone hash"
 #: Weights that tell the sizes of a model, and how many dimensions they have.
